@@ -100,26 +100,21 @@ class Ledger:
 
     def hear(self, said: Said, now: float, begun: Begun | None = None) -> None:
         """Learn from an answer's headers, before its request has ended."""
-        if not said.refused and self._is_known(said):
-            return
-        own = self._own_requests(now, begun or self.begun(now))
+        limit, remaining, account = said.limit, said.remaining, self.account
         if said.refused:
-            self.account.refuse(said, own, now)
+            account.refuse(said, self._own_requests(now, begun or self.begun(now)), now)
             self.refused()
-        else:
-            self.account.hear(said, own, now)
-
-    def _is_known(self, said: Said) -> bool:
-        """Whether an answer says nothing new, as nearly always."""
-        limit, remaining = said.limit, said.remaining
+            return
         if limit is None or remaining is None or not self.windows:
-            return True
-        return (
-            self.account.alone
-            and remaining > 0
+            return
+        if (
+            account.alone
+            and remaining
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
-        )
+        ):
+            return  # nothing new, as nearly always; this saves the rest
+        account.hear(said, self._own_requests(now, begun or self.begun(now)), now)
 
     def refused(self) -> None:
         """Note that a 429 answered a request: the next one that ends."""

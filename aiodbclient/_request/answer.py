@@ -16,6 +16,7 @@ from .._json.error_answers import (
 )
 from .._json.masking import Secrets
 from .._json.parsing import MOST_VALUES, TooManyValuesError, parsed
+from ..engines import is_case_sensitive
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
 from .call import Call
@@ -136,7 +137,8 @@ class Answer:
             return
         if found is None or asked is None or found == asked:
             return
-        if (self.call.exact_name and asked is self.call.name) or spelling(found) != spelling(asked):
+        is_exact = asked is self.call.name and is_case_sensitive(self.call.engine, self.call.operation.on)
+        if is_exact or spelling(found) != spelling(asked):
             raise self.invalid(f"is about {self._secrets.line(found, 100)!r}, not {asked!r}")
 
 

@@ -9,6 +9,7 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
 from .retry import RULES, Failure, RetryPolicy, Then
@@ -90,7 +91,8 @@ def checked(options: Options) -> Options:
 class Call:
     """One call: what to send, and its state so far."""
 
-    requests: int = 0
+    tries: int = 0
+    requests: int = 0  # in all tries: a try sends another one after a 401, and none if it gets no slot
     sent: int = 0  # how many of the requests may have reached the server
     lost = False  # whether one of them lost its answer
     timed_out = False  # whether that was a timeout, so that the server may still work on the request
@@ -108,7 +110,7 @@ class Call:
         *,
         cluster_id: str | None = None,
         name: str | None = None,
-        exact_name: bool = False,
+        engine: Engine | str | None = None,
         body: Mapping[str, Any] | bytes | None = None,
         writers: Semaphore | None = None,
     ) -> None:
@@ -118,7 +120,7 @@ class Call:
         self.meter: Meter = options.meter or Meter()
         self.cluster_id = cluster_id
         self.name = name
-        self.exact_name = exact_name
+        self.engine = engine
         self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.writers = writers  # limits the user writes on its cluster at a time
         self.patience = None if options.bulk else options.max_wait  # the rest of it, in seconds

@@ -104,35 +104,35 @@ class Transport:
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
         started = perf_counter()
+        pauses: Pauses | None = None
         try:
-            return await self._send(call)
+            while True:
+                try:
+                    return await self._try(call)
+                except DatabaseClientError as error:
+                    call.complete(error)
+                    if call.tries == call.options.retry.max_tries or call.then is Then.RAISE:
+                        raise
+                    pauses = pauses or Pauses(call.options.retry)
+                    pause = pauses.after(error)
+                await asyncio.sleep(pause)
         finally:
             call.meter.seconds += perf_counter() - started
 
-    async def _send(self, call: Call) -> Answer:
-        pauses: Pauses | None = None
-        for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
-            call.failure = Failure.REFUSED
-            try:
-                token = self._token or await self._renewed_token(call, None)
-                answer = await self._exchange(call, token)
-                if answer.status == 401 and self._ask_token is not None:
-                    answer = await self._exchange(call, await self._renewed_token(call, token))
-                if 200 <= answer.status < 300:
-                    return answer
-                if answer.status == 404 and call.lost and call.gone_is_done:
-                    answer.status, answer.body = 204, b""
-                    return answer
-                raise refused(call, answer)
-            except DatabaseClientError as error:
-                call.complete(error)
-                if not tries_left or call.then is Then.RAISE:
-                    raise
-                if pauses is None:
-                    pauses = Pauses(call.options.retry)
-                pause = pauses.after(error)
-            await asyncio.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+    async def _try(self, call: Call) -> Answer:
+        """Send one request and return its success; after a 401 ask the token provider, and send another one."""
+        call.tries += 1
+        call.failure = Failure.REFUSED
+        token = self._token or await self._renewed_token(call, None)
+        answer = await self._exchange(call, token)
+        if answer.status == 401 and self._ask_token is not None:
+            answer = await self._exchange(call, await self._renewed_token(call, token))
+        if 200 <= answer.status < 300:
+            return answer
+        if answer.status == 404 and call.lost and call.gone_is_done:
+            answer.status, answer.body = 204, b""
+            return answer
+        raise refused(call, answer)
 
     async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
         """Return a token other than ``stale``. Asks the provider, unless another call already did."""
