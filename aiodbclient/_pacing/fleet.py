@@ -21,7 +21,7 @@ from .window import Window
 
 _LATENCY = 1.0  # seconds; nearly every answer takes less
 _GRACE = 0.25  # seconds by which a process may ask later than it said, and still be granted its part
-_STEP = 0.02  # seconds between two asks of one process that waits, at least
+STEP = 0.02  # seconds between two asks of one process, at least
 _STEP_OF_OTHERS = 0.005  # seconds more for each other process that waits
 
 
@@ -239,7 +239,7 @@ class _Turn:
 
     def again(self, *, only_bulk: bool) -> float:
         """For how many seconds it is of no use to ask again."""
-        step = max(_STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
+        step = max(STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
         if self._ledger.in_flight >= self._ledger.account.gate.at_most:
             return step  # it takes an answer
         opens = self._ledger.opens(self._now, 0, self._kept_for_bulk if only_bulk else self._kept)

@@ -21,16 +21,14 @@ from attrs import define, field
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
 from .cells import Cell, cell_at
-from .fleet import Ask, Place, Reply, Terms, change
+from .fleet import STEP, Ask, Place, Reply, Terms, change
 from .headers import said_by, said_by_429
 from .process import Process
 from .queue import Queue, Waiter
 from .state import CellError, NewerError
-from .window import Window
+from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
-
-_STEP = 0.02  # s between two asks of one process, at least
 
 
 def token_key(token: str) -> str:
@@ -80,7 +78,7 @@ class SharedRateBudget:
     key: str = field(default="default", kw_only=True)
     reserve: int = field(default=0, kw_only=True, validator=below_every_limit)
     fallback_share: float = field(default=0.1, kw_only=True)
-    timeout: float = field(default=1.0, kw_only=True)
+    timeout: float = field(default=1.0, kw_only=True, validator=positive)
 
     _cell: Cell = field(init=False, repr=False)
     _terms: Terms = field(init=False, repr=False)
@@ -212,7 +210,7 @@ class SharedRateBudget:
 
     def _ask_by(self, when: float) -> None:
         """Ask at that time, or before."""
-        when = max(when, self._asked + _STEP)
+        when = max(when, self._asked + STEP)
         if self._task is None or self._task.done():
             self._next_ask = when
             self._task = asyncio.create_task(self._work(), name="aiodbclient-budget")
@@ -302,7 +300,7 @@ class SharedRateBudget:
                 queue.refuse(waiter, wait)
         self._unestimated = [waiter for waiter in self._unestimated if not waiter.estimated and not waiter.decided]
         self._next_slot = now + reply.again
-        self._next_ask = now + (_STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
+        self._next_ask = now + (STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
         if queue:
             queue.announce(reply.again)
         queue.arm(now, math.inf)
@@ -360,8 +358,6 @@ def _check(budget: SharedRateBudget) -> None:
         raise InvalidArgumentError(
             "key must be a name for the token, not empty and not the token itself: see token_key"
         )
-    for name, most in (("fallback_share", 1.0), ("timeout", math.inf)):
-        value = getattr(budget, name)
-        if type(value) not in (int, float) or not 0 < value <= most or math.isinf(value):
-            bound = " of at most 1" if most == 1 else ""
-            raise InvalidArgumentError(f"{name} must be a positive number{bound}, not {value!r}")
+    share = budget.fallback_share
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise InvalidArgumentError(f"fallback_share must be a positive number of at most 1, not {share!r}")
