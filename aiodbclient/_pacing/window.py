@@ -27,8 +27,12 @@ def whole(of: object, attribute: Attribute[int], value: int) -> None:
 
 def positive(of: object, attribute: Attribute[float], value: float) -> None:
     """Validate a time."""
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        name = f"{type(of).__name__}: {attribute.name}"
+    check_seconds(f"{type(of).__name__}: {attribute.name}", value)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse a time that is not a positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
 
 

@@ -9,6 +9,7 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._pacing.window import check_seconds
 from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
@@ -69,8 +70,7 @@ def checked(options: Options) -> Options:
         raise InvalidArgumentError(
             f"max_wait must be a number of seconds, at least 0, or None for no limit, not {max_wait!r}"
         )
-    if not isinstance(timeout, int | float) or not 0 < timeout < inf:
-        raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    check_seconds("timeout", timeout)
     if not isinstance(options.retry, RetryPolicy):
         raise InvalidArgumentError(f"retry must be a RetryPolicy, not {options.retry!r}")
     if not isinstance(headers, Mapping):

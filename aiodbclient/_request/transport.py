@@ -66,8 +66,8 @@ class Transport:
         session: aiohttp.ClientSession | None,
         budget: Budget,
         on_event: Callable[[RequestEvent], object] | None,
-        app: str | None = None,
-        proxy: URL | None = None,
+        app: str | None,
+        proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
@@ -88,7 +88,6 @@ class Transport:
         self._is_closed = False
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
-        self._headers_token: Token | None = None
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
@@ -124,9 +123,10 @@ class Transport:
         call.tries += 1
         call.failure = Failure.REFUSED
         token = self._token or await self._renewed_token(call, None)
-        answer = await self._exchange(call, token)
+        answer = await self._exchange(call)
         if answer.status == 401 and self._ask_token is not None:
-            answer = await self._exchange(call, await self._renewed_token(call, token))
+            await self._renewed_token(call, token)
+            answer = await self._exchange(call)
         if 200 <= answer.status < 300:
             return answer
         if answer.status == 404 and call.lost and call.gone_is_done:
@@ -157,9 +157,10 @@ class Transport:
 
     def _use_token(self, token: Token) -> None:
         self._token = token
+        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self.secrets.learn_token(token.value)
 
-    async def _exchange(self, call: Call, token: Token) -> Answer:
+    async def _exchange(self, call: Call) -> Answer:
         """Wait for a slot of the budget, send one request, and read the whole answer."""
         session = self._open_session()
         asked = perf_counter()
@@ -170,10 +171,10 @@ class Transport:
         granted, sent_before = perf_counter(), call.sent
         try:
             if call.writers is None:
-                return await self._request(call, token, session, asked, granted)
+                return await self._request(call, session, asked, granted)
             # After the wait for a slot: a call that waits for its slot must not block the other writes.
             async with _as_writer(call, call.writers, granted - asked):
-                return await self._request(call, token, session, asked, granted)
+                return await self._request(call, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
 
@@ -209,9 +210,7 @@ class Transport:
         finally:
             meter.waiting = False
 
-    async def _request(
-        self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
-    ) -> Answer:
+    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Answer:
         """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
         if self._is_closed:
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
@@ -225,7 +224,7 @@ class Transport:
         answer: Answer | None = None
         failure: DatabaseClientError | None = None
         try:
-            answer = await self._answer(call, token, session, started)
+            answer = await self._answer(call, session, started)
         except FAILURES as error:
             failure = without_answer(call, error, self.secrets)
         except asyncio.CancelledError as error:
@@ -246,14 +245,14 @@ class Transport:
         assert failure is not None
         raise failure
 
-    async def _answer(self, call: Call, token: Token, session: aiohttp.ClientSession, started: float) -> Answer:
+    async def _answer(self, call: Call, session: aiohttp.ClientSession, started: float) -> Answer:
         """Send one request now and read the whole answer. Raises one of FAILURES."""
         call.status = 0
         async with session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),
             data=call.body,
-            headers=self._headers(token, call, session),
+            headers=self._headers(call, session),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
@@ -265,13 +264,17 @@ class Transport:
             body = await whole_body(response, started + call.options.timeout)
         return Answer(call, response.status, response.headers, body, self.secrets, close)
 
-    def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
+    def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
-        if token is not self._headers_token:
-            self._headers_token = token
-            bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
+        if self._made_headers is None:
+            assert self._token is not None
             agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
-            bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
+            bare = {
+                "Authorization": f"Bearer {self._token.value}",
+                "Accept": "application/json",
+                "Accept-Encoding": ACCEPTED,
+                "User-Agent": agent if self._app is None else f"{agent} {self._app}",
+            }
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         headers = self._made_headers[call.body is not None]
         if not call.options.headers:
