@@ -53,7 +53,10 @@ class Ledger:
         gate = self.account.gate
         if now < gate.until:
             return 0
-        return min([gate.at_most, *[window.free(now, reserve) for window in self.windows]]) - len(self._sent)
+        free = gate.at_most
+        for window in self.windows:
+            free = min(free, window.free(now, reserve))
+        return free - len(self._sent)
 
     def take(self, now: float, reserve: int) -> bool:
         """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
