@@ -91,8 +91,7 @@ def checked(options: Options) -> Options:
 class Call:
     """One call: what to send, and its state so far."""
 
-    tries: int = 0
-    requests: int = 0  # in all tries: a try sends another one after a 401, and none if it gets no slot
+    requests: int = 0
     sent: int = 0  # how many of the requests may have reached the server
     lost = False  # whether one of them lost its answer
     timed_out = False  # whether that was a timeout, so that the server may still work on the request

@@ -102,15 +102,16 @@ class Transport:
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        started = perf_counter()
+        started, tries = perf_counter(), 0
         pauses: Pauses | None = None
         try:
             while True:
+                tries += 1
                 try:
                     return await self._try(call)
                 except DatabaseClientError as error:
                     call.complete(error)
-                    if call.tries == call.options.retry.max_tries or call.then is Then.RAISE:
+                    if tries == call.options.retry.max_tries or call.then is Then.RAISE:
                         raise
                     pauses = pauses or Pauses(call.options.retry)
                     pause = pauses.after(error)
@@ -120,7 +121,6 @@ class Transport:
 
     async def _try(self, call: Call) -> Answer:
         """Send one request and return its success; after a 401 ask the token provider, and send another one."""
-        call.tries += 1
         call.failure = Failure.REFUSED
         token = self._token or await self._renewed_token(call, None)
         answer = await self._exchange(call)

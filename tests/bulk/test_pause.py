@@ -137,6 +137,17 @@ async def test_another_refusal_than_412_ends_the_pause(sandbox: Sandbox, pg: Clu
     assert outcomes["b"].ok
 
 
+async def test_a_write_that_was_refused_often_has_all_its_tries_then(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.reset_auth", status=412, times=6)
+    sandbox.faults.add("users.reset_auth", status=500, nth=7, times=20)
+
+    async with asyncio.timeout(60):
+        outcomes = [outcome async for outcome in pg.users.rotate(["doadmin"])]
+
+    assert isinstance(outcomes[0].error, errors.ServerError)
+    assert (sandbox.counts["users.reset_auth", 412], sandbox.counts["users.reset_auth", 500]) == (6, 5)
+
+
 async def test_a_token_that_may_not_read_the_cluster_waits_too(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
     sandbox.set_status(cluster_id, "resizing", online_after=0.2)
