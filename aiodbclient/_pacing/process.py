@@ -40,11 +40,6 @@ class Process:
         self._replied = -math.inf  # when the last reply came
         self._warned = -math.inf  # when the present outage was last logged
 
-    def take(self, many: int, now: float) -> None:
-        """Take slots that were granted."""
-        for _ in range(many):
-            self.ledger.begin(now)
-
     def end(self, now: float, *, sent: bool) -> None:
         """End a request."""
         if self.ledger.end(now, sent):

@@ -36,11 +36,6 @@ class Waiter:
         """Whether it was granted or refused a slot."""
         return self.granted or self.wait is not None
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop on which it waits."""
-        return self.woken.get_loop()
-
     def wake(self) -> None:
         """Let it see what was decided."""
         if not self.woken.done():
@@ -76,7 +71,7 @@ class Queue:
     def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
         """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes."""
         loop = asyncio.get_running_loop()
-        if (other := self.first()) is not None and other.loop is not loop:
+        if (other := self.first()) is not None and other.woken.get_loop() is not loop:
             raise ConfigurationError(
                 "a rate budget is for one event loop, and calls on another loop are waiting for it"
             )

@@ -293,7 +293,7 @@ class SharedRateBudget:
         for bulk, count in ((False, reply.interactive), (True, reply.bulk)):
             for _ in range(count):
                 if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile; the next ask says that it is not held
-                    process.take(1, now)
+                    process.ledger.begin(now)
         for (waiter, _), wait in zip(unestimated, reply.waits, strict=True):
             waiter.estimated = True
             if wait > waiter.deadline - now:
