@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import shutil
+import socket
 import ssl
 import struct
 import subprocess
@@ -31,6 +32,7 @@ from .conftest import Call, caller, until_it_sleeps
 pytestmark = pytest.mark.usefixtures("own_pool")
 
 JSON = dict[str, Any]
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +199,7 @@ async def test_many_connections_at_once(connection: JSON) -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP"),
         pytest.param(struct.pack("!II", 0xFFFFFFFF, 196608), id="a length without measure"),
-        pytest.param(struct.pack("!II", 8, 80877103) + b"no TLS at all", id="plain text where TLS should begin"),
+        pytest.param(_SSL_REQUEST + b"no TLS at all", id="plain text where TLS should begin"),
         pytest.param(struct.pack("!II", 4, 0), id="a length too short"),
     ],
 )
@@ -213,6 +215,42 @@ async def test_nonsense_ends_its_own_connection_alone(connection: JSON, start: b
     with suppress(ConnectionResetError):
         await writer.wait_closed()
     await (await psycopg.AsyncConnection.connect(connection["uri"])).close()
+
+
+def _startup(user: str) -> bytes:
+    """The first message of a client that logs in."""
+    message = struct.pack("!I", 196608) + f"user\0{user}\0database\0defaultdb\0\0".encode()
+    return struct.pack("!I", 4 + len(message)) + message
+
+
+def test_what_comes_before_tls_is_refused(connection: JSON, ca_file: Path) -> None:
+    """Otherwise somebody on the way could send the first messages of a session, as in CVE-2021-23214."""
+    context = ssl.create_default_context(cafile=ca_file)
+    with socket.create_connection(("127.0.0.1", connection["port"]), timeout=30) as client:
+        client.sendall(_SSL_REQUEST + _startup("doadmin"))
+        with pytest.raises(OSError):
+            client.recv(1)  # an answer to the request, or the end
+            with context.wrap_socket(client, server_hostname="127.0.0.1", do_handshake_on_connect=False) as tls:
+                tls.do_handshake()
+
+
+def test_a_client_that_does_not_answer_the_end_of_tls_is_cut_off(connection: JSON, ca_file: Path) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context(cafile=ca_file).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", connection["port"]), timeout=20) as client:
+        client.sendall(_SSL_REQUEST)
+        assert client.recv(1) == b"S"
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.sendall(outgoing.read())
+                incoming.write(client.recv(65536))
+        tls.write(_startup("doadmin") + b"Q" + struct.pack("!I", 4))  # a query is no password: the server ends it
+        client.sendall(outgoing.read())
+        while client.recv(65536):
+            pass
 
 
 async def test_without_tls_for_who_must(sandbox: Sandbox) -> None:

@@ -22,6 +22,7 @@ _SSL_REQUEST = 80877103
 _GSSAPI_REQUEST = 80877104
 _CANCEL_REQUEST = 80877102
 _START_SECONDS = 60.0  # as in PostgreSQL (authentication_timeout)
+_GOODBYE_SECONDS = 2.0  # for a client that does not answer the end of TLS
 _BACKLOG = 1024
 _CHUNK = 65536
 
@@ -98,13 +99,16 @@ class Front:
         connection.add_done_callback(self._connections.discard)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = reader, writer
         try:
             start: bytes | None = b""
             if self._context is not None:
                 async with asyncio.timeout(_START_SECONDS):
-                    start = await _start(reader, writer, self._context)
+                    start = await _start(reader, writer)
+                    if start == b"":
+                        client = await _over_tls(writer, self._context)
             if start is not None:
-                await self._pass_on(reader, writer, start)
+                await self._pass_on(*client, start)
         except (OSError, EOFError, TimeoutError):
             pass  # one side has disconnected
         finally:
@@ -124,16 +128,18 @@ class Front:
             server_writer.close()
 
 
-async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bytes | None:
-    """Begin TLS and return b"", return the whole message of a cancel request, or return None for another message."""
+async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+    """Accept TLS and return b"", return the whole message of a cancel request, or return None for another message."""
     while True:
         head = await reader.readexactly(8)
         length, code = struct.unpack("!II", head)
         if not 8 <= length <= LONGEST_STARTUP:
             return None
         if code == _SSL_REQUEST:
+            reader.feed_eof()  # ``_over_tls`` reads what follows
+            if await reader.read(1):
+                return None  # as PostgreSQL does: somebody on the way may have sent it
             writer.write(b"S")
-            await writer.start_tls(context)
             return b""
         if code == _GSSAPI_REQUEST:
             writer.write(b"N")
@@ -145,6 +151,20 @@ async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, con
         writer.close()
         await writer.wait_closed()
         return None
+
+
+async def _over_tls(
+    writer: asyncio.StreamWriter, context: ssl.SSLContext
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin TLS on the connection of ``writer``, as ``StreamWriter.start_tls``, with a limit to its end."""
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport = await loop.start_tls(
+        writer.transport, protocol, context, server_side=True, ssl_shutdown_timeout=_GOODBYE_SECONDS
+    )
+    assert transport is not None
+    protocol.connection_made(transport)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 @contextmanager
