@@ -172,6 +172,38 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
         assert "the database server of tenants ended unexpectedly" in error
 
 
+async def test_a_program_and_keeper_that_are_killed_together_leave_no_process(
+    private_tmp: Path, tmp_path: Path
+) -> None:
+    """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    (keeper,), (server,) = children(process.pid), postmasters(private_tmp)
+    everybody = [server, *children(server)]
+    segment = segment_of(private_tmp)
+    process.send_signal(signal.SIGSTOP)  # so that the keeper does not see it end first
+    os.kill(keeper, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    for each in everybody:
+        wait_for_end(each)
+    assert segment not in shared_memory()
+    (forgotten,) = left(private_tmp)
+    precious = tmp_path / "data"
+    precious.mkdir()
+    (precious / "file").touch()
+    link = forgotten.with_name(f"{forgotten.name}-link")
+    link.symlink_to(precious)
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg")
+        assert not forgotten.exists()
+        await sandbox.add_cluster("pg")
+        assert len(postmasters(private_tmp)) == 2
+        assert (precious / "file").exists()
+    link.unlink()
+
+
 def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(private_tmp: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))

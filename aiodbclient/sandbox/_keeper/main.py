@@ -21,7 +21,7 @@ from .faults import SqlFaults
 from .front import Front, server_context
 from .identity import become_nobody, packed, unpack
 
-PREFIX = "aiodbclient-postgres-"
+_PREFIX = "aiodbclient-sandbox-"
 _LOOK_AGAIN_SECONDS = 0.5
 _LONGEST_ORDER = 2**24
 _LOOPBACK = "127.0.0.1"
@@ -57,7 +57,7 @@ def main() -> None:
         archive = packed(binaries)
         become_nobody()
         if settings["folder"] is None:
-            base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings["temporary"]))
+            base = _temporary_folder(settings["temporary"])
         else:
             # The keeper of a killed sandbox may still be cleaning up. It holds this lock too.
             fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
@@ -74,6 +74,23 @@ def main() -> None:
     finally:
         if base is not None:
             postgres.clean(base, keep=keep)
+
+
+def _temporary_folder(parent: str | None) -> Path:
+    """Create a folder that is locked until this process ends, and remove those of killed keepers."""
+    base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    fcntl.flock(os.open(base, os.O_RDONLY), fcntl.LOCK_EX)
+    for other in base.parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # a link, or its keeper lives
+            lock = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_own = os.fstat(lock).st_uid == os.geteuid()  # another user's may have links to our files
+                if is_own and any(other.iterdir()):  # an empty one is new, and its keeper about to lock it
+                    postgres.clean(other, keep=False)
+            finally:
+                os.close(lock)
+    return base
 
 
 def sweep() -> None:

@@ -8,13 +8,16 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 SOCKET = ".s.PGSQL.5432"
 """The server's socket, in its data folder. It listens nowhere else."""
 
+_PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 _THREADS = 8
@@ -79,8 +82,20 @@ def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[byte
     settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
     settings |= {"synchronous_commit": "on" if durable else "off"}
     command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
+    end_with_keeper = None
+    if sys.platform == "linux":  # elsewhere a server whose keeper is killed runs until the next clean-up
+        number = signal.SIGINT if durable else signal.SIGQUIT
+        end_with_keeper = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, number)
     with open(base / "log", "wb") as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=base, process_group=0)
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=base,
+            process_group=0,
+            preexec_fn=end_with_keeper,
+        )
     while server.poll() is None:
         if _ready(base / "data" / "postmaster.pid"):
             return server
