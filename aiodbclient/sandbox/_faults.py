@@ -278,7 +278,7 @@ _DEFAULTS: Mapping[str, Any] = {
 def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:
     """Return the operations that a fault applies to, None for all of the API, or raise ValueError."""
     given = {**_DEFAULTS, **options}
-    effects = [effect for effect in _APPLIES_TO if given[effect] != _DEFAULTS[effect]]
+    effects = [effect for effect in _APPLIES_TO if given[effect] not in (_DEFAULTS[effect], {})]
     if not effects:
         raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
     of_the_api = operation == "*" and any(_APPLIES_TO[effect] >= OPERATIONS for effect in effects)

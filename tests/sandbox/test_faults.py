@@ -295,6 +295,7 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
     [
         ("users.destroy", {"cut": True}, "unknown operation users.destroy"),
         ("*", {}, "has no effect"),
+        ("*", {"headers": {}}, "has no effect"),
         ("*", {"cut": True, "nth": 0}, "nth must be"),
         ("*", {"status": 99}, "status must be"),
         ("*", {"cut": True, "probability": 2}, "probability must be"),
