@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -294,6 +294,11 @@ class Pruning:
 
     prune: Annotated[bool, option("--prune", help="Remove what is there and not among the names.")] = False
     most: MaxOption = None
+
+    def check(self, wanted: Collection[object]) -> None:
+        """Raise InvalidArgumentError if nothing is wanted, and all would be removed."""
+        if self.prune and not wanted:
+            raise InvalidArgumentError("--from lists nothing, and --prune would remove all. Nothing was sent")
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once

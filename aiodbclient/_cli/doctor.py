@@ -17,10 +17,10 @@ from .doctor_checks import (
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
-from .running import DONE, SOME_FAILED, writes
+from .running import DONE, SOME_FAILED, changes, runs
 
 
-@writes
+@runs
 async def examine(
     place: ListedOn,
     printed: Printed,
@@ -70,6 +70,8 @@ async def examine(
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
+        if attempt or close_defaultdb:
+            changes()
         if store is not None:
             await check_store(findings, store, found.id)
         info, server = await check_cluster(findings, found, private=private, admin=admin), None

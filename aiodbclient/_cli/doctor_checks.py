@@ -269,7 +269,7 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     except OSError as error:
         findings.fail("store", f"{where} cannot be created: {error.strerror}", "make its folder writable, with room")
     except (StoreError, ConfigurationError) as error:
-        findings.fail("store", error, f"check --store, its rights and ${KEY_VARIABLE}")
+        findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
         others = sum(each not in (None, cluster_id) for each in found)
         records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"

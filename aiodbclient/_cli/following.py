@@ -28,7 +28,6 @@ from .tenants_programs import ProgramError
 if TYPE_CHECKING:
     from .progress import Bar
 
-_UNTOUCHED = (Action.KEPT, Action.ABSENT)
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 
 
@@ -151,7 +150,7 @@ async def follow(
 def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
-    bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
+    bar.advance(outcome.action, outcome.tries)
     name = called(outcome.name, role)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))

@@ -80,10 +80,10 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
         return _unique(_Cell(f"argument {number}", name) for number, name in enumerate(arguments, start=1))
     if arguments:
         raise InvalidArgumentError("give names or --from, not both")
-    names = _unique(_cells(shown(file), read_text(file).rstrip()))
-    if not names:
-        raise InvalidArgumentError(f"{shown(file)} holds no name, so there is nothing to do")
-    return names
+    text = read_text(file).rstrip()
+    if not text:
+        raise InvalidArgumentError(f"{shown(file)} is empty: a file without names has the line `name`")
+    return _unique(_cells(shown(file), text))
 
 
 def write_names(file: Path, names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ NAME = "aiodbclient"
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
 _NAMES = ("name", "username", "database", "problems")
+_WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
 
 _speaks_json: ContextVar[bool] = ContextVar("_speaks_json", default=False)
 
@@ -125,7 +126,19 @@ def complain(text: str, code: int) -> None:
 
 
 def _say(members: Mapping[str, object], text: str) -> None:
-    write_error(f"{as_json(members)}\n" if speaks_json() else f"{NAME}: {printable(text)}\n")
+    write_error(f"{as_json(members) if speaks_json() else wrapped(f'{NAME}: {printable(text)}', sys.stderr)}\n")
+
+
+def wrapped(text: str, stream: TextIO | None) -> str:
+    """``text`` in lines that fit the terminal at ``stream``. A command is not broken, so that people can copy it."""
+    if stream is None or not stream.isatty():
+        return text
+    width, lines = os.get_terminal_size(stream.fileno()).columns, [""]
+    for word in _WORDS.findall(text):
+        if lines[-1] and cell_len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def as_json(value: object) -> str:
@@ -154,6 +167,11 @@ def span(seconds: float) -> str:
         if seconds < size * most:
             return f"{max(round(seconds / size), 0)}{unit}"
     return f"{round(seconds / 86400)}d"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 login``, ``3 logins``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def took(seconds: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from time import monotonic
@@ -13,14 +14,15 @@ from typing import Any, Self
 from attrs import define, field, frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-from .. import Run, Window
+from .. import Action, Run, Window
 from .opening import AnyBudget
-from .output import NAME, error_console, note, printable, span, speaks_json, write_error
+from .output import NAME, error_console, note, printable, span, speaks_json, wrapped, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
 _NARROW = 76  # columns: below, there is no room for the bar and the rate
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
+_UNTOUCHED = (Action.KEPT, Action.ABSENT)
 _MERGED = 1.0  # s: requests that were sent so close together are counted as one group
 
 
@@ -63,7 +65,8 @@ class Bar:
         self._total = total
         self._pace = Pace(work, clock=clock)
         self._started = self._ticked = self._said = clock()
-        self._done = self._untouched = self._failed = 0
+        self._done = self._failed = 0
+        self._untouched = Counter[Action]()
         self._ticking: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -79,11 +82,12 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, requests: int, *, untouched: bool) -> None:
-        """Count a name that took so many requests, or that was left as it is."""
+    def advance(self, action: Action, requests: int) -> None:
+        """Count a name that took so many requests."""
         self._done += 1
-        self._untouched += untouched
-        if not untouched:
+        if action in _UNTOUCHED:
+            self._untouched[action] += 1
+        else:
             self._pace.count(requests)
         self._progress.advance(self._task)
 
@@ -92,7 +96,7 @@ class Bar:
         self._failed += 1
         if speaks_json() or not reasons:
             return
-        text = "\n".join(f"{name}: {printable(reason)}" for reason in reasons)
+        text = "\n".join(wrapped(f"{name}: {printable(reason)}", sys.stderr) for reason in reasons)
         if self._progress.disable:
             write_error(f"{text}\n")
         else:
@@ -103,7 +107,7 @@ class Bar:
         if self._progress.disable:
             note(text)
         else:
-            self._console.print(f"{NAME}: {text}", soft_wrap=True)
+            self._console.print(wrapped(f"{NAME}: {text}", sys.stderr), soft_wrap=True)
 
     def _tick(self) -> None:
         self._draw()
@@ -119,9 +123,9 @@ class Bar:
         used = zip(self._budget.windows, budget.used, strict=True) if self._limited else ()
         seconds = self._pace.left(used)
         left = "" if seconds is None or self._done == self._total else f"{span(seconds)} left"
-        worked = self._done - self._untouched
+        worked = self._done - self._untouched.total()
         rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
-        kept = f"{self._untouched} kept" if self._untouched else ""
+        kept = ", ".join(f"{count} {action}" for action, count in sorted(self._untouched.items()))
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limit.format(span(budget.next_slot)) if waits or (shut and self._limited) else ""
         waits_for = None if self.run is None else self.run.waiting

@@ -12,7 +12,7 @@ from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption, ar
 from .asking import confirm
 from .help import Command, group
 from .output import as_json, note, print_rows, quoted, safe, write
-from .running import DONE, UNUSABLE, reads, writes
+from .running import DONE, UNUSABLE, changes, runs
 from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, complain_damaged, is_file, keys, open_store, shown
 
 app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
@@ -24,7 +24,7 @@ StoreArgument = Annotated[
 
 
 @app.command("list", cls=Command)
-@reads
+@runs
 async def list_store(store: StoreArgument, printed: Table) -> int:
     """List the records of a store, of all clusters. Sends nothing to the API.
 
@@ -52,7 +52,7 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
 
 
 @app.command("forget", cls=Command)
-@writes
+@runs
 async def forget_record(
     words: Annotated[
         list[str],
@@ -79,6 +79,7 @@ async def forget_record(
         if not isinstance(opened, SQLiteStore | PostgresStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)
+        changes()
         await opened.discard(record_name(name, role))
     if printed.as_json:
         write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")
@@ -101,7 +102,7 @@ def _store_and_name(words: list[str]) -> tuple[str, str]:
 
 
 @app.command("keygen", cls=Command)
-@reads
+@runs
 async def make_key() -> int:
     """Print a new key for a store. Put it into $AIODBCLIENT_STORE_KEY, and keep it where you keep secrets.
 
@@ -116,7 +117,7 @@ async def make_key() -> int:
 
 
 @app.command("rekey", cls=Command)
-@writes
+@runs
 async def rekey_store(store: StoreArgument, printed: Printed) -> int:
     """Encrypt all records of a store with another key: $AIODBCLIENT_STORE_KEY=NEW,OLD.
 
@@ -131,12 +132,13 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
     if key is None or len(key) < 2:
         raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
     async with open_store(store, called="STORE") as opened:
+        changes()
         _say_done(await rewrite_records(opened), "rewritten", printed)
     return DONE
 
 
 @app.command("copy", cls=Command)
-@writes
+@runs
 async def copy_store(
     source: Annotated[str, argument("STORE", help="The store to read.")],
     target: Annotated[
@@ -158,6 +160,7 @@ async def copy_store(
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
     async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
+        changes()
         _say_done(await copy_records(read, written), "copied", printed)
     plain = " holds passwords as plain text and" if to and not keys() else ""
     delete = f": rm {quoted(source)}" if is_file(source) else ""

@@ -37,9 +37,9 @@ from .arguments import (
 from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import Report, called, follow
-from .names import locate_names
+from .names import locate_names, selecting
 from .output import check_stdout, command_line, note, print_rows, printable, safe, span, write, write_styled
-from .running import DIFFERENT, DONE, SOME_FAILED, reads
+from .running import DIFFERENT, DONE, SOME_FAILED, runs
 from .stores import IfMissing, open_store, shown
 from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
 
@@ -56,7 +56,7 @@ _SIGNS = {
 }
 
 
-@reads
+@runs
 async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
@@ -123,7 +123,7 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
     return login | ({"since": None if now is None else since_of(now)} if printed.as_json or printed.wide else {})
 
 
-@reads
+@runs
 async def list_rooms(
     printed: Table, place: Recorded, capacity: MostOption = None, words: ClusterArgument = None
 ) -> int:
@@ -142,7 +142,7 @@ async def list_rooms(
     return DONE
 
 
-@reads
+@runs
 async def show_tenants(
     chosen: Chosen,
     place: Recorded,
@@ -202,7 +202,7 @@ def _print_credentials(credentials: list[Credential], printed: Shown, ca_file: P
             print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "engine", "port", "database"))
 
 
-@reads
+@runs
 async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RolesOption = None) -> int:
     """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
 
@@ -268,8 +268,11 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
+    lost = {name for (name, _), each in broken.items() if each.credential and Problem.DATABASE_MISSING in each.problems}
+    if lost:
+        note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for role in Role:
-        names = [name for name, its in broken if its == role]
+        names = [name for name, its in broken if its == role and name not in lost]
         which = names if len(names) <= FEW else ["--all"]
         if names:
             what = "" if role is Role.OWNER else f" {role}{'s' * (len(names) > 1)}"
@@ -289,7 +292,7 @@ async def _is_claimed(store: Store, name: str, role: Role) -> bool:
     return claim is None
 
 
-@reads
+@runs
 async def plan_tenants(
     listed: Listed,
     place: Place,
@@ -306,11 +309,10 @@ async def plan_tenants(
     """
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    async with open_place(place, IfMissing.EMPTY, capacity) as opened:
-        opened.check(wanted)
-        plan = await opened.tenants.role(role).plan(
-            wanted, prune=pruning.prune, refresh=refresh, if_exists="adopt" if adopt else "error"
-        )
+    pruning.check(wanted)
+    async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
+        if_exists = "adopt" if adopt else "error"
+        plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
         records = (await opened.on_record(role)).records
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)

@@ -27,7 +27,7 @@ from ..errors import (
     TenantNotFoundError,
     TransportError,
 )
-from ..tenants import Record, Role, Store, TenantEvent, Tenants
+from ..tenants import Plan, Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, cluster_of, intent_of, pending
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
@@ -59,7 +59,6 @@ class Opened:
     tenants: Tenants
     store: Store
     budget: AnyBudget
-    engine: Engine | str | None
     place: Recorded
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
@@ -70,11 +69,6 @@ class Opened:
     def cluster(self) -> str:
         """The cluster or clusters, as the operator named them."""
         return ", ".join(self.called.values())
-
-    def check(self, names: Mapping[str, str]) -> None:
-        """Check that all names can be tenants' names. Raises as ``check_tenants``."""
-        if self.engine is not None:
-            check_tenants(names, self.engine, self.place.prefix)
 
     async def on_record(self, role: Role) -> OnRecord:
         """What is on record of a role, also if some of it is damaged."""
@@ -142,7 +136,7 @@ class Opened:
 
     def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is NoRoomError:
-            yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+            yield f"no room. {self._more_room()}"
         elif kind is ConflictError and len(self.called) > 1:
             yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
@@ -158,10 +152,26 @@ class Opened:
         elif kind is SuspendedError:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:
-            recreate = self.command("repair", *which, "--recreate", role=role)
-            yield f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+            yield self.lost(which)
         else:
             yield f"begun, and not finished. To finish: {self.command(verb, *which, role=role)}"
+
+    def lost(self, which: Sequence[str]) -> str:
+        """What helps tenants whose database is gone."""
+        recreate = self.command("repair", *which, "--recreate")
+        return f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+
+    def _more_room(self) -> str:
+        return f"Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+
+    async def plan(self, wanted: Collection[str], role: Role, **options: Any) -> Plan:
+        """Compare the names with the store and the cluster. Raises as ``Tenants.plan``."""
+        try:
+            return await self.tenants.role(role).plan(wanted, **options)
+        except NoRoomError:
+            new = len(set(wanted).difference((await self.on_record(role)).records))
+            free = sum(room.free or 0 for room in await self.tenants.rooms())
+            raise NoRoomError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
     def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
@@ -216,9 +226,12 @@ def waits_for_retire(record: Record) -> bool:
 
 @asynccontextmanager
 async def open_place(
-    place: Place, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None
+    place: Place,
+    if_missing: IfMissing = IfMissing.FAIL,
+    most: int | None = None,
+    new: Mapping[str, str] = {},
 ) -> AsyncGenerator[Opened]:
-    """Find the clusters, then open the store, so that clusters which can have no tenants leave no new store behind."""
+    """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind."""
     if place.admin is not None and len(place.clusters or ()) > 1:
         raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
     heard = Heard()
@@ -226,8 +239,23 @@ async def open_place(
         async with patiently():
             clusters = await find_clusters(client, place.clusters or ())
         options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-        async with _open(place, clusters, budget, heard, if_missing, most=most, **options) as opened:
+        async with _open(place, clusters, budget, heard, if_missing, new, most=most, **options) as opened:
             yield opened
+
+
+def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engine | str | None:
+    """The engine of the clusters, as far as it is known. Raises InvalidArgumentError if they can have no tenants."""
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError(
+            f"--cluster {', '.join(map(safe, names))}: the same cluster twice. Nothing was changed"
+        )
+    engines = {each.engine: name for each, name in zip(clusters, names, strict=True) if each.engine is not None}
+    for engine in engines:
+        guard_tenants(engine)
+    if len(engines) > 1:
+        found = " and ".join(f"{safe(name)} is {engine}" for engine, name in engines.items())
+        raise InvalidArgumentError(f"{found}: name clusters of one engine alone. Nothing was changed")
+    return next(iter(engines), None)
 
 
 @asynccontextmanager
@@ -244,7 +272,7 @@ async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerat
                 ids = command_line(["store", "list", place.store, "-o", "wide"])
                 note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
                 raise
-        async with _open(place, clusters, budget, Heard(), IfMissing.FAIL, most=most) as opened:
+        async with _open(place, clusters, budget, Heard(), IfMissing.FAIL, {}, most=most) as opened:
             yield opened
 
 
@@ -255,12 +283,12 @@ async def _open(
     budget: AnyBudget,
     heard: Heard,
     if_missing: IfMissing,
+    new: Mapping[str, str],
     **options: Any,
 ) -> AsyncGenerator[Opened]:
-    engine = next((each.engine for each in clusters if each.engine is not None), None)
-    for each in clusters:
-        if each.engine is not None:
-            guard_tenants(each.engine)
+    engine = _engine_of(clusters, place.clusters or ())
+    if engine is not None:
+        check_tenants(new, engine, place.prefix)
     called = {each.id: name for each, name in zip(clusters, place.clusters or (), strict=True)}
     events = dict[str, TenantEvent]()
 
@@ -270,7 +298,7 @@ async def _open(
     async with open_store(place.store, if_missing) as store:
         on_event = keep if place.verbose else None
         tenants = Tenants(clusters, store, prefix=place.prefix, on_event=on_event, **options)
-        yield Opened(tenants, store, budget, engine, place, called, events, heard)
+        yield Opened(tenants, store, budget, place, called, events, heard)
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:

@@ -32,7 +32,7 @@ from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
 from .output import print_rows, printable, safe, this_command, write_styled
-from .running import DIFFERENT, DONE, reads, writes
+from .running import DIFFERENT, DONE, runs
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
 
 
-@reads
+@runs
 async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption) -> int:
     """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
@@ -65,7 +65,7 @@ async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: 
     return DIFFERENT if plan else DONE
 
 
-@writes
+@runs
 async def apply_users(
     printed: Printed,
     place: ListedOn,
@@ -121,8 +121,7 @@ async def apply_users(
 
 def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:
     users = read_users(file)
-    if pruning.prune and not users:
-        raise InvalidArgumentError(f"{shown(file)} lists no user, and --prune would delete all. Nothing was sent")
+    pruning.check(users)
     return users
 
 

@@ -41,8 +41,7 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (b"", "holds no name"),
-        (b"name\n", "holds no name"),
+        (b"", "is empty: a file without names has the line `name`"),
         (b"name\nalpha\n\nbeta\n", "line 3: blank"),
         (b"# ours\nname\nalpha\n# more\n\nbeta\n", "line 5: blank"),
         (b"# ours\nTenant Name\nalpha\n", "line 2: 'Tenant Name' looks like the title of a column"),
