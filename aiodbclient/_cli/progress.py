@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import ceil
 from time import monotonic
 from types import TracebackType
@@ -23,7 +24,7 @@ _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
 _NARROW = 76  # columns: below, there is no room for the bar and the rate
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _UNTOUCHED = (Action.KEPT, Action.ABSENT)
-_MERGED = 1.0  # s: requests that were sent so close together are counted as one group
+_MOST_SENT = 5000  # requests in an hour
 
 
 class Bar:
@@ -33,13 +34,7 @@ class Bar:
     """
 
     def __init__(
-        self,
-        total: int,
-        work: int,
-        budget: AnyBudget,
-        clock: Callable[[], float] = monotonic,
-        *,
-        limited: bool = True,
+        self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic, *, limited: bool = True
     ) -> None:
         self.run: Run[Any] | None = None
         self._waits_for: str | None = None
@@ -154,13 +149,6 @@ class Taken:
     releases: tuple[tuple[float, int], ...] = ()
 
 
-def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[Taken]) -> float:
-    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take."""
-    by_length = sorted(windows, key=lambda taken: taken.window.seconds)
-    limited = _limited(ceil(names * requests), by_length[0], by_length[-1]) if by_length else 0.0
-    return max(names / a_second, limited)
-
-
 def _limited(requests: int, short: Taken, long: Taken) -> float:
     """Seconds until the last request can be sent, if they go in bursts that fill the short window."""
     now = 0.0
@@ -190,30 +178,25 @@ class Pace:
     requests: int = 0  # of those that are done
     active: float = 0.0  # s in which the rate limit did not make the run wait
     clock: Callable[[], float] = field(kw_only=True, repr=False)
-    _sent: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]], init=False)
+    _sent: deque[tuple[float, int]] = field(factory=partial(deque[tuple[float, int]], maxlen=_MOST_SENT), init=False)
 
     def count(self, requests: int) -> None:
         """A name is done that took so many requests."""
-        now = self.clock()
         self.done += 1
         self.requests += requests
-        if not requests:
-            return
-        if self._sent and now - self._sent[-1][0] < _MERGED:
-            at, before = self._sent.pop()
-            self._sent.append((at, before + requests))
-        else:
-            self._sent.append((now, requests))
+        if requests:
+            self._sent.append((self.clock(), requests))
 
     def left(self, windows: Iterable[tuple[Window, int]]) -> float | None:
-        """Estimate the seconds that are left; None if nothing is known yet."""
+        """Estimate the seconds that are left: at the pace so far, but no less than the rate limit makes it take."""
         names = max(self.names - self.done, 0)
         if not names:
             return 0.0
         if not self.done or not self.active:
             return None
-        taken = [self._taken(window, used) for window, used in windows]
-        return seconds_left(names, self.done / self.active, self.requests / self.done, taken)
+        taken = [self._taken(window, used) for window, used in sorted(windows, key=lambda each: each[0].seconds)]
+        limited = _limited(ceil(names * self.requests / self.done), taken[0], taken[-1]) if taken else 0.0
+        return max(names * self.active / self.done, limited)
 
     def _taken(self, window: Window, used: int) -> Taken:
         """What is known of a window. The slots of others are taken to be free after half of it."""

@@ -14,7 +14,7 @@ pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient import Action, RateBudget, RequestEvent, Window
 from aiodbclient._cli.following import Heard
-from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
+from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace
 
 from .conftest import Command
 
@@ -64,10 +64,15 @@ def test_the_end_is_promised_within_two_minutes(names: int, latency: float) -> N
             assert abs(clock.now + left - answered[-1]) <= 120.0, (done, clock.now, left, answered[-1])
 
 
-def test_names_that_took_no_request_are_promised_by_their_pace() -> None:
-    used_up = [Taken(MINUTE, 0, ((30.0, 250),)), Taken(HOUR, 0, ((30.0, 5000),))]
-    assert seconds_left(50, a_second=10.0, requests=0.0, windows=used_up) == 5.0
-    assert seconds_left(50, a_second=10.0, requests=2.0, windows=[]) == 5.0
+@pytest.mark.parametrize(("requests", "windows"), [(0, [(MINUTE, 250), (HOUR, 5000)]), (2, [])])
+def test_names_without_requests_or_limits_are_promised_by_their_pace(
+    requests: int, windows: list[tuple[Window, int]]
+) -> None:
+    pace = Pace(51, clock=Clock())
+    pace.count(requests)
+    assert pace.left(windows) is None
+    pace.active = 0.1
+    assert pace.left(windows) == pytest.approx(5.0)
 
 
 def test_what_no_rate_limit_bounds_is_promised_by_its_pace() -> None:
