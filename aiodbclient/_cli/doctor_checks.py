@@ -34,7 +34,7 @@ from ..tenants._site import connection_of
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
 from .opening import AnyBudget
-from .stores import KEY_VARIABLE, has_no_folder, is_missing, is_postgresql, keys, open_store, shown
+from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
@@ -92,12 +92,12 @@ async def check_cluster(
         findings.fail("cluster", f"{info.name} is not online, its status is {info.status}", "Wait until it is online")
         return None
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
-    reads: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
-        ("users", cluster.users.list),
-        *([("databases", cluster.dbs.list)] if known.tenants == "database" else []),
-        *([("topics", partial(list_objects, cluster, info.engine))] if known.tenants == "prefix" else []),
-    )
-    for what, read in reads:
+    reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list}
+    if known.tenants == "database":
+        reads["databases"] = cluster.dbs.list
+    else:
+        reads["topics"] = partial(list_objects, cluster, info.engine)
+    for what, read in reads.items():
         try:
             await read()
         except PermissionDeniedError as error:
@@ -204,12 +204,9 @@ async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: boo
 async def _check_port(findings: Findings, connection: Connection, *, needed: bool) -> bool:
     address = f"{connection.host}:{connection.port}"
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port)
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or "it does not answer"
-        found = f"{address} cannot be reached: {reason}"
+        await _connect(connection)
+    except OSError as error:  # TimeoutError is one
+        found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
         if needed:
             advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
             findings.fail("connection", found, advice)
@@ -218,6 +215,12 @@ async def _check_port(findings: Findings, connection: Connection, *, needed: boo
         return False
     findings.ok("connection", f"{address} can be reached")
     return True
+
+
+async def _connect(connection: Connection, tls: ssl.SSLContext | None = None) -> None:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=tls)
+    writer.close()
 
 
 async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
@@ -233,10 +236,8 @@ async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
 
 async def _check_tls(findings: Findings, connection: Connection, ca: str) -> None:
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=verifying_context(ca))
-        writer.close()
-    except (OSError, TimeoutError) as error:
+        await _connect(connection, verifying_context(ca))
+    except OSError as error:
         findings.fail("TLS", f"the server cannot be verified: {error}", "Ask the provider's support for the right CA")
     else:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
@@ -252,9 +253,6 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
         return
-    if has_no_folder(where):
-        findings.fail("store", f"the folder of {where} does not exist", "create it, or use another --store")
-        return
     try:
         if is_missing(where):
             _write_beside(Path(where))
@@ -267,7 +265,9 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
             found = [record.current.cluster if record.current else None async for record in store.records()]
             await _write(store)
     except OSError as error:
-        findings.fail("store", f"{where} cannot be created: {error.strerror}", "make its folder writable, with room")
+        findings.fail(
+            "store", f"{where} cannot be created: {error.strerror}", "its folder must exist, be writable and have room"
+        )
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
