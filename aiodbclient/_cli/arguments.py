@@ -87,8 +87,7 @@ class Table(Printed):
     """How a command prints rows."""
 
     output: Annotated[
-        str | None,
-        _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects."),
+        str | None, _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects.")
     ] = None
 
     @property
@@ -333,8 +332,7 @@ def _roles(text: str) -> list[Role]:
 
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 OlderOption = Annotated[
-    timedelta | None,
-    duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+    timedelta | None, duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h.")
 ]
 MostOption = Annotated[
     int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,21 +78,6 @@ def write_error(text: str) -> None:
         print(text, end="", file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
-
-
-class Lines:
-    """Writes lines to the standard output, as long as that can be written."""
-
-    def __init__(self) -> None:
-        self.failure: OutputError | None = None
-
-    def write(self, line: str) -> None:
-        """Print ``line`` at once. Does nothing once that has failed."""
-        if self.failure is None:
-            try:
-                write(f"{line}\n")
-            except OutputError as error:
-                self.failure = error
 
 
 def write_styled(lines: Iterable[tuple[str, str]]) -> None:
@@ -235,7 +220,7 @@ def _table(rows: Sequence[Mapping[str, object]], last: Sequence[str], *, wide: b
             columns = [column for column in columns if column[0] != name]
     if narrow and _width(columns) > console.width:
         return "\n".join(_block(names, [_cell(name, row.get(name)) for name in names]) for row in rows)
-    padded = [[_padded(cell, max(map(cell_len, column))) for cell in column] for column in columns]
+    padded = [[set_cell_size(cell, max(map(cell_len, column))) for cell in column] for column in columns]
     lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
     if console.is_terminal and "NO_COLOR" not in os.environ:
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
@@ -248,10 +233,6 @@ def _width(columns: Sequence[Sequence[str]]) -> int:
 
 def _block(columns: Sequence[str], row: Sequence[str]) -> str:
     return "".join(f"{name}: {cell}\n" for name, cell in zip(columns, row, strict=True) if cell)
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell + " " * (width - cell_len(cell))
 
 
 def _cell(column: str, value: object) -> str:

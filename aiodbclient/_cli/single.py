@@ -204,12 +204,7 @@ async def _delete(kind: str, printed: Printed, place: NamedOn, *, yes: bool) -> 
 
 @users.command("reset", cls=Command)
 @runs
-async def reset_user(
-    printed: Table,
-    place: NamedOn,
-    show: ShowOption = False,
-    yes: YesOption = False,
-) -> int:
+async def reset_user(printed: Table, place: NamedOn, show: ShowOption = False, yes: YesOption = False) -> int:
     """Give a user a new password. The old one stops working at once.
 
     It needs --show, because the new password is printed once and not stored.

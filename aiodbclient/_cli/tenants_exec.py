@@ -18,12 +18,12 @@ from ..tenants import Credential, Role
 from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
-from .following import Report, follow
+from .following import follow
 from .help import PROGRAM
 from .names import selecting, write_names
 from .output import command_line, complain, note, safe, took
 from .running import SOME_FAILED, runs
-from .tenants_place import Opened, is_suspended, named, open_records
+from .tenants_place import Opened, is_suspended, named, open_place
 from .tenants_programs import Ran, run_quietly
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -56,11 +56,7 @@ async def exec_tenants(
     ] = _AT_A_TIME,
     failed: Annotated[
         Path | None,
-        option(
-            "--failed",
-            metavar="FILE",
-            help="Write the names for which the program has not succeeded, for --from.",
-        ),
+        option("--failed", metavar="FILE", help="Write the names for which the program has not succeeded, for --from."),
     ] = None,
 ) -> int:
     """Run a program as a tenant, or once for each of several: the credential is in its environment, and nowhere else.
@@ -82,17 +78,16 @@ async def exec_tenants(
     if not program:
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(words) > 1 or wanted is None or chosen.file is not None or printed.as_json or failed is not None:
-        async with open_records(place) as opened:
+        async with open_place(place) as opened:
             return await _exec_each(opened, program, wanted, printed, role, at_a_time, failed)
     [name] = words
-    async with open_records(place) as opened:
-        names, missing = await opened.select([name], role)
-        credential = await opened.tenants.role(role).get(name) if names else None
-    if credential is None:
-        complain(f"{safe(name)}: {missing.get(name) or opened.unusable(name, role)}", SOME_FAILED)
+    async with open_place(place) as opened:
+        credentials, missing = await opened.credentials([name], role)
+    if missing:
+        complain(f"{safe(name)}: {missing[name]}", SOME_FAILED)
         return SOME_FAILED
     with TemporaryDirectory() as folder:
-        return await _run(program, _environment(credential, Path(folder)))
+        return await _run(program, _environment(credentials[0], Path(folder)))
 
 
 async def _exec_each(
@@ -134,15 +129,12 @@ async def _exec_each(
         del left[outcome.name]
         return outcome
 
-    report = Report(
-        as_objects=printed.as_json,
+    report = opened.report(
+        printed,
         row=lambda outcome, role: outcome.value.as_object(),
         details=lambda outcome, role: f"{safe(outcome.name)}: {took(outcome.value.seconds)}",
         summary=lambda: f" ({some(asleep)}: suspended, left out)" if asleep else "",
         settle=settle,
-        ways=opened.ways,
-        events=opened.events,
-        heard=opened.heard,
     )
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")

@@ -36,12 +36,12 @@ from .arguments import (
 )
 from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
-from .following import Report, called, follow
+from .following import called, follow
 from .names import locate_names, selecting
 from .output import check_stdout, command_line, note, print_rows, printable, safe, span, write, write_styled
 from .running import DIFFERENT, DONE, SOME_FAILED, runs
 from .stores import IfMissing, open_store, shown
-from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
+from .tenants_place import Opened, is_suspended, named, open_place, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _LAST = ("since", "username")
@@ -67,7 +67,7 @@ async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument =
     """
     place, _ = resolved(place, words, 0)
     try:
-        async with open_records(place) as opened:
+        async with open_place(place) as opened:
             found = {role: (await opened.on_record(role)).records.values() for role in Role}
             none = "" if any(found.values()) else await opened.elsewhere()
     except InvalidArgumentError:
@@ -132,7 +132,7 @@ async def list_rooms(
     Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
     """
     place, _ = resolved(place, words, 0)
-    async with open_records(place, capacity) as opened:
+    async with open_place(place, most=capacity) as opened:
         rooms = await opened.tenants.rooms()
     rows = [
         {"cluster": opened.called[room.cluster], "tenants": room.tenants, "most": room.most, "free": room.free}
@@ -168,12 +168,8 @@ async def show_tenants(
     wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
     if printed.output == "env" and (wanted is None or len(wanted) != 1):
         raise InvalidArgumentError("-o env prints the variables of one tenant: give one name")
-    async with open_records(place) as opened:
-        names, missing = await opened.select(wanted, role)
-        found = {name: await opened.tenants.role(role).get(name) for name in names}
-        unusable = [name for name, each in found.items() if each is None and wanted is not None]
-        missing |= {name: opened.unusable(name, role) for name in unusable}
-    credentials = [each for each in found.values() if each is not None]
+    async with open_place(place) as opened:
+        credentials, missing = await opened.credentials(wanted, role)
     if wanted is None and not credentials:
         note(f"{shown(place.store)} has no tenants")
     _print_credentials(credentials, printed, ca_file, show=show)
@@ -242,15 +238,12 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         opened, missing = selected.opened, selected.missing
         owners = opened.found[Role.OWNER].records if Role.OWNER in roles else {}
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
-        report = Report(
-            as_objects=printed.as_json,
+        report = opened.report(
+            printed,
             row=row,
             details=details,
             settle=settle,
             summary=lambda: ("" if broken or missing else ": all well") + (f", {asleep} suspended" if asleep else ""),
-            ways=opened.ways,
-            events=opened.events,
-            heard=opened.heard,
         )
         runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
         total, budget = selected.total, opened.budget

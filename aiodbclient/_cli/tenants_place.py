@@ -27,14 +27,14 @@ from ..errors import (
     TenantNotFoundError,
     TransportError,
 )
-from ..tenants import Plan, Record, Role, Store, TenantEvent, Tenants
+from ..tenants import Credential, Plan, Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, cluster_of, intent_of, pending
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
-from .names import check_tenants, read_names, selecting
+from .names import check_tenants, locate_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
 from .output import command_line, note, safe, this_command
 from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
@@ -64,6 +64,10 @@ class Opened:
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
+
+    def report(self, printed: Printed, **more: Any) -> Report:
+        """What is printed of tenants, with the ways out of their failures."""
+        return Report(as_objects=printed.as_json, ways=self.ways, events=self.events, heard=self.heard, **more)
 
     @property
     def cluster(self) -> str:
@@ -179,7 +183,15 @@ class Opened:
         intents = {name: intent_of(records.get(name)) for name in names}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
-    def unusable(self, name: str, role: Role) -> str:
+    async def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
+        """The credentials of ``wanted``, and why the others have none. None: all that have one."""
+        names, missing = await self.select(wanted, role)
+        found = {name: await self.tenants.role(role).get(name) for name in names}
+        if wanted is not None:
+            missing |= {name: self._unusable(name, role) for name, each in found.items() if each is None}
+        return [each for each in found.values() if each is not None], missing
+
+    def _unusable(self, name: str, role: Role) -> str:
         """Why a tenant on record has no credential to use."""
         record = self.found[role].records.get(name)
         if record is not None and record.current is not None and record.current.suspended is not None:
@@ -226,21 +238,42 @@ def waits_for_retire(record: Record) -> bool:
 
 @asynccontextmanager
 async def open_place(
-    place: Place,
-    if_missing: IfMissing = IfMissing.FAIL,
-    most: int | None = None,
-    new: Mapping[str, str] = {},
+    place: Recorded, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None, new: Mapping[str, str] = {}
 ) -> AsyncGenerator[Opened]:
-    """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind."""
-    if place.admin is not None and len(place.clusters or ()) > 1:
-        raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
-    heard = Heard()
-    async with open_client(place, on_event=heard) as (client, budget):
-        async with patiently():
-            clusters = await find_clusters(client, place.clusters or ())
+    """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
+
+    For a ``Recorded`` that is no ``Place`` nothing is sent, and no token is needed, if the clusters are given by ids.
+    """
+    wanted, heard, events = place.clusters or (), Heard(), dict[str, TenantEvent]()
+    offline = all(map(is_id, wanted))
+    options: dict[str, Any] = {}
+    if isinstance(place, Place):
+        if place.admin is not None and len(wanted) > 1:
+            raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
+        offline = False
         options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-        async with _open(place, clusters, budget, heard, if_missing, new, most=most, **options) as opened:
-            yield opened
+
+    def keep(event: TenantEvent) -> None:
+        events[event.name] = event
+
+    async with open_client(place, offline=offline, on_event=heard) as (client, budget):
+        async with patiently():
+            try:
+                known = [client.cluster(UUID(each)) for each in wanted if offline]
+                clusters = known or await find_clusters(client, wanted)
+            except (ServerError, TransportError):
+                if not isinstance(place, Place):
+                    ids = command_line(["store", "list", place.store, "-o", "wide"])
+                    note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
+                raise
+        engine = _engine_of(clusters, wanted)
+        if engine is not None:
+            check_tenants(new, engine, place.prefix)
+        called = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
+        async with open_store(place.store, if_missing) as store:
+            on_event = keep if place.verbose else None
+            tenants = Tenants(clusters, store, prefix=place.prefix, most=most, on_event=on_event, **options)
+            yield Opened(tenants, store, budget, place, called, events, heard)
 
 
 def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engine | str | None:
@@ -258,55 +291,12 @@ def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engin
     return next(iter(engines), None)
 
 
-@asynccontextmanager
-async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerator[Opened]:
-    """Open the store to read it. Sends nothing and needs no token if the clusters are given by their ids."""
-    wanted = place.clusters or ()
-    offline = all(map(is_id, wanted))
-    async with open_client(place, offline=offline) as (client, budget):
-        async with patiently():
-            known = [client.cluster(UUID(each)) for each in wanted if offline]
-            try:
-                clusters = known or await find_clusters(client, wanted)
-            except (ServerError, TransportError):
-                ids = command_line(["store", "list", place.store, "-o", "wide"])
-                note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
-                raise
-        async with _open(place, clusters, budget, Heard(), IfMissing.FAIL, {}, most=most) as opened:
-            yield opened
-
-
-@asynccontextmanager
-async def _open(
-    place: Recorded,
-    clusters: Sequence[ClusterClient],
-    budget: AnyBudget,
-    heard: Heard,
-    if_missing: IfMissing,
-    new: Mapping[str, str],
-    **options: Any,
-) -> AsyncGenerator[Opened]:
-    engine = _engine_of(clusters, place.clusters or ())
-    if engine is not None:
-        check_tenants(new, engine, place.prefix)
-    called = {each.id: name for each, name in zip(clusters, place.clusters or (), strict=True)}
-    events = dict[str, TenantEvent]()
-
-    def keep(event: TenantEvent) -> None:
-        events[event.name] = event
-
-    async with open_store(place.store, if_missing) as store:
-        on_event = keep if place.verbose else None
-        tenants = Tenants(clusters, store, prefix=place.prefix, on_event=on_event, **options)
-        yield Opened(tenants, store, budget, place, called, events, heard)
-
-
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
     """The names that a command is for; None for all tenants in the store."""
     if not (everybody or names or file):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if not everybody:
-        return read_names(names, file)
+        return list(locate_names(names, file))
     if names or file:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
     return None
@@ -399,12 +389,6 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
 
-    return Report(
-        as_objects=printed.as_json,
-        row=row,
-        details=details,
-        summary=lambda: f" ({some(left)}: suspended)" if left else "",
-        ways=opened.ways,
-        events=opened.events,
-        heard=opened.heard,
+    return opened.report(
+        printed, row=row, details=details, summary=lambda: f" ({some(left)}: suspended)" if left else ""
     )

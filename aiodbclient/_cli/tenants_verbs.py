@@ -130,10 +130,7 @@ async def rotate_tenants(
     older_than: OlderOption = None,
     force: Annotated[
         bool,
-        option(
-            "--force",
-            help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
-        ),
+        option("--force", help="Rotate also tenants that are not retired yet. Programs may still use what this ends."),
     ] = False,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -188,8 +185,7 @@ async def retire_tenants(
     role: RolesOption = None,
     after: AfterOption = None,
     end_sessions: Annotated[
-        bool,
-        option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
+        bool, option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login.")
     ] = True,
     yes: YesOption = False,
 ) -> int:
