@@ -84,9 +84,8 @@ async def check_cluster(
     info = await cluster.info()
     known = CAPABILITIES.get(info.engine)
     if known is None or not known.tenants:
-        findings.fail(
-            "cluster", f"{info.name} is a {info.engine}", "This engine can have no tenants: use another cluster"
-        )
+        advice = "This engine can have no tenants: use another cluster"
+        findings.fail("cluster", f"{info.name} is a {info.engine}", advice)
         return None
     if info.status != "online":
         findings.fail("cluster", f"{info.name} is not online, its status is {info.status}", "Wait until it is online")
@@ -112,14 +111,12 @@ async def check_cluster(
         findings.fail("connection", error, "")
         return None
     if known.returns_passwords and connection.password is None:
+        hidden = "the API does not return them to this token"
         if admin is None and info.engine in POSTGRESQL | MYSQL:
-            findings.fail(
-                "passwords",
-                "the API does not return them to this token",
-                "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator",
-            )
+            advice = "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator"
+            findings.fail("passwords", hidden, advice)
         else:
-            findings.skip("passwords", "the API does not return them to this token, and need not")
+            findings.skip("passwords", f"{hidden}, and need not")
     elif known.returns_passwords:
         findings.ok("passwords", "are returned: the token has the scope database:view_credentials")
     return info
@@ -176,21 +173,15 @@ async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: boo
     try:
         found = await sql.administrator()
     except GrantError as error:
-        full = _FULL.search(str(error))
-        findings.fail(
-            "administrator",
-            error,
-            "Close connections, or use a larger cluster"
-            if full
-            else "Check the password and the cluster's trusted sources",
-        )
+        more_room = "Close connections, or use a larger cluster"
+        trust = "Check the password and the cluster's trusted sources"
+        findings.fail("administrator", error, more_room if _FULL.search(str(error)) else trust)
         return None
     if tls:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
     if found.lacks:
-        findings.fail(
-            "administrator", f"{found.name} lacks {', '.join(found.lacks)}", "Use doadmin, or grant it what it lacks"
-        )
+        lacks = f"{found.name} lacks {', '.join(found.lacks)}"
+        findings.fail("administrator", lacks, "Use doadmin, or grant it what it lacks")
     else:
         findings.ok("administrator", f"{found.name} logs in to {found.server}, and may create roles and grant rights")
     skew = abs((datetime.now(UTC) - found.clock).total_seconds())
