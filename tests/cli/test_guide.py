@@ -82,7 +82,7 @@ def test_the_guide_is_true(command: Command, alone: Sandbox) -> None:
         )
         assert settled(done.stdout) == settled(said), line
         exported += f"{line}\n" if line.startswith("export ") else ""
-    assert len(steps()) > 30
+    assert len(steps()) > 25
 
 
 def test_the_guide_knows_every_exit_code() -> None:

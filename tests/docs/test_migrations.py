@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
-from .test_guides import blocks_of
+from .test_guides import PAGES, blocks_of
 
 NAMES = [f"t{n:02}" for n in range(50)]
 TABLES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public' ORDER BY 1"
@@ -42,7 +46,6 @@ async def tables(credential: Credential) -> list[str]:
     [
         ("migrate", ["alembic_version", "notes"]),
         ("migrate_by_sql", ["tags"]),
-        pytest.param("migrate_in_a_process", ["alembic_version", "notes"], marks=pytest.mark.thorough),
     ],
 )
 async def test_50_at_once_each_in_its_own_database(
@@ -61,3 +64,31 @@ async def test_50_at_once_each_in_its_own_database(
         assert [(outcome.name, outcome.error) for outcome in outcomes if not outcome.ok] == []
         there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
         assert there == dict.fromkeys(NAMES, expected)
+
+
+async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("typer", reason="needs the cli extra")
+    [command] = re.findall(r"^\$ (aiodbclient .* alembic .*)$", PAGES["how-to/migrations.md"], re.MULTILINE)
+    (tmp_path / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres")
+        tenants = Tenants(client.cluster(cluster_id), store)
+        assert all([outcome.ok async for outcome in tenants.provision(NAMES[:3])])
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DIGITALOCEAN_TOKEN": sandbox.token,
+            "DIGITALOCEAN_API_URL": sandbox.url,
+            "AIODBCLIENT_CLUSTER": cluster_id,
+            "AIODBCLIENT_STORE": "tenants.db",
+        }
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        async for outcome in tenants.each(tables):
+            assert outcome.value == ["alembic_version", "notes"], outcome.name
