@@ -118,7 +118,7 @@ def wrapped(text: str, stream: TextIO | None) -> str:
     """``text`` in lines that fit the terminal at ``stream``. A command is not broken, so that people can copy it."""
     if stream is None or not stream.isatty():
         return text
-    width, lines = os.get_terminal_size(stream.fileno()).columns, [""]
+    width, lines = os.get_terminal_size(stream.fileno()).columns or 80, [""]  # 0: a terminal without a size
     for word in _WORDS.findall(text):
         if lines[-1] and cell_len(lines[-1] + word.rstrip()) > width:
             lines.append("")

@@ -242,8 +242,11 @@ def test_tables_fit_and_programs_get_the_same_members(command: Command, names: l
     clean(command)
 
 
-def test_a_message_is_broken_between_words_and_a_command_is_whole(command: Command, names: list[str]) -> None:
-    code, screen = command.terminal("tenants", "provision", names[0], *command.place, columns=80).end()
+@pytest.mark.parametrize("columns", [80, 0])  # 0: nobody said how wide it is
+def test_a_message_is_broken_between_words_and_a_command_is_whole(
+    command: Command, names: list[str], columns: int
+) -> None:
+    code, screen = command.terminal("tenants", "provision", names[0], *command.place, columns=columns).end()
     lines = screen[: screen.index("tee")].split("\r\n")
     assert code == 0
     assert lines[0].startswith("aiodbclient: the new store ")
