@@ -267,7 +267,7 @@ class Chosen:
 
 @frozen(kw_only=True)
 class Listed:
-    """The tenants that a command is for, none of which has to be in the store."""
+    """The tenants that a command is for, in the store or not."""
 
     names: Annotated[list[str] | None, argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)] = (
         None

@@ -23,7 +23,7 @@ class DeclinedError(typer.Abort):
 
 
 def confirm(what: str, *, yes: bool, words: Sequence[str] = (), options: Sequence[str] = ()) -> None:
-    """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed."""
+    """Ask on the terminal whether to go on, unless ``yes``. With ``words``, the answer must be one of them."""
     if yes:
         return
     if not has_terminal():

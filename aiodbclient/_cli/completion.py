@@ -33,7 +33,7 @@ def complete(answer: Callable[[], object]) -> int:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     text = printed.getvalue()
-    if _asked.get():  # zsh offers files if it is told to, and fish where nothing is said
+    if _asked.get():  # zsh offers files if it is asked to, and fish where nothing is said
         code, text = 0, "" if text.strip() == "_files" else text
         if not text.strip() and os.environ[COMPLETES] == "complete_bash":
             text = _NOTHING

@@ -117,4 +117,4 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
         elif read_text(ca_file).strip() != credential.ca.strip():
             raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")
     except OSError as error:
-        raise InvalidArgumentError(f"--ca-file: {ca_file} cannot be used: {error.strerror}") from None
+        raise InvalidArgumentError(f"--ca-file: cannot use {ca_file}: {error.strerror}") from None

@@ -291,7 +291,7 @@ async def _has_no_table(where: str) -> bool:
             return True
     except Error as error:
         reason = one_line(error)
-    raise StoreError(f"the store in PostgreSQL cannot be used: {reason}")
+    raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
 
 
 async def _write(store: Store) -> None:

@@ -131,7 +131,7 @@ async def try_pattern(findings: Findings, credential: Credential) -> None:
     except ImportError as error:
         findings.skip("pattern", f"to try it, install {error.name}")
     except Exception as error:  # noqa: BLE001 - the clients have many exceptions, and each means the same here
-        findings.skip("pattern", f"the server cannot be asked: {type(error).__name__}")
+        findings.skip("pattern", f"the client failed: {type(error).__name__}")
     else:
         found = f"{prefix}* opens {'its own names' if own else 'not even its own names'}"
         if own and not neighbour:

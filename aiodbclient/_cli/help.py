@@ -17,7 +17,7 @@ _WIDEST = 100  # columns: longer lines are hard to read
 _TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
 EXIT_CODES = (
     "Exit codes: 0 done, 1 some failed or are not there, 2 bad usage, 3 stopped early, 4 the API, the store or the "
-    "standard output cannot be used, 5 `plan` or `check` found a difference."
+    "standard output failed, 5 `plan` or `check` found a difference."
 )
 PROGRAM = "aiodbclient.program"
 _EXAMPLE = "Example: "

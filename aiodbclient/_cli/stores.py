@@ -211,7 +211,7 @@ async def open_store(
             note(
                 f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
                 f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
-                f"${KEY_VARIABLE}, and keep that file: without the key, nobody can read the copy"
+                f"${KEY_VARIABLE}, and keep that file: the copy is unreadable without it"
             )
         if if_missing is IfMissing.MAKE or not is_missing(where):
             try:

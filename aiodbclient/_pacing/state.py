@@ -33,7 +33,7 @@ class NonsenseError(Exception):
 
 
 class CellError(Exception):
-    """The server cannot be used now. ``lasting``: because it refuses this process, which waiting does not change."""
+    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
 
     def __init__(self, why: str, *, lasting: bool = False) -> None:
         super().__init__(why)

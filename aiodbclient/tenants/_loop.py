@@ -77,7 +77,7 @@ class TenantJob(Job[str, DoneT]):
         return done
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
+        """Whether ``error`` ends the run. An error of the store does, because nothing could be stored."""
         if isinstance(error, StoreError):
             return not isinstance(error, ClaimLostError) and not error.damaged
         if isinstance(error, ConfigurationError) and self.clusters.are_many:

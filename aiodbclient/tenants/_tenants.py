@@ -167,7 +167,7 @@ class Tenants:
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
-            StoreError: The store cannot be used. No request was sent that is not on record.
+            StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._tenancy, if_exists)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -15,68 +17,118 @@ from aiodbclient._cli.app import app
 from aiodbclient._cli.help import about_of, help_of, is_common, option_of
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
-_COLUMNS = "78"
+_COLUMNS = 78
+_MANY = 3  # commands that take the same: it is explained once
 _BEGIN = """\
 # Command reference
 
-What `aiodbclient` and each of its commands print with `--help`. [Operate from a terminal](../how-to/operate.md) shows
-how to use them. This page is made from the command: `make command-reference`.
+What `aiodbclient` and its commands print with `--help`. [Operate from a terminal](../how-to/operate.md) shows how to use
+them. This page is made from the command: `make command-reference`.
 
 ## Common options
 
-Several commands take these. Each says on this page what else it takes, and with `--help` everything.
+Most commands take some of these. Their `--help` says which:
 
 ```text
 {common}
 ```
+
+These are named below where a command takes them:
+
+```text
+{named}
+```
 """
+
+
+class _Place(NamedTuple):
+    command: Any
+    context: Any
+    name: str
+    level: int
 
 
 def page() -> str:
     """The text of the page."""
-    os.environ["COLUMNS"] = _COLUMNS
-    command: Any = typer.main.get_command(app)
-    context = command.make_context(
+    os.environ["COLUMNS"] = str(_COLUMNS)
+    root: Any = typer.main.get_command(app)  # made for this page alone
+    context = root.make_context(
         "aiodbclient", ["--help"], resilient_parsing=True
     )
-    common = dict[str, str]()
-    sections = list(
-        _sections(command, context, "aiodbclient", common, level=2)
+    places = list(_places(_Place(root, context, "aiodbclient", 2)))
+    params = [
+        param
+        for place in places
+        for param in place.command.params
+        if not getattr(param, "hidden", False)
+    ]
+    often = Counter(map(_said, params))
+    shared = {
+        _said(each): is_common(each)
+        for each in params
+        if often[_said(each)] >= _MANY
+    }
+    begin = _BEGIN.format(
+        common=_explained(each for each, common in shared.items() if common),
+        named=_explained(
+            each for each, common in shared.items() if not common
+        ),
     )
+    for place in places:
+        place.command.add_help_option = False
+        for param in place.command.params:
+            if _said(param) in shared:
+                _silence(param)
+    sections = [
+        f"{'#' * each.level} {each.name.removeprefix('aiodbclient ')}\n\n"
+        f"{_text(each)}\n"
+        for each in places
+    ]
+    return "\n".join([begin, *sections])
+
+
+def _places(place: _Place) -> Iterator[_Place]:
+    """A command, and all below it."""
+    yield place
+    if hasattr(place.command, "commands"):
+        for name in place.command.list_commands(place.context):
+            command = place.command.commands[name]
+            context = type(place.context)(
+                command, info_name=name, parent=place.context
+            )
+            yield from _places(
+                _Place(command, context, f"{place.name} {name}", place.level + 1)
+            )
+
+
+def _said(param: Any) -> tuple[str, str]:
+    """How a parameter is written, and what it means."""
+    is_option = param.param_type_name == "option"
+    name = option_of(param) if is_option else param.metavar or param.name.upper()
+    return name.strip("[]. "), about_of(param)
+
+
+def _silence(param: Any) -> None:
+    param.help, param.envvar, param.required, param.show_default = "", None, False, False
+
+
+def _explained(params: Iterable[tuple[str, str]]) -> str:
+    indent = " " * 4
     return "\n".join(
-        [_BEGIN.format(common="\n".join(common.values())), *sections]
+        f"{name}\n{textwrap.fill(about, _COLUMNS, initial_indent=indent, subsequent_indent=indent)}"
+        for name, about in params
     )
 
 
-def _sections(
-    command: Any,
-    context: Any,
-    name: str,
-    common: dict[str, str],
-    level: int,
-) -> Iterator[str]:
-    if command.name == "sandbox":  # it has a help of its own
-        yield f"{'#' * level} {name}\n\nSee [The sandbox](sandbox.md), and `aiodbclient sandbox --help`.\n"
-        return
-    for param in filter(is_common, command.get_params(context)):
-        about = textwrap.fill(
-            about_of(param),
-            int(_COLUMNS),
-            initial_indent="    ",
-            subsequent_indent="    ",
-        )
-        common.setdefault(option_of(param), f"{option_of(param)}\n{about}")
-    yield f"{'#' * level} {name}\n\n```text\n{help_of(command, context, common=False).strip()}\n```\n"
-    for each in (
-        command.list_commands(context)
-        if hasattr(command, "commands")
-        else []
-    ):
-        subcommand = command.commands[each]
-        inner = type(context)(subcommand, info_name=each, parent=context)
-        yield from _sections(
-            subcommand, inner, f"{name} {each}", common, level + 1
-        )
+def _text(place: _Place) -> str:
+    if place.name == "aiodbclient sandbox":  # it has a help of its own
+        return "See [The sandbox](sandbox.md), and `aiodbclient sandbox --help`."
+    if place.level > 2 and hasattr(place.command, "commands"):
+        return textwrap.fill(place.command.help, 118)
+    text = help_of(place.command, place.context, common=False)
+    # Arguments without an explanation are in the usage.
+    text = re.sub(r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE)
+    return f"```text\n{text.strip()}\n```"
 
 
 if __name__ == "__main__":

@@ -48,13 +48,17 @@ async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:
     redis = await sandbox.add_cluster("redis")
     http = {"enforce_https": False}
     before = len(sandbox.requests)
-    async with pydo.aio.Client(sandbox.token, endpoint=sandbox.url) as client:
+    async with pydo.aio.Client(sandbox.token, endpoint=sandbox.url, retry_backoff_factor=0) as client:
         api: Any = client.databases
         assert (await api.get_user(pg, "nobody", **http))["id"] == "not_found"
         for call in (api.add_user(redis, {"name": "alpha"}, **http), api.delete_user(pg, "..", **http)):
             with pytest.raises(Exception, match=r"not supported|not allowed"):
                 await call
+        sandbox.faults.add("users.list", status=429)
+        with pytest.raises(Exception, match="Too Many Requests"):
+            await api.list_users(pg, **http)
     assert [(request.method, request.path) for request in list(sandbox.requests)[before + 1 :]] == [
         ("POST", f"/v2/databases/{redis}/users"),
         ("DELETE", f"/v2/databases/{pg}/"),
+        *[("GET", f"/v2/databases/{pg}/users")] * 4,
     ]

@@ -117,7 +117,7 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     async def has_expired(self, names: Names, username: str) -> bool:
-        """Whether no password of ``username`` is accepted any more, so that it has to be made again."""
+        """Whether no password of ``username`` is accepted any more, so that it must be created again."""
         return False
 
     async def before_deletion(self, names: Names, username: str) -> None:

@@ -36,7 +36,7 @@ async def rewrite_records(store: Store) -> int:
         The number of records that it wrote.
 
     Raises:
-        StoreError: The store cannot be used, or a process has claimed a name. Run it again when that process is done.
+        StoreError: The store failed, or a process has claimed a name. Run it again when that process is done.
             Or some records cannot be read: the others are written.
     """
 
@@ -59,7 +59,7 @@ async def copy_records(source: Store, target: Store) -> int:
         The number of records that it wrote, without those that ``target`` already had.
 
     Raises:
-        StoreError: A store cannot be used, a process has claimed a name, or ``target`` has another record of a name.
+        StoreError: A store failed, a process has claimed a name, or ``target`` has another record of a name.
             Copied records stay there. Run it again to continue. Or some records cannot be read: the others are copied.
     """
 

@@ -113,17 +113,17 @@ def refuse_links_of_others(path: Path) -> None:
     for part in (path, *path.parents):
         if part.is_symlink() and part.lstat().st_uid not in _trusted():
             raise StoreError(
-                f"the store {path} cannot be used: {part} is a link that belongs to user {part.lstat().st_uid}, who "
+                f"cannot use the store {path}: {part} is a link that belongs to user {part.lstat().st_uid}, who "
                 "decides where it leads: pass the path of the file itself"
             )
 
 
 def _refuse(path: Path, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise StoreError(f"the store cannot be used: {path} is a link: find out who put it there, and remove it")
+        raise StoreError(f"cannot use the store: {path} is a link: find out who put it there, and remove it")
     if status.st_uid not in _trusted():
         raise StoreError(
-            f"the store cannot be used: {path} belongs to user {status.st_uid}, who could read the credentials: run "
+            f"cannot use the store: {path} belongs to user {status.st_uid}, who could read the credentials: run "
             "this as that user or, if you know the file, take it over with chown"
         )
 

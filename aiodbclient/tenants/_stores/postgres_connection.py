@@ -101,7 +101,7 @@ class PostgresConnection:
                 reason = f"no answer within {_TIMEOUT:.0f} s"
             except (psycopg.Error, OSError, ValueError) as error:
                 reason = _reason(error)
-        raise StoreError(f"the store in PostgreSQL cannot be used: {reason}")
+        raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
 
     def _query(self, sql: LiteralString) -> bytes:
         return SQL(sql).format(table=self._table).as_bytes(None)

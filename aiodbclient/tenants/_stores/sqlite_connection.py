@@ -97,7 +97,7 @@ class SQLiteConnection:
             _make_file(self._path)
         status = os.stat(self._path)
         if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, not a file")
+            raise StoreError(f"cannot use the store {self._path}: it is a folder or a device, not a file")
         refuse_files_of_others(self._path)
         if not status.st_size:
             raise StoreError(
@@ -157,7 +157,7 @@ class SQLiteConnection:
             advice = f" ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else ""
             if code == sqlite3.SQLITE_READONLY_DBMOVED:
                 reason, advice = _MOVED, ""
-            raise StoreError(f"the store {self._path} cannot be used: {reason}{advice}") from None
+            raise StoreError(f"cannot use the store {self._path}: {reason}{advice}") from None
 
 
 def _make_file(path: Path) -> None:
