@@ -261,7 +261,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
-    lost = {name for (name, _), each in broken.items() if each.credential and Problem.DATABASE_MISSING in each.problems}
+    lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems}
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for role in Role:
