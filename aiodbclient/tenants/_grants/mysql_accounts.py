@@ -43,8 +43,9 @@ async def lock(work: Work, username: str) -> None:
 
 
 async def unlock(work: Work, username: str) -> None:
-    """Let the login in again."""
-    await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
+    """Let the login in again, with its last password alone: MySQL may keep the one before, and resets leave that."""
+    discard = "" if work.server.is_mariadb else "DISCARD OLD PASSWORD "
+    await work.rows(f"ALTER USER %s@'%%' {discard}ACCOUNT UNLOCK", username)
 
 
 async def limit(work: Work, username: str, *, connections: int, queries: int | None = None) -> None:
