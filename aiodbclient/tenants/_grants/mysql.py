@@ -41,7 +41,7 @@ from .mysql_accounts import (
     unlocked,
 )
 from .mysql_leftovers import check_code, check_events, roll_back_prepared
-from .mysql_rights import access, access_of_others, has_exactly, revoke, revoke_others, set_rights
+from .mysql_rights import access, access_of_others, has_exactly, revoke, revoke_all, revoke_others, set_rights
 from .mysql_server import (
     NO_ACCESS,
     MySQLSession,
@@ -138,10 +138,12 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def before_removal(self, names: Names) -> None:
         async with self._work(names, self._long_turns) as work:
+            if names.role is Role.OWNER:  # first, so that no event of the schema begins, which would lock its tables
+                await revoke_all(work)
             for username in names.logins:
                 await to_its_end(self._end(work, username))
             if names.role is Role.OWNER:
-                await roll_back_prepared(work)
+                await roll_back_prepared(work, before_removal=True)
 
     async def shut(self, names: Names) -> None:
         if names.role is Role.OWNER:
@@ -166,9 +168,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 if work.server.is_mariadb:  # left by a dead process
                     await work.rows("DROP USER IF EXISTS %s@'%%'", username)
             if names.role is Role.OWNER:
-                for one in await access(work):
-                    if not one.wide:
-                        await revoke(work, one)
+                await revoke_all(work)
             await self._share(work)
 
     async def _test(self, names: Names, username: str, password: Secret, *, access: bool) -> str | None:
