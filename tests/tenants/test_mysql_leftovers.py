@@ -547,7 +547,7 @@ async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(s
         own,
         f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
         "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
-        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; END WHILE; END",
+        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END",
     )
     held = [own, *(server.connect(login, password, names.database) for _ in range(2))]
     threads = [threading.Thread(target=_suppressed, args=(lambda at=at: run(at, "CALL p()"),)) for at in held[1:]]
