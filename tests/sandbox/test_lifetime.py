@@ -172,9 +172,7 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
         assert "the database server of tenants ended unexpectedly" in error
 
 
-async def test_a_program_and_keeper_that_are_killed_together_leave_no_process(
-    private_tmp: Path, tmp_path: Path
-) -> None:
+def test_a_program_and_keeper_that_are_killed_together_leave_no_process(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -195,10 +193,10 @@ async def test_a_program_and_keeper_that_are_killed_together_leave_no_process(
     (precious / "file").touch()
     link = forgotten.with_name(f"{forgotten.name}-link")
     link.symlink_to(precious)
-    async with Sandbox() as sandbox:
-        await sandbox.add_cluster("pg")
+    with Sandbox() as sandbox:
+        asyncio.run(sandbox.add_cluster("pg"))
         assert not forgotten.exists()
-        await sandbox.add_cluster("pg")
+        asyncio.run(sandbox.add_cluster("pg"))
         assert len(postmasters(private_tmp)) == 2
         assert (precious / "file").exists()
     link.unlink()

@@ -223,15 +223,12 @@ def _startup(user: str) -> bytes:
     return struct.pack("!I", 4 + len(message)) + message
 
 
-def test_what_comes_before_tls_is_refused(connection: JSON, ca_file: Path) -> None:
+def test_what_comes_before_tls_is_refused(connection: JSON) -> None:
     """Otherwise somebody on the way could send the first messages of a session, as in CVE-2021-23214."""
-    context = ssl.create_default_context(cafile=ca_file)
     with socket.create_connection(("127.0.0.1", connection["port"]), timeout=30) as client:
         client.sendall(_SSL_REQUEST + _startup("doadmin"))
-        with pytest.raises(OSError):
-            client.recv(1)  # an answer to the request, or the end
-            with context.wrap_socket(client, server_hostname="127.0.0.1", do_handshake_on_connect=False) as tls:
-                tls.do_handshake()
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 def test_a_client_that_does_not_answer_the_end_of_tls_is_cut_off(connection: JSON, ca_file: Path) -> None:
