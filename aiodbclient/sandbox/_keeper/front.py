@@ -156,7 +156,8 @@ async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def _over_tls(
     writer: asyncio.StreamWriter, context: ssl.SSLContext
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin TLS on the connection of ``writer``, as ``StreamWriter.start_tls``, with a limit to its end."""
+    """Begin TLS on the connection of ``writer``."""
+    # ``StreamWriter.start_tls`` sets no limit to the end of TLS before Python 3.12, and keeps unencrypted bytes.
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     transport = await loop.start_tls(
