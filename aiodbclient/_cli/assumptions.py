@@ -81,7 +81,7 @@ ASSUMPTIONS = (
         "doadmin-mysql", "doadmin may create users, and grant rights on schemas.", "administrator", engines=MYSQL
     ),
     Assumption(
-        "owner", "doadmin can make a role of its own the owner of a database from the API.", "isolated", True, POSTGRESQL
+        "owner", "doadmin can make a role of its own the owner of a database of the API.", "isolated", True, POSTGRESQL
     ),
     Assumption("public", "doadmin can revoke what everybody may do in that database.", "isolated", True, POSTGRESQL),
     Assumption("template1", "No login may enter template1.", "open databases", True, POSTGRESQL),
