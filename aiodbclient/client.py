@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from types import EllipsisType, TracebackType
 from typing import Any, Self
+from urllib.request import getproxies, proxy_bypass
 from uuid import UUID
 
 import aiohttp
@@ -19,9 +21,8 @@ from ._request.call import Options, checked
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
-from ._request.raw import JSON, Params, prepared, send
+from ._request.raw import JSON, Params, prepared
 from ._request.retry import RetryPolicy
-from ._request.session import chosen_proxy
 from ._request.transport import TokenProvider, Transport
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
@@ -109,7 +110,7 @@ class DatabaseClient:
             budget=RateBudget() if budget is None else budget,
             on_event=on_event,
             app=_checked_app(app),
-            proxy=chosen_proxy(proxy, trust_env, url),
+            proxy=_chosen_proxy(proxy, trust_env, url),
         )
         self._use(ClusterMemory(user_writes), options)
 
@@ -188,8 +189,8 @@ class DatabaseClient:
             DatabaseClientError: The API refused the request, or it failed.
         """
         call = prepared(self._transport, self._options, method, path, params, json)
-        del json  # a traceback may show local variables
-        return await send(self._transport, call)
+        del json  # it may hold a secret, and a traceback may show local variables
+        return (await self._transport.send(call)).read_json()
 
     def with_options(
         self,
@@ -251,6 +252,30 @@ def _checked_base_url(given: str | None) -> URL:
     if url.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"{name} is plain http to {host}: the token would travel in the clear; use https")
     return url
+
+
+def _chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:
+    """Return the proxy for ``base_url``, or None: for plain http, where the proxy could read the token."""
+    if proxy is not None:
+        if base_url.scheme == "http":
+            raise ConfigurationError(
+                f"proxy: {base_url} is plain http, so the proxy could read the token: remove proxy="
+            )
+        return _checked_proxy("proxy", proxy)
+    if not trust_env or base_url.scheme == "http":
+        return None
+    found = getproxies().get("https")
+    if not found or proxy_bypass(base_url.host or ""):
+        return None
+    return _checked_proxy("HTTPS_PROXY", found if "://" in found else f"http://{found}")
+
+
+def _checked_proxy(name: str, proxy: str) -> URL:
+    with suppress(ValueError, TypeError):  # their messages quote it
+        url = URL(proxy)
+        if url.scheme in ("http", "https") and url.host and url.path == "/" and not url.query_string:
+            return url
+    raise InvalidArgumentError(f"{name} must be like http://[user:password@]host[:port]")
 
 
 # One or more products, each with an optional version (RFC 9110, 10.1.5).

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from math import inf
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+from ._pacing.window import check_seconds
 from ._request.call import Meter, Options
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
@@ -21,7 +21,7 @@ from ._request.retry import RetryPolicy
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
-from .errors import ClusterNotOnlineError, InvalidArgumentError, NotFoundError
+from .errors import ClusterNotOnlineError, NotFoundError
 from .models import Cluster, ClusterStatus
 from .users import UsersAPI
 
@@ -134,8 +134,7 @@ class ClusterClient:
             NotFoundError: There is no such cluster, or not any more.
             InvalidArgumentError: ``timeout`` is not a positive number; nothing was sent.
         """
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < inf:
-            raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        check_seconds("timeout", timeout)
         status: ClusterStatus | str | None = None
         start = monotonic()
         limit = asyncio.timeout(timeout)

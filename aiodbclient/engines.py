@@ -118,7 +118,7 @@ def capabilities_of(engine: Engine | str | None) -> Capabilities:
     return CAPABILITIES.get(engine or "", Capabilities())
 
 
-def is_case_sensitive(engine: Engine | str, on: str) -> bool:
+def is_case_sensitive(engine: Engine | str | None, on: str) -> bool:
     """Whether the engine distinguishes the names of users or dbs (``on``) that differ only in case."""
     # MySQL ignores the case of databases if ``lower_case_table_names`` is set.
     return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
@@ -127,7 +127,7 @@ def is_case_sensitive(engine: Engine | str, on: str) -> bool:
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
     """Refuse an operation that ``engine`` does not support. An unknown engine passes: its capabilities are None."""
     # The API would ignore a setting of another engine. An ignored ACL leaves a login with more rights than intended.
-    capabilities = Capabilities.of(engine)
+    capabilities = CAPABILITIES.get(engine)
     if capabilities is None:
         return None
     on_users = operation.startswith("users.")

@@ -220,7 +220,7 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
         async with SharedRateBudget(budgets.url, windows, timeout=10.0) as budget:
             process, now = budget._process, time.monotonic()
             for n in range(history):
-                process.take(1, now)
+                process.ledger.begin(now)
                 process.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
             await budget.acquire()
             budget.release()

@@ -20,7 +20,6 @@ import psycopg
 
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox, warm_servers
-from aiodbclient.sandbox._postgres_server import PostgresServer
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 REQUESTS = 10_000
@@ -118,10 +117,9 @@ async def databases() -> dict[tuple[str, str], float]:
 
 def files_of(sandbox: Sandbox, cluster: str) -> Path:
     """The folder of an embedded PostgreSQL."""
-    front = sandbox._front(cluster)
-    assert isinstance(front, PostgresServer)
-    assert front.embedded is not None
-    return front.embedded.folder
+    server = sandbox._clusters[cluster].backend.embedded
+    assert server is not None
+    return server.folder
 
 
 def disk(folder: Path) -> int:

@@ -37,7 +37,7 @@ def secrets() -> Secrets:
 
 def answered(call: Call, status: int, body: bytes = b"", **headers: str) -> errors.DatabaseClientError:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return refused(call, Answer(call, status, sent, body, secrets(), None))
+    return refused(call, Answer(call, status, sent, body, secrets(), lambda: None))
 
 
 # Requests.

@@ -343,6 +343,18 @@ async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, mak
         await cluster.dbs.list()
 
 
+async def test_passwords_of_a_list_of_clusters_are_known_too(server: Server, make_client: MakeClient) -> None:
+    listed = {"id": CLUSTER, "name": "n", "engine": "pg", "connection": {"host": "h", "password": "of-the-cluster"}}
+    server.will(says(200, {"databases": [listed]}), fails(400, message="of-the-cluster"))
+    client = make_client()
+    await client.clusters.list()
+
+    with pytest.raises(errors.BadRequestError) as caught:
+        await client.cluster(CLUSTER).dbs.list()
+
+    assert caught.value.message == "***"
+
+
 async def test_exactly_the_credentials_in_any_json_are_known(server: Server, make_client: MakeClient) -> None:
     credentials = {"password": "hunter2", "access_key": "the-key", "nodes": [{"token": "the-token"}, 5, "primary"]}
     server.will(

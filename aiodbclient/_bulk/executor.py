@@ -8,13 +8,10 @@ from collections import deque
 from typing import Any, Generic, TypeVar
 
 from .._request.call import Meter
-from ..errors import (
-    DatabaseClientError,
-    InvalidArgumentError,
-)
+from ..errors import DatabaseClientError, InvalidArgumentError
 from .job import OUTAGE, UNANSWERED, Job
 from .outcomes import Done, Failed
-from .specs import Seen, Source, shown_name
+from .specs import Source, shown_name
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -27,7 +24,7 @@ class Executor(Generic[DoneT]):
     def __init__(self, job: Job[Any, DoneT], source: Source, wake: asyncio.Event, concurrency: int | None) -> None:
         self.awaited = False  # whether ``next`` is waiting; otherwise it starts nothing
         self.closed = False
-        self._job = job
+        self.job = job
         self._source = source
         self._wake = wake
         self._concurrency = concurrency
@@ -35,15 +32,10 @@ class Executor(Generic[DoneT]):
         self._room = 0  # how many names at a time; 0 until the job is prepared
         self._running: dict[asyncio.Task[None], Meter] = {}
         self._done: deque[DoneT | Failed] = deque()
-        self._seen = Seen()
+        self._seen = set[str]()  # the names that were started
         self._unanswered = 0  # failed names in a row without a usable answer
         self._failure: BaseException | None = None  # what ended the run
         self._stopped = False
-
-    @property
-    def waiting(self) -> str | None:
-        """What the run waits for, or None."""
-        return self._job.pause.waiting
 
     async def next(self) -> Any:
         """Wait for the next outcome."""
@@ -108,12 +100,12 @@ class Executor(Generic[DoneT]):
                 and not self._stopped
                 and self._source.has_next()
             ):
-                meter = Meter(resumable=self._job.resumable)
+                meter = Meter(resumable=self.job.resumable)
                 task = asyncio.create_task(self._work(self._source.ready.popleft(), meter))
                 self._running[task] = meter
                 task.add_done_callback(self._ended)
         elif self._preparing is None and not self._stopped:
-            self._preparing = asyncio.create_task(self._job.prepare())
+            self._preparing = asyncio.create_task(self.job.prepare())
             self._preparing.add_done_callback(self._prepared)
 
     def _prepared(self, task: asyncio.Task[int]) -> None:
@@ -137,12 +129,13 @@ class Executor(Generic[DoneT]):
     async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
         name = shown_name(given)
         try:
-            spec = self._job.check(given)
-            if not self._seen.add(name):
+            spec = self.job.check(given)
+            if name in self._seen:
                 raise InvalidArgumentError(
                     f"{name!r} is a duplicate: it came before in this run; nothing was sent for it"
                 )
-            return await self._job.do(spec, meter)
+            self._seen.add(name)
+            return await self.job.do(spec, meter)
         except Exception as error:  # noqa: BLE001 - a failed name must not stop the others
             return Failed(name=name, error=error, tries=meter.requests)
         except asyncio.CancelledError:
@@ -166,7 +159,7 @@ class Executor(Generic[DoneT]):
             return
         if self._unanswered >= max(OUTAGE, self._room):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
-        elif self._job.ends_run(error):
+        elif self.job.ends_run(error):
             self._failure = _ending(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()

@@ -29,51 +29,24 @@ UNANSWERED = (TransportError, ServerError, InvalidResponseError)
 
 
 class Job(ABC, Generic[SpecT, DoneT_co]):
-    """The work of a bulk run: once at its start, and for each name. Each run has its own object.
+    """The work of one bulk run: once at its start, and for each name. May be cancelled at any await."""
 
-    Attributes:
-        pause: How the run waits while a cluster refuses changes.
-        resumable: Whether a name that ends early loses nothing: the same run finishes it later.
-    """
-
-    resumable: ClassVar[bool] = False
+    resumable: ClassVar[bool] = False  # whether a name that ends early loses nothing: the same run finishes it later
 
     def __init__(self) -> None:
-        self.pause: Pause = Pause()
+        self.pause: Pause = Pause()  # how the run waits while a cluster refuses changes
 
     @abstractmethod
     def check(self, given: object) -> SpecT:
-        """Check what the caller gave for one name, and return the spec for ``do``.
-
-        Raises:
-            InvalidArgumentError: Its type is wrong. The name fails, and nothing is sent for it.
-        """
+        """Return the spec for ``do`` of what the caller gave for one name, or raise InvalidArgumentError."""
 
     @abstractmethod
     async def prepare(self) -> int:
-        """Do the work before the first name, such as reading what exists. May be cancelled at any await.
-
-        Returns:
-            How many names to process at a time, unless the caller of the run gave a number.
-
-        Raises:
-            Exception: Any error ends the run before its first name. The loop over the run raises it.
-        """
+        """Do the work before the first name, and return how many names to process at a time by default."""
 
     @abstractmethod
     async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
-        """Process one name. May be cancelled at any await.
-
-        Args:
-            spec: What ``check`` returned.
-            meter: Counts the requests; pass it to the calls. ``Run.stop`` cancels this call while the count is 0.
-
-        Returns:
-            The outcome, with ``meter.requests`` as its ``tries``.
-
-        Raises:
-            Exception: Any error becomes the ``error`` of a Failed outcome.
-        """
+        """Process one name, with calls that count their requests in ``meter``; an error becomes a Failed outcome."""
 
     def ends_run(self, error: Exception) -> bool:
         """Whether an error of one name ends the run, because every other name would raise it too."""

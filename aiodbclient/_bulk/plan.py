@@ -9,6 +9,7 @@ from time import monotonic
 from attrs import evolve, field, frozen
 
 from .._json.converter import setting_names
+from .._request.answer import spelling
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.paths import check_name
@@ -94,12 +95,7 @@ class UserPlan:
 class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     """Create or update the users given as NewUser, then delete those given as names."""
 
-    def __init__(
-        self,
-        context: ClusterContext,
-        first: Sequence[NewUser],
-        last: Sequence[str],
-    ) -> None:
+    def __init__(self, context: ClusterContext, first: Sequence[NewUser], last: Sequence[str]) -> None:
         super().__init__()
         context = context.for_bulk(Meter(), self.pause)
         self._provision = ProvisionUsers(context, "update")
@@ -150,8 +146,8 @@ async def plan_users(
     users = UserCalls(in_bulk)
     existing = {user.name: user for user in await readable(users.list, context.options.retry)}
     list_shows = Returned.by(existing.values())
-    spellings = {_spelling(name) for name in existing}
-    asked = {_spelling(name) for name in specs}
+    spellings = {spelling(name) for name in existing}
+    asked = {spelling(name) for name in specs}
     deletions, now = context.memory.deletions, monotonic()
     deleted = {name for name in existing if deletions.may_be_listed_still(context.cluster_id, name, now)}
     update: dict[str, list[Difference]] = {}
@@ -160,7 +156,7 @@ async def plan_users(
     unknown: list[str] = []
     for name, spec in specs.items():
         user, returned = existing.get(name), list_shows
-        if name in deleted or (user is None and _spelling(name) in spellings):
+        if name in deleted or (user is None and spelling(name) in spellings):
             user, returned = await if_found(users.get(name)), NOTHING_SHOWN
         if user is None:
             create.append(name)
@@ -173,7 +169,7 @@ async def plan_users(
     extra = [
         name
         for name, user in existing.items()
-        if _spelling(name) not in asked and name not in deleted and not is_provider_own(user)
+        if spelling(name) not in asked and name not in deleted and not is_provider_own(user)
     ]
     return UserPlan(create, list(update), keep, extra, prune, update, unknown, list(specs.values()), context)
 
@@ -187,8 +183,3 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
             raise InvalidArgumentError(f"{spec.name!r} is asked for twice; nothing was sent")
         specs[spec.name] = evolve(spec)
     return specs
-
-
-def _spelling(name: str) -> str:
-    """Return ``name`` without case and surrounding white space, which a server may change."""
-    return name.strip().lower()

@@ -102,7 +102,7 @@ class Run(Generic[OutcomeT_co]):
     @property
     def waiting(self) -> str | None:
         """What the run waits for now, such as "the cluster is resizing"; None while the cluster accepts changes."""
-        return self._executor.waiting
+        return self._executor.job.pause.waiting
 
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.

@@ -1,11 +1,10 @@
-"""The specs of a bulk run: pull them, check them, and find duplicates."""
+"""The specs of a bulk run: pull them and check them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from hashlib import blake2b
 from typing import Any
 
 from .._user_settings import check_settings
@@ -76,25 +75,6 @@ def _refuse_no_iterable(specs: object, taker: str) -> None:
 
 async def _next(specs: AsyncIterator[Any]) -> Any:
     return await anext(specs, _END)
-
-
-class Seen:
-    """The names that a run has started, in a few bytes each, because a run can be long."""
-
-    # A 128-bit digest of each name, in one of many buckets. Equal digests of two names, or a match across the border of
-    # two stored digests, are too improbable to matter.
-
-    def __init__(self) -> None:
-        self._buckets = [bytearray() for _ in range(4096)]
-
-    def add(self, name: str) -> bool:
-        """Add ``name``. Return whether it is new."""
-        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        bucket = self._buckets[int.from_bytes(digest[:2]) % len(self._buckets)]
-        if digest in bucket:
-            return False
-        bucket += digest
-        return True
 
 
 def shown_name(given: object) -> str:

@@ -27,10 +27,10 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..tenants import Store
+from ..tenants._clusters import connection_of
 from ..tenants._credential import verifying_context
 from ..tenants._grants import Grants, sql_grants
 from ..tenants._prefixes import list_objects
-from ..tenants._site import connection_of
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
 from .opening import AnyBudget

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .headers import Said
 from .window import Others, SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
@@ -88,9 +89,14 @@ class Account:
 
     __slots__ = ("alone", "gate", "last_answer", "last_count", "other_limit", "windows")
 
-    def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
+    def __init__(self, windows: Sequence[Window]) -> None:
         few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
-        self.windows = windows  # the token's windows, the shortest first, with what others hold of each
+        # The token's windows, the shortest first, with what others hold of each. Answers show that of the longest one.
+        # For the other windows it is a guess.
+        self.windows = tuple(
+            SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(windows) == 1 or w is not windows[-1]))
+            for w in windows
+        )
         self.gate = Gate(few)  # whether requests may go, and how many at once
         self.alone = True  # whether all answers fit our own requests: no others, no other limit, no 429 since
         self.last_answer = -math.inf  # when a request was last answered while the gate was open
@@ -110,11 +116,11 @@ class Account:
             if gate.at_most != math.inf:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
-    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
+    def hear(self, said: Said, own: OwnRequests, now: float) -> None:
         """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
-        if self._take_over(limit, remaining):
-            if remaining:
-                self._compare(remaining, own, now)
+        if self._take_over(said):
+            if said.remaining:
+                self._compare(said.remaining, own, now)
             else:
                 self._meet_full_window(own, now, self.windows, refused=False)
         self.alone = self.other_limit is None and not any(window.others.level for window in self.windows)
@@ -143,27 +149,26 @@ class Account:
         if longest.others.level:
             self.gate.careful()
 
-    def refuse(
-        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
-    ) -> None:
-        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time."""
-        # ``own`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
-        # shorter window has.
+    def refuse(self, said: Said, own: OwnRequests, now: float) -> None:
+        """Learn from a 429, and close the gate."""
+        # ``own`` has the refused request among those in flight.
         shorter = self.windows[:-1] or self.windows
-        if remaining == 0 and not burst and self._take_over(limit, remaining):
+        remaining = said.remaining
+        if remaining == 0 and not said.burst and self._take_over(said):
             self._meet_full_window(own, now, self.windows[-1:], refused=True)
-        elif remaining and self._take_over(limit, remaining):
+        elif remaining and self._take_over(said):
             self._compare(remaining, own, now)
             # Others hold no more slots of a shorter window than of the longest one.
             at_most = self.windows[-1].others.at(now) + own.in_flight
             self._meet_full_window(own, now, shorter, refused=True, at_most=at_most)
         else:
             self._meet_full_window(own, now, shorter, refused=True)
-        self.gate.close(wait, now)
+        self.gate.close(said.wait, now)
         self.alone = False
 
-    def _take_over(self, limit: int | None, remaining: int | None) -> bool:
+    def _take_over(self, said: Said) -> bool:
         """Take over the longest window's limit. Returns whether the headers are plausible and about that window."""
+        limit, remaining = said.limit, said.remaining
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:
@@ -198,16 +203,6 @@ class Account:
         if level > 0 and level >= fullest.others.at(now):
             fullest.others.believe(int(level), now, sure=True)
             self.gate.careful()
-
-
-def sliding(windows: Iterable[Window]) -> tuple[SlidingWindow, ...]:
-    """Return the windows, the shortest first, with no slot taken."""
-    by_length = sorted(windows, key=lambda window: window.seconds)
-    return tuple(
-        # Answers show how many slots of the longest window others hold. For the other windows this is a guess.
-        SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(by_length) == 1 or w is not by_length[-1]))
-        for w in by_length
-    )
 
 
 def _all_but_a_share(window: SlidingWindow) -> int:

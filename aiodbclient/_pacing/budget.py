@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .account import Account, sliding
-from .headers import RateLimitStatus, limit_and_remaining, retry_after, seconds_to_wait
+from .account import Account
+from .headers import RateLimitStatus, said_by, said_by_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
 from .window import Window
@@ -140,8 +140,8 @@ class RateBudget:
     _queue: Queue = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(Account(sliding(self.windows)))
-        self._queue = Queue(self._clock, self._on_timer)
+        self._ledger = Ledger(Account(self.windows))
+        self._queue = Queue(self._clock, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -182,8 +182,7 @@ class RateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        limit, remaining = limit_and_remaining(headers)
-        self._ledger.hear(limit, remaining, self._clock())
+        self._ledger.hear(said_by(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -196,8 +195,7 @@ class RateBudget:
             The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
-        wait = seconds_to_wait(headers, ledger.longest)
-        ledger.refuse(*limit_and_remaining(headers), wait, burst=retry_after(headers) is not None, now=now)
+        ledger.hear(said_by_429(headers, ledger.longest), now)
         return ledger.account.gate.until - now
 
     def snapshot(self) -> Snapshot:
@@ -216,7 +214,9 @@ class RateBudget:
         else:
             serve(self._queue, self._ledger, self.reserve, self._clock())
 
+    def _on_overdue(self, waiter: Waiter, now: float) -> None:
+        self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
+        serve(self._queue, self._ledger, self.reserve, now)
+
     def _on_timer(self, now: float) -> None:
-        for waiter in self._queue.overdue(now):
-            self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
         serve(self._queue, self._ledger, self.reserve, now)

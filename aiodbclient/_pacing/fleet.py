@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from .account import Account, sliding
+from .account import Account
+from .headers import Said
 from .ledger import Begun, Ledger
 from .state import Member, NonsenseError, State, load
 from .window import Window
 
 _LATENCY = 1.0  # seconds; nearly every answer takes less
 _GRACE = 0.25  # seconds by which a process may ask later than it said, and still be granted its part
-_STEP = 0.02  # seconds between two asks of one process that waits, at least
+STEP = 0.02  # seconds between two asks of one process, at least
 _STEP_OF_OTHERS = 0.005  # seconds more for each other process that waits
 
 
@@ -33,14 +34,10 @@ class Place(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """An answer's headers: the arguments of ``Ledger.hear``, or of ``Ledger.refuse`` if it was a 429."""
+    """An answer's headers, and when its request was sent."""
 
-    limit: int | None
-    remaining: int | None
+    said: Said
     begun: Begun
-    refused: bool = False
-    wait: float | None = None
-    burst: bool = False
 
 
 class Event(NamedTuple):
@@ -150,7 +147,7 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
 
 def _read(terms: Terms, ask: Ask, text: str, now: float) -> tuple[State, bool, str | None]:
     """Read the state. Returns also whether it lacks what this process reported, and what was wrong with it."""
-    state, nonsense = State(Account(sliding(terms.windows))), None
+    state, nonsense = State(Account(terms.windows)), None
     if text:
         try:
             state = load(text, terms.windows, now)
@@ -185,7 +182,7 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
         else:  # it may have died
             leased += [member.seen + lease] * member.held
     events = [event for event in ask.events if event.number > me.number]
-    ended = sum(event.heard is None or event.heard.refused for event in events)
+    ended = sum(event.heard is None or event.heard.said.refused for event in events)
     answers = sorted([*(at / 1000 for at in state.answers), *leased])
     ledger = Ledger(state.account, answers, in_flight + ask.held + ended, now)
     offset = now - ask.now
@@ -196,12 +193,9 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
             ledger.end(at, True)
             state.answers.append(math.ceil(at * 1000))
         else:
-            begun = Begun(heard.begun.probably + offset, heard.begun.after + offset)
-            if heard.refused:
-                ledger.refuse(heard.limit, heard.remaining, heard.wait, burst=heard.burst, now=at, begun=begun)
+            ledger.hear(heard.said, at, Begun(heard.begun.probably + offset, heard.begun.after + offset))
+            if heard.said.refused:
                 ledger.end(at, False)
-            else:
-                ledger.hear(heard.limit, heard.remaining, at, begun)
     state.answers.sort()
     return ledger
 
@@ -245,18 +239,18 @@ class _Turn:
 
     def again(self, *, only_bulk: bool) -> float:
         """For how many seconds it is of no use to ask again."""
-        step = max(_STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
+        step = max(STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
         if self._ledger.in_flight >= self._ledger.account.gate.at_most:
             return step  # it takes an answer
         opens = self._ledger.opens(self._now, 0, self._kept_for_bulk if only_bulk else self._kept)
         return max(step, opens - self._now)
 
-    def _part(self, wanted: int, free: int, of_others: Sequence[int]) -> int:
+    def _part(self, wanted: int, free: float, of_others: Sequence[int]) -> float:
         """How many of the ``free`` slots: the fair part, or all that the others do not need if that is more."""
         due = sum(max(0, min(n, self._fair - m.used)) for n, m in zip(of_others, self._others, strict=True))
         return min(wanted, free, max(self._fair - self._me.used, free - due))
 
-    def _take(self, most: int, reserve: int) -> int:
+    def _take(self, most: float, reserve: int) -> int:
         taken = 0
         while taken < most and self._ledger.take(self._now, reserve):
             taken += 1

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import isfinite
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -42,16 +43,36 @@ class RateLimitStatus:
         Returns:
             The status, or None if all of these headers are missing or invalid.
         """
-        limit, remaining = limit_and_remaining(headers)
+        said = said_by(headers)
         reset = _moment(headers.get("ratelimit-reset"))
-        if limit is None and remaining is None and reset is None:
+        if said.limit is None and said.remaining is None and reset is None:
             return None
-        return cls(limit, remaining, reset)
+        return cls(said.limit, said.remaining, reset)
 
 
-def limit_and_remaining(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """Read ``ratelimit-limit`` and ``ratelimit-remaining``; None for one that is missing or invalid."""
-    return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
+class Said(NamedTuple):
+    """What an answer says of the rate limit."""
+
+    limit: int | None
+    remaining: int | None
+    refused: bool = False  # whether it is a 429; the rest is about these
+    wait: float | None = None  # how many seconds it asks us to wait
+    burst: bool = False  # whether it has a ``retry-after``, as the 429 of a shorter window has
+
+
+def said_by(headers: Mapping[str, str]) -> Said:
+    """Read the headers of an answer that is not a 429."""
+    return Said(_whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining")))
+
+
+def said_by_429(headers: Mapping[str, str], longest: float) -> Said:
+    """Read the headers of a 429. A wait of more than ``longest`` seconds counts as missing."""
+    said, after = said_by(headers), retry_after(headers)
+    # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Dates are compared with
+    # the answer's own ``date``: our clock does not matter.
+    reset = None if said.remaining else _moment(headers.get("ratelimit-reset"))
+    waits = (wait for wait in (after, _until(reset, headers)) if wait is not None and 0 < wait <= longest)
+    return said._replace(refused=True, wait=next(waits, None), burst=after is not None)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -62,17 +83,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     number = _number(text)
     wait = _until(_date(text), headers) if number is None else number
     return wait if wait is not None and wait >= 0 else None
-
-
-def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
-    """Return how many seconds a 429 asks us to wait, or None if it does not say."""
-    # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Either counts if it is
-    # above 0 and at most ``longest``. Dates are compared with the answer's own ``date``: our clock does not matter.
-    reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
-    for wait in (retry_after(headers), _until(reset, headers)):
-        if wait is not None and 0 < wait <= longest:
-            return wait
-    return None
 
 
 def _whole(text: str | None) -> int | None:

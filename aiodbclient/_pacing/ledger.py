@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .account import Account, OwnRequests
+from .headers import Said
 
 _LATENCY = 30.0  # seconds; an answer takes less
 
@@ -47,21 +48,19 @@ class Ledger:
         """How many of them no 429 has answered."""
         return len(self._sent) - self._refused
 
-    def free(self, now: float, reserve: int) -> int:
-        """How many slots may be taken now if ``reserve`` of each window stay free, at most."""
-        gate, in_flight = self.account.gate, len(self._sent)
+    def free(self, now: float, reserve: int) -> float:
+        """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``."""
+        gate = self.account.gate
         if now < gate.until:
             return 0
-        rooms = [window.room(now, reserve) - window.used(now) for window in self.windows]
-        return max(0, int(min(gate.at_most, *rooms)) - in_flight)
+        free = gate.at_most
+        for window in self.windows:
+            free = min(free, window.free(now, reserve))
+        return free - len(self._sent)
 
     def take(self, now: float, reserve: int) -> bool:
         """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        in_flight, gate = len(self._sent), self.account.gate
-        for window in self.windows:
-            if not window.has_room(now, in_flight, reserve):
-                return False
-        if now < gate.until or in_flight >= gate.at_most:
+        if self.free(now, reserve) < 1:
             return False
         self.begin(now)
         return True
@@ -102,33 +101,23 @@ class Ledger:
         # No earlier than when we last had nothing in flight, and probably no earlier than our oldest request in flight.
         return Begun(self._sent[0] if self._sent else now, max(self._busy_since, now - _LATENCY))
 
-    def hear(self, limit: int | None, remaining: int | None, now: float, begun: Begun | None = None) -> None:
+    def hear(self, said: Said, now: float, begun: Begun | None = None) -> None:
         """Learn from an answer's headers, before its request has ended."""
+        limit, remaining, account = said.limit, said.remaining, self.account
+        if said.refused:
+            account.refuse(said, self._own_requests(now, begun or self.begun(now)), now)
+            self.refused()
+            return
         if limit is None or remaining is None or not self.windows:
             return
         if (
-            self.account.alone
+            account.alone
             and remaining
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
         ):
             return  # nothing new, as nearly always; this saves the rest
-        self.account.hear(limit, remaining, self._own_requests(now, begun or self.begun(now)), now)
-
-    def refuse(
-        self,
-        limit: int | None,
-        remaining: int | None,
-        wait: float | None,
-        *,
-        burst: bool,
-        now: float,
-        begun: Begun | None = None,
-    ) -> None:
-        """Learn from a 429, before its request has ended. The arguments are those of ``Account.refuse``."""
-        own = self._own_requests(now, begun or self.begun(now))
-        self.account.refuse(limit, remaining, own, wait, burst=burst, now=now)
-        self.refused()
+        account.hear(said, self._own_requests(now, begun or self.begun(now)), now)
 
     def refused(self) -> None:
         """Note that a 429 answered a request: the next one that ends."""

@@ -9,8 +9,9 @@ from bisect import bisect
 from collections import deque
 
 from ..errors import ConfigurationError
-from .account import Account, sliding
+from .account import Account
 from .fleet import Ask, Event, Heard, Place, Reply, Terms
+from .headers import Said
 from .ledger import Ledger
 from .state import CellError
 
@@ -24,7 +25,7 @@ class Process:
     """One process of a fleet: its requests, and its fallback share."""
 
     def __init__(self, terms: Terms, where: str) -> None:
-        self.ledger = Ledger(Account(sliding(terms.windows)))  # the slots of this process, in its share of each window
+        self.ledger = Ledger(Account(terms.windows))  # the slots of this process, in its share of each window
         # Whether it uses its share, since the server does not answer, or has lost the state
         self.alone = self.paused = False  # paused: nothing may go until it asks again
         self.reply: Reply | None = None  # the last one
@@ -39,11 +40,6 @@ class Process:
         self._replied = -math.inf  # when the last reply came
         self._warned = -math.inf  # when the present outage was last logged
 
-    def take(self, many: int, now: float) -> None:
-        """Take slots that were granted."""
-        for _ in range(many):
-            self.ledger.begin(now)
-
     def end(self, now: float, *, sent: bool) -> None:
         """End a request."""
         if self.ledger.end(now, sent):
@@ -51,16 +47,12 @@ class Process:
             while self._ended[0].at <= now - 2 * self.ledger.longest:
                 self._ended.popleft()
 
-    def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
+    def hear(self, said: Said, now: float) -> None:
         """Remember an answer's headers for the next ask."""
-        if limit is not None and remaining is not None:
-            self._heard.append(self._event(now, Heard(limit, remaining, self.ledger.begun(now))))
-
-    def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool, now: float) -> None:
-        """Remember a 429's headers for the next ask."""
-        begun = self.ledger.begun(now)
-        self._heard.append(self._event(now, Heard(limit, remaining, begun, refused=True, wait=wait, burst=burst)))
-        self.ledger.refused()
+        if said.refused or (said.limit is not None and said.remaining is not None):
+            self._heard.append(self._event(now, Heard(said, self.ledger.begun(now))))
+        if said.refused:
+            self.ledger.refused()
 
     def ask(self, interactive: int, bulk: int, places: list[Place], now: float, *, leaves: bool) -> Ask:
         """What to ask for."""

@@ -1,4 +1,4 @@
-"""The calls that wait for a slot: two lanes, the patience of each call (its ``max_wait``), and one timer for all."""
+"""The calls that wait for a slot: two lanes, and the patience of each call (its ``max_wait``)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
-from heapq import heapify, heappop, heappush
-from itertools import chain, count
+from itertools import chain
 
 from ..errors import ConfigurationError, RateLimitError
 
@@ -30,16 +29,12 @@ class Waiter:
         self.estimated = False  # whether its wait was compared with its patience
         self.error: BaseException | None = None  # why it waits in vain
         self.woken = woken
+        self.timer: asyncio.TimerHandle | None = None  # rings at the deadline
 
     @property
     def decided(self) -> bool:
         """Whether it was granted or refused a slot."""
         return self.granted or self.wait is not None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop on which it waits."""
-        return self.woken.get_loop()
 
     def wake(self) -> None:
         """Let it see what was decided."""
@@ -50,13 +45,14 @@ class Waiter:
 class Queue:
     """The calls that wait for one budget, in the order in which they came, bulk calls behind all others."""
 
-    def __init__(self, clock: Callable[[], float], on_timer: Callable[[float], None]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], on_timer: Callable[[float], None], on_overdue: Callable[[Waiter, float], None]
+    ) -> None:
         self.interactive: OrderedDict[Waiter, None] = OrderedDict()
         self.bulk: OrderedDict[Waiter, None] = OrderedDict()
         self._clock = clock
         self._on_timer = on_timer
-        self._deadlines: list[tuple[float, int, Waiter]] = []  # a heap; the number decides between equal ones
-        self._tickets = count()
+        self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._announced = False
@@ -75,13 +71,13 @@ class Queue:
     def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
         """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes."""
         loop = asyncio.get_running_loop()
-        if (other := self.first()) is not None and other.loop is not loop:
+        if (other := self.first()) is not None and other.woken.get_loop() is not loop:
             raise ConfigurationError(
                 "a rate budget is for one event loop, and calls on another loop are waiting for it"
             )
         waiter = Waiter(bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:
-            heappush(self._deadlines, (waiter.deadline, next(self._tickets), waiter))
+            waiter.timer = loop.call_later(max(max_wait, _TIMER_STEP), self._run_out, waiter)
         self._lane(bulk)[waiter] = None
         return waiter
 
@@ -93,6 +89,9 @@ class Queue:
             self.leave(waiter)
             on_leaving(waiter)
             raise
+        finally:
+            if waiter.timer is not None:
+                waiter.timer.cancel()
         if waiter.error is not None:
             raise copy(waiter.error)
         if waiter.wait is not None:
@@ -126,13 +125,6 @@ class Queue:
             waiter.error = error
             waiter.wake()
 
-    def overdue(self, now: float) -> list[Waiter]:
-        """Return the calls whose patience has ended, each of them once."""
-        overdue: list[Waiter] = []
-        while self._next_deadline() <= now:
-            overdue.append(heappop(self._deadlines)[2])
-        return overdue
-
     def announce(self, wait: float) -> None:
         """Log a long ``wait`` for the next slot, once until no call waits any more."""
         if wait > _WORTH_LOGGING and not self._announced:
@@ -140,10 +132,9 @@ class Queue:
             self._announced = True
 
     def arm(self, now: float, when: float) -> None:
-        """Set the timer to ``when``, or to the end of a call's patience if that is earlier. Off if no call waits."""
+        """Set the timer to ``when``, unless it rings earlier. Off if no call waits."""
         if not self:
             self._announced, when = False, math.inf
-        when = min(when, self._next_deadline())
         if self._timer is not None:
             if self._timer_at <= when < math.inf:
                 return
@@ -157,18 +148,12 @@ class Queue:
         self._timer = None
         self._on_timer(self._clock())
 
+    def _run_out(self, waiter: Waiter) -> None:
+        if not waiter.decided:
+            self._on_overdue(waiter, self._clock())
+
     def _lane(self, bulk: bool) -> OrderedDict[Waiter, None]:
         return self.bulk if bulk else self.interactive
-
-    def _next_deadline(self) -> float:
-        # Calls that left are taken out of the heap when they come to its top, or when they are more than half of it.
-        deadlines = self._deadlines
-        if len(deadlines) > 2 * len(self):
-            deadlines[:] = [entry for entry in deadlines if entry[2] in self._lane(entry[2].bulk)]
-            heapify(deadlines)
-        while deadlines and deadlines[0][2] not in self._lane(deadlines[0][2].bulk):
-            heappop(deadlines)
-        return deadlines[0][0] if deadlines else math.inf
 
 
 def refusal(wait: float) -> RateLimitError:

@@ -21,16 +21,14 @@ from attrs import define, field
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
 from .cells import Cell, cell_at
-from .fleet import Ask, Place, Reply, Terms, change
-from .headers import limit_and_remaining, retry_after, seconds_to_wait
+from .fleet import STEP, Ask, Place, Reply, Terms, change
+from .headers import said_by, said_by_429
 from .process import Process
 from .queue import Queue, Waiter
 from .state import CellError, NewerError
-from .window import Window
+from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
-
-_STEP = 0.02  # s between two asks of one process, at least
 
 
 def token_key(token: str) -> str:
@@ -80,7 +78,7 @@ class SharedRateBudget:
     key: str = field(default="default", kw_only=True)
     reserve: int = field(default=0, kw_only=True, validator=below_every_limit)
     fallback_share: float = field(default=0.1, kw_only=True)
-    timeout: float = field(default=1.0, kw_only=True)
+    timeout: float = field(default=1.0, kw_only=True, validator=positive)
 
     _cell: Cell = field(init=False, repr=False)
     _terms: Terms = field(init=False, repr=False)
@@ -103,7 +101,7 @@ class SharedRateBudget:
         probe = min(1.0, shortest / 20)
         self._terms = Terms(self.windows, self.reserve, self.fallback_share, probe)
         self._process = Process(self._terms, self._cell.where)
-        self._queue = Queue(time.monotonic, self._on_timer)
+        self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -126,10 +124,8 @@ class SharedRateBudget:
             self._unestimated.append(waiter)
         if self._process.alone:
             self._serve_alone(now)
-        else:
-            queue.arm(now, math.inf)
-            if max_wait is not None or queue.first() is waiter:
-                self._ask_by(now)
+        elif max_wait is not None or queue.first() is waiter:
+            self._ask_by(now)
         await queue.decision(waiter, self._on_leaving)
 
     def release(self, *, sent: bool = True) -> None:
@@ -148,7 +144,7 @@ class SharedRateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._process.hear(*limit_and_remaining(headers), time.monotonic())
+        self._process.hear(said_by(headers), time.monotonic())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for a while. Call it before ``release``.
@@ -159,13 +155,13 @@ class SharedRateBudget:
             The seconds until requests go again.
         """
         now, process = time.monotonic(), self._process
-        wait, burst = seconds_to_wait(headers, self.windows[-1].seconds), retry_after(headers) is not None
-        process.refuse(*limit_and_remaining(headers), wait, burst=burst, now=now)
+        said = said_by_429(headers, self.windows[-1].seconds)
+        process.hear(said, now)
         if not process.alone:
             await self._ask()
         gate = process.ledger.account.gate
         if process.alone:
-            gate.close(wait, now)
+            gate.close(said.wait, now)
         return round(max(0.0, gate.until - time.monotonic()), 3)
 
     @property
@@ -214,7 +210,7 @@ class SharedRateBudget:
 
     def _ask_by(self, when: float) -> None:
         """Ask at that time, or before."""
-        when = max(when, self._asked + _STEP)
+        when = max(when, self._asked + STEP)
         if self._task is None or self._task.done():
             self._next_ask = when
             self._task = asyncio.create_task(self._work(), name="aiodbclient-budget")
@@ -297,14 +293,14 @@ class SharedRateBudget:
         for bulk, count in ((False, reply.interactive), (True, reply.bulk)):
             for _ in range(count):
                 if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile; the next ask says that it is not held
-                    process.take(1, now)
+                    process.ledger.begin(now)
         for (waiter, _), wait in zip(unestimated, reply.waits, strict=True):
             waiter.estimated = True
             if wait > waiter.deadline - now:
                 queue.refuse(waiter, wait)
         self._unestimated = [waiter for waiter in self._unestimated if not waiter.estimated and not waiter.decided]
         self._next_slot = now + reply.again
-        self._next_ask = now + (_STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
+        self._next_ask = now + (STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
         if queue:
             queue.announce(reply.again)
         queue.arm(now, math.inf)
@@ -313,9 +309,7 @@ class SharedRateBudget:
         """Serve the calls that wait from the share of this process."""
         ledger, queue = self._process.ledger, self._queue
         reserve = int(self.reserve * self.fallback_share)
-        if self._process.paused:
-            queue.arm(now, math.inf)
-        else:
+        if not self._process.paused:
             serve(queue, ledger, reserve, now)
         for waiter, place in self._places():
             waiter.estimated = True
@@ -338,15 +332,15 @@ class SharedRateBudget:
         else:
             self._report_by(time.monotonic() + self._terms.longest_pause)
 
+    def _on_overdue(self, waiter: Waiter, now: float) -> None:
+        if waiter.estimated:
+            self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
+            self._report_by(now + self._terms.longest_pause)
+        self._on_timer(now)
+
     def _on_timer(self, now: float) -> None:
-        for waiter in self._queue.overdue(now):
-            if waiter.estimated:
-                self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
-                self._report_by(now + self._terms.longest_pause)
         if self._process.alone:
             self._serve_alone(now)
-        else:
-            self._queue.arm(now, math.inf)
 
 
 def _closed() -> ConfigurationError:
@@ -364,8 +358,6 @@ def _check(budget: SharedRateBudget) -> None:
         raise InvalidArgumentError(
             "key must be a name for the token, not empty and not the token itself: see token_key"
         )
-    for name, most in (("fallback_share", 1.0), ("timeout", math.inf)):
-        value = getattr(budget, name)
-        if type(value) not in (int, float) or not 0 < value <= most or math.isinf(value):
-            bound = " of at most 1" if most == 1 else ""
-            raise InvalidArgumentError(f"{name} must be a positive number{bound}, not {value!r}")
+    share = budget.fallback_share
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise InvalidArgumentError(f"fallback_share must be a positive number of at most 1, not {share!r}")

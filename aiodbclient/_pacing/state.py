@@ -16,14 +16,12 @@ from typing import Any, NewType
 from attrs import define, field, frozen
 from cattrs import Converter
 
-from .account import Account, sliding
+from .account import Account
 from .window import Window
 
 FORMAT = 1
 LARGEST = 4_000_000  # characters that a cell may hold
 
-# For each moment at which requests were answered: milliseconds since the one before, and how many they were.
-_Answers = NewType("_Answers", list[int])
 _Moment = NewType("_Moment", float)  # null in JSON for minus infinity, which stands for never
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -84,7 +82,7 @@ class _Stored:
     format: int
     at: float
     recovered: _Moment
-    answers: _Answers
+    answers: list[int]  # for each moment of answers: milliseconds since the one before, and how many they were
     members: dict[str, Member]
     token: _Token
 
@@ -133,7 +131,7 @@ class State:
 
 def load(text: str, windows: Sequence[Window], now: float) -> State:
     """Read the state from ``text``; empty if it is too old to count."""
-    state = State(Account(sliding(windows)))
+    state = State(Account(windows))
     account, longest = state.account, windows[-1]
     try:
         if len(text) > LARGEST:
@@ -174,21 +172,21 @@ def load(text: str, windows: Sequence[Window], now: float) -> State:
     return state
 
 
-def _dumped(answers: list[int], lengths: list[float], now: float) -> _Answers:
+def _dumped(answers: list[int], lengths: list[float], now: float) -> list[int]:
     """Write when requests were answered; those of the longest window alone by the 3600th part of it, and later."""
     oldest = math.ceil((now - lengths[-1] - 30.0) * 1000)
     piece = max(1, int(lengths[-1] * 1000 / 3600))
     coarse = int((now - (lengths[-2] if len(lengths) > 1 else 0.0)) * 1000 / piece - 1) * piece
     kept = answers[bisect(answers, oldest) :]
     alone = bisect(kept, coarse)
-    written, before = _Answers([]), 0
+    written, before = list[int](), 0
     for at, count in Counter([*[-(-at // piece) * piece for at in kept[:alone]], *kept[alone:]]).items():
         written += [at - before, count]
         before = at
     return written
 
 
-def _loaded(written: _Answers, most: int, now: float) -> list[int]:
+def _loaded(written: list[int], most: int, now: float) -> list[int]:
     answers, at = list[int](), 0
     latest = int(now * 1000)
     for since, count in zip(written[::2], written[1::2], strict=True):
@@ -211,12 +209,6 @@ def _count(value: Any) -> int:
     return value
 
 
-def _counts(value: Any) -> list[int]:
-    if type(value) is not list or not all(type(each) is int and 0 <= each < 2**53 for each in value):
-        raise ValueError("not counts")
-    return value
-
-
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, _: Any) -> Any:
         if type(value) is not kind:
@@ -233,5 +225,3 @@ _converter.register_structure_hook(int, lambda value, _: _count(value))
 _converter.register_structure_hook(float, lambda value, _: _number(value))
 _converter.register_structure_hook(_Moment, lambda value, _: -math.inf if value is None else _number(value))
 _converter.register_unstructure_hook(_Moment, lambda value: None if value == -math.inf else value)
-_converter.register_structure_hook(_Answers, lambda value, _: _counts(value))
-_converter.register_unstructure_hook(_Answers, lambda value: value)

@@ -27,8 +27,12 @@ def whole(of: object, attribute: Attribute[int], value: int) -> None:
 
 def positive(of: object, attribute: Attribute[float], value: float) -> None:
     """Validate a time."""
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        name = f"{type(of).__name__}: {attribute.name}"
+    check_seconds(f"{type(of).__name__}: {attribute.name}", value)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse a time that is not a positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
@@ -72,7 +76,7 @@ class Others:
         self.level = level  # how many slots they probably held at the time ``since``
         self.since = since  # when ``level`` was set
         self.sure = sure  # whether a full window confirmed the estimate then
-        self.seen = deque(seen)  # the requests that were seen: from when to when, and how many
+        self.seen = list(seen)  # the requests that were seen: from when to when, and how many
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""
@@ -106,7 +110,7 @@ class Others:
         """How many of the seen requests still hold a slot at ``now``."""
         seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
-            seen.popleft()
+            seen.pop(0)
         return sum(count * min(1.0, (to - start) / max(to - begin, _MOMENT)) for begin, to, count in seen)
 
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
@@ -118,7 +122,7 @@ class Others:
             self._remember(begin, now, count * (now - begin) / (now - since))
         surely, before = self.expected(now), self.at(now)
         if surely > at_most:
-            self.seen = deque((begin, to, one * at_most / surely) for begin, to, one in self.seen)
+            self.seen = [(begin, to, one * at_most / surely) for begin, to, one in self.seen]
             surely = at_most
         if before > at_most or surely >= before or not self.steady:
             self.level, self.since, self.sure = round(min(max(surely, before), at_most)), now, False
@@ -153,9 +157,9 @@ class SlidingWindow:
         """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
         return max(0, max(1, self.limit - reserve) - self.others.at(now))
 
-    def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
-        """Whether one more request may go beside those ``in_flight``."""
-        return self.used(now) + in_flight < self.room(now, reserve)
+    def free(self, now: float, reserve: int) -> int:
+        """How many of these our requests in flight and new ones may take, at most."""
+        return self.room(now, reserve) - self.used(now)
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request with ``ahead`` others before it may go, if those in flight are answered now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
 from .._json.error_answers import (
@@ -16,6 +16,7 @@ from .._json.error_answers import (
 )
 from .._json.masking import Secrets
 from .._json.parsing import MOST_VALUES, TooManyValuesError, parsed
+from ..engines import is_case_sensitive
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
 from .call import Call
@@ -24,13 +25,7 @@ T = TypeVar("T")
 
 # Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
-
-
-class Closable(Protocol):
-    """The connection of an answer."""
-
-    def close(self) -> None:
-        """Close the connection, even if it is back in the pool."""
+_WITH_CREDENTIALS = (User, Cluster)
 
 
 class Answer:
@@ -40,7 +35,7 @@ class Answer:
     late one to an earlier request, and then every later request on this connection would get the wrong answer.
     """
 
-    __slots__ = ("_connection", "_error", "_secrets", "body", "call", "headers", "status")
+    __slots__ = ("_close", "_error", "_secrets", "body", "call", "headers", "status")
 
     def __init__(
         self,
@@ -49,14 +44,14 @@ class Answer:
         headers: Mapping[str, str],
         body: bytes,
         secrets: Secrets,
-        connection: Closable | None,
+        close: Callable[[], object],
     ) -> None:
         self.call = call
         self.status = status
         self.headers = headers
         self.body = body
         self._secrets = secrets
-        self._connection = connection
+        self._close = close  # closes the connection, even if it is back in the pool
         self._error: ErrorText | None = None
 
     @property
@@ -69,6 +64,8 @@ class Answer:
     def read(self, model: type[T]) -> T:
         """Return the ``model`` in the answer."""
         value = self._decoded(lambda: decoded(self.body, self.call.operation.key, model))
+        if model in _WITH_CREDENTIALS:
+            self._secrets.keep(self.body)
         self._check_subject(value)
         return value
 
@@ -76,7 +73,7 @@ class Answer:
         """Return the models on this page of a list, and the URL of the next page or None."""
         operation = self.call.operation
         page = self._decoded(lambda: decoded_page(self.body, operation.key, model, operation.other_key))
-        if model is User:
+        if model in _WITH_CREDENTIALS:
             self._secrets.keep(self.body)
         return page
 
@@ -132,28 +129,19 @@ class Answer:
 
     def _check_subject(self, value: object) -> None:
         found: str | None
-        if isinstance(value, User):
-            self._secrets.keep(self.body)
+        if isinstance(value, User | Database):
             found, asked = value.name, self.call.name
-        elif isinstance(value, Database):
-            found, asked = value.name, self.call.name
-        elif isinstance(value, Cluster):
-            self._secrets.keep(self.body)
-            found, asked = value.id, self.call.cluster_id
-        elif isinstance(value, ClusterEngine):
+        elif isinstance(value, Cluster | ClusterEngine):
             found, asked = value.id, self.call.cluster_id
         else:
             return
         if found is None or asked is None or found == asked:
             return
-        if (self.call.exact_name and asked is self.call.name) or not is_same_name(found, asked):
+        is_exact = asked is self.call.name and is_case_sensitive(self.call.engine, self.call.operation.on)
+        if is_exact or spelling(found) != spelling(asked):
             raise self.invalid(f"is about {self._secrets.line(found, 100)!r}, not {asked!r}")
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
 
-
-def is_same_name(found: str, asked: str) -> bool:
-    """Whether two names are equal, ignoring case and surrounding white space."""
-    return found.strip().casefold() == asked.strip().casefold()
+def spelling(name: str) -> str:
+    """Return ``name`` without case and surrounding white space, which a server may change."""
+    return name.strip().casefold()

@@ -31,7 +31,7 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
     # aiohttp does not notice that a gzip body is cut off, does not know ``x-gzip``, and reports an unsupported encoding
     # as a broken connection, which we would retry.
     content = response.content
-    encoding = response.headers.get("Content-Encoding", "identity")
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding == "identity":
         if content.is_eof():  # most bodies arrive together with the headers
             return content.read_nowait()
@@ -39,8 +39,8 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
         if length is not None and length <= LONGEST:
             return await content.read()
     inflater = None
-    if encoding.strip().lower() != "identity":
-        wbits = _FORMATS.get(encoding.strip().lower())
+    if encoding != "identity":
+        wbits = _FORMATS.get(encoding)
         if wbits is None:
             raise BodyError("uses a compression that the client does not support")
         inflater = _Inflater(wbits)

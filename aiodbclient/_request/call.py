@@ -9,6 +9,8 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._pacing.window import check_seconds
+from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
 from .retry import RULES, Failure, RetryPolicy, Then
@@ -68,8 +70,7 @@ def checked(options: Options) -> Options:
         raise InvalidArgumentError(
             f"max_wait must be a number of seconds, at least 0, or None for no limit, not {max_wait!r}"
         )
-    if not isinstance(timeout, int | float) or not 0 < timeout < inf:
-        raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    check_seconds("timeout", timeout)
     if not isinstance(options.retry, RetryPolicy):
         raise InvalidArgumentError(f"retry must be a RetryPolicy, not {options.retry!r}")
     if not isinstance(headers, Mapping):
@@ -108,7 +109,7 @@ class Call:
         *,
         cluster_id: str | None = None,
         name: str | None = None,
-        exact_name: bool = False,
+        engine: Engine | str | None = None,
         body: Mapping[str, Any] | bytes | None = None,
         writers: Semaphore | None = None,
     ) -> None:
@@ -118,7 +119,7 @@ class Call:
         self.meter: Meter = options.meter or Meter()
         self.cluster_id = cluster_id
         self.name = name
-        self.exact_name = exact_name
+        self.engine = engine
         self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.writers = writers  # limits the user writes on its cluster at a time
         self.patience = None if options.bulk else options.max_wait  # the rest of it, in seconds

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from .._json.converter import Authority, ClusterEngine
-from ..engines import Engine, guard, is_case_sensitive
+from ..engines import Engine, guard
 from ..errors import NotFoundError, PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
@@ -122,7 +122,7 @@ class ClusterContext(NamedTuple):
             self.options,
             cluster_id=self.cluster_id,
             name=name,
-            exact_name=is_case_sensitive(engine, operation.on),
+            engine=engine,
             body=body,
             writers=writers,
         )

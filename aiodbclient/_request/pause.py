@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from ..errors import APIError, ClusterNotOnlineError, PreconditionFailedError
 from ..models import ClusterStatus
 from .answer import Answer
@@ -28,16 +26,16 @@ def until_online() -> Iterator[float]:
         yield min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST)
 
 
-@define(eq=False)
 class _Cluster:
     """What a run knows of one cluster."""
 
-    turn: asyncio.Lock = field(factory=asyncio.Lock)  # of the one name that asks whether it accepts writes again
-    since: float | None = None  # when it began to refuse writes; None while it accepts them
-    status: ClusterStatus | str | None = None  # the last one that was read while it refused
-    reason: str | None = None  # what the run waits for, once the status was read
-    openings: int = 0  # how often it has accepted writes again
-    failure: str | None = None  # why the run waits no longer
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()  # of the one name that asks whether it accepts writes again
+        self.since: float | None = None  # when it began to refuse writes; None while it accepts them
+        self.status: ClusterStatus | str | None = None  # the last one that was read while it refused
+        self.reason: str | None = None  # what the run waits for, once the status was read
+        self.openings = 0  # how often it has accepted writes again
+        self.failure: str | None = None  # why the run waits no longer
 
     def open(self) -> None:
         """Note that it accepts writes again."""
@@ -93,10 +91,15 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
-                return await _reopened(cluster, context, call)
+                answer = await context.transport.send(call)
             except PreconditionFailedError:  # such as during the first backup of a new cluster
-                pass
-            cluster.reason = "the cluster accepts no changes at the moment"
+                cluster.reason = "the cluster accepts no changes at the moment"
+            except APIError:
+                cluster.open()
+                raise
+            else:
+                cluster.open()
+                return answer
         else:
             cluster.reason = f"the cluster is {cluster.status}"
         left = cluster.since + patience - monotonic()
@@ -115,16 +118,3 @@ def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
     error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
     call.complete(error)
     return error
-
-
-async def _reopened(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
-    """Send ``call``. Every answer of the API but another 412 lets the other names continue."""
-    try:
-        answer = await context.transport.send(call)
-    except PreconditionFailedError:
-        raise
-    except APIError:
-        cluster.open()
-        raise
-    cluster.open()
-    return answer

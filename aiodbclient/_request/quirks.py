@@ -6,7 +6,7 @@ Checked against aiohttp 3.13 to 3.14. Only this module uses private names of aio
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -62,10 +62,10 @@ def drop_unasked(session: aiohttp.ClientSession) -> None:
             connection.close()
 
 
-def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
-    """Return the connection of ``response``, even if it is back in the pool."""
+def closer_of(response: aiohttp.ClientResponse) -> Callable[[], object]:
+    """Return what closes the connection of ``response``, even if it is back in the pool."""
     protocol = getattr(response, "_protocol", None)
-    return protocol if isinstance(protocol, ResponseHandler) else None
+    return protocol.close if isinstance(protocol, ResponseHandler) else response.close
 
 
 def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:

@@ -56,12 +56,6 @@ def prepared(
     return call
 
 
-async def send(transport: Transport, call: Call) -> Any:
-    """Send what ``prepared`` made, and return the JSON of the answer."""
-    # The body is not an argument: it may hold a secret, and a traceback may show local variables.
-    return (await transport.send(call)).read_json()
-
-
 def _checked_path(path: object) -> str:
     """Return ``path`` if every server and proxy resolves it to the same path below ``/v2/``."""
     if not isinstance(path, str):

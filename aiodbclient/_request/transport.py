@@ -24,9 +24,8 @@ from .body import ACCEPTED, whole_body
 from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
-from .quirks import connection_of, drop_unasked, send_once_through
+from .quirks import check_session, closer_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
-from .session import Session
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -57,7 +56,7 @@ class Token:
 
 
 class Transport:
-    """Sends the calls of one client, with its token, session and budget."""
+    """Sends the calls of one client, with its token, session and budget, on the event loop of the first call."""
 
     def __init__(
         self,
@@ -67,8 +66,8 @@ class Transport:
         session: aiohttp.ClientSession | None,
         budget: Budget,
         on_event: Callable[[RequestEvent], object] | None,
-        app: str | None = None,
-        proxy: URL | None = None,
+        app: str | None,
+        proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
@@ -82,10 +81,13 @@ class Transport:
         if not callable(token):
             self._use_token(Token(token))
         self._token_lock = asyncio.Lock()
-        self._session = Session(session, base_url, proxy)
+        self._session = session
+        self._owns_session = session is None
+        self._proxy = proxy
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
-        self._headers_token: Token | None = None
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
@@ -94,39 +96,43 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the client's own session. Safe to repeat."""
-        await self._session.aclose()
+        self._is_closed = True
+        if self._owns_session and self._session is not None:
+            await self._session.close()
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        started = perf_counter()
+        started, tries = perf_counter(), 0
+        pauses: Pauses | None = None
         try:
-            return await self._send(call)
+            while True:
+                tries += 1
+                try:
+                    return await self._try(call)
+                except DatabaseClientError as error:
+                    call.complete(error)
+                    if tries == call.options.retry.max_tries or call.then is Then.RAISE:
+                        raise
+                    pauses = pauses or Pauses(call.options.retry)
+                    pause = pauses.after(error)
+                await asyncio.sleep(pause)
         finally:
             call.meter.seconds += perf_counter() - started
 
-    async def _send(self, call: Call) -> Answer:
-        pauses: Pauses | None = None
-        for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
-            call.failure = Failure.REFUSED
-            try:
-                token = self._token or await self._renewed_token(call, None)
-                answer = await self._exchange(call, token)
-                if answer.status == 401 and self._ask_token is not None:
-                    answer = await self._exchange(call, await self._renewed_token(call, token))
-                if 200 <= answer.status < 300:
-                    return answer
-                if answer.status == 404 and call.lost and call.gone_is_done:
-                    return Answer(call, 204, answer.headers, b"", self.secrets, None)
-                raise refused(call, answer)
-            except DatabaseClientError as error:
-                call.complete(error)
-                if not tries_left or call.then is Then.RAISE:
-                    raise
-                if pauses is None:
-                    pauses = Pauses(call.options.retry)
-                pause = pauses.after(error)
-            await asyncio.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+    async def _try(self, call: Call) -> Answer:
+        """Send one request and return its success; after a 401 ask the token provider, and send another one."""
+        call.failure = Failure.REFUSED
+        token = self._token or await self._renewed_token(call, None)
+        answer = await self._exchange(call)
+        if answer.status == 401 and self._ask_token is not None:
+            await self._renewed_token(call, token)
+            answer = await self._exchange(call)
+        if 200 <= answer.status < 300:
+            return answer
+        if answer.status == 404 and call.lost and call.gone_is_done:
+            answer.status, answer.body = 204, b""
+            return answer
+        raise refused(call, answer)
 
     async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
         """Return a token other than ``stale``. Asks the provider, unless another call already did."""
@@ -151,11 +157,12 @@ class Transport:
 
     def _use_token(self, token: Token) -> None:
         self._token = token
+        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self.secrets.learn_token(token.value)
 
-    async def _exchange(self, call: Call, token: Token) -> Answer:
+    async def _exchange(self, call: Call) -> Answer:
         """Wait for a slot of the budget, send one request, and read the whole answer."""
-        session = self._session.opened()
+        session = self._open_session()
         asked = perf_counter()
         try:
             await self._slot(call)
@@ -164,12 +171,29 @@ class Transport:
         granted, sent_before = perf_counter(), call.sent
         try:
             if call.writers is None:
-                return await self._request(call, token, session, asked, granted)
+                return await self._request(call, session, asked, granted)
             # After the wait for a slot: a call that waits for its slot must not block the other writes.
             async with _as_writer(call, call.writers, granted - asked):
-                return await self._request(call, token, session, asked, granted)
+                return await self._request(call, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session. The first call makes the client's own."""
+        if self._is_closed:
+            raise ConfigurationError("this DatabaseClient is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise ConfigurationError(
+                    "this DatabaseClient was first used on another event loop: make one for each loop"
+                )
+            self._loop = loop
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+        if not self._owns_session:
+            check_session(self._session, self.base_url)
+        return self._session
 
     async def _slot(self, call: Call) -> None:
         """Wait for a slot of the budget. A name of a stopped run does not wait, if it may end."""
@@ -186,12 +210,12 @@ class Transport:
         finally:
             meter.waiting = False
 
-    async def _request(
-        self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
-    ) -> Answer:
+    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Answer:
         """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
-        if self._session.is_closed or session.closed:
-            raise self._session.closed_error()
+        if self._is_closed:
+            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+        if session.closed:
+            raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
         if call.options.before_sending is not None:
             call.options.before_sending()
         started = granted if call.writers is None else perf_counter()
@@ -200,7 +224,7 @@ class Transport:
         answer: Answer | None = None
         failure: DatabaseClientError | None = None
         try:
-            answer = await self._answer(call, token, session, started)
+            answer = await self._answer(call, session, started)
         except FAILURES as error:
             failure = without_answer(call, error, self.secrets)
         except asyncio.CancelledError as error:
@@ -221,14 +245,14 @@ class Transport:
         assert failure is not None
         raise failure
 
-    async def _answer(self, call: Call, token: Token, session: aiohttp.ClientSession, started: float) -> Answer:
+    async def _answer(self, call: Call, session: aiohttp.ClientSession, started: float) -> Answer:
         """Send one request now and read the whole answer. Raises one of FAILURES."""
         call.status = 0
         async with session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),
             data=call.body,
-            headers=self._headers(token, call, session),
+            headers=self._headers(call, session),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,
@@ -236,17 +260,21 @@ class Transport:
             middlewares=None if call.operation.method == "POST" else send_once_through(session),
         ) as response:
             call.status = response.status
-            connection = connection_of(response)
+            close = closer_of(response)
             body = await whole_body(response, started + call.options.timeout)
-        return Answer(call, response.status, response.headers, body, self.secrets, connection)
+        return Answer(call, response.status, response.headers, body, self.secrets, close)
 
-    def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
+    def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
-        if token is not self._headers_token:
-            self._headers_token = token
-            bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
+        if self._made_headers is None:
+            assert self._token is not None
             agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
-            bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
+            bare = {
+                "Authorization": f"Bearer {self._token.value}",
+                "Accept": "application/json",
+                "Accept-Encoding": ACCEPTED,
+                "User-Agent": agent if self._app is None else f"{agent} {self._app}",
+            }
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         headers = self._made_headers[call.body is not None]
         if not call.options.headers:

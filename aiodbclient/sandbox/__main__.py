@@ -11,7 +11,6 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
-from math import inf
 from typing import Any, get_args
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -34,7 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["fault"]:
         return _steer(_fault_parser().parse_args(given[1:]))
-    return asyncio.run(_serve(_parser().parse_args(given)))
+    parser = _parser()
+    options = parser.parse_args(given)
+    try:
+        sandbox = Sandbox(
+            options.port,
+            options.token,
+            options.rate_limit,
+            remaining=options.remaining,
+            data=options.data,
+            bind=options.bind,
+            allow_hosts=options.allow_host,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    return asyncio.run(_serve(sandbox, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "@FILE reads arguments from a file, one per line, so that secrets stay out of the process list.",
         fromfile_prefix_chars="@",
     )
-    parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: a free one)")
     parser.add_argument(
         "--bind",
         default=LOOPBACK,
@@ -80,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--online-after",
-        type=_seconds,
+        type=float,
         default=0.0,
         metavar="SECONDS",
         help="how long clusters have the status 'creating' and refuse writes (default: 0)",
@@ -196,22 +209,6 @@ def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
 def _cluster_id(text: str) -> tuple[str | None, str]:
     name, _, given = text.rpartition("=")
     try:
@@ -251,21 +248,13 @@ def _windows(text: str) -> list[Window]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither REQUESTS/SECONDS, such as 250/60, nor none") from None
 
 
-async def _serve(options: argparse.Namespace) -> int:
+async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        async with Sandbox(
-            options.port,
-            options.token,
-            options.rate_limit,
-            remaining=options.remaining,
-            data=options.data,
-            bind=options.bind,
-            allow_hosts=options.allow_host,
-        ) as sandbox:
+        async with sandbox:
             clusters = await _add_clusters(sandbox, options)
             for text in options.fault:
                 operation, given = option_text.read_fault(text, sandbox.clusters)

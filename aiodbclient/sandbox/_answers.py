@@ -29,7 +29,7 @@ HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phra
 
 @define
 class SandboxAnswer:
-    """An answer of the API. ``payload`` is its JSON body, or None if it has no body."""
+    """An answer of the API; without ``payload``, its JSON body, it has none."""
 
     status: int
     payload: dict[str, Any] | None = None
@@ -45,7 +45,7 @@ class SandboxAnswer:
 
 
 class Refusal(Exception):
-    """Raised by an operation. The API answers with ``status`` and the documented error body."""
+    """Raised by an operation, to answer with ``status`` and the documented error body."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -6,8 +6,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
@@ -15,49 +14,31 @@ from ._answers import Refusal, name_taken, not_found
 from ._reach import SandboxCA
 from ._validation import JSON, RequestedUser
 
+if TYPE_CHECKING:
+    from ._embedded import EmbeddedPostgres
+
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
 MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
-# PostgreSQL truncates longer names (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
-_MAX_USER: dict[str, int] = {
-    Engine.PG: 63,
-    Engine.ADVANCED_PG: 63,
-    Engine.MYSQL: 32,
-    Engine.ADVANCED_MYSQL: 32,
-}
-_MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 64, Engine.ADVANCED_MYSQL: 64}
-_MAX_OTHER = 255
-
-
-class Front(Protocol):
-    """The sandbox's own front of a server, which clients reach it through."""
-
-    def ask(self, **order: Any) -> dict[str, tuple[int, int]]: ...
-    async def let_in(self, clients: bool, *, graceful: bool = False) -> None: ...
-
 
 class Backend(ABC):
-    """The server behind one cluster. Its users are JSON objects as the API returns them. The methods raise Refusal."""
+    """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal."""
+
+    embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
-        """Start the server, or connect to it."""
+        """Start the server, or connect to it; if that fails, call ``stop``."""
 
     async def stop(self) -> None:  # noqa: B027
-        """Stop what ``start`` started."""
+        """Stop what ``start`` started, also if it failed."""
 
-    def front(self) -> Front | None:
-        """The sandbox's own front of the server; None if there is none."""
-        return None
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
+        raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
-    def has_failed(self) -> bool:
-        """Whether a server that the sandbox started has ended unexpectedly."""
-        return False
-
-    def version(self) -> str | None:
-        """The version of the server; None if there is no server."""
-        return None
-
+    @abstractmethod
+    def version(self) -> str: ...
     @abstractmethod
     def connection(self) -> JSON: ...
     @abstractmethod
@@ -84,12 +65,6 @@ class Backend(ABC):
     async def delete_db(self, name: str) -> None: ...
 
 
-def require(module: str, extra: str) -> None:
-    """Raise RuntimeError, with the command to install it, if ``module`` is not installed."""
-    if find_spec(module) is None:
-        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")
-
-
 def new_password() -> str:
     """A password in the provider's style, which the MEDIUM policy of MySQL's validate_password accepts."""
     while True:
@@ -100,18 +75,22 @@ def new_password() -> str:
 
 def check_user_name(engine: str, name: str) -> None:
     """Refuse with 422 a user name that the engine would truncate or refuse."""
-    _check_length(name, _MAX_USER.get(engine, _MAX_OTHER), engine, "user")
+    _check_length(engine, "user", name, mysql=32)
 
 
 def check_db_name(engine: str, name: str) -> None:
     """Refuse with 422 a db name that the engine would truncate or refuse."""
-    _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
+    _check_length(engine, "database", name, mysql=64)
 
 
-def _check_length(name: str, limit: int, engine: str, kind: str) -> None:
-    mysql = engine in MYSQL
-    if len(name if mysql else name.encode()) > limit:
-        raise Refusal(422, f"{kind} name must have at most {limit} {'characters' if mysql else 'bytes'}")
+def _check_length(engine: str, kind: str, name: str, *, mysql: int) -> None:
+    if engine in MYSQL:
+        if len(name) > mysql:  # MySQL refuses it (manual, "Identifier Length Limits")
+            raise Refusal(422, f"{kind} name must have at most {mysql} characters")
+        return
+    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
+    if len(name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
 
 
 def refuse_primary(name: str, primary: str) -> None:
@@ -119,8 +98,30 @@ def refuse_primary(name: str, primary: str) -> None:
         raise Refusal(422, "the primary user cannot be deleted")
 
 
+class Shown(NamedTuple):
+    """What the API returns of a cluster in memory."""
+
+    version: str
+    scheme: str
+    database: str = ""
+    port: int = 25060
+
+
+_SHOWN: dict[str, Shown] = {
+    Engine.PG: Shown("18.0", "postgresql", DEFAULT_DB),
+    Engine.ADVANCED_PG: Shown("18.0", "postgresql", DEFAULT_DB),
+    Engine.MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
+    Engine.ADVANCED_MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
+    Engine.REDIS: Shown("7.0.15", "rediss"),
+    Engine.VALKEY: Shown("8.0.0", "rediss"),
+    Engine.MONGODB: Shown("8.0.0", "mongodb+srv", "admin", 27017),
+    Engine.KAFKA: Shown("3.8.0", "kafka"),
+    Engine.OPENSEARCH: Shown("2.19.0", "https"),
+}
+
+
 class MemoryBackend(Backend):
-    """Users and dbs in dictionaries. Nothing listens at its address. Without ``authority`` it has no TLS."""
+    """Users and dbs in dictionaries; nothing listens at its address."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class MemoryBackend(Backend):
         self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users = users
         self._dbs = dbs
-        self._default_db = _DEFAULT_DBS.get(engine, "")
+        self._shown = _SHOWN.get(engine, Shown("1.0", engine))
         self._keep_password = engine != Engine.MONGODB
         if PRIMARY not in users:
             self._set_up()
@@ -145,15 +146,18 @@ class MemoryBackend(Backend):
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, {}))
         if self.engine == Engine.MONGODB:
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
-        if self._default_db:
-            self._dbs[self._default_db] = None
+        if self._shown.database:
+            self._dbs[self._shown.database] = None
+
+    def version(self) -> str:
+        return self._shown.version
 
     def connection(self) -> JSON:
         return {
-            "scheme": _SCHEMES.get(self.engine, self.engine),
+            "scheme": self._shown.scheme,
             "host": self._host,
-            "port": 27017 if self.engine == Engine.MONGODB else 25060,
-            "database": self._default_db,
+            "port": self._shown.port,
+            "database": self._shown.database,
             "user": PRIMARY,
             "password": self._users[PRIMARY].get("password"),
             "ssl": self._authority is not None,
@@ -218,7 +222,7 @@ class MemoryBackend(Backend):
     async def delete_db(self, name: str) -> None:
         if name not in self._dbs:
             raise not_found()
-        if self.engine == Engine.MONGODB and name == self._default_db:
+        if self.engine == Engine.MONGODB and name == self._shown.database:
             raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
 
@@ -253,22 +257,8 @@ class MemoryBackend(Backend):
         return settings
 
 
-_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(POSTGRESQL | MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
-_SCHEMES: dict[str, str] = {
-    Engine.PG: "postgresql",
-    Engine.ADVANCED_PG: "postgresql",
-    Engine.MYSQL: "mysql",
-    Engine.ADVANCED_MYSQL: "mysql",
-    Engine.REDIS: "rediss",
-    Engine.VALKEY: "rediss",
-    Engine.MONGODB: "mongodb+srv",
-    Engine.KAFKA: "kafka",
-    Engine.OPENSEARCH: "https",
-}
-
-
 def _certificate() -> dict[str, Any]:
-    """A certificate and a key for a Kafka user. They look like PEM but are random, so they do not work for TLS."""
+    """A random certificate and key for a Kafka user, which look like PEM and do not work for TLS."""
     return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
 
 

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Awaitable, Callable
+from base64 import b64encode
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Literal
 from urllib.parse import quote
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field, fields, frozen
+from attrs.converters import optional
 
-from ..engines import Engine, capabilities_of
+from ..engines import capabilities_of
 from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
 from ._backends import Backend
-from ._behind import NewCluster
 from ._tokens import READ_TAGS, VIEW_CREDENTIALS
 from ._topics import Topics
 from ._validation import JSON
 
-# The version of a cluster in memory.
-_VERSIONS: dict[str, str] = {
-    Engine.PG: "18.0",
-    Engine.ADVANCED_PG: "18.0",
-    Engine.MYSQL: "8.0.36",
-    Engine.ADVANCED_MYSQL: "8.0.36",
-    Engine.REDIS: "7.0.15",
-    Engine.VALKEY: "8.0.0",
-    Engine.MONGODB: "8.0.0",
-    Engine.KAFKA: "3.8.0",
-    Engine.OPENSEARCH: "2.19.0",
-}
 # The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
-
-
-def _uuid() -> str:
-    return str(uuid.uuid4())
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-_IDENTITY = ("id", "created_at", "private_network_uuid", "project_id")
 _SETTINGS = frozenset({"settings", "mysql_settings"})
+# All clusters are in one network and one project, as in an account with the defaults.
+_NETWORK = "d455e75d-4858-4eec-8c95-da2f0a5f93a7"
+_PROJECT = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 Status = Literal["creating", "online", "resizing", "migrating", "forking"]
+
+
+@frozen
+class NewCluster:
+    """A cluster to add: the arguments of ``Sandbox.add_cluster``, which describes them, with the same defaults."""
+
+    engine: str = field(converter=str)
+    name: str | None = None
+    dsn: str | None = field(default=None, repr=False)
+    backend: str | None = None
+    server: str | None = field(default=None, converter=optional(str))
+    tls: bool = True
+    version: str | None = None
+    num_nodes: int = 1
+    region: str = "nyc3"
+    size: str = "db-s-1vcpu-1gb"
+    tags: list[str] = field(factory=list[str], converter=list)
+    cluster_id: str | None = None
+    online_after: float = 0.0
+
+    def record(self) -> JSON:
+        """The fields to store for ``restored``, without the DSN, whose server may have moved by then."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return kept | {"dsn": self.dsn is not None}
+
+    @staticmethod
+    def restored(record: JSON) -> NewCluster:
+        """Create it from a stored record, in which fields may be missing if an older sandbox stored it."""
+        return NewCluster(**{name: record[name] for name in _KEPT if name in record})
+
+
+_NOT_KEPT = {"name", "dsn", "cluster_id", "online_after"}  # the cluster stores its name and id itself
+_KEPT: list[str] = [attribute.name for attribute in fields(NewCluster) if attribute.name not in _NOT_KEPT]
 
 
 @frozen
@@ -103,7 +117,7 @@ class Lag:
         self._born[kind, name] = time.monotonic()
 
     def deleted(self, kind: str, name: str) -> None:
-        """Forget a user or db. A list may still show it."""
+        """Forget a user or db, which a list may still show."""
         self._born.pop((kind, name), None)
         if kind == "users":
             self._empty.pop(name, None)
@@ -124,22 +138,15 @@ class SandboxCluster:
     backend: Backend = field(repr=False)
     topics: Topics = field(repr=False)
     options: NewCluster = field(repr=False)
-    created_at: str = Factory(_now)
-    private_network_uuid: str = Factory(_uuid)
-    project_id: str = Factory(_uuid)
+    created_at: str = Factory(lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     _status: Status = field(default="online", init=False)
     _online_at: float = field(default=inf, init=False)  # monotonic seconds
     _user_writes: int = field(default=0, init=False)
     lag: Lag = field(factory=Lag, init=False, repr=False)
 
     def record(self) -> JSON:
-        """The fields to store for ``restore``."""
-        return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
-
-    def restore(self, record: JSON) -> None:
-        """Take over the identity in a stored ``record``."""
-        for key in _IDENTITY:
-            setattr(self, key, record[key])
+        """The fields to store."""
+        return self.options.record() | {"id": self.id, "created_at": self.created_at}
 
     @property
     def engine(self) -> str:
@@ -160,7 +167,7 @@ class SandboxCluster:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = capabilities_of(self.engine)
-        exact = self.options.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
+        exact = self.options.version or self.backend.version()
         connection = self.backend.connection()
         document: JSON = {
             "id": self.id,
@@ -173,8 +180,8 @@ class SandboxCluster:
             "region": self.options.region,
             "status": self.status,
             "created_at": self.created_at,
-            "private_network_uuid": self.private_network_uuid,
-            "project_id": self.project_id,
+            "private_network_uuid": _NETWORK,
+            "project_id": _PROJECT,
             "tags": self.options.tags if READ_TAGS in view.scopes else None,
             "storage_size_mib": 61440,
             "db_names": await self.backend.dbs() if capabilities.dbs else None,
@@ -189,20 +196,20 @@ class SandboxCluster:
             document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
         return document
 
-    async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
-        """Run a user write. With ``overlap_fails``, refuse it if the engine allows one at a time and one is running."""
-        capabilities = capabilities_of(self.engine)
-        if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
+    @contextmanager
+    def user_write(self, *, overlap_fails: bool) -> Generator[None]:
+        """Count a user write, and with ``overlap_fails`` refuse a second one if the engine allows one at a time."""
+        if overlap_fails and self._user_writes >= capabilities_of(self.engine).concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
         self._user_writes += 1
         try:
-            return await work()
+            yield
         finally:
             self._user_writes -= 1
 
 
 def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
-    """One connection of a cluster. ``prefix`` goes before its host name, unless that is the host of a real server."""
+    """One connection of a cluster, with ``prefix`` before its host name, unless that is the host of a real server."""
     host: str = connection["host"]
     if host.endswith(".invalid"):
         host = prefix + host
@@ -239,13 +246,27 @@ def _encodable(name: str) -> bool:
     return True
 
 
+def _ca(backend: Backend) -> str:
+    try:
+        pem = backend.ca()
+    except ModuleNotFoundError as error:
+        raise Refusal(501, f"this needs {error.name}: pip install 'aiodbclient[sandbox]'") from None
+    if pem is not None:
+        return pem
+    if backend.connection()["ssl"]:
+        raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
+    raise not_found()
+
+
 async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
-    """Run ``operation`` on ``cluster`` and return the answer. Raises Refusal for an error answer."""
+    """Run ``operation`` on ``cluster`` and return the answer, or raise Refusal."""
     capabilities = capabilities_of(cluster.engine)
     backend = cluster.backend
     kind, _, verb = operation.partition(".")
     if operation == "clusters.get":
         return SandboxAnswer(200, {"database": await cluster.document(view)})
+    if operation == "clusters.ca":
+        return SandboxAnswer(200, {"ca": {"certificate": b64encode(_ca(backend).encode()).decode()}})
     if "\0" in name or not _encodable(name):
         raise not_found()
     if kind in ("topics", "indexes"):

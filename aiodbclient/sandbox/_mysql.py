@@ -43,17 +43,13 @@ class MySQLBackend(Backend):
         try:
             await self._server.open()
         except (pymysql.Error, OSError) as error:
-            self._server.close()
             raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
-        except BaseException:
-            self._server.close()
-            raise
 
     async def stop(self) -> None:
         await asyncio.gather(*self._running, return_exceptions=True)
         self._server.close()
 
-    def version(self) -> str | None:
+    def version(self) -> str:
         return self._server.version.partition("-")[0]
 
     def connection(self) -> JSON:
@@ -202,6 +198,6 @@ class MySQLBackend(Backend):
 
 
 def _check_characters(name: str, kind: str) -> None:
-    """Refuse a name that the server would silently change. It strips blanks, and supports no character past U+FFFF."""
+    """Refuse a name that the server would change: it strips blanks, and supports no character past U+FFFF."""
     if name != name.strip(_BLANKS) or any(ord(character) > 0xFFFF for character in name):
         raise Refusal(422, f"{kind} name must not begin or end with white space or contain characters past U+FFFF")

@@ -43,7 +43,7 @@ _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authenticat
 
 @frozen
 class MySQLAccount:
-    """A row of ``mysql.user``. A user of the API has one account per host that it may connect from."""
+    """A row of ``mysql.user``, of which a user of the API has one per host that it may connect from."""
 
     name: str
     host: str
@@ -52,7 +52,7 @@ class MySQLAccount:
 
 
 class MySQLServer:
-    """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again."""
+    """At most ``_CONNECTIONS`` connections to the server, each of which is opened again if it is lost."""
 
     def __init__(self, dsn: str) -> None:
         parts = mysql_parts(dsn)
@@ -88,13 +88,13 @@ class MySQLServer:
             await self._make_primary()
 
     def close(self) -> None:
-        """Close the idle connections. Safe to repeat."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
     @property
     def is_mariadb(self) -> bool:
-        """Whether it is MariaDB. MariaDB has only one of the API's plugins, ``mysql_native_password``."""
+        """Whether it is MariaDB, which has only one of the API's plugins, ``mysql_native_password``."""
         return "MariaDB" in self.version
 
     @property
@@ -151,7 +151,7 @@ class MySQLServer:
                     raise
 
     async def _make_primary(self) -> None:
-        """Create ``doadmin`` if it does not exist. Sandboxes with the same DSN share it."""
+        """Create ``doadmin``, which sandboxes with the same DSN share, if it does not exist."""
         if not any(account.name == PRIMARY for account in await self.accounts()):
             await self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
             await self.grant(PRIMARY)
@@ -164,7 +164,7 @@ class MySQLServer:
             ) from None
 
     async def _connect(self, user: str, password: str) -> Any:
-        """Log in. The connection waits at most ``_LOCK_SECONDS`` for a lock."""
+        """Log in, to wait at most ``_LOCK_SECONDS`` for a lock."""
         connection: Any = Connection(
             host=self.host,
             port=self.port,
@@ -210,7 +210,7 @@ class MySQLServer:
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
-    """Verify the server with ``ca_file``. Without a file, TLS is used if the server supports it, and not verified."""
+    """Verify the server with ``ca_file``; without a file, use TLS if the server supports it, and verify nothing."""
     context = ssl.create_default_context(cafile=ca_file)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the CA that MySQL creates for itself lacks an extension
     if ca_file is None:
@@ -226,6 +226,6 @@ def quoted(name: str) -> str:
 
 
 def _derived(user: str, password: str) -> str:
-    """The password of ``doadmin`` on the server of a DSN. It looks like the provider's, and is the same each time."""
+    """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
     digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
     return f"AVNS_{digest.hexdigest()[:20]}x0"

@@ -20,7 +20,7 @@ def options(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
 
 
 def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
-    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError."""
+    """Read ``OPTION...`` as keyword arguments of ``function``, or raise ValueError."""
     # An option is ``name=value``, or only the name of a boolean. ``name=KEY:VALUE`` for a mapping, and ``name=VALUE``
     # for a list, may be repeated. A value with spaces has quotes.
     readers = options(function)
@@ -40,7 +40,7 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
 
 
 def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[str | list[str], dict[str, Any]]:
-    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``. Raises ValueError."""
+    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``, or raise ValueError."""
     where, colon, what = text.partition(":")
     names = where.replace(",", " ").split()
     if not colon or not names:

@@ -46,26 +46,27 @@ class PostgresBackend(Backend):
         open_public: bool = False,
     ) -> None:
         self.engine = engine
+        self.embedded = None if isinstance(server, str) else server
         self._server = PostgresServer(server)
         self._secrets = secrets
         self._open_public = open_public
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
 
     async def start(self) -> None:
-        try:
-            await self._server.start()
-            embedded = self._server.embedded
-            if embedded is not None:
-                await self._close_system_databases()
-            if embedded is not None and embedded.is_new:
-                await self._make_primary()
-                embedded.mark_filled()
-        except BaseException:
-            await self.stop()
-            raise
+        await self._server.start()
+        if self.embedded is not None:
+            await self._close_system_databases()
+        if self.embedded is not None and self.embedded.is_new:
+            await self._make_primary()
+            self.embedded.mark_filled()
 
     async def stop(self) -> None:
         await self._server.stop()
+
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        if self.embedded is None:
+            await super().let_in(clients)  # refuses it
+        await self._server.let_in(clients, graceful=graceful)
 
     async def _close_system_databases(self) -> None:
         """Let only the superuser connect to the databases that belong to the provider."""
@@ -84,7 +85,7 @@ class PostgresBackend(Backend):
         self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
 
-    def version(self) -> str | None:
+    def version(self) -> str:
         return self._server.version
 
     def connection(self) -> JSON:
@@ -94,21 +95,12 @@ class PostgresBackend(Backend):
             "port": self._server.port,
             "database": self._server.database,
             "user": self._server.primary,
-            "password": self._primary_password(),
+            "password": self._server.password if self.embedded is None else self._secrets[PRIMARY][1],
             "ssl": self._server.tls,
         }
 
     def ca(self) -> str | None:
         return self._server.ca
-
-    def front(self) -> PostgresServer | None:
-        return None if self._server.embedded is None else self._server
-
-    def has_failed(self) -> bool:
-        return self._server.embedded is not None and self._server.embedded.has_failed()
-
-    def _primary_password(self) -> str | None:
-        return self._server.password if self._server.embedded is None else self._secrets[PRIMARY][1]
 
     async def users(self) -> list[JSON]:
         async with self._server.connection() as connection:
@@ -144,7 +136,7 @@ class PostgresBackend(Backend):
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
-            if name == self._server.primary and self._server.embedded is None:
+            if name == self._server.primary and self.embedded is None:
                 raise Refusal(422, "the password of the DSN's own role cannot be reset")
             password = new_password()
             verifier = _verifier(connection, name, password)
@@ -174,8 +166,8 @@ class PostgresBackend(Backend):
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        has_strategies = int((self._server.version or "0").partition(".")[0]) >= 15
-        strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None and has_strategies else SQL("")
+        has_strategies = int(self._server.version.partition(".")[0]) >= 15
+        strategy = SQL("STRATEGY FILE_COPY") if self.embedded is not None and has_strategies else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(self._server.primary), strategy
         )
@@ -192,7 +184,7 @@ class PostgresBackend(Backend):
         async with self._server.connection() as connection:
             if (name,) not in await rows(connection, _DBS):
                 raise not_found()
-            if self._server.embedded is None and name == self._server.database:
+            if self.embedded is None and name == self._server.database:
                 raise Refusal(422, "the database of the DSN cannot be deleted")
             try:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
@@ -216,13 +208,13 @@ class PostgresBackend(Backend):
         stored, password = self._secrets.get(name, (None, None))
         if stored is not None and stored == verifier:  # otherwise somebody else has set another password
             user["password"] = password
-        elif name == self._server.primary and self._server.embedded is None and self._server.password:
+        elif name == self._server.primary and self.embedded is None and self._server.password:
             user["password"] = self._server.password
         return user
 
 
 async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
-    """Execute ``ALTER ROLE``. If a session changes the same role at that moment, try again."""
+    """Execute ``ALTER ROLE``, again if a session changes the same role at that moment."""
     for _ in range(_ALTER_TRIES - 1):
         try:
             await connection.execute(statement)
@@ -237,5 +229,5 @@ def _replication(settings: JSON) -> SQL:
 
 
 def _verifier(connection: AsyncConnection[Row], name: str, password: str) -> str:
-    """The SCRAM verifier of a password. With it, neither the server nor its log ever see the password."""
+    """The SCRAM verifier of a password, with which neither the server nor its log ever see the password."""
     return connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

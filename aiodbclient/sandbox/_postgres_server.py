@@ -46,7 +46,7 @@ class PostgresServer:
         self.host, self.port, self.database = LOOPBACK, 0, DEFAULT_DB
         self.primary = PRIMARY
         self.password: str | None = None
-        self.version: str | None = None
+        self.version = ""
         self.tls = False
         self.ca: str | None = None
         self._idle: list[AsyncConnection[Row]] = []
@@ -54,17 +54,35 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Start the embedded server, or connect to the server of the DSN."""
+        if self.embedded is not None:
+            await self.embedded.start()
+            self._dsn = _superusers_dsn(self.embedded)
+        elif options_of(self._dsn) is None:
+            raise RuntimeError(
+                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 for @ and %2F for / in the password"
+            )
         try:
-            if self.embedded is None:
-                await self._inspect()
-            else:
-                await self._start(self.embedded)
+            connection = await self.connect()
+            self._idle.append(connection)
+            superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
         except psycopg.Error as error:
             which = "embedded PostgreSQL" if self.embedded else "the PostgreSQL server of the DSN"
             raise RuntimeError(f"{which} cannot be used: {error}") from None
+        info = connection.info
+        self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
+        self.tls = connection.pgconn.ssl_in_use
+        self.ca = _verifying_ca(connection)
+        if self.embedded is not None:
+            self.host, self.port = self.embedded.reach.public_host, self.embedded.port
+            return
+        self.primary, self.password = info.user, info.password or None
+        self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
+        if superuser != [(True,)]:
+            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
 
     async def stop(self) -> None:
-        """Close the connections. Stop the embedded server, or pool it for the next cluster. Safe to repeat."""
+        """Close the connections, and stop the embedded server or pool it for the next cluster."""
         embedded, kept = self.embedded, False
         try:
             while self._idle:
@@ -76,8 +94,8 @@ class PostgresServer:
                 await embedded.stop()
 
     async def _empty(self, embedded: EmbeddedPostgres) -> bool:
-        """Remove everything that was created on an embedded server. Returns False if that fails."""
-        if embedded.keeps_data:
+        """Remove everything that was created on an embedded server, or return False."""
+        if embedded.data is not None:
             return False
         try:
             embedded.ask(faults=[], open=True)
@@ -97,14 +115,10 @@ class PostgresServer:
         embedded.mark_empty()
         return True
 
-    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Call ``EmbeddedPostgres.ask``."""
-        assert self.embedded is not None
-        return self.embedded.ask(**order)
-
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
-        """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
-        await asyncio.to_thread(self.ask, open=clients, sessions=not graceful)
+        """``Backend.let_in`` of an embedded server."""
+        assert self.embedded is not None
+        await asyncio.to_thread(self.embedded.ask, open=clients, sessions=not graceful)
         if clients:
             return
         async with self.connection() as connection:
@@ -119,7 +133,7 @@ class PostgresServer:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
-        """Borrow one of ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
+        """Borrow one of ``_CONNECTIONS`` connections, and turn an unexpected error of PostgreSQL into the API's 500."""
         async with self._turns:
             try:
                 connection = self._idle.pop() if self._idle else await self.connect()
@@ -136,45 +150,23 @@ class PostgresServer:
                 )
                 raise Refusal(500, "Unexpected server-side error") from None
 
-    async def _start(self, embedded: EmbeddedPostgres) -> None:
-        await embedded.start()
-        self.host, self.port = embedded.reach.public_host, embedded.port
-        self._dsn = make_conninfo(
-            host=LOOPBACK,
-            port=embedded.inner_port,
-            user=SUPERUSER,
-            password=embedded.password,
-            dbname="postgres",
-            sslmode="disable" if embedded.ca_file is None else "verify-full",
-            sslrootcert=embedded.ca_file,
-            gssencmode="disable",
-        )
-        connection = await self.connect()
-        self._idle.append(connection)
-        self._read_properties(connection)
 
-    async def _inspect(self) -> None:
-        if options_of(self._dsn) is None:
-            raise RuntimeError(
-                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
-                "with %40 for @ and %2F for / in the password"
-            )
-        async with await self.connect() as connection:
-            superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
-            self._read_properties(connection)
-            info = connection.info
-            self.primary, self.password = info.user, info.password or None
-            self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
-        if superuser != [(True,)]:
-            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
+def _superusers_dsn(server: EmbeddedPostgres) -> str:
+    return make_conninfo(
+        host=LOOPBACK,
+        port=server.inner_port,
+        user=SUPERUSER,
+        password=server.password,
+        dbname="postgres",
+        sslmode="disable" if server.ca_file is None else "verify-full",
+        sslrootcert=server.ca_file,
+        gssencmode="disable",
+    )
 
-    def _read_properties(self, connection: AsyncConnection[Row]) -> None:
-        version = connection.info.parameter_status("server_version") or "0"
-        self.version = version.split()[0]  # a distribution may append text
-        self.tls = connection.pgconn.ssl_in_use
-        # The file that verifies the server, if there is one.
-        file = Path(connection.info.get_parameters().get("sslrootcert", ""))
-        self.ca = file.read_text() if file.is_file() else None
+
+def _verifying_ca(connection: AsyncConnection[Row]) -> str | None:
+    file = Path(connection.info.get_parameters().get("sslrootcert", ""))
+    return file.read_text() if file.is_file() else None
 
 
 async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:

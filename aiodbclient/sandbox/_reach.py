@@ -27,11 +27,11 @@ class Reach:
         except AddressValueError:
             raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
         self.bind = bind
-        self.hosts = tuple(host.lower() for host in hosts)
+        self.hosts: tuple[str, ...] = tuple(host.lower() for host in hosts)
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is not a host name or IPv4 address")
-        self.address = LOOPBACK if address.is_unspecified else bind
+        self.address: str = LOOPBACK if address.is_unspecified else bind
         """An address of this machine that the sandbox listens on."""
 
     @property
@@ -45,7 +45,7 @@ class Reach:
         return tuple(dict.fromkeys((LOOPBACK, "localhost", self.address, *self.hosts)))
 
     def allows(self, host: str | None) -> bool:
-        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it."""
+        """Whether to answer a request with this Host header, or without one, since then no browser sent it."""
         # A web page can send requests to any address through its own host name (DNS rebinding).
         if host is None:
             return True
@@ -57,7 +57,7 @@ class Reach:
 
 
 class SandboxCA:
-    """Signs the certificates of a sandbox's servers. ``kept`` stores its key and certificate for the next start."""
+    """Signs the certificates of a sandbox's servers, with a key that ``kept`` stores for the next start."""
 
     def __init__(self, kept: MutableMapping[str, Any]) -> None:
         self._kept = kept
@@ -87,5 +87,5 @@ class SandboxCA:
         return self.ca.cert_pem.bytes().decode()
 
     def server_certificate(self, *names: str) -> str:
-        """Issue a key and certificate for a server with these names and addresses, as PEM. The result is secret."""
+        """Issue a (secret) key and certificate for a server with these names and addresses, as PEM."""
         return self.ca.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()

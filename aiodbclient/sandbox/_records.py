@@ -67,7 +67,7 @@ class Records:
         self._bytes = 0
 
     def add(self, record: RecordedRequest) -> None:
-        """Store ``record``. Its ``body`` and ``headers`` must not change any more."""
+        """Store ``record``, whose ``body`` and ``headers`` must not change any more."""
         self.kept.append(record)
         self._bytes += record.size()
         while len(self.kept) > KEPT or self._bytes > KEPT_BYTES:
@@ -81,11 +81,7 @@ class Records:
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Copy ``headers`` with lower-case names and masked credentials."""
-    copy: dict[str, str] = {}
-    for key, value in headers.items():
-        key = key.lower()
-        copy[key] = _MASK if key in _SECRET_HEADERS else value
-    return copy
+    return {key.lower(): _MASK if key.lower() in _SECRET_HEADERS else value for key, value in headers.items()}
 
 
 def masked_json(value: Any) -> str | None:
@@ -94,7 +90,7 @@ def masked_json(value: Any) -> str | None:
 
 
 def _masked(value: Any, depth: int = 20) -> Any:
-    """Copy ``value`` with secrets masked. Drop what is nested deeper than any body of the API."""
+    """Copy ``value`` with secrets masked, without what is nested deeper than any body of the API."""
     if depth == 0:
         return "..."
     if isinstance(value, dict):

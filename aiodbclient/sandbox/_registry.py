@@ -1,44 +1,38 @@
-"""``Registry``: the clusters of a sandbox. It adds, stops and restores them."""
+"""``Registry``: the clusters of a sandbox. It adds, stops and restores them, each with the ``Backend`` it needs."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import MutableMapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from ._backends import MemoryBackend
-from ._behind import NewCluster, behind
-from ._clusters import SandboxCluster
+from ..engines import MYSQL, POSTGRESQL, Engine
+from ._backends import Backend, MemoryBackend
+from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
+from ._embedded import DRIVERS, POOL, EmbeddedPostgres, can_embed
 from ._faults import Faults
 from ._reach import Reach, SandboxCA
 from ._topics import Topics
 
 
-class Registry(Mapping[str, SandboxCluster]):
-    """The running clusters, by id."""
+class Registry:
+    """The clusters of a sandbox."""
 
     def __init__(self, reach: Reach, faults: Faults) -> None:
         self._reach = reach
         self._faults = faults
-        self._clusters: dict[str, SandboxCluster] = {}
+        self.running: dict[str, SandboxCluster] = {}  # by id
         self._taken: dict[str, str] = {}  # ids by name, from the moment in which ``add`` begins
         self._restored: set[str] = set()  # names that were restored and not yet added in this run
         self._is_open = False
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
         self._authority = SandboxCA({})
-
-    def __getitem__(self, cluster_id: str) -> SandboxCluster:
-        return self._clusters[cluster_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._clusters)
-
-    def __len__(self) -> int:
-        return len(self._clusters)
 
     async def open(self, data: Data | None) -> None:
         """Start the clusters stored in ``data``, and store those that are added from now on."""
@@ -51,11 +45,11 @@ class Registry(Mapping[str, SandboxCluster]):
                 await self._restore(name, record)
 
     async def close(self) -> None:
-        """Stop and forget all clusters. ``data`` keeps them."""
+        """Stop and forget all clusters, which ``data`` keeps."""
         self._is_open = False
-        clusters = list(self._clusters.values())
+        clusters = list(self.running.values())
         self._faults.detach()
-        for forgotten in (self._clusters, self._taken, self._restored):
+        for forgotten in (self.running, self._taken, self._restored):
             forgotten.clear()
         try:
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
@@ -86,29 +80,62 @@ class Registry(Mapping[str, SandboxCluster]):
         return cluster_id
 
     async def _start(self, cluster: SandboxCluster) -> None:
-        await cluster.backend.start()
-        if not self._is_open:
+        try:
+            await cluster.backend.start()
+            if not self._is_open:
+                raise RuntimeError("the sandbox stopped before the cluster was added")
+        except BaseException:
             await cluster.backend.stop()
-            raise RuntimeError("the sandbox stopped before the cluster was added")
-        if (front := cluster.backend.front()) is not None:
-            self._faults.attach(cluster.id, front)
-        self._clusters[cluster.id] = cluster
+            raise
+        if cluster.backend.embedded is not None:
+            self._faults.attach(cluster.id, cluster.backend.embedded)
+        self.running[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:
-        cluster = self._made(NewCluster.restored(record), name, record["id"])
-        cluster.restore(record)
+        cluster = self._made(NewCluster.restored(record), name, record["id"], created_at=record["created_at"])
         self._taken[name] = cluster.id
         self._restored.add(name)
         await self._start(cluster)
 
-    def _made(self, new: NewCluster, name: str, cluster_id: str) -> SandboxCluster:
-        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
+    def _made(self, new: NewCluster, name: str, cluster_id: str, **identity: str) -> SandboxCluster:
         topics = Topics(new.engine, mapping(self._data, f"topics of {cluster_id}"))
-        return SandboxCluster(cluster_id, name, backend, topics, new)
+        return SandboxCluster(cluster_id, name, self._backend(new, name, cluster_id), topics, new, **identity)
+
+    def _backend(self, new: NewCluster, name: str, cluster_id: str) -> Backend:
+        """The backend that ``new`` asks for, not yet started; a driver is imported only when a cluster needs it."""
+        _check(new)
+        engine = Engine.parse(new.engine)
+        authority = self._authority if new.tls else None
+        if engine in POSTGRESQL and (
+            new.dsn is not None or new.backend == "postgres" or (new.backend is None and can_embed())
+        ):
+            _require("sandbox", *(DRIVERS if new.dsn is None else ["psycopg"]))
+            from ._postgres import PostgresBackend
+
+            server = self._embedded(new, cluster_id, authority) if new.dsn is None else new.dsn
+            secrets = mapping(self._data, f"secrets of {cluster_id}")
+            return PostgresBackend(engine, server, secrets, open_public=new.dsn is None and _before_15(new.version))
+        if engine in MYSQL and new.dsn is not None:
+            _require("sandbox-mysql", "aiomysql")
+            from ._mysql import MySQLBackend
+
+            return MySQLBackend(engine, new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
+        if new.dsn is not None or new.backend == "postgres":
+            raise ValueError(f"a {engine} cluster can only be in memory")
+        users, dbs = mapping(self._data, f"users of {cluster_id}"), mapping(self._data, f"dbs of {cluster_id}")
+        return MemoryBackend(engine, name, authority, users, dbs)
+
+    def _embedded(self, new: NewCluster, cluster_id: str, authority: SandboxCA | None) -> EmbeddedPostgres:
+        kept = mapping(self._data, f"server of {cluster_id}")
+        folder = None if self._data is None else self._data.folder / f"postgres-{cluster_id}"
+        programs = None if new.server is None else Path(new.server)
+        return POOL.take(
+            EmbeddedPostgres(authority, kept, folder, in_memory=POOL.is_open, reach=self._reach, programs=programs)
+        )
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a restored cluster that is added for the first time in this run."""
-        kept = self._clusters[self._taken[name]]
+        kept = self.running[self._taken[name]]
         if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
             raise ValueError(f"{name!r} is stored as a {kept.engine} cluster with the id {kept.id}")
         self._restored.discard(name)
@@ -126,3 +153,28 @@ def _uuid(given: str | None) -> str:
         return str(uuid.UUID(given))
     except ValueError:
         raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
+
+
+def _require(extra: str, *modules: str) -> None:
+    """Raise RuntimeError, with the command to install it, if a module is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")
+
+
+def _check(new: NewCluster) -> None:
+    if new.dsn is not None and new.backend is not None:
+        raise ValueError("pass dsn or backend, not both")
+    if new.server is not None and new.backend != "postgres":
+        raise ValueError('server is the folder of programs for backend="postgres"; pass that too')
+    if new.dsn is not None and not new.tls:
+        raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
+    if not new.online_after >= 0:
+        raise ValueError(f"online_after must be at least 0, not {new.online_after}")
+    if new.backend not in (None, "memory", "postgres"):
+        raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
+
+
+def _before_15(version: str | None) -> bool:
+    major = (version or "").partition(".")[0]
+    return major.isdecimal() and int(major) < 15

@@ -6,7 +6,6 @@ The path is split before it is decoded, so ``a%2Fb`` is the single name ``a/b``,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
 from attrs import frozen
@@ -30,11 +29,12 @@ _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
 }
 
 OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation in methods.values())
+LISTS = frozenset(operation for operation in OPERATIONS if operation.endswith(".list"))
 
 
 @frozen
 class Route:
-    """The target of a request. Without ``operation``, ``allow`` has the methods that the path supports, if any."""
+    """The target of a request; without ``operation``, ``allow`` has the methods that the path supports, if any."""
 
     operation: str | None = None
     cluster: str | None = None
@@ -46,7 +46,7 @@ NOWHERE = Route()
 
 
 def match(method: str, raw_path: str) -> Route:
-    """Find the route of ``raw_path``, still percent-encoded. The query is ignored."""
+    """Find the route of ``raw_path``, still percent-encoded and with its query."""
     segments = raw_path.partition("?")[0].split("/")
     if segments[:3] != ["", "v2", "databases"]:
         return NOWHERE
@@ -71,33 +71,20 @@ def _decode(segment: str) -> str:
     return unquote(segment, errors="surrogateescape")
 
 
-LISTS = {
-    "clusters.list": "databases",
-    "users.list": "users",
-    "dbs.list": "dbs",
-    "topics.list": "topics",
-    "indexes.list": "indexes",
-}
-"""The operations that return a list, with the key of the list in the answer."""
-
-
-def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_size: int) -> SandboxAnswer:
-    """Reduce the list under ``key`` to the requested page, with ``links`` to other pages as in the provider's lists."""
+def paged(answer: SandboxAnswer, url: str, query_string: str, page_size: int) -> SandboxAnswer:
+    """Reduce the list in ``answer`` to the requested page, with ``links`` to others as in the provider's lists."""
     query = parse_qs(query_string)
     page = _number(query, "page", 1)
     size = min(_number(query, "per_page", page_size), page_size)
     assert answer.payload is not None
-    everything: list[Any] = answer.payload[key]
+    [(key, everything)] = answer.payload.items()
     last = max(1, -(-len(everything) // size))
-    links: dict[str, str] = {}
-    for label, number, exists in (
-        ("first", 1, page > 1),
-        ("prev", page - 1, page > 1),
-        ("next", page + 1, page < last),
-        ("last", last, page < last),
-    ):
-        if exists:
-            links[label] = _link(url, query, page=number, per_page=size)
+    numbers: dict[str, int] = {}
+    if page > 1:
+        numbers |= {"first": 1, "prev": page - 1}
+    if page < last:
+        numbers |= {"next": page + 1, "last": last}
+    links = {label: _link(url, query, page=number, per_page=size) for label, number in numbers.items()}
     answer.payload = {
         key: everything[(page - 1) * size : page * size],
         "links": {"pages": links} if links else {},

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from .._pacing.budget import Window
-from ._backends import Front
-from ._behind import NewCluster
-from ._clusters import SandboxCluster, Status
+from ._clusters import NewCluster, SandboxCluster, Status
 from ._faults import Faults
 from ._reach import LOOPBACK, Reach
 from ._records import RecordedRequest
@@ -81,11 +79,12 @@ class Sandbox:
             raise ValueError("token must not be empty; pass None for a random one")
         reach = Reach(bind, allow_hosts)
         faults = Faults()
-        self._clusters = Registry(reach, faults)
+        self._registry = Registry(reach, faults)
+        self._clusters = self._registry.running
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
         self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
         folder = None if data is None else Path(data)
-        self._service = Service(self._api, self._clusters, self._tokens, reach, port, folder)
+        self._service = Service(self._api, self._registry, self._tokens, reach, port, folder)
 
     def __repr__(self) -> str:
         clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
@@ -115,7 +114,8 @@ class Sandbox:
     @property
     def failed(self) -> list[str]:
         """The names of the clusters whose embedded PostgreSQL was killed."""
-        return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
+        clusters = [(cluster.name, cluster.backend.embedded) for cluster in self._clusters.values()]
+        return [name for name, server in clusters if server is not None and server.has_failed()]
 
     @property
     def faults(self) -> Faults:
@@ -197,7 +197,7 @@ class Sandbox:
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
-        return await self._service.run(self._clusters.add(NewCluster(**options)))
+        return await self._service.run(self._registry.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
@@ -228,7 +228,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._front(cluster_id).let_in(False, graceful=graceful))
+        await self._service.run(self._cluster(cluster_id).backend.let_in(False, graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
         """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
@@ -242,13 +242,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._front(cluster_id).let_in(True))
-
-    def _front(self, cluster_id: str) -> Front:
-        front = self._cluster(cluster_id).backend.front()
-        if front is None:
-            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")
-        return front
+        await self._service.run(self._cluster(cluster_id).backend.let_in(True))
 
     def add_topic(self, cluster_id: str, name: str) -> None:
         """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -33,14 +31,12 @@ _SCOPE_OF = {
     "reset_auth": "database:update",
     "delete": "database:delete",
 }
-_USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
-_WRITES = _USER_WRITES | {"dbs.create", "dbs.delete", "topics.delete", "indexes.delete"}
 STEERING = "/sandbox/faults"  # beside the provider's API
 CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
 
 
 class Api:
-    """Answers requests. A list has ``page_size`` entries a page; None for a single page."""
+    """Answers requests; a list has ``page_size`` entries a page, or a single page with None."""
 
     def __init__(
         self,
@@ -123,7 +119,7 @@ class Api:
     ) -> tuple[SandboxAnswer, Sequence[Fault]]:
         # A web page that gets here has no valid token. Without a token, the body is not read.
         stranger = not self._reach.allows(request.headers.get("host"))
-        rights = None if stranger else self._tokens.get(_bearer(request))
+        rights = None if stranger else self._tokens.rights.get(_bearer(request))
         try:
             body, unreadable = await _body(request) if rights else (None, None)
             record.body = masked_json(body)
@@ -179,10 +175,9 @@ class Api:
                     raise not_found()
                 if unreadable is not None:
                     raise unreadable
-                if route.operation == "clusters.ca":
-                    answer = _ca(cluster)
-                else:
-                    answer = await self._operated(cluster, route.operation, route.name or "", body, view, faults)
+                if request.method != "GET" and cluster.status != "online":
+                    raise Refusal(412, f"cluster is not online: {cluster.status}")
+                answer = await self._operated(cluster, route.operation, route.name or "", body, view, faults)
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
         for fault in faults:
@@ -193,7 +188,7 @@ class Api:
             if any(fault.options["endless"] for fault in faults):
                 return endless(answer, url, request.query_string)
             if self._page_size is not None:
-                return paged(answer, LISTS[route.operation], url, request.query_string, self._page_size)
+                return paged(answer, url, request.query_string, self._page_size)
         return answer
 
     async def _operated(
@@ -205,20 +200,18 @@ class Api:
         view: View,
         faults: Sequence[Fault],
     ) -> SandboxAnswer:
-        kind = operation.partition(".")[0]
-        if operation in ("users.get", "dbs.get"):
-            cluster.lag.refuse_unseen(kind, name, max((fault.options["unseen_for"] for fault in faults), default=0.0))
-        if operation in _WRITES and cluster.status != "online":
-            raise Refusal(412, f"cluster is not online: {cluster.status}")
-        work = partial(perform, operation, cluster, name, body, view)
-        if operation not in _USER_WRITES:
-            return await work()
-        still_listed_for = max((fault.options["still_listed_for"] for fault in faults), default=0.0)
-        if operation == "users.delete" and still_listed_for:
+        kind, _, verb = operation.partition(".")
+        if verb == "get" and kind != "clusters":
+            cluster.lag.refuse_unseen(kind, name, _longest(faults, "unseen_for"))
+        if kind != "users" or verb in ("list", "get"):
+            return await perform(operation, cluster, name, body, view)
+        still_listed_for = _longest(faults, "still_listed_for")
+        if verb == "delete" and still_listed_for:
             cluster.lag.keep_listed(await cluster.backend.user(name), still_listed_for)
-        answer = await cluster.exclusive(work, overlap_fails=self.faults.mongodb_overlap)
-        password_empty_for = max((fault.options["password_empty_for"] for fault in faults), default=0.0)
-        if operation in ("users.create", "users.reset_auth") and password_empty_for and answer.payload is not None:
+        with cluster.user_write(overlap_fails=self.faults.mongodb_overlap):
+            answer = await perform(operation, cluster, name, body, view)
+        password_empty_for = _longest(faults, "password_empty_for")
+        if verb in ("create", "reset_auth") and password_empty_for and answer.payload is not None:
             user = answer.payload["user"]
             cluster.lag.empty_password(user["name"], password_empty_for)
             answer.payload["user"] = cluster.lag.user(user)
@@ -232,6 +225,10 @@ class Api:
         return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
 
 
+def _longest(faults: Sequence[Fault], option: str) -> float:
+    return max((fault.options[option] for fault in faults), default=0.0)
+
+
 def _require(scope: str, scopes: frozenset[str]) -> None:
     if scope not in scopes:
         raise Refusal(403, f"You are missing the required permission {scope}")
@@ -242,18 +239,6 @@ def _rename(answer: SandboxAnswer, name: str) -> None:
     for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
         if answer.payload is not None and key in answer.payload:
             answer.payload[key] = {**answer.payload[key], identity: name}
-
-
-def _ca(cluster: SandboxCluster) -> SandboxAnswer:
-    try:
-        pem = cluster.backend.ca()
-    except RuntimeError as error:
-        raise Refusal(501, str(error)) from None
-    if pem is None and cluster.backend.connection().get("ssl"):
-        raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
-    if pem is None:
-        raise not_found()
-    return SandboxAnswer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
 
 
 def _bearer(request: web.BaseRequest) -> str:
@@ -274,7 +259,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 
 
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
-    """Apply the faults before or after the work. Return the answer of a fault that replaces the normal one."""
+    """Apply the faults before or after the work, and return the answer of one that replaces the normal answer."""
     for fault in faults:
         if fault.options["after"] is not after:
             continue
@@ -290,7 +275,7 @@ async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer
 
 
 async def deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Sequence[Fault]) -> web.StreamResponse:
-    """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
+    """Turn ``answer`` into a response, or for ``CUT`` close the connection."""
     if answer is CUT:
         _close(request)
         return web.Response(status=500)  # aiohttp requires a response, but does not send it

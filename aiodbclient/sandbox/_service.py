@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ _STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be
 
 
 class Service:
-    """Runs the HTTP server of a sandbox, opens and closes what it serves. Without a ``folder`` it stores nothing."""
+    """Runs the HTTP server of a sandbox, and opens and closes what it serves."""
 
     def __init__(
         self, api: Api, clusters: Registry, tokens: Tokens, reach: Reach, port: int, folder: Path | None
@@ -35,40 +36,34 @@ class Service:
         self._reach = reach
         self._port = port
         self._folder = folder
-        self._data: Data | None = None
+        self._opened = AsyncExitStack()  # closes what ``start`` opened
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._runner: web.ServerRunner | None = None
         self._thread: LoopThread | None = None
 
     async def start(self) -> None:
-        """Start to serve in the running event loop. Raises RuntimeError or OSError, as entering a ``Sandbox``."""
+        """Start to serve in the running event loop, or raise as on entering a ``Sandbox``."""
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
-        runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
-        await runner.setup()
-        try:
-            if self._folder is not None:
-                self._data = Data(self._folder)
-                self._tokens.open(mapping(self._data, "tokens"))
+        async with AsyncExitStack() as opened:
+            data = None if self._folder is None else opened.enter_context(closing(Data(self._folder)))
+            opened.callback(self._tokens.close)
+            if data is not None:
+                self._tokens.open(mapping(data, "tokens"))
+            opened.push_async_callback(self._clusters.close)
+            opened.push_async_callback(self._api.stop)
+            runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
+            opened.push_async_callback(runner.cleanup)
+            await runner.setup()
             await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
-            await self._clusters.open(self._data)
-        except BaseException:
-            await runner.cleanup()
-            await self._close()
-            raise
-        self._runner = runner
+            await self._clusters.open(data)
+            self._opened = opened.pop_all()
         self._loop = asyncio.get_running_loop()
         self.url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop the API and all servers behind it."""
-        runner, self._runner, self._loop, self.url = self._runner, None, None, None
-        try:
-            if runner is not None:
-                await runner.cleanup()
-        finally:
-            await self._api.stop()
-            await self._close()
+        self._loop, self.url = None, None
+        await self._opened.aclose()
 
     def start_in_thread(self) -> None:
         """Call ``start`` in a new thread with its own event loop."""
@@ -90,7 +85,7 @@ class Service:
                 thread.stop()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run ``coroutine`` in the event loop of the sandbox. Raises RuntimeError if it is not running."""
+        """Run ``coroutine`` in the event loop of the sandbox, or raise RuntimeError if it is not running."""
         loop = self._loop
         if loop is asyncio.get_running_loop():
             return await coroutine
@@ -99,18 +94,9 @@ class Service:
             raise RuntimeError(NOT_RUNNING)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
-    async def _close(self) -> None:
-        try:
-            await self._clusters.close()
-        finally:
-            self._tokens.close()
-            if self._data is not None:
-                self._data.close()
-                self._data = None
-
 
 class LoopThread:
-    """Runs coroutines for callers without an event loop. It is a daemon thread, so it does not delay an exit."""
+    """Runs coroutines for callers without an event loop, in a daemon thread, which does not delay an exit."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
@@ -83,33 +83,24 @@ class Rights:
     limiter: RateLimiter
 
 
-class Tokens(Mapping[str, Rights]):
-    """The rights of each token. ``given`` has all scopes: None is the stored one, or else a random one."""
+class Tokens:
+    """The rights of each token; ``given`` has all scopes, and None is the stored one, or else a random one."""
 
     def __init__(self, given: str | None, windows: Sequence[Window], remaining: Remaining) -> None:
         self._given = given
         self._windows = windows
         self._remaining: Remaining = remaining
         self.main = given or _new_token()  # the token with all scopes
-        self._rights = {self.main: self._with(SCOPES)}
+        self.rights = {self.main: self._with(SCOPES)}
         self._kept: MutableMapping[str, Any] = {}  # scopes by token; None for the token with all scopes
 
-    def __getitem__(self, token: str) -> Rights:
-        return self._rights[token]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rights)
-
-    def __len__(self) -> int:
-        return len(self._rights)
-
     def add(self, scopes: Collection[str]) -> str:
-        """Create a token with ``scopes``. Raises ValueError if one does not exist."""
+        """Create a token with ``scopes``, or raise ValueError if one does not exist."""
         unknown = frozenset(scopes) - SCOPES
         if unknown:
             raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")
         token = _new_token()
-        self._rights[token] = self._with(scopes)
+        self.rights[token] = self._with(scopes)
         self._kept[token] = sorted(scopes)
         return token
 
@@ -118,14 +109,14 @@ class Tokens(Mapping[str, Rights]):
         self._kept = kept
         mains = {token for token, scopes in kept.items() if scopes is None}
         if self._given is None and mains:  # a given token replaces the stored one
-            del self._rights[self.main]
+            del self.rights[self.main]
             [self.main] = mains
         for token in mains - {self.main}:
             del kept[token]
-        for token, rights in self._rights.items():
+        for token, rights in self.rights.items():
             kept[token] = None if token == self.main else sorted(rights.scopes)
         for token, scopes in kept.items():
-            self._rights[token] = self._with(SCOPES if scopes is None else scopes)
+            self.rights[token] = self._with(SCOPES if scopes is None else scopes)
 
     def close(self) -> None:
         """Store nothing from now on."""

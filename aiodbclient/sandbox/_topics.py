@@ -27,7 +27,7 @@ class Topics:
         self._created = created
 
     def add(self, kind: str, name: str) -> None:
-        """Create the topic or index ``name``. Does nothing if it exists."""
+        """Create the topic or index ``name`` if it does not exist."""
         if self._engine != _ENGINE_OF[kind]:
             raise ValueError(f"a {self._engine} cluster has no {kind}; only {_ENGINE_OF[kind]} clusters do")
         if not _NAMES[kind].fullmatch(name):
@@ -35,7 +35,7 @@ class Topics:
         self._created.setdefault(name, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def answer(self, kind: str, verb: str, name: str) -> SandboxAnswer:
-        """Answer ``list``, or ``delete`` of ``name``. Raises Refusal for an error answer."""
+        """Answer ``list``, or ``delete`` of ``name``, or raise Refusal."""
         if self._engine != _ENGINE_OF[kind]:
             raise unsupported()
         if verb == "list":

@@ -17,7 +17,7 @@ JSON = dict[str, Any]
 
 @frozen
 class RequestedUser:
-    """A user to create. ``auth_plugin`` and ``settings`` hold only what the cluster's engine uses."""
+    """A user to create, with only the ``auth_plugin`` and ``settings`` that the cluster's engine uses."""
 
     name: str
     auth_plugin: str | None
@@ -25,7 +25,7 @@ class RequestedUser:
 
 
 def parse(raw: bytes) -> Any:
-    """Parse a body; None for an empty one. Refuses invalid JSON with 400."""
+    """Parse a body, None for an empty one, and refuse invalid JSON with 400."""
     if not raw:
         return None
     try:
@@ -41,7 +41,7 @@ def name_in(body: Any) -> str | None:
 
 
 def name_of(body: Any) -> str:
-    """The ``name`` in the body of a create. Refuses an invalid name with 422."""
+    """The ``name`` in the body of a create; an invalid one is refused with 422."""
     name = _object(body, "the request body").get("name")
     if not isinstance(name, str):
         raise Refusal(422, "name is required and must be a string")
@@ -55,7 +55,7 @@ def name_of(body: Any) -> str:
 
 
 def new_user(engine: str, body: Any) -> RequestedUser:
-    """The body of users.create. Settings of another engine are checked, then ignored as at the provider."""
+    """The body of users.create; settings of another engine are checked, then ignored as at the provider."""
     name = name_of(body)
     plugin = auth_plugin(engine, body)
     chosen = settings(engine, body)

@@ -10,51 +10,34 @@ import time
 from types import TracebackType
 from typing import Self
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
 from ._credential import Credential
 from ._events import Timer
-from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
-from ._naming import Names
-from ._site import Site
-from ._stores import Claim, Record, Store
+from ._intent import Intent, intent_of, is_empty
+from ._stores import Claim, Store
 
 
-def _now() -> float:
+def clock() -> float:
     """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class HeldClaim:
-    """A claim that this process holds.
-
-    It is an async context manager: entering it starts to renew the lease. Leaving it ends the claim, unless ``keep`` or
-    ``forget`` has: it forgets a name for which it ``leaves_nothing``, and releases the claim on others.
-
-    Attributes:
-        leaves_nothing: Whether nothing is on record for the name, as far as this claim has changed it.
-        wrote: The logins whose passwords may have been changed by a request under this claim.
-    """
-
-    now = staticmethod(_now)
+    """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
 
     def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
-        self.wrote = set[str]()
+        self.record = claim.record  # when it was claimed
+        self.wrote = set[str]()  # the logins whose passwords a request under this claim may have changed
         self._lease = lease
         self._until = since + lease
         self._timer = timer
         self._ended = False
-        self.leaves_nothing = is_empty(claim.record)
+        self.leaves_nothing = is_empty(self.record)  # whether nothing is on record, as far as this claim changed it
         self._renewing: asyncio.Task[None] | None = None
-
-    @property
-    def record(self) -> Record:
-        """The record when it was claimed."""
-        return self.claim.record
 
     @property
     def intent(self) -> Intent | None:
@@ -68,7 +51,7 @@ class HeldClaim:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release the claim."""
+        """End the claim, unless ``keep`` or ``forget`` has."""
         assert self._renewing is not None
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
@@ -77,19 +60,16 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            if self.leaves_nothing:  # no work began for the name, so it need not stay on record
-                await self._timer.on_store(self.store.forget(self.claim))
-            else:
-                await self._timer.on_store(self.store.release(self.claim))
-        except ClaimLostError:
-            raise
-        except StoreError:
-            if exc is None:
+            # A name for which no work began need not stay on record.
+            end = self.store.forget if self.leaves_nothing else self.store.release
+            await self._timer.on("store", end(self.claim))
+        except StoreError as error:
+            if exc is None or isinstance(error, ClaimLostError):
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:
         """Check that the lease has not expired, by the clock alone. Called right before each request."""
-        if _now() >= self._until:
+        if clock() >= self._until:
             raise ClaimLostError(
                 f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
                 "it was not sent, and the next process that claims the name continues"
@@ -97,8 +77,8 @@ class HeldClaim:
 
     async def renew(self) -> None:
         """Extend the claim by another lease."""
-        since = _now()
-        await self._timer.on_store(self.store.renew(self.claim, self._lease))
+        since = clock()
+        await self._timer.on("store", self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 
     async def may_write(self, login: str) -> None:
@@ -108,17 +88,17 @@ class HeldClaim:
 
     async def intend(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
-        await self._timer.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
+        await self._timer.on("store", self.store.intend(self.claim, None if intent is None else str(intent)))
         self.leaves_nothing = intent is None and is_empty(evolve(self.record, intended=None))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
-        await self._timer.on_store(self.store.keep(self.claim, current, previous))
+        await self._timer.on("store", self.store.keep(self.claim, current, previous))
         self._ended, self.leaves_nothing = True, False
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
-        await self._timer.on_store(self.store.forget(self.claim))
+        await self._timer.on("store", self.store.forget(self.claim))
         self._ended = self.leaves_nothing = True
 
     async def _renew(self) -> None:
@@ -132,32 +112,3 @@ class HeldClaim:
                 return
             except StoreError:
                 continue  # the store may be back before the lease expires
-
-
-@frozen(kw_only=True)
-class Tenant:
-    """One tenant, with everything that is needed to check it."""
-
-    site: Site
-    cluster: ClusterClient
-    names: Names
-    timer: Timer
-
-
-@frozen(kw_only=True)
-class ClaimedTenant(Tenant):
-    """One tenant under its claim, with everything that the steps of a verb need.
-
-    Once the lease has expired, calls of ``cluster`` raise ClaimLostError and send nothing.
-    """
-
-    held: HeldClaim
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether the tenant is on record for another cluster than the one that was chosen for it."""
-        return cluster_of(self.held.record) not in (None, self.cluster.id)
-
-    async def intend(self, verb: Verb, login: str) -> None:
-        """Store what is about to happen to ``login``, before the request that does it."""
-        await self.held.intend(Intent(verb, login, self.cluster.id))

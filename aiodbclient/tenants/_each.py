@@ -34,7 +34,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
             raise
         credential = required(name, record, self.tenancy.role)
         timer.meter.begun = True
-        return TenantResult(name=name, value=await timer.on_setup(self._work(credential)))
+        return TenantResult(name=name, value=await timer.on("setup", self._work(credential)))
 
     def ends_run(self, error: Exception) -> bool:
         """Whether the store cannot be read. An error of ``work`` ends no run, of whatever type it is."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from attrs import frozen
 
@@ -56,55 +57,35 @@ class TenantEvent:
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
-    __slots__ = ("claim", "meter", "setup", "sql", "start", "store", "turn")
+    __slots__ = ("_seconds", "_start", "meter")
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self.sql = 0.0
-        self.store = 0.0
-        self.turn = 0.0
-        self.claim = 0.0
-        self.setup = 0.0
-        self.start = monotonic()
+        self._start = monotonic()
+        self._seconds = defaultdict[str, float](float)
+
+    async def on(self, what: Literal["store", "setup", "claim"], call: Awaitable[T]) -> T:
+        """Await ``call``, and count its seconds as those of the store, the caller's own code, or waits for a claim."""
+        start = monotonic()
+        try:
+            return await call
+        finally:
+            self._seconds[what] += monotonic() - start
 
     async def on_sql(self, call: Awaitable[T]) -> T:
         """Await ``call``, and count its seconds as SQL, except those of requests and of the store."""
-        start = monotonic() - self.meter.seconds - self.store
+        start = monotonic() - self.meter.seconds - self._seconds["store"]
         try:
             return await call
         finally:
-            self.sql += max(0.0, monotonic() - self.meter.seconds - self.store - start)
-
-    async def on_store(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as those of the store."""
-        start = monotonic()
-        try:
-            return await call
-        finally:
-            self.store += monotonic() - start
-
-    async def on_setup(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as those of the caller's own code."""
-        start = monotonic()
-        try:
-            return await call
-        finally:
-            self.setup += monotonic() - start
-
-    async def wait_for_claim(self, seconds: float) -> None:
-        """Sleep while another process holds the claim."""
-        start = monotonic()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self.claim += monotonic() - start
+            self._seconds["sql"] += max(0.0, monotonic() - self.meter.seconds - self._seconds["store"] - start)
 
     @asynccontextmanager
     async def in_turn(self, turns: asyncio.Semaphore) -> AsyncGenerator[None]:
         """Wait for one of ``turns``, and hold it."""
         start = monotonic()
         async with turns:
-            self.turn += monotonic() - start
+            self._seconds["turn"] += monotonic() - start
             yield
 
     def report(
@@ -113,21 +94,21 @@ class Timer:
         """Call ``on_event`` with the event. If it raises, log the exception."""
         if on_event is None:
             return
-        meter = self.meter
+        meter, seconds = self.meter, self._seconds
         event = TenantEvent(
             name=name,
             role=role,
             action=action,
-            duration=monotonic() - self.start,
+            duration=monotonic() - self._start,
             api=meter.seconds,
-            sql=self.sql,
-            store=self.store,
+            sql=seconds["sql"],
+            store=seconds["store"],
             requests=meter.requests,
             error=error,
             budget=meter.waited,
-            turn=self.turn,
-            claim=self.claim,
-            setup=self.setup,
+            turn=seconds["turn"],
+            claim=seconds["claim"],
+            setup=seconds["setup"],
         )
         try:
             on_event(event)

@@ -1,14 +1,15 @@
-"""``Intent``: what a process is about to do to a tenant. A store keeps it as one text. Pure.
+"""What a record says: its ``Intent``, which is what a process is about to do to the tenant, and its ``State``. Pure.
 
-The text is ``pg_intent VERB CLUSTER LOGIN``. No login begins like that: ``names_of`` refuses each name that begins with
-``pg_``, on every engine, and what it derives from the name ``pg`` goes on with a digest. Version 1.0 stored the login
-alone, which reads as ``make``.
+A store keeps an intent as one text, ``pg_intent VERB CLUSTER LOGIN``. No login begins like that: ``names_of`` refuses
+each name that begins with ``pg_``, on every engine, and what it derives from the name ``pg`` goes on with a digest.
+Version 1.0 stored the login alone, which reads as ``make``.
 """
 
 from __future__ import annotations
 
 import re
-from enum import StrEnum
+from collections.abc import Collection
+from enum import Enum, StrEnum, auto
 from typing import Self
 
 from attrs import frozen
@@ -22,23 +23,14 @@ _NO_CLUSTER = "-"
 
 
 class Verb(StrEnum):
-    """What is about to happen.
+    """What is about to happen."""
 
-    Attributes:
-        MAKE: The login is created.
-        RESET: The login, which exists, gets another password.
-        END: The login is ended, and the tenant stays.
-        REMOVE: The tenant is removed.
-        RELEASE: The tenant is removed, and its database stays.
-        SUSPEND: All logins of the tenant are ended, and its database stays.
-    """
-
-    MAKE = "make"
-    RESET = "reset"
-    END = "end"
-    REMOVE = "remove"
-    RELEASE = "release"
-    SUSPEND = "suspend"
+    MAKE = "make"  # the login is created
+    RESET = "reset"  # the login, which exists, gets another password
+    END = "end"  # the login is ended, and the tenant stays
+    REMOVE = "remove"  # the tenant is removed
+    RELEASE = "release"  # the tenant is removed, and its database stays
+    SUSPEND = "suspend"  # all logins of the tenant are ended, and its database stays
 
 
 @frozen
@@ -90,6 +82,14 @@ def cluster_of(record: Record | None) -> str | None:
     return next((cluster for cluster in named if cluster is not None), None)
 
 
+def home_of(record: Record | None, clusters: Collection[str]) -> str | None:
+    """Return the cluster of a tenant, of these ``clusters``; None if nothing was begun."""
+    # Earlier versions, which had one cluster, did not store it.
+    if record is not None and cluster_of(record) is None and not is_empty(record) and len(clusters) == 1:
+        return next(iter(clusters))
+    return cluster_of(record)
+
+
 def is_empty(record: Record) -> bool:
     """Whether nothing was begun for the name: it is, or was, only claimed."""
     return record.current is None and record.previous is None and record.intended is None
@@ -101,18 +101,61 @@ def intended_login(record: Record | None) -> str | None:
     return None if intent is None else intent.login
 
 
+class State(Enum):
+    """The state of a tenant, as its record shows it."""
+
+    ABSENT = auto()  # not on record, or only claimed: nothing was begun
+    BEGUN = auto()  # being created
+    USABLE = auto()
+    REPLACED = auto()  # the login in use is being made or reset
+    SUSPENDING = auto()
+    SUSPENDED = auto()
+    RESUMING = auto()
+    REMOVING = auto()
+
+    @property
+    def is_of_suspension(self) -> bool:
+        """Whether the tenant is suspended, also if that or its end is unfinished."""
+        return self in (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
+
+    @property
+    def has_logins(self) -> bool:
+        """Whether the tenant was created, and its removal has not begun."""
+        return self not in (State.ABSENT, State.BEGUN, State.REMOVING)
+
+
+def state_of(record: Record | None) -> State:
+    """Return the state of the tenant with this record. Raises as ``Intent.read``."""
+    intent = intent_of(record)
+    if record is None or is_empty(record):
+        return State.ABSENT
+    if intent is not None and intent.removes:
+        return State.REMOVING
+    if record.current is None:
+        return State.BEGUN
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return State.SUSPENDING
+    if record.current.suspended is not None:
+        return State.SUSPENDED if intent is None else State.RESUMING
+    return State.REPLACED if intended_login(record) == record.current.username else State.USABLE
+
+
+_NEXT = {
+    State.ABSENT: ["provision"],
+    State.BEGUN: ["provision"],
+    State.REPLACED: ["repair"],
+    State.SUSPENDING: ["suspend"],
+    State.RESUMING: ["resume"],
+    State.REMOVING: ["remove"],
+}
+
+
 def pending(record: Record) -> list[str]:
     """Return the verbs to run next, in their order: they finish what was begun. Raises as ``Intent.read``."""
-    intent, current = intent_of(record), record.current
-    if intent is not None and intent.removes:
-        return ["remove"]
-    if intent is not None and intent.verb is Verb.SUSPEND:
-        return ["suspend"]
-    if current is None:
-        return ["provision"]
-    if current.suspended is not None:
-        return [] if intent is None else ["resume"]
-    begun = ["repair"] if intent is not None and intent.login == current.username else []
-    if record.previous is not None:
-        return [*begun, "retire"]
-    return begun or ([] if intent is None else ["rotate"])  # a rotation, before its new credential was stored
+    state = state_of(record)
+    verbs = _NEXT.get(state, [])
+    if record.previous is not None and state in (State.USABLE, State.REPLACED):
+        return [*verbs, "retire"]
+    if record.intended is not None and state is State.USABLE:
+        return ["rotate"]  # it ended before its new credential was stored
+    return verbs

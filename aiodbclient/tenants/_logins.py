@@ -1,12 +1,10 @@
 """The life cycle of a tenant's login: made, in use, previous, ended.
 
-``working_credential`` makes a login or gives it a new password, gives it its rights, and tests its password.
-``end_login`` ends it: MySQL locks it, and elsewhere it gets a random password. It stays until its tenant is removed, so
-a reset makes it work again. If it is gone nevertheless (version 1.0 deleted it on PostgreSQL), it is created.
+An ended login stays until its tenant is removed, so a reset makes it work again: MySQL locks it, and elsewhere it gets
+a random password. If it is gone nevertheless (version 1.0 deleted it on PostgreSQL), it is created.
 
 The caller has stored the intent, and stores the returned credential. The claim is renewed before each request that
-changes a password. On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the
-password that the API returns is used without a test.
+changes a password.
 """
 
 from __future__ import annotations
@@ -30,11 +28,10 @@ from ..errors import (
     UnprocessableEntityError,
 )
 from ..models import NewUser, User
-from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential, Secret
 from ._grants.rights import settings_for
 from ._listing import read_user
-from ._tenancy import now_of, usable
+from ._tenancy import ClaimedTenant, Tenant, now_of, usable
 
 T = TypeVar("T")
 
@@ -44,12 +41,13 @@ _PASSWORDS = 3  # refused passwords of one login before giving up
 _ENDINGS = 10  # passwords of a login with hostile sessions before giving up
 
 
-async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool = True) -> Credential:
-    """Create or reset ``login``, grant its rights, test its password, and return its credential.
+async def working_credential(
+    tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool = True, in_use: bool = True
+) -> Credential:
+    """Create ``login``, or reset it if it ``exists``, grant its rights, test its password, and return its credential.
 
-    It resets the login first if it ``exists``, otherwise it creates it first. Raises TakenError if it exists and must
-    not (``may_exist``). If the server refuses the password, this resets it again: after a lost answer two resets were
-    sent, and the server may have performed the first one last. Before the last attempt it ends the login.
+    Raises TakenError if it exists and must not (``may_exist``). If the login is not ``in_use``, its sessions are ended
+    before it gets its rights.
     """
     reason = ""
     for turn in range(_PASSWORDS):
@@ -60,25 +58,23 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
             else:
                 await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
-        refused = await grant(tenant, user, is_new=is_new)
+        refused = None if in_use or is_new else await _end_sessions(tenant, user)
+        refused = refused or await grant(tenant, user, is_new=is_new)
         if refused is None:
             return await credential_of(tenant, user)
+        # After a lost answer two resets were sent, and the server may have performed the first one last.
         reason, exists, may_exist = refused, True, True
     raise refused_login(tenant, login, reason)
 
 
 async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
     """The credential with the login ``user``, to be stored next."""
-    since = await tenant.timer.on_store(now_of(tenant.held.store))
+    since = await tenant.timer.on("store", now_of(tenant.held.store))
     return tenant.site.credential(tenant.names, user, since)
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | None:
-    """Grant a login its rights and, on SQL engines, test its password by logging in. Return why it is refused, or None.
-
-    One that ``is_new`` has the right settings. A refused login is tested again for some seconds, since a server
-    may know a new password a moment later.
-    """
+    """Grant a login its rights and, by SQL, test its password. Return why the server refuses it, or None."""
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
     if wanted is not None and not is_new and (user.settings is None or has_other_settings(tenant, user)):
@@ -94,18 +90,23 @@ async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | Non
 
     try:
         await tenant.timer.on_sql(sql.give(names, user.name))
-        await until_seen(look, SOON)
+        await until_seen(look, SOON)  # a server may know a new password a moment later
     except GrantError as error:
         error.on_record = _on_record_text(tenant, user.name)
         raise
     return refused
 
 
-async def works(tenant: Tenant, credential: Credential) -> bool:
-    """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer.
+async def _end_sessions(tenant: ClaimedTenant, user: User) -> str | None:
+    """End the sessions of a login that was reset. Return why its password is refused, or None."""
+    sql = tenant.site.sql
+    if sql is None:
+        return None
+    return await tenant.timer.on_sql(sql.end_sessions(tenant.names, user.name, Secret(user.password or "")))
 
-    It was tested before it was stored. So a refusal means that the password was changed since.
-    """
+
+async def works(tenant: Tenant, credential: Credential) -> bool:
+    """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer."""
     names, sql = tenant.names, tenant.site.sql
     if sql is not None and credential.password is not None:
         accepts = sql.accepts(names, credential.username, Secret(credential.password))
@@ -140,16 +141,13 @@ async def end_login(
 ) -> bool:
     """End ``login``: no session of it is open, and no password that anybody knows is valid. Return whether it exists.
 
-    That holds even if an attacker in a session of the login changes the password meanwhile. While the ``stored``
-    credential is accepted, no reset is needed. If the login was certainly created, a 404 may mean that it is too new to
-    be visible. Without ``end_sessions``, an open session of the login can set another password.
+    Without ``end_sessions``, an open session of the login can set another password.
     """
     names, sql = tenant.names, tenant.site.sql
     if sql is None or not end_sessions:
         return await if_there(partial(_reset, tenant, login), certain=certain) is not None
     reason = ""
-    known: User | Credential | None = stored
-
+    known: User | Credential | None = stored  # while it is accepted, no reset is needed
     for ending in range(_ENDINGS):
         if known is None and sql.needs_password:
             try:
@@ -182,11 +180,7 @@ async def delete_login(tenant: ClaimedTenant, login: str, *, certain: bool) -> N
 
 
 async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
-    """Delete or reset a name with ``end``; None if it does not exist.
-
-    A new name may answer 404 for a moment. If it is ``certain`` that it exists, ``end`` is sent again after a
-    404, for one or two seconds.
-    """
+    """Delete or reset a name with ``end``; None if there is none. A ``certain`` one may be too new to be visible."""
 
     async def look() -> tuple[T] | None:
         with suppress(NotFoundError):
@@ -198,11 +192,7 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
 
 
 async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool) -> tuple[bool, User]:
-    """Create ``login``, or reset it if it exists, until its password is known. Return whether it was created, and it.
-
-    A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
-    exist, or is too new to be visible: it is created.
-    """
+    """Create ``login``, or reset it if it exists. Return whether it was created, and it, with its password."""
     retry, sql = retry_policy(tenant.cluster), tenant.site.sql
     create, read = partial(_create, tenant, login), partial(tenant.cluster.users.get, login)
     refusal: ConflictError | UnprocessableEntityError | None = None
@@ -211,7 +201,7 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may
         if exists:
             try:
                 return False, await _password_or_reset(tenant, await readable(partial(_reset, tenant, login), retry))
-            except NotFoundError:
+            except NotFoundError:  # it does not exist, or is too new to be visible
                 if refusal is not None and not says_taken(refusal):
                     raise refusal from None
         if sql is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
+from ..engines import CAPABILITIES, Capabilities
 from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
-from ._claims import ClaimedTenant, HeldClaim
+from ._claims import HeldClaim
 from ._clusters import JobClusters
 from ._credential import Credential
 from ._events import Timer
@@ -26,7 +28,7 @@ from ._logins import end_login, working_credential, works
 from ._naming import ROLES, Role, check_tenant, names_of
 from ._rooms import Seat
 from ._stores import Record
-from ._tenancy import Tenancy, check_login, now_of, usable
+from ._tenancy import ClaimedTenant, Tenancy, Tenant, now_of, turns_of, usable
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -51,18 +53,18 @@ class TenantJob(Job[str, DoneT]):
     def __init__(self, tenancy: Tenancy) -> None:
         super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, self.pause)
+        self.clusters = JobClusters(tenancy.sites, self.pause)
+        self.turns = turns_of(tenancy.sites, Capabilities().concurrent_user_writes)
 
     def check(self, given: object) -> str:
         return name_spec(given)
 
     async def prepare(self) -> int:
-        """Read a cluster, and return how many names to begin at a time.
-
-        This is more than it works on at a time, because other processes may hold the claims of some.
-        """
+        """Read a cluster, and return how many names to begin at a time."""
         self.tenancy.rooms.reread()
-        return _BEGUN * await self.clusters.begin() * len(self.tenancy.sites)
+        at_a_time = CAPABILITIES[(await self.clusters.any_site()).engine].concurrent_user_writes
+        self.turns = turns_of(self.tenancy.sites, at_a_time)
+        return _BEGUN * at_a_time * len(self.turns)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -92,24 +94,18 @@ class TenantJob(Job[str, DoneT]):
 class ClaimingJob(TenantJob[DoneT]):
     """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
 
-    places: ClassVar[bool] = False  # whether it gives a new tenant its cluster
+    creates: ClassVar[bool] = False  # whether it gives a new tenant its cluster
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
-        """Claim the tenant and do the work, unless its record shows that there is nothing to do.
-
-        While another process works on it, this waits and reads the record repeatedly. After a lost claim it claims
-        again. If it had sent a request that changes a password, that request may have ended a password that another
-        process stored since. Then it runs ``_verify_credential`` first.
-        """
-        tenancy = self.tenancy
-        record = await tenancy.record(name, timer)
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
+        record = await self.tenancy.record(name, timer)
         before = usable(record)
-        if (done := self.done_already(name, record, before)) is not None:
-            return done
         losses, late = 0, LateWrites()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
+            if not late.logins and (done := self.done_already(name, record, before)) is not None:
+                return done
             tenant: ClaimedTenant | None = None
             try:
                 async with self._claimed(name, record, timer) as tenant:
@@ -118,50 +114,44 @@ class ClaimingJob(TenantJob[DoneT]):
                     elif late.logins:
                         await _verify_credential(tenant, late)
                         late = LateWrites()
-                    elif (done := await self._under(tenant, before)) is not None:
-                        return done
-                if tenant is not None:
-                    record = await tenancy.record(name, timer)
-                    continue
+                    else:
+                        record = evolve(tenant.held.record, name=name)
+                        self.tenancy.check_record(record)
+                        done = self.done_already(name, record, before) or await self.work(tenant)
+                        if done is not None:
+                            return done
             except ClaimLostError:
                 losses += 1
                 late.logins |= set() if tenant is None else tenant.held.wrote
                 if losses >= _LOSSES and not late.logins:
                     raise
-            await timer.wait_for_claim(uniform(0.0, next(looks)))
-            record = await tenancy.record(name, timer)
-            if not late.logins and (done := self.done_already(name, record, before)) is not None:
-                return done
-
-    async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
-        """Do the work of another job on the readers and writers that the tenant has on record."""
-        if self.tenancy.role is not Role.OWNER:
-            return
-        for role in ROLES:
-            tenancy = self.tenancy.for_role(role)
-            if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
-                of_role = job(tenancy)
-                of_role.clusters.pause = self.clusters.pause
-                await of_role.do_one(tenant.names.tenant, tenant.timer)
+                tenant = None
+            if tenant is None:
+                await timer.on("claim", asyncio.sleep(uniform(0.0, next(looks))))
+            record = await self.tenancy.record(name, timer)
 
     @asynccontextmanager
     async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
         tenancy, clusters = self.tenancy, self.clusters
-        site, seat = await clusters.locate(name, record, timer, places=self.places)
+        home = await tenancy.home(name, record, timer)
+        site, seat = await clusters.locate(name, home, timer, tenancy.rooms if self.creates else None)
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-            async with timer.in_turn(clusters.turns[id]):
+            async with timer.in_turn(self.turns[id]):
                 site = await clusters.site(id, timer.meter)  # it may have failed, or was read again, while we waited
                 held = await tenancy.claim(names, timer)
                 if held is None:
                     yield None
                     return
                 calls = clusters.calls(id, timer.meter, name, held.check_lease)
-                with clusters.watched(id):
+                tenant = ClaimedTenant(
+                    tenancy=tenancy, clusters=clusters, site=site, cluster=calls, names=names, timer=timer, held=held
+                )
+                with clusters.watched(id, name):
                     async with held:
-                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, timer=timer)
+                        yield tenant
         except GrantError:
             tenancy.sites[id].reread()
             raise
@@ -176,13 +166,6 @@ class ClaimingJob(TenantJob[DoneT]):
         elif held is not None and held.leaves_nothing and not is_empty(held.record) and self.tenancy.role is Role.OWNER:
             rooms.removed(name, cluster)
 
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
-        record = evolve(tenant.held.record, name=tenant.names.tenant)
-        self.tenancy.check_record(record)
-        check_login(tenant.names, intended_login(record))
-        done = self.done_already(record.name, record, before)
-        return await self.work(tenant) if done is None else done
-
     @abstractmethod
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
         """The outcome, if the record shows that there is nothing to do. ``before``: what was usable when work began."""
@@ -196,37 +179,42 @@ class ClaimingJob(TenantJob[DoneT]):
 
 
 class AgedJob(ClaimingJob[DoneT]):
-    """A job that skips tenants for which something is not ``age`` long ago.
-
-    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
-    always counts as young.
-    """
+    """A job that skips tenants for which something is not ``age`` long ago."""
 
     def __init__(self, tenancy: Tenancy, age: timedelta | None, *, what: str) -> None:
         super().__init__(tenancy)
         if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
             raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
-        self._age = age
+        self.age = age
         self._now: datetime | None = None
 
     async def prepare(self) -> int:
-        if self._age is not None:
-            self._now = await now_of(self.tenancy.store)
+        if self.age is not None:
+            self._now = await now_of(self.tenancy.store)  # so what another process does during the run is young
         return await super().prepare()
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
-        if self._age is None or self._now is None or since is None:
+        if self.age is None or self._now is None or since is None:
             return False
-        return self._now - since < self._age
+        return self._now - since < self.age
+
+
+async def on_roles(job: Callable[[Tenancy], ClaimingJob[Any]], tenant: Tenant) -> None:
+    """Do the work of another job on the readers and writers that the tenant has on record."""
+    if tenant.names.role is not Role.OWNER:
+        return
+    for role in ROLES:
+        tenancy = tenant.tenancy.for_role(role)
+        if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
+            of_role = job(tenancy)
+            of_role.clusters = tenant.clusters
+            await of_role.do_one(tenant.names.tenant, tenant.timer)
 
 
 async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:
-    """Make sure that the credential on record works, and replace it if it does not.
-
-    A process runs this after it sent a request that changes a password and then lost its claim. The server may have
-    performed that request after those of the next claimant. Then the password on record is no longer valid.
-    """
+    """Make sure that the credential on record works, after a claim under which a password may have changed was lost."""
+    # The server may have performed our request after those of the next claimant.
     record = tenant.held.record
     current = record.current
     if current is not None and current.suspended is not None:

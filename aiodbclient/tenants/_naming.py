@@ -68,35 +68,20 @@ _RESERVED = frozenset(
 
 @frozen(kw_only=True)
 class Names:
-    """The names of a tenant's objects on a cluster, for one of its roles.
-
-    Attributes:
-        tenant: The tenant.
-        role: The role.
-        whole: The tenant's name with the prefix of the ``Tenants``.
-        objects: What the names of its topics or indexes begin with, on Kafka and OpenSearch; None elsewhere.
-        database: Its database; None on Kafka and OpenSearch.
-        logins: The two logins of the role. ``provision`` creates the first, the first ``rotate`` creates the second.
-        family: The logins of all roles of the tenant.
-        owner_logins: The two logins of its owner.
-        owner: PostgreSQL: the role that owns the database.
-        group: PostgreSQL: the role that has the rights. Its members are the logins. The owner's is ``owner``.
-        groups: PostgreSQL: the roles with the rights of its writers and readers.
-        record: The name of the record in the store.
-    """
+    """The names of a tenant's objects on a cluster, for one of its roles."""
 
     tenant: str
     role: Role
-    whole: str
-    objects: str | None
-    database: str | None
-    logins: tuple[str, str]
-    family: frozenset[str]
+    whole: str  # the tenant's name with the prefix of the ``Tenants``
+    objects: str | None  # what the names of its topics or indexes begin with, on Kafka and OpenSearch
+    database: str | None  # None on Kafka and OpenSearch
+    logins: tuple[str, str]  # of the role: ``provision`` creates the first, the first ``rotate`` creates the second
+    family: frozenset[str]  # the logins of all roles of the tenant
     owner_logins: tuple[str, str]
-    owner: str
-    group: str
-    groups: tuple[str, ...]
-    record: str
+    owner: str  # PostgreSQL: the role that owns the database
+    group: str  # PostgreSQL: the role that has the rights; its members are the logins; the owner's is ``owner``
+    groups: tuple[str, ...]  # PostgreSQL: the roles with the rights of its writers and readers
+    record: str  # the name of the record in the store
 
     def other(self, login: str) -> str:
         """The login that is not ``login``."""
@@ -179,11 +164,9 @@ def _logins(whole: str, engine: Engine | str, role: Role) -> tuple[str, str]:
 
 
 def _check_prefix(whole: str, engine: Engine | str) -> None:
-    """Refuse a name with which ``Names.objects`` would be no prefix of its own. Raises InvalidArgumentError.
-
-    The pattern of ``alpha`` is ``alpha-5306d220.*``. As a regular expression it also matches the names of a tenant
-    whose own name begins with ``alpha-5306d220``. A dot in a name would end the prefix early.
-    """
+    """Refuse a name with which ``Names.objects`` would be no prefix of its own. Raises InvalidArgumentError."""
+    # The pattern of ``alpha`` is ``alpha-5306d220.*``. As a regular expression it also matches the names of a tenant
+    # whose own name begins with ``alpha-5306d220``. A dot in a name would end the prefix early.
     pattern, allowed = _PREFIXED[engine]
     if not pattern.fullmatch(whole):
         raise InvalidArgumentError(f"{whole!r}: on {engine} a tenant's name has {allowed}; nothing was sent")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 
-from attrs import define, field
-
 from ..errors import ConfigurationError, GrantError
+from ._clusters import connections_of
 from ._credential import Credential
-from ._site import connections_of
 
 _SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
 _UNKNOWN = 125  # connections, on engines that report no limit
@@ -23,6 +22,8 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self.closing = 0  # about to be given back; whoever gives them back counts them
+        self.ask_at = -inf  # when to ask the server how many connections it allows
+        self.asking = asyncio.Lock()
         self._most = most
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -37,21 +38,14 @@ class Places:
         self._most = most
         self._serve()
 
-    def take(self) -> bool:
-        """Take a place if one is free."""
+    async def take(self, make_room: Callable[[], object]) -> bool:
+        """Take a place. If none is free, call ``make_room``, wait for one, and return True. Safe to cancel."""
         if self._taken < self._most:
             self._taken += 1
-            return True
-        return False
-
-    def wait(self) -> asyncio.Future[None]:
-        """Join the waiters. Pass the returned future to ``taken``."""
+            return False
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
-        return place
-
-    async def taken(self, place: asyncio.Future[None]) -> None:
-        """Wait until ``place`` is taken. If this is cancelled, no place is taken."""
+        make_room()
         try:
             await place
         except asyncio.CancelledError:
@@ -60,6 +54,7 @@ class Places:
             elif place in self._waiting:
                 self._waiting.remove(place)
             raise
+        return True
 
     def give_back(self) -> None:
         """Give a place back: to the first waiter, if there is one."""
@@ -74,37 +69,26 @@ class Places:
                 place.set_result(None)
 
 
-@define(eq=False)
-class _Server:
-    """The places for the pools on one server, and when to ask it how many connections it allows."""
-
-    places: Places
-    ask_at: float = -inf
-    asking: asyncio.Lock = field(factory=asyncio.Lock)
-
-
 class ServerPlaces:
     """The places for the pools on each server. With ``most`` all servers share these, and none is asked."""
 
     def __init__(self, most: int | None, size: int) -> None:
         self._most, self._size = most, size
-        self._servers: dict[tuple[str, int], _Server] = {}
+        self._servers: dict[tuple[str, int], Places] = {}
 
     async def on_server_of(self, credential: Credential) -> Places:
         """The places on the server of ``credential``. Its first use asks the server how many connections it allows."""
-        server, now = self._server_of(credential), asyncio.get_running_loop().time
+        if self._most is not None:
+            return self._servers.setdefault(("", 0), Places(self._most))
+        server = self._servers.setdefault((credential.host, credential.port), Places(self._fit(_UNKNOWN)))
+        now = asyncio.get_running_loop().time
         async with server.asking:
             if now() >= server.ask_at:
                 server.ask_at = now() + _ASK_AGAIN
                 with suppress(GrantError, ConfigurationError):  # opening the pool raises what is wrong
-                    server.places.resize(self._fit(await connections_of(credential) or _UNKNOWN))
+                    server.resize(self._fit(await connections_of(credential) or _UNKNOWN))
                     server.ask_at = inf
-        return server.places
-
-    def _server_of(self, credential: Credential) -> _Server:
-        if self._most is not None:
-            return self._servers.setdefault(("", 0), _Server(Places(self._most), ask_at=inf))
-        return self._servers.setdefault((credential.host, credential.port), _Server(Places(self._fit(_UNKNOWN))))
+        return server
 
     def _fit(self, connections: int) -> int:
         """How many pools fit into the ``connections`` of a server."""

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
 from .._pacing.budget import by_length
 from .._pacing.window import seconds_for
 from .._request.call import Meter
+from .._request.pause import Pause
 from ..errors import InvalidArgumentError
-from ._checking import CheckTenants
-from ._claims import Tenant
 from ._clusters import JobClusters
 from ._events import Timer
-from ._intent import is_empty
+from ._intent import State, is_empty, state_of
+from ._loop import ClaimingJob, TenantJob
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere, will_shut_out
 from ._removal import RemoveTenants
-from ._repairing import RepairTenants
-from ._tenancy import Tenancy, suspended, usable
+from ._repairing import CheckTenants, RepairTenants
+from ._tenancy import Tenancy, tenant_on
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -111,36 +110,22 @@ class Plan:
         return Run([*names, *removed], ApplyTenantPlan(self._tenancy, self))
 
 
-class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
+class ApplyTenantPlan(TenantJob[TenantDone | TenantRemoved]):
     """Remove extra tenants, repair those with problems, and provision the others."""
 
     def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
-        super().__init__()
-        self._extra = frozenset(plan.extra)
-        self._broken = frozenset(plan.repair)
+        super().__init__(tenancy)
         self._provision = ProvisionTenants(tenancy, plan.if_exists)
-        self._repair = RepairTenants(tenancy)
-        self._removal = RemoveTenants(tenancy)
-        for job in (self._provision, self._repair, self._removal):
-            job.clusters.pause = self.pause
+        self._others: dict[str, ClaimingJob[Any]] = {
+            **dict.fromkeys(plan.repair, RepairTenants(tenancy)),
+            **dict.fromkeys(plan.extra, RemoveTenants(tenancy)),
+        }
 
-    def check(self, given: object) -> str:
-        return self._provision.check(given)
-
-    async def prepare(self) -> int:
-        await self._removal.prepare()
-        await self._repair.prepare()
-        return await self._provision.prepare()
-
-    async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
-        if spec in self._extra:
-            return await self._removal.do(spec, meter)
-        if spec in self._broken:
-            return await self._repair.do(spec, meter)
-        return await self._provision.do(spec, meter)
-
-    def ends_run(self, error: Exception) -> bool:
-        return self._provision.ends_run(error)
+    async def do_one(self, name: str, timer: Timer) -> TenantDone | TenantRemoved:
+        job = self._others.get(name, self._provision)
+        job.clusters, job.turns = self.clusters, self.turns
+        done: TenantDone | TenantRemoved = await job.do_one(name, timer)
+        return done
 
 
 async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
@@ -148,7 +133,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
     check_if_exists(if_exists)
     itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.without_seats())  # its seats are for the plan alone
     wanted = await listed(names)
-    clusters = JobClusters(tenancy, None)
+    clusters = JobClusters(tenancy.sites, Pause(), bulk=False)
     engine = (await clusters.any_site()).engine
     unseen = {names_of(name, engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
@@ -160,14 +145,15 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         if reason:
             raise InvalidArgumentError(reason)
         del unseen[record.name]
-        (resume if (usable(record) or suspended(record)) is None else keep).append(record.name)
+        (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), dict[str, tuple[str, ...]](), list[str]()
     for name in unseen:
-        tenant = await _placed(tenancy, clusters, name)
-        listing = clusters.listings[tenant.cluster.id]
-        if await find_elsewhere(clusters, tenant, clusters.listings.__getitem__) is not None:
+        timer = Timer(Meter())
+        site, _ = await clusters.locate(name, await tenancy.home(name, None, timer), timer, tenancy.rooms)
+        tenant = tenant_on(site, name, timer, tenancy, clusters)
+        if await find_elsewhere(tenant) is not None:
             conflict.append(name)
-        elif not (found := await find(tenant, listing)):
+        elif not (found := await find(tenant)):
             create.append(name)
         elif if_exists == "error":
             conflict.append(name)
@@ -187,14 +173,6 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         if_exists=if_exists,
         tenancy=itself,
     )
-
-
-async def _placed(tenancy: Tenancy, clusters: JobClusters, name: str) -> Tenant:
-    """A new tenant on the cluster where it would go now."""
-    timer = Timer(Meter())
-    site, _ = await clusters.locate(name, None, timer, places=True)
-    names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-    return Tenant(site=site, cluster=clusters.calls(site.cluster_id, timer.meter), names=names, timer=timer)
 
 
 async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:

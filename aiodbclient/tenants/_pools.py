@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from math import inf
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from attrs import define, field
+from attrs import define
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
@@ -18,6 +18,7 @@ from ._tenancy import unusable
 from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
+T = TypeVar("T")
 
 _logger = logging.getLogger("aiodbclient")
 
@@ -44,10 +45,10 @@ class _Pool(Generic[PoolT]):
 
 @define(eq=False)
 class _Update(Generic[PoolT]):
-    """The task that reads the record of a tenant and opens its pool, for all uses that wait for it."""
+    """The task that reads the record of a tenant and opens its pool, and how many uses wait for it."""
 
-    task: asyncio.Task[None] | None = None
-    waiting: list[asyncio.Future[_Pool[PoolT]]] = field(factory=list)
+    task: asyncio.Task[_Pool[PoolT]] | None = None
+    waiting: int = 0
     may_stop: bool = False  # while it waits for a place, nothing is half open
 
 
@@ -119,8 +120,8 @@ class TenantPools(Generic[PoolT]):
         self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
         self._updates: dict[str, _Update[PoolT]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()  # those of ``_tasks`` that close a pool
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()  # those of ``_tasks`` that close a pool
         self._errors: list[Exception] = []  # of pools that failed to close at the end of the block
 
     def __repr__(self) -> str:
@@ -149,8 +150,6 @@ class TenantPools(Generic[PoolT]):
         """
         self._is_open = False
         self._errors = []
-        for update in self._updates.values():
-            _fail(update, ConfigurationError("these pools were closed"))
         for task in self._tasks - self._closing:
             task.cancel()
         self._current.clear()
@@ -201,23 +200,29 @@ class TenantPools(Generic[PoolT]):
             yield pool.pool
         except Exception as error:
             pool.stale_at = -inf
-            await self._check_ended(pool, error)
+            await self._reread(name, error)
             raise
         finally:
             self._end(pool)
 
-    async def _check_ended(self, pool: _Pool[PoolT], error: Exception) -> None:
-        """After a use ended with ``error``: raise why the tenant has no credential to use, and drop the pool."""
+    async def _reread(self, name: str, error: Exception) -> Credential | None:
+        """Read the record after ``error``; None if that fails. Raises why the tenant has no credential to use."""
         with suppress(StoreError):
             try:
-                await self._required(pool.name)
+                return await self._required(name)
             except (SuspendedError, TenantNotFoundError) as ended:
-                if self._current.get(pool.name) is pool:
-                    del self._current[pool.name]
+                self._drop(name)
                 raise ended from error
+        return None
 
-    def _begin(self, pool: _Pool[PoolT]) -> None:
-        pool.uses += 1
+    def _drop(self, name: str) -> None:
+        """Give the pool of a tenant to no new use."""
+        pool = self._current.pop(name, None)
+        if pool is not None and not pool.uses:
+            self._close_soon(pool)
+
+    def _begin(self, pool: _Pool[PoolT], uses: int = 1) -> None:
+        pool.uses += uses
         self._unused.pop(pool, None)
 
     def _end(self, pool: _Pool[PoolT]) -> None:
@@ -241,37 +246,35 @@ class TenantPools(Generic[PoolT]):
         update = self._updates.get(name)
         if update is None:
             update = self._updates[name] = _Update()
-            update.task = self._spawn(self._run(name, update))
-        done: asyncio.Future[_Pool[PoolT]] = self._loop.create_future()
-        update.waiting.append(done)
+            update.task = self._spawn(self._update(name, update))
+        assert update.task is not None
+        update.waiting += 1
         try:
-            return await done
+            return await asyncio.shield(update.task)
         except asyncio.CancelledError:
-            if done.done() and not done.cancelled() and done.exception() is None:
-                self._end(done.result())
-            elif done in update.waiting:
-                update.waiting.remove(done)
-                if update.may_stop and not update.waiting and update.task is not None:
+            if not update.task.done():
+                update.waiting -= 1
+                if update.may_stop and not update.waiting:
                     self._drop_update(name, update)
                     update.task.cancel()
+            elif not update.task.cancelled() and update.task.exception() is None:
+                self._end(update.task.result())
             raise
 
-    async def _run(self, name: str, update: _Update[PoolT]) -> None:
+    async def _update(self, name: str, update: _Update[PoolT]) -> _Pool[PoolT]:
+        """Return the pool, with a use for each that waits."""
         try:
             pool = await self._up_to_date(name, update)
         except asyncio.CancelledError:
-            _fail(update, ConfigurationError("opening the pool was cancelled"))
-            raise
-        except Exception as error:  # noqa: BLE001  the waiters get it
-            _fail(update, error)
-        else:
-            for done in update.waiting:
-                if not done.done():
-                    self._begin(pool)
-                    done.set_result(pool)
-            self._settle(pool)
+            raise ConfigurationError("these pools were closed, or opening the pool was cancelled") from None
         finally:
             self._drop_update(name, update)
+        if not self._is_open:
+            self._settle(pool)
+            raise ConfigurationError("these pools were closed")
+        self._begin(pool, update.waiting)
+        self._settle(pool)
+        return pool
 
     def _drop_update(self, name: str, update: _Update[PoolT]) -> None:
         if self._updates.get(name) is update:
@@ -292,10 +295,7 @@ class TenantPools(Generic[PoolT]):
         if pool is not None and pool.credential == credential:
             pool.stale_at = stale_at
             return pool
-        if pool is not None:
-            del self._current[name]
-            if not pool.uses:
-                self._close_soon(pool)
+        self._drop(name)
         checked = credential or await self._required(name)
         places = await self._places.on_server_of(checked)
         if await self._place(places, update):
@@ -318,16 +318,11 @@ class TenantPools(Generic[PoolT]):
 
     async def _place(self, places: Places, update: _Update[PoolT]) -> bool:
         """Take one of ``places``. Return whether it had to wait."""
-        if places.take():
-            return False
         update.may_stop = True
         try:
-            place = places.wait()
-            self._make_room(places)
-            await places.taken(place)
+            return await places.take(lambda: self._make_room(places))
         finally:
             update.may_stop = False
-        return True
 
     async def _opened(self, name: str, credential: Credential, places: Places, stale_at: float) -> _Pool[PoolT]:
         """Open a pool in a place that was taken of ``places``. Free the place if that fails."""
@@ -335,13 +330,9 @@ class TenantPools(Generic[PoolT]):
             try:
                 opened = await self._open(credential)
             except Exception as error:
-                stale_at, another = self._loop.time() + self._refresh, credential
-                with suppress(StoreError):
-                    try:
-                        another = await self._required(name)
-                    except (SuspendedError, TenantNotFoundError) as ended:
-                        raise ended from error
-                if another == credential:
+                stale_at = self._loop.time() + self._refresh
+                another = await self._reread(name, error)
+                if another is None or another == credential:
                     raise
                 credential = another
                 opened = await self._open(credential)
@@ -392,20 +383,16 @@ class TenantPools(Generic[PoolT]):
             pool.places.closing -= 1
             pool.places.give_back()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work, name="aiodbclient-pools")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it, if all who waited were cancelled
         self._tasks.discard(task)
         self._closing.discard(task)
         if not self._tasks and not self._every:
             self._all_done.set()
-
-
-def _fail(update: _Update[Any], error: Exception) -> None:
-    for done in update.waiting:
-        if not done.done():
-            done.set_exception(error)

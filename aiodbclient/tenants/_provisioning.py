@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
@@ -18,23 +18,20 @@ from ..errors import (
     ConflictError,
     InvalidArgumentError,
     InvalidResponseError,
-    SuspendedError,
     UnprocessableEntityError,
     UnsupportedOperationError,
 )
 from ..models import User
-from ._claims import ClaimedTenant, Tenant
-from ._clusters import AWAY, JobClusters
+from ._clusters import AWAY
 from ._credential import Credential, Secret
-from ._intent import Verb
-from ._listing import Listing, has_database, read_user
+from ._intent import Verb, state_of
 from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import Role
 from ._outcomes import TenantDone
 from ._removal import remove
 from ._stores import Record
-from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
+from ._tenancy import ClaimedTenant, Tenancy, Tenant, no_roles, unusable, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
@@ -52,7 +49,7 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
-    places = True
+    creates = True
 
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error") -> None:
         super().__init__(tenancy)
@@ -62,52 +59,43 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
-        error = unusable(name, record, self.tenancy.role)
-        if isinstance(error, SuspendedError):
-            raise error
+        if state_of(record).is_of_suspension:
+            raise unusable(name, record, self.tenancy.role)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         intent = tenant.held.intent
         if intent is not None and intent.removes:
-            await remove(self, tenant, intent.verb)
+            await remove(tenant, intent.verb)
             return None
-        await refuse_role(self.tenancy, tenant)
-        if intent is None and (conflict := await find_elsewhere(self.clusters, tenant, self._listing)) is not None:
+        await refuse_role(tenant)
+        tenant = evolve(tenant, lists=self.clusters.bulk)
+        if intent is None and (conflict := await find_elsewhere(tenant)) is not None:
             raise conflict
-        listing = self._listing(tenant.cluster.id)
-        action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
+        action, credential = await provision(tenant, self._if_exists)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
-    def _listing(self, cluster: str) -> Listing | None:
-        """What is on a cluster, listed for the whole run; None for a single tenant."""
-        return None if self.clusters.pause is None else self.clusters.listings[cluster]
 
-
-async def find_elsewhere(
-    clusters: JobClusters, tenant: Tenant, listing: Callable[[str], Listing | None]
-) -> ConflictError | None:
-    """The error for a new tenant whose names another of the clusters has, as after a store was lost.
-
-    A cluster that is away is left out.
-    """
+async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
+    """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
-    for id in clusters.turns:
+    clusters = tenant.clusters
+    for id in clusters.sites:
         if id != tenant.cluster.id:
             there = evolve(tenant, cluster=clusters.calls(id, tenant.timer.meter, tenant.names.tenant))
             with suppress(*AWAY):
                 clusters.check_away(id)
-                if found := await find(there, listing(id)):
+                if found := await find(there):
                     return _conflict(there, found)
     return None
 
 
-async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
+async def refuse_role(tenant: ClaimedTenant) -> None:
     """For a reader or writer: raise an error if the tenant cannot have one."""
+    name, tenancy, site = tenant.names.tenant, tenant.tenancy, tenant.site
     if tenancy.role is Role.OWNER:
         return
-    name, site = tenant.names.tenant, tenant.site
     owner = await tenancy.for_role(Role.OWNER).record(name, tenant.timer)
     if usable(owner) is None:
         raise no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
@@ -136,44 +124,35 @@ class Found:
         return self.user is not None or self.database or bool(self.objects)
 
 
-async def provision(
-    tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
-) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login of its own, and store its credential.
-
-    The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
-    existing objects are ours. Without an intent they are somebody else's.
-    """
+async def provision(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Action, Credential]:
+    """Give the tenant a database and a login of its own, and store its credential."""
     held, login = tenant.held, tenant.names.logins[0]
-    if held.intent is not None:
+    if held.intent is not None:  # a process found nothing there and began to create it, so what exists is ours
         exists = held.intent.verb is Verb.RESET
-        return await _make(tenant, held.intent.login, Action.CREATED, setup, may_exist=True, exists=exists)
-    found = await find(tenant, listing)
+        return Action.CREATED, await _make(tenant, held.intent.login, may_exist=True, exists=exists)
+    found = await find(tenant)
     if not found:
         await tenant.intend(Verb.MAKE, login)
         try:
-            return await _make(tenant, login, Action.CREATED, setup, may_exist=False)
+            return Action.CREATED, await _make(tenant, login, may_exist=False)
         except TakenError as taken:  # somebody created it a moment ago
             found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
         raise _conflict(tenant, found)
-    if if_exists == "adopt" and (adopted := await _adopt(tenant, found, setup)) is not None:
+    if if_exists == "adopt" and (adopted := await _adopt(tenant, found)) is not None:
         return Action.ADOPTED, adopted
     if found.user is None or if_exists == "adopt":
         await tenant.intend(Verb.MAKE, login)
         action = Action.ADOPTED if found.user is None else Action.CREATED  # it was being deleted
-        return await _make(tenant, login, action, setup, may_exist=True)
+        return action, await _make(tenant, login, may_exist=True)
     await ensure_database(tenant, may_exist=True)
     await _take_over(tenant, login)
     await tenant.intend(Verb.RESET, login)
-    return await _make(tenant, login, Action.RESET, setup, may_exist=True, exists=True)
+    return Action.RESET, await _make(tenant, login, may_exist=True, exists=True)
 
 
 async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
-    """Create the tenant's database, and return whether it was created now.
-
-    Raises TakenError if it exists and must not (``may_exist``).
-    """
+    """Create the tenant's database, and return whether it is new. Raises TakenError if it exists and must not."""
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
@@ -186,34 +165,23 @@ async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
     return True
 
 
-async def find(tenant: Tenant, listing: Listing | None) -> Found:
-    """Find what somebody else created. A listed name is read again, because the list may be old."""
-    login, other = tenant.names.logins
-    users = None if listing is None else await listing.users(tenant.cluster)
-    user = await read_user(tenant.cluster, login) if users is None or login in users else None
-    found = await _find_beside(tenant, listing, user)
-    if found and (users is None or other in users):
-        return evolve(found, other=await read_user(tenant.cluster, other))
-    return found
-
-
-async def _find_beside(tenant: Tenant, listing: Listing | None, user: User | None) -> Found:
-    """Find the database, topics or indexes of a tenant, of which ``user`` is the first login."""
-    database = tenant.names.database
-    if tenant.names.role is not Role.OWNER:
-        return Found(user)
-    if database is None:
-        return Found(user, objects=await (listing or Listing()).objects(tenant))
-    databases = None if listing is None else await listing.databases(tenant.cluster)
-    absent = databases is not None and database not in databases
-    return Found(user, not absent and await has_database(tenant.cluster, database))
+async def find(tenant: Tenant) -> Found:
+    """Find what somebody else created."""
+    names, cluster, listing = tenant.names, tenant.cluster, tenant.listing
+    login, other = names.logins
+    found = Found(await listing.find_user(cluster, login))
+    if names.role is Role.OWNER and names.database is not None:
+        found = evolve(found, database=await listing.find_database(cluster, names.database))
+    elif names.role is Role.OWNER:
+        found = evolve(found, objects=await listing.objects(cluster, tenant.site.engine, names))
+    return evolve(found, other=await listing.find_user(cluster, other)) if found else found
 
 
 async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
     """Find what the API says exists. It may be too new to be visible yet. Raises ``refusal`` if nothing is found."""
     for wait in waits(FRESH if says_taken(refusal) else 0.0):
         await asyncio.sleep(wait)
-        if found := await find(tenant, None):
+        if found := await find(evolve(tenant, lists=False)):
             return found
     raise refusal
 
@@ -238,39 +206,37 @@ def _conflict(tenant: Tenant, found: Found) -> ConflictError:
     )
 
 
-async def _make(
-    tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, may_exist: bool, exists: bool = False
-) -> tuple[Action, Credential]:
+async def _make(tenant: ClaimedTenant, login: str, *, may_exist: bool, exists: bool = False) -> Credential:
     """Create the database and ``login``, or reset the login if it ``exists``, and store its credential.
 
-    If one of them existed and must not (``may_exist``), this raises TakenError, after it removed what it created and
-    ended the intent: otherwise the next process would treat what exists as ours.
+    Raises TakenError if one of them existed and must not (``may_exist``).
     """
     created = False
     try:
         created = await ensure_database(tenant, may_exist=may_exist)
         credential = await working_credential(tenant, login, exists=exists, may_exist=may_exist)
     except TakenError:
-        await tenant.held.intend(None)
+        await tenant.held.intend(None)  # otherwise the next process would treat what exists as ours
         if created and tenant.names.database is not None:
             await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)
         raise
-    await run_setup(tenant, setup, credential)
+    await run_setup(tenant, credential)
     previous = tenant.held.record.previous
     await tenant.held.keep(credential, None if previous is None or previous.username == login else previous)
-    return action, credential
+    return credential
 
 
-async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
+async def run_setup(tenant: ClaimedTenant, credential: Credential) -> None:
     """Call ``setup`` for a new database, before the credential is stored."""
+    setup = tenant.tenancy.setup
     if setup is not None and tenant.names.role is Role.OWNER:
-        await tenant.timer.on_setup(setup(credential))
+        await tenant.timer.on("setup", setup(credential))
         await tenant.held.renew()
 
 
-async def _take_over(tenant: ClaimedTenant, login: str, keep: Collection[str] = ()) -> None:
+async def _take_over(tenant: ClaimedTenant, login: str, adopted: Collection[str] = ()) -> None:
     if tenant.site.sql is not None:
-        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login, keep))
+        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login, adopted))
 
 
 async def will_shut_out(tenant: Tenant, found: Found, if_exists: IfExists) -> tuple[str, ...]:
@@ -286,10 +252,8 @@ async def will_shut_out(tenant: Tenant, found: Found, if_exists: IfExists) -> tu
 
 
 async def _working(tenant: Tenant, found: Found) -> list[User]:
-    """The tenant's logins whose password the API returns and the server accepts.
-
-    The second one comes first: if both work, the first rotation made it the current one.
-    """
+    """The tenant's logins whose password the API returns and the server accepts."""
+    # The second one comes first: if both work, the first rotation made it the current one.
     known, sql = [user for user in reversed(found.users) if user.password], tenant.site.sql
     if len(found.users) == 1 and sql is not None and not sql.needs_password:
         return known  # a killed adoption may have locked it: ``grant`` unlocks it before its test
@@ -301,17 +265,14 @@ async def _is_accepted(tenant: Tenant, user: User) -> bool:
     return sql is None or await tenant.timer.on_sql(sql.accepts(tenant.names, user.name, password)) is None
 
 
-async def _adopt(tenant: ClaimedTenant, found: Found, setup: Setup | None) -> Credential | None:
-    """Give the tenant's logins that work their rights, and store their passwords; None if it has no login.
-
-    If both work, it is unknown which is newer: one becomes the current credential, and the other the previous one.
-    """
+async def _adopt(tenant: ClaimedTenant, found: Found) -> Credential | None:
+    """Give the tenant's logins that work their rights, and store their passwords; None if it has no login."""
     working = await _working(tenant, found)
     for wait in waits(_RETURNED_AFTER_DELETION):
         if working or not any(user.password for user in found.users):
             break
         await asyncio.sleep(wait)
-        found = await find(tenant, None)  # a login that is refused may be being deleted
+        found = await find(evolve(tenant, lists=False))  # a login that is refused may be being deleted
         working = await _working(tenant, found)
     if not found.users:
         return None
@@ -325,9 +286,9 @@ async def _adopt(tenant: ClaimedTenant, found: Found, setup: Setup | None) -> Cr
         if refused is not None:
             raise refused_login(tenant, user.name, refused)
         kept.append(await credential_of(tenant, user))
-    current, *others = kept
+    current, *others = kept  # if both work, it is unknown which is newer
     current = evolve(current, spare=len(found.users) > len(kept))
-    await run_setup(tenant, setup, current)
+    await run_setup(tenant, current)
     await tenant.held.keep(current, *others)
     return current
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from .._bulk.outcomes import Action
 from ..errors import ConflictError, GrantError
-from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intended_login, intent_of, is_empty
+from ._intent import State, Verb, intended_login, is_empty, state_of
 from ._logins import delete_login, end_login, if_there
-from ._loop import AgedJob, ClaimingJob
+from ._loop import AgedJob, on_roles
 from ._naming import Role
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
 from ._stores import Record
-from ._tenancy import Tenancy, suspended
+from ._tenancy import ClaimedTenant, Tenancy, suspended
 
 
 class RemoveTenants(AgedJob[TenantRemoved]):
@@ -29,14 +27,13 @@ class RemoveTenants(AgedJob[TenantRemoved]):
     ) -> None:
         super().__init__(tenancy, suspended_for, what="suspended_for")
         self._verb = Verb.RELEASE if keep_database else Verb.REMOVE
-        self._only_suspended = suspended_for is not None
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
         if record is None:
             return TenantRemoved(name=name, action=Action.ABSENT)
-        intent, credential = intent_of(record), suspended(record)
-        if not self._only_suspended or (intent is not None and intent.removes):
+        if self.age is None or state_of(record) is State.REMOVING:
             return None
+        credential = suspended(record)
         if credential is None or self.is_young(credential.suspended):
             return TenantRemoved(name=name, action=Action.KEPT)
         return None
@@ -45,16 +42,16 @@ class RemoveTenants(AgedJob[TenantRemoved]):
         record, name = tenant.held.record, tenant.names.tenant
         if is_empty(record):
             return TenantRemoved(name=name, action=Action.ABSENT)
-        await remove(self, tenant, self._verb)
+        await remove(tenant, self._verb)
         return TenantRemoved(name=name, action=Action.DELETED)
 
 
-async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> None:
-    """Remove a tenant or, if the job is on a role, its reader or writer. ``Verb.RELEASE`` keeps the database."""
+async def remove(tenant: ClaimedTenant, verb: Verb) -> None:
+    """Remove a tenant, or its reader or writer. ``Verb.RELEASE`` keeps the database."""
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = {each.username: each for each in (record.current, record.previous) if each is not None}
-    intended, intent = intended_login(record), tenant.held.intent
-    ended = suspended(record) is not None or (intent is not None and intent.removes)
+    intended = intended_login(record)
+    ended = state_of(record) in (State.SUSPENDED, State.REMOVING)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
     certain = {login for login in names.logins if not ended and (login in kept or login == intended)}
@@ -67,7 +64,7 @@ async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> No
             if not whole or verb is Verb.RELEASE:
                 raise
             failed = True  # the deletion of the database ends what is in it, such as sessions that keep the login
-    await job.on_roles(RemoveTenants, tenant)
+    await on_roles(RemoveTenants, tenant)
     if sql is None:  # a login could make its database again
         await _delete_logins(tenant, present, certain)
     if whole:

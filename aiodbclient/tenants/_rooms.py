@@ -15,7 +15,7 @@ from attrs import define, frozen
 
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError, NoRoomError, StoreError
-from ._intent import cluster_of, is_empty
+from ._intent import home_of
 from ._naming import Role, tenant_of
 from ._stores import Record, Store, entries_of
 
@@ -71,7 +71,7 @@ class Rooms:
         self._clusters = tuple(clusters)
         self._most = most
         self._clock = clock
-        self._counts = len(clusters) > 1 or most is not None or place is not None
+        self._has_choice = len(clusters) > 1 or most is not None or place is not None
         self._tenants = Counter[str]()
         self._seats: dict[str, Seat] = {}  # not counted when the store was read
         self._read_at = -inf
@@ -93,7 +93,7 @@ class Rooms:
 
     async def take(self, name: str, without: Collection[str] = ()) -> Seat:
         """Choose a cluster for the new tenant ``name``. Return the seat with ``give_back``."""
-        if not self._counts:
+        if not self._has_choice:
             return Seat(name, self._clusters[0], 1)
         async with self._choosing:
             seat = self._seats.get(name)
@@ -145,10 +145,7 @@ class Rooms:
 
     def _home(self, record: Record) -> str | None:
         with suppress(StoreError):  # an intent of a newer version
-            cluster = cluster_of(record)
-            if cluster is None and len(self._clusters) == 1 and not is_empty(record):
-                return self._clusters[0]  # an earlier version did not store it
-            return cluster
+            return home_of(record, self._clusters)
         return None
 
     def _rooms(self) -> list[Room]:

@@ -8,7 +8,6 @@ from attrs import evolve
 
 from .._bulk.outcomes import Action
 from ..errors import RotationPendingError
-from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import Verb
 from ._logins import end_login, working_credential
@@ -16,7 +15,7 @@ from ._loop import AgedJob
 from ._outcomes import TenantDone
 from ._provisioning import refuse_role
 from ._stores import Record
-from ._tenancy import Tenancy, required, suspended
+from ._tenancy import ClaimedTenant, Tenancy, required, suspended
 
 
 class RotateTenants(AgedJob[TenantDone]):
@@ -27,20 +26,14 @@ class RotateTenants(AgedJob[TenantDone]):
         self._force = force
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        credential = suspended(record)
-        if credential is None:
-            credential = required(name, record, self.tenancy.role)
-            by_others = before is not None and credential.username != before.username
-            if not by_others and not self.is_young(credential.since):
-                return None
-        return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        credential = suspended(record) or required(name, record, self.tenancy.role)
+        if credential.suspended or _was_rotated(before, credential) or self.is_young(credential.since):
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        """Create or reset the tenant's other login, and store its credential as the current one.
-
-        The login in use is not touched and still works.
-        """
-        await refuse_role(self.tenancy, tenant)
+        """Create or reset the tenant's other login, and store its credential as the current one."""
+        await refuse_role(tenant)
         record = tenant.held.record
         current, previous = required(tenant.names.tenant, record), record.previous
         other = tenant.names.other(current.username)
@@ -55,7 +48,7 @@ class RotateTenants(AgedJob[TenantDone]):
         if previous is not None and tenant.site.sql is not None:
             # Without this, an open session of the other login could set its password after us.
             await end_login(tenant, other, certain=True, stored=previous)
-        credential = await working_credential(tenant, other, exists=exists)
+        credential = await working_credential(tenant, other, exists=exists, in_use=False)
         await tenant.held.keep(credential, current)
         return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
 
@@ -68,17 +61,13 @@ class RetireTenants(AgedJob[TenantDone]):
         self._end_sessions = end_sessions
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        credential = suspended(record)
-        if credential is None:
-            credential = required(name, record, self.tenancy.role)
-            assert record is not None
-            nothing_to_end = record.previous is None and record.intended is None
-            # If another process rotated it meanwhile, programs still use the previous credential: leave it for a later
-            # run.
-            rotated = before is not None and credential.username != before.username
-            if not (nothing_to_end or rotated or self.is_young(credential.since)):
-                return None
-        return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        credential = suspended(record) or required(name, record, self.tenancy.role)
+        nothing_to_end = record is not None and record.previous is None and record.intended is None
+        # After a rotation by another process, programs still use the previous credential: leave it for a later run.
+        rotated = _was_rotated(before, credential)
+        if credential.suspended or nothing_to_end or rotated or self.is_young(credential.since):
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         """End the previous credential, or what an unfinished rotation left on its login."""
@@ -90,3 +79,8 @@ class RetireTenants(AgedJob[TenantDone]):
         await tenant.held.keep(evolve(current, spare=True))
         action = Action.KEPT if previous is None else Action.RETIRED
         return TenantDone(name=tenant.names.tenant, action=action, credential=current)
+
+
+def _was_rotated(before: Credential | None, credential: Credential) -> bool:
+    """Whether another process has rotated the tenant since this work began."""
+    return before is not None and credential.username != before.username

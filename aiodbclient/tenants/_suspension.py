@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import evolve
 
 from .._bulk.outcomes import Action, Done
-from ..errors import SuspendedError
-from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intent_of
+from ._intent import State, Verb, state_of
 from ._logins import end_login, working_credential
-from ._loop import ClaimingJob
+from ._loop import ClaimingJob, on_roles
 from ._outcomes import TenantDone
 from ._provisioning import refuse_role
 from ._removal import remove
 from ._stores import Record
-from ._tenancy import now_of, suspended, unusable, usable
+from ._tenancy import ClaimedTenant, now_of, suspended, unusable, usable
 
 
 class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        if not _has_logins(record):
+        if not state_of(record).has_logins:
             raise unusable(name, record, self.tenancy.role)
         credential = suspended(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        credential = await suspend(self, tenant)
+        credential = await suspend(tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
 
 
@@ -41,17 +37,16 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
-        error = unusable(name, record, self.tenancy.role)
-        if not isinstance(error, SuspendedError):
-            raise error
+        if not state_of(record).is_of_suspension:
+            raise unusable(name, record, self.tenancy.role)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
-        await refuse_role(self.tenancy, tenant)
-        if _is_being_suspended(tenant):
-            await suspend(self, tenant)
+        await refuse_role(tenant)
+        if state_of(tenant.held.record) is State.SUSPENDING:
+            await suspend(tenant)
             return None
-        credential = await resume(self, tenant)
+        credential = await resume(tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=credential)
 
 
@@ -62,10 +57,10 @@ class SuspendRole(ClaimingJob[Done]):
         return Done(name=name, action=Action.KEPT) if record is None or suspended(record) is not None else None
 
     async def work(self, tenant: ClaimedTenant) -> Done:
-        if _has_logins(tenant.held.record):
-            await suspend(self, tenant)
+        if state_of(tenant.held.record).has_logins:
+            await suspend(tenant)
         else:
-            await remove(self, tenant, Verb.REMOVE)
+            await remove(tenant, Verb.REMOVE)
         return Done(name=tenant.names.tenant, action=Action.SUSPENDED)
 
 
@@ -73,57 +68,40 @@ class ResumeRole(ClaimingJob[Done]):
     """Resume the reader or writer of a tenant that is being resumed."""
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
-        is_suspended = _has_logins(record) and isinstance(unusable(name, record), SuspendedError)
-        return None if is_suspended and usable(record) is None else Done(name=name, action=Action.KEPT)
+        return None if state_of(record).is_of_suspension else Done(name=name, action=Action.KEPT)
 
     async def work(self, tenant: ClaimedTenant) -> Done | None:
-        if _is_being_suspended(tenant):
-            await suspend(self, tenant)
+        if state_of(tenant.held.record) is State.SUSPENDING:
+            await suspend(tenant)
             return None
-        await resume(self, tenant)
+        await resume(tenant)
         return Done(name=tenant.names.tenant, action=Action.RESUMED)
 
 
-async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
+async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    record, names = tenant.held.record, tenant.names
-    current = record.current
+    names, current, previous = tenant.names, tenant.held.record.current, tenant.held.record.previous
     assert current is not None
-    kept = {each.username: each for each in (current, record.previous) if each is not None}
-    other = names.other(current.username)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(Verb.SUSPEND, current.username)
-    await job.on_roles(SuspendRole, tenant)
+    await on_roles(SuspendRole, tenant)
     await end_login(tenant, current.username, certain=False, stored=current)
-    await end_login(tenant, other, certain=False, stored=kept.get(other))
+    await end_login(tenant, names.other(current.username), certain=False, stored=previous)
     if tenant.site.sql is not None:
         await tenant.timer.on_sql(tenant.site.sql.shut(names))
-    since = current.suspended or await tenant.timer.on_store(now_of(tenant.held.store))
-    credential = evolve(current, suspended=since, spare=current.spare or other in kept)
+    since = current.suspended or await tenant.timer.on("store", now_of(tenant.held.store))
+    credential = evolve(current, suspended=since, spare=current.spare or previous is not None)
     await tenant.held.keep(credential)
     return credential
 
 
-async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
-    """Give a suspended tenant its login back, then its roles theirs. Return its credential.
-
-    Its own credential is stored last. So until its roles have theirs, it counts as suspended.
-    """
+async def resume(tenant: ClaimedTenant) -> Credential:
+    """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
     current = tenant.held.record.current
     assert current is not None
     await tenant.intend(Verb.RESET, current.username)
-    credential = await working_credential(tenant, current.username, exists=True)
+    credential = await working_credential(tenant, current.username, exists=True, in_use=False)
     credential = evolve(credential, spare=current.spare)
-    await job.on_roles(ResumeRole, tenant)
+    await on_roles(ResumeRole, tenant)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential)
     return credential
-
-
-def _has_logins(record: Record | None) -> bool:
-    """Whether the tenant was created, and its removal has not begun."""
-    intent = intent_of(record)
-    return record is not None and record.current is not None and not (intent is not None and intent.removes)
-
-
-def _is_being_suspended(tenant: ClaimedTenant) -> bool:
-    return tenant.held.intent is not None and tenant.held.intent.verb is Verb.SUSPEND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -11,13 +12,14 @@ from attrs import evolve, frozen
 from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
-from ._claims import HeldClaim
+from ._claims import HeldClaim, clock
+from ._clusters import JobClusters, Site, SiteReader
 from ._credential import Credential
 from ._events import TenantEvent, Timer
-from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
+from ._intent import Intent, State, Verb, cluster_of, home_of, intended_login, intent_of, is_empty, state_of
+from ._listing import Listing
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
-from ._site import SiteReader
 from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
@@ -29,6 +31,7 @@ class Tenancy:
 
     sites: Mapping[str, SiteReader]  # by the id of the cluster
     rooms: Rooms
+    turns: dict[str, asyncio.Semaphore]  # how many tenants of each cluster all single calls work on at a time
     store: Store
     prefix: str
     role: Role = Role.OWNER
@@ -42,20 +45,17 @@ class Tenancy:
 
     async def record(self, name: str, timer: Timer) -> Record | None:
         """Read the record of a tenant. Raises as ``check_record``."""
-        record = await timer.on_store(self.store.get(record_name(name, self.role)))
+        record = await timer.on("store", self.store.get(record_name(name, self.role)))
         self.check_record(record)
         return record
 
     async def home(self, name: str, record: Record | None, timer: Timer) -> str | None:
         """The cluster of a tenant with this ``record``; None for one that is new."""
-        cluster = cluster_of(record)
+        cluster = home_of(record, self.sites)
         if cluster is None and self.role is not Role.OWNER:
-            owner = await self.for_role(Role.OWNER).record(name, timer)
-            cluster = cluster_of(owner)
+            cluster = cluster_of(await self.for_role(Role.OWNER).record(name, timer))
             if cluster is None and len(self.sites) > 1:
                 raise no_roles(name, self.role)
-        if cluster is None and record is not None and not is_empty(record):
-            return next(iter(self.sites))  # the only one: ``check_record`` made sure
         return cluster
 
     async def records(self) -> AsyncIterator[Record]:
@@ -70,13 +70,11 @@ class Tenancy:
             yield record, self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role, also of those whose record cannot be read.
-
-        A name that is only claimed may be on its way to a cluster of another ``Tenants``, and is left out.
-        """
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self._entries():
             if isinstance(entry, StoreError):
                 yield tenant_of(entry.damaged[0])[0]
+            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
             elif not is_empty(entry) and not self._why_not_ours(entry):
                 yield entry.name
 
@@ -92,8 +90,8 @@ class Tenancy:
 
     async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
-        since = HeldClaim.now()
-        claim = await timer.on_store(self.store.claim(names.record, self.lease))
+        since = clock()
+        claim = await timer.on("store", self.store.claim(names.record, self.lease))
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
 
     def check_record(self, record: Record | None) -> None:
@@ -124,7 +122,13 @@ class Tenancy:
             stored.append((engine, login))
         try:
             for engine, username in stored:
-                check_login(names_of(name, engine, self.prefix, self.role), username)
+                logins = names_of(name, engine, self.prefix, self.role).logins
+                if username not in logins:
+                    return (
+                        f"the tenant {name!r} is on record with the login {username!r}, but with this prefix its "
+                        f"logins are {' and '.join(map(repr, logins))}: use the prefix that it was created with; a "
+                        "name is taken in the whole store; nothing was sent"
+                    )
         except InvalidArgumentError as error:  # with another prefix the name itself may be invalid
             return str(error)
         return ""
@@ -132,6 +136,52 @@ class Tenancy:
     def _engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
         return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+@frozen(kw_only=True)
+class Tenant:
+    """One tenant, with everything that is needed to look at it."""
+
+    tenancy: Tenancy
+    clusters: JobClusters
+    site: Site
+    cluster: ClusterClient
+    names: Names
+    timer: Timer
+    lists: bool = True  # whether to list what exists for all tenants of the job, not to read each name
+
+    @property
+    def listing(self) -> Listing:
+        """What exists on ``cluster``."""
+        return self.clusters.listings[self.cluster.id] if self.lists else Listing(lists=False)
+
+
+def tenant_on(site: Site, name: str, timer: Timer, tenancy: Tenancy, clusters: JobClusters) -> Tenant:
+    """The tenant ``name`` on the cluster of ``site``."""
+    names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+    calls = clusters.calls(site.cluster_id, timer.meter, name)
+    return Tenant(tenancy=tenancy, clusters=clusters, site=site, cluster=calls, names=names, timer=timer)
+
+
+@frozen(kw_only=True)
+class ClaimedTenant(Tenant):
+    """One tenant under its claim. Once the lease has expired, calls of ``cluster`` raise ClaimLostError."""
+
+    held: HeldClaim
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the tenant is on record for another cluster than the one that was chosen for it."""
+        return cluster_of(self.held.record) not in (None, self.cluster.id)
+
+    async def intend(self, verb: Verb, login: str) -> None:
+        """Store what is about to happen to ``login``, before the request that does it."""
+        await self.held.intend(Intent(verb, login, self.cluster.id))
+
+
+def turns_of(clusters: Iterable[str], at_a_time: int) -> dict[str, asyncio.Semaphore]:
+    """How many tenants of each cluster to work on at a time."""
+    return {id: asyncio.Semaphore(at_a_time) for id in clusters}
 
 
 def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
@@ -158,32 +208,12 @@ def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[Cluster
     return dict.fromkeys(ids, admin)
 
 
-def check_engines(sites: Mapping[str, SiteReader]) -> None:
-    """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
-    known = {site.engine: id for id, site in sites.items() if site.engine is not None}
-    if len(known) > 1:
-        each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
-        raise InvalidArgumentError(
-            f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
-        )
-
-
 def no_roles(name: str, role: Role) -> TenantNotFoundError:
     """The error for a reader or writer of a tenant that is not on record."""
     return TenantNotFoundError(
         f"the tenant {name!r} has no credential on record, so it can have no {role}: provision it first; "
         "nothing was sent"
     )
-
-
-def check_login(names: Names, login: str | None) -> None:
-    """Make sure that the stored ``login`` is one of the tenant's. Raises InvalidArgumentError."""
-    if login is not None and login not in names.logins:
-        raise InvalidArgumentError(
-            f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
-            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with; a name is taken in the "
-            "whole store; nothing was sent"
-        )
 
 
 async def now_of(store: Store) -> datetime:
@@ -194,16 +224,12 @@ async def now_of(store: Store) -> datetime:
 
 def usable(record: Record | None) -> Credential | None:
     """The credential of ``record`` that a program can use; None if there is none, or its login changes or is ended."""
-    if record is None or record.current is None or record.current.suspended is not None:
-        return None
-    return None if intended_login(record) == record.current.username else record.current
+    return record.current if record is not None and state_of(record) is State.USABLE else None
 
 
 def suspended(record: Record | None) -> Credential | None:
     """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
-    if record is None or record.current is None or record.current.suspended is None or record.intended is not None:
-        return None
-    return record.current
+    return record.current if record is not None and state_of(record) is State.SUSPENDED else None
 
 
 def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:
@@ -217,14 +243,14 @@ def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Crede
 def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
     """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
     who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-    intent = intent_of(record)
-    if intent is not None and intent.removes:
+    state = state_of(record)
+    if state is State.REMOVING:
         return TenantNotFoundError(f"the removal of {who} is unfinished: run remove; nothing was sent")
-    if intent is not None and intent.verb is Verb.SUSPEND:
+    if state is State.SUSPENDING:
         return SuspendedError(f"the suspension of {who} is unfinished: run suspend, or resume; nothing was sent")
     if record is not None and record.current is not None and (since := record.current.suspended) is not None:
         return SuspendedError(f"{who} is suspended since {since:%Y-%m-%d %H:%M} UTC: resume it first; nothing was sent")
-    if role is not Role.OWNER and (record is None or (record.current is None and intent is None)):
+    if role is not Role.OWNER and state is State.ABSENT:
         return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
     return TenantNotFoundError(
         f"{who} has no usable credential on record: provision or repair it first; nothing was sent"

@@ -10,8 +10,9 @@ from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
+from ..engines import Capabilities
 from ..errors import InvalidArgumentError
-from ._checking import CheckTenants
+from ._clusters import SiteReader, check_engines
 from ._credential import Credential
 from ._each import EachTenant
 from ._events import TenantEvent, Timer
@@ -21,14 +22,13 @@ from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, 
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
-from ._repairing import RepairTenants
+from ._repairing import CheckTenants, RepairTenants
 from ._rooms import PlaceTenant, Room, Rooms
 from ._rotation import RetireTenants, RotateTenants
-from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, usable
+from ._tenancy import Setup, Tenancy, checked_admins, checked_clusters, required, turns_of, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -115,6 +115,7 @@ class Tenants:
         self._tenancy = Tenancy(
             sites=sites,
             rooms=Rooms(store, [*sites], most, place),
+            turns=turns_of(sites, Capabilities().concurrent_user_writes),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -171,7 +172,7 @@ class Tenants:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._tenancy, if_exists)
-        job.clusters.pause = None
+        job.clusters.bulk, job.turns = False, self._tenancy.turns
         return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -233,7 +234,7 @@ class Tenants:
         It only reads and logs in. The users and databases are listed once for the run.
 
         Args:
-            names: The tenants. None: all on record.
+            names: The tenants. None: all on record, except names whose process died before it began anything.
 
         Returns:
             The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
@@ -301,7 +302,7 @@ class Tenants:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
             end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
-                open and can set another password for the login.
+                open until a rotation uses the login again, and can set another password for it.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no previous credential, or the rotation is younger)
@@ -420,7 +421,7 @@ class Tenants:
 
         Returns:
             The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError if the tenant has no credential on record.
+            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use.
 
         Raises:
             InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int
@@ -437,7 +438,7 @@ class Tenants:
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.clusters.pause = None
+            job.clusters.bulk = False
         return Run(self._tenancy.names() if names is None else names, job, at_a_time)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TypeVar
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, errors
+from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, Run, errors
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._clusters import Status
 
 
 @pytest.fixture(autouse=True)
@@ -20,38 +22,54 @@ def refused(sandbox: Sandbox) -> int:
     return sum(count for (_, status), count in sandbox.counts.items() if status == 412)
 
 
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+
+
+async def online_once_it_waits(
+    sandbox: Sandbox, cluster: ClusterClient, status: Status, run: Run[OutcomeT], reads: int = 1
+) -> list[OutcomeT]:
+    """Iterate over ``run`` while the cluster has ``status``, and set it online when the run has read it so often."""
+    sandbox.set_status(cluster.id, status)
+    seen = sandbox.counts["clusters.get", 200]
+
+    async def taken() -> list[OutcomeT]:
+        return [outcome async for outcome in run]
+
+    async with asyncio.TaskGroup() as tasks:
+        taking = tasks.create_task(taken())
+        while run.waiting is None or sandbox.counts["clusters.get", 200] - seen < reads:
+            assert not taking.done()
+            await asyncio.sleep(0.01)
+        assert run.waiting == f"the cluster is {status}"
+        sandbox.set_status(cluster.id, "online")
+    return taking.result()
+
+
 async def test_a_run_pauses_and_continues_when_the_cluster_is_online(sandbox: Sandbox, pg: ClusterClient) -> None:
-    waited: set[str | None] = set()
-    sandbox.set_status(pg.id, "resizing", online_after=0.9)
     run = pg.users.provision(f"t{n}" for n in range(300))
+    assert run.waiting is None
 
-    async def watch() -> None:
-        while True:
-            waited.add(run.waiting)
-            await asyncio.sleep(0.05)
-
-    watching = asyncio.create_task(watch())
-    outcomes = [outcome async for outcome in run]
-    watching.cancel()
+    outcomes = await online_once_it_waits(sandbox, pg, "resizing", run, reads=4)
 
     assert {outcome.action for outcome in outcomes} == {Action.CREATED}
     assert len({outcome.name for outcome in outcomes}) == 300
     assert refused(sandbox) <= 16
-    assert waited == {None, "the cluster is resizing"}
     assert run.waiting is None
     reads = sandbox.counts["clusters.get", 200]
-    assert 3 <= reads <= 12  # the engine; then at once, and each 0.1 s or at half of the time that has passed
+    assert 4 <= reads <= 12  # the engine; then at once, and each 0.1 s or at half of the time that has passed
 
 
 async def test_a_cluster_that_is_online_and_still_refuses_is_asked_once_at_a_time(
     sandbox: Sandbox, pg: ClusterClient
 ) -> None:
-    backup = sandbox.faults.add("dbs.create", status=412, lasts=0.5)  # as during the first backup of a new cluster
+    sandbox.faults.add("dbs.create", status=412, times=20)  # as during the first backup of a new cluster
 
     outcomes = [outcome async for outcome in pg.dbs.provision(f"t{n}" for n in range(200))]
 
     assert {outcome.action for outcome in outcomes} == {Action.CREATED}
-    assert 16 <= backup.fired <= 25  # one refusal of each name in flight, then one at a time
+    # One refusal of each of the 16 names in flight, then one at a time: a read before each of 5 creates
+    assert refused(sandbox) == 20
+    assert sandbox.counts["clusters.get", 200] == 6
 
 
 async def test_every_write_of_a_run_waits(sandbox: Sandbox, pg: ClusterClient) -> None:
@@ -63,16 +81,14 @@ async def test_every_write_of_a_run_waits(sandbox: Sandbox, pg: ClusterClient) -
         (pg.dbs.provision, Action.CREATED),
         (pg.dbs.deprovision, Action.DELETED),
     ):
-        sandbox.set_status(pg.id, "migrating", online_after=0.5)
         before = refused(sandbox)
-        assert {outcome.action async for outcome in make(names)} == {action}
+        outcomes = await online_once_it_waits(sandbox, pg, "migrating", make(names))
+        assert {outcome.action for outcome in outcomes} == {action}
         assert 1 <= refused(sandbox) - before <= 16
 
 
 async def test_mongodb_waits_with_its_one_write(sandbox: Sandbox, mongodb: ClusterClient) -> None:
-    sandbox.set_status(mongodb.id, "creating", online_after=0.5)
-
-    outcomes = [outcome async for outcome in mongodb.users.provision(["a", "b", "c"])]
+    outcomes = await online_once_it_waits(sandbox, mongodb, "creating", mongodb.users.provision(["a", "b", "c"]))
 
     assert [outcome.action for outcome in outcomes] == [Action.CREATED] * 3
     assert refused(sandbox) == 1
@@ -121,6 +137,17 @@ async def test_another_refusal_than_412_ends_the_pause(sandbox: Sandbox, pg: Clu
     assert outcomes["b"].ok
 
 
+async def test_a_write_that_was_refused_often_has_all_its_tries_then(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.reset_auth", status=412, times=6)
+    sandbox.faults.add("users.reset_auth", status=500, nth=7, times=20)
+
+    async with asyncio.timeout(60):
+        outcomes = [outcome async for outcome in pg.users.rotate(["doadmin"])]
+
+    assert isinstance(outcomes[0].error, errors.ServerError)
+    assert (sandbox.counts["users.reset_auth", 412], sandbox.counts["users.reset_auth", 500]) == (6, 5)
+
+
 async def test_a_token_that_may_not_read_the_cluster_waits_too(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
     sandbox.set_status(cluster_id, "resizing", online_after=0.2)
@@ -133,16 +160,10 @@ async def test_a_token_that_may_not_read_the_cluster_waits_too(sandbox: Sandbox)
 
 async def test_a_plan_waits_too(sandbox: Sandbox, pg: ClusterClient) -> None:
     plan = await pg.users.plan(["a", "b"])
-    sandbox.set_status(pg.id, "resizing", online_after=1.0)
-    run = plan.apply()
 
-    waiting = asyncio.create_task(run.__anext__())
-    while run.waiting is None and not waiting.done():  # noqa: ASYNC110 - it is no event
-        await asyncio.sleep(0.01)
+    outcomes = await online_once_it_waits(sandbox, pg, "resizing", plan.apply())
 
-    assert run.waiting == "the cluster is resizing"
-    assert (await waiting).ok
-    assert all([outcome.ok async for outcome in run])
+    assert all(outcome.ok for outcome in outcomes)
 
 
 async def test_a_single_call_raises(sandbox: Sandbox, pg: ClusterClient) -> None:

@@ -18,7 +18,7 @@ from aiodbclient import DatabaseClient, errors
 from aiodbclient._cli.assumptions import ASSUMPTIONS
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import PostgresStore
-from aiodbclient.tenants._grants.administrator import Administrator, on_mysql
+from aiodbclient.tenants._grants.mysql import lacking_rights
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 
 from ..mysql import SERVERS, running
@@ -209,15 +209,9 @@ async def test_missing_rights_of_the_administrator_are_reported(command: Command
 
     assert (found.name, found.lacks) == ("doctors-few", ("CREATEROLE", "CREATEDB"))
     assert abs(found.clock - datetime.now(UTC)) < timedelta(minutes=1)
-    clock = datetime(2026, 1, 2)
-    assert on_mysql("few@%", "8.4", clock, {"CREATE USER": "NO", "SELECT": "YES"}) == Administrator(
-        "few@%",
-        "8.4",
-        tuple(
-            f"{right} WITH GRANT OPTION"
-            for right in ("ALTER", "CREATE VIEW", "CREATE", "DELETE", "DROP", "INDEX", "INSERT", "UPDATE")
-        ),
-        clock.replace(tzinfo=UTC),
+    assert lacking_rights({"CREATE USER": "NO", "SELECT": "YES"}) == tuple(
+        f"{right} WITH GRANT OPTION"
+        for right in ("ALTER", "CREATE VIEW", "CREATE", "DELETE", "DROP", "INDEX", "INSERT", "UPDATE")
     )
 
 

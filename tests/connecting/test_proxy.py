@@ -19,7 +19,7 @@ from attrs import frozen
 from yarl import URL
 
 from aiodbclient import DatabaseClient, errors
-from aiodbclient._request.session import chosen_proxy
+from aiodbclient.client import _chosen_proxy as chosen_proxy
 
 from ..server import CLUSTER, Server, says
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, sliding
+from aiodbclient._pacing.account import Account
 from aiodbclient._pacing.state import Member, NewerError, NonsenseError, State, load
 from aiodbclient.shared_budget import SharedRateBudget
 
@@ -27,7 +27,7 @@ AT = 1_700_000_000.0
 
 def state() -> dict[str, Any]:
     """What a fleet wrote: two answers, a request in flight and one process that waits."""
-    written = State(Account(sliding(WINDOWS)), answers=[int(AT * 1000) - 5000, int(AT * 1000) - 1000])
+    written = State(Account(WINDOWS), answers=[int(AT * 1000) - 5000, int(AT * 1000) - 1000])
     written.members["a"] = Member(number=3, seen=AT, held=1, used=3, interactive=2, share=0.1, till=AT + 1)
     written.account.windows[1].others.believe(2, AT)
     decoded: dict[str, Any] = json.loads(written.dump(AT))

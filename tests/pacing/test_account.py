@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, OwnRequests, sliding
+from aiodbclient._pacing.account import Account, OwnRequests
+from aiodbclient._pacing.headers import Said
 
 DOCUMENTED = (250, 60.0), (5000, 3600.0)
 
 
 def account_of(*windows: tuple[int, float]) -> Account:
-    return Account(sliding(Window(*window) for window in windows))
+    return Account([Window(*window) for window in windows])
 
 
 def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> OwnRequests:
@@ -28,9 +29,28 @@ def held(account: Account, now: float) -> list[int]:
     return [window.others.at(now) for window in account.windows]
 
 
+def hear(account: Account, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
+    """Receive an answer."""
+    account.hear(Said(limit, remaining), own, now)
+
+
+def refuse(
+    account: Account,
+    limit: int | None,
+    remaining: int | None,
+    own: OwnRequests,
+    wait: float | None,
+    *,
+    burst: bool,
+    now: float,
+) -> None:
+    """Receive a 429."""
+    account.refuse(Said(limit, remaining, refused=True, wait=wait, burst=burst), own, now)
+
+
 def counted(account: Account, many: int, mine: OwnRequests, now: float) -> None:
     """Receive an answer that shows this count in the longest window."""
-    account.hear(account.windows[-1].limit, account.windows[-1].limit - many, mine, now)
+    hear(account, account.windows[-1].limit, account.windows[-1].limit - many, mine, now)
 
 
 # Answers.
@@ -116,7 +136,7 @@ def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
     account = account_of(*DOCUMENTED)
     seen: list[tuple[int, bool]] = []
     for limit in (6000, 5000, 6000, 7000, 6000, 6000, 6000, 5000):
-        account.hear(limit, limit - 10, ours(10, 10), 0.0)
+        hear(account, limit, limit - 10, ours(10, 10), 0.0)
         seen.append((account.windows[-1].limit, account.alone))
     doubted, known = [(5000, False)], [(5000, True)]
     assert seen == doubted + known + 3 * doubted + [(6000, False), (6000, True), (6000, False)]
@@ -125,9 +145,9 @@ def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
 
 def test_a_limit_that_is_not_believed_yet_says_nothing_of_others() -> None:
     account = account_of(*DOCUMENTED)
-    account.hear(6000, 10, ours(10, 10), 0.0)
+    hear(account, 6000, 10, ours(10, 10), 0.0)
     assert held(account, 0.0) == [0, 0]
-    account.hear(6000, 10, ours(10, 10), 0.0)
+    hear(account, 6000, 10, ours(10, 10), 0.0)
     assert held(account, 0.0) == [0, 5980]
 
 
@@ -138,21 +158,21 @@ def test_a_limit_that_is_not_believed_yet_says_nothing_of_others() -> None:
 def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believed: bool) -> None:
     account = account_of(*DOCUMENTED)
     for _ in range(3):
-        account.hear(limit, remaining, ours(0, 0), 0.0)
+        hear(account, limit, remaining, ours(0, 0), 0.0)
     assert account.windows[-1].limit == (limit if believed else 5000)
 
 
 @pytest.mark.parametrize("given", [(None, None), (None, 0), (None, 4000), (5000, None)])
 def test_half_of_what_was_asked_says_nothing(given: tuple[int | None, int | None]) -> None:
     account = account_of(*DOCUMENTED)
-    account.hear(*given, ours(10, 10), 0.0)
+    hear(account, *given, ours(10, 10), 0.0)
     assert (held(account, 0.0), account.alone, account.windows[-1].limit) == ([0, 0], True, 5000)
 
 
 def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> None:
     account = account_of((250, 60.0))
     for _ in range(3):
-        account.hear(5000, 1, ours(10), 0.0)
+        hear(account, 5000, 1, ours(10), 0.0)
     assert (account.windows[0].limit, held(account, 0.0)) == (250, [0])
     counted(account, 50, ours(10), 0.0)
     assert held(account, 0.0) == [40]
@@ -163,13 +183,13 @@ def test_of_three_windows_the_headers_are_about_the_longest() -> None:
     three = (20, 1.0), *DOCUMENTED
     named, refused, beside = account_of(*three), account_of(*three), account_of(*three)
     for _ in range(2):
-        named.hear(6000, 5990, ours(10, 10, 10), 0.0)
+        hear(named, 6000, 5990, ours(10, 10, 10), 0.0)
     assert [window.limit for window in named.windows] == [20, 250, 6000]
 
-    refused.refuse(5000, 0, ours(5, 200, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    refuse(refused, 5000, 0, ours(5, 200, 4000, in_flight=1), 7.0, burst=False, now=0.0)
     assert held(refused, 0.0) == [0, 0, 1000]  # and not the minute, though it has less room
 
-    beside.refuse(5000, 4888, ours(10, 100, 100, in_flight=2), 1.0, burst=True, now=0.0)
+    refuse(beside, 5000, 4888, ours(10, 100, 100, in_flight=2), 1.0, burst=True, now=0.0)
     assert held(beside, 0.0) == [9, 0, 10]
     assert [window.others.steady for window in beside.windows] == [True, True, False]
 
@@ -177,9 +197,9 @@ def test_of_three_windows_the_headers_are_about_the_longest() -> None:
 def test_without_windows_nothing_is_learned_but_when_to_stay_away() -> None:
     account = account_of()
     account.starts(0.0)
-    account.hear(5000, 0, OwnRequests((), 1, 0, 0), 0.0)
+    hear(account, 5000, 0, OwnRequests((), 1, 0, 0), 0.0)
     assert (account.alone, account.gate.at_most) == (True, math.inf)
-    account.refuse(5000, 0, OwnRequests((), 1, 0, 0), 7.0, burst=True, now=0.0)
+    refuse(account, 5000, 0, OwnRequests((), 1, 0, 0), 7.0, burst=True, now=0.0)
     assert (account.gate.until, account.gate.at_most) == (7.0, 1)
 
 
@@ -207,7 +227,7 @@ def test_our_own_requests_fill_a_window_without_anybody_else() -> None:
 
 def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [146, 0]  # the refused request took no slot
     assert held(account, 60.0) == [146, 0]  # it is certain, so nothing else is tried for a minute
     assert (account.gate.until, account.gate.at_most, account.alone) == (7.0, 1, False)
@@ -215,67 +235,67 @@ def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not()
 
 def test_a_share_stays_ours_of_a_minute_that_others_filled() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(None, None, ours(0, 0, in_flight=1), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(0, 0, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [235, 0]
 
 
 def test_a_429_of_a_budget_of_one_window_is_of_that_one() -> None:
     account = account_of((10, 60.0))
-    account.refuse(None, None, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [6]
     told = account_of((10, 60.0))
-    told.refuse(10, 3, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
+    refuse(told, 10, 3, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(told, 0.0) == [3]  # the server counted two, and not yet those in flight
 
 
 def test_a_429_with_nothing_left_is_of_the_hour_unless_it_names_a_moment_that_only_the_minute_has() -> None:
     hour = account_of(*DOCUMENTED)
-    hour.refuse(5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    refuse(hour, 5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
     assert held(hour, 0.0) == [0, 1000]
     minute = account_of(*DOCUMENTED)
-    minute.refuse(5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=True, now=0.0)
+    refuse(minute, 5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(minute, 0.0) == [235, 0]
     unknown = account_of(*DOCUMENTED)
-    unknown.refuse(6000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    refuse(unknown, 6000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
     assert held(unknown, 0.0) == [235, 0]
 
 
 def test_others_hold_no_more_of_the_minute_than_of_the_hour() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(5000, 4800, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
+    refuse(account, 5000, 4800, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [102, 100]
     busy = account_of(*DOCUMENTED)
-    busy.refuse(5000, 1000, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
+    refuse(busy, 5000, 1000, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
     assert held(busy, 0.0) == [149, 3900]
 
 
 def test_a_429_of_a_limit_that_is_not_believed_says_only_that_the_minute_is_full() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(6000, 4800, ours(100, 100, in_flight=2), 7.0, burst=True, now=0.0)
+    refuse(account, 6000, 4800, ours(100, 100, in_flight=2), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [149, 0]
 
 
 def test_the_shortest_of_two_windows_that_others_fill_is_the_fuller_one() -> None:
     account = account_of((20, 1.0), (250, 60.0), (5000, 3600.0))
-    account.refuse(None, None, ours(5, 200, 200, in_flight=1), 1.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(5, 200, 200, in_flight=1), 1.0, burst=True, now=0.0)
     assert held(account, 0.0) == [15, 0, 0]
     account = account_of((20, 1.0), (250, 60.0), (5000, 3600.0))
-    account.refuse(None, None, ours(5, 240, 240, in_flight=1), 1.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(5, 240, 240, in_flight=1), 1.0, burst=True, now=0.0)
     assert held(account, 0.0) == [0, 10, 0]
 
 
 def test_a_second_429_does_not_lower_what_is_believed_and_can_confirm_it() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
-    account.refuse(None, None, ours(150, 150, in_flight=5), 7.0, burst=True, now=1.0)
+    refuse(account, None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(150, 150, in_flight=5), 7.0, burst=True, now=1.0)
     assert held(account, 1.0) == [146, 0]
-    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=30.0)
+    refuse(account, None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=30.0)
     assert held(account, 90.0) == [146, 0]
 
 
 def test_a_429_that_one_request_of_others_explains_shows_that_one() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(None, None, ours(249, 249, in_flight=1), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(249, 249, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [1, 0]
 
 
@@ -313,7 +333,7 @@ def test_after_a_pause_a_few_go_until_the_first_answer_shows_that_nobody_else_se
 
 def test_beside_others_each_answer_after_a_429_lets_one_more_go_up_to_a_few() -> None:
     account = account_of(*DOCUMENTED)
-    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    refuse(account, None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
     account.answered(6.9)  # answers of requests in flight do not open it
     assert account.gate.at_most == 1
     allowed: list[float] = []

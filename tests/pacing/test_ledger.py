@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, OwnRequests, sliding
+from aiodbclient._pacing.account import Account, OwnRequests
+from aiodbclient._pacing.headers import Said
 from aiodbclient._pacing.ledger import Ledger
 
 
@@ -12,18 +13,16 @@ class Listening(Account):
 
     heard: OwnRequests
 
-    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
+    def hear(self, said: Said, own: OwnRequests, now: float) -> None:
         self.heard = own
 
-    def refuse(
-        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
-    ) -> None:
+    def refuse(self, said: Said, own: OwnRequests, now: float) -> None:
         self.heard = own
 
 
 def ledger_of(*answered_at: float) -> tuple[Ledger, Listening]:
     """A ledger of ten and of a hundred seconds, and what its account hears."""
-    account = Listening(sliding([Window(50, 10.0), Window(1000, 100.0)]))
+    account = Listening([Window(50, 10.0), Window(1000, 100.0)])
     ledger = Ledger(account)
     for moment in answered_at:
         assert ledger.take(moment, 0)
@@ -32,7 +31,7 @@ def ledger_of(*answered_at: float) -> tuple[Ledger, Listening]:
 
 
 def hear(ledger: Ledger, now: float) -> None:
-    ledger.hear(1000, 500, now)  # half of the window: more than ours
+    ledger.hear(Said(1000, 500), now)  # half of the window: more than ours
 
 
 def test_the_first_answer_counts_its_own_request() -> None:
@@ -56,7 +55,7 @@ def test_a_refused_request_is_in_flight_but_was_not_counted() -> None:
     ledger, account = ledger_of()
     for _ in range(3):
         ledger.take(0.0, 0)
-    ledger.refuse(1000, 500, 7.0, burst=True, now=1.0)
+    ledger.hear(Said(1000, 500, refused=True, wait=7.0, burst=True), 1.0)
     assert account.heard.in_flight == 3  # the account knows that one of them was refused
     hear(ledger, 1.0)
     assert account.heard == OwnRequests((0, 0), in_flight=2, least=1, most=3)

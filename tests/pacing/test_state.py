@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, sliding
+from aiodbclient._pacing.account import Account
 from aiodbclient._pacing.state import Member, State, load
 from aiodbclient._pacing.window import Others
 
@@ -18,7 +18,7 @@ NOW = 1_700_000_000.0
 
 
 def state(*ages: float) -> State:
-    return State(Account(sliding(WINDOWS)), answers=sorted(math.ceil((NOW - age) * 1000) for age in ages))
+    return State(Account(WINDOWS), answers=sorted(math.ceil((NOW - age) * 1000) for age in ages))
 
 
 def test_what_is_known_comes_back() -> None:

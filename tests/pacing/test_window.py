@@ -33,9 +33,9 @@ def test_an_answered_request_counts_for_a_window_and_no_longer() -> None:
 
 def test_there_is_room_until_the_limit_less_the_reserve_is_taken() -> None:
     ours = window(5, answers=[0.0, 10.0])
-    assert [ours.has_room(30.0, in_flight, reserve=0) for in_flight in (0, 2, 3)] == [True, True, False]
-    assert [ours.has_room(30.0, in_flight, reserve=2) for in_flight in (0, 1)] == [True, False]
-    assert ours.has_room(60.0, 3, reserve=0)
+    assert ours.free(30.0, reserve=0) == 3
+    assert ours.free(30.0, reserve=2) == 1
+    assert ours.free(60.0, reserve=0) > 3
     assert [ours.room(30.0, reserve) for reserve in (0, 2, 4, 5)] == [5, 3, 1, 1]
 
 
@@ -105,7 +105,7 @@ def test_the_room_beside_others_is_what_they_do_not_hold() -> None:
     shared = window(10, Others(MINUTE, steady=False, level=4))
     assert [shared.room(now, 0) for now in (0.0, 30.0, 60.0)] == [6, 8, 10]
     assert [shared.room(0.0, reserve) for reserve in (3, 6, 8)] == [3, 0, 0]
-    assert [shared.has_room(0.0, in_flight, 0) for in_flight in (5, 6)] == [True, False]
+    assert shared.free(0.0, 0) == 6
 
 
 def test_beside_others_a_request_goes_when_a_slot_of_theirs_or_of_ours_is_free() -> None:
@@ -140,8 +140,8 @@ def test_where_ours_and_theirs_fill_the_window_the_first_goes_when_one_of_them_i
     assert opens == now if spare else opens > now
     shared.answers.extend([now] * in_flight)
     if not spare:
-        assert not shared.has_room(opens - 0.01, 0, 0)
-    assert shared.has_room(opens, 0, 0)
+        assert shared.free(opens - 0.01, 0) <= 0
+    assert shared.free(opens, 0) > 0
 
 
 # What is learned of others.

@@ -15,10 +15,11 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _behind as behind
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _registry as registry
+from aiodbclient.sandbox import _server as server
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
@@ -40,23 +41,52 @@ class Clock:
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead
 
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+
+class Delays:
+    """Replaces the module ``asyncio``. Its sleeps last until ``end`` is set."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.end = asyncio.Event()
+        self.seconds: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.begun.set()
+        await self.end.wait()
+
 
 @pytest.fixture(scope="module")
 def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, behind, postgres_server):
+        for module in (embedded, registry, postgres_server):
             patched.setattr(module, "POOL", pool)
         yield
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the clusters and their lagging reads."""
+    """The clock of the clusters, their lagging reads and the rate limits."""
     clock = Clock()
     monkeypatch.setattr(clusters, "time", clock)
+    monkeypatch.setattr(server, "time", clock)
     return clock
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> Delays:
+    """The delays of faults."""
+    delays = Delays()
+    monkeypatch.setattr(server, "asyncio", delays)
+    return delays
 
 
 Call = Callable[..., Awaitable[Answer]]
@@ -75,10 +105,11 @@ async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
 
 
 class caller:
-    """``async with caller(sandbox) as call: await call("GET", path)``. Paths are sent unchanged."""
+    """``async with caller(sandbox) as call: await call("GET", path)``. Paths are sent unchanged, after ``base``."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, base: str = "") -> None:
         self._sandbox = sandbox
+        self._base = base
         self._session = aiohttp.ClientSession()
 
     async def __aenter__(self) -> Call:
@@ -95,7 +126,7 @@ class caller:
             headers = {"authorization": f"Bearer {token or self._sandbox.token}"} | headers
         if body is not None:
             options["json"] = body
-        url = URL(self._sandbox.url + path, encoded=True)
+        url = URL(self._sandbox.url + self._base + path, encoded=True)
         async with self._session.request(method, url, headers=headers, **options) as response:
             text = await response.text()
             json = await response.json() if text and response.content_type == "application/json" else text or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from base64 import b64decode
 
@@ -75,7 +76,8 @@ async def test_a_sandbox_has_a_certificate_authority_of_its_own(sandbox: Sandbox
     cluster = await sandbox.add_cluster("redis")
     mine = await certificate(call, cluster)
     assert mine.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert await certificate(call, cluster) == mine
+    other_cluster = await sandbox.add_cluster("pg", backend="memory")
+    assert await certificate(call, other_cluster) == await certificate(call, cluster) == mine
     async with Sandbox(windows=[]) as other, caller(other) as call_other:
         assert await certificate(call_other, await other.add_cluster("pg", backend="memory")) != mine
 
@@ -83,4 +85,12 @@ async def test_a_sandbox_has_a_certificate_authority_of_its_own(sandbox: Sandbox
     assert (await call("POST", f"/v2/databases/{cluster}/ca")).status == 405
     refused = await call("GET", f"/v2/databases/{cluster}/ca", token=sandbox.add_token(["database:update"]))
     assert (refused.status, "database:read" in refused.json["message"]) == (403, True)
-    assert sandbox.counts["clusters.ca", 200] == 2
+    assert sandbox.counts["clusters.ca", 200] == 3
+
+
+async def test_without_the_extra_the_ca_says_what_to_install(
+    sandbox: Sandbox, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    answer = await call("GET", f"/v2/databases/{await sandbox.add_cluster('redis')}/ca")
+    assert (answer.status, answer.json["message"]) == (501, "this needs trustme: pip install 'aiodbclient[sandbox]'")

@@ -73,7 +73,7 @@ async def test_another_token_takes_the_place_of_the_one_that_was_kept(tmp_path: 
         async with Sandbox(windows=[], data=tmp_path, token=token) as sandbox, caller(sandbox) as call:
             assert valid in (None, sandbox.token)
             assert (await call("GET", "/v2/databases")).status == 200
-            assert len(sandbox._tokens) == 1
+            assert len(sandbox._tokens.rights) == 1
 
 
 async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from aiodbclient.sandbox._mysql import MySQLBackend
 from aiodbclient.sandbox._validation import RequestedUser
 
 from ..mysql import in_grant
-from .conftest import Answer, Call, caller
+from .conftest import Call, caller
 
 JSON = dict[str, Any]
 Login = Callable[..., Any]
@@ -33,12 +33,8 @@ def mysql(mysql_dsn: str) -> Iterator[tuple[Sandbox, str]]:
 @pytest.fixture
 async def call(mysql: tuple[Sandbox, str]) -> AsyncIterator[Call]:
     sandbox, cluster = mysql
-    async with caller(sandbox) as calling:
-
-        async def on_cluster(method: str, path: str, body: Any = None) -> Answer:
-            return await calling(method, f"/v2/databases/{cluster}{path}", body)
-
-        yield on_cluster
+    async with caller(sandbox, f"/v2/databases/{cluster}") as calling:
+        yield calling
 
 
 @pytest.fixture
@@ -360,7 +356,9 @@ async def test_sessions_of_other_names_go_on_when_a_user_or_db_is_deleted(call: 
         session.close()
 
 
-async def test_a_lock_that_somebody_holds_stops_nobody_else(call: Call, login: Login) -> None:
+async def test_a_lock_that_somebody_holds_stops_nobody_else(
+    call: Call, login: Login, root: pymysql.Connection[Cursor]
+) -> None:
     user = (await call("POST", "/users", {"name": "holder"})).json["user"]
     for name in ("held", "elsewhere"):
         assert (await call("POST", "/dbs", {"name": name})).status == 201
@@ -371,7 +369,9 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(call: Call, login: L
     fetch(session, "SELECT a FROM held.t")
 
     dropped = asyncio.ensure_future(call("DELETE", "/dbs/held"))
-    await asyncio.sleep(0.2)
+    waiting = "SELECT ID FROM information_schema.processlist WHERE STATE LIKE 'Waiting for%metadata lock'"
+    while not fetch(root, waiting):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
     assert (await call("POST", "/dbs", {"name": "meanwhile"})).status == 201
     assert (await call("POST", "/users", {"name": "meanwhile"})).status == 201
     assert not dropped.done()

@@ -12,7 +12,7 @@ from attrs import fields
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _option_text as option_text
-from aiodbclient.sandbox._behind import NewCluster
+from aiodbclient.sandbox._clusters import NewCluster
 
 from .conftest import Call, caller
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
 
-from .conftest import Answer, Call, caller
+from .conftest import Call, caller
 
 JSON = dict[str, Any]
 NASTY = ['a"b', "a'; DROP ROLE doadmin; --", "ü-ß-日本", "a b/c%2F", "{}%s$1", "x" * 63]
@@ -32,12 +32,8 @@ def postgres(_aiodbclient_servers: None) -> Iterator[tuple[Sandbox, str]]:
 @pytest.fixture
 async def call(postgres: tuple[Sandbox, str]) -> AsyncIterator[Call]:
     sandbox, cluster = postgres
-    async with caller(sandbox) as calling:
-
-        async def on_cluster(method: str, path: str, body: Any = None) -> Answer:
-            return await calling(method, f"/v2/databases/{cluster}{path}", body)
-
-        yield on_cluster
+    async with caller(sandbox, f"/v2/databases/{cluster}") as calling:
+        yield calling
 
 
 @pytest.fixture

@@ -56,19 +56,10 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
         ]
         listed = get(f"{started['url']}/v2/databases", "mine")["databases"]
         assert [cluster["id"] for cluster in listed] == [cluster["id"] for cluster in started["clusters"]]
+        assert [cluster["connection"]["ssl"] for cluster in listed] == [True, True]
         process.send_signal(number)
-        assert process.wait(timeout=5) == 0
+        assert process.wait(timeout=60) == 0
         assert process.communicate() == ("", "")
-
-
-def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
-    with program("--cluster", "mongodb=tenants") as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(9)]
-        exports = dict(line.split("export ")[1].strip().split("=", 1) for line in lines if "export " in line)
-        listed = get(exports["DIGITALOCEAN_API_URL"] + "/v2/databases", exports["DIGITALOCEAN_TOKEN"])["databases"]
-        assert any(listed[0]["id"] in line and "tenants" in line for line in lines)
-        assert (exports["AIODBCLIENT_CLUSTER"], "AIODBCLIENT_BUDGET" in exports) == ("tenants", False)
 
 
 def test_a_sandbox_without_limits_says_so_for_the_command() -> None:
@@ -124,12 +115,13 @@ def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
     assert fault() == (2, "set DIGITALOCEAN_API_URL and DIGITALOCEAN_TOKEN to what the sandbox printed\n")
 
 
-def test_a_rate_limit() -> None:
-    with program("--json", "--rate-limit", "2/60") as process:
+def test_a_rate_limit_and_clusters_without_tls() -> None:
+    with program("--json", "--rate-limit", "2/60", "--cluster", "kafka", "--no-tls") as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
         for _ in range(2):
-            get(f"{started['url']}/v2/databases", started["token"])
+            [cluster] = get(f"{started['url']}/v2/databases", started["token"])["databases"]
+            assert cluster["connection"]["ssl"] is False
         with pytest.raises(urllib.error.HTTPError) as caught:
             get(f"{started['url']}/v2/databases", started["token"])
         with caught.value as answer:
@@ -191,11 +183,12 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--fault", "users.create: status=99"], 2, "status must be from 200 to 599"),
         (["--fault", "users.create: statis=503"], 2, "unknown option 'statis'"),
         (["--fault", "users.create:"], 2, "this fault has no effect"),
-        (["--online-after", "soon"], 2, "is not a number of seconds"),
+        (["--online-after", "soon"], 2, "invalid float value: 'soon'"),
         (["@/nowhere"], 2, "No such file"),
-        (["--port", "70000"], 2, "not a number from 0 to 65535"),
-        (["--port", "-1"], 2, "not a number from 0 to 65535"),
-        (["--port", "http"], 2, "not a number from 0 to 65535"),
+        (["--port", "70000"], 2, "port must be from 0 to 65535, not 70000"),
+        (["--port", "-1"], 2, "port must be from 0 to 65535, not -1"),
+        (["--port", "http"], 2, "invalid int value: 'http'"),
+        (["--bind", "localhost"], 2, "bind must be an IPv4 address such as 0.0.0.0, not 'localhost'"),
     ],
 )
 def test_failures_have_an_exit_code(
@@ -224,12 +217,3 @@ def test_failures_have_an_exit_code(
 def test_the_process_ends_with_the_exit_code(arguments: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-m", "aiodbclient.sandbox", *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "", False)
-
-
-@pytest.mark.parametrize(("arguments", "ssl"), [([], True), (["--no-tls"], False)])
-def test_tls_is_the_default(arguments: list[str], ssl: bool) -> None:
-    with program("--json", "--cluster", "kafka", *arguments) as process:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
-        (cluster,) = get(f"{started['url']}/v2/databases", started["token"])["databases"]
-        assert cluster["connection"]["ssl"] is ssl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -60,9 +61,11 @@ def own_address() -> str:
 
 
 async def test_by_default_it_is_reached_from_this_machine_alone() -> None:
-    async with Sandbox() as sandbox:
-        assert sandbox._service._runner is not None
-        assert [address[0] for address in sandbox._service._runner.addresses] == ["127.0.0.1"]
+    for bind, others in (("127.0.0.1", False), ("0.0.0.0", True)):
+        async with Sandbox(bind=bind) as sandbox:
+            port = int(sandbox.url.rpartition(":")[2])
+            with nullcontext() if others else pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port)).close()
 
 
 @pytest.mark.parametrize(("bind", "hosts"), [("localhost", []), ("::1", []), ("0.0.0.0", ["a b"]), ("0.0.0.0", [""])])
@@ -71,7 +74,7 @@ def test_invalid_addresses_and_hosts_are_refused(bind: str, hosts: list[str]) ->
         Sandbox(bind=bind, allow_hosts=hosts)
 
 
-def test_the_program_prints_what_a_client_needs() -> None:
+def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
     arguments = ["--cluster", "redis: region=ams3 tags=a", "--cluster", "kafka", "--bind", "0.0.0.0"]
     with program(*arguments, "--allow-host", "sandbox", "--token", "mine") as process:
         assert process.stdout is not None
@@ -81,6 +84,7 @@ def test_the_program_prints_what_a_client_needs() -> None:
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
         of_the_api = [f"DIGITALOCEAN_{name}" for name in ("API_URL", "TOKEN", "CLUSTER_ID")]
         assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER"]
+        assert exported["AIODBCLIENT_CLUSTER"] == "redis-1"
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
         shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
         assert (shown["engine"], shown["region"], shown["tags"]) == ("redis", "ams3", ["a"])

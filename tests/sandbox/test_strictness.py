@@ -10,7 +10,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Answer, Call, caller
+from .conftest import Call, caller
 
 pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
@@ -46,12 +46,8 @@ REFUSED = [
 @pytest.fixture
 async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
     path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="postgres")
-    async with caller(sandbox) as calling:
-
-        async def on_cluster(method: str, rest: str, body: Any = None) -> Answer:
-            return await calling(method, path + rest, body)
-
-        yield on_cluster
+    async with caller(sandbox, path) as calling:
+        yield calling
 
 
 @pytest.fixture(params=["doadmin", "tenant"])

@@ -68,15 +68,6 @@ async def test_the_connection_says_that_it_uses_tls(connection: JSON) -> None:
     assert urlsplit(connection["uri"]).query == "sslmode=require"
 
 
-async def test_the_ca_needs_a_scope_and_a_cluster(postgres: tuple[Sandbox, str], call: Call) -> None:
-    sandbox, cluster = postgres
-    path = f"/v2/databases/{cluster}/ca"
-    assert (await call("GET", path, token=sandbox.add_token(["database:read"]))).status == 200
-    assert (await call("GET", path, token=sandbox.add_token(["database:update"]))).status == 403
-    assert (await call("POST", path)).status == 405
-    assert (await call("GET", "/v2/databases/9cc10173-e9ea-4176-9dbc-a4cee4c4ff30/ca")).status == 404
-
-
 def test_servers_that_start_together_have_one_authority() -> None:
     """They start in different threads."""
 
@@ -120,18 +111,6 @@ async def test_the_server_is_verified_with_the_ca_and_with_no_other(
         await psycopg.AsyncConnection.connect(
             connection["uri"], **verified, host="db.example.com", hostaddr="127.0.0.1"
         )
-
-
-async def test_clusters_of_one_sandbox_have_one_ca_and_sandboxes_their_own(
-    postgres: tuple[Sandbox, str], call: Call
-) -> None:
-    sandbox, cluster = postgres
-    other = await sandbox.add_cluster("kafka")
-    ours = [(await call("GET", f"/v2/databases/{name}/ca")).json for name in (cluster, other)]
-    assert ours[0] == ours[1]
-    async with Sandbox(windows=[]) as another, caller(another) as calling:
-        theirs = (await calling("GET", f"/v2/databases/{await another.add_cluster('kafka')}/ca")).json
-    assert theirs != ours[0]
 
 
 async def test_asyncpg_logs_in(connection: JSON, ca_file: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -34,7 +36,30 @@ async def refusal(credential: Credential, *statements: str, database: str | None
     return ""
 
 
+@asynccontextmanager
+async def session_of(credential: Credential) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
+    """An open session, which runs a statement at each call."""
+    if credential.engine in MYSQL:
+        async with _mysql_session(credential, credential.database) as connection, connection.cursor() as cursor:
+            yield cursor.execute
+        return
+    async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
+        yield lambda statement: connection.execute(statement.encode())
+
+
 async def _ask_mysql(credential: Credential, database: str | None, statements: tuple[str, ...]) -> list[Any]:
+    async with _mysql_session(credential, database) as connection:
+        async with connection.cursor() as cursor:
+            rows: list[Any] = []
+            for statement in statements:
+                await cursor.execute(statement)
+                rows = list(await cursor.fetchall())
+        await connection.ensure_closed()
+        return rows
+
+
+@asynccontextmanager
+async def _mysql_session(credential: Credential, database: str | None) -> AsyncIterator[Any]:
     connection: Any = Connection(  # aiomysql's own leaks its socket if its login is cancelled
         host=credential.host,
         port=credential.port,
@@ -47,12 +72,6 @@ async def _ask_mysql(credential: Credential, database: str | None, statements: t
     )
     try:
         await connection._connect()
-        async with connection.cursor() as cursor:
-            rows: list[Any] = []
-            for statement in statements:
-                await cursor.execute(statement)
-                rows = list(await cursor.fetchall())
-            await connection.ensure_closed()
-            return rows
+        yield connection
     finally:
         connection.close()

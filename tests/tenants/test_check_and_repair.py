@@ -390,3 +390,24 @@ async def test_a_lower_connection_limit_stays_and_a_higher_one_is_reported(place
     admin = await admin_of(place)
     query = f"SELECT datconnlimit FROM pg_database WHERE datname = '{credential.database}'"
     assert await ask(admin, query) == [(5,)]
+
+
+async def name_of(credential: Credential) -> str:
+    return credential.name
+
+
+async def test_a_name_that_was_only_claimed_is_left_to_who_provisions_it(mongodb_place: Place) -> None:
+    """Its process died before it sent anything, and may have meant another cluster."""
+    place, tenants = mongodb_place, mongodb_place.tenants()
+    await tenants.ensure("beta")
+    async with SQLiteStore(place.path) as died:
+        assert await died.claim("alpha", LONG) is not None
+    before = len(place.sent())
+
+    assert [outcome.name async for outcome in tenants.check()] == ["beta"]
+    assert [outcome.name async for outcome in tenants.repair()] == ["beta"]
+    assert [outcome.name async for outcome in tenants.each(name_of)] == ["beta"]
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.UNFINISHED,)
+
+    assert {operation for operation, _ in place.sent()[before:]} <= READS
+    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED

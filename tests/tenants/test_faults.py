@@ -28,7 +28,7 @@ from aiodbclient.errors import (
     UnprocessableEntityError,
 )
 from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants._claims import HeldClaim
+from aiodbclient.tenants._claims import HeldClaim, clock
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._intent import intended_login
 from aiodbclient.tenants.testing import LONG
@@ -330,7 +330,7 @@ async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
     """As if the process was stopped while a request waited for the rate limit."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, LONG, HeldClaim.now() - LONG - 1, Timer(Meter()))
+    held = HeldClaim(place.store, claim, LONG, clock() - LONG - 1, Timer(Meter()))
     before = len(place.sent())
 
     with pytest.raises(ClaimLostError, match="was not sent"):

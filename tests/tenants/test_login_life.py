@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from traceback import TracebackException
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from attrs import evolve
 
@@ -15,7 +17,7 @@ from aiodbclient.tenants import Tenants
 from aiodbclient.tenants import _logins as logins
 
 from .conftest import SQL, Place, only
-from .programs import ask, refusal
+from .programs import ask, refusal, session_of
 
 
 class Sent:
@@ -87,6 +89,27 @@ async def test_a_login_that_keeps_its_sessions_is_reset_at_the_next_rotation(pla
     assert sent.since() == ["users.reset_auth"]
     assert (await only(tenants.rotate(["alpha"]))).ok
     assert sent.since() == ["users.reset_auth"]
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_session_that_was_left_open_ends_before_its_login_is_used_again(anywhere: Place) -> None:
+    """It could set another password."""
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    async with session_of(first) as run:
+        await run("SELECT 1")
+        await only(tenants.rotate(["alpha"]))
+        await only(tenants.retire(["alpha"], end_sessions=False))
+        await run("SELECT 1")
+
+        rotated = await only(tenants.rotate(["alpha"]))
+
+        with pytest.raises((psycopg.Error, pymysql.Error)):
+            await run("SELECT 1")
+    assert rotated.credential is not None
+    assert rotated.credential.username == first.username
+    assert not await refusal(rotated.credential)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 @pytest.mark.parametrize("its_cluster", SQL[1:], indirect=True)

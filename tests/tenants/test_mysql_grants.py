@@ -16,7 +16,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants import _logins as logins
 from aiodbclient.tenants import _provisioning as provisioning
-from aiodbclient.tenants._grants import mariadb_sessions, mysql_server, mysql_sessions
+from aiodbclient.tenants._grants import mysql_server, mysql_sessions
 from aiodbclient.tenants._grants.mysql import MySQLGrants
 from aiodbclient.tenants._naming import names_of
 
@@ -88,8 +88,7 @@ async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     # Seconds of retries, since it may be about to be deleted.
     monkeypatch.setattr(provisioning, "_RETURNED_AFTER_DELETION", 0.2)
     monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may accept its password a moment later
-    monkeypatch.setattr(mariadb_sessions, "END_SECONDS", 1.0)
-    monkeypatch.setattr(mysql_sessions, "END_SECONDS", 1.0)
+    monkeypatch.setattr(mysql_sessions, "_END_SECONDS", 1.0)
     tenants = Tenants(cluster, store, "locked_")
     user = await cluster.users.create("locked_alpha")
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE ISSUER '/CN=nobody'")

@@ -49,6 +49,16 @@ END $$;
 GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC
 """
 
+LATE_PASSWORD: LiteralString = """
+CREATE FUNCTION public.go() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    WHILE EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE pg_get_userbyid(member) = current_user)
+    LOOP PERFORM pg_catalog.pg_sleep(0.001); END LOOP;
+    ALTER ROLE CURRENT_USER PASSWORD 'mine';
+END $$;
+GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC
+"""
+
 
 def opened(credential: Credential, **options: Any) -> Connection[Any]:
     return psycopg.connect(credential.uri, autocommit=True, **options)
@@ -179,3 +189,37 @@ async def test_who_holds_the_password_of_a_login_is_named(place: Place) -> None:
         outcome = await only(tenants.retire(["alpha"]))
         assert f"an open transaction of the login {neighbour.username!r}" in str(outcome.error)
     assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+
+
+@pytest.mark.parametrize("verb", ["rotate", "resume"])
+async def test_a_session_of_an_ended_login_does_not_outlive_its_next_use(place: Place, verb: str) -> None:
+    """Code of the login, which a neighbour runs, sets its password after it was ended, and the intruder logs in."""
+    tenants = place.tenants()
+    leaked, neighbour = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    let_in(neighbour, leaked.username)
+    with opened(leaked, dbname=neighbour.database) as session:
+        session.execute("SET ROLE NONE")
+        session.execute(LATE_PASSWORD)
+    with running(neighbour):
+        if verb == "rotate":
+            await only(tenants.rotate(["alpha"]))
+            assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+        else:
+            assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
+        intruder = await intruding(leaked)
+    with intruder:
+        outcome = await only(tenants.rotate(["alpha"]) if verb == "rotate" else tenants.resume(["alpha"]))
+        with pytest.raises(psycopg.OperationalError):
+            intruder.execute("SELECT 1")
+    assert outcome.credential is not None
+    assert outcome.credential.username == leaked.username
+    opened(outcome.credential).close()
+
+
+async def intruding(credential: Credential) -> Connection[Any]:
+    """A session of the login, as soon as its password is ``mine``."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(psycopg.OperationalError):
+                return opened(credential, password="mine", dbname="defaultdb")
+            await asyncio.sleep(0.05)

@@ -258,6 +258,14 @@ async def test_what_a_stranger_owns_is_reported_and_the_error_of_a_repair_names_
     assert await grants.problems(names, names.logins) == frozenset()
 
 
+async def test_a_repair_holds_one_connection_at_a_time(managed: Managed, grants: PostgresGrants, names: Names) -> None:
+    """Many at once would otherwise wait for each other."""
+    grants._turns = asyncio.Semaphore(1)
+    managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", names.whole)
+    await grants.reclaim(names)
+    assert await grants.problems(names, names.logins) == frozenset()
+
+
 async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_reported_and_revoked(
     managed: Managed, grants: PostgresGrants, names: Names
 ) -> None:

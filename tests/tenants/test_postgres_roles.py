@@ -11,7 +11,7 @@ from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import postgres_members
+from aiodbclient.tenants._grants import postgres_objects
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
@@ -184,7 +184,7 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
 
 
 async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_members, "_AT_ONCE", 3)
+    monkeypatch.setattr(postgres_objects, "_AT_ONCE", 3)
     grants = managed.grants()
     names = await managed.tenant("many", grants)
     with managed.open(names.logins[0], names.database) as connection:

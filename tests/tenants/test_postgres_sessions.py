@@ -18,10 +18,10 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
+from aiodbclient.tenants._clusters import SiteReader
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._grants.postgres_sessions import CAFile
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._site import SiteReader
 
 from .conftest import Place, only
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -310,3 +311,21 @@ async def test_roles_are_on_the_same_store(place: Place) -> None:
         assert await again.role("reader").role("owner").get("alpha") == await tenants.get("alpha")
         assert len([record async for record in store.records()]) == 2
     assert "reader" in repr(tenants.role("reader"))
+
+
+async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(mongodb_place: Place) -> None:
+    """Each caller holds a turn of the cluster, and its work on the reader needs no second one."""
+    place, tenants = mongodb_place, mongodb_place.tenants()
+    names = [f"n{number}" for number in range(20)]  # more than a cluster's turns
+    for name in names:
+        credential = await tenants.ensure(name)
+        await tenants.role("reader").ensure(name)
+        claim = await place.store.claim(name, LONG)
+        assert claim is not None
+        await place.store.intend(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
+        await place.store.release(claim)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(tenants.ensure(name) for name in names))
+
+    assert [await tenants.role("reader").get(name) for name in names] == [None] * len(names)

@@ -23,7 +23,7 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
-from .managed import PASSWORD, Managed, ended
+from .managed import PASSWORD, Managed, ended, ready
 from .test_mysql_hostile import Server, server
 from .test_postgres_heirs import UP, owners
 
@@ -126,6 +126,20 @@ async def test_who_finishes_to_log_in_while_a_login_is_ended_is_ended_too(
             tasks.create_task(intrude())
             assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
     assert owners(managed, names.whole) <= {names.owner}
+
+
+@pytest.mark.usefixtures("brief_postgres")
+async def test_who_began_to_log_in_before_a_login_was_reset_has_no_session_when_it_is_used_again(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login = names.logins[0]
+    assert await grants.end_login(names, login, PASSWORD) is None
+    managed.reset(login, "theirs")
+    with slow_login(managed.superuser, login, "theirs", "defaultdb") as slow:
+        managed.reset(login, "ours")
+        assert await grants.end_sessions(names, login, "ours") is None
+        assert slow.finish() is None
+    await ready(grants, names, login, "ours")
 
 
 class SlowMySQLLogin(pymysql.connections.Connection):

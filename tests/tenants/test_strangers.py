@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+from attrs import asdict
 from psycopg import AsyncConnection
 
 from aiodbclient import Action, DatabaseClient, Outcome, RateBudget, RetryPolicy
 from aiodbclient._request.call import Meter
+from aiodbclient._request.pause import Pause
 from aiodbclient.errors import (
     ConfigurationError,
     ConflictError,
@@ -23,14 +25,12 @@ from aiodbclient.errors import (
     InvalidResponseError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
+from aiodbclient.tenants._clusters import JobClusters
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._grants import ServerAwayError, postgres
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._loop import LateWrites, _verify_credential
-from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._site import SiteReader
-from aiodbclient.tenants.testing import LONG
+from aiodbclient.tenants._tenancy import ClaimedTenant, tenant_on
 
 from ..bulk.truth import Truth
 from .conftest import Place
@@ -177,23 +177,23 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
 ) -> None:
     """A process that lost its claim tests the stored credential, and resets it if it is refused."""
     credential = await place.tenants().ensure("alpha")
-    site = await SiteReader(place.cluster).read(place.cluster)
+    tenancy, timer = place.tenants()._tenancy, Timer(Meter())
+    clusters = JobClusters(tenancy.sites, Pause())
+    site = await clusters.any_site()
     assert isinstance(site.sql, PostgresGrants)
-    names = names_of("alpha", site.engine, place.prefix)
+    given = tenant_on(site, "alpha", timer, tenancy, clusters)
 
     async def away(*_: object) -> None:
         raise ServerAwayError("connection refused")
 
-    since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
-    assert claim is not None
-    async with HeldClaim(place.store, claim, LONG, since, Timer(Meter())) as held:
+    held = await tenancy.claim(given.names, timer)
+    assert held is not None
+    async with held:
         with monkeypatch.context() as patched:
             patched.setattr(postgres, "authenticate", away)
+            tenant = ClaimedTenant(**asdict(given, recurse=False), held=held)
             with pytest.raises(GrantError, match="connection refused"):
-                await _verify_credential(
-                    ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, timer=Timer(Meter())),
-                    LateWrites({credential.username}),
-                )
+                await _verify_credential(tenant, LateWrites({credential.username}))
 
     assert "users.reset_auth" not in {what for what, _ in place.sent()}
     assert await place.tenants().get("alpha") == credential

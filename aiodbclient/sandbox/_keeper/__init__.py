@@ -1,8 +1,7 @@
-"""Runs an embedded PostgreSQL in two processes, so that it leaves nothing behind when one process is killed.
+"""Runs an embedded PostgreSQL, and the front that clients connect to, in a process of its own: the *keeper*.
 
-The *guard* waits until the process that started it closes the guard's stdin or ends. The *worker* runs PostgreSQL, and
-the TLS front that clients connect to. If one of the two dies, the other stops PostgreSQL and removes its folder. If
-root starts them, both become the user ``nobody`` before they write anything.
+It leaves nothing behind when it ends, or the process that started it is killed. If the keeper itself is killed,
+``EmbeddedPostgres.end`` cleans up. A keeper of root becomes the user ``nobody`` before it writes anything.
 
-The modules here import only the standard library and each other. ``main`` documents how to run them.
+The modules here import only the standard library and each other.
 """

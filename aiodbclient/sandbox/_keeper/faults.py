@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from .stream import LOGIN, STATEMENT, fatal
 
@@ -34,7 +34,7 @@ class Choice:
         self._over_at = inf
 
     def fires(self, now: float) -> bool:
-        """Return whether to fail this request, at ``now`` in monotonic seconds. Call it once per request."""
+        """Count a request at ``now``, in monotonic seconds, and return whether to fail it."""
         self.seen += 1
         if self.seen < self._first or self.fired >= self._limit or now >= self._over_at:
             return False
@@ -53,79 +53,75 @@ class Broken(Exception):
         self.answer = answer
 
 
-class SqlFault(NamedTuple):
-    """One fault, with the options of ``Faults.add`` that concern SQL, its ``id`` and its ``operations``."""
-
-    options: dict[str, Any]
-    choice: Choice
-
-    def fires(self, operation: str, user: str) -> bool:
-        matches = operation in self.options["operations"] and self.options["name"] in (None, user)
-        return matches and self.choice.fires(time.monotonic())
+SqlFault = dict[str, Any]
+"""The options of ``Faults.add``, with the ``id`` of the fault and its ``operations``."""
 
 
 class SqlFaults:
-    """The faults of one server. ``stop`` stops it, for so many seconds or, with None, for good."""
+    """The faults of one server."""
 
-    def __init__(self, stop: Callable[[float | None], None]) -> None:
-        self._faults: dict[int, SqlFault] = {}
-        self.stop = stop
+    def __init__(self) -> None:
+        self._faults: list[SqlFault] = []
+        self._choices: dict[int, Choice] = {}
 
-    def set(self, specs: list[dict[str, Any]]) -> None:
-        """Replace the faults. A fault that stays keeps its counts."""
-        self._faults = {spec["id"]: self._faults.get(spec["id"]) or SqlFault(spec, Choice(spec)) for spec in specs}
+    def set(self, faults: list[SqlFault]) -> None:
+        """Replace the faults; one that stays keeps its counts."""
+        self._faults = faults
+        self._choices = {fault["id"]: self._choices.get(fault["id"]) or Choice(fault) for fault in faults}
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """For each fault, by id: how many logins or statements it has matched, and how many it has failed."""
-        return {number: (fault.choice.seen, fault.choice.fired) for number, fault in self._faults.items()}
+        return {number: (choice.seen, choice.fired) for number, choice in self._choices.items()}
 
     def meeting(self, operation: str, user: str) -> list[SqlFault]:
-        return [fault for fault in self._faults.values() if fault.fires(operation, user)]
+        """The faults that fire on a login or statement of ``user``."""
+        matching = [each for each in self._faults if operation in each["operations"] and each["name"] in (None, user)]
+        return [each for each in matching if self._choices[each["id"]].fires(time.monotonic())]
 
 
 class Failures:
-    """Applies the faults to one connection."""
+    """Applies the faults to one connection; ``stop`` stops the server, for so many seconds or, with None, for good."""
 
-    def __init__(self, faults: SqlFaults) -> None:
+    def __init__(self, faults: SqlFaults, stop: Callable[[float | None], None]) -> None:
         self._faults = faults
+        self._stop = stop
         self._user = ""
         self._statements_left: int | None = None
         self.after: list[SqlFault] = []  # to apply after the server has answered
 
     async def login(self, user: str) -> None:
-        """Apply the faults to a login. Raises Broken if the connection ends."""
+        """Apply the faults to a login, or raise Broken if the connection ends."""
         self._user = user
         for fault in self._faults.meeting(LOGIN, user):
-            if fault.options["breaks_after"] is not None:
-                self._statements_left = fault.options["breaks_after"]
+            if fault["breaks_after"] is not None:
+                self._statements_left = fault["breaks_after"]
             await self._apply(fault)
 
     async def statement(self) -> None:
-        """Apply the faults to a statement, before the server gets it. Raises Broken if the connection ends."""
+        """Apply the faults to a statement, before the server gets it, or raise Broken if the connection ends."""
         if self._statements_left is not None:
             self._statements_left -= 1
             if self._statements_left < 0:
                 raise Broken
         met = self._faults.meeting(STATEMENT, self._user)
-        self.after = [fault for fault in met if fault.options["after"]]
+        self.after = [fault for fault in met if fault["after"]]
         for fault in met:
-            if not fault.options["after"]:
+            if not fault["after"]:
                 await self._apply(fault)
 
     async def answered(self) -> None:
-        """Apply the faults after a statement. Raises Broken if the connection ends."""
+        """Apply the faults after a statement, or raise Broken if the connection ends."""
         met, self.after = self.after, []
         for fault in met:
             await self._apply(fault)
 
     async def _apply(self, fault: SqlFault) -> None:
-        options = fault.options
-        await asyncio.sleep(options["delay"])
-        if options["stop"]:
-            self._faults.stop(options["lasts"])
+        await asyncio.sleep(fault["delay"])
+        if fault["stop"]:
+            self._stop(fault["lasts"])
             raise Broken
-        if options["sqlstate"] is not None:
-            message = _MESSAGES.get(options["sqlstate"], _MESSAGE).format(user=self._user)
-            raise Broken(fatal(options["sqlstate"], message))
-        if options["cut"]:
+        if fault["sqlstate"] is not None:
+            message = _MESSAGES.get(fault["sqlstate"], _MESSAGE).format(user=self._user)
+            raise Broken(fatal(fault["sqlstate"], message))
+        if fault["cut"]:
             raise Broken

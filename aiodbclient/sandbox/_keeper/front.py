@@ -1,8 +1,8 @@
-"""``Front``: the proxy that clients of PostgreSQL connect to. It adds TLS and applies faults.
+"""``Front``: the port that clients of PostgreSQL connect to, and the proxy behind it. It adds TLS and applies faults.
 
-It adds TLS because the wheel's PostgreSQL is built without it. ``Front`` implements the start of the protocol
-(PostgreSQL's manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"). It forwards the
-rest unchanged, unless a fault applies. The server offers no channel binding, since it has no TLS itself.
+It adds TLS because the wheel's PostgreSQL is built without it. It implements the start of the protocol (PostgreSQL's
+manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"). It forwards the rest unchanged,
+unless a fault applies. The server offers no channel binding, since it has no TLS itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import socket
 import ssl
 import struct
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .faults import Broken, Failures, SqlFaults
@@ -21,7 +22,7 @@ _SSL_REQUEST = 80877103
 _GSSAPI_REQUEST = 80877104
 _CANCEL_REQUEST = 80877102
 _START_SECONDS = 60.0  # as in PostgreSQL (authentication_timeout)
-_GOODBYE_SECONDS = 2.0
+_BACKLOG = 1024
 _CHUNK = 65536
 
 
@@ -39,98 +40,127 @@ def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | No
 
 
 class Front:
-    """Forwards connections to the socket ``server``. With a ``context`` it requires TLS, but not to cancel."""
+    """Forwards connections to the socket ``server`` while it is open, with TLS if there is a ``context``."""
 
-    def __init__(self, context: ssl.SSLContext | None, server: str, faults: SqlFaults | None = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, server: str, host: str, port: int = 0, faults: SqlFaults | None = None
+    ) -> None:
         self._context = context
         self._server = server
+        self._host = host
         self._faults = faults
+        try:
+            self._socket = _bound(host, port)
+        except OSError:  # the port is taken
+            self._socket = _bound(host, 0)
+        self.port: int = self._socket.getsockname()[1]
+        self._listener: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    def take(self, client: socket.socket) -> None:
-        """Serve a client in its own task."""
-        client.setblocking(False)
-        connection = asyncio.create_task(self._connection(client))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
-        connection.add_done_callback(lambda _: _hang_up(client))
+    async def open(self) -> None:
+        """Let clients in, if they are kept out."""
+        if self._listener is None:
+            listener = asyncio.start_server(self._take, sock=self._socket, backlog=_BACKLOG, start_serving=False)
+            self._listener = await listener
+            await self._listener.start_serving()
 
-    def cut(self) -> None:
-        """Break all connections, without an error message."""
-        for connection in self._connections:
-            connection.cancel()
+    def shut(self, seconds: float | None = None, *, sessions: bool = True) -> None:
+        """Refuse new connections for so many seconds, and with ``sessions`` cut existing ones; the port stays ours."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self._socket = _bound(self._host, self.port)
+        if sessions:
+            for connection in self._connections:
+                connection.cancel()
+        if seconds is not None:
+            self._opening = asyncio.create_task(self._open_after(seconds))
 
-    async def ended(self) -> None:
-        """Wait until all connections have ended."""
+    async def _open_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.open()
+
+    async def close(self) -> None:
+        """Close it for good."""
+        self.shut()
+        self._socket.close()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connection(self, client: socket.socket) -> None:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._listener is None:  # it was shut after this connection was accepted
+            writer.transport.abort()
+            return
+        connection = asyncio.create_task(self._connection(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                start = b"" if self._context is None else await self._start(client)
+            start: bytes | None = b""
+            if self._context is not None:
+                async with asyncio.timeout(_START_SECONDS):
+                    start = await _start(reader, writer, self._context)
             if start is not None:
-                await self._pass_on(client, start)
-        except (OSError, EOFError, ssl.SSLError, TimeoutError):
-            pass  # the done callback closes the client's connection
+                await self._pass_on(reader, writer, start)
+        except (OSError, EOFError, TimeoutError):
+            pass  # one side has disconnected
+        finally:
+            writer.transport.abort()
 
-    async def _start(self, client: socket.socket) -> bytes | None:
-        """Read the messages before TLS. Returns b"" to begin TLS, the whole cancel request, or None if refused."""
-        loop = asyncio.get_running_loop()
-        while True:
-            head = await _exactly(client, 8)
-            length, code = struct.unpack("!II", head)
-            if not 8 <= length <= LONGEST_STARTUP:
-                return None
-            if code == _SSL_REQUEST:
-                await loop.sock_sendall(client, b"S")
-                return b""
-            if code == _GSSAPI_REQUEST:
-                await loop.sock_sendall(client, b"N")
-                continue
-            rest = await _exactly(client, length - 8)
-            if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it holds a key and no password
-                return head + rest
-            await loop.sock_sendall(client, _refusal(rest))
-            return None
-
-    async def _pass_on(self, client: socket.socket, start: bytes) -> None:
-        """Forward bytes both ways until one side ends. ``start`` was read from the client already."""
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes) -> None:
+        """Forward ``start``, which was read from the client already, and then bytes both ways until one side ends."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
-        writer = None
         try:
             server_writer.write(start)
-            reader, writer = await _streams(client, None if start else self._context)
-            failures = Failures(self._faults) if self._faults and not start else None
+            failures = Failures(self._faults, self.shut) if self._faults and not start else None
             async with asyncio.TaskGroup() as both:
                 both.create_task(_from_client(reader, server_writer, writer, failures))
                 both.create_task(_from_server(server_reader, writer, failures))
             await writer.wait_closed()  # until the server's last bytes are sent
         finally:
             server_writer.close()
-            if writer is not None:
-                writer.transport.abort()
 
 
-async def _streams(
-    client: socket.socket, context: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    times = {"ssl_handshake_timeout": _START_SECONDS, "ssl_shutdown_timeout": _GOODBYE_SECONDS} if context else {}
-    # The transport gets its own descriptor. A transport that is cancelled early closes later, and would otherwise use
-    # a descriptor that belongs to another connection by then.
-    own = client.dup()
-    transport, _ = await loop.connect_accepted_socket(lambda: protocol, own, ssl=context, **times)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bytes | None:
+    """Begin TLS and return b"", return the whole message of a cancel request, or return None for another message."""
+    while True:
+        head = await reader.readexactly(8)
+        length, code = struct.unpack("!II", head)
+        if not 8 <= length <= LONGEST_STARTUP:
+            return None
+        if code == _SSL_REQUEST:
+            writer.write(b"S")
+            await writer.start_tls(context)
+            return b""
+        if code == _GSSAPI_REQUEST:
+            writer.write(b"N")
+            continue
+        rest = await reader.readexactly(length - 8)
+        if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it holds a key and no password
+            return head + rest
+        writer.write(_refusal(rest))
+        writer.close()
+        await writer.wait_closed()
+        return None
 
 
-def _hang_up(client: socket.socket) -> None:
-    """End the connection, even if a transport still holds it."""
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
-    client.close()
+@contextmanager
+def _ending(client: asyncio.StreamWriter, to: asyncio.StreamWriter) -> Generator[None]:
+    """End one direction of a connection: close ``to``, which ends the other direction too."""
+    try:
+        yield
+    except Broken as broken:
+        if broken.answer:
+            client.write(broken.answer)
+        else:
+            client.transport.abort()
+    except OSError:
+        pass  # one side has disconnected
+    finally:
+        to.close()
 
 
 async def _from_client(
@@ -139,9 +169,9 @@ async def _from_client(
     client: asyncio.StreamWriter,
     failures: Failures | None,
 ) -> None:
-    """Forward everything from the client, then close ``server``, which ends the other direction too."""
+    """Forward everything from the client, unless a fault ends the connection."""
     stream = ClientStream()
-    try:
+    with _ending(client, server):
         while data := await reader.read(_CHUNK):
             if failures is None:
                 server.write(data)
@@ -153,18 +183,12 @@ async def _from_client(
                         await failures.statement()
                     server.write(piece)
             await server.drain()
-    except Broken as broken:
-        _break(client, broken)
-    except (OSError, ssl.SSLError):
-        pass  # one side has disconnected
-    finally:
-        server.close()
 
 
 async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures | None) -> None:
-    """Forward everything from the server, then close ``client``, which ends the other direction too."""
+    """Forward everything from the server, unless a fault ends the connection."""
     held = ServerStream()
-    try:
+    with _ending(client, client):
         while data := await reader.read(_CHUNK):
             if failures is not None and failures.after:
                 if not held.feed(data):
@@ -173,31 +197,6 @@ async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWrite
                 data, held = held.data, ServerStream()
             client.write(data)
             await client.drain()
-    except Broken as broken:
-        _break(client, broken)
-    except (OSError, ssl.SSLError):
-        pass
-    finally:
-        client.close()
-
-
-def _break(client: asyncio.StreamWriter, broken: Broken) -> None:
-    """End a connection for a fault: after an error of the server, or without one."""
-    if broken.answer:
-        client.write(broken.answer)
-    else:
-        client.transport.abort()
-
-
-async def _exactly(client: socket.socket, length: int) -> bytes:
-    """Read exactly ``length`` bytes: the next ones may be TLS."""
-    data = b""
-    while len(data) < length:
-        more = await asyncio.get_running_loop().sock_recv(client, length - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
 
 
 def _refusal(startup: bytes) -> bytes:
@@ -206,3 +205,17 @@ def _refusal(startup: bytes) -> bytes:
     user = given.get("user", "")
     message = f'no pg_hba.conf entry for host "127.0.0.1", user "{user}", database "{given.get("database", user)}"'
     return fatal("28000", f"{message}, no encryption")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that holds the port but does not listen: connections are refused, and no other process gets the port."""
+    bound = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where the protocol is named
+    try:
+        if port:  # connections of the previous socket may linger
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        bound.close()
+        raise
+    return bound

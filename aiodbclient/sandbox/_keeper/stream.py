@@ -59,7 +59,7 @@ class ServerStream:
         self._at = 0
 
     def feed(self, data: bytes) -> bool:
-        """Add ``data``. Returns whether the answer is complete."""
+        """Add ``data``, and return whether the answer is complete."""
         self.data += data
         while len(self.data) >= self._at + 5:
             kind, length = self.data[self._at], struct.unpack_from("!I", self.data, self._at + 1)[0]
@@ -72,7 +72,7 @@ class ServerStream:
 
 
 def parameters(startup: bytes) -> dict[str, str]:
-    """The parameters in a StartupMessage, such as ``user`` and ``database``. ``startup`` begins after the version."""
+    """The parameters, such as ``user``, in a StartupMessage from which the length and the version were cut."""
     words = startup.decode(errors="replace").split("\0")
     return dict(zip(words[::2], words[1::2], strict=False))
 

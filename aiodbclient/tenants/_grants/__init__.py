@@ -10,7 +10,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
+
+from attrs import frozen
 
 from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
@@ -19,7 +22,6 @@ from ...models import Connection
 from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
-from .administrator import Administrator
 from .rights import SETTINGS
 from .shared_sessions import SharedSessions
 
@@ -38,6 +40,21 @@ class LoginRefusedError(Exception):
 
 class ServerAwayError(Exception):
     """The server is unreachable or has no free connection. The message says why and holds no secret."""
+
+
+@frozen
+class Administrator:
+    """The administrator's login, as the server reports it."""
+
+    name: str
+    server: str
+    lacks: tuple[str, ...]  # the missing rights that tenants need, by the engine's names
+    clock: datetime  # of the server, in UTC
+
+
+def of_tenant(names: Names, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+    """Make the error that names a tenant."""
+    return kind(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
 
 
 class Grants(ABC, Generic[ServerT]):
@@ -60,11 +77,7 @@ class Grants(ABC, Generic[ServerT]):
         return ""
 
     async def open_databases(self) -> tuple[str, ...]:
-        """Return the databases that every login may enter, such as ``defaultdb``.
-
-        A login can take all connections of the server there, because the limit of a tenant is on its own database. In
-        ``template1`` it stops every ``CREATE DATABASE``, and what it leaves there is in every new one.
-        """
+        """Return the databases that every login may enter, such as ``defaultdb``."""
         return ()
 
     async def close_database(self, database: str) -> None:
@@ -94,10 +107,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
-        """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
-
-        It also undoes changes of the tenant to its own database that would keep the login out, such as settings.
-        """
+        """As the administrator: give ``username`` the rights of its role, and undo settings that would keep it out."""
 
     @abstractmethod
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
@@ -111,9 +121,17 @@ class Grants(ABC, Generic[ServerT]):
     async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
         """End every session of ``username``, and prevent new ones, even if a session resists. The login stays.
 
-        ``password`` is new from the API, or None if ``needs_password`` is false, or if sessions of the login change it
-        faster than the API does. Returns None, or why the login was unusable because one of its sessions was faster:
-        reset it and call this again. GrantError: only the provider can end its sessions, or it still owns something.
+        ``password`` is None if ``needs_password`` is false, or if sessions of the login change it faster than the API
+        does. Returns None, or why a session was faster: reset it and call this again. GrantError: only the provider
+        can end its sessions, or it still owns something.
+        """
+
+    @abstractmethod
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        """Before ``give``: end the sessions of a login that was out of use, and was reset to ``password``.
+
+        One of them could set another password once the login has its rights. Returns None, or why the password is
+        refused, since a session was faster.
         """
 
     async def has_expired(self, names: Names, username: str) -> bool:
@@ -136,10 +154,10 @@ class Grants(ABC, Generic[ServerT]):
         """Return the logins and roles that lose access to the database with ``take_over`` and ``give``."""
 
     @abstractmethod
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
-        """Before ``give`` adopts an existing login: give the tenant all rights that it has now.
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
+        """Before ``give`` takes over an existing login: give the tenant all rights that it has now.
 
-        Other logins of the tenant may lose their rights, except those in ``keep``.
+        ``adopted`` has the logins that keep their passwords. Others of the tenant may lose their rights.
         """
 
     @abstractmethod
@@ -148,29 +166,19 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def shut(self, names: Names) -> None:
-        """After the logins of a role were ended: let nobody else keep access to what was theirs.
-
-        This rolls back prepared transactions and revokes the rights of others, as far as the role has any. Raises
-        GrantError if a session of another login is open in the tenant's database.
-        """
+        """After the logins of a role were ended: let nobody else keep access to what was theirs, nor a session."""
 
     @abstractmethod
     async def release(self, names: Names) -> None:
-        """Leave the database and its objects to nobody who can log in. Remove all access but the administrator's.
-
-        Instead of ``forget``, for the owner of a database that stays.
-        """
+        """Instead of ``forget``, for a database that stays: leave it to nobody who can log in."""
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
-        """Remove everything that ``give`` created for this role, such as a role of the server.
-
-        For the owner, the tenant's database was already deleted.
-        """
+        """Remove everything that ``give`` created for this role. The database of an owner is gone already."""
 
     @abstractmethod
     async def _open(self, options: dict[str, Any]) -> ServerT:
-        """Connect with these options of the driver. Raises LoginRefusedError or ServerAwayError."""
+        """Log in with these options of the driver. Raises LoginRefusedError or ServerAwayError."""
 
     @abstractmethod
     async def _close(self, server: ServerT) -> None:
@@ -178,7 +186,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
-        """Connect as ``_open`` does, and close the connection at the end."""
+        """Log in as ``_open`` does, and close the connection at the end."""
 
     @asynccontextmanager
     async def _administrator(self, turns: asyncio.Semaphore | None = None, **options: Any) -> AsyncGenerator[ServerT]:

@@ -17,17 +17,15 @@ transaction if it knows its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
 from typing import Any
 
-from ...errors import GrantError
 from .._credential import Secret, verifying_context
 from .._naming import Names, Role
 from .._outcomes import Problem
-from . import Grants, LoginRefusedError, ServerAwayError
-from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_mysql
-from .mariadb_sessions import end_on_mariadb
+from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
 from .mysql_accounts import (
     account,
     check_hosts,
@@ -37,7 +35,6 @@ from .mysql_accounts import (
     limit,
     lock,
     share_connections,
-    unlock,
     unlocked,
 )
 from .mysql_leftovers import check_code, check_events, roll_back_prepared
@@ -47,14 +44,18 @@ from .mysql_server import (
     MySQLSession,
     PasswordAcceptedError,
     Work,
-    connected,
     opened,
     options_of,
 )
-from .mysql_sessions import end_on_mysql, has_sessions, to_its_end
+from .mysql_sessions import end_on_mariadb, end_on_mysql, has_sessions, to_its_end
 
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _PART = 3  # of the server's connections that a tenant may have
+_PRIVILEGES = (
+    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
+    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
+)
+_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 
 
 class MySQLGrants(Grants[MySQLSession]):
@@ -79,9 +80,9 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
-            [(name, version, clock)] = await server.rows(MYSQL_STATEMENT)
-            privileges = await server.rows(MYSQL_PRIVILEGES)
-            return on_mysql(name, version, clock, dict(privileges))
+            [(name, version, clock)] = await server.rows("SELECT CURRENT_USER(), VERSION(), UTC_TIMESTAMP(6)")
+            privileges = dict(await server.rows(_PRIVILEGES))
+            return Administrator(name, version, lacking_rights(privileges), clock.replace(tzinfo=UTC))
 
     async def before_creation(self, names: Names, username: str) -> None:
         async with self._work(names) as work:
@@ -96,7 +97,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 await self._check_locked(work, username)
             await set_rights(work, username)
             await revoke_others(work)
-            await unlock(work, username)
+            await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
             await self._share(work)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
@@ -115,6 +116,14 @@ class MySQLGrants(Grants[MySQLSession]):
             await self._share(work)
         return None
 
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        del password  # not needed, and a traceback would show it
+        async with self._work(names, self._long_turns) as work:
+            # A locked login has none but those of its events, which ``give`` ends.
+            if username in await unlocked(work) and await has_sessions(work, username):
+                await to_its_end(self._end_old_sessions(work, username))
+        return None
+
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         return await self._sessions.read(lambda server: self._problems(Work(server, names), usernames))
 
@@ -122,15 +131,14 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._work(names) as work:
             return tuple(sorted({str(one.grantee) for one in await access_of_others(work)}))
 
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
         """End the open sessions of the login. They still have its old rights, and could grant them again.
 
-        Afterwards the login has all rights in its own schema only: the API gives each login all rights in every schema,
-        so it is unknown which of them were intended. A tenant that was rotated keeps its sessions, which have its
-        rights alone: a process that is killed leaves none of its logins locked.
+        Which rights were intended is unknown, because the API gives each login all rights in every schema. A tenant
+        that was rotated keeps its sessions, which have its rights alone.
         """
         async with self._work(names, self._long_turns) as work:
-            if keep and await hosts(work, names.other(username)):
+            if adopted and await hosts(work, names.other(username)):
                 return
             await drop_helpers(work, username)
             await check_hosts(work, username)
@@ -175,7 +183,7 @@ class MySQLGrants(Grants[MySQLSession]):
         """Test a login. A missing schema or a reached limit does not mean that the password is wrong."""
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
-            async with self._turns, connected(options, self._tls, prepared=False):
+            async with self._turns, self._connected(options, prepared=False):
                 return None
         except PasswordAcceptedError as accepted:
             if not (access and accepted.code == NO_ACCESS):
@@ -186,7 +194,7 @@ class MySQLGrants(Grants[MySQLSession]):
             return str(refused)
         except ServerAwayError as away:
             reason = f"could not be tested: {away}"
-        raise GrantError(f"tenant {names.tenant!r}: the login {username!r} {reason}", tenant=names.tenant)
+        raise of_tenant(names, f"the login {username!r} {reason}")
 
     @asynccontextmanager
     async def _work(self, names: Names, turns: asyncio.Semaphore | None = None) -> AsyncGenerator[Work]:
@@ -194,14 +202,19 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._administrator(turns) as server:
             yield Work(server, names)
 
-    async def _open(self, options: dict[str, Any]) -> MySQLSession:
-        return await opened(options, self._tls)
+    async def _open(self, options: dict[str, Any], *, prepared: bool = True) -> MySQLSession:
+        return await opened(options, self._tls, prepared=prepared)
 
     async def _close(self, server: MySQLSession) -> None:
         await server.close()
 
-    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
-        return connected(options, self._tls)
+    @asynccontextmanager
+    async def _connected(self, options: dict[str, Any], *, prepared: bool = True) -> AsyncGenerator[MySQLSession]:
+        server = await self._open(options, prepared=prepared)
+        try:
+            yield server
+        finally:
+            await self._close(server)
 
     async def _problems(self, work: Work, usernames: Sequence[str]) -> frozenset[Problem]:
         found, most, limits = set[Problem](), await self._most(work), await unlocked(work)
@@ -235,20 +248,17 @@ class MySQLGrants(Grants[MySQLSession]):
     async def _end(self, work: Work, username: str) -> None:
         """End the sessions of a login, and lock it if it exists."""
         if "%" in await hosts(work, username):
-            await self._lock(work, username)
+            async with self._limited(work, username):
+                if work.server.is_mariadb:
+                    await end_on_mariadb(work, self._own, username)
+                else:
+                    await lock(work, username)
+                    await end_on_mysql(work, self._own, username)
         elif await has_sessions(work, username):
             if work.server.is_mariadb:
                 async with account(work, username):
                     await end_on_mariadb(work, self._own, username)
             else:
-                await end_on_mysql(work, self._own, username)
-
-    async def _lock(self, work: Work, username: str) -> None:
-        async with self._limited(work, username):
-            if work.server.is_mariadb:
-                await end_on_mariadb(work, self._own, username)
-            else:
-                await lock(work, username)
                 await end_on_mysql(work, self._own, username)
 
     @asynccontextmanager
@@ -274,4 +284,10 @@ class MySQLGrants(Grants[MySQLSession]):
 
     def _own(self, username: str, password: Secret) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, without a schema and without a statement."""
-        return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
+        return self._connected(self._admin | {"user": username, "password": password}, prepared=False)
+
+
+def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the rights that the administrator lacks, by the rows of ``_PRIVILEGES``."""
+    lacks = [] if "CREATE USER" in privileges else ["CREATE USER"]
+    return (*lacks, *sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES"))

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from ...errors import GrantError
 from .._credential import Secret
 from .mysql_server import Work, quoted
 
@@ -30,21 +29,15 @@ async def check_hosts(work: Work, username: str) -> None:
     others = sorted(await hosts(work, username) - {"%"})
     if others:
         accounts = [f"{username!r}@{host!r}" for host in others]
-        raise GrantError(
-            f"tenant {work.tenant!r}: there is also the account {' and '.join(accounts)}, and the client cannot reset "
-            f"its password: drop it (DROP USER {', '.join(accounts)}) and run it again",
-            tenant=work.tenant,
+        raise work.error(
+            f"there is also the account {' and '.join(accounts)}, and the client cannot reset its password: drop it "
+            f"(DROP USER {', '.join(accounts)}) and run it again",
         )
 
 
 async def lock(work: Work, username: str) -> None:
     """Let nobody log in."""
     await work.rows("ALTER USER %s@'%%' ACCOUNT LOCK", username)
-
-
-async def unlock(work: Work, username: str) -> None:
-    """Let the login in again."""
-    await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
 
 
 async def limit(work: Work, username: str, *, connections: int, queries: int | None = None) -> None:

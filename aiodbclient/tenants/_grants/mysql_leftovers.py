@@ -12,7 +12,6 @@ import re
 
 import pymysql
 
-from ...errors import GrantError
 from .mysql_server import MySQLSession, Work, quoted, reason_of
 
 # These set a password: SET PASSWORD, ALTER USER ... IDENTIFIED, or a statement that is built at run time.
@@ -45,11 +44,10 @@ async def check_code(work: Work, username: str) -> None:
         found += [f"{kind} `{schema}`.`{name}`" for kind, schema, name in rows]
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise GrantError(
-            f"tenant {work.tenant!r}: the login {username!r} does not exist, and {', '.join(found[:_SHOWN])}{more} run "
-            "as it: a new login has all rights in every schema for a moment, and they would have them too. Rotate the "
-            f"tenant to its other login, or drop them (DROP {found[0]}), and run it again",
-            tenant=work.tenant,
+        raise work.error(
+            f"the login {username!r} does not exist, and {', '.join(found[:_SHOWN])}{more} run as it: a new login has "
+            "all rights in every schema for a moment, and they would have them too. Rotate the tenant to its other "
+            f"login, or drop them (DROP {found[0]}), and run it again",
         )
 
 
@@ -67,11 +65,9 @@ async def check_events(work: Work, username: str) -> None:
     for schema, name, text in events:
         runs = [text] if text and _ONE_STATEMENT.match(text) else [text, *routines]
         if any(each is None or _SETS.search(each) for each in runs):
-            raise GrantError(
-                f"tenant {work.tenant!r}: the event {name!r} runs as the login {username!r} and could set its "
-                f"password, so the login stays locked: drop the event (DROP EVENT `{schema}`.`{name}`) and run it "
-                "again",
-                tenant=work.tenant,
+            raise work.error(
+                f"the event {name!r} runs as the login {username!r} and could set its password, so the login stays "
+                f"locked: drop the event (DROP EVENT `{schema}`.`{name}`) and run it again",
             )
 
 
@@ -96,10 +92,9 @@ async def roll_back_prepared(work: Work) -> None:
             if not await _has_locks(work):
                 return
         reason = "no prepared transaction could be rolled back"
-    raise GrantError(
-        f"tenant {work.tenant!r}: a transaction holds tables of the schema {work.schema!r}, so it cannot be deleted: "
-        f"{reason}; end that transaction and run it again",
-        tenant=work.tenant,
+    raise work.error(
+        f"a transaction holds tables of the schema {work.schema!r}, so it cannot be deleted: {reason}; end that "
+        "transaction and run it again",
     )
 
 

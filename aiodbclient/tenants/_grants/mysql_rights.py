@@ -91,10 +91,9 @@ async def revoke_others(work: Work) -> None:
     for one in await access_of_others(work):
         if one.wide:
             on = one.on.replace("%%", "%")
-            raise GrantError(
-                f"tenant {work.tenant!r}: {one.grantee} has rights on the schemas that match {on}, which include the "
-                f"tenant's: revoke them (REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
-                tenant=work.tenant,
+            raise work.error(
+                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
             )
         await revoke(work, one)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +21,7 @@ from ..._dsn import mysql_parts
 from ...errors import ConfigurationError, GrantError
 from .._credential import Secret
 from .._naming import Names
-from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
+from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError, of_tenant
 from .shared_sessions import SessionLostError
 
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
@@ -133,11 +133,7 @@ class MySQLSession:
             with suppress(OSError, pymysql.Error):
                 await self._connection.ensure_closed()
         finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self._connection.close()
+            self._connection.close()
 
 
 @frozen
@@ -146,10 +142,6 @@ class Work:
 
     server: MySQLSession
     names: Names
-
-    @property
-    def tenant(self) -> str:
-        return self.names.tenant
 
     @property
     def schema(self) -> str:
@@ -163,12 +155,16 @@ class Work:
             return self.schema
         return self.schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
 
+    def error(self, reason: str) -> GrantError:
+        """Make an error that names the tenant."""
+        return of_tenant(self.names, reason)
+
     async def rows(self, statement: str, *values: object, fine: Collection[int] = ()) -> list[tuple[Any, ...]]:
-        return await self.server.rows(statement, *values, fine=fine, tenant=self.tenant)
+        return await self.server.rows(statement, *values, fine=fine, tenant=self.names.tenant)
 
 
-async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True) -> MySQLSession:
-    """Log in as ``connected`` does. The caller closes the session."""
+async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> MySQLSession:
+    """Log in with these options of the driver. An account that may run no statement cannot be ``prepared``."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
     connection: Any = Connection(**options, **settings)
@@ -192,22 +188,6 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         raise
     connection.close()
     raise refused
-
-
-@asynccontextmanager
-async def connected(
-    options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True
-) -> AsyncGenerator[MySQLSession]:
-    """Log in with these options of the driver, and close the connection at the end, even if cancelled.
-
-    The password is a ``Secret``. An account that may run no statement cannot be ``prepared``.
-    """
-    session = await opened(options, tls, prepared=prepared)
-    try:
-        yield session
-        await session.close()
-    finally:
-        session.abort()
 
 
 def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:

@@ -1,9 +1,9 @@
 """Give tenants their rights on PostgreSQL, with the limited rights of a managed cluster's administrator.
 
-``postgres_owner`` and ``postgres_members`` return the missing statements of a tenant: ``give`` runs them, and
-``problems`` reports them. ``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes
-databases and roles. ``postgres_adoption`` transfers the rights of an adopted login. ``postgres_objects`` knows who owns
-what. ``postgres_sessions`` connects, and ``postgres_password`` tests a password.
+``postgres_rights`` returns the missing statements of a tenant: ``give`` runs them, and ``problems`` reports them.
+``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes databases and roles.
+``postgres_adoption`` transfers the rights of an adopted login. ``postgres_objects`` knows who owns what.
+``postgres_sessions`` connects, and ``postgres_password`` tests a password.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC
 from functools import partial
 from typing import Any
 
@@ -23,23 +24,31 @@ from ...errors import GrantError
 from .._credential import verifying_context
 from .._naming import Names, Role
 from .._outcomes import Problem
-from . import Grants, LoginRefusedError, ServerAwayError
-from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
+from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
 from .postgres_adoption import carry_over, shut_out
-from .postgres_leaving import forget_role, make_removable, open_to, release, shut
+from .postgres_leaving import entered, forget_role, make_removable, open_to, release, shut
 from .postgres_logins import (
     KeptLoginError,
     LoginEnd,
     Prepared,
     cannot_enter,
     is_full,
+    may_have_sessions,
     prepare,
     prepare_deletion,
     present_logins,
 )
-from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_others
-from .postgres_owner import Step, has_database, inherit_step, lacking, take
 from .postgres_password import Address, authenticate, context_of
+from .postgres_rights import (
+    OPEN_SCHEMAS,
+    Step,
+    has_database,
+    inherit_step,
+    lacking,
+    lacking_inside,
+    lacking_outside,
+    take,
+)
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, Session, admin_options, connect
 from .postgres_strangers import drop_elsewhere, reclaim, strangers
 
@@ -47,12 +56,17 @@ from .postgres_strangers import drop_elsewhere, reclaim, strangers
 _PAUSES = (0.1, 0.5, 1.0)
 _AFTER_OPENING = 2  # the attempt of a login to enter after the administrator has made room for it
 _LOGINS = 4  # how many logins of tenants to test at a time; each may need a turn of the administrator
-_CONNECTIONS_STATEMENT = (
-    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-    " - coalesce(current_setting('reserved_connections', true), '0')::int"
-)
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
 
+_CONNECTIONS = SQL("""
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+""")
+# A superuser may do everything.
+_ADMINISTRATOR = SQL("""
+SELECT rolname, current_setting('server_version'), rolsuper OR rolcreaterole, rolsuper OR rolcreatedb, clock_timestamp()
+FROM pg_catalog.pg_roles WHERE rolname = current_user
+""")
 _OPEN_DATABASES = SQL("""
 SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
@@ -79,73 +93,56 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         async with self._session(names) as session:
             if not await has_database(session):
                 return ""
-            await open_to(session, names.database or "", session.login)
-        async with self._session(names, dbname=names.database) as session:
-            schemas = await open_schemas_of_others(session)
-        if not schemas:
-            return ""
-        return (
-            f"every login may create objects in the schema {schemas[0]!r} of the database {names.database!r}, and only "
-            "a superuser can change that"
-        )
+        async with entered(partial(self._session, names), names.database or "") as session:
+            for schema, is_ours in await session.run(OPEN_SCHEMAS, names.owner):
+                if not is_ours:
+                    return (
+                        f"every login may create objects in the schema {schema!r} of the database {names.database!r}, "
+                        "and only a superuser can change that"
+                    )
+        return ""
 
     async def connections(self) -> int:
-        async with self._administrator() as server:
-            [(connections,)] = await (await server.execute(_CONNECTIONS_STATEMENT)).fetchall()
-            return int(connections)
+        [(connections,)] = await self._ask(_CONNECTIONS)
+        return int(connections)
 
     async def administrator(self) -> Administrator:
-        async with self._administrator() as server:
-            cursor = await server.execute(POSTGRESQL_STATEMENT)
-            [row] = await cursor.fetchall()
-            return on_postgresql(*row)
+        [(name, version, creates_roles, creates_databases, clock)] = await self._ask(_ADMINISTRATOR)
+        has = {"CREATEROLE": creates_roles, "CREATEDB": creates_databases}
+        return Administrator(name, version, tuple(right for right in has if not has[right]), clock.astimezone(UTC))
 
     async def open_databases(self) -> tuple[str, ...]:
-        async with self._administrator() as server:
-            cursor = await server.execute(_OPEN_DATABASES)
-            return tuple(name for (name,) in await cursor.fetchall())
+        return tuple(name for (name,) in await self._ask(_OPEN_DATABASES))
 
     async def close_database(self, database: str) -> None:
-        async with self._administrator() as server:
-            try:
+        try:
+            async with self._administrator() as server:
                 await server.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(Identifier(database)))
-            except psycopg.Error as error:
-                reason = one_line(error)
-            else:
-                cursor = await server.execute(_OPEN_DATABASES)
-                if (database,) not in await cursor.fetchall():
-                    return
-                reason = "only its owner may close it"
+        except psycopg.Error as error:
+            reason = one_line(error)
+        else:
+            if database not in await self.open_databases():
+                return
+            reason = "only its owner may close it"
         raise GrantError(f"the database {database!r} was not closed to other logins: {reason}")
 
     async def give(self, names: Names, username: str) -> None:
-        if names.role is Role.OWNER:
-            await self._give_owner(names, username)
-            return
-
-        async def outside(session: Session) -> None:
-            await take(session, await lacking(session, (), self._limit))
-            await take(session, await lacking_outside(session, [username]))
-
         async def inside(session: Session) -> None:
             await take(session, await lacking_inside(session))
 
-        await self._patiently(names, outside)
-        await self._patiently(names, inside, dbname=names.database)
-
-    async def _give_owner(self, names: Names, username: str) -> None:
-        async def work(session: Session) -> None:
-            await take(session, await lacking(session, [username], self._limit))
-
         try:
-            await self._patiently(names, work)
+            await self._patiently(names, lambda session: self._set_rights(session, [username]))
         except BlockedError:
+            if names.role is not Role.OWNER:
+                raise
             # A session of another login may hold a lock on the database forever. It can be ended only after this login
             # has replaced that one. Until then, this login inherits the owner's rights to enter.
             async with self._session(names) as session:
                 await take(session, [inherit_step(session, username)])
                 if not all(step.of_login for step in await lacking(session, [username], self._limit)):
                     raise
+        if names.role is not Role.OWNER:
+            await self._patiently(names, inside, dbname=names.database)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         try:
@@ -164,9 +161,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             if prepared is not Prepared.DONE:
                 await self.give(names, username)
             return None
-        raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
-        )
+        raise of_tenant(names, f"the login {username!r} could not be tested: {reason}")
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
         address = await self._where()
@@ -184,21 +179,18 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         )
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        async def of_owner(server: AsyncConnection[Any]) -> frozenset[Problem]:
+        async def seen_from_outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
             session = Session(names, server)
-            steps = await lacking(session, usernames, self._limit)
-            return _problems(steps) | await strangers(session)
+            if names.role is Role.OWNER:
+                found = _problems(await lacking(session, usernames, self._limit))
+            else:
+                found = _problems(await lacking_outside(session, usernames))
+                if await cannot_enter(session, session.login):
+                    found |= {Problem.RIGHTS_MISSING}
+            return found | {problem for problem, _ in await strangers(session)}
 
-        async def of_group(server: AsyncConnection[Any]) -> frozenset[Problem]:
-            session = Session(names, server)
-            found = _problems(await lacking_outside(session, usernames)) | await strangers(session)
-            closed = await cannot_enter(session, session.login)
-            return found | {Problem.RIGHTS_MISSING} if closed else found
-
-        if names.role is Role.OWNER:
-            return await self._sessions.read(of_owner)
-        found = await self._sessions.read(of_group)
-        if Problem.RIGHTS_MISSING in found:
+        found = await self._sessions.read(seen_from_outside)
+        if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
             return found
         async with self._session(names, dbname=names.database) as session:
             return found | _problems(await lacking_inside(session))
@@ -225,15 +217,23 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             if await has_database(session):
                 others = [login for login in await present_logins(session) if login != username]
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
-                    if names.role is Role.OWNER:
-                        await take(session, await lacking(session, others, self._limit, ended=username))
-                    else:
-                        await take(session, await lacking(session, (), self._limit))
-                        await take(session, await lacking_outside(session, others, ended=username))
+                    await self._set_rights(session, others, ended=username)
         if kept is not None:
             raise kept
         await drop_elsewhere(partial(self._session, names))
         return None
+
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        async with self._session(names) as session:
+            if not await may_have_sessions(session, username):
+                return None
+        ending = LoginEnd(username, partial(self._session, names), partial(self._as, names, username))
+        try:
+            async with self._ending, self._entered(names, username, password) as session:
+                await ending.end_others(session, lock_out=False)
+        except (LoginRefusedError, GrantError, ServerAwayError) as error:
+            return str(error)  # another session of the login may have ended ours
+        return await self.accepts(names, username, password)
 
     async def has_expired(self, names: Names, username: str) -> bool:
         async with self._session(names) as session:
@@ -243,10 +243,10 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def before_deletion(self, names: Names, username: str) -> None:
         await prepare_deletion(partial(self._session, names), username)
 
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
         if names.role is Role.OWNER:  # what a reader or writer may do is in its group
             async with self._session(names, dbname=names.database) as session:
-                await carry_over(session, username, keep)
+                await carry_over(session, username, adopted)
 
     async def shut_out(self, names: Names, keep: Collection[str]) -> tuple[str, ...]:
         async with self._session(names) as session:
@@ -268,11 +268,24 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def forget(self, names: Names) -> None:
         await forget_role(partial(self._session, names), names.group)
 
+    async def _ask(self, statement: SQL) -> list[Any]:
+        """The rows of one statement of the administrator."""
+        async with self._administrator() as server:
+            return await (await server.execute(statement)).fetchall()
+
     @asynccontextmanager
     async def _session(self, names: Names, **options: Any) -> AsyncGenerator[Session]:
         """Log in as the administrator, for one tenant. ``options`` replace its own."""
         async with self._administrator(**options) as server:
             yield Session(names, server)
+
+    async def _set_rights(self, session: Session, usernames: Sequence[str], *, ended: str = "") -> None:
+        """Give these logins their rights outside of the database, and take those of an ``ended`` one."""
+        if session.names.role is Role.OWNER:
+            await take(session, await lacking(session, usernames, self._limit, ended=ended))
+        else:
+            await take(session, await lacking(session, (), self._limit))
+            await take(session, await lacking_outside(session, usernames, ended=ended))
 
     async def _patiently(self, names: Names, work: Callable[[Session], Awaitable[None]], **options: Any) -> None:
         """Do ``work`` in a session of the administrator. If a lock blocks it, retry, and leave the turn to others."""

@@ -7,25 +7,23 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...errors import GrantError
 from .._naming import OF_A_GROUP
-from .postgres_objects import Granted, granted
-from .postgres_owner import members, membership_steps, read_database, take
+from .postgres_objects import POLICIES, Granted, granted
+from .postgres_rights import members, membership_steps, read_database, take
 from .postgres_sessions import Session, quoted
 
 _ATTRIBUTES = SQL("""
-SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
+SELECT name FROM pg_roles, LATERAL (
+    VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
+           ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
+WHERE rolname = %s AND has
 """)
-_ATTRIBUTE_NAMES = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 # The databases in which the login owns something or has rights.
 _ELSEWHERE = SQL("""
 SELECT DISTINCT coalesce(here.datname, shared.datname) FROM pg_shdepend s
 LEFT JOIN pg_database here ON here.oid = dbid
 LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-""")
-_POLICIES = SQL("""
-SELECT DISTINCT polname FROM pg_policy, unnest(polroles) AS role WHERE pg_get_userbyid(role) = %s
 """)
 _MEMBER_OF = SQL("""
 SELECT pg_get_userbyid(roleid), pg_has_role(roleid, 'MEMBER WITH ADMIN OPTION') OR NOT {options}
@@ -63,11 +61,7 @@ async def shut_out(session: Session, keep: Collection[str]) -> tuple[str, ...]:
 
 
 async def carry_over(session: Session, username: str, keep: Collection[str]) -> None:
-    """As the administrator, in the tenant's database: give the owner role the rights of ``username``.
-
-    The objects that the login owns follow when it logs in. Raises GrantError, and changes nothing, if a right cannot be
-    transferred.
-    """
+    """As the administrator, in the tenant's database: give the owner role all rights of ``username``, or refuse it."""
     names = session.names
     owner = Identifier(names.owner)
     privileges = [each for each in await granted(session, username) if each.kind != "DATABASE"]
@@ -83,10 +77,9 @@ async def carry_over(session: Session, username: str, keep: Collection[str]) -> 
         if not may_become and role != username:
             reasons.append(f"it has privileges on objects of {role!r}, which the administrator cannot grant")
     if reasons:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} cannot be adopted without losing rights: "
-            f"{'; '.join(reasons)}; nothing was changed",
-            tenant=names.tenant,
+        raise session.error(
+            f"the login {username!r} cannot be adopted without losing rights: {'; '.join(reasons)}; nothing was "
+            "changed",
         )
 
     await _shut_out_family(session, {username, *keep})
@@ -121,10 +114,8 @@ async def _shut_out_family(session: Session, keep: set[str]) -> None:
 
 async def _obstacles(session: Session, username: str) -> AsyncGenerator[str]:
     """Yield the rights of the login that the administrator cannot give to another role."""
-    for attributes in await session.run(_ATTRIBUTES, username):
-        for name, has in zip(_ATTRIBUTE_NAMES, attributes, strict=True):
-            if has:
-                yield f"it has {name}"
+    for (attribute,) in await session.run(_ATTRIBUTES, username):
+        yield f"it has {attribute}"
     names, database = session.names, await read_database(session)
     ((may_become,),) = await session.run(_MAY_BECOME, database.owner)
     if not may_become:
@@ -132,7 +123,7 @@ async def _obstacles(session: Session, username: str) -> AsyncGenerator[str]:
     for (elsewhere,) in await session.run(_ELSEWHERE, username):
         if elsewhere is not None and elsewhere != names.database:
             yield f"it owns something or has rights in the database {elsewhere!r}"
-    for (policy,) in await session.run(_POLICIES, username):
+    for _, _, _, policy, _ in await session.run(POLICIES, username):
         yield f"the row security policy {policy!r} names it"
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from itertools import groupby
+from typing import Any
 
 from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from .postgres_objects import revoke_all
-from .postgres_owner import closing_steps, has_database, lacking, members, membership_steps, read_database, take
+from .postgres_rights import closing_steps, has_database, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import Opener, Session
 
 _TRIES = 3  # because another tenant may keep granting rights to the role
@@ -59,23 +61,18 @@ def describe_holder(login: str, database: str, gid: str | None) -> tuple[str, st
 
 async def wait_until_free(session: Session, *, role: str | None = None, database: str | None = None) -> None:
     """Wait until no other transaction prevents the role or the database from being dropped."""
-    kind = "pg_authid" if role is not None else "pg_database"
-    held: tuple[str, str, str | None] | None = None
+    if role is not None:
+        kind, kept = "pg_authid", f"the login {role!r} cannot be deleted"
+    else:
+        kind, kept = "pg_database", f"the database {database!r} cannot be dropped"
+    held: list[Any] = []
     for _ in range(_LOOKS):
-        rows = await session.run(_HOLDERS, kind, role, database)
-        if not rows:
+        held = await session.run(_HOLDERS, kind, role, database)
+        if not held:
             return
-        held = rows[0]
         await asyncio.sleep(_LOOK_SECONDS)
-    assert held is not None
-    what, remedy = describe_holder(*held)
-    kept = (
-        f"the login {role!r} cannot be deleted" if role is not None else f"the database {database!r} cannot be dropped"
-    )
-    raise GrantError(
-        f"tenant {session.names.tenant!r}: {kept}, because {what} holds a lock on it: {remedy}, and run this again",
-        tenant=session.names.tenant,
-    )
+    what, remedy = describe_holder(*held[0])
+    raise session.error(f"{kept}, because {what} holds a lock on it: {remedy}, and run this again")
 
 
 async def make_removable(open_session: Opener) -> None:
@@ -89,10 +86,9 @@ async def make_removable(open_session: Opener) -> None:
         slots = await session.run(_SLOTS, names.database)
     await _roll_back_prepared(open_session)
     if slots:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
-            "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
-            tenant=names.tenant,
+        raise session.error(
+            f"the database {names.database!r} has the replication slot {slots[0][0]!r}, so it cannot be dropped: run "
+            "SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
         )
     async with open_session() as session:
         await wait_until_free(session, database=names.database)
@@ -102,17 +98,13 @@ async def _roll_back_prepared(open_session: Opener) -> None:
     async with open_session() as session:
         names = session.names
         prepared = await session.run(_PREPARED, names.database, names.owner)
-        for where in {where for where, *_ in prepared}:
-            await open_to(session, where, session.login)
     for where, of_database in groupby(prepared, key=lambda row: str(row[0])):
-        async with open_session(dbname=where) as session:
+        async with entered(open_session, where) as session:
             for _, gid, owner in of_database:
                 if owner is None:
-                    raise GrantError(
-                        f"tenant {names.tenant!r}: the database {names.database!r} has the prepared transaction "
-                        f"{gid!r} of a deleted login, so it cannot be dropped: run ROLLBACK PREPARED in it as a "
-                        "superuser",
-                        tenant=names.tenant,
+                    raise session.error(
+                        f"the database {names.database!r} has the prepared transaction {gid!r} of a deleted login, so "
+                        "it cannot be dropped: run ROLLBACK PREPARED in it as a superuser",
                     )
                 await session.become(owner)  # only the owner may end it
                 await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
@@ -134,10 +126,9 @@ async def shut(open_session: Opener, limit: int | None) -> None:
     async with open_session() as session:
         await take(session, await lacking(session, (), limit))
         for (login,) in await session.run(_SESSIONS, names.database):
-            raise GrantError(
-                f"tenant {names.tenant!r}: the login {login!r} may no longer enter the database {names.database!r}, "
-                "and still has a session there: end that session, and run this again",
-                tenant=names.tenant,
+            raise session.error(
+                f"the login {login!r} may no longer enter the database {names.database!r}, and still has a session "
+                "there: end that session, and run this again",
             )
 
 
@@ -174,10 +165,7 @@ async def forget_role(open_session: Opener, role: str) -> None:
                 return
             names = session.names
             if role == names.owner and await has_database(session):
-                raise GrantError(
-                    f"tenant {names.tenant!r}: its database {names.database!r} still exists: run it again",
-                    tenant=names.tenant,
-                )
+                raise session.error(f"its database {names.database!r} still exists: run it again")
             await take(session, list(membership_steps(session, role, present, ())))
             databases = [database for (database,) in await session.run(_WHERE, role)]
         for database in databases:
@@ -198,14 +186,21 @@ def gone_name() -> str:
 
 async def _clear(open_session: Opener, role: str, database: str) -> None:
     """Revoke the rights of ``role`` in one database, and drop its objects there."""
-    async with open_session() as session:
-        await open_to(session, database, session.login)
-    async with open_session(dbname=database) as session:
+    async with entered(open_session, database) as session:
         await revoke_all(session, role)
         await session.become(role)
         while await session.run(_UNLINK, role, _UNLINKED) != [(0,)]:
             pass
         await session.run(SQL("DROP OWNED BY CURRENT_USER").format())
+
+
+@asynccontextmanager
+async def entered(open_session: Opener, database: str) -> AsyncGenerator[Session]:
+    """As the administrator: enter a database of any tenant."""
+    async with open_session() as session:
+        await open_to(session, database, session.login)
+    async with open_session(dbname=database) as session:
+        yield session
 
 
 async def open_to(session: Session, database: str, login: str, *, full: bool = False) -> None:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -19,9 +20,9 @@ from psycopg.sql import SQL, Identifier, Literal
 from ...errors import GrantError
 from .._naming import Role
 from . import LoginRefusedError, ServerAwayError
-from .postgres_leaving import describe_holder, forget_role, gone_name, open_to, wait_until_free
+from .postgres_leaving import describe_holder, entered, forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
-from .postgres_owner import members, membership_steps, take
+from .postgres_rights import members, membership_steps, take
 from .postgres_sessions import BlockedError, Opener, Session
 
 _ROUNDS_OF_SCRAM = SQL("SET scram_iterations = 4096")
@@ -51,20 +52,15 @@ WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
     SELECT pid FROM pg_locks WHERE relation IN ('pg_authid'::regclass, 'pg_db_role_setting'::regclass)
     AND mode = 'RowExclusiveLock' AND granted)
 """)
+# One statement, and the first of our session, because the other sessions may be about to end it.
 _END_OTHERS = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = %s AND pid <> pg_backend_pid()
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()
 """)
 # Who holds a lock on a changed password: a prepared transaction of this login, or any open transaction.
 _CHANGING = SQL("""
 SELECT owner, database, gid FROM pg_prepared_xacts WHERE owner = %s UNION ALL
 SELECT usename, datname, NULL FROM pg_locks l JOIN pg_stat_activity USING (pid)
 WHERE relation = 'pg_authid'::regclass AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
-""")
-# ``_END_OTHERS`` in one statement, the first of our session, because other sessions may be about to end ours.
-_END_OTHERS_FIRST = SQL("""
-SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-               WHERE usesysid = r.oid AND pid <> pg_backend_pid())
-FROM pg_roles r WHERE rolname = session_user
 """)
 # The transactions in which connections log in. The server read the password at their start, and the client may take
 # its time to answer. Those connections are no sessions yet: 18 lists them without a user, older servers do not.
@@ -82,8 +78,9 @@ _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database
 # One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
 _OWNS_IN = SQL("""
 SELECT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
-UNION SELECT database FROM pg_prepared_xacts WHERE owner = pg_get_userbyid(%s) ORDER BY 1
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
+UNION SELECT database FROM pg_prepared_xacts WHERE owner = %s ORDER BY 1
 """)
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
 _MAY_ENTER = SQL("""
@@ -153,6 +150,12 @@ async def cannot_enter(session: Session, username: str) -> bool:
     return not may
 
 
+async def may_have_sessions(session: Session, username: str) -> bool:
+    """Whether a session of ``username`` is open, or a connection of anybody logs in."""
+    open_ones = await session.run(SQL("SELECT FROM pg_stat_activity WHERE usename = %s"), username)
+    return bool(open_ones or await session.run(_PENDING))
+
+
 async def is_full(session: Session) -> bool:
     """Whether the tenant's database reached its connection limit."""
     ((full,),) = await session.run(_FULL, session.names.database)
@@ -179,21 +182,18 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
     Before PostgreSQL 16 the API deletes a new login of that name, so what others make as the old one stays nobody's.
     """
     async with open_session() as session:
-        rows = await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username)
-        if not rows:
+        if not await _exists(session, username):
             return
-        ((role,),) = rows
         await wait_until_free(session, role=username)
         if session.knows_options:
             await _wait_for_transactions(session, username)
-            if left := await _databases(session, role):
+            if left := await _databases(session, username):
                 raise _kept(session, username, left, [])
-            if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
-                tenant = session.names.tenant
-                raise KeptLoginError(
-                    f"tenant {tenant!r}: the login {username!r} was not deleted, because it has a session: end that "
-                    "session, and run this again",
-                    tenant=tenant,
+            if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usename = %s"), username):
+                raise session.error(
+                    f"the login {username!r} was not deleted, because it has a session: end that session, and run this "
+                    "again",
+                    KeptLoginError,
                 )
             return
         gone = gone_name()
@@ -213,25 +213,28 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
     assert began
     what, remedy = describe_holder(*next(iter(began.values())), None)
-    raise KeptLoginError(
-        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because its code may run in {what}: "
-        f"run this again when that has ended; to end it, {remedy}",
-        tenant=session.names.tenant,
+    raise session.error(
+        f"the login {username!r} was not deleted, because its code may run in {what}: run this again when that has "
+        f"ended; to end it, {remedy}",
+        KeptLoginError,
     )
 
 
-async def _databases(session: Session, role: int | None) -> list[str]:
-    return [name for (name,) in await session.run(_OWNS_IN, role, role)]
+async def _exists(session: Session, username: str) -> bool:
+    return bool(await session.run(SQL("SELECT FROM pg_roles WHERE rolname = %s"), username))
 
 
-def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> KeptLoginError:
+async def _databases(session: Session, username: str) -> list[str]:
+    return [name for (name,) in await session.run(_OWNS_IN, username, username)]
+
+
+def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> GrantError:
     where = ", ".join(repr(name) if name else "the whole server" for name in databases)
     why = f": {'; '.join(reasons)}" if reasons else ""
-    return KeptLoginError(
-        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because what it owns (in {where}) "
-        f"would become the administrator's{why}; nobody knows its password: drop or give away what it owns there, and "
-        "run this again",
-        tenant=session.names.tenant,
+    return session.error(
+        f"the login {username!r} was not deleted, because what it owns (in {where}) would become the administrator's"
+        f"{why}; nobody knows its password: drop or give away what it owns there, and run this again",
+        KeptLoginError,
     )
 
 
@@ -247,7 +250,6 @@ class LoginEnd:
     username: str
     open_session: Opener
     enter: Callable[[str, str], AbstractAsyncContextManager[Session]]  # as the login: a database, a password
-    role: int | None = None  # its number (OID), once it is known
     password: str = field(default="", repr=False)  # the random one, once its sessions are ended
 
     async def run(self, session: Session) -> None:
@@ -255,29 +257,26 @@ class LoginEnd:
 
         Another session of the login may set a password or end this session first. Then this fails half done.
         """
-        ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
-        await self._end_others(session)
+        await self.end_others(session, lock_out=True)
         await self._disown(session, self._entered)
 
     async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
-        for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
-            if session.knows_options:
-                tenant = session.names.tenant
-                raise KeptLoginError(
-                    f"tenant {tenant!r}: the login {self.username!r} was not ended: its sessions change its password "
-                    "before the client can log in: only a superuser can end them, by pg_terminate_backend: ask the "
-                    "provider, and run this again",
-                    tenant=tenant,
-                )
-            self.role = role
-            await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
-            await self._end_others(session)
-            await self._disown(session, self._administered)
+        if not await _exists(session, self.username):
+            return
+        if session.knows_options:
+            raise session.error(
+                f"the login {self.username!r} was not ended: its sessions change its password before the client can "
+                "log in: only a superuser can end them, by pg_terminate_backend: ask the provider, and run this again",
+                KeptLoginError,
+            )
+        await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
+        await self.end_others(session, lock_out=True)
+        await self._disown(session, partial(entered, self.open_session))
 
-    async def _disown(self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
-        """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens."""
-        databases, reasons = await _databases(session, self.role), list[str]()
+    async def _disown(self, session: Session, enter: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
+        """Let the login own nothing in any database, by sessions with its rights that ``enter`` opens."""
+        databases, reasons = await _databases(session, self.username), list[str]()
         if not databases:
             return
         own = session.names.database or ""
@@ -288,17 +287,17 @@ class LoginEnd:
             await self._join_owner()
         for database in dict.fromkeys([own if name == "" else name for name in databases]):
             try:
-                async with entered(database) as there:
+                async with enter(database) as there:
                     await self._leave(there)
             except (GrantError, LoginRefusedError, ServerAwayError) as error:
                 reasons.append(str(error))
-        left = await _databases(session, self.role)
+        left = await _databases(session, self.username)
         if left and (reasons or session.knows_options):  # before 16, ``prepare_deletion`` drops what others make
             await self._leave_owner()
             raise _kept(session, self.username, left, reasons)
 
     async def _join_owner(self) -> None:
-        """Make the login a member of the owner role, with its rights, until it is deleted or the next ``give``."""
+        """Make the login a member of the owner role, with its rights, until ``end_login`` takes them."""
         async with self.open_session() as session:
             owner = session.names.owner
             if await members(session, owner) is None:
@@ -322,13 +321,6 @@ class LoginEnd:
         async with self.enter(database, self.password) as session:
             yield session
 
-    @asynccontextmanager
-    async def _administered(self, database: str) -> AsyncGenerator[Session]:
-        async with self.open_session() as session:
-            await open_to(session, database, session.login)
-        async with self.open_session(dbname=database) as session:
-            yield session
-
     async def _leave(self, session: Session) -> None:
         """In one database: end the login's prepared transactions, and give or drop what it owns."""
         await session.become(self.username)
@@ -342,20 +334,21 @@ class LoginEnd:
             await session.become(self.username)
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
-    async def _end_others(self, session: Session) -> None:
-        """End the login's other sessions until there are none, and none can begin."""
+    async def end_others(self, session: Session, *, lock_out: bool) -> None:
+        """End the login's other sessions until there are none, and none can begin with an older password."""
         began: set[str] | None = None
         looks = blocked = 0
         while looks < _ROUNDS:
             # A login that began before the last change of the password may still finish with the old one. It counts
             # as a session before it is no longer pending, so this order misses none.
             pending = began and began & await self._pending(session)
-            ((others,),) = await session.run(_END_OTHERS, self.role)
+            ((others,),) = await session.run(_END_OTHERS, self.username)
             if others == 0 and began is not None and not pending:
                 return
             if others or began is None:
                 try:
-                    await self._lock_out(session)
+                    if lock_out:
+                        await self._lock_out(session)
                     began = await self._pending(session)
                 except BlockedError:  # by a session that is about to end, a prepared transaction, or somebody else
                     blocked += 1
@@ -363,18 +356,14 @@ class LoginEnd:
                         raise self._blocked(session, *holders[0]) from None
             looks += not pending  # the server ends a pending login after its authentication_timeout
             await asyncio.sleep(_LOOK_SECONDS)
-        raise GrantError(
-            f"tenant {session.names.tenant!r}: new sessions of the login {self.username!r} keep appearing: "
-            "run it again",
-            tenant=session.names.tenant,
-        )
+        raise session.error(f"new sessions of the login {self.username!r} keep appearing: run it again")
 
-    def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> KeptLoginError:
+    def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> GrantError:
         what, remedy = describe_holder(login, database, gid)
-        return KeptLoginError(
-            f"tenant {session.names.tenant!r}: the login {self.username!r} was not ended, because {what} holds a lock "
-            f"on its password: {remedy}, and run this again",
-            tenant=session.names.tenant,
+        return session.error(
+            f"the login {self.username!r} was not ended, because {what} holds a lock on its password: {remedy}, and "
+            "run this again",
+            KeptLoginError,
         )
 
     async def _pending(self, session: Session) -> set[str]:

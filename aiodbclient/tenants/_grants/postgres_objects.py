@@ -9,13 +9,13 @@ not inherit these, so ``revoke_all`` revokes each privilege as the owner of the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import LiteralString
 
 from attrs import frozen
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from ...errors import GrantError
 from .postgres_sessions import Session, quoted
@@ -88,7 +88,8 @@ _ALTERED: dict[str, str] = {
     "statistics object": "STATISTICS",
 }
 
-_POLICIES = SQL("""
+# The row security policies that name a role.
+POLICIES = SQL("""
 SELECT pg_get_userbyid(relowner), nspname, relname, polname, ARRAY(
     SELECT pg_get_userbyid(other) FROM unnest(polroles) AS other WHERE other <> me.oid)
 FROM pg_policy JOIN pg_class c ON c.oid = polrelid JOIN pg_namespace n ON n.oid = relnamespace, pg_roles me
@@ -96,17 +97,23 @@ WHERE rolname = %s AND me.oid = ANY (polroles)
 """)
 
 
-@frozen(kw_only=True)
+@frozen
 class Granted:
-    """One privilege of a role on an object. ``kind`` is the word of GRANT, and ``identity`` the quoted name."""
+    """One privilege of a role on an object."""
 
     owner: str
     grantor: str
-    kind: str
-    identity: str
-    privilege: str
+    kind: str  # the word of GRANT
+    identity: str  # the quoted name
     column: str | None
+    privilege: str
     grantable: bool
+
+
+def in_parts(identities: Sequence[str]) -> Iterator[Composed]:
+    """Yield lists of quoted names for a statement, each as long as one may be."""
+    for start in range(0, len(identities), _AT_ONCE):
+        yield SQL(", ").join(map(quoted, identities[start : start + _AT_ONCE]))
 
 
 async def owners(session: Session) -> list[str]:
@@ -163,16 +170,8 @@ async def _open_schemas(session: Session) -> None:
 async def granted(session: Session, role: str) -> list[Granted]:
     """Return the privileges of ``role`` on objects of the session's database, and on all databases."""
     return [
-        Granted(
-            owner=owner,
-            grantor=grantor,
-            kind=_WORDS.get(kind, str(kind).upper()),
-            identity=identity,
-            privilege=privilege,
-            column=column,
-            grantable=grantable,
-        )
-        for owner, grantor, kind, identity, column, privilege, grantable in await session.run(_GRANTED, role)
+        Granted(owner, grantor, _WORDS.get(kind, str(kind).upper()), *rest)
+        for owner, grantor, kind, *rest in await session.run(_GRANTED, role)
     ]
 
 
@@ -193,7 +192,7 @@ async def revoke_all(session: Session, role: str) -> None:
 
 
 async def _policy_changes(session: Session, role: str) -> AsyncGenerator[tuple[str, Composed]]:
-    for owner, schema, table, policy, others in await session.run(_POLICIES, role):
+    for owner, schema, table, policy, others in await session.run(POLICIES, role):
         where = SQL("{} ON {}").format(Identifier(policy), Identifier(schema, table))
         if others:
             roles = SQL(", ").join(map(Identifier, others))
@@ -211,9 +210,7 @@ def _revokes(role: str, privileges: list[Granted]) -> Iterator[tuple[str, Compos
         }
     )
     for (owner, whom, kind), of_kind in groupby(wanted, key=lambda each: each[:3]):
-        targets: list[Composable] = [quoted(identity) for *_, identity in of_kind]
         what = "ALL" if whom == role else "GRANT OPTION FOR ALL"
-        for start in range(0, len(targets), _AT_ONCE):
-            objects = SQL(", ").join(targets[start : start + _AT_ONCE])
+        for objects in in_parts([identity for *_, identity in of_kind]):
             text = quoted(f"REVOKE {what} ON {kind} {{}} FROM {{}} CASCADE")
             yield owner, text.format(objects, Identifier(whom))

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from attrs import field, frozen
+from attrs import frozen
 
 from ..._libpq import one_line
-from .._credential import verifying_context
+from .._credential import Secret, verifying_context
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
 
 _MOST_ROUNDS = 100_000  # 50 ms of one processor; PostgreSQL's default is 4,096
@@ -42,12 +42,6 @@ class Address:
     host: str
     port: int
     context: ssl.SSLContext | None
-
-
-@frozen
-class _Keys:
-    client: bytes = field(repr=False)
-    server: bytes = field(repr=False)
 
 
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
@@ -74,23 +68,16 @@ async def authenticate(address: Address, user: str, password: str, database: str
     except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
         reason = f"the login failed: {one_line(error)}"
     else:
-        if keys is None or psycopg.pq.version() < _KEYS_SINCE:
-            return {"user": user, "password": password}
-        encoded = {"scram_client_key": keys.client, "scram_server_key": keys.server}
-        return {"user": user, "password": password} | {name: b64encode(key).decode() for name, key in encoded.items()}
+        return {"user": user, "password": password} | (keys if psycopg.pq.version() >= _KEYS_SINCE else {})
     raise ServerAwayError(reason)
 
 
 @asynccontextmanager
 async def _opened(address: Address) -> AsyncGenerator[_Wire]:
     """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
-    if address.host.startswith(("/", "@")):
-        name = f"{address.host}/.s.PGSQL.{address.port}"
-        reader, writer = await asyncio.open_unix_connection(name.replace("@", "\0", 1) if name[0] == "@" else name)
-    else:
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        if address.context is not None and not address.host.startswith(("/", "@")):
+        if address.context is not None:
             writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
             if await reader.readexactly(1) != b"S":
                 raise ServerAwayError("the server does not support TLS")
@@ -108,11 +95,11 @@ class _Wire:
         self._reader, self._writer = reader, writer
         self._answered = False  # whether the server got a password
 
-    async def log_in(self, user: str, password: str, database: str) -> _Keys | None:
-        """Authenticate; the keys of the password if the server uses SCRAM."""
+    async def log_in(self, user: str, password: str, database: str) -> dict[str, Secret]:
+        """Authenticate, and return libpq's options with the keys of the password if the server uses SCRAM."""
         options = b"\0".join(each.encode() for each in ("user", user, "database", database)) + b"\0\0"
         self._writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
-        keys: _Keys | None = None
+        keys = dict[str, Secret]()
         kind, content = await self._authentication()
         if kind == _SASL:
             keys = await self._scram(content, password)
@@ -124,11 +111,13 @@ class _Wire:
             raise ServerAwayError(f"the server asks for an authentication ({kind}) that is not supported")
         while (message := await self._message())[0] not in b"EZ":
             pass
-        if message[0] == b"E"[0] and _sqlstate(message[1]).startswith("28"):  # such as NOLOGIN
-            raise LoginRefusedError(_text(message[1]))
+        if message[0] == b"E"[0]:
+            code, text = _read_error(message[1])
+            if code.startswith("28"):  # such as NOLOGIN
+                raise LoginRefusedError(text)
         return keys  # another error, such as a full database, says that the password was right
 
-    async def _scram(self, mechanisms: bytes, password: str) -> _Keys:
+    async def _scram(self, mechanisms: bytes, password: str) -> dict[str, Secret]:
         if b"SCRAM-SHA-256" not in mechanisms.split(b"\0"):
             raise ServerAwayError("the server asks for a SASL mechanism other than SCRAM-SHA-256")
         nonce = secrets.token_urlsafe(18)
@@ -145,19 +134,19 @@ class _Wire:
             )
         if not fields["r"].startswith(nonce):
             raise ServerAwayError("the server answered with another nonce")
-        salted = await asyncio.to_thread(
-            hashlib.pbkdf2_hmac, "sha256", _normalized(password), b64decode(fields["s"]), rounds
-        )
-        keys = _Keys(_hmac(salted, b"Client Key"), _hmac(salted, b"Server Key"))
+        normalized = unicodedata.normalize("NFKC", password).encode()  # the API's passwords are ASCII
+        salted = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", normalized, b64decode(fields["s"]), rounds)
+        client, server = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
         final = f"c=biws,r={fields['r']}"
         signed = f"{first},{challenge},{final}".encode()
-        proof = _hmac(hashlib.sha256(keys.client).digest(), signed)
-        proof = bytes(a ^ b for a, b in zip(keys.client, proof, strict=True))
+        proof = _hmac(hashlib.sha256(client).digest(), signed)
+        proof = bytes(a ^ b for a, b in zip(client, proof, strict=True))
         self._send(f"{final},p={b64encode(proof).decode()}".encode())
         verifier = dict(part.split("=", 1) for part in (await self._expect(_SASL_FINAL)).decode().split(","))
-        if not hmac.compare_digest(b64decode(verifier["v"]), _hmac(keys.server, signed)):
+        if not hmac.compare_digest(b64decode(verifier["v"]), _hmac(server, signed)):
             raise ServerAwayError("the server does not know the password's verifier")
-        return keys
+        keys = {"scram_client_key": client, "scram_server_key": server}
+        return {option: Secret(b64encode(key).decode()) for option, key in keys.items()}
 
     async def _expect(self, wanted: int) -> bytes:
         kind, content = await self._authentication()
@@ -170,8 +159,8 @@ class _Wire:
         while kind == b"N"[0] or kind == b"v"[0]:  # a notice, or older protocol
             kind, content = await self._message()
         if kind == b"E"[0]:
-            refused = self._answered and _sqlstate(content).startswith("28")
-            raise LoginRefusedError(_text(content)) if refused else ServerAwayError(_text(content))
+            code, text = _read_error(content)
+            raise LoginRefusedError(text) if self._answered and code.startswith("28") else ServerAwayError(text)
         if kind != b"R"[0]:
             raise ServerAwayError("the server does not speak PostgreSQL's protocol")
         return struct.unpack_from("!i", content)[0], content[4:]
@@ -191,23 +180,12 @@ def _hmac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha256")
 
 
-def _normalized(password: str) -> bytes:
-    """The password as SCRAM hashes it. The API's passwords are ASCII."""
-    return unicodedata.normalize("NFKC", password).encode()
-
-
 def _hashed(user: str, password: str, salt: bytes) -> bytes:
     inner = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest().encode()
     return b"md5" + hashlib.md5(inner + salt, usedforsecurity=False).hexdigest().encode() + b"\0"
 
 
-def _sqlstate(error: bytes) -> str:
-    return _fields(error).get("C", "")
-
-
-def _text(error: bytes) -> str:
-    return " ".join(_fields(error).get("M", "the server refused the login").split())
-
-
-def _fields(error: bytes) -> dict[str, str]:
-    return {part[:1]: part[1:] for part in error.decode(errors="replace").split("\0") if part}
+def _read_error(content: bytes) -> tuple[str, str]:
+    """The SQLSTATE and the text of an error."""
+    fields = {part[:1]: part[1:] for part in content.decode(errors="replace").split("\0") if part}
+    return fields.get("C", ""), " ".join(fields.get("M", "the server refused the login").split())

@@ -23,7 +23,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from ..._libpq import one_line, options_of
 from ...errors import ConfigurationError, GrantError
 from .._naming import Names
-from . import CONNECT_SECONDS
+from . import CONNECT_SECONDS, of_tenant
 from .shared_sessions import SessionLostError
 
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT and WITH SET
@@ -160,6 +160,10 @@ class Session:
             tenant=self.names.tenant,
             statement=statement.as_string(None)[:_STATEMENT_CHARACTERS],
         )
+
+    def error(self, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+        """Make an error that names the tenant."""
+        return of_tenant(self.names, reason, kind)
 
     async def become(self, role: str) -> None:
         """Continue as ``role`` until ``RESET ROLE``."""

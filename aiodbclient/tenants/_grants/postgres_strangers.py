@@ -12,9 +12,9 @@ from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
 from .._outcomes import Problem
-from .postgres_leaving import open_to, sessions_of_others
+from .postgres_leaving import entered, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
-from .postgres_owner import members
+from .postgres_rights import members, revoke_membership
 from .postgres_sessions import Opener, Session
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone.
@@ -47,57 +47,53 @@ ORDER BY 1
 """)
 
 
-async def strangers(session: Session) -> frozenset[Problem]:
-    """Return what is others' in the tenant's database, and what its logins have beyond their role."""
-    found = set[Problem]()
-    if await _owners(session):
-        found.add(Problem.OWNED_BY_OTHERS)
-    if await session.run(_MEMBERS_OF_LOGINS, _family(session)) or await sessions_of_others(session):
-        found.add(Problem.OPEN_TO_OTHERS)
-    if await session.run(_POWERS, _roles(session), _roles(session)):
-        found.add(Problem.TOO_MANY_RIGHTS)
-    if await session.run(_ELSEWHERE, session.names.owner, session.names.database):
-        found.add(Problem.OWNED_BY_OTHERS)
-    return frozenset(found)
+async def strangers(session: Session) -> list[tuple[Problem, str]]:
+    """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
+    names = session.names
+    ours = {names.owner, *names.groups, *names.family}
+    found = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
+    found += [
+        (Problem.OPEN_TO_OTHERS, f"{member!r} is a member of {role!r}")
+        for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.family])
+    ]
+    found += [
+        (Problem.TOO_MANY_RIGHTS, f"{role!r} has the rights of {power!r}")
+        for role, power in await session.run(_POWERS, [*ours], [*ours])
+    ]
+    found += [
+        (Problem.OPEN_TO_OTHERS, f"{login!r} has an open session there: rotate and retire its tenant")
+        for login in await sessions_of_others(session)
+    ]
+    found += [
+        (Problem.OWNED_BY_OTHERS, f"its own objects in the database {database!r}")
+        for (database,) in await session.run(_ELSEWHERE, names.owner, names.database)
+    ]
+    return found
 
 
 async def reclaim(open_session: Opener) -> None:
     """Make the owner role the owner of others' objects in the tenant's database, and revoke what is too much."""
     async with open_session() as session:
+        if not await strangers(session):
+            return
         names, database = session.names, session.names.database or ""
-        if not await strangers(session):
-            return
-        await drop_elsewhere(open_session)
-        memberships = await session.run(_MEMBERS_OF_LOGINS, _family(session))
-        memberships += await session.run(_GRANTED_POWERS, _roles(session))
+        ours = {names.owner, *names.groups, *names.family}
+        memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.family])
+        memberships += await session.run(_GRANTED_POWERS, [*ours])
         for role, member, grantor in memberships:
-            by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
             with suppress(GrantError):
-                await session.run(SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by))
-        others, reasons = await _owners(session), list[str]()
-        if others and await members(session, names.owner) is not None:
-            await open_to(session, database, session.login)
-            reasons = await _hand_over_all(open_session, database, others)
-        if not await strangers(session):
-            return
-        left = [f"objects of {name!r}" for name in await _owners(session)]
-        left += [
-            f"{member!r} is a member of {role!r}"
-            for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, _family(session))
-        ]
-        left += [
-            f"{role!r} has the rights of {power!r}"
-            for role, power in await session.run(_POWERS, _roles(session), _roles(session))
-        ]
-        left += [
-            f"{login!r} has an open session there: rotate and retire its tenant"
-            for login in await sessions_of_others(session)
-        ]
-    raise GrantError(
-        f"tenant {names.tenant!r}: the administrator cannot change all that is others' in the database {database!r}: "
-        f"{'; '.join(left + reasons)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
-        tenant=names.tenant,
-    )
+                await session.run(revoke_membership(session, role, member, grantor))
+        has_owner = await members(session, names.owner) is not None
+        others = [name for name in await owners(session) if name not in ours]
+    await drop_elsewhere(open_session)
+    refused = await _hand_over_all(open_session, database, others) if others and has_owner else []
+    async with open_session() as session:
+        left = [what for _, what in await strangers(session)]
+    if left:
+        raise session.error(
+            f"the administrator cannot change all that is others' in the database {database!r}: "
+            f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
+        )
 
 
 async def drop_elsewhere(open_session: Opener) -> None:
@@ -105,10 +101,8 @@ async def drop_elsewhere(open_session: Opener) -> None:
     async with open_session() as session:
         names = session.names
         databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]
-        for database in databases:
-            await open_to(session, database, session.login)
     for database in databases:
-        async with open_session(dbname=database) as session:
+        async with entered(open_session, database) as session:
             await session.become(names.owner)
             await session.run(SQL("DROP OWNED BY CURRENT_USER CASCADE"))
 
@@ -116,7 +110,7 @@ async def drop_elsewhere(open_session: Opener) -> None:
 async def _hand_over_all(open_session: Opener, database: str, others: list[str]) -> list[str]:
     """Give the owner role what these roles own in the tenant's database; the reasons why some of it was refused."""
     reasons = list[str]()
-    async with open_session(dbname=database) as session:
+    async with entered(open_session, database) as session:
         owner, options = Identifier(session.names.owner), session.knows_options
         if options:  # whoever alters an owner needs the right to create in the schema, and here it is the owner role's
             await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(owner))
@@ -130,16 +124,3 @@ async def _hand_over_all(open_session: Opener, database: str, others: list[str])
             if options:
                 await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE").format(owner))
     return reasons
-
-
-async def _owners(session: Session) -> list[str]:
-    ours = {session.names.owner, *session.names.groups, *session.names.family}
-    return [name for name in await owners(session) if name not in ours]
-
-
-def _family(session: Session) -> list[str]:
-    return sorted(session.names.family)
-
-
-def _roles(session: Session) -> list[str]:
-    return sorted({session.names.owner, *session.names.groups, *session.names.family})

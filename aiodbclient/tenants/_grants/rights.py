@@ -22,18 +22,10 @@ from .._naming import Names, Role
 
 @frozen
 class Rights:
-    """What a role may do, on each engine.
+    """What a role may do, on each engine."""
 
-    Attributes:
-        postgresql: Its privileges on objects of the owner, by kind. An owner needs none.
-        mysql: Its privileges on the tenant's schema.
-        mongodb: Its role on the tenant's database.
-        kafka: Its permission on the tenant's topics.
-        opensearch: Its permission on the tenant's indexes.
-    """
-
-    postgresql: Mapping[LiteralString, tuple[LiteralString, ...]]
-    mysql: frozenset[str]
+    postgresql: Mapping[LiteralString, tuple[LiteralString, ...]]  # on objects of the owner, by kind
+    mysql: frozenset[str]  # on the tenant's schema
     mongodb: MongoRole
     kafka: KafkaPermission
     opensearch: OpenSearchPermission
@@ -70,12 +62,7 @@ RIGHTS: Mapping[Role, Rights] = {
 
 
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
-    """Return the settings for the logins of a tenant's role; None if SQL gives the rights.
-
-    On Kafka and OpenSearch a tenant owns the topics or indexes whose names begin with ``names.objects``. The API
-    description calls the pattern a regular expression. The provider's other clients send globs. Both readings of this
-    pattern match the tenant's own names and nobody else's.
-    """
+    """Return the settings for the logins of a tenant's role; None if SQL gives the rights."""
     return SETTINGS[engine](names, RIGHTS[names.role]) if engine in SETTINGS else None
 
 
@@ -84,6 +71,8 @@ def _mongodb(names: Names, rights: Rights) -> UserSettings:
     return UserSettings(mongo_user_settings=MongoUserSettings(databases=[names.database], role=rights.mongodb))
 
 
+# The API's description calls the pattern of Kafka and OpenSearch a regular expression, and the provider's other clients
+# send globs. By both readings ``names.objects*`` matches the tenant's own topics or indexes, and nobody else's.
 def _kafka(names: Names, rights: Rights) -> UserSettings:
     return UserSettings(acl=[KafkaACL(topic=f"{names.objects}*", permission=rights.kafka)])
 

@@ -1,4 +1,4 @@
-"""``BaseStore``: the base of ``SQLiteStore`` and ``PostgresStore``. It opens, closes, and has the methods of ``Store``.
+"""``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``.
 
 Each subclass adds the connection, the SQL, and the rule when a claim is free.
 """
@@ -10,7 +10,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import ClassVar, Generic, LiteralString, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, LiteralString, Protocol, Self, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
@@ -20,12 +20,18 @@ from . import SHORT_LEASE, Claim, Record, readable
 from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+_PER_PAGE = 2000  # records that ``records`` reads at once
+_SOME = 10  # records of which one shows whether the key opens the store
 
 
 @frozen(kw_only=True)
-class Changes:
-    """The SQL of the changes that need a claim. Each affects one row or none."""
+class Statements:
+    """The SQL of a store. Those that need a claim change one row or none."""
 
+    get: LiteralString
+    page: LiteralString
     intend: LiteralString
     renew: LiteralString
     keep: LiteralString
@@ -34,7 +40,18 @@ class Changes:
 
 
 class StoreConnection(Protocol):
-    """The connection of an open store."""
+    """The connection of an open store. Each method raises StoreError if the store cannot be used."""
+
+    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run a statement, and return its rows."""
+        ...
+
+    async def change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run a change and return whether it affected a row. If this is cancelled, it is made whole or not at all."""
+        ...
+
+    def change_soon(self, sql: LiteralString, **values: Value) -> object:
+        """Submit a change without waiting for it."""
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
@@ -46,7 +63,7 @@ ConnectionT = TypeVar("ConnectionT", bound=StoreConnection)
 class BaseStore(ABC, Generic[ConnectionT]):
     """A store that has one connection while it is open."""
 
-    _changes: ClassVar[Changes]
+    _sql: ClassVar[Statements]
 
     def __init__(self, key: Key) -> None:
         self._seal = Seal(key)
@@ -59,6 +76,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         self._connection = self._make_connection()
         try:
             await self._open(self._connection)
+            self._seal.check_key(await self._connection.fetch(self._sql.page, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -96,15 +114,12 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        after = ""
-        while page := await self._read_page(after):
-            for name, text in page:
-                after = name
-                try:
-                    entry: Record | StoreError = self._seal.open(name, text)
-                except StoreError as error:
-                    entry = error
-                yield entry
+        async for name, text in self._rows():
+            try:
+                entry: Record | StoreError = self._seal.open(name, text)
+            except StoreError as error:
+                entry = error
+            yield entry
 
     async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
         """Yield the name of each record and the id of its cluster, or the record if no credential names a cluster.
@@ -114,15 +129,12 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        after = ""
-        while page := await self._read_page(after):
-            after = page[-1][0]
-            for name, text in page:
-                if (cluster := self._seal.find_cluster(text)) is not None:
-                    yield name, cluster
-                else:
-                    with suppress(StoreError):
-                        yield self._seal.open(name, text)
+        async for name, text in self._rows():
+            if (cluster := self._seal.find_cluster(text)) is not None:
+                yield name, cluster
+            else:
+                with suppress(StoreError):
+                    yield self._seal.open(name, text)
         self._counted()
 
     async def claim(self, name: str, lease: float) -> Claim | None:
@@ -148,30 +160,30 @@ class BaseStore(ABC, Generic[ConnectionT]):
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
-                    self._release_soon(name, token)
+                    self._connection.change_soon(self._sql.release, name=name, token=token)
             raise
 
     async def intend(self, claim: Claim, username: str | None) -> None:
         """Store the intent, as ``Store.intend`` describes. Raises ClaimLostError or StoreError."""
         record = evolve(claim.record, intended=username)
-        await self._change(claim, self._changes.intend, record=self._seal.seal(record))
+        await self._change(claim, self._sql.intend, record=self._seal.seal(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
-        await self._change(claim, self._changes.renew, lease=check_lease(lease))
+        await self._change(claim, self._sql.renew, lease=check_lease(lease))
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, as ``Store.keep`` describes. Raises ClaimLostError or StoreError."""
         record = Record(name=claim.name, current=current, previous=previous)
-        await self._change(claim, self._changes.keep, record=self._seal.seal(record))
+        await self._change(claim, self._sql.keep, record=self._seal.seal(record))
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
-        await self._run_change(self._changes.release, name=claim.name, token=claim.token)
+        await self._opened().change(self._sql.release, name=claim.name, token=claim.token)
 
     async def forget(self, claim: Claim) -> None:
         """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
-        await self._change(claim, self._changes.forget)
+        await self._change(claim, self._sql.forget)
 
     async def discard(self, name: str) -> None:
         """Remove the record of ``name`` without reading it, because it is damaged.
@@ -185,11 +197,22 @@ class BaseStore(ABC, Generic[ConnectionT]):
         token = secrets.token_hex(16)
         if await self._claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
             raise ClaimLostError(f"a process works on {name!r}")
-        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._changes.forget)
+        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._sql.forget)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
-        if not await self._run_change(sql, name=claim.name, token=claim.token, **values):
+        if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
+
+    async def _read(self, name: str) -> str | None:
+        rows = await self._opened().fetch(self._sql.get, name=name)
+        return rows[0][0] if rows else None
+
+    async def _rows(self) -> AsyncIterator[tuple[str, str]]:
+        after = ""
+        while page := await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE):
+            for name, text in page:
+                yield name, text
+            after = page[-1][0]
 
     def _opened(self) -> ConnectionT:
         if self._connection is None:
@@ -200,17 +223,8 @@ class BaseStore(ABC, Generic[ConnectionT]):
     def _make_connection(self) -> ConnectionT:
         """Create a connection. This imports its module, which may need an extra."""
 
-    @abstractmethod
     async def _open(self, connection: ConnectionT) -> None:
-        """Open ``connection``, and check that the key opens the records."""
-
-    @abstractmethod
-    async def _read(self, name: str) -> str | None:
-        """Return the sealed record of ``name``, or None."""
-
-    @abstractmethod
-    async def _read_page(self, after: str) -> list[tuple[str, str]]:
-        """Return the next names after ``after``, in their order, each with its sealed record."""
+        """Open a connection that does not open itself."""
 
     def _counted(self) -> None:
         """Called after ``homes``: a new name may be claimed soon."""
@@ -218,11 +232,3 @@ class BaseStore(ABC, Generic[ConnectionT]):
     @abstractmethod
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
         """Claim ``name`` and return its sealed record (``new`` if there was none), or None if it is not free."""
-
-    @abstractmethod
-    async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
-        """Run one of ``_changes`` and return whether it affected a row."""
-
-    @abstractmethod
-    def _release_soon(self, name: str, token: str) -> None:
-        """Submit the release of a claim without waiting for it."""

@@ -111,16 +111,11 @@ async def _all(names: list[str], work: Callable[[str], Coroutine[Any, Any, bool]
     return sum(task.result() for task in tasks)
 
 
-async def _claim(store: Store, name: str) -> Claim:
+@asynccontextmanager
+async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
     claim = await store.claim(name, SHORT_LEASE)
     if claim is None:
         raise StoreError(f"a process works on {name!r}: run this again when it is done")
-    return claim
-
-
-@asynccontextmanager
-async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
-    claim = await _claim(store, name)
     try:
         yield claim
     finally:

@@ -97,10 +97,7 @@ _BESIDE = ("-journal", "-wal", "-shm")
 
 
 def refuse_files_of_others(path: Path) -> None:
-    """Raise StoreError if somebody else owns the store's file, a path without links, or one that SQLite puts beside it.
-
-    With any mode, the owner of the file can read the credentials.
-    """
+    """Raise StoreError if somebody else owns the store's file, without links, or a file that SQLite uses beside it."""
     _refuse(path, os.stat(path, follow_symlinks=False))
     for ending in _BESIDE:
         beside = Path(f"{path}{ending}")

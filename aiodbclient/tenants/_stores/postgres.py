@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, InvalidArgumentError
-from .base import BaseStore, Changes, Value
+from .base import BaseStore, Statements
 from .sealing import Key
 
 if TYPE_CHECKING:
     from .postgres_connection import PostgresConnection
 
-_PER_PAGE = 2000  # records that ``records`` reads at once
-
-_GET = "SELECT record FROM {table} WHERE name = %(name)s"
-_PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"
 # The connection of a living store holds a shared advisory lock on its own number, the ``owner`` of its claims. A
 # restart of the server ends the locks but not the stores. So claims from before it are free when their lease expires.
 _CLAIM = """
@@ -35,7 +31,6 @@ WHERE known.token IS NULL
 RETURNING record
 """
 _OWN = "WHERE name = %(name)s AND token = %(token)s RETURNING name"
-_SOME = "SELECT name, record FROM {table} LIMIT 10"
 _NOW = (
     "SELECT extract(epoch FROM clock_timestamp())::float8"  # a number, because server settings do not affect its format
 )
@@ -70,7 +65,9 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         StoreError: On entering: the server cannot be reached or used, or the table was written with another key.
     """
 
-    _changes = Changes(
+    _sql = Statements(
+        get="SELECT record FROM {table} WHERE name = %(name)s",
+        page="SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s",
         intend=f"UPDATE {{table}} SET record = %(record)s {_OWN}",
         renew="UPDATE {table} SET owner = %(owner)s, started = pg_postmaster_start_time(),"
         f" expires = clock_timestamp() + make_interval(secs => %(lease)s) {_OWN}",
@@ -92,8 +89,8 @@ class PostgresStore(BaseStore["PostgresConnection"]):
 
     async def now(self) -> datetime:
         """Return the time of the server, in UTC. Raises StoreError."""
-        rows = await self._opened().run(_NOW)
-        return datetime.fromtimestamp(float(str(rows[0][0])), UTC)
+        ((seconds,),) = await self._opened().fetch(_NOW)
+        return datetime.fromtimestamp(seconds, UTC)
 
     def _make_connection(self) -> PostgresConnection:
         try:
@@ -102,23 +99,6 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
         return PostgresConnection(self._dsn, self._table, make=self._make)
 
-    async def _open(self, connection: PostgresConnection) -> None:
-        self._seal.check_key((str(name), str(record)) for name, record in await connection.run(_SOME))
-
-    async def _read(self, name: str) -> str | None:
-        rows = await self._opened().run(_GET, name=name)
-        return str(rows[0][0]) if rows else None
-
-    async def _read_page(self, after: str) -> list[tuple[str, str]]:
-        rows = await self._opened().run(_PAGE, after=after, limit=_PER_PAGE)
-        return [(str(name), str(text)) for name, text in rows]
-
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        rows = await self._opened().run(_CLAIM, name=name, record=new, token=token, lease=lease)
-        return str(rows[0][0]) if rows else None
-
-    async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
-        return bool(await self._opened().run(sql, **values))
-
-    def _release_soon(self, name: str, token: str) -> None:
-        self._opened().submit(self._changes.release, name=name, token=token)
+        rows = await self._opened().fetch(_CLAIM, name=name, record=new, token=token, lease=lease)
+        return rows[0][0] if rows else None

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import selectors
 from contextlib import suppress
-from typing import LiteralString, TypeAlias
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, errors
@@ -15,9 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from ..._libpq import one_line, options_of
 from ...errors import InvalidArgumentError, StoreError
-from .base import Value
-
-Rows: TypeAlias = list[tuple[object, ...]]
+from .base import Rows, Value
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
 _TIMEOUT = 20.0  # s for a statement, including the connect
@@ -43,27 +41,27 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 
 class PostgresConnection:
-    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary.
-
-    With ``make`` it creates the table if there is none. Raises InvalidArgumentError if ``dsn`` is not a connection
-    string.
-    """
+    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary."""
 
     def __init__(self, dsn: str, table: str, *, make: bool = True) -> None:
         self._dsn = _with_keepalive(dsn)
         self._table = Identifier(*table.split("."))
         self._make = make
         self._owner = secrets.randbits(63)  # the connection holds an advisory lock on it
-        self._connection: AsyncConnection[tuple[object, ...]] | None = None
+        self._connection: AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
         self._running = set[asyncio.Task[Rows]]()
         self._closing: asyncio.Task[None] | None = None
 
-    async def run(self, sql: LiteralString, **values: Value) -> Rows:
+    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
         """Run ``sql`` and return its rows, once it is committed. If this is cancelled, it is run all the same."""
-        return await asyncio.shield(self.submit(sql, **values))
+        return await asyncio.shield(self.change_soon(sql, **values))
 
-    def submit(self, sql: LiteralString, **values: Value) -> asyncio.Task[Rows]:
+    async def change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run a change that returns what it affected."""
+        return bool(await self.fetch(sql, **values))
+
+    def change_soon(self, sql: LiteralString, **values: Value) -> asyncio.Task[Rows]:
         """Run ``sql`` as a task, with the table for ``{table}`` and this store's number for ``%(owner)s``."""
         if self._closing is not None:
             raise StoreError("the store in PostgreSQL is closed")
@@ -106,7 +104,7 @@ class PostgresConnection:
     def _query(self, sql: LiteralString) -> bytes:
         return SQL(sql).format(table=self._table).as_bytes(None)
 
-    async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
+    async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""
         if self._connection is not None and _is_readable(self._connection):
             try:
@@ -119,7 +117,7 @@ class PostgresConnection:
             await self._set_up(self._connection)
         return self._connection
 
-    async def _set_up(self, connection: AsyncConnection[tuple[object, ...]]) -> None:
+    async def _set_up(self, connection: AsyncConnection[Any]) -> None:
         values = {"timeout": str(int(_STATEMENT_TIMEOUT * 1000)), "table": self._table.as_string(None)}
         row = await (await connection.execute(_SETTINGS, values)).fetchone()
         while not await self._lock(connection):
@@ -130,7 +128,7 @@ class PostgresConnection:
             ):  # another session creates it at the same time
                 await connection.execute(self._query(_SCHEMA))
 
-    async def _lock(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
+    async def _lock(self, connection: AsyncConnection[Any]) -> bool:
         locked = await (await connection.execute("SELECT pg_try_advisory_lock_shared(%s)", [self._owner])).fetchone()
         return locked == (True,)
 
@@ -150,7 +148,7 @@ def _with_keepalive(dsn: str) -> str:
     return make_conninfo("", **{**_KEEPALIVE, **options})
 
 
-def _is_readable(connection: AsyncConnection[tuple[object, ...]]) -> bool:
+def _is_readable(connection: AsyncConnection[Any]) -> bool:
     """Whether there is unexpected data to read: the server closed the connection, or is about to."""
     if connection.closed:
         return True

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
-from .base import BaseStore, Changes, Value
+from .base import BaseStore, Statements
 from .sealing import Key, unwrap
 
 if TYPE_CHECKING:
     from .sqlite_connection import SQLiteConnection
 
-_PER_PAGE = 2000  # records that ``records`` reads at once
 _OWN = "WHERE name = :name AND token = :token"
 
 
@@ -50,7 +49,9 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
             written with another key.
     """
 
-    _changes = Changes(
+    _sql = Statements(
+        get="SELECT record FROM credentials WHERE name = :name",
+        page="SELECT name, record FROM credentials WHERE name > :after ORDER BY name LIMIT :limit",
         intend=f"UPDATE credentials SET record = :record {_OWN}",
         renew=f"UPDATE credentials SET expires = :now + :lease {_OWN}",
         keep=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
@@ -80,13 +81,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     async def _open(self, connection: SQLiteConnection) -> None:
         await connection.open()
-        self._seal.check_key(await connection.read(_some))
-
-    async def _read(self, name: str) -> str | None:
-        return await self._opened().read(partial(_record, name))
-
-    async def _read_page(self, after: str) -> list[tuple[str, str]]:
-        return await self._opened().read(partial(_page, after))
 
     def _counted(self) -> None:
         self._opened().submit(self._verify)  # the caller waits for the API now; an error is that of the claim
@@ -95,12 +89,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         connection = self._opened()
         claim = partial(self._make_claim, connection.owner, name, token, lease, new)
         return await asyncio.wrap_future(connection.submit(claim))
-
-    async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
-        return await asyncio.wrap_future(self._opened().submit(partial(_affects, sql, values)))
-
-    def _release_soon(self, name: str, token: str) -> None:
-        self._opened().submit(partial(_affects, self._changes.release, {"name": name, "token": token}))
 
     # The methods below run in the connection's thread.
 
@@ -146,21 +134,3 @@ def _checked(path: object) -> Path:
     if given == ":memory:":
         raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
     return Path(os.path.abspath(given))
-
-
-def _some(database: sqlite3.Connection) -> list[tuple[str, str]]:
-    return database.execute("SELECT name, record FROM credentials LIMIT 10").fetchall()
-
-
-def _record(name: str, database: sqlite3.Connection) -> str | None:
-    row = database.execute("SELECT record FROM credentials WHERE name = ?", (name,)).fetchone()
-    return None if row is None else row[0]
-
-
-def _page(after: str, database: sqlite3.Connection) -> list[tuple[str, str]]:
-    statement = "SELECT name, record FROM credentials WHERE name > ? ORDER BY name LIMIT ?"
-    return database.execute(statement, (after, _PER_PAGE)).fetchall()
-
-
-def _affects(sql: str, values: dict[str, Value], database: sqlite3.Connection) -> bool:
-    return database.execute(sql, {"now": time.time(), **values}).rowcount > 0

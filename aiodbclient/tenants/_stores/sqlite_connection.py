@@ -7,14 +7,16 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 from ...errors import StoreError
+from .base import Rows, Value
 from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 
 T = TypeVar("T")
@@ -42,14 +44,10 @@ _MOVED = "its file was moved, replaced or removed while it was open"
 
 
 class SQLiteConnection:
-    """Runs reads and changes in its own thread, which lives until ``aclose``.
-
-    So only that thread waits for the disk and for the locks of other processes. It converts errors of SQLite and of the
-    system to StoreErrors. ``given`` is the path that the user gave for the file ``path``, which has no links.
-    """
+    """Runs reads and changes in its own thread, which alone waits for the disk and for the locks of other processes."""
 
     def __init__(self, path: Path, given: Path) -> None:
-        self._path, self._given = path, given
+        self._path, self._given = path, given  # without links, and as the user gave it
         self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         # Only the thread uses these:
@@ -58,16 +56,23 @@ class SQLiteConnection:
 
     async def open(self) -> None:
         """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
-        await self._in_thread(self._open)
+        await asyncio.wrap_future(self._submit(self._open))
 
-    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``read`` in the thread and return its result. Raises StoreError."""
-        return await self._in_thread(lambda: read(self._opened()))
+    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run a statement that only reads, and return its rows."""
+        return await asyncio.wrap_future(self._submit(lambda: self._opened().execute(sql, values).fetchall()))
+
+    async def change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run a change, and return whether it affected a row. It may use ``:now``."""
+        return await asyncio.wrap_future(self.change_soon(sql, **values))
+
+    def change_soon(self, sql: LiteralString, **values: Value) -> Future[bool]:
+        """Submit a change without waiting for it."""
+        return self.submit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
-        self._check_process()
-        return self._thread.submit(self._converting_errors, partial(self._make, make))
+        return self._submit(partial(self._make, make))
 
     def owner(self) -> str:
         """Return the name of the owner of this connection's claims. Only the thread may call this."""
@@ -81,13 +86,10 @@ class SQLiteConnection:
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        self._check_process()
-        return await asyncio.wrap_future(self._thread.submit(self._converting_errors, call))
-
-    def _check_process(self) -> None:
+    def _submit(self, call: Callable[[], T]) -> Future[T]:
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
+        return self._thread.submit(self._converting_errors, call)
 
     # The methods below run in the thread.
 
@@ -161,10 +163,8 @@ class SQLiteConnection:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file of a new store beside ``path``, and link it there if no other process was faster.
-
-    So an empty file is never a store that is being made: it is one that lost its records.
-    """
+    """Make the file of a new store beside ``path``, and link it there if no other process was faster."""
+    # So an empty file is never a store that is being made: it is one that lost its records.
     made = f"{path}.new-{secrets.token_hex(8)}"
     os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:

@@ -1,6 +1,7 @@
-"""Give the owner its rights on PostgreSQL: a role without login owns the database, and the logins start as that role.
+"""The missing statements that give a tenant's logins their rights on PostgreSQL.
 
-As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser), from its own database::
+A role without login owns the database, and the owner's logins start as that role. As the administrator (the cluster's
+primary user: LOGIN, CREATEDB, CREATEROLE, no superuser), from its own database::
 
     CREATE ROLE owner NOLOGIN
     GRANT owner TO CURRENT_USER WITH INHERIT FALSE, SET TRUE    without WITH before PostgreSQL 16
@@ -15,20 +16,30 @@ and as the login, in its database::
     ALTER ROLE CURRENT_USER SET role = 'owner'                  only the login may do this, because the API made it
     REASSIGN OWNED BY CURRENT_USER TO owner                     objects that it made before it got the owner role
 
+A role, the *group*, has the rights of the readers or writers, and their logins are its members. In the tenant's
+database, as the owner role, on each object of the owner::
+
+    GRANT USAGE ON SCHEMA s TO reader
+    GRANT SELECT ON t TO reader
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader   for future objects
+
 Each statement runs only if it changes something. So ``give`` can be repeated even if a session locks the row of the
-database.
+database. The administrator's session never runs code of a tenant: ``search_path`` is ``pg_catalog``, and GRANT calls no
+functions of users.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import LiteralString
 
 from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...errors import GrantError
 from .._outcomes import Problem
+from .postgres_objects import in_parts
 from .postgres_sessions import Session, quoted
+from .rights import RIGHTS
 
 PUBLIC = ""  # no role can have this name
 
@@ -56,11 +67,57 @@ FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
 
 
 @frozen
+class _Kind:
+    """A kind of object, with a query for the quoted names of those of the owner on which the group lacks a right."""
+
+    word: LiteralString  # in GRANT
+    letter: LiteralString  # in ``pg_default_acl``
+    query: LiteralString  # its values are the owner and the group
+    lacks: LiteralString  # for each privilege, in place of ``{lacks}``
+
+
+_RELATIONS = """
+SELECT format('%%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
+WHERE pg_get_userbyid(relowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+  AND relkind IN ({kinds}) AND ({{lacks}}) ORDER BY c.oid
+"""
+_ROUTINES = """
+SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
+WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks}) ORDER BY p.oid
+"""
+# The owner of the database owns the schema ``public``.
+_SCHEMAS = """
+SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
+WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks})
+ORDER BY n.oid
+"""
+_TABLES, _SEQUENCES = _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"), _RELATIONS.format(kinds="'S'")
+_KINDS = (
+    _Kind("SCHEMA", "n", _SCHEMAS, "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')"),
+    _Kind("TABLE", "r", _TABLES, "NOT has_table_privilege(g.oid, c.oid, '{privilege}')"),
+    _Kind("SEQUENCE", "S", _SEQUENCES, "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"),
+    _Kind("ROUTINE", "f", _ROUTINES, "NOT has_function_privilege(g.oid, p.oid, '{privilege}')"),
+)
+_DEFAULTS = SQL("""
+SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
+WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
+""")
+# Schemas in which every login may create objects, and whether the owner role can change that. With a function there, a
+# reader could trick the owner (CVE-2018-1058): https://www.postgresql.org/about/news/1834/
+OPEN_SCHEMAS = SQL("""
+SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_namespace
+WHERE nspname !~ '^pg_' AND EXISTS (
+    SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
+""")
+
+
+@frozen
 class Step:
     """A missing statement, and the problem until it has run."""
 
-    problem: Problem
     statement: Composed
+    problem: Problem = Problem.RIGHTS_MISSING
     as_owner: bool = False  # run it as the owner role, not as the administrator
     of_login: bool = False  # it concerns only one of the tenant's own logins
 
@@ -79,7 +136,7 @@ class Database:
     granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
 
 
-@frozen(kw_only=True)
+@frozen
 class Member:
     """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
 
@@ -101,9 +158,7 @@ async def read_database(session: Session) -> Database:
     names = session.names
     rows = await session.run(_DATABASE, names.database)
     if not rows:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the database {names.database!r} does not exist", tenant=names.tenant
-        )
+        raise session.error(f"the database {names.database!r} does not exist")
     owner, connections, template, limit, settings, half = rows[0]
     database = Database(
         owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half
@@ -123,8 +178,8 @@ async def members(session: Session, role: str) -> list[Member] | None:
     if not rows:
         return None
     return [
-        Member(name=name, grantor=grantor, admin=admin, inherit=inherit, set=can_set)
-        for name, grantor, admin, inherit, can_set in rows
+        Member(name, *rest)
+        for name, *rest in rows
         if name is not None  # it has no members
     ]
 
@@ -164,7 +219,7 @@ def membership_steps(
     """
     admin, options = session.login, session.knows_options
     if present is None:
-        yield Step(Problem.RIGHTS_MISSING, SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))
+        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))
     wanted = {admin: (False, True)} | dict.fromkeys(usernames, (inherit, not inherit))
     for name, (inherits, sets) in wanted.items():
         found = [member for member in present or () if member.name == name]
@@ -172,18 +227,61 @@ def membership_steps(
         if has != (inherits, sets) and (options or not found):
             chosen = SQL(" WITH INHERIT {}, SET {}").format(Literal(inherits), Literal(sets))
             grant = SQL("GRANT {} TO {}{}").format(Identifier(role), Identifier(name), chosen if options else SQL(""))
-            yield Step(Problem.RIGHTS_MISSING, grant, of_login=name != admin)
+            yield Step(grant, of_login=name != admin)
     for member in present or ():
         if not member.admin and member.name not in {*wanted, *keep}:
-            by = SQL(" GRANTED BY {}").format(Identifier(member.grantor)) if options else SQL("")
-            revoke = SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member.name), by)
-            yield Step(Problem.OPEN_TO_OTHERS, revoke)
+            yield Step(revoke_membership(session, role, member.name, member.grantor), Problem.OPEN_TO_OTHERS)
+
+
+def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
+    by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
+    return SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by)
 
 
 def inherit_step(session: Session, username: str) -> Step:
     """Return the step that lets a login inherit the owner's rights, until the next ``give``."""
     text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if session.knows_options else "")
-    return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(session.names.owner), Identifier(username)))
+    return Step(SQL(text).format(Identifier(session.names.owner), Identifier(username)))
+
+
+async def lacking_outside(session: Session, usernames: Sequence[str], *, ended: str = "") -> list[Step]:
+    """Return the missing statements for the group and its logins, as seen from the administrator's database."""
+    names = session.names
+    database, present = await read_database(session), await members(session, names.group)
+    name, group = Identifier(names.database or ""), Identifier(names.group)
+    keep = {*names.logins} - {ended}
+    steps = list(membership_steps(session, names.group, present, usernames, inherit=True, keep=keep))
+    privileges = database.privileges.get(names.group, set())
+    if privileges - {"CONNECT"}:
+        steps.append(Step(SQL("REVOKE ALL ON DATABASE {} FROM {}").format(name, group), as_owner=True))
+    if privileges != {"CONNECT"}:
+        steps.append(Step(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, group), as_owner=True))
+    return steps
+
+
+async def lacking_inside(session: Session) -> list[Step]:
+    """Return the missing statements for the objects in the tenant's database. The session is in that database."""
+    steps, names = [], session.names
+    for schema, is_ours in await session.run(OPEN_SCHEMAS, names.owner):
+        if is_ours:
+            revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
+            steps.append(Step(revoke, as_owner=True))
+    group = Identifier(names.group)
+    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
+    for kind in _KINDS:
+        privileges = RIGHTS[names.role].postgresql.get(kind.word)
+        if privileges is None:
+            continue
+        lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
+        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
+        wanted = ", ".join(privileges)
+        for objects in in_parts([name for (name,) in rows]):
+            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, group)
+            steps.append(Step(grant, as_owner=True))
+        if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
+            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(group)
+            steps.append(Step(grant, as_owner=True))
+    return steps
 
 
 def _database_steps(
@@ -195,27 +293,27 @@ def _database_steps(
         # Before PostgreSQL 16 a login can take it.
         stolen = Identifier(database.owner) if database.owner in names.owner_logins else None
         if stolen:
-            yield Step(Problem.RIGHTS_MISSING, SQL("GRANT {} TO CURRENT_USER").format(stolen))
-        yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
+            yield Step(SQL("GRANT {} TO CURRENT_USER").format(stolen))
+        yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
         if stolen:
-            yield Step(Problem.RIGHTS_MISSING, SQL("REVOKE {} FROM CURRENT_USER").format(stolen))
+            yield Step(SQL("REVOKE {} FROM CURRENT_USER").format(stolen))
     changes = [SQL("RESET {}").format(Identifier(setting)) for setting in database.settings & _HOSTILE]
     if database.template:
         changes.append(SQL("IS_TEMPLATE false").format())
     if not database.connections:
         changes.append(SQL("ALLOW_CONNECTIONS true").format())
     for change in changes:
-        yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
+        yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
 
     if not 0 < database.limit <= limit:  # a lower limit may be meant, and 0 keeps everybody out
         change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit))
-        yield Step(Problem.RIGHTS_MISSING, change, as_owner=True)
+        yield Step(change, as_owner=True)
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
-        yield Step(Problem.RIGHTS_MISSING, SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
+        yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (*usernames, admin):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
-            yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
+            yield Step(grant, as_owner=True, of_login=member != admin)
     # Last, so that the administrator can still connect if the process is killed in between.
     yield from closing_steps(database, name, {database.owner, names.owner, admin, *keep, *names.groups})
 
@@ -227,7 +325,7 @@ def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Itera
         if grantees:
             whom = SQL(", ").join(map(_grantee, sorted(grantees)))
             text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
-            yield Step(Problem.OPEN_TO_OTHERS, quoted(text).format(name, whom), as_owner=True)
+            yield Step(quoted(text).format(name, whom), Problem.OPEN_TO_OTHERS, as_owner=True)
 
 
 def _grantee(name: str) -> Composed:
