@@ -256,8 +256,8 @@ class Tenants:
             recreate: Whether to create a missing database, empty. Otherwise such a tenant fails with NotFoundError.
 
         Returns:
-            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED, or
-            what it finished: DELETED, SUSPENDED or RESUMED.
+            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
+            or what it finished: DELETED, SUSPENDED or RESUMED.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
