@@ -57,6 +57,11 @@ def confirm_ending(
         confirm(what, yes=yes, words=words, options=bound)
 
 
+def asks(number: int) -> bool:
+    """Whether a change of all tenants, ``number`` now, asks. In cron, a missing --yes fails on the first day."""
+    return number > 0 or not has_terminal()
+
+
 def has_terminal() -> bool:
     """Whether somebody can answer a question."""
     return sys.stdin is not None and sys.stdin.isatty()

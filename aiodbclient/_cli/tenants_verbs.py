@@ -30,7 +30,7 @@ from .arguments import (
     option,
     resolved,
 )
-from .asking import confirm, confirm_ending, has_terminal, removal, some
+from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
 from .output import counted, note, this_command
@@ -161,7 +161,7 @@ async def rotate_tenants(
         due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
         ends = sum(map(waits_for_retire, due))
         going = len(due) if force else len(due) - ends
-        if chosen.everybody and (going or not has_terminal()):  # without one, a missing --yes shows on the first day
+        if chosen.everybody and asks(going):
             olds = counted(ends, "old login")
             ended = f"This ends {olds} that programs may still use." if force else "The old ones keep working."
             refused = "" if force or not ends else f" Refused, since they wait for `retire`: {ends}."
@@ -198,11 +198,13 @@ async def retire_tenants(
         found, cluster = selected.opened.found, selected.opened.cluster
         records = [record for its in selected.names for record in found[its].records.values() if record.previous]
         olds = [record.name for record in records if after is None or not is_young(record, after)]
-        if chosen.everybody and olds:
+        if chosen.everybody and asks(len(olds)):
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the previous logins of {some(names)}{number} on {cluster}{sessions}?", yes=yes)
+            confirm(
+                f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}{sessions}?", yes=yes
+            )
         return await selected.run(
             lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions), printed
         )
@@ -235,8 +237,8 @@ async def resume_tenants(
     """
     async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as selected:
         going = selected.names[Role.OWNER]
-        if chosen.everybody and going:
-            confirm(f"Resume {some(going)} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
+        if chosen.everybody and asks(len(going)):
+            confirm(f"Resume {some(going) or 'no tenant'} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
         return await selected.run(lambda tenants, names: tenants.resume(names), printed, show=show)
 
 
