@@ -127,6 +127,8 @@ async def test_the_administrator_may_log_in_through_a_socket_in_a_folder(managed
             await ready(grants, names, names.logins[0])
             assert await grants.accepts(names, names.logins[0], PASSWORD) is None
             assert await grants.accepts(names, names.logins[0], "wrong") is not None
+        while closing := asyncio.all_tasks() - {asyncio.current_task()}:  # the gate's own ends of the connections
+            await asyncio.wait(closing)
 
 
 async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
