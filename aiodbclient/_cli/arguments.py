@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -87,8 +87,7 @@ class Table(Printed):
     """How a command prints rows."""
 
     output: Annotated[
-        str | None,
-        _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects."),
+        str | None, _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects.")
     ] = None
 
     @property
@@ -295,6 +294,11 @@ class Pruning:
     prune: Annotated[bool, option("--prune", help="Remove what is there and not among the names.")] = False
     most: MaxOption = None
 
+    def check(self, wanted: Collection[object]) -> None:
+        """Raise InvalidArgumentError if nothing is wanted, and all would be removed."""
+        if self.prune and not wanted:
+            raise InvalidArgumentError("--from lists nothing, and --prune would remove all. Nothing was sent")
+
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
 ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
@@ -328,8 +332,7 @@ def _roles(text: str) -> list[Role]:
 
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 OlderOption = Annotated[
-    timedelta | None,
-    duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+    timedelta | None, duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h.")
 ]
 MostOption = Annotated[
     int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import termios
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .output import note, printable, safe, this_command, write_error
+from .output import note, printable, safe, this_command, wrapped, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FEW = 10  # names that a question or a suggested command lists at most
@@ -56,6 +57,11 @@ def confirm_ending(
         confirm(what, yes=yes, words=words, options=bound)
 
 
+def asks(number: int) -> bool:
+    """Whether a change of all tenants, ``number`` now, asks. In cron, a missing --yes fails on the first day."""
+    return number > 0 or not has_terminal()
+
+
 def has_terminal() -> bool:
     """Whether somebody can answer a question."""
     return sys.stdin is not None and sys.stdin.isatty()
@@ -65,7 +71,8 @@ def _answer(question: str) -> str:
     """Ask on the standard error, since the standard output may be a file. ``typer.confirm`` prints on both."""
     try:
         with interruptible():
-            write_error(printable(question))
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
+            write_error(wrapped(printable(question), sys.stderr))
             line = sys.stdin.readline()
     except KeyboardInterrupt:
         raise typer.Abort from None

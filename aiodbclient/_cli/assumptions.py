@@ -14,21 +14,13 @@ _ADVANCED = frozenset({Engine.ADVANCED_PG, Engine.ADVANCED_MYSQL})
 
 @frozen
 class Assumption:
-    """One assumption.
+    """One assumption."""
 
-    Attributes:
-        id: Its name in the report and on the page.
-        sentence: What is assumed.
-        check: The line of ``doctor`` that shows it; empty if ``doctor`` cannot.
-        trial: Whether only ``--try`` prints that line.
-        engines: The engines that it is about; empty for all.
-    """
-
-    id: str
+    id: str  # in the report and on the page
     sentence: str
-    check: str = ""
-    trial: bool = False
-    engines: frozenset[str] = frozenset()
+    check: str = ""  # the line of ``doctor`` that shows it; empty if none does
+    trial: bool = False  # whether only ``--try`` prints that line
+    engines: frozenset[str] = frozenset()  # empty for all
 
 
 ASSUMPTIONS = (
@@ -88,11 +80,7 @@ ASSUMPTIONS = (
     Assumption("sessions", "A login may end its own sessions.", "retired", True, POSTGRESQL),
     Assumption("deleted-login", "The API deletes a login that owns nothing.", "removed", True, POSTGRESQL),
     Assumption(
-        "new-login-mysql",
-        "doadmin can revoke the rights that a new login has everywhere.",
-        "isolated",
-        True,
-        MYSQL,
+        "new-login-mysql", "doadmin can revoke the rights that a new login has everywhere.", "isolated", True, MYSQL
     ),
     Assumption(
         "partial-revokes",

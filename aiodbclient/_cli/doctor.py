@@ -6,32 +6,19 @@ from typing import Annotated
 
 from ..engines import POSTGRESQL
 from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
-from .doctor_checks import (
-    check_budget,
-    check_cluster,
-    check_open_databases,
-    check_servers,
-    check_store,
-    check_token,
-)
+from .doctor_checks import check_budget, check_cluster, check_open_databases, check_servers, check_store, check_token
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
-from .running import DONE, SOME_FAILED, writes
+from .running import DONE, SOME_FAILED, changes, runs
 
 
-@writes
+@runs
 async def examine(
     place: ListedOn,
     printed: Printed,
     store: Annotated[
-        str | None,
-        option(
-            "--store",
-            envvar=STORE_VARIABLE,
-            metavar="STORE",
-            help="Check this store and its key too.",
-        ),
+        str | None, option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Check this store and its key too.")
     ] = None,
     attempt: Annotated[
         bool,
@@ -42,8 +29,7 @@ async def examine(
         ),
     ] = False,
     report: Annotated[
-        bool,
-        option("--report", help="Print a block to paste into an issue, without secrets and host names."),
+        bool, option("--report", help="Print a block to paste into an issue, without secrets and host names.")
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
@@ -70,6 +56,8 @@ async def examine(
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
+        if attempt or close_defaultdb:
+            changes()
         if store is not None:
             await check_store(findings, store, found.id)
         info, server = await check_cluster(findings, found, private=private, admin=admin), None

@@ -191,11 +191,9 @@ async def _try_concurrent_writes(
     if engine == Engine.MONGODB:
         findings.skip("writes at a time", "the client sends one at a time to MongoDB")
     elif errors:
-        findings.fail(
-            "writes at a time",
-            f"{len(errors)} of {len(logins)} creations at once were refused, with {type(errors[0]).__name__}",
-            "Use DatabaseClient(user_writes=1) in your program, and report it with --report",
-        )
+        refused = f"{len(errors)} of {len(logins)} creations at once were refused, with {type(errors[0]).__name__}"
+        advice = "Use DatabaseClient(user_writes=1) in your program, and report it with --report"
+        findings.fail("writes at a time", refused, advice)
     else:
         findings.ok("writes at a time", f"{len(logins)} creations at once were accepted")
     await asyncio.gather(*(_is_refused(cluster.users.delete(login)) for login in logins))

@@ -34,7 +34,7 @@ from ..tenants._prefixes import list_objects
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
 from .opening import AnyBudget
-from .stores import KEY_VARIABLE, has_no_folder, is_missing, is_postgresql, keys, open_store, shown
+from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
@@ -84,20 +84,19 @@ async def check_cluster(
     info = await cluster.info()
     known = CAPABILITIES.get(info.engine)
     if known is None or not known.tenants:
-        findings.fail(
-            "cluster", f"{info.name} is a {info.engine}", "This engine can have no tenants: use another cluster"
-        )
+        advice = "This engine can have no tenants: use another cluster"
+        findings.fail("cluster", f"{info.name} is a {info.engine}", advice)
         return None
     if info.status != "online":
         findings.fail("cluster", f"{info.name} is not online, its status is {info.status}", "Wait until it is online")
         return None
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
-    reads: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
-        ("users", cluster.users.list),
-        *([("databases", cluster.dbs.list)] if known.tenants == "database" else []),
-        *([("topics", partial(list_objects, cluster, info.engine))] if known.tenants == "prefix" else []),
-    )
-    for what, read in reads:
+    reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list}
+    if known.tenants == "database":
+        reads["databases"] = cluster.dbs.list
+    else:
+        reads["topics"] = partial(list_objects, cluster, info.engine)
+    for what, read in reads.items():
         try:
             await read()
         except PermissionDeniedError as error:
@@ -112,14 +111,12 @@ async def check_cluster(
         findings.fail("connection", error, "")
         return None
     if known.returns_passwords and connection.password is None:
+        hidden = "the API does not return them to this token"
         if admin is None and info.engine in POSTGRESQL | MYSQL:
-            findings.fail(
-                "passwords",
-                "the API does not return them to this token",
-                "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator",
-            )
+            advice = "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator"
+            findings.fail("passwords", hidden, advice)
         else:
-            findings.skip("passwords", "the API does not return them to this token, and need not")
+            findings.skip("passwords", f"{hidden}, and need not")
     elif known.returns_passwords:
         findings.ok("passwords", "are returned: the token has the scope database:view_credentials")
     return info
@@ -176,21 +173,15 @@ async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: boo
     try:
         found = await sql.administrator()
     except GrantError as error:
-        full = _FULL.search(str(error))
-        findings.fail(
-            "administrator",
-            error,
-            "Close connections, or use a larger cluster"
-            if full
-            else "Check the password and the cluster's trusted sources",
-        )
+        more_room = "Close connections, or use a larger cluster"
+        trust = "Check the password and the cluster's trusted sources"
+        findings.fail("administrator", error, more_room if _FULL.search(str(error)) else trust)
         return None
     if tls:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
     if found.lacks:
-        findings.fail(
-            "administrator", f"{found.name} lacks {', '.join(found.lacks)}", "Use doadmin, or grant it what it lacks"
-        )
+        lacks = f"{found.name} lacks {', '.join(found.lacks)}"
+        findings.fail("administrator", lacks, "Use doadmin, or grant it what it lacks")
     else:
         findings.ok("administrator", f"{found.name} logs in to {found.server}, and may create roles and grant rights")
     skew = abs((datetime.now(UTC) - found.clock).total_seconds())
@@ -204,12 +195,9 @@ async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: boo
 async def _check_port(findings: Findings, connection: Connection, *, needed: bool) -> bool:
     address = f"{connection.host}:{connection.port}"
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port)
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or "it does not answer"
-        found = f"{address} cannot be reached: {reason}"
+        await _connect(connection)
+    except OSError as error:  # TimeoutError is one
+        found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
         if needed:
             advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
             findings.fail("connection", found, advice)
@@ -218,6 +206,12 @@ async def _check_port(findings: Findings, connection: Connection, *, needed: boo
         return False
     findings.ok("connection", f"{address} can be reached")
     return True
+
+
+async def _connect(connection: Connection, tls: ssl.SSLContext | None = None) -> None:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=tls)
+    writer.close()
 
 
 async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
@@ -233,10 +227,8 @@ async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
 
 async def _check_tls(findings: Findings, connection: Connection, ca: str) -> None:
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=verifying_context(ca))
-        writer.close()
-    except (OSError, TimeoutError) as error:
+        await _connect(connection, verifying_context(ca))
+    except OSError as error:
         findings.fail("TLS", f"the server cannot be verified: {error}", "Ask the provider's support for the right CA")
     else:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
@@ -252,9 +244,6 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
         return
-    if has_no_folder(where):
-        findings.fail("store", f"the folder of {where} does not exist", "create it, or use another --store")
-        return
     try:
         if is_missing(where):
             _write_beside(Path(where))
@@ -267,9 +256,11 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
             found = [record.current.cluster if record.current else None async for record in store.records()]
             await _write(store)
     except OSError as error:
-        findings.fail("store", f"{where} cannot be created: {error.strerror}", "make its folder writable, with room")
+        findings.fail(
+            "store", f"{where} cannot be created: {error.strerror}", "its folder must exist, be writable and have room"
+        )
     except (StoreError, ConfigurationError) as error:
-        findings.fail("store", error, f"check --store, its rights and ${KEY_VARIABLE}")
+        findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
         others = sum(each not in (None, cluster_id) for each in found)
         records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
@@ -14,7 +15,8 @@ from .. import Cluster, DatabaseClient, RequestEvent
 from .._version import __version__
 from ..errors import APIError
 from .assumptions import ASSUMPTIONS
-from .output import printable, write, write_styled
+from .output import printable, wrapped, write, write_styled
+from .running import message_of
 
 _STYLES = {"ok": "", "FAIL": "red", "skip": "yellow"}
 
@@ -38,7 +40,8 @@ class Findings:
         self.failed += 1
         kind = type(found).__name__ if isinstance(found, Exception) else ""
         self.results[check] = "failed", f"{kind} {found.status}" if isinstance(found, APIError) else kind
-        self._print("FAIL", check, str(found), advice)
+        said = message_of(found, retried=True) if isinstance(found, Exception) else str(found)
+        self._print("FAIL", check, said, advice)
 
     def skip(self, check: str, why: str) -> None:
         """Print that a check was not made."""
@@ -50,7 +53,7 @@ class Findings:
             write(f"{json.dumps(members)}\n")
         else:
             text = f"{result:<4}  {check}: {printable(found)}{f'. {advice}' if advice else ''}"
-            write_styled([(text, _STYLES[result])])
+            write_styled([(wrapped(text, sys.stdout), _STYLES[result])])
 
 
 @define

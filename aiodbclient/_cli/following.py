@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,13 @@ from ..errors import (
 from ..tenants import TenantEvent
 from .asking import some
 from .opening import AnyBudget
-from .output import Lines, as_json, complain, note, safe, span, this_command
+from .output import OutputError, as_json, complain, note, safe, span, this_command, write
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
     from .progress import Bar
 
-_UNTOUCHED = (Action.KEPT, Action.ABSENT)
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 
 
@@ -59,33 +59,6 @@ class Report:
     heard: Heard = field(factory=Heard)
 
 
-class Stopping:
-    """What signals do to a run: the first lets it finish what is in flight, the second cancels it."""
-
-    def __init__(self, bar: Bar, tally: Tally) -> None:
-        self.run: Run[Any] | None = None
-        self._bar = bar
-        self._tally = tally
-        self._task = asyncio.current_task()
-
-    def stop(self) -> None:
-        """Handle a signal."""
-        if not self._tally.stopped:
-            self._bar.say(
-                "stopping: what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once"
-            )
-            self._tally.stopped = True
-            if self.run is not None:
-                self.run.stop()
-        else:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """End what is in flight."""
-        if self._task is not None:
-            self._task.cancel()
-
-
 @define
 class Tally:
     """What became of a command so far."""
@@ -93,6 +66,7 @@ class Tally:
     total: int
     once: bool = False  # whether the work must not be done twice, so that a second run must skip what is done
     again: Callable[[], str] = this_command
+    hurries: bool = False  # whether the first signal ends it at once
     started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
     failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
@@ -100,6 +74,15 @@ class Tally:
     error: DatabaseClientError | None = None  # ended the whole run
     stopped: bool = False
     at_once: bool = False  # ended by a second signal, or by --timeout
+    unwritable: OutputError | None = None  # why the standard output cannot be written any more
+
+    def write(self, line: str) -> None:
+        """Print ``line`` on the standard output at once. Does nothing once that has failed."""
+        if self.unwritable is None:
+            try:
+                write(f"{line}\n")
+            except OutputError as error:
+                self.unwritable = error
 
 
 async def follow(
@@ -118,24 +101,23 @@ async def follow(
     """Do runs one after the other, and print their progress and their outcomes. ``at_once``: a signal cancels them."""
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally, lines = Tally(total + len(missing), once, again), Lines()
+    tally = Tally(total + len(missing), once, again, hurries=at_once)
     try:
         with Bar(tally.total, total if work is None else work, budget, limited=limited) as bar:
-            stopping = Stopping(bar, tally)
-            on_signals(stopping.cancel if at_once else stopping.stop)
+            on_signals(partial(_stop, tally, bar, asyncio.current_task()))
             for name, why in missing.items():
-                _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report, lines)
+                _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report)
             for role, run in runs.items():
-                if tally.stopped or tally.error is not None or lines.failure is not None:
+                if tally.stopped or tally.error is not None or tally.unwritable is not None:
                     break
-                stopping.run = bar.run = run
+                bar.run = run
                 async with run:
                     try:
                         async for outcome in run:
                             if report.settle is not None and not isinstance(outcome, Failed):
                                 outcome = await report.settle(outcome, role)
-                            _take(outcome, role, tally, bar, report, lines)
-                            if lines.failure is not None:  # nobody can read the outcomes any more
+                            _take(outcome, role, tally, bar, report)
+                            if tally.unwritable is not None:  # nobody can read the outcomes any more
                                 run.stop()
                     except DatabaseClientError as error:
                         tally.error = error
@@ -144,20 +126,32 @@ async def follow(
     finally:
         if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
-            lines.write((done or "nothing to do") + ("" if tally.error else report.summary()))
-    return _end(tally, lines, report, budget)
+            tally.write((done or "nothing to do") + ("" if tally.error else report.summary()))
+    return _end(tally, report, budget)
 
 
-def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
+def _stop(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
+    """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
+    if task is not None and (tally.stopped or tally.hurries):
+        task.cancel()
+        return
+    bar.say("stopping: what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once")
+    tally.stopped = True
+    if bar.run is not None:
+        bar.run.stop()
+
+
+def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -> None:
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
-    bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
+    bar.advance(outcome.action, outcome.tries)
     name = called(outcome.name, role)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))
-        reasons = _reasons(outcome.error)
+        error = outcome.error
+        reasons = error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
         alike = tally.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
-        if not isinstance(outcome.error, ProgramError):  # each program has its say
+        if not isinstance(error, ProgramError):  # each program has its say
             alike.append(name)
         bar.fail(safe(name), reasons if len(alike) <= 1 else ())
     event = report.events.pop(outcome.name, None)
@@ -165,10 +159,10 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, l
         members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
         members = {"role": role} | members if role else members
         seconds = {} if event is None else {"seconds": _seconds(event)}
-        lines.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
+        tally.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
         return
     if not isinstance(outcome, Failed) and (details := report.details(outcome, role)):
-        lines.write(details)
+        tally.write(details)
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
         bar.say(f"{safe(name)}: {spent}, {event.requests} requests")
@@ -185,7 +179,7 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
     return {part: round(getattr(event, part), 3) for part in parts}
 
 
-def _end(tally: Tally, lines: Lines, report: Report, budget: AnyBudget) -> int:
+def _end(tally: Tally, report: Report, budget: AnyBudget) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
     done = tally.counts.total()
     for first, *others in () if report.as_objects else filter(None, tally.alike.values()):
@@ -196,10 +190,10 @@ def _end(tally: Tally, lines: Lines, report: Report, budget: AnyBudget) -> int:
         code = UNUSABLE if code == SOME_FAILED else code
         complain(message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code)
         return code
-    if lines.failure is not None and not lines.failure.gone:
-        complain(f"{lines.failure}; {_progress(tally)}", UNUSABLE)
+    if tally.unwritable is not None and not tally.unwritable.gone:
+        complain(f"{tally.unwritable}; {_progress(tally)}", UNUSABLE)
         return UNUSABLE
-    if tally.at_once or (done < tally.total and (tally.stopped or lines.failure is not None)):
+    if tally.at_once or (done < tally.total and (tally.stopped or tally.unwritable is not None)):
         if report.heard.last is not None:
             note(f"the last request that failed: {_failed(report.heard.last)}")
         if tally.counts.total() < tally.total and (wait := budget.snapshot().next_slot) > _WORTH_SAYING:
@@ -242,10 +236,6 @@ def _again(tally: Tally) -> str:
         return tally.again()
     hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
     return this_command("--older-than", f"{hours}h")
-
-
-def _reasons(error: Exception) -> list[str]:
-    return error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
 
 
 def _failure(error: Exception) -> dict[str, Any]:

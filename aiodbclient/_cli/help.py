@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -116,45 +116,45 @@ def group(help: str, cls: type[Group] = Group) -> typer.Typer:
 
 def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
     """The help of a command, with the options that it has in common with others if ``common``."""
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    formatter = ctx.make_formatter()
+    formatter.width = min(shutil.get_terminal_size().columns, _WIDEST)
     text, examples = _parts(command.help or "")
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
     listed = command.list_commands(ctx) if isinstance(command, TyperGroup) else []
-    commands = [(name, command.commands[name]) for name in listed]
-    parts = [_usage(command, ctx, width)]
-    parts += [textwrap.fill(paragraph, width) for paragraph in text]
+    formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
+    _write(formatter, text)
     if examples:
-        parts.append("\n".join(["Example:", *(_folded(example, width) for example in examples)]))
-    own = [each for each in options if not is_common(each)]
-    shared = [each for each in options if is_common(each) and common]
-    shown = [(name, _parts(each.help or "")[0][0]) for name, each in commands if not each.hidden]
+        with formatter.section("Example"):
+            formatter.write("".join(f"{_folded(example, formatter.width)}\n" for example in examples))
     for title, rows in (
-        ("Commands:", [(name, about.partition(". ")[0].rstrip(".")) for name, about in shown]),
-        ("Arguments:", [(_bare(param), about_of(param)) for param in arguments]),
-        ("Options:", [(option_of(param), about_of(param)) for param in own]),
-        ("Common options:", [(option_of(param), about_of(param)) for param in shared]),
+        ("Commands", [(name, _summary(command.commands[name])) for name in listed]),
+        ("Arguments", [(_metavar(each).strip("[]-. "), about_of(each)) for each in arguments]),
+        ("Options", [(option_of(each), about_of(each)) for each in options if not is_common(each)]),
+        ("Common options", [(option_of(each), about_of(each)) for each in options if is_common(each) and common]),
     ):
         if rows:
-            parts.append("\n".join([title, *_table(rows, width, narrow=title != "Commands:")]))
-    if common and not commands:
-        parts.append(textwrap.fill(EXIT_CODES, width))
-    if command.epilog:
-        parts += [textwrap.fill(paragraph, width) for paragraph in command.epilog.split("\n\n")]
-    return "\n\n".join(parts) + "\n"
+            is_narrow = formatter.width < _TWO_COLUMNS and title != "Commands"
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=4 if is_narrow else 26)
+    _write(formatter, [EXIT_CODES] if common and not listed else [])
+    _write(formatter, (command.epilog or "").split("\n\n"))
+    return str(formatter.getvalue())
+
+
+def _write(formatter: Any, paragraphs: Iterable[str]) -> None:
+    for paragraph in filter(None, paragraphs):
+        formatter.write_paragraph()
+        formatter.write_text(paragraph)
+
+
+def _summary(command: Any) -> str:
+    return _parts(command.help or "")[0][0].partition(". ")[0].rstrip(".")
 
 
 def is_common(param: Any) -> bool:
     """Whether an option is one that most commands take. ``arguments`` marks them."""
     return getattr(param, "rich_help_panel", None) is not None and not param.hidden
-
-
-def _usage(command: Any, ctx: Any, width: int) -> str:
-    begin = f"Usage: {ctx.command_path}"
-    pieces = " ".join(command.collect_usage_pieces(ctx))
-    return textwrap.fill(
-        f"{begin} {pieces}", width, subsequent_indent="         ", break_on_hyphens=False, break_long_words=False
-    )
 
 
 def _parts(help: str) -> tuple[list[str], list[str]]:
@@ -174,30 +174,8 @@ def _folded(example: str, width: int) -> str:
     return " \\\n".join(textwrap.wrap(example, width - 2, initial_indent="  ", **options))
 
 
-def _table(rows: Iterable[tuple[str, str]], width: int, *, narrow: bool) -> Iterator[str]:
-    listed = list(rows)
-    if narrow and width < _TWO_COLUMNS:
-        for name, about in listed:
-            yield f"  {name}"
-            yield from textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")
-        return
-    left = min(max(len(name) for name, _ in listed), 26)
-    for name, about in listed:
-        indent = " " * (left + 4)
-        lines = textwrap.wrap(about, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-        if len(name) > left or not lines:
-            yield f"  {name}"
-        else:
-            lines[0] = f"  {name:<{left}}  {lines[0].strip()}"
-        yield from lines
-
-
 def _metavar(param: Any) -> str:
     return str(param.metavar or param.name.upper())
-
-
-def _bare(param: Any) -> str:
-    return str(param.metavar or param.name.upper()).strip("[]-. ")
 
 
 def option_of(param: Any) -> str:

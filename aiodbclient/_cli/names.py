@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkstemp
 
-from attrs import frozen
-
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from ..tenants._naming import names_of
@@ -19,6 +17,7 @@ from .asking import FEW, interruptible
 MOST_BYTES = 32 * 1024 * 1024
 _SHOWN = 10  # problems that a message lists at most
 
+# What is more likely the title of a column than a name, in the first line.
 _TITLES = frozenset(
     {
         *("names", "tenant", "tenants", "tenant_name", "tenant_names", "tenantname", "tenant_id", "id", "slug"),
@@ -65,11 +64,6 @@ def check_name(name: str) -> None:
         )
 
 
-def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
-    """Read the names, in their order. Takes and raises what ``locate_names`` does."""
-    return list(locate_names(arguments, file))
-
-
 def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, str]:
     """Read the names, and check that none comes twice. A line of a file that begins with # is a comment."""
     if arguments and "-" in arguments:
@@ -77,13 +71,13 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
     if file is None:
         if not arguments:
             raise InvalidArgumentError("which tenants? Give their names, or a file: --from names.csv")
-        return _unique(_Cell(f"argument {number}", name) for number, name in enumerate(arguments, start=1))
+        return _unique((f"argument {number}", name, "") for number, name in enumerate(arguments, start=1))
     if arguments:
         raise InvalidArgumentError("give names or --from, not both")
-    names = _unique(_cells(shown(file), read_text(file).rstrip()))
-    if not names:
-        raise InvalidArgumentError(f"{shown(file)} holds no name, so there is nothing to do")
-    return names
+    text = read_text(file).rstrip()
+    if not text:
+        raise InvalidArgumentError(f"{shown(file)} is empty: a file without names has the line `name`")
+    return _unique(_cells(shown(file), text))
 
 
 def write_names(file: Path, names: Iterable[str]) -> None:
@@ -123,53 +117,36 @@ def _refuse(problems: Sequence[str]) -> None:
         raise InvalidArgumentError(f"{'; '.join(problems[:_SHOWN])}{end}. Nothing was changed")
 
 
-@frozen
-class _Cell:
-    """A name in its place, or what is wrong there."""
+def _cells(where: str, text: str) -> Iterator[tuple[str, str, str]]:
+    """The place of each row, its name, and what is wrong; up to a first row that shows another form of file."""
+    number, column, width = 0, 0, None
 
-    place: str
-    name: str = ""
-    problem: str = ""
-
-
-class _Lines:
-    """The lines of a text, without comments."""
-
-    def __init__(self, text: str) -> None:
-        self.number = 0
-        self._lines = text.splitlines(keepends=True)
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            self.number += 1
+    def lines() -> Iterator[str]:
+        nonlocal number
+        for line in text.splitlines(keepends=True):
+            number += 1
             if not line.startswith("#"):
                 yield line
 
-
-def _cells(where: str, text: str) -> Iterator[_Cell]:
-    """The name in each row. It ends after the first row if that shows that the whole file is of another form."""
-    lines = _Lines(text)
-    rows = csv.reader(lines, strict=True)
-    column, width = 0, None
     try:
-        for at, row in enumerate(rows):
-            here = f"{where}, line {lines.number}"
+        for at, row in enumerate(csv.reader(lines(), strict=True)):
+            here = f"{where}, line {number}"
             cells = [cell.strip() for cell in row]
             titles = [cell.lower() for cell in cells]
             if at == 0 and "name" in titles:
                 column, width = titles.index("name"), len(titles)
                 continue
             problem = _problem(cells, column, width)
-            if at == 0 and not problem and _looks_like_header(cells[0]):
+            if at == 0 and not problem and cells[0].lower().replace(" ", "_").strip("_") in _TITLES:
                 problem = (
                     f"{cells[0]!r} looks like the title of a column. If it is, call the column `name`; if it is a "
                     "tenant, put a line `name` above it"
                 )
-            yield _Cell(here, problem=problem) if problem else _Cell(here, cells[column])
+            yield here, "" if problem else cells[column], problem
             if at == 0 and problem:
                 return
     except csv.Error as error:
-        yield _Cell(f"{where}, line {lines.number}", problem=f"not CSV: {error}")
+        yield f"{where}, line {number}", "", f"not CSV: {error}"
 
 
 def _problem(cells: Sequence[str], column: int, width: int | None) -> str:
@@ -185,21 +162,16 @@ def _problem(cells: Sequence[str], column: int, width: int | None) -> str:
     return "" if cells[column] else f"no name in column {column + 1}"
 
 
-def _looks_like_header(name: str) -> bool:
-    """Whether ``name``, in the first line of a file with one column, is more likely the title of the column."""
-    return name.lower().replace(" ", "_").strip("_") in _TITLES
-
-
-def _unique(cells: Iterable[_Cell]) -> dict[str, str]:
+def _unique(cells: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     seen, problems = dict[str, str](), list[str]()
-    for cell in cells:
-        if cell.problem:
-            problems.append(f"{cell.place}: {cell.problem}")
-        elif not cell.name:
-            problems.append(f"{cell.place} is empty")
-        elif cell.name in seen:
-            problems.append(f"{cell.place}: {cell.name!r} is there twice, first in {seen[cell.name]}")
+    for place, name, problem in cells:
+        if problem:
+            problems.append(f"{place}: {problem}")
+        elif not name:
+            problems.append(f"{place} is empty")
+        elif name in seen:
+            problems.append(f"{place}: {name!r} is there twice, first in {seen[name]}")
         else:
-            seen[cell.name] = cell.place
+            seen[name] = place
     _refuse(problems)
     return seen

@@ -35,9 +35,12 @@ async def open_client(
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
         if api.budget == "none":
-            budget = RateBudget(windows=_no_windows())
+            _check_local()
+            budget = RateBudget(windows=())
         elif api.budget is not None and not offline:
-            budget = await stack.enter_async_context(_shared(api.budget, token))
+            from ..shared_budget import SharedRateBudget, token_key
+
+            budget = await stack.enter_async_context(SharedRateBudget(api.budget, key=token_key(token)))
         client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
@@ -51,18 +54,11 @@ def _token() -> str:
         ) from None
 
 
-def _no_windows() -> tuple[()]:
+def _check_local() -> None:
     if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
         raise ConfigurationError(
             "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing was sent"
         )
-    return ()
-
-
-def _shared(url: str, token: str) -> SharedRateBudget:
-    from ..shared_budget import SharedRateBudget, token_key
-
-    return SharedRateBudget(url, key=token_key(token))
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ NAME = "aiodbclient"
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
 _NAMES = ("name", "username", "database", "problems")
+_WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
 
 _speaks_json: ContextVar[bool] = ContextVar("_speaks_json", default=False)
 
@@ -79,21 +80,6 @@ def write_error(text: str) -> None:
         _discard(sys.stderr)
 
 
-class Lines:
-    """Writes lines to the standard output, as long as that can be written."""
-
-    def __init__(self) -> None:
-        self.failure: OutputError | None = None
-
-    def write(self, line: str) -> None:
-        """Print ``line`` at once. Does nothing once that has failed."""
-        if self.failure is None:
-            try:
-                write(f"{line}\n")
-            except OutputError as error:
-                self.failure = error
-
-
 def write_styled(lines: Iterable[tuple[str, str]]) -> None:
     """Print lines on the standard output, each in a style where that has colours."""
     console = _console()
@@ -125,7 +111,19 @@ def complain(text: str, code: int) -> None:
 
 
 def _say(members: Mapping[str, object], text: str) -> None:
-    write_error(f"{as_json(members)}\n" if speaks_json() else f"{NAME}: {printable(text)}\n")
+    write_error(f"{as_json(members) if speaks_json() else wrapped(f'{NAME}: {printable(text)}', sys.stderr)}\n")
+
+
+def wrapped(text: str, stream: TextIO | None) -> str:
+    """``text`` in lines that fit the terminal at ``stream``. A command is not broken, so that people can copy it."""
+    if stream is None or not stream.isatty():
+        return text
+    width, lines = os.get_terminal_size(stream.fileno()).columns or 80, [""]  # 0: a terminal without a size
+    for word in _WORDS.findall(text):
+        if lines[-1] and cell_len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def as_json(value: object) -> str:
@@ -154,6 +152,11 @@ def span(seconds: float) -> str:
         if seconds < size * most:
             return f"{max(round(seconds / size), 0)}{unit}"
     return f"{round(seconds / 86400)}d"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 login``, ``3 logins``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def took(seconds: float) -> str:
@@ -217,7 +220,7 @@ def _table(rows: Sequence[Mapping[str, object]], last: Sequence[str], *, wide: b
             columns = [column for column in columns if column[0] != name]
     if narrow and _width(columns) > console.width:
         return "\n".join(_block(names, [_cell(name, row.get(name)) for name in names]) for row in rows)
-    padded = [[_padded(cell, max(map(cell_len, column))) for cell in column] for column in columns]
+    padded = [[set_cell_size(cell, max(map(cell_len, column))) for cell in column] for column in columns]
     lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
     if console.is_terminal and "NO_COLOR" not in os.environ:
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
@@ -230,10 +233,6 @@ def _width(columns: Sequence[Sequence[str]]) -> int:
 
 def _block(columns: Sequence[str], row: Sequence[str]) -> str:
     return "".join(f"{name}: {cell}\n" for name, cell in zip(columns, row, strict=True) if cell)
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell + " " * (width - cell_len(cell))
 
 
 def _cell(column: str, value: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import ceil
 from time import monotonic
 from types import TracebackType
@@ -13,15 +15,16 @@ from typing import Any, Self
 from attrs import define, field, frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-from .. import Run, Window
+from .. import Action, Run, Window
 from .opening import AnyBudget
-from .output import NAME, error_console, note, printable, span, speaks_json, write_error
+from .output import NAME, error_console, note, printable, span, speaks_json, wrapped, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
 _NARROW = 76  # columns: below, there is no room for the bar and the rate
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
-_MERGED = 1.0  # s: requests that were sent so close together are counted as one group
+_UNTOUCHED = (Action.KEPT, Action.ABSENT)
+_MOST_SENT = 5000  # requests in an hour
 
 
 class Bar:
@@ -31,13 +34,7 @@ class Bar:
     """
 
     def __init__(
-        self,
-        total: int,
-        work: int,
-        budget: AnyBudget,
-        clock: Callable[[], float] = monotonic,
-        *,
-        limited: bool = True,
+        self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic, *, limited: bool = True
     ) -> None:
         self.run: Run[Any] | None = None
         self._waits_for: str | None = None
@@ -63,7 +60,8 @@ class Bar:
         self._total = total
         self._pace = Pace(work, clock=clock)
         self._started = self._ticked = self._said = clock()
-        self._done = self._untouched = self._failed = 0
+        self._done = self._failed = 0
+        self._untouched = Counter[Action]()
         self._ticking: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -79,11 +77,12 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, requests: int, *, untouched: bool) -> None:
-        """Count a name that took so many requests, or that was left as it is."""
+    def advance(self, action: Action, requests: int) -> None:
+        """Count a name that took so many requests."""
         self._done += 1
-        self._untouched += untouched
-        if not untouched:
+        if action in _UNTOUCHED:
+            self._untouched[action] += 1
+        else:
             self._pace.count(requests)
         self._progress.advance(self._task)
 
@@ -92,7 +91,7 @@ class Bar:
         self._failed += 1
         if speaks_json() or not reasons:
             return
-        text = "\n".join(f"{name}: {printable(reason)}" for reason in reasons)
+        text = "\n".join(wrapped(f"{name}: {printable(reason)}", sys.stderr) for reason in reasons)
         if self._progress.disable:
             write_error(f"{text}\n")
         else:
@@ -103,7 +102,7 @@ class Bar:
         if self._progress.disable:
             note(text)
         else:
-            self._console.print(f"{NAME}: {text}", soft_wrap=True)
+            self._console.print(wrapped(f"{NAME}: {text}", sys.stderr), soft_wrap=True)
 
     def _tick(self) -> None:
         self._draw()
@@ -119,9 +118,9 @@ class Bar:
         used = zip(self._budget.windows, budget.used, strict=True) if self._limited else ()
         seconds = self._pace.left(used)
         left = "" if seconds is None or self._done == self._total else f"{span(seconds)} left"
-        worked = self._done - self._untouched
+        worked = self._done - self._untouched.total()
         rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
-        kept = f"{self._untouched} kept" if self._untouched else ""
+        kept = ", ".join(f"{count} {action}" for action, count in sorted(self._untouched.items()))
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limit.format(span(budget.next_slot)) if waits or (shut and self._limited) else ""
         waits_for = None if self.run is None else self.run.waiting
@@ -148,13 +147,6 @@ class Taken:
     window: Window
     free: int
     releases: tuple[tuple[float, int], ...] = ()
-
-
-def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[Taken]) -> float:
-    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take."""
-    by_length = sorted(windows, key=lambda taken: taken.window.seconds)
-    limited = _limited(ceil(names * requests), by_length[0], by_length[-1]) if by_length else 0.0
-    return max(names / a_second, limited)
 
 
 def _limited(requests: int, short: Taken, long: Taken) -> float:
@@ -186,30 +178,25 @@ class Pace:
     requests: int = 0  # of those that are done
     active: float = 0.0  # s in which the rate limit did not make the run wait
     clock: Callable[[], float] = field(kw_only=True, repr=False)
-    _sent: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]], init=False)
+    _sent: deque[tuple[float, int]] = field(factory=partial(deque[tuple[float, int]], maxlen=_MOST_SENT), init=False)
 
     def count(self, requests: int) -> None:
         """A name is done that took so many requests."""
-        now = self.clock()
         self.done += 1
         self.requests += requests
-        if not requests:
-            return
-        if self._sent and now - self._sent[-1][0] < _MERGED:
-            at, before = self._sent.pop()
-            self._sent.append((at, before + requests))
-        else:
-            self._sent.append((now, requests))
+        if requests:
+            self._sent.append((self.clock(), requests))
 
     def left(self, windows: Iterable[tuple[Window, int]]) -> float | None:
-        """Estimate the seconds that are left; None if nothing is known yet."""
+        """Estimate the seconds that are left: at the pace so far, but no less than the rate limit makes it take."""
         names = max(self.names - self.done, 0)
         if not names:
             return 0.0
         if not self.done or not self.active:
             return None
-        taken = [self._taken(window, used) for window, used in windows]
-        return seconds_left(names, self.done / self.active, self.requests / self.done, taken)
+        taken = [self._taken(window, used) for window, used in sorted(windows, key=lambda each: each[0].seconds)]
+        limited = _limited(ceil(names * self.requests / self.done), taken[0], taken[-1]) if taken else 0.0
+        return max(names * self.active / self.done, limited)
 
     def _taken(self, window: Window, used: int) -> Taken:
         """What is known of a window. The slots of others are taken to be free after half of it."""

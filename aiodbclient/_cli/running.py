@@ -36,19 +36,11 @@ from .output import OutputError, complain, span, this_command, write_error
 
 DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 _verbose: ContextVar[bool] = ContextVar("_verbose", default=False)
+_changes: ContextVar[bool] = ContextVar("_changes", default=False)
 
 
-def reads(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
-    """Make a function for Typer of a coroutine function that changes nothing and returns an exit code."""
-    return _runs(command, writes=False)
-
-
-def writes(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
-    """Make a function for Typer of a coroutine function that may change something and returns an exit code."""
-    return _runs(command, writes=True)
-
-
-def _runs(command: Callable[..., Coroutine[Any, Any, int]], *, writes: bool) -> Callable[..., None]:
+def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
+    """Make a function for Typer of a coroutine function that returns an exit code."""
     parameters, arguments = expanded(command)
 
     def called(**options: Any) -> None:
@@ -58,7 +50,7 @@ def _runs(command: Callable[..., Coroutine[Any, Any, int]], *, writes: bool) -> 
         async def work() -> int:
             return await command(**arguments(options))
 
-        raise typer.Exit(_exit_code(work, limit, writes=writes))
+        raise typer.Exit(_exit_code(work, limit))
 
     called.__doc__ = command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -66,11 +58,14 @@ def _runs(command: Callable[..., Coroutine[Any, Any, int]], *, writes: bool) -> 
     return called
 
 
-def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | None, *, writes: bool) -> int:
-    seconds = None if limit is None else limit.total_seconds()
-    unclear = f": the last request may have been applied. To go on: {this_command()}" if writes else ""
+def changes() -> None:
+    """From now on, a command that is stopped says that its last request may have been applied."""
+    _changes.set(True)
+
+
+def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | None) -> int:
     try:
-        return asyncio.run(_until_signal(work(), seconds))
+        return asyncio.run(_until_signal(work(), None if limit is None else limit.total_seconds()))
     except typer.Abort as stopped:
         if not isinstance(stopped, DeclinedError):
             write_error("\n")  # end the line of the question
@@ -79,27 +74,29 @@ def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | 
     except KeyboardInterrupt:  # while a file or a pipe was read: asyncio turns all other signals into a cancellation
         complain("stopped: nothing was changed", STOPPED)
         return STOPPED
-    except asyncio.CancelledError:
-        complain(f"stopped{unclear}", STOPPED)
-        return STOPPED
     except OutputError as error:
         return end_output(error)
     except DatabaseClientError as error:
         code = code_of(error)
         complain(message_of(error), code)
         return code
-    except TimeoutError:
-        complain(f"no answer within --timeout {span(seconds or 0)}{unclear}", UNUSABLE)
-        return UNUSABLE
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
-    """Do ``work``, until SIGINT or SIGTERM cancels it, or its time is over."""
+    """Do ``work``, until SIGINT or SIGTERM cancels it, or its time is over. Returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
-    async with asyncio.timeout(seconds):
-        return await work
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except asyncio.CancelledError:
+        why, code = "stopped", STOPPED
+    except TimeoutError:
+        why, code = f"no answer within --timeout {span(seconds or 0)}", UNUSABLE
+    more = f": the last request may have been applied. To go on: {this_command()}" if _changes.get() else ""
+    complain(f"{why}{more}", code)
+    return code
 
 
 def on_signals(react: Callable[[], object]) -> None:
@@ -171,7 +168,7 @@ def code_of(error: DatabaseClientError) -> int:
             return BAD_USAGE
         case AuthenticationError() | PermissionDeniedError() | RateLimitError() | ServerError():
             return UNUSABLE
-        case APIError():
+        case APIError() | NoRoomError():
             return SOME_FAILED
         case _:
             return UNUSABLE

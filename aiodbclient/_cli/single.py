@@ -15,7 +15,7 @@ from .help import Command, ListGroup, group
 from .names import check_name
 from .opening import find_cluster, open_client, patiently
 from .output import as_json, check_stdout, command_line, note, print_rows, safe, this_command, write
-from .running import DONE, reads, writes
+from .running import DONE, changes, runs
 from .users_file import apply_users, plan_users
 
 clusters = group("List the account's clusters, or read one.", ListGroup)
@@ -28,10 +28,14 @@ _KINDS = {"db": "database", "user": "user"}
 
 
 @asynccontextmanager
-async def _opened(place: OnCluster, cluster: str, what: str = "") -> AsyncGenerator[ClusterClient]:
+async def _opened(
+    place: OnCluster, cluster: str, what: str = "", *, to_change: bool = False
+) -> AsyncGenerator[ClusterClient]:
     """Open a cluster for one call about ``what``, such as ``user alpha``."""
     async with open_client(place) as (client, _), patiently():
         found = await find_cluster(client, cluster)
+        if to_change:
+            changes()
         try:
             yield found
         except NotFoundError as error:
@@ -46,7 +50,7 @@ async def _opened(place: OnCluster, cluster: str, what: str = "") -> AsyncGenera
 
 
 @clusters.command("list", cls=Command)
-@reads
+@runs
 async def list_clusters(printed: Table, api: Api) -> int:
     """List the account's clusters. `aiodbclient clusters` alone does the same.
 
@@ -59,7 +63,7 @@ async def list_clusters(printed: Table, api: Api) -> int:
 
 
 @clusters.command("get", cls=Command)
-@reads
+@runs
 async def get_cluster(printed: Table, place: ListedOn) -> int:
     """Read one cluster, and where it listens.
 
@@ -82,7 +86,7 @@ def _cluster(cluster: Cluster) -> dict[str, object]:
 
 
 @dbs.command("list", cls=Command)
-@reads
+@runs
 async def list_dbs(printed: Table, place: ListedOn) -> int:
     """List the databases of a cluster.
 
@@ -96,7 +100,7 @@ async def list_dbs(printed: Table, place: ListedOn) -> int:
 
 
 @dbs.command("get", cls=Command)
-@reads
+@runs
 async def get_db(printed: Table, place: NamedOn) -> int:
     """Read one database: exits with 1 if it does not exist.
 
@@ -110,7 +114,7 @@ async def get_db(printed: Table, place: NamedOn) -> int:
 
 
 @dbs.command("create", cls=Command)
-@writes
+@runs
 async def create_db(printed: Printed, place: NamedOn) -> int:
     """Create a database.
 
@@ -118,14 +122,14 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
     """
     cluster, name = place.target
     check_name(name)
-    async with _opened(place, cluster, f"db {name}") as found:
+    async with _opened(place, cluster, f"db {name}", to_change=True) as found:
         await found.dbs.create(name)
     _print_done(name, f"created the database {safe(name)}", printed)
     return DONE
 
 
 @dbs.command("delete", cls=Command)
-@writes
+@runs
 async def delete_db(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
     """Delete a database and all its data.
 
@@ -135,7 +139,7 @@ async def delete_db(printed: Printed, place: NamedOn, yes: YesOption = False) ->
 
 
 @users.command("list", cls=Command)
-@reads
+@runs
 async def list_users(printed: Table, place: ListedOn, show: ShowOption = False) -> int:
     """List the users of a cluster.
 
@@ -149,7 +153,7 @@ async def list_users(printed: Table, place: ListedOn, show: ShowOption = False) 
 
 
 @users.command("get", cls=Command)
-@reads
+@runs
 async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Read one user.
 
@@ -163,7 +167,7 @@ async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> 
 
 
 @users.command("create", cls=Command)
-@writes
+@runs
 async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Create a user. It needs --show, because the password is printed once and not stored.
 
@@ -172,14 +176,14 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
     cluster, name = place.target
     check_name(name)
     _check_shown(show)
-    async with _opened(place, cluster, f"user {name}") as found:
+    async with _opened(place, cluster, f"user {name}", to_change=True) as found:
         user = await found.users.create(name)
     _print_new(user, f"the user {safe(name)} was created with a password", cluster, printed)
     return DONE
 
 
 @users.command("delete", cls=Command)
-@writes
+@runs
 async def delete_user(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
     """Delete a user.
 
@@ -192,20 +196,15 @@ async def _delete(kind: str, printed: Printed, place: NamedOn, *, yes: bool) -> 
     cluster, name = place.target
     what = f"the {_KINDS[kind]} {safe(name)}"
     confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
-    async with _opened(place, cluster, f"{kind} {name}") as found:
+    async with _opened(place, cluster, f"{kind} {name}", to_change=True) as found:
         await (found.dbs if kind == "db" else found.users).delete(name)
     _print_done(name, f"deleted {what}", printed)
     return DONE
 
 
 @users.command("reset", cls=Command)
-@writes
-async def reset_user(
-    printed: Table,
-    place: NamedOn,
-    show: ShowOption = False,
-    yes: YesOption = False,
-) -> int:
+@runs
+async def reset_user(printed: Table, place: NamedOn, show: ShowOption = False, yes: YesOption = False) -> int:
     """Give a user a new password. The old one stops working at once.
 
     It needs --show, because the new password is printed once and not stored.
@@ -216,7 +215,7 @@ async def reset_user(
     _check_shown(show)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
     confirm(question, yes=yes)
-    async with _opened(place, cluster, f"user {name}") as found:
+    async with _opened(place, cluster, f"user {name}", to_change=True) as found:
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed)
     return DONE

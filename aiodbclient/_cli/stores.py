@@ -1,4 +1,4 @@
-"""Which store an operator means by ``--store``: a file, a PostgreSQL, or a store of somebody else's package."""
+"""The store that an operator means, and the commands ``aiodbclient store`` on it as a whole."""
 
 from __future__ import annotations
 
@@ -9,19 +9,169 @@ from enum import Enum, auto
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from ..errors import InvalidArgumentError, StoreError
+from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Role, Seal, SQLiteStore, Store
-from .arguments import role_options
-from .output import NAME, command_line, complain, note, quoted, safe
-from .running import UNUSABLE
+from ..tenants._naming import record_name, tenant_of
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption, argument, role_options
+from .asking import confirm
+from .help import Command, group
+from .output import NAME, as_json, command_line, complain, note, print_rows, quoted, safe, write
+from .running import DONE, UNUSABLE, changes, runs
+
+app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
+
+StoreArgument = Annotated[str, argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE)]
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
+
+
+@app.command("list", cls=Command)
+@runs
+async def list_store(store: StoreArgument, printed: Table) -> int:
+    """List the records of a store, of all clusters. Sends nothing to the API.
+
+    Example: aiodbclient store list tenants.db
+    """
+    rows, damaged = list[dict[str, object]](), list[str]()
+    async with open_store(store, called="STORE") as opened:
+        try:
+            async for record in opened.records():
+                name, role = tenant_of(record.name)
+                login: dict[str, object] = {
+                    "username": record.current and record.current.username,
+                    "cluster": record.current and record.current.cluster,
+                }
+                rows.append({"name": name, "role": role.value} | login)
+        except StoreError as error:
+            if not error.damaged:
+                raise
+            damaged += error.damaged
+    none = "" if damaged else f"{shown(store)} has no records"
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("username", "cluster"), none=none)
+    for each in damaged:
+        complain_damaged(store, *tenant_of(each))
+    return UNUSABLE if damaged else DONE
+
+
+@app.command("forget", cls=Command)
+@runs
+async def forget_record(
+    words: Annotated[
+        list[str], argument("STORE NAME", help=f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.")
+    ],
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    yes: YesOption = False,
+) -> int:
+    """Remove the record of a tenant, also if it is damaged. Its logins and its database stay as they are.
+
+    To remove the tenant itself, use `tenants remove`. To take over again what stays, use `tenants provision --adopt`.
+
+    Example: aiodbclient store forget copy.db beta --yes
+    """
+    store, name = _store_and_name(words)
+    question = (
+        f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
+    )
+    async with open_store(store, called="STORE") as opened:
+        if not isinstance(opened, SQLiteStore | PostgresStore):
+            raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
+        confirm(question, yes=yes)
+        changes()
+        await opened.discard(record_name(name, role))
+    if printed.as_json:
+        write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")
+    else:
+        write(f"{safe(name)}: forgotten\n")
+    return DONE
+
+
+def _store_and_name(words: list[str]) -> tuple[str, str]:
+    default = os.environ.get(STORE_VARIABLE)
+    match words:
+        case [store, name]:
+            return store, name
+        case [name] if default:
+            return default, name
+        case [_]:
+            raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
+        case _:
+            raise InvalidArgumentError(f"unexpected extra argument: {words[2]!r}")
+
+
+@app.command("keygen", cls=Command)
+@runs
+async def make_key() -> int:
+    """Print a new key for a store. Put it into $AIODBCLIENT_STORE_KEY, and keep it where you keep secrets.
+
+    Example: aiodbclient store keygen
+    """
+    try:
+        from cryptography.fernet import Fernet
+    except ImportError:
+        raise ConfigurationError("a key needs the package cryptography: pip install 'aiodbclient[cli]'") from None
+    write(f"{Fernet.generate_key().decode()}\n", lost="run it again")
+    return DONE
+
+
+@app.command("rekey", cls=Command)
+@runs
+async def rekey_store(store: StoreArgument, printed: Printed) -> int:
+    """Encrypt all records of a store with another key: $AIODBCLIENT_STORE_KEY=NEW,OLD.
+
+    Stop the processes that use the store first. Afterwards drop the old key from the variable. To encrypt a store that
+    is not encrypted, use `store copy`.
+
+    Example: aiodbclient store rekey tenants.db
+    """
+    from ..tenants._stores.moving import rewrite_records
+
+    key = keys()
+    if key is None or len(key) < 2:
+        raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
+    async with open_store(store, called="STORE") as opened:
+        changes()
+        _say_done(await rewrite_records(opened), "rewritten", printed)
+    return DONE
+
+
+@app.command("copy", cls=Command)
+@runs
+async def copy_store(
+    source: Annotated[str, argument("STORE", help="The store to read.")],
+    target: Annotated[str, argument("TARGET", help="The store to write. It is created if it does not exist.")],
+    printed: Printed,
+) -> int:
+    """Copy all records of a store to another one, such as from a file to a PostgreSQL.
+
+    $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
+    none if it is empty. Before you move to the copy, stop the processes that use the store. Safe to repeat.
+
+    Example: aiodbclient store copy tenants.db copy.db
+    """
+    from ..tenants._stores.moving import copy_records
+
+    if source == target:
+        raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
+    to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
+    async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
+        changes()
+        _say_done(await copy_records(read, written), "copied", printed)
+    plain = " holds passwords as plain text and" if to and not keys() else ""
+    delete = f": rm {quoted(source)}" if is_file(source) else ""
+    note(f"{shown(source)}{plain} goes stale. Delete it when all processes use the copy{delete}")
+    return DONE
+
+
+def _say_done(count: int, what: str, printed: Printed) -> None:
+    write(f"{as_json({what: count})}\n" if printed.as_json else f"{count} records {what}\n")
 
 
 class IfMissing(Enum):
@@ -105,7 +255,7 @@ def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
 
 def is_missing(where: str) -> bool:
     """Whether the store is a file that does not exist."""
-    return _scheme_of(where) is None and not Path(where).exists()
+    return is_file(where) and not Path(where).exists()
 
 
 def is_postgresql(where: str) -> bool:
@@ -118,11 +268,6 @@ def is_file(where: str) -> bool:
     return _scheme_of(where) is None
 
 
-def has_no_folder(where: str) -> bool:
-    """Whether the store is a file in a folder that does not exist."""
-    return _scheme_of(where) is None and not Path(where).absolute().parent.is_dir()
-
-
 def _scheme_of(where: str) -> str | None:
     """The scheme of a URL; None for a path."""
     return urlsplit(where).scheme if "://" in where else None
@@ -130,4 +275,4 @@ def _scheme_of(where: str) -> str | None:
 
 def shown(where: str) -> str:
     """The store as a message names it: a URL may hold a password."""
-    return f"the store {where}" if _scheme_of(where) is None else "the table of the store in PostgreSQL"
+    return f"the store {where}" if is_file(where) else "the table of the store in PostgreSQL"

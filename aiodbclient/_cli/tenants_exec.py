@@ -16,14 +16,14 @@ import typer
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
 from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
-from .asking import SIGNALS
+from .asking import SIGNALS, some
 from .delivery import environment_of
-from .following import Report, follow
+from .following import follow
 from .help import PROGRAM
 from .names import selecting, write_names
-from .output import command_line, complain, safe, took
-from .running import SOME_FAILED, writes
-from .tenants_place import Opened, is_suspended, named, open_records
+from .output import command_line, complain, note, safe, took
+from .running import SOME_FAILED, runs
+from .tenants_place import Opened, is_suspended, named, open_place
 from .tenants_programs import Ran, run_quietly
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -34,10 +34,11 @@ _NOT_PASSED_ON = frozenset(
         *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGREQUIREAUTH"),
     }
 )
+_AT_A_TIME = 8
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
 
 
-@writes
+@runs
 async def exec_tenants(
     context: typer.Context,
     chosen: Chosen,
@@ -50,16 +51,12 @@ async def exec_tenants(
             "--at-a-time",
             metavar="N",
             min=1,
-            help="How many programs run at a time, for several NAMEs. Default: 8.",
+            help=f"How many programs run at a time, for several NAMEs. Default: {_AT_A_TIME}.",
         ),
-    ] = 8,
+    ] = _AT_A_TIME,
     failed: Annotated[
         Path | None,
-        option(
-            "--failed",
-            metavar="FILE",
-            help="Write the names for which the program has not succeeded, for --from.",
-        ),
+        option("--failed", metavar="FILE", help="Write the names for which the program has not succeeded, for --from."),
     ] = None,
 ) -> int:
     """Run a program as a tenant, or once for each of several: the credential is in its environment, and nowhere else.
@@ -70,6 +67,7 @@ async def exec_tenants(
 
     For several it has no input, and its output is kept back: a line for each tenant says how long it took, and the
     last lines of its standard error why it failed. -o json prints the last MiB of its output. Ctrl-C ends all of them.
+    --all leaves out suspended tenants.
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
@@ -80,17 +78,16 @@ async def exec_tenants(
     if not program:
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(words) > 1 or wanted is None or chosen.file is not None or printed.as_json or failed is not None:
-        async with open_records(place) as opened:
+        async with open_place(place) as opened:
             return await _exec_each(opened, program, wanted, printed, role, at_a_time, failed)
     [name] = words
-    async with open_records(place) as opened:
-        names, missing = await opened.select([name], role)
-        credential = await opened.tenants.role(role).get(name) if names else None
-    if credential is None:
-        complain(f"{safe(name)}: {missing.get(name) or opened.unusable(name, role)}", SOME_FAILED)
+    async with open_place(place) as opened:
+        credentials, missing = await opened.credentials([name], role)
+    if missing:
+        complain(f"{safe(name)}: {missing[name]}", SOME_FAILED)
         return SOME_FAILED
     with TemporaryDirectory() as folder:
-        return await _run(program, _environment(credential, Path(folder)))
+        return await _run(program, _environment(credentials[0], Path(folder)))
 
 
 async def _exec_each(
@@ -107,7 +104,10 @@ async def _exec_each(
         complain(f"{program[0]}: no such program", _NOT_FOUND)
         return _NOT_FOUND
     names, missing = await opened.select(wanted, role)
-    left, records = dict.fromkeys([*names, *missing]), opened.found[role].records
+    records = opened.found[role].records
+    asleep = [name for name in names if wanted is None and name in records and is_suspended(records[name])]
+    names = [name for name in names if name not in asleep]
+    left = dict.fromkeys([*names, *missing])
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
@@ -121,22 +121,23 @@ async def _exec_each(
         if which[:1] == ["--from"]:
             which += ["--failed", which[1]]
         options = [*role_options(role), *(["--json"] if printed.as_json else [])]
-        options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
+        options += ["--at-a-time", str(at_a_time)] if at_a_time != _AT_A_TIME else []
+        options += given_options(opened.place, Recorded)
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
     async def settle(outcome: Any, role: str) -> Any:
         del left[outcome.name]
         return outcome
 
-    report = Report(
-        as_objects=printed.as_json,
+    report = opened.report(
+        printed,
         row=lambda outcome, role: outcome.value.as_object(),
         details=lambda outcome, role: f"{safe(outcome.name)}: {took(outcome.value.seconds)}",
+        summary=lambda: f" ({some(asleep)}: suspended, left out)" if asleep else "",
         settle=settle,
-        ways=opened.ways,
-        events=opened.events,
-        heard=opened.heard,
     )
+    if asleep and printed.as_json:
+        note(f"suspended, left out: {some(asleep)}")
     try:
         code = await follow(
             {role.value: opened.tenants.role(role).each(work, names, at_a_time)},

@@ -36,12 +36,12 @@ from .arguments import (
 )
 from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
-from .following import Report, called, follow
-from .names import locate_names
+from .following import called, follow
+from .names import locate_names, selecting
 from .output import check_stdout, command_line, note, print_rows, printable, safe, span, write, write_styled
-from .running import DIFFERENT, DONE, SOME_FAILED, reads
+from .running import DIFFERENT, DONE, SOME_FAILED, runs
 from .stores import IfMissing, open_store, shown
-from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
+from .tenants_place import Opened, is_suspended, named, open_place, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _LAST = ("since", "username")
@@ -56,7 +56,7 @@ _SIGNS = {
 }
 
 
-@reads
+@runs
 async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
@@ -67,7 +67,7 @@ async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument =
     """
     place, _ = resolved(place, words, 0)
     try:
-        async with open_records(place) as opened:
+        async with open_place(place) as opened:
             found = {role: (await opened.on_record(role)).records.values() for role in Role}
             none = "" if any(found.values()) else await opened.elsewhere()
     except InvalidArgumentError:
@@ -123,7 +123,7 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
     return login | ({"since": None if now is None else since_of(now)} if printed.as_json or printed.wide else {})
 
 
-@reads
+@runs
 async def list_rooms(
     printed: Table, place: Recorded, capacity: MostOption = None, words: ClusterArgument = None
 ) -> int:
@@ -132,7 +132,7 @@ async def list_rooms(
     Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
     """
     place, _ = resolved(place, words, 0)
-    async with open_records(place, capacity) as opened:
+    async with open_place(place, most=capacity) as opened:
         rooms = await opened.tenants.rooms()
     rows = [
         {"cluster": opened.called[room.cluster], "tenants": room.tenants, "most": room.most, "free": room.free}
@@ -142,7 +142,7 @@ async def list_rooms(
     return DONE
 
 
-@reads
+@runs
 async def show_tenants(
     chosen: Chosen,
     place: Recorded,
@@ -168,12 +168,8 @@ async def show_tenants(
     wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
     if printed.output == "env" and (wanted is None or len(wanted) != 1):
         raise InvalidArgumentError("-o env prints the variables of one tenant: give one name")
-    async with open_records(place) as opened:
-        names, missing = await opened.select(wanted, role)
-        found = {name: await opened.tenants.role(role).get(name) for name in names}
-        unusable = [name for name, each in found.items() if each is None and wanted is not None]
-        missing |= {name: opened.unusable(name, role) for name in unusable}
-    credentials = [each for each in found.values() if each is not None]
+    async with open_place(place) as opened:
+        credentials, missing = await opened.credentials(wanted, role)
     if wanted is None and not credentials:
         note(f"{shown(place.store)} has no tenants")
     _print_credentials(credentials, printed, ca_file, show=show)
@@ -202,7 +198,7 @@ def _print_credentials(credentials: list[Credential], printed: Shown, ca_file: P
             print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "engine", "port", "database"))
 
 
-@reads
+@runs
 async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RolesOption = None) -> int:
     """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
 
@@ -242,15 +238,12 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         opened, missing = selected.opened, selected.missing
         owners = opened.found[Role.OWNER].records if Role.OWNER in roles else {}
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
-        report = Report(
-            as_objects=printed.as_json,
+        report = opened.report(
+            printed,
             row=row,
             details=details,
             settle=settle,
             summary=lambda: ("" if broken or missing else ": all well") + (f", {asleep} suspended" if asleep else ""),
-            ways=opened.ways,
-            events=opened.events,
-            heard=opened.heard,
         )
         runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
         total, budget = selected.total, opened.budget
@@ -268,8 +261,11 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
+    lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems}
+    if lost:
+        note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for role in Role:
-        names = [name for name, its in broken if its == role]
+        names = [name for name, its in broken if its == role and name not in lost]
         which = names if len(names) <= FEW else ["--all"]
         if names:
             what = "" if role is Role.OWNER else f" {role}{'s' * (len(names) > 1)}"
@@ -289,7 +285,7 @@ async def _is_claimed(store: Store, name: str, role: Role) -> bool:
     return claim is None
 
 
-@reads
+@runs
 async def plan_tenants(
     listed: Listed,
     place: Place,
@@ -306,11 +302,10 @@ async def plan_tenants(
     """
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    async with open_place(place, IfMissing.EMPTY, capacity) as opened:
-        opened.check(wanted)
-        plan = await opened.tenants.role(role).plan(
-            wanted, prune=pruning.prune, refresh=refresh, if_exists="adopt" if adopt else "error"
-        )
+    pruning.check(wanted)
+    async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
+        if_exists = "adopt" if adopt else "error"
+        plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
         records = (await opened.on_record(role)).records
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)

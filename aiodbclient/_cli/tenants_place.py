@@ -27,14 +27,14 @@ from ..errors import (
     TenantNotFoundError,
     TransportError,
 )
-from ..tenants import Record, Role, Store, TenantEvent, Tenants
+from ..tenants import Credential, Plan, Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, cluster_of, intent_of, pending
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
-from .names import check_tenants, read_names, selecting
+from .names import check_tenants, locate_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
 from .output import command_line, note, safe, this_command
 from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
@@ -59,22 +59,20 @@ class Opened:
     tenants: Tenants
     store: Store
     budget: AnyBudget
-    engine: Engine | str | None
     place: Recorded
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
+    def report(self, printed: Printed, **more: Any) -> Report:
+        """What is printed of tenants, with the ways out of their failures."""
+        return Report(as_objects=printed.as_json, ways=self.ways, events=self.events, heard=self.heard, **more)
+
     @property
     def cluster(self) -> str:
         """The cluster or clusters, as the operator named them."""
         return ", ".join(self.called.values())
-
-    def check(self, names: Mapping[str, str]) -> None:
-        """Check that all names can be tenants' names. Raises as ``check_tenants``."""
-        if self.engine is not None:
-            check_tenants(names, self.engine, self.place.prefix)
 
     async def on_record(self, role: Role) -> OnRecord:
         """What is on record of a role, also if some of it is damaged."""
@@ -142,7 +140,7 @@ class Opened:
 
     def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is NoRoomError:
-            yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+            yield f"no room. {self._more_room()}"
         elif kind is ConflictError and len(self.called) > 1:
             yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
@@ -158,10 +156,26 @@ class Opened:
         elif kind is SuspendedError:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:
-            recreate = self.command("repair", *which, "--recreate", role=role)
-            yield f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+            yield self.lost(which)
         else:
             yield f"begun, and not finished. To finish: {self.command(verb, *which, role=role)}"
+
+    def lost(self, which: Sequence[str]) -> str:
+        """What helps tenants whose database is gone."""
+        recreate = self.command("repair", *which, "--recreate")
+        return f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+
+    def _more_room(self) -> str:
+        return f"Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+
+    async def plan(self, wanted: Collection[str], role: Role, **options: Any) -> Plan:
+        """Compare the names with the store and the cluster. Raises as ``Tenants.plan``."""
+        try:
+            return await self.tenants.role(role).plan(wanted, **options)
+        except NoRoomError:
+            new = len(set(wanted).difference((await self.on_record(role)).records))
+            free = sum(room.free or 0 for room in await self.tenants.rooms())
+            raise NoRoomError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
     def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
@@ -169,7 +183,15 @@ class Opened:
         intents = {name: intent_of(records.get(name)) for name in names}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
-    def unusable(self, name: str, role: Role) -> str:
+    async def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
+        """The credentials of ``wanted``, and why the others have none. None: all that have one."""
+        names, missing = await self.select(wanted, role)
+        found = {name: await self.tenants.role(role).get(name) for name in names}
+        if wanted is not None:
+            missing |= {name: self._unusable(name, role) for name, each in found.items() if each is None}
+        return [each for each in found.values() if each is not None], missing
+
+    def _unusable(self, name: str, role: Role) -> str:
         """Why a tenant on record has no credential to use."""
         record = self.found[role].records.get(name)
         if record is not None and record.current is not None and record.current.suspended is not None:
@@ -216,61 +238,57 @@ def waits_for_retire(record: Record) -> bool:
 
 @asynccontextmanager
 async def open_place(
-    place: Place, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None
+    place: Recorded, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None, new: Mapping[str, str] = {}
 ) -> AsyncGenerator[Opened]:
-    """Find the clusters, then open the store, so that clusters which can have no tenants leave no new store behind."""
-    if place.admin is not None and len(place.clusters or ()) > 1:
-        raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
-    heard = Heard()
-    async with open_client(place, on_event=heard) as (client, budget):
-        async with patiently():
-            clusters = await find_clusters(client, place.clusters or ())
-        options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-        async with _open(place, clusters, budget, heard, if_missing, most=most, **options) as opened:
-            yield opened
+    """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
-
-@asynccontextmanager
-async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerator[Opened]:
-    """Open the store to read it. Sends nothing and needs no token if the clusters are given by their ids."""
-    wanted = place.clusters or ()
+    For a ``Recorded`` that is no ``Place`` nothing is sent, and no token is needed, if the clusters are given by ids.
+    """
+    wanted, heard, events = place.clusters or (), Heard(), dict[str, TenantEvent]()
     offline = all(map(is_id, wanted))
-    async with open_client(place, offline=offline) as (client, budget):
-        async with patiently():
-            known = [client.cluster(UUID(each)) for each in wanted if offline]
-            try:
-                clusters = known or await find_clusters(client, wanted)
-            except (ServerError, TransportError):
-                ids = command_line(["store", "list", place.store, "-o", "wide"])
-                note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
-                raise
-        async with _open(place, clusters, budget, Heard(), IfMissing.FAIL, most=most) as opened:
-            yield opened
-
-
-@asynccontextmanager
-async def _open(
-    place: Recorded,
-    clusters: Sequence[ClusterClient],
-    budget: AnyBudget,
-    heard: Heard,
-    if_missing: IfMissing,
-    **options: Any,
-) -> AsyncGenerator[Opened]:
-    engine = next((each.engine for each in clusters if each.engine is not None), None)
-    for each in clusters:
-        if each.engine is not None:
-            guard_tenants(each.engine)
-    called = {each.id: name for each, name in zip(clusters, place.clusters or (), strict=True)}
-    events = dict[str, TenantEvent]()
+    options: dict[str, Any] = {}
+    if isinstance(place, Place):
+        if place.admin is not None and len(wanted) > 1:
+            raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
+        offline = False
+        options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
 
     def keep(event: TenantEvent) -> None:
         events[event.name] = event
 
-    async with open_store(place.store, if_missing) as store:
-        on_event = keep if place.verbose else None
-        tenants = Tenants(clusters, store, prefix=place.prefix, on_event=on_event, **options)
-        yield Opened(tenants, store, budget, engine, place, called, events, heard)
+    async with open_client(place, offline=offline, on_event=heard) as (client, budget):
+        async with patiently():
+            try:
+                known = [client.cluster(UUID(each)) for each in wanted if offline]
+                clusters = known or await find_clusters(client, wanted)
+            except (ServerError, TransportError):
+                if not isinstance(place, Place):
+                    ids = command_line(["store", "list", place.store, "-o", "wide"])
+                    note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
+                raise
+        engine = _engine_of(clusters, wanted)
+        if engine is not None:
+            check_tenants(new, engine, place.prefix)
+        called = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
+        async with open_store(place.store, if_missing) as store:
+            on_event = keep if place.verbose else None
+            tenants = Tenants(clusters, store, prefix=place.prefix, most=most, on_event=on_event, **options)
+            yield Opened(tenants, store, budget, place, called, events, heard)
+
+
+def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engine | str | None:
+    """The engine of the clusters, as far as it is known. Raises InvalidArgumentError if they can have no tenants."""
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError(
+            f"--cluster {', '.join(map(safe, names))}: the same cluster twice. Nothing was changed"
+        )
+    engines = {each.engine: name for each, name in zip(clusters, names, strict=True) if each.engine is not None}
+    for engine in engines:
+        guard_tenants(engine)
+    if len(engines) > 1:
+        found = " and ".join(f"{safe(name)} is {engine}" for engine, name in engines.items())
+        raise InvalidArgumentError(f"{found}: name clusters of one engine alone. Nothing was changed")
+    return next(iter(engines), None)
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
@@ -278,7 +296,7 @@ def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | N
     if not (everybody or names or file):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if not everybody:
-        return read_names(names, file)
+        return list(locate_names(names, file))
     if names or file:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
     return None
@@ -371,12 +389,6 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
 
-    return Report(
-        as_objects=printed.as_json,
-        row=row,
-        details=details,
-        summary=lambda: f" ({some(left)}: suspended)" if left else "",
-        ways=opened.ways,
-        events=opened.events,
-        heard=opened.heard,
+    return opened.report(
+        printed, row=row, details=details, summary=lambda: f" ({some(left)}: suspended)" if left else ""
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from .output import took
 
@@ -31,12 +31,7 @@ class Ran:
 
     def as_object(self) -> dict[str, Any]:
         """What ``-o json`` prints of it."""
-        return {
-            "exit_code": self.exit_code,
-            "seconds": round(self.seconds, 3),
-            "output": self.output,
-            "errors": self.errors,
-        }
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
 class ProgramError(Exception):

@@ -30,18 +30,18 @@ from .arguments import (
     option,
     resolved,
 )
-from .asking import confirm, confirm_ending, has_terminal, removal, some
+from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
-from .output import note, this_command
-from .running import writes
+from .output import counted, note, this_command
+from .running import runs
 from .stores import IfMissing
 from .tenants_place import is_suspended, is_young, open_place, open_selection, report_of, waits_for_retire
 
 _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
 
 
-@writes
+@runs
 async def provision_tenants(
     listed: Listed,
     place: Place,
@@ -73,19 +73,19 @@ async def provision_tenants(
     action: IfExists = "adopt" if adopt else if_exists
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
+    pruning.check(wanted)
     if action == "reset":
         logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
         confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
-    async with open_place(place, missing, capacity) as opened:
-        tenants, report = opened.tenants.role(role), report_of(printed, opened, show=show)
+    async with open_place(place, missing, capacity, wanted) as opened:
+        report = report_of(printed, opened, show=show)
         if not pruning.prune:
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
-            run = tenants.provision(wanted, if_exists=action)
+            run = opened.tenants.role(role).provision(wanted, if_exists=action)
             work = len(set(wanted) - kept)
             return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
-        opened.check(wanted)
-        plan = await tenants.plan(wanted, prune=True, if_exists=action)
+        plan = await opened.plan(wanted, role, prune=True, if_exists=action)
         question = removal(plan.extra, opened.cluster, role)
         confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
@@ -94,7 +94,7 @@ async def provision_tenants(
         )
 
 
-@writes
+@runs
 async def repair_tenants(
     chosen: Chosen,
     place: Place,
@@ -121,7 +121,7 @@ async def repair_tenants(
         return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
 
 
-@writes
+@runs
 async def rotate_tenants(
     chosen: Chosen,
     place: Place,
@@ -130,10 +130,7 @@ async def rotate_tenants(
     older_than: OlderOption = None,
     force: Annotated[
         bool,
-        option(
-            "--force",
-            help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
-        ),
+        option("--force", help="Rotate also tenants that are not retired yet. Programs may still use what this ends."),
     ] = False,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -164,12 +161,14 @@ async def rotate_tenants(
         due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
         ends = sum(map(waits_for_retire, due))
         going = len(due) if force else len(due) - ends
-        if chosen.everybody and going:
-            ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-            refused = "" if force or not ends else f" {ends} more wait for `retire`, and are refused."
+        if chosen.everybody and asks(going):
+            olds = counted(ends, "old login")
+            ended = f"This ends {olds} that programs may still use." if force else "The old ones keep working."
+            refused = "" if force or not ends else f" Refused, since they wait for `retire`: {ends}."
             asleep = [record.name for record in found[Role.OWNER].records.values() if is_suspended(record)]
             alone = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
-            confirm(f"Give {going} logins on {cluster} new credentials? {ended}{refused}{alone}", yes=yes)
+            logins = counted(going, "login")
+            confirm(f"Give {logins} on {cluster} new credentials? {ended}{refused}{alone}", yes=yes)
         return await selected.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             printed,
@@ -178,7 +177,7 @@ async def rotate_tenants(
         )
 
 
-@writes
+@runs
 async def retire_tenants(
     chosen: Chosen,
     place: Place,
@@ -186,8 +185,7 @@ async def retire_tenants(
     role: RolesOption = None,
     after: AfterOption = None,
     end_sessions: Annotated[
-        bool,
-        option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
+        bool, option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login.")
     ] = True,
     yes: YesOption = False,
 ) -> int:
@@ -200,17 +198,19 @@ async def retire_tenants(
         found, cluster = selected.opened.found, selected.opened.cluster
         records = [record for its in selected.names for record in found[its].records.values() if record.previous]
         olds = [record.name for record in records if after is None or not is_young(record, after)]
-        if chosen.everybody and olds:
+        if chosen.everybody and asks(len(olds)):
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the previous logins of {some(names)}{number} on {cluster}{sessions}?", yes=yes)
+            confirm(
+                f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}{sessions}?", yes=yes
+            )
         return await selected.run(
             lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions), printed
         )
 
 
-@writes
+@runs
 async def suspend_tenants(
     chosen: Chosen, place: Place, printed: Printed, most: MaxOption = None, yes: YesOption = False
 ) -> int:
@@ -227,7 +227,7 @@ async def suspend_tenants(
         return await selected.run(lambda tenants, names: tenants.suspend(names), printed)
 
 
-@writes
+@runs
 async def resume_tenants(
     chosen: Chosen, place: Place, printed: Printed, yes: YesOption = False, show: ShowOption = False
 ) -> int:
@@ -237,12 +237,12 @@ async def resume_tenants(
     """
     async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as selected:
         going = selected.names[Role.OWNER]
-        if chosen.everybody and going:
-            confirm(f"Resume {some(going)} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
+        if chosen.everybody and asks(len(going)):
+            confirm(f"Resume {some(going) or 'no tenant'} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
         return await selected.run(lambda tenants, names: tenants.resume(names), printed, show=show)
 
 
-@writes
+@runs
 async def remove_tenants(
     chosen: Chosen,
     place: Place,

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin
 
-from .. import (
-    ClusterClient,
-    KafkaACL,
-    KafkaPermission,
-    MongoRole,
-    MongoUserSettings,
-    MySQLAuthPlugin,
-    MySQLSettings,
-    NewUser,
-    OpenSearchACL,
-    OpenSearchPermission,
-    UserPlan,
-    UserSettings,
-)
+import attrs
+
+from .. import ClusterClient, NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
 from ..tenants._naming import is_derived
@@ -32,7 +22,7 @@ from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
 from .output import print_rows, printable, safe, this_command, write_styled
-from .running import DIFFERENT, DONE, reads, writes
+from .running import DIFFERENT, DONE, runs
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -44,7 +34,7 @@ _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
 
 
-@reads
+@runs
 async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption) -> int:
     """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
@@ -65,7 +55,7 @@ async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: 
     return DIFFERENT if plan else DONE
 
 
-@writes
+@runs
 async def apply_users(
     printed: Printed,
     place: ListedOn,
@@ -121,8 +111,7 @@ async def apply_users(
 
 def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:
     users = read_users(file)
-    if pruning.prune and not users:
-        raise InvalidArgumentError(f"{shown(file)} lists no user, and --prune would delete all. Nothing was sent")
+    pruning.check(users)
     return users
 
 
@@ -192,87 +181,62 @@ class _File:
 
     def users(self, root: _Node) -> list[NewUser]:
         if root is not None and root.id == "mapping":
-            root = self._members(root, "the file", users=_same).get("users", root)
+            root = self._members(root, "the file", ["users"]).get("users", root)
         if root is None or root.id != "sequence":
             raise self._wrong(root, "this must be a list of users, alone or under `users:`")
         users, seen = list[NewUser](), dict[str, int]()
         for node in root.value:
-            user = NewUser(self._text(node)) if _is(node, "str") else self._user(node)
+            user = NewUser(self._text(node)) if _is(node, "str") else self._object(node, NewUser, "a user")
             if user.name in seen:
                 raise self._wrong(node, f"{_short(repr(user.name))} is there twice, first in line {seen[user.name]}")
             seen[user.name] = node.start_mark.line + 1
             users.append(user)
         return users
 
-    def _user(self, node: _Node) -> NewUser:
-        members = self._members(
-            node,
-            "a user",
-            name=self._text,
-            mysql_settings=self._mysql,
-            settings=self._settings,
-            readonly=self._flag,
-        )
-        if "name" not in members:
-            raise self._wrong(node, "a user without `name`")
-        return NewUser(**members)
+    def _object(self, node: _Node, kind: type[T], what: str) -> T:
+        """Read an attrs object, each member by the type of its field."""
+        fields = {each.name: each for each in attrs.fields(attrs.resolve_types(cast(Any, kind))) if each.name != "id"}
+        given = self._members(node, what, fields)
+        needed = [name for name, each in fields.items() if each.default is attrs.NOTHING]
+        if not given.keys() >= set(needed):
+            raise self._wrong(node, f"{what} needs {' and '.join(f'`{name}`' for name in needed)}")
+        return kind(**{name: self._value(value, fields[name].type, name) for name, value in given.items()})
 
-    def _mysql(self, node: _Node) -> MySQLSettings:
-        members = self._members(node, "mysql_settings", auth_plugin=self._one_of(MySQLAuthPlugin))
-        if not members:
-            raise self._wrong(node, "mysql_settings without `auth_plugin`")
-        return MySQLSettings(**members)
+    def _value(self, node: _Node, kind: Any, what: str) -> Any:
+        if isinstance(kind, UnionType):
+            kind = get_args(kind)[0]  # the others are None, and the text of an enum
+        if get_origin(kind) is Sequence:
+            [each] = get_args(kind)
+            return [self._value(item, each, what) for item in self._items(node)]
+        if attrs.has(kind):
+            return self._object(node, kind, what)
+        if issubclass(kind, StrEnum):
+            return self._one_of(node, kind)
+        return self._flag(node) if kind is bool else self._text(node)
 
-    def _settings(self, node: _Node) -> UserSettings:
-        return UserSettings(
-            **self._members(
-                node,
-                "settings",
-                pg_allow_replication=self._flag,
-                acl=self._list(self._kafka),
-                opensearch_acl=self._list(self._opensearch),
-                mongo_user_settings=self._mongo,
-            )
-        )
-
-    def _kafka(self, node: _Node) -> KafkaACL:
-        members = self._members(node, "acl", topic=self._text, permission=self._one_of(KafkaPermission))
-        if len(members) < 2:
-            raise self._wrong(node, "an entry of acl needs `topic` and `permission`")
-        return KafkaACL(**members)
-
-    def _opensearch(self, node: _Node) -> OpenSearchACL:
-        permission = self._one_of(OpenSearchPermission)
-        return OpenSearchACL(**self._members(node, "opensearch_acl", index=self._text, permission=permission))
-
-    def _mongo(self, node: _Node) -> MongoUserSettings:
-        databases, role = self._list(self._text), self._one_of(MongoRole)
-        return MongoUserSettings(**self._members(node, "mongo_user_settings", databases=databases, role=role))
-
-    def _members(self, node: _Node, what: str, **known: Callable[[_Node], Any]) -> dict[str, Any]:
-        """The members of a mapping, each read by the function of its name. One that is null counts as left out."""
+    def _members(self, node: _Node, what: str, known: Iterable[str]) -> dict[str, _Node]:
+        """The members of a mapping. One that is null counts as left out."""
+        names = list(known)
         if node.id != "mapping":
-            raise self._wrong(node, f"{what} must have members such as `{next(iter(known))}:`")
-        members: dict[str, Any] = {}
+            raise self._wrong(node, f"{what} must have members such as `{names[0]}:`")
+        members = dict[str, _Node]()
         for key, value in node.value:
             self._count(key, 1)
-            if not isinstance(key.value, str) or key.value not in known:
+            if not isinstance(key.value, str) or key.value not in names:
                 called = _short(repr(key.value)) if key.id == "scalar" else _described(key)
-                raise self._wrong(key, f"{what} has no member {called}; it may have: {', '.join(known)}")
+                raise self._wrong(key, f"{what} has no member {called}; it may have: {', '.join(names)}")
             if key.value in members:
                 raise self._wrong(key, f"`{key.value}` comes twice")
             if not _is(value, "null"):
-                members[key.value] = known[key.value](value)
+                members[key.value] = value
         return members
 
-    def _list(self, read: Callable[[_Node], T]) -> Callable[[_Node], list[T]]:
-        def read_all(node: _Node) -> list[T]:
-            if node.id != "sequence":
-                raise self._wrong(node, "this must be a list")
-            self._count(node, len(node.value))
-            return [read(each) for each in node.value]
-
-        return read_all
+    def _items(self, node: _Node) -> list[_Node]:
+        if node.id != "sequence":
+            raise self._wrong(node, "this must be a list")
+        self._count(node, len(node.value))
+        items: list[_Node] = node.value
+        return items
 
     def _text(self, node: _Node) -> str:
         if not _is(node, "str"):
@@ -281,14 +245,11 @@ class _File:
         self._count(node, len(node.value))
         return str(node.value)
 
-    def _one_of(self, values: type[StrEnum]) -> Callable[[_Node], str]:
-        def read(node: _Node) -> str:
-            text = self._text(node)
-            if text not in list(values):
-                raise self._wrong(node, f"{_short(repr(text))} is not one of {', '.join(values)}")
-            return text
-
-        return read
+    def _one_of(self, node: _Node, values: type[StrEnum]) -> str:
+        text = self._text(node)
+        if text not in list(values):
+            raise self._wrong(node, f"{_short(repr(text))} is not one of {', '.join(values)}")
+        return text
 
     def _flag(self, node: _Node) -> bool:
         flag = _FLAGS.get(node.value.lower()) if _is(node, "bool") else None
@@ -304,10 +265,6 @@ class _File:
     def _wrong(self, node: _Node, problem: str) -> InvalidArgumentError:
         line = 1 if node is None else node.start_mark.line + 1
         return InvalidArgumentError(f"{self._where}, line {line}: {problem}. Nothing was sent")
-
-
-def _same(node: _Node) -> _Node:
-    return node
 
 
 def _is(node: _Node, tag: str) -> bool:

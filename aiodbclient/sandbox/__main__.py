@@ -19,6 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from .._dsn import is_loopback
 from .._pacing.budget import Window
 from . import _option_text as option_text
+from ._backends import MemoryBackend
 from ._faults import Faults
 from ._reach import LOOPBACK
 from ._sandbox import Sandbox
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_cluster,
         metavar="'ENGINE[=NAME][: OPTION...]'",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
-        "version=14 tags=a tags=b'. The options are those of Sandbox.add_cluster (may be repeated)",
+        f"version=14 tags=a tags=b'. OPTION: {', '.join(option_text.options(Sandbox.add_cluster))} (may be repeated)",
     )
     parser.add_argument(
         "--cluster-id",
@@ -153,7 +154,8 @@ def _fault_parser() -> argparse.ArgumentParser:
         type=_fault,
         metavar="'OPERATION: OPTION...'",
         help="a fault to set, for example 'users.create: status=423 times=3', 'users.get,users.list: delay=0.5' or "
-        f"'*: cut probability=0.01'. OPTION: {', '.join(option_text.options(Faults.add))}; Faults.add explains them",
+        f"'*: cut probability=0.01'. OPTION: {', '.join(option_text.options(Faults.add))}; "
+        "docs/reference/sandbox.md explains them",
     )
     parser.add_argument(
         "--clear", nargs="?", const="all", type=_fault_id, metavar="ID", help="first end the fault with this ID, or all"
@@ -192,7 +194,7 @@ def _steer(options: argparse.Namespace) -> int:
         print(f"no sandbox answers at {url}: {error}", file=sys.stderr)
         return 1
     for each in faults:
-        print(f"{each['id']:>4}  {each['fault']}  (failed {each['fired']} of {each['seen']})")
+        print(f"{each['id']:>4}  {each['fault']}  (applied to {each['fired']} of {each['seen']})")
     if not faults:
         print("no faults")
     return 0
@@ -308,7 +310,9 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *
         print("  export AIODBCLIENT_BUDGET=none  # the command does not pace itself")
     print()
     for cluster in clusters:
-        print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
+        backend = sandbox._cluster(cluster["id"]).backend  # pyright: ignore[reportPrivateUsage]
+        server = "  (no database server: it answers the API alone)" if isinstance(backend, MemoryBackend) else ""
+        print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}{server}")
     if not clusters:
         print("  It has no clusters; add one with --cluster pg or --cluster pg=tenants.")
     print(f"\nCtrl-C stops it and {f'keeps its data in {data}' if data else 'deletes its data'}.", flush=True)

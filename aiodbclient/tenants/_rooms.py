@@ -157,7 +157,8 @@ class Rooms:
         if not free:
             raise NoRoomError(
                 f"there is no room for the tenant {name!r}: each cluster has its {self._most} tenants; nothing was "
-                "sent, and nothing is on record; give Tenants another cluster, or a larger most"
+                "sent, and nothing is on record",
+                advice="give Tenants another cluster, or a larger most",
             )
         if self.place is None:
             return min(free.values(), key=lambda room: room.tenants).cluster

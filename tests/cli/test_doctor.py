@@ -167,7 +167,7 @@ def test_each_failed_check_says_what_to_do(command: Command) -> None:
 
     done = command("doctor", command.cluster, "--store", f"{command.folder}/none/tenants.db")
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
-    assert "/none/tenants.db does not exist. create it" in done.out
+    assert "/none/tenants.db cannot be created: No such file or directory. its folder must exist" in done.out
     done = command("doctor", command.cluster, "--store", "/proc/tenants.db")
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
     assert "/proc/tenants.db cannot be created" in done.out

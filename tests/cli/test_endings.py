@@ -81,6 +81,30 @@ def test_typed_names_need_a_y_and_no_bound(command: Command, three: list[str]) -
     command.remove_all()
 
 
+def test_what_was_typed_before_a_question_does_not_answer_it(command: Command, three: list[str]) -> None:
+    terminal = command.terminal("tenants", "remove", three[0], *command.place, columns=200)
+    terminal.type("y\n")
+    terminal.expect("[y/N]: ")
+    terminal.type("n\n")
+    assert terminal.end()[0] == 3
+    assert listed(command) == three
+    command.remove_all()
+
+
+@pytest.mark.parametrize(("hangs", "is_unclear"), [("clusters.list", False), ("users.create", True)])
+def test_ctrl_c_says_what_may_have_been_applied(command: Command, hangs: str, is_unclear: bool) -> None:
+    hanging = command.sandbox.faults.add(hangs, delay=60.0)
+    process = command.start("users", "create", command.cluster, "stopped", "--show")
+    while not hanging.fired:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    done = command.end(process)
+    assert (done.code, "may have been applied" in done.err) == (3, is_unclear), done.err
+    command.sandbox.faults.clear()
+    if is_unclear:
+        command("users", "delete", command.cluster, "stopped", "--yes")
+
+
 def test_ctrl_c_at_a_question_says_that_nothing_was_changed(command: Command, three: list[str]) -> None:
     terminal = command.terminal("tenants", "remove", *three, *command.place, columns=200)
     terminal.expect("[y/N]")

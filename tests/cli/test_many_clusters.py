@@ -105,7 +105,8 @@ def test_rooms_are_counted_and_bounded(many: Command) -> None:
     assert (full.code, full.out) == (1, "1 created, 1 failed\n")
     assert "there is no room for the tenant" in full.err
     planned = many("tenants", "plan", "e", "f", "--most", "2")
-    assert (planned.code, "no room" in planned.err) == (4, True)
+    assert (planned.code, "no room" in planned.err) == (1, True)
+    assert "no room: 2 wanted, 0 free. Use a higher --most" in planned.err
 
     ids = [each["id"] for each in many("clusters", "--json").objects()]
     before = len(many.sandbox.requests)
@@ -157,7 +158,11 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
         refused = many("tenants", *arguments)
         assert (refused.code, "a: it is suspended. To give it its login back: aiodbclient" in refused.err) == (1, True)
     each = many("tenants", "exec", "--all", "--", "true")
-    assert (each.code, each.out.splitlines()[-1]) == (1, "1 done, 2 failed")
+    assert (each.code, each.out.splitlines()[-1]) == (0, "1 done (a, b: suspended, left out)")
+    objects = many("tenants", "exec", "--all", "--json", "--", "true")
+    assert ([each["name"] for each in objects.objects()], "a, b" in objects.err) == (["c"], True)
+    named = many("tenants", "exec", "a", "c", "--", "true")
+    assert (named.code, "a: the tenant 'a' is suspended since" in named.err) == (1, True)
     states = [line.split()[3:5] for line in many("tenants", "list").out.splitlines()[1:]]
     assert [state[0] for state in states] == ["suspended", "suspended", "ready"]
     assert states[0][1].endswith("s")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import errors
-from aiodbclient._cli.names import check_name, check_tenants, read_names
+from aiodbclient._cli.names import check_name, check_tenants, locate_names
 from aiodbclient._cli.users_file import read_users
 
 
@@ -35,14 +35,13 @@ from aiodbclient._cli.users_file import read_users
 def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
     (tmp_path / "names.csv").write_bytes(text)
 
-    assert read_names(None, tmp_path / "names.csv") == names
+    assert list(locate_names(None, tmp_path / "names.csv")) == names
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (b"", "holds no name"),
-        (b"name\n", "holds no name"),
+        (b"", "is empty: a file without names has the line `name`"),
         (b"name\nalpha\n\nbeta\n", "line 3: blank"),
         (b"# ours\nname\nalpha\n# more\n\nbeta\n", "line 5: blank"),
         (b"# ours\nTenant Name\nalpha\n", "line 2: 'Tenant Name' looks like the title of a column"),
@@ -73,18 +72,18 @@ def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: bytes, c
     (tmp_path / "names.csv").write_bytes(text)
 
     with pytest.raises(errors.InvalidArgumentError, match=rf"names\.csv.*{complaint}"):
-        read_names(None, tmp_path / "names.csv")
+        locate_names(None, tmp_path / "names.csv")
 
 
 def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
-        read_names(None, tmp_path / "names.csv")
+        locate_names(None, tmp_path / "names.csv")
 
 
 @pytest.mark.parametrize("endless", ["/dev/zero", "/dev/full"])
 def test_a_file_that_never_ends_is_refused(endless: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=f"{endless} is larger than 32 MiB"):
-        read_names(None, Path(endless))
+        locate_names(None, Path(endless))
     with pytest.raises(errors.InvalidArgumentError, match=f"{endless} is larger than 4 MiB"):
         read_users(Path(endless))
 
@@ -93,7 +92,7 @@ def test_a_standard_input_that_never_ends_is_refused(monkeypatch: pytest.MonkeyP
     with Path("/dev/zero").open() as endless:
         monkeypatch.setattr("sys.stdin", endless)
         with pytest.raises(errors.InvalidArgumentError, match="the standard input is larger than 32 MiB"):
-            read_names(None, Path("-"))
+            locate_names(None, Path("-"))
 
 
 def test_reading_can_be_stopped(tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_reading_can_be_stopped(tmp_path: Path) -> None:
     timer.start()
 
     with pytest.raises(KeyboardInterrupt):
-        read_names(None, tmp_path / "names.csv")  # nobody writes
+        locate_names(None, tmp_path / "names.csv")  # nobody writes
     timer.join()
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -122,31 +121,31 @@ def test_all_names_that_cannot_be_tenants_are_listed(tmp_path: Path) -> None:
 
 def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"name\nalpha\nbeta\n")))
-    assert read_names(None, Path("-")) == ["alpha", "beta"]
+    assert list(locate_names(None, Path("-"))) == ["alpha", "beta"]
 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"name\n\nbeta\n")))
     with pytest.raises(errors.InvalidArgumentError, match=r"^the standard input, line 2: blank"):
-        read_names(None, Path("-"))
+        locate_names(None, Path("-"))
 
 
 def test_names_are_given_one_way(tmp_path: Path) -> None:
     no_names: list[str] = []
     for none in (None, no_names):
         with pytest.raises(errors.InvalidArgumentError, match="which tenants"):
-            read_names(none, None)
+            locate_names(none, None)
     with pytest.raises(errors.InvalidArgumentError, match="names or --from, not both"):
-        read_names(["alpha"], tmp_path / "names.csv")
+        locate_names(["alpha"], tmp_path / "names.csv")
 
 
 def test_arguments_are_names_too(tmp_path: Path) -> None:
-    assert read_names(["b", "a", "-c"], None) == ["b", "a", "-c"]
+    assert list(locate_names(["b", "a", "-c"], None)) == ["b", "a", "-c"]
     for file in (None, tmp_path / "names.csv"):
         with pytest.raises(errors.InvalidArgumentError, match="use --from -"):
-            read_names(["a", "-"], file)
+            locate_names(["a", "-"], file)
     with pytest.raises(errors.InvalidArgumentError, match="argument 3: 'b' is there twice, first in argument 1"):
-        read_names(["b", "a", "b"], None)
+        locate_names(["b", "a", "b"], None)
     with pytest.raises(errors.InvalidArgumentError, match="argument 2 is empty"):
-        read_names(["a", ""], None)
+        locate_names(["a", ""], None)
 
 
 def test_a_dash_is_no_name_of_something_new() -> None:

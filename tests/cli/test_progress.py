@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient import RateBudget, RequestEvent, Window
+from aiodbclient import Action, RateBudget, RequestEvent, Window
 from aiodbclient._cli.following import Heard
-from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
+from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace
 
 from .conftest import Command
 
@@ -64,10 +64,15 @@ def test_the_end_is_promised_within_two_minutes(names: int, latency: float) -> N
             assert abs(clock.now + left - answered[-1]) <= 120.0, (done, clock.now, left, answered[-1])
 
 
-def test_names_that_took_no_request_are_promised_by_their_pace() -> None:
-    used_up = [Taken(MINUTE, 0, ((30.0, 250),)), Taken(HOUR, 0, ((30.0, 5000),))]
-    assert seconds_left(50, a_second=10.0, requests=0.0, windows=used_up) == 5.0
-    assert seconds_left(50, a_second=10.0, requests=2.0, windows=[]) == 5.0
+@pytest.mark.parametrize(("requests", "windows"), [(0, [(MINUTE, 250), (HOUR, 5000)]), (2, [])])
+def test_names_without_requests_or_limits_are_promised_by_their_pace(
+    requests: int, windows: list[tuple[Window, int]]
+) -> None:
+    pace = Pace(51, clock=Clock())
+    pace.count(requests)
+    assert pace.left(windows) is None
+    pace.active = 0.1
+    assert pace.left(windows) == pytest.approx(5.0)
 
 
 def test_what_no_rate_limit_bounds_is_promised_by_its_pace() -> None:
@@ -85,7 +90,7 @@ async def test_nothing_made_has_no_pace(capsys: pytest.CaptureFixture[str]) -> N
     clock = Clock()
     with Bar(400, 305, RateBudget(), clock) as bar:
         for _ in range(95):
-            bar.advance(0, untouched=True)
+            bar.advance(Action.KEPT, 0)
         clock.now += LINE_EVERY
         while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
             await asyncio.sleep(0.01)
@@ -97,10 +102,10 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
     clock = Clock()
     with Bar(10, 8, RateBudget(), clock) as bar:
         for _ in range(2):
-            bar.advance(0, untouched=True)
+            bar.advance(Action.KEPT, 0)
         for _ in range(4):
             clock.now += LINE_EVERY / 4
-            bar.advance(3, untouched=False)
+            bar.advance(Action.CREATED, 3)
         while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
             await asyncio.sleep(0.01)
         clock.now += LINE_EVERY / 2
@@ -108,6 +113,15 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
 
     assert printed == "aiodbclient: 6 of 10 done, 2 kept, 8/min, 30s left\n"
     assert capsys.readouterr().err == "e: refused\n"
+
+
+async def test_what_was_left_alone_is_called_as_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Bar(10, 10, RateBudget(), clock) as bar:
+        bar.advance(Action.ABSENT, 1)
+        clock.now += LINE_EVERY
+        bar._draw()
+    assert capsys.readouterr().err == "aiodbclient: 1 of 10 done, 1 absent\n"
 
 
 async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from aiodbclient._cli import tenants_verbs
 
 from .conftest import Command
 
-QUESTION = "Give 1 logins on tenants-prod new credentials? The old ones keep working."
+QUESTION = "Give 1 login on tenants-prod new credentials? The old ones keep working."
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_those_that_wait_for_retire_are_retired_alone(
     done = command("tenants", "rotate", "--all", *command.place, "--yes")
     assert (done.code, done.out) == (1, "11 failed, 1 rotated\n")
     asked = command("tenants", "rotate", "--all", *command.place, "--older-than", "0s")
-    assert "There is no terminal" not in asked.err  # all would be refused, so there is no question
+    assert (asked.code, "There is no terminal" in asked.err) == (2, True)
     retire, force = [shlex.split(each)[1:] for each in re.findall(r": (aiodbclient .*)", done.err)]
     assert (retire[:3], force[:3]) == (["tenants", "retire", "--from"], ["tenants", "rotate", "--from"])
     file = Path(retire[3])
@@ -61,6 +61,15 @@ def test_those_that_wait_for_retire_are_retired_alone(
     command.remove_all()
 
 
+def test_without_a_terminal_it_needs_yes_also_while_nothing_is_due(command: Command, names: list[str]) -> None:
+    command.provision(names[0])
+    line = ["tenants", "rotate", "--all", "--older-than", "90d", *command.place]
+    refused = command(*line)
+    assert (refused.code, "There is no terminal" in refused.err) == (2, True)
+    assert command(*line, "--yes").out == "1 kept\n"
+    command.remove_all()
+
+
 def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     command.provision(a, b)
@@ -68,5 +77,8 @@ def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) ->
     assert command("tenants", "rotate", "--all", "--role", "all", "--yes", *command.place).out == "3 rotated\n"
     asked = command("tenants", "retire", "--all", "--role", "all", *command.place)
     assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod and end" in asked.err
-    assert command("tenants", "retire", "--all", "--role", "all", "--after", "1h", *command.place).out == "3 kept\n"
+    assert (
+        command("tenants", "retire", "--all", "--role", "all", "--after", "1h", "--yes", *command.place).out
+        == "3 kept\n"
+    )
     command.remove_all()

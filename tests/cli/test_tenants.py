@@ -485,6 +485,10 @@ def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> No
         assert refused.code == code
         assert "AIODBCLIENT_STORE_KEY" in refused.err
         assert first not in refused.err
+    command.environment["AIODBCLIENT_STORE_KEY"] = second
+    checked = command("doctor", command.cluster, "--store", command.store).out
+    assert "was encrypted with another key: set $AIODBCLIENT_STORE_KEY to the key of this store" in checked
+    assert "key=" not in checked
     command.environment["AIODBCLIENT_STORE_KEY"] = f"{second}, {first}"
     assert command("tenants", "show", *command.place).code == 0
     command.environment["AIODBCLIENT_STORE_KEY_TO"] = f"{first}hunter2"
@@ -505,6 +509,23 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
         assert (done.code, done.out) == (2, "")
         assert "does not know the engine 'cockroach'" in done.err
         assert {request.operation for request in other.requests} == {"clusters.list"}
+    assert not Path(command.store).exists()
+
+
+def test_a_mistake_in_names_or_clusters_leaves_no_store_behind(command: Command, names: list[str]) -> None:
+    with Sandbox(windows=[]) as other:
+        ids = [asyncio.run(other.add_cluster(engine, engine, backend="memory")) for engine in ("pg", "mysql")]
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        both = ["--cluster", ids[0], "--cluster", ids[1]]
+        for arguments, complaint in (
+            (["a", *both], f"{ids[0]} is pg and {ids[1]} is mysql: name clusters of one engine alone"),
+            (["a", "--cluster", "pg", "--cluster", "pg"], "--cluster pg, pg: the same cluster twice"),
+            ([names[0], "postgres", "--cluster", "pg"], "argument 2: 'postgres' belongs to the cluster"),
+        ):
+            done = command("tenants", "provision", *arguments, "--store", command.store)
+            assert (done.code, done.out) == (2, "")
+            assert done.err.startswith(f"aiodbclient: {complaint}")
+        assert {request.operation for request in other.requests} <= {"clusters.list", "clusters.get"}
     assert not Path(command.store).exists()
 
 

@@ -66,6 +66,7 @@ def test_a_sandbox_without_limits_says_so_for_the_command() -> None:
     with program("--cluster", "mongodb=tenants", "--rate-limit", "none") as process:
         assert process.stdout is not None
         assert any("export AIODBCLIENT_BUDGET=none" in process.stdout.readline() for _ in range(9))
+        assert any("(no database server: it answers the API alone)" in process.stdout.readline() for _ in range(3))
 
 
 def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
@@ -86,14 +87,14 @@ def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
         code, printed = fault(text, "users.list,users.get: cluster=tenants delay=0.5 after")
         assert (code, [fault.fired for fault in sandbox.faults]) == (0, [0, 0])
         second = printed.splitlines()[1].split()[0]
-        assert "clusters.list: times=2 status=423 headers='x-why:no reason'  (failed 0 of 0)" in printed
+        assert "clusters.list: times=2 status=423 headers='x-why:no reason'  (applied to 0 of 0)" in printed
         assert f"users.get,users.list: cluster={next(iter(sandbox.clusters))} delay=0.5 after" in printed
         with pytest.raises(urllib.error.HTTPError) as caught:
             get(f"{sandbox.url}/v2/databases", sandbox.token)
         with caught.value as answer:
             assert (answer.status, answer.headers["x-why"]) == (423, "no reason")
-        assert "(failed 1 of 1)" in fault()[1]
-        assert fault("--clear", second)[1].count("failed") == 1
+        assert "(applied to 1 of 1)" in fault()[1]
+        assert fault("--clear", second)[1].count("applied to") == 1
         assert fault("--clear", second) == (1, f"the sandbox refuses it: there is no fault {second}\n")
         assert fault("*: cut cluster=none") == (1, "the sandbox refuses it: the fault names no cluster: none\n")
         assert fault("--clear") == (0, "no faults\n")
