@@ -121,7 +121,8 @@ def _run(server: str, folder: Path) -> Iterator[str]:
     quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
     if server == "mariadb":
         quick.append("--innodb-log-file-size=8M")
-    common = ["--no-defaults", data, *user, *quick]
+    # A MariaDB that starts deletes the temporary tables of the others in its folder, which then crash.
+    common = ["--no-defaults", data, f"--tmpdir={folder}", *user, *quick]
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]

@@ -61,6 +61,7 @@ _RESERVED = frozenset(
         *("postgres", "template0", "template1", "public", "none", "current_user", "current_role", "session_user"),
         *("mysql", "sys", "information_schema", "performance_schema", "root"),
         *("mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"),
+        *("unauthenticated user", "event_scheduler", "system user"),  # how MySQL lists its own threads
         *("admin", "local", "config"),
     }
 )

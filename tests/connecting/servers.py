@@ -92,7 +92,7 @@ def mariadb() -> Iterator[TLSServer]:
     if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
         no_server("mariadb", "no MariaDB is on PATH (apt-get install mariadb-server)")
     with _folder() as (folder, process):
-        common = ["--no-defaults", f"--datadir={folder / 'data'}"]
+        common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={folder}"]
         install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         subprocess.run(["mariadb-install-db", *common, *install], check=True, **process)
         port = _free_port()

@@ -415,3 +415,152 @@ async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Serve
 
 
 ACCOUNTS = {True: "mysql.global_priv", False: "mysql.user"}  # whether it is MariaDB
+
+
+async def test_a_schema_that_its_tenant_made_read_only_is_removed(server: Server, tenants: Tenants) -> None:
+    """Although a prepared transaction, which only read, keeps it from being made writable."""
+    if server.is_mariadb():
+        pytest.skip("only MySQL has read-only schemas")
+    owner = await tenants.ensure("alpha")
+    with server.as_root() as root:
+        root.execute("GRANT XA_RECOVER_ADMIN ON *.* TO doadmin@'%'")
+    own = server.connect(owner.username, owner.password or "", owner.database)
+    run(own, "CREATE TABLE t (a INT) ENGINE = InnoDB")
+    run(own, f"ALTER DATABASE `{owner.database}` READ ONLY = 1")
+    xid = f"'{owner.database}'"
+    for statement in (f"XA START {xid}", "SELECT * FROM t", f"XA END {xid}", f"XA PREPARE {xid}"):
+        run(own, statement)
+    own.close()
+
+    removed = await only(tenants.remove(["alpha"]))
+
+    assert removed.error is None
+    assert owner.database not in [each.name for each in await server.cluster.dbs.list()]
+
+
+async def test_a_second_password_of_before_an_adoption_is_none_of_the_tenants(server: Server, tenants: Tenants) -> None:
+    """MySQL accepts the old password too after RETAIN CURRENT PASSWORD, which only logins of the API may run."""
+    if server.is_mariadb():
+        pytest.skip("only MySQL has second passwords")
+    name = f"{tenants._tenancy.prefix}alpha"
+    await server.cluster.dbs.create(name)
+    leaked = (await server.cluster.users.create(name)).password or ""
+    intruder = server.connect(name, leaked)
+    run(intruder, "ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' RETAIN CURRENT PASSWORD")
+    intruder.close()
+
+    adopted = await only(tenants.provision(["alpha"], if_exists="reset"))
+
+    assert adopted.error is None
+    for password in (leaked, "Mine-1-Mine"):
+        with pytest.raises(pymysql.MySQLError, match="denied"):
+            server.connect(name, password)
+
+
+@pytest.mark.parametrize("similar", ["ALPHA", "älpha"])
+async def test_what_runs_as_a_login_with_a_similar_name_keeps_no_neighbour(
+    server: Server, tenants: Tenants, similar: str
+) -> None:
+    """MariaDB's information_schema ignores case and accents. Any visitor may sign up with such a name."""
+    neighbour = await tenants.ensure(similar)
+    own = server.connect(neighbour.username, neighbour.password or "", neighbour.database)
+    run(own, "CREATE TABLE t (a INT)")
+    run(own, CODE["VIEW"])
+    run(own, "CREATE PROCEDURE p() BEGIN SET @s = 'SELECT 1'; PREPARE s FROM @s; EXECUTE s; END")
+    run(own, "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO SET PASSWORD = 'Mine-1-Mine'")
+    own.close()
+
+    owner = await tenants.ensure("alpha")
+
+    own = server.connect(owner.username, owner.password or "", owner.database)
+    run(own, "CREATE TABLE t (a INT)")
+    run(own, "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO BEGIN DELETE FROM t; END")
+    own.close()
+    for _ in range(2):  # the second one takes up the first login again
+        assert (await only(tenants.rotate(["alpha"]))).error is None
+        assert (await only(tenants.retire(["alpha"]))).error is None
+
+
+HIDE_LOCKS = {
+    "log": "CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW INSERT INTO mysql.general_log VALUES (1)",
+    "broken": "CREATE TABLE b (a INT) ENGINE = MRG_MyISAM UNION = (nothing)",
+    "versioned": "ALTER TABLE t ADD SYSTEM VERSIONING",
+}
+
+
+@pytest.mark.parametrize("how", HIDE_LOCKS)
+async def test_a_prepared_transaction_is_found_whatever_else_is_in_the_schema(server: Server, how: str) -> None:
+    if how == "versioned" and not server.is_mariadb():
+        pytest.skip("only MariaDB has versioned tables")
+    names, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+        if not server.is_mariadb():
+            root.execute("GRANT XA_RECOVER_ADMIN ON *.* TO doadmin@'%'")
+    own = server.connect(login, password, names.database)
+    run(own, "CREATE TABLE a (a INT) ENGINE = InnoDB")
+    run(own, "CREATE TABLE t (a INT) ENGINE = InnoDB")
+    run(own, HIDE_LOCKS[how])
+    xid = f"'{names.database}'"
+    for statement in (f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
+        run(own, statement)
+    own.close()
+
+    await server.grants.before_removal(names)
+
+    with server.as_root() as root:
+        root.execute("SET SESSION lock_wait_timeout = 2")
+        root.execute(f"DROP DATABASE `{names.database}`")
+
+
+async def test_no_event_begins_while_a_tenant_is_removed(server: Server) -> None:
+    """It could lock the tables again and again, which looks like a prepared transaction."""
+    names, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute("SET GLOBAL event_scheduler = ON")
+        own = server.connect(login, password, names.database)
+        run(own, "CREATE TABLE t (a INT) ENGINE = InnoDB")
+        run(own, "CREATE EVENT o ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES (1)")
+        until = time.monotonic() + 20
+        while not run(own, "SELECT * FROM t LIMIT 1"):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+
+        await server.grants.before_removal(names)
+
+        root.execute(f"SELECT COUNT(*) FROM `{names.database}`.t")
+        before = root.fetchall()
+        await asyncio.sleep(2.5)  # long enough for two more
+        root.execute(f"SELECT COUNT(*) FROM `{names.database}`.t")
+        assert root.fetchall() == before
+    own.close()
+
+
+async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(server: Server) -> None:
+    """One statement that began before is no statement that a limit stops."""
+    names, login, password = await server.make()
+    newest = "(SELECT MAX(ID) FROM information_schema.PROCESSLIST)"
+    own = server.connect(login, password, names.database)
+    run(
+        own,
+        f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
+        "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
+        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END",
+    )
+    held = [own, *(server.connect(login, password, names.database) for _ in range(2))]
+    threads = [threading.Thread(target=_suppressed, args=(lambda at=at: run(at, "CALL p()"),)) for at in held[1:]]
+    for thread in threads:
+        thread.start()
+    with server.as_root() as root:
+        until = time.monotonic() + 20
+        listed = "information_schema" if server.is_mariadb() else "performance_schema"
+        while root.execute(f"SELECT 1 FROM {listed}.processlist WHERE USER = %s AND COMMAND = 'Query'", (login,)) < 2:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+
+    await server.grants.end_login(names, login, None)
+
+    assert server.sessions(login) == []
+    assert refused(own, "SELECT 1")
+    for thread in threads:
+        thread.join()

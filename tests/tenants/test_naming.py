@@ -175,7 +175,9 @@ def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str)
 
 
 @pytest.mark.parametrize("engine", MYSQL)
-@pytest.mark.parametrize("name", ["mysql.sys", "MySQL.Session", "mysql.infoschema", "MARIADB.SYS"])
+@pytest.mark.parametrize(
+    "name", ["mysql.sys", "MySQL.Session", "MARIADB.SYS", "unauthenticated user", "event_scheduler"]
+)
 def test_accounts_of_the_server_itself_are_no_tenants(engine: Engine, name: str) -> None:
     for prefix in ("", name[:3]):
         with pytest.raises(InvalidArgumentError, match=f"'{name}' belongs to the cluster .*; nothing was sent"):

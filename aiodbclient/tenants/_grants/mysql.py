@@ -38,7 +38,7 @@ from .mysql_accounts import (
     unlocked,
 )
 from .mysql_leftovers import check_code, check_events, roll_back_prepared
-from .mysql_rights import access, access_of_others, has_exactly, revoke, revoke_others, set_rights
+from .mysql_rights import access, access_of_others, has_exactly, revoke, revoke_all, revoke_others, set_rights
 from .mysql_server import (
     NO_ACCESS,
     MySQLSession,
@@ -97,7 +97,9 @@ class MySQLGrants(Grants[MySQLSession]):
                 await self._check_locked(work, username)
             await set_rights(work, username)
             await revoke_others(work)
-            await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
+            # MySQL may keep the password of before the last one too, also when the API resets the login.
+            discard = "" if work.server.is_mariadb else "DISCARD OLD PASSWORD "
+            await work.rows(f"ALTER USER %s@'%%' {discard}ACCOUNT UNLOCK", username)
             await self._share(work)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
@@ -146,10 +148,12 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def before_removal(self, names: Names) -> None:
         async with self._work(names, self._long_turns) as work:
+            if names.role is Role.OWNER:  # first, so that no event of the schema begins, which would lock its tables
+                await revoke_all(work)
             for username in names.logins:
                 await to_its_end(self._end(work, username))
             if names.role is Role.OWNER:
-                await roll_back_prepared(work)
+                await roll_back_prepared(work, before_removal=True)
 
     async def shut(self, names: Names) -> None:
         if names.role is Role.OWNER:
@@ -174,9 +178,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 if work.server.is_mariadb:  # left by a dead process
                     await work.rows("DROP USER IF EXISTS %s@'%%'", username)
             if names.role is Role.OWNER:
-                for one in await access(work):
-                    if not one.wide:
-                        await revoke(work, one)
+                await revoke_all(work)
             await self._share(work)
 
     async def _test(self, names: Names, username: str, password: Secret, *, access: bool) -> str | None:

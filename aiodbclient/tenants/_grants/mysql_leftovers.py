@@ -19,6 +19,7 @@ from .mysql_server import MySQLSession, Work, quoted, reason_of
 _SETS = re.compile(r"\b(PASSWORD|IDENTIFIED|PREPARE|EXECUTE)\b", re.IGNORECASE)
 # These begin an event of one statement, which calls no procedure. None of the words can be a label or a procedure.
 _ONE_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_EXACTLY = "COLLATE utf8mb4_bin"  # MariaDB's information_schema ignores case and accents: other tenants' would count
 _LOCKED = 1205
 _TABLES = 100  # how many tables one statement locks
 _SHOWN = 3  # how many objects an error names
@@ -37,7 +38,7 @@ async def check_code(work: Work, username: str) -> None:
     """Refuse to make a login that code on the server runs as."""
     found: list[str] = []
     for kind, schema, name, table, where in _CODE:
-        query = f"SELECT {kind}, {schema}, {name} FROM information_schema.{table} WHERE DEFINER = %s"
+        query = f"SELECT {kind}, {schema}, {name} FROM information_schema.{table} WHERE DEFINER = %s {_EXACTLY}"
         rows = await work.rows(
             f"{query} AND {where} = %s" if where else query, f"{username}@%", *([work.schema] if where else [])
         )
@@ -56,12 +57,12 @@ async def check_events(work: Work, username: str) -> None:
 
     Unless the event is one statement, it may call any routine of the schema: a call has many forms.
     """
-    query = "SELECT EVENT_SCHEMA, EVENT_NAME, EVENT_DEFINITION FROM information_schema.EVENTS WHERE DEFINER = %s"
-    events = await work.rows(query, f"{username}@%")
+    query = "SELECT EVENT_SCHEMA, EVENT_NAME, EVENT_DEFINITION FROM information_schema.EVENTS WHERE DEFINER = %s "
+    events = await work.rows(query + _EXACTLY, f"{username}@%")
     if not events:
         return
-    query = "SELECT ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s"
-    routines = [text for (text,) in await work.rows(query, work.schema)]
+    query = "SELECT ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s "
+    routines = [text for (text,) in await work.rows(query + _EXACTLY, work.schema)]
     for schema, name, text in events:
         runs = [text] if text and _ONE_STATEMENT.match(text) else [text, *routines]
         if any(each is None or _SETS.search(each) for each in runs):
@@ -71,13 +72,14 @@ async def check_events(work: Work, username: str) -> None:
             )
 
 
-async def roll_back_prepared(work: Work) -> None:
+async def roll_back_prepared(work: Work, *, before_removal: bool = False) -> None:
     """Roll back prepared transactions whose session has ended, until no table of the schema is locked.
 
     After ``XA PREPARE`` a transaction keeps its locks, and ``DROP DATABASE`` waits for them. The server does not report
-    which tables it changed. So this rolls them back one by one. The data of the schema is about to be deleted.
+    which tables it changed. So this rolls them back one by one. ``before_removal`` this also makes a schema writable
+    that the tenant made read-only.
     """
-    if not await _has_locks(work):
+    if not await _has_locks(work, before_removal):
         return
     try:
         prepared = await _prepared(work.server)
@@ -89,7 +91,7 @@ async def roll_back_prepared(work: Work) -> None:
                 await work.server.raw(f"XA ROLLBACK {xid}")
             except pymysql.Error:  # its session is open, or it has ended meanwhile
                 continue
-            if not await _has_locks(work):
+            if not await _has_locks(work, before_removal):
                 return
         reason = "no prepared transaction could be rolled back"
     raise work.error(
@@ -109,17 +111,41 @@ async def _prepared(server: MySQLSession) -> list[str]:
     return found
 
 
-async def _has_locks(work: Work) -> bool:
-    query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE'"
-    tables = [f"{quoted(work.schema)}.{quoted(table)} WRITE" for (table,) in await work.rows(query, work.schema)]
+async def _has_locks(work: Work, before_removal: bool) -> bool:
+    query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE NOT LIKE '%%VIEW'"
+    tables = [f"{quoted(work.schema)}.{quoted(table)}" for (table,) in await work.rows(query, work.schema)]
     # Without autocommit InnoDB locks the table too. A prepared transaction may hold only that lock.
     await work.rows("SET SESSION autocommit = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
     try:
+        if before_removal and await _waits(work, f"ALTER DATABASE {quoted(work.schema)} READ ONLY = 0"):
+            return True
         for start in range(0, len(tables), _TABLES):
-            await work.server.raw("LOCK TABLES " + ", ".join(tables[start : start + _TABLES]))
+            if await _are_locked(work, tables[start : start + _TABLES]):
+                return True
         return False
-    except pymysql.Error as error:
-        return bool(error.args) and error.args[0] == _LOCKED
     finally:
         await work.rows("SET SESSION autocommit = 1")
         await work.rows("UNLOCK TABLES")
+
+
+async def _are_locked(work: Work, tables: list[str]) -> bool:
+    """Whether a transaction has a lock on any of these tables.
+
+    WRITE is refused for all of them if one is broken, or has a trigger that names a table of the server's log. READ
+    locks nothing that a trigger names, but does not wait for transactions that only read.
+    """
+    waits = await _waits(work, "LOCK TABLES " + ", ".join(f"{table} WRITE" for table in tables))
+    if waits is None and len(tables) > 1:
+        return any([await _are_locked(work, [table]) for table in tables])
+    if waits is None:
+        waits = await _waits(work, f"LOCK TABLES {tables[0]} READ")
+    return bool(waits)
+
+
+async def _waits(work: Work, statement: str) -> bool | None:
+    """Whether a statement waits for a lock; None if the server refuses it for another reason."""
+    try:
+        await work.server.raw(statement)
+    except pymysql.Error as error:
+        return True if error.args and error.args[0] == _LOCKED else None
+    return False

@@ -105,6 +105,13 @@ async def revoke(work: Work, one: Access) -> None:
         await work.rows(f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
 
 
+async def revoke_all(work: Work) -> None:
+    """Revoke the rights in the tenant's schema of everyone, except by patterns for other schemas."""
+    for one in await access(work):
+        if not one.wide:
+            await revoke(work, one)
+
+
 async def set_rights(work: Work, username: str) -> None:
     """Give a login the rights of its role, and revoke all others. Rights that it rightly has stay all the time."""
     for grantee in await _server_roles(work, username):

@@ -69,6 +69,11 @@ class MySQLSession:
         # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
         self.literal_names = False
 
+    @property
+    def thread(self) -> int:
+        """The number of this session's thread."""
+        return int(self._connection.thread_id())
+
     async def prepare(self) -> None:
         """Limit the waits of the session, and read how the server takes the names of schemas."""
         # The mode affects GRANT and SHOW GRANTS. On MySQL 8, GRANT never creates an account.

@@ -56,13 +56,12 @@ LogIn = Callable[[str, Secret], AbstractAsyncContextManager[MySQLSession]]
 async def end_on_mysql(work: Work, log_in: LogIn, username: str, *, later: bool = True) -> None:
     """End the sessions of a login on MySQL, even of a deleted one; if ``later``, also those opened meanwhile."""
     ((host,),) = await work.rows("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
-    reason, until = "", monotonic() + _END_SECONDS
+    password, reason, until = _new_password(), "", monotonic() + _END_SECONDS
+    await drop_helpers(work, username)
     try:
+        # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
+        await work.rows(f"CREATE USER %s@%s IDENTIFIED BY %s COMMENT '{HELPER}'", username, host, password)
         while monotonic() < until:
-            password = _new_password()
-            await drop_helpers(work, username)
-            make = f"CREATE USER %s@%s IDENTIFIED BY %s COMMENT '{HELPER}'"
-            await work.rows(make, username, host, password)
             try:
                 async with log_in(username, password) as own:
                     if await _kill_others(work, own, username, until, later=later):
@@ -142,11 +141,9 @@ async def _kill_others(work: Work, own: MySQLSession, username: str, until: floa
     MySQL reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
     account, until the server ends the connection after its ``connect_timeout`` (10 s).
     """
-    ((mine,),) = await own.rows("SELECT CONNECTION_ID()")
-    patience = monotonic() + _PATIENCE
-    while monotonic() < until:
-        threads = [*await own.threads(), *await work.server.threads()]
-        pending = later and any(user == _PENDING and thread < mine for thread, user, _ in threads)
+    mine, patience = own.thread, monotonic() + _PATIENCE
+
+    async def kill(threads: list[tuple[int, str, str]]) -> dict[int, str]:
         others = {
             thread: command
             for thread, user, command in threads
@@ -154,6 +151,13 @@ async def _kill_others(work: Work, own: MySQLSession, username: str, until: floa
         }
         for thread in others:
             await own.rows("KILL %s", thread, fine=(_NO_SUCH_THREAD,))
+        return others
+
+    await kill(await work.server.threads())  # before ours runs anything else: a procedure may look for it, to kill it
+    while monotonic() < until:
+        threads = [*await own.threads(), *await work.server.threads()]
+        pending = later and any(user == _PENDING and thread < mine for thread, user, _ in threads)
+        others = await kill(threads)
         left = [command for command in others.values() if command != _EVENT]
         if not pending and (not left or (monotonic() > patience and all(command == _KILLED for command in left))):
             return True
