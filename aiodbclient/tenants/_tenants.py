@@ -249,7 +249,7 @@ class Tenants:
         """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
 
         It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
-        began. It drops no data, except that it finishes a removal.
+        began. It drops nothing in the tenant's database, except that it finishes a removal.
 
         Args:
             names: The tenants. None: all on record.
