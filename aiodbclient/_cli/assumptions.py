@@ -25,28 +25,28 @@ class Assumption:
 
 ASSUMPTIONS = (
     # The API
-    Assumption("scopes", "A call for which the token has no scope is a 403, and changes nothing."),
+    Assumption("scopes", "A call without its scope is a 403, and changes nothing."),
     Assumption("hourly-limit", "Answers report the token's hourly limit in ratelimit-limit.", "rate limit"),
     Assumption("windows", "Each token has 250 requests in any minute and 5,000 in any hour."),
     Assumption("minute-of-429", "Only a 429 of the minute's limit has a retry-after."),
-    Assumption("pages", "A list with pages links to the next one at links.pages.next, and takes per_page=200."),
+    Assumption("pages", "Lists link to the next page at links.pages.next, and take per_page=200."),
     Assumption(
         "dbs-key", "Databases are listed under dbs, or under databases.", "databases", engines=_BY_SQL | _MONGODB
     ),
     Assumption("objects", "The API lists and deletes topics and indexes.", "topics", engines=_BY_PREFIX),
-    Assumption("lost-answers", "A 5xx or a broken connection may hide a write that is applied, also later."),
+    Assumption("lost-answers", "After a 5xx or a broken connection, a write may be applied, also later."),
     Assumption("names", "Names keep their case, digits, _ and -.", "longest name", True),
     Assumption("name-length", "A login may have 63 bytes, on MySQL 32 characters.", "longest name", True),
     Assumption("taken-names", "A create of a taken name is a 409 or 422.", "taken name", True),
-    Assumption("deletes", "A deleted login is a 404 within 10 s, and so is deleting it again.", "deletion", True),
+    Assumption("deletes", "Within 10 s, reading or deleting a deleted login is a 404.", "deletion", True),
     Assumption("read-lag", "Reads show a new login within 10 s.", "reads", True),
     Assumption("writes-at-once", "Logins can be created at once.", "writes at a time", True, _BY_SQL | _BY_PREFIX),
     Assumption("one-write", "On MongoDB, user writes that overlap are a 500.", engines=_MONGODB),
     # Clusters
     Assumption("statuses", "A cluster accepts changes while its status is online.", "cluster"),
     Assumption("not-yet-404", "Reads of a new cluster may be a 404 for up to a minute."),
-    Assumption("refused-412", "A cluster that is being changed refuses writes with 412, and does not apply them."),
-    Assumption("replicas", "The UUID of a replica can stand for its cluster in calls on users."),
+    Assumption("refused-412", "A write to a cluster that is being changed is a 412, and not applied."),
+    Assumption("replicas", "Calls on users accept a replica's UUID."),
     Assumption("ca", "The cluster's CA signs its servers' certificates, for their host names.", "TLS", engines=_BY_SQL),
     Assumption("advanced", "The advanced engines behave as pg and mysql.", "still works", True, _ADVANCED),
     # Passwords and settings
@@ -62,7 +62,7 @@ ASSUMPTIONS = (
     Assumption("password-once", "MongoDB's passwords are not returned on reads.", "passwords on reads", True, _MONGODB),
     Assumption(
         "settings-on-reads",
-        "Reads return a login's settings as they were sent, or leave them out.",
+        "Reads return a login's settings as sent, or leave them out.",
         "settings on reads",
         True,
         _MONGODB | _BY_PREFIX,
@@ -73,23 +73,21 @@ ASSUMPTIONS = (
         "doadmin-mysql", "doadmin may create users, and grant rights on schemas.", "administrator", engines=MYSQL
     ),
     Assumption(
-        "owner", "doadmin can give a database that the API made to a role of its own.", "isolated", True, POSTGRESQL
+        "owner", "doadmin can make a role of its own the owner of a database of the API.", "isolated", True, POSTGRESQL
     ),
     Assumption("public", "doadmin can revoke what everybody may do in that database.", "isolated", True, POSTGRESQL),
     Assumption("template1", "No login may enter template1.", "open databases", True, POSTGRESQL),
     Assumption("sessions", "A login may end its own sessions.", "retired", True, POSTGRESQL),
     Assumption("deleted-login", "The API deletes a login that owns nothing.", "removed", True, POSTGRESQL),
-    Assumption(
-        "new-login-mysql", "doadmin can revoke the rights that a new login has everywhere.", "isolated", True, MYSQL
-    ),
+    Assumption("new-login-mysql", "doadmin can revoke a new login's global rights.", "isolated", True, MYSQL),
     Assumption(
         "partial-revokes",
-        "Where partial_revokes is ON, grants take the names of schemas literally; elsewhere _ and % are escaped.",
+        "With partial_revokes ON, grants take schema names literally; otherwise _ and % are escaped.",
         "created",
         True,
         MYSQL,
     ),
     Assumption("mongodb-role", "mongo_user_settings give a role in these databases only.", engines=_MONGODB),
-    Assumption("acl", "An ACL with prefix* opens what begins with the prefix alone.", "pattern", True, _BY_PREFIX),
+    Assumption("acl", "An ACL of prefix* opens only names with that prefix.", "pattern", True, _BY_PREFIX),
     Assumption("acl-on", "ACLs hold as soon as a login has one.", "pattern", True, _BY_PREFIX),
 )

@@ -106,7 +106,7 @@ async def repair_tenants(
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
-    """Repair the problems that `check` finds. Drops no data, except that it finishes removals that began.
+    """Repair the problems that `check` finds. Drops nothing in the databases, except that it finishes removals.
 
     On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
     and `check` names them.

@@ -58,8 +58,7 @@ async def working_credential(
             else:
                 await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
-        refused = None if in_use or is_new else await _end_sessions(tenant, user)
-        refused = refused or await grant(tenant, user, is_new=is_new)
+        refused = await grant(tenant, user, is_new=is_new, in_use=in_use)
         if refused is None:
             return await credential_of(tenant, user)
         # After a lost answer two resets were sent, and the server may have performed the first one last.
@@ -73,7 +72,7 @@ async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
     return tenant.site.credential(tenant.names, user, since)
 
 
-async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | None:
+async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool, in_use: bool = True) -> str | None:
     """Grant a login its rights and, by SQL, test its password. Return why the server refuses it, or None."""
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
@@ -81,28 +80,25 @@ async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | Non
         await tenant.cluster.users.update(user.name, wanted)
     if sql is None:
         return None
+    password = Secret(user.password or "")
     refused: str | None = ""
 
     async def look() -> bool | None:
         nonlocal refused
-        refused = await tenant.timer.on_sql(sql.log_in(names, user.name, Secret(user.password or "")))
+        refused = await tenant.timer.on_sql(sql.log_in(names, user.name, password))
         return True if refused is None else None
 
     try:
+        if not (in_use or is_new):
+            refused = await tenant.timer.on_sql(sql.end_sessions(names, user.name, password))
+            if refused is not None:
+                return refused
         await tenant.timer.on_sql(sql.give(names, user.name))
         await until_seen(look, SOON)  # a server may know a new password a moment later
     except GrantError as error:
         error.on_record = _on_record_text(tenant, user.name)
         raise
     return refused
-
-
-async def _end_sessions(tenant: ClaimedTenant, user: User) -> str | None:
-    """End the sessions of a login that was reset. Return why its password is refused, or None."""
-    sql = tenant.site.sql
-    if sql is None:
-        return None
-    return await tenant.timer.on_sql(sql.end_sessions(tenant.names, user.name, Secret(user.password or "")))
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:

@@ -152,6 +152,7 @@ class TenantPools(Generic[PoolT]):
         self._errors = []
         for task in self._tasks - self._closing:
             task.cancel()
+        self._updates.clear()  # also those that have not begun
         self._current.clear()
         for pool in [*self._unused]:
             self._close_soon(pool)
@@ -250,7 +251,7 @@ class TenantPools(Generic[PoolT]):
         assert update.task is not None
         update.waiting += 1
         try:
-            return await asyncio.shield(update.task)
+            await asyncio.wait([update.task])
         except asyncio.CancelledError:
             if not update.task.done():
                 update.waiting -= 1
@@ -260,13 +261,14 @@ class TenantPools(Generic[PoolT]):
             elif not update.task.cancelled() and update.task.exception() is None:
                 self._end(update.task.result())
             raise
+        if update.task.cancelled():
+            raise ConfigurationError("these pools were closed, or opening the pool was cancelled")
+        return update.task.result()
 
     async def _update(self, name: str, update: _Update[PoolT]) -> _Pool[PoolT]:
         """Return the pool, with a use for each that waits."""
         try:
             pool = await self._up_to_date(name, update)
-        except asyncio.CancelledError:
-            raise ConfigurationError("these pools were closed, or opening the pool was cancelled") from None
         finally:
             self._drop_update(name, update)
         if not self._is_open:

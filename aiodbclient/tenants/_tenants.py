@@ -249,14 +249,15 @@ class Tenants:
         """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
 
         It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
-        began. It drops no data, except that it finishes a removal.
+        began. It drops nothing in the tenant's database, except that it finishes a removal.
 
         Args:
             names: The tenants. None: all on record.
             recreate: Whether to create a missing database, empty. Otherwise such a tenant fails with NotFoundError.
 
         Returns:
-            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong) or FAILED.
+            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
+            or what it finished: DELETED, SUSPENDED or RESUMED.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.

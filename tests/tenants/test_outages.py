@@ -146,6 +146,24 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_is_away(anywhere: Place) -> None:
+    async with gated(anywhere) as (gate, admin):
+        tenants = anywhere.tenants(admin=admin)
+        await tenants.ensure("alpha")
+        for verb in (tenants.rotate, tenants.retire):
+            assert (await only(verb(["alpha"]))).error is None
+        gate.close()
+        rotated = await only(tenants.rotate(["alpha"]))  # to a login that exists
+        gate.open()
+        assert (await only(tenants.suspend(["alpha"]))).error is None
+        gate.close()
+        resumed = await only(tenants.resume(["alpha"]))
+        assert "the previous credential is on record, and was not touched" in str(rotated.error)
+        assert "without a credential" in str(resumed.error)
+        gate.open()
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywhere: Place) -> None:
     """It stops at each connection of a check in turn."""
     async with gated(anywhere) as (gate, admin):

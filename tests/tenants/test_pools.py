@@ -377,6 +377,20 @@ async def test_leaving_the_block_waits_for_uses_and_refuses_new_ones(world: Worl
 
 
 @in_virtual_time
+async def test_a_use_that_begins_while_the_block_is_left_is_not_cancelled_and_its_tenant_can_be_used_later(
+    world: World,
+) -> None:
+    pools = world.pools()
+    async with pools:
+        begun = asyncio.create_task(use(pools, "alpha"))
+        await asyncio.sleep(0)  # it waits for a task that has not begun
+    with pytest.raises(ConfigurationError, match="were closed"):
+        await begun
+    async with pools, asyncio.timeout(60):
+        await use(pools, "alpha")
+
+
+@in_virtual_time
 async def test_leaving_that_is_cancelled_closes_what_is_in_use(world: World) -> None:
     pools = world.pools()
     await pools.__aenter__()

@@ -136,6 +136,20 @@ async def test_rights_that_cannot_be_transferred_are_an_error_before_anything_is
         session.execute("INSERT INTO theirs VALUES (1)")
 
 
+async def test_policies_of_one_name_on_many_tables_are_named_once(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login = Identifier(names.logins[0])
+    for number in range(3):
+        managed.api(SQL("CREATE TABLE public.t{} (x int)").format(number), names.whole)
+        managed.api(SQL("CREATE POLICY of_tenant ON public.t{} TO {}").format(number, login), names.whole)
+
+    with pytest.raises(GrantError) as caught:
+        await grants.take_over(names, names.logins[0])
+
+    assert str(caught.value).count("the row security policy 'of_tenant' names it") == 1
+
+
 async def test_a_login_that_owns_the_database_gives_it_back_where_postgresql_allows_it(
     managed: Managed, grants: PostgresGrants
 ) -> None:

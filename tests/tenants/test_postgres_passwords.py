@@ -8,19 +8,24 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
+from traceback import TracebackException
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
+from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready
+from .test_outages import Gate
 
 # A verifier that the tenant made itself. The salt and the keys are any.
 ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
@@ -112,6 +117,43 @@ async def test_other_authentications_with_a_password_work_too(
     finally:
         hba.write_text(before)
         managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+
+
+async def test_the_administrator_may_log_in_through_a_socket_in_a_folder(managed: Managed, names: Names) -> None:
+    port = int(conninfo_to_dict(managed.admin)["port"] or 0)
+    with TemporaryDirectory() as folder:  # its path is short enough for a socket
+        async with await asyncio.start_unix_server(Gate("127.0.0.1", port).let_in, f"{folder}/.s.PGSQL.{port}"):
+            grants = PostgresGrants(make_conninfo(managed.admin, host=folder), None)
+            await ready(grants, names, names.logins[0])
+            assert await grants.accepts(names, names.logins[0], PASSWORD) is None
+            assert await grants.accepts(names, names.logins[0], "wrong") is not None
+        while closing := asyncio.all_tasks() - {asyncio.current_task()}:  # the gate's own ends of the connections
+            await asyncio.wait(closing)
+
+
+async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
+    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password, reached = Secret("hunter2-hunter2"), asyncio.Event()
+    managed.reset(names.logins[0], password)
+    await grants.check()
+    expect = postgres_password._Wire._expect
+
+    async def stalling(wire: postgres_password._Wire, wanted: int) -> bytes:
+        if wanted == postgres_password._SASL_FINAL:
+            reached.set()
+            await asyncio.Event().wait()  # the server does not answer the proof of the password
+        return await expect(wire, wanted)
+
+    monkeypatch.setattr(postgres_password._Wire, "_expect", stalling)
+    login = asyncio.create_task(grants.accepts(names, names.logins[0], password))
+    await reached.wait()
+    login.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await login
+    shown = "".join(TracebackException.from_exception(cancelled.value, capture_locals=True).format())
+    assert "_scram" in shown
+    assert "hunter2" not in shown
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ async def _obstacles(session: Session, username: str) -> AsyncGenerator[str]:
     for (elsewhere,) in await session.run(_ELSEWHERE, username):
         if elsewhere is not None and elsewhere != names.database:
             yield f"it owns something or has rights in the database {elsewhere!r}"
-    for _, _, _, policy, _ in await session.run(POLICIES, username):
+    for policy in sorted({name for _, _, _, name, _ in await session.run(POLICIES, username)}):
         yield f"the row security policy {policy!r} names it"
 
 

@@ -75,7 +75,10 @@ async def authenticate(address: Address, user: str, password: str, database: str
 @asynccontextmanager
 async def _opened(address: Address) -> AsyncGenerator[_Wire]:
     """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
-    reader, writer = await asyncio.open_connection(address.host, address.port)
+    if address.host.startswith("/"):  # the folder of a socket
+        reader, writer = await asyncio.open_unix_connection(f"{address.host}/.s.PGSQL.{address.port}")
+    else:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         if address.context is not None:
             writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
@@ -134,8 +137,7 @@ class _Wire:
             )
         if not fields["r"].startswith(nonce):
             raise ServerAwayError("the server answered with another nonce")
-        normalized = unicodedata.normalize("NFKC", password).encode()  # the API's passwords are ASCII
-        salted = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", normalized, b64decode(fields["s"]), rounds)
+        salted = await asyncio.to_thread(_salted, password, b64decode(fields["s"]), rounds)
         client, server = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
         final = f"c=biws,r={fields['r']}"
         signed = f"{first},{challenge},{final}".encode()
@@ -178,6 +180,12 @@ class _Wire:
 
 def _hmac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha256")
+
+
+def _salted(password: str, salt: bytes, rounds: int) -> bytes:
+    """The password as SCRAM hashes it, in a thread. No frame of a task has it in plain text, for its traceback."""
+    normalized = unicodedata.normalize("NFKC", password).encode()  # the API's passwords are ASCII
+    return hashlib.pbkdf2_hmac("sha256", normalized, salt, rounds)
 
 
 def _hashed(user: str, password: str, salt: bytes) -> bytes:
