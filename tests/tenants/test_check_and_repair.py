@@ -372,7 +372,7 @@ async def test_a_tenant_whose_database_was_renamed_is_removed(with_superuser: tu
     assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
 
 
-async def test_a_lower_connection_limit_stays_and_a_higher_one_is_reported(place: Place) -> None:
+async def test_a_connection_limit_is_set_again_and_without_one_a_lower_one_stays(place: Place) -> None:
     wide, narrow = place.tenants(), place.tenants(connection_limit=5)
     await narrow.ensure("alpha")
     assert (await only(wide.check())).problems == ()
@@ -383,7 +383,7 @@ async def test_a_lower_connection_limit_stays_and_a_higher_one_is_reported(place
     await ask(credential, f'ALTER DATABASE "{credential.database}" CONNECTION LIMIT 50')
     assert (await only(narrow.check())).problems == (Problem.RIGHTS_MISSING,)
     assert (await only(narrow.repair())).action is Action.REPAIRED
-    for limit in (-1, 0):
+    for limit in (-1, 0, 4):
         await ask(credential, f'ALTER DATABASE "{credential.database}" CONNECTION LIMIT {limit}', database="defaultdb")
         assert (await only(narrow.check())).problems == (Problem.RIGHTS_MISSING,)
         assert (await only(narrow.repair())).action is Action.REPAIRED

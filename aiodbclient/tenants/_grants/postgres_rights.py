@@ -198,7 +198,7 @@ async def lacking(session: Session, usernames: Sequence[str], limit: int | None,
         return [*member, inherit_step(session, database.owner)]
     return [
         *(step for step in member if not step.of_login),
-        *_database_steps(session, database, usernames, limit or database.half, keep),
+        *_database_steps(session, database, usernames, limit, keep),
         *(step for step in member if step.of_login),
     ]
 
@@ -285,7 +285,7 @@ async def lacking_inside(session: Session) -> list[Step]:
 
 
 def _database_steps(
-    session: Session, database: Database, usernames: Sequence[str], limit: int, keep: set[str]
+    session: Session, database: Database, usernames: Sequence[str], limit: int | None, keep: set[str]
 ) -> Iterator[Step]:
     names = session.names
     name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), session.login
@@ -305,8 +305,9 @@ def _database_steps(
     for change in changes:
         yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
 
-    if not 0 < database.limit <= limit:  # a lower limit may be meant, and 0 keeps everybody out
-        change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit))
+    # Without a limit of ours, a lower one may be meant. 0 keeps everybody out.
+    if database.limit != limit if limit else not 0 < database.limit <= database.half:
+        change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit or database.half))
         yield Step(change, as_owner=True)
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
