@@ -1,4 +1,4 @@
-"""``ClaimingJob``: the loop that all work on a tenant shares. Read the record, claim it, work under the claim."""
+"""``ClaimingJob``: the loop of all work that changes a tenant. Read the record, claim it, work under the claim."""
 
 from __future__ import annotations
 
