@@ -29,6 +29,7 @@ def confirm(what: str, *, yes: bool, words: Sequence[str] = (), options: Sequenc
     if not has_terminal():
         again = this_command("--yes", *options)
         raise InvalidArgumentError(f"{what} There is no terminal to ask on. To go on: {again}. Nothing was changed")
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
     while True:
         answer = _answer(f"{what} Type {' or '.join(words)} to go on: " if words else f"{what} [y/N]: ")
         if answer in words or (not words and answer.lower() in ("y", "yes")):
@@ -71,7 +72,6 @@ def _answer(question: str) -> str:
     """Ask on the standard error, since the standard output may be a file. ``typer.confirm`` prints on both."""
     try:
         with interruptible():
-            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
             write_error(wrapped(printable(question), sys.stderr))
             line = sys.stdin.readline()
     except KeyboardInterrupt:
