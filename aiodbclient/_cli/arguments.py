@@ -204,7 +204,13 @@ class Recorded(Api):
         ),
     ]
     prefix: Annotated[
-        str, option("--prefix", metavar="TEXT", help="The prefix of the tenants' databases and logins.")
+        str,
+        option(
+            "--prefix",
+            envvar="AIODBCLIENT_PREFIX",
+            metavar="TEXT",
+            help="The prefix of the tenants' databases and logins.",
+        ),
     ] = ""
 
 
@@ -391,6 +397,8 @@ def split_clusters(
     only where neither the options nor the variable name it.
     """
     names, given = list(words or ()), ",".join(options or ())
+    if "" in (options or ()):  # as from a variable of a script that is not set
+        raise InvalidArgumentError("--cluster is empty: give a name or an id, or leave it out. Nothing was sent")
     clusters = given or os.environ.get(CLUSTER_VARIABLE, "")
     if not given and names and (not clusters or len(names) == (-1 if count is None else count + 1)):
         clusters, *names = names

@@ -164,9 +164,9 @@ async def copy_store(
     async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
         changes()
         _say_done(await copy_records(read, written), "copied", printed)
-    plain = " holds passwords as plain text and" if to and not keys() else ""
-    delete = f": rm {quoted(source)}" if is_file(source) else ""
-    note(f"{shown(source)}{plain} goes stale. Delete it when all processes use the copy{delete}")
+    if to and not keys():
+        delete = f": rm {quoted(source)}" if is_file(source) else ""
+        note(f"{shown(source)} holds passwords as plain text. Delete it when all processes use the copy{delete}")
     return DONE
 
 

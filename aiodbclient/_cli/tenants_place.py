@@ -36,7 +36,7 @@ from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
-from .output import command_line, note, safe, this_command
+from .output import command_line, note, quoted, safe, this_command
 from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
 from .stores import IfMissing, complain_damaged, open_store, shown
 
@@ -102,12 +102,21 @@ class Opened:
         return [name for name in wanted if name in there], missing
 
     async def elsewhere(self) -> str:
-        """What the store has of other clusters, if it has nothing of these; otherwise an empty text."""
-        counts = Counter[str | None]()
+        """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
+        counts, prefixes = Counter[str | None](), set[str]()
         with suppress(StoreError):  # a damaged record is reported by whoever uses it
             async for record in self.store.records():
                 counts[cluster_of(record)] += 1
+                if record.current is not None and record.current.database and cluster_of(record) in self.called:
+                    prefixes.add(record.current.database.removesuffix(record.current.name))
         del counts[None]
+        if prefixes and self.place.prefix not in prefixes:
+            others = " or ".join(
+                f"--prefix {quoted(each)}" if each else "no --prefix" for each in sorted(prefixes)[:FEW]
+            )
+            return (
+                f"{shown(self.place.store)} has tenants of {safe(self.cluster)} with another prefix alone: use {others}"
+            )
         if not counts or counts.keys() & self.called.keys():
             return ""
         ids = [f"{safe(cluster)} ({count})" for cluster, count in counts.most_common(FEW)]
@@ -144,7 +153,7 @@ class Opened:
         elif kind is ConflictError and len(self.called) > 1:
             yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
-            yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
+            yield f"not on record, and on the cluster. If it is this tenant's, take it over: {this_command('--adopt')}"
         else:
             yield from self._ways_of(kind, selecting(names), role, verb)
 

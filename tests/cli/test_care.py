@@ -323,3 +323,28 @@ def test_the_shell_completes_tenants_from_the_store(command: Command, names: lis
     command.environment["AIODBCLIENT_STORE"] = "/nowhere/tenants.db"
     assert " ".join(completed("aiodbclient tenants show ca")) == "(no name is known here)"
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+def test_a_forgotten_prefix_is_not_found_well(command: Command, names: list[str]) -> None:
+    prefix = f"{names[0].replace('-', '_')}_"
+    assert command("tenants", "provision", "a", "b", "--prefix", prefix, *command.place).code == 0
+    for arguments in (["check"], ["rotate", "--all", "--yes"], ["exec", "--all", "--", "true"]):
+        done = command("tenants", *arguments[:1], *command.place, *arguments[1:])
+        assert (done.code, done.out) == (2, ""), done
+        assert f"has tenants of tenants-prod with another prefix alone: use --prefix {prefix}" in done.err
+    assert f"use --prefix {prefix}" in command("tenants", "list", *command.place).err
+    assert "use no --prefix" not in command("tenants", "check", *command.place, "--prefix", prefix).err
+
+    command.environment["AIODBCLIENT_PREFIX"] = prefix
+    assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
+    command.remove_all()
+
+
+def test_an_empty_cluster_is_not_the_one_of_the_environment(command: Command, names: list[str]) -> None:
+    command.provision(names[0])
+    command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+    place = ["--store", command.store, "--cluster", ""]
+    for arguments in (["tenants", "remove", names[0], "--yes", *place], ["users", "list", "--cluster", ""]):
+        refused = command(*arguments)
+        assert (refused.code, "--cluster is empty" in refused.err) == (2, True)
+    command.remove_all()

@@ -40,7 +40,7 @@ def test_a_store_is_copied_to_another_key(command: Command) -> None:
     command.environment["AIODBCLIENT_STORE_KEY_TO"] = key
     copied = command("store", "copy", command.store, target)
     assert copied.out == "1 records copied\n"
-    assert copied.err.endswith(f"goes stale. Delete it when all processes use the copy: rm {command.store}\n")
+    assert copied.err.endswith(f"as plain text. Delete it when all processes use the copy: rm {command.store}\n")
     assert command("store", "copy", command.store, target, "--json").out == '{"copied": 0}\n'
     assert b"AVNS_" not in Path(target).read_bytes()
     command.environment["AIODBCLIENT_STORE_KEY"] = key
