@@ -11,6 +11,7 @@ from typing import Any
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     BadRequestError,
+    ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
     NoRoomError,
@@ -67,6 +68,8 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 403, {}
         case TenantNotFoundError():
             return 404, {}
+        case ConflictError():  # something of that name exists that this app did not create
+            return 409, {}
         case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():
             return 422, {}
         case _:  # a problem with the token, cluster, store or database server: the operator must fix it
