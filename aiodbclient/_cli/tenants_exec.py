@@ -183,10 +183,11 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         return _NOT_RUN
     except ValueError:
         raise InvalidArgumentError("the arguments of a program have no NUL") from None
-    for each in early:
-        process.send_signal(each)
     _pass_on_signals(process)
+    await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
     try:
+        for each in early:
+            process.send_signal(each)
         code = await process.wait()
     except asyncio.CancelledError:  # --timeout
         process.terminate()

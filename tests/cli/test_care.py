@@ -285,6 +285,13 @@ def test_exec_passes_signals_on_and_leaves_no_file(command: Command, names: list
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
 
+def test_exec_passes_on_a_signal_that_comes_as_the_program_starts(command: Command, names: list[str]) -> None:
+    command.provision(names[0])
+    program = ["/bin/sh", "-c", "kill -TERM $PPID; exec sleep 60"]
+    assert command.process("tenants", "exec", names[0], *command.place, "--", *program).code == 128 + signal.SIGTERM
+    command.remove_all()
+
+
 def test_ctrl_c_on_a_read_says_nothing_of_writes(command: Command) -> None:
     delayed = command.sandbox.faults.add("users.list", delay=20.0)
     process = command.start("users", "list", command.cluster)
