@@ -74,7 +74,7 @@ class Tally:
     error: DatabaseClientError | None = None  # ended the whole run
     stopped: bool = False
     at_once: bool = False  # ended by a second signal, or by --timeout
-    unwritable: OutputError | None = None  # why the standard output cannot be written any more
+    unwritable: OutputError | None = None  # why the standard output failed
 
     def write(self, line: str) -> None:
         """Print ``line`` on the standard output at once. Does nothing once that has failed."""
@@ -117,7 +117,7 @@ async def follow(
                             if report.settle is not None and not isinstance(outcome, Failed):
                                 outcome = await report.settle(outcome, role)
                             _take(outcome, role, tally, bar, report)
-                            if tally.unwritable is not None:  # nobody can read the outcomes any more
+                            if tally.unwritable is not None:  # the outcomes have no reader
                                 run.stop()
                     except DatabaseClientError as error:
                         tally.error = error

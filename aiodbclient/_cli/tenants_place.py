@@ -106,9 +106,10 @@ class Opened:
         counts, prefixes = Counter[str | None](), set[str]()
         with suppress(StoreError):  # a damaged record is reported by whoever uses it
             async for record in self.store.records():
-                counts[cluster_of(record)] += 1
-                if record.current is not None and record.current.database and cluster_of(record) in self.called:
-                    prefixes.add(record.current.database.removesuffix(record.current.name))
+                cluster, current = cluster_of(record), record.current
+                counts[cluster] += 1
+                if cluster in self.called and current is not None and current.database is not None:
+                    prefixes.add(current.database.removesuffix(current.name))
         del counts[None]
         if prefixes and self.place.prefix not in prefixes:
             others = " or ".join(

@@ -221,7 +221,8 @@ class Faults:
         given["headers"] = dict(headers or {})
         fault = Fault(operations, given, self._sync)
         self._faults.append(fault)
-        self._sync()
+        if fault.is_of_sql:
+            self._sync()
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -230,9 +231,11 @@ class Faults:
         Raises:
             ValueError: It was removed already.
         """
-        self._sync()  # reads what it has counted
+        if fault.is_of_sql:
+            self._sync()  # reads what it has counted
         self._faults.remove(fault)
-        self._sync()
+        if fault.is_of_sql:
+            self._sync()
 
     def clear(self) -> None:
         """Remove all faults. ``mongodb_overlap`` stays as it is."""

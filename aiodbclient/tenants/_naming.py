@@ -84,6 +84,11 @@ class Names:
     groups: tuple[str, ...]  # PostgreSQL: the roles with the rights of its writers and readers
     record: str  # the name of the record in the store
 
+    @property
+    def roles(self) -> frozenset[str]:
+        """PostgreSQL: all roles of the tenant, its logins among them."""
+        return self.family | {self.owner, *self.groups}
+
     def other(self, login: str) -> str:
         """The login that is not ``login``."""
         first, second = self.logins

@@ -136,7 +136,10 @@ async def _are_locked(work: Work, tables: list[str]) -> bool:
     """
     waits = await _waits(work, "LOCK TABLES " + ", ".join(f"{table} WRITE" for table in tables))
     if waits is None and len(tables) > 1:
-        return any([await _are_locked(work, [table]) for table in tables])
+        for table in tables:
+            if await _are_locked(work, [table]):
+                return True
+        return False
     if waits is None:
         waits = await _waits(work, f"LOCK TABLES {tables[0]} READ")
     return bool(waits)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import Any
@@ -141,28 +141,32 @@ async def _kill_others(work: Work, own: MySQLSession, username: str, until: floa
     MySQL reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
     account, until the server ends the connection after its ``connect_timeout`` (10 s).
     """
-    mine, patience = own.thread, monotonic() + _PATIENCE
-
-    async def kill(threads: list[tuple[int, str, str]]) -> dict[int, str]:
-        others = {
-            thread: command
-            for thread, user, command in threads
-            if user == username and thread != mine and (later or thread < mine)
-        }
-        for thread in others:
-            await own.rows("KILL %s", thread, fine=(_NO_SUCH_THREAD,))
-        return others
-
-    await kill(await work.server.threads())  # before ours runs anything else: a procedure may look for it, to kill it
+    patience = monotonic() + _PATIENCE
+    # Before our session runs anything else: a procedure may look for it, to kill it.
+    await _kill(own, await work.server.threads(), username, later=later)
     while monotonic() < until:
         threads = [*await own.threads(), *await work.server.threads()]
-        pending = later and any(user == _PENDING and thread < mine for thread, user, _ in threads)
-        others = await kill(threads)
-        left = [command for command in others.values() if command != _EVENT]
+        pending = later and any(user == _PENDING and thread < own.thread for thread, user, _ in threads)
+        killed = await _kill(own, threads, username, later=later)
+        left = [command for command in killed if command != _EVENT]
         if not pending and (not left or (monotonic() > patience and all(command == _KILLED for command in left))):
             return True
         await asyncio.sleep(_PAUSE)
     return False
+
+
+async def _kill(
+    own: MySQLSession, threads: list[tuple[int, str, str]], username: str, *, later: bool
+) -> Collection[str]:
+    """Kill those of the threads that are other sessions of the user, and return their commands."""
+    others = {
+        thread: command
+        for thread, user, command in threads
+        if user == username and thread != own.thread and (later or thread < own.thread)
+    }
+    for thread in others:
+        await own.rows("KILL %s", thread, fine=(_NO_SUCH_THREAD,))
+    return others.values()
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:

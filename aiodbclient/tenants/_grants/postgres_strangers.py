@@ -49,8 +49,7 @@ ORDER BY 1
 
 async def strangers(session: Session) -> list[tuple[Problem, str]]:
     """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
-    names = session.names
-    ours = {names.owner, *names.groups, *names.family}
+    names, ours = session.names, session.names.roles
     found = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
     found += [
         (Problem.OPEN_TO_OTHERS, f"{member!r} is a member of {role!r}")
@@ -76,8 +75,7 @@ async def reclaim(open_session: Opener) -> None:
     async with open_session() as session:
         if not await strangers(session):
             return
-        names, database = session.names, session.names.database or ""
-        ours = {names.owner, *names.groups, *names.family}
+        names, ours, database = session.names, session.names.roles, session.names.database or ""
         memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.family])
         memberships += await session.run(_GRANTED_POWERS, [*ours])
         for role, member, grantor in memberships:
