@@ -1,0 +1,1 @@
+"""What each database server does for a tenant."""
