@@ -42,10 +42,11 @@ class Found:
     """What exists on the server with the names of a tenant."""
 
     database: bool
-    logins: tuple[str, ...]  # of the role, in their order
+    logins: tuple[str, ...]  # of the role, in their order, that may log in
+    ended: tuple[str, ...] = ()  # of the role, that may not
 
     def __bool__(self) -> bool:
-        return self.database or bool(self.logins)
+        return self.database or bool(self.logins or self.ended)
 
 
 @frozen
@@ -104,7 +105,7 @@ class Server(ABC):
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         """Compare the database, the roles and rights on the server with those that ``logins``, which work, should have.
 
-        Another login of the role that is not ended, as after a failover, is a problem too. Tests no password.
+        Another login of the role that is not ended, as after a failover, is LOGIN_BACK. Tests no password.
         """
 
     # Steps of the verbs.
