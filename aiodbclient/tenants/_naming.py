@@ -40,7 +40,8 @@ _LOGINS: Mapping[Role, tuple[str, str]] = {
     Role.WRITER: ("wa", "wb"),
     Role.READER: ("ra", "rb"),
 }
-_ENDINGS = tuple(ending for both in _LOGINS.values() for ending in both)
+_TEMPORARY = "t"  # how the name of the temporary login ends
+_ENDINGS = (*(ending for both in _LOGINS.values() for ending in both), _TEMPORARY)
 _DERIVED = re.compile(f"_[0-9a-f]{{16}}_({'|'.join((*_ENDINGS, *Role))})")
 OF_A_GROUP = f"_[0-9a-f]{{16}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})")
@@ -73,6 +74,7 @@ class Names:
     logins: tuple[str, str]  # of the role: ``provision`` creates the first, the first ``rotate`` creates the second
     owner_logins: tuple[str, str]  # of the owner
     all_logins: frozenset[str]  # of all roles
+    temporary: str  # the login that dumps a database
     owner: str  # PostgreSQL: the role that owns the database
     group: str  # PostgreSQL: the role that has the rights; its members are the logins; the owner's is ``owner``
     groups: tuple[str, ...]  # PostgreSQL: the roles with the rights of its writers and readers
@@ -80,7 +82,7 @@ class Names:
     @property
     def everything(self) -> frozenset[str]:
         """PostgreSQL: all roles of the tenant, with and without LOGIN."""
-        return self.all_logins | {self.owner, *self.groups}
+        return self.all_logins | {self.temporary, self.owner, *self.groups}
 
     def other(self, login: str) -> str:
         """The login that is not ``login``."""
@@ -142,6 +144,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         logins=logins[role],
         owner_logins=logins[Role.OWNER],
         all_logins=frozenset(login for both in logins.values() for login in both),
+        temporary=derived(_TEMPORARY),
         owner=groups[Role.OWNER],
         group=groups[role],
         groups=tuple(groups[each] for each in ROLES),
