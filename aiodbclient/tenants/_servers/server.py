@@ -88,7 +88,7 @@ class Server(ABC):
 
     @abstractmethod
     def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while any task is in such a block."""
+        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while a task is in such a block."""
 
     @abstractmethod
     async def usage(self) -> Mapping[str, tuple[int, int]]:
@@ -196,3 +196,6 @@ class Server(ABC):
     @abstractmethod
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
+
+    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
+        """After ``create`` of a new database: create extensions, each with its schema. Only PostgreSQL has them."""
