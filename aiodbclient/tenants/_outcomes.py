@@ -25,10 +25,11 @@ class Problem(StrEnum):
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
-        SETTINGS_DIFFER: The API reports other settings for the login than its role has.
+        LOGIN_BACK: A login that was ended can log in again, as after a failover or a restore.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
+        NOT_ON_RECORD: A tenant's database on the server is not on record here, as after a restore or a lost store.
     """
 
     LOGIN_MISSING = "login_missing"
@@ -38,10 +39,11 @@ class Problem(StrEnum):
     OPEN_TO_OTHERS = "open_to_others"
     OWNED_BY_OTHERS = "owned_by_others"
     TOO_MANY_RIGHTS = "too_many_rights"
-    SETTINGS_DIFFER = "settings_differ"
+    LOGIN_BACK = "login_back"
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"
     REMOVAL_UNFINISHED = "removal_unfinished"
+    NOT_ON_RECORD = "not_on_record"
 
 
 @frozen(kw_only=True)

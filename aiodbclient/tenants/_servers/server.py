@@ -7,12 +7,13 @@ the verb that is on record runs again from its first step.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from attrs import field, frozen
 
+from ...errors import GrantError
 from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
@@ -24,6 +25,11 @@ class LoginRefusedError(Exception):
 
 class ServerAwayError(Exception):
     """The server is unreachable or has no free connection. The message says why and holds no secret."""
+
+
+def of_tenant(names: Names, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+    """Make the error that names a tenant."""
+    return kind(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
 
 
 @frozen
@@ -42,10 +48,11 @@ class Found:
     """What exists on the server with the names of a tenant."""
 
     database: bool
-    logins: tuple[str, ...]  # of the role, in their order
+    logins: tuple[str, ...]  # of the role, in their order, that may log in
+    ended: tuple[str, ...] = ()  # of the role, that may not
 
     def __bool__(self) -> bool:
-        return self.database or bool(self.logins)
+        return self.database or bool(self.logins or self.ended)
 
 
 @frozen
@@ -81,7 +88,11 @@ class Server(ABC):
 
     @abstractmethod
     def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
+        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while any task is in such a block."""
+
+    @abstractmethod
+    async def usage(self) -> Mapping[str, tuple[int, int]]:
+        """Return the bytes and the open connections of each database that ``create`` made, by its name."""
 
     # Looking at a tenant.
 
@@ -104,7 +115,7 @@ class Server(ABC):
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         """Compare the database, the roles and rights on the server with those that ``logins``, which work, should have.
 
-        Another login of the role that is not ended, as after a failover, is a problem too. Tests no password.
+        Another login of the role that is not ended, as after a failover, is LOGIN_BACK. Tests no password.
         """
 
     # Steps of the verbs.
@@ -167,3 +178,21 @@ class Server(ABC):
     @abstractmethod
     async def forget(self, work: Work) -> None:
         """Drop the roles that ``create`` made for this role. The database is dropped or released already."""
+
+    # Moving and dumping.
+
+    @abstractmethod
+    async def guests(self, names: Names) -> tuple[str, ...]:
+        """Return the rights of others on the database, which ``shut`` takes, as a text each that ``reopen`` takes."""
+
+    @abstractmethod
+    async def reopen(self, work: Work, guests: Sequence[str]) -> None:
+        """After ``shut``: give others their rights back. Passes over those who are gone."""
+
+    @abstractmethod
+    async def temporary_login(self, work: Work, password: Secret) -> str:
+        """Create ``names.temporary``, or end and reset it: it may read the whole database, also after ``shut``."""
+
+    @abstractmethod
+    async def drop_temporary(self, work: Work) -> None:
+        """End and drop ``names.temporary``. Does nothing if it is gone."""
