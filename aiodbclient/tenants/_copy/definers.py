@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-_LOGIN = rb"`(?:[^`]|``)*`@`(?:[^`]|``)*`"
+_NAME = rb"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
+_LOGIN = _NAME + rb"@" + _NAME
 # The first line of a routine; of a trigger or an event; the second line of a view.
 _HEAD = re.compile(
     rb"(?P<routine>CREATE )DEFINER=" + _LOGIN + rb" "
@@ -20,6 +21,15 @@ _SQL_MODE = re.compile(rb"(?:/\*!\d+ )?SET (?:SESSION )?sql_mode += +'([^']*)'",
 _ROW = b"INSERT INTO "  # mysqldump writes such a statement on one line, however long
 _SANDBOX = rb"/*M!999999\-"  # the first line of MariaDB's, which ends in no delimiter
 _OPENING = re.compile(rb"'|\"|`|/\*(?!M?!)|--(?=[\s\x00-\x20]|$)|#")
+# The rest of a string or a quoted name, with backslashes as escapes or not.
+_REST = {
+    (quote, escapes): re.compile(
+        rb"[^%b]*(?:\\.[^%b]*)*%b" % (both, both, quote) if escapes else rb"[^%b]*%b" % (quote, quote), re.DOTALL
+    )
+    for quote in (b"'", b'"', b"`")
+    for escapes in (True, False)
+    for both in (quote + rb"\\",)
+}
 
 
 class Definers:
@@ -111,9 +121,8 @@ class Definers:
         escapes = b"NO_BACKSLASH_ESCAPES" not in self._modes and self._open != b"`"
         if self._open == b'"' and b"ANSI_QUOTES" in self._modes:
             escapes = False
-        while at < len(line):
-            if line[at : at + 1] == self._open:
-                self._open = b""
-                return at + 1
-            at += 2 if escapes and line[at : at + 1] == b"\\" else 1
-        return len(line)
+        rest = _REST[self._open, escapes].match(line, at)
+        if rest is None:
+            return len(line)
+        self._open = b""
+        return rest.end()

@@ -21,6 +21,7 @@ _OF_ORACLE = ("--set-gtid-purged=OFF", "--column-statistics=0")
 _RESTORE = (
     "--binary-mode",
     "--batch",
+    "--comments",  # of routines
     "--local-infile=0",
     "--default-character-set=utf8mb4",
     "--max-allowed-packet=1G",

@@ -31,6 +31,7 @@ _FOLDERS = (
     "/opt/homebrew/opt/*/bin",
     "/usr/local/opt/*/bin",
 )
+_ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|(mysql|mariadb)\S*: ", re.IGNORECASE)
 _VERSION = re.compile(r"(\d+)\.(\d+)\S*(?=-MariaDB)|(?:\(PostgreSQL\)|Ver|Distrib) (\d+)\.(\d+)")
 
 Copied = Callable[[int], object]
@@ -92,9 +93,9 @@ async def run(
     try:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
-            if through is not None and stdout is not None:
-                tasks.create_task(_pass_on(process, stdout, through))
             watching = tasks.create_task(_watch(stdin or stdout, copied))
+            if through is not None and stdout is not None:
+                await _pass_on(process, stdout, through)
             await process.wait()
             await errors
             watching.cancel()
@@ -181,6 +182,5 @@ async def _watch(file: IO[bytes] | None, copied: Copied) -> None:
 
 def _reason(errors: bytes, code: int) -> str:
     """The first error that a program reports. The lines after it may quote a statement or a row: they are left out."""
-    lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
-    first = next((line for line in lines if re.search(r"(?i)\berror\b|fatal", line)), lines[0] if lines else "")
+    first = next((line for line in errors.decode(errors="replace").splitlines() if _ERROR.match(line)), "")
     return first[:_LONGEST_REASON].strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")
