@@ -193,7 +193,8 @@ def test_a_filtered_stream_does_not_depend_on_its_pieces() -> None:
         b"/*!50003 SET sql_mode              = 'ANSI_QUOTES' */ ;\nDELIMITER ;;\n"
         b'CREATE DEFINER=`a``b`@`%` PROCEDURE `p`()\nBEGIN\n  SELECT "\\"; -- it\'s\nEND ;;\nDELIMITER ;\n'
         b"INSERT INTO `t` VALUES ('\\nCREATE DEFINER=`a`@`%` PROCEDURE ');\n"
-        b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n/*!50001 VIEW `v` */;\n"
+        b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"
+        b"/*!50001 VIEW `v` */;\n"
     )
     expected = text.replace(b"CREATE DEFINER=`a``b`@`%` ", b"CREATE ").replace(
         b"/*!50013 DEFINER=`a`@`%` ", b"/*!50013 "
@@ -212,7 +213,7 @@ async def test_programs_of_the_other_maker_are_refused(monkeypatch: pytest.Monke
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        ConfigurationError, match="of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
+        ConfigurationError, match=r"of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
     ):
         await copying.programs("9.7.4")
     assert (await copying.programs("11.8.2-MariaDB")).version == (11, 8)
