@@ -20,7 +20,6 @@ from ._outcomes import (
     TenantRepairOutcome,
     TenantResult,
 )
-from ._plans import Plan
 from ._pools import TenantPools
 from ._rooms import Room
 from ._stores import Claim, Record, Store
@@ -29,6 +28,7 @@ from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
 from ._stores.sqlite import SQLiteStore
 from ._tenants import Tenants
+from ._verbs.plan import Plan
 
 __all__ = [
     "Claim",

@@ -15,8 +15,8 @@ from attrs import define, frozen
 
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError, NoRoomError, StoreError
-from ._intent import home_of
 from ._naming import Role, tenant_of
+from ._record import cluster_of
 from ._stores import Record, Store, entries_of
 
 _FRESH = 30.0  # s for which the store is not read again
@@ -47,7 +47,7 @@ PlaceTenant: TypeAlias = Callable[[str, Sequence[Room]], Awaitable[ClusterClient
 
 @define(eq=False)
 class Seat:
-    """The place of a new tenant on a cluster, from before its first request until it is on record."""
+    """A new tenant on its cluster, from before anything is made until it is on record."""
 
     name: str
     cluster: str
@@ -145,7 +145,7 @@ class Rooms:
 
     def _home(self, record: Record) -> str | None:
         with suppress(StoreError):  # an intent of a newer version
-            return home_of(record, self._clusters)
+            return cluster_of(record)
         return None
 
     def _rooms(self) -> list[Room]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ..errors import StoreError
-from ._credential import Credential
-from ._events import Timer
-from ._loop import TenantJob
-from ._outcomes import TenantResult
-from ._tenancy import Tenancy, required
+from ...errors import StoreError
+from .._context import Context
+from .._credential import Credential
+from .._events import Timer
+from .._outcomes import TenantResult
+from .._record import required
+from .jobs import TenantJob
 
 T = TypeVar("T")
 
@@ -18,8 +19,8 @@ T = TypeVar("T")
 class EachTenant(TenantJob[TenantResult[T]]):
     """Call ``work`` for each tenant. See ``Tenants.each``."""
 
-    def __init__(self, tenancy: Tenancy, work: Callable[[Credential], Awaitable[T]]) -> None:
-        super().__init__(tenancy)
+    def __init__(self, context: Context, work: Callable[[Credential], Awaitable[T]]) -> None:
+        super().__init__(context)
         self._work = work
         self._lost: StoreError | None = None
 
@@ -28,11 +29,11 @@ class EachTenant(TenantJob[TenantResult[T]]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
         try:
-            record = await self.tenancy.record(name, timer)
+            record = await self.context.record(name, timer)
         except StoreError as error:
             self._lost = None if error.damaged else error
             raise
-        credential = required(name, record, self.tenancy.role)
+        credential = required(name, record, self.context.role)
         timer.meter.begun = True
         return TenantResult(name=name, value=await timer.on("setup", self._work(credential)))
 
