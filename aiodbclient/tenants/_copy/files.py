@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,6 +27,7 @@ class Manifest:
 
     format: int = _FORMAT
     tenant: str
+    database: str
     engine: str
     server: str  # its version
     program: str  # that made the dump, with its version
@@ -36,9 +37,9 @@ class Manifest:
     sha256: str = ""
 
 
-async def checked_folder(folder: str | os.PathLike[str]) -> Path:
+def checked_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the folder for dumps. Raises InvalidArgumentError if it is none."""
-    if not isinstance(folder, str | os.PathLike) or not await asyncio.to_thread(os.path.isdir, folder):
+    if not isinstance(folder, str | os.PathLike) or not os.path.isdir(folder):
         raise InvalidArgumentError(f"folder must be a folder that exists, not {folder!r}")
     return Path(os.fspath(folder))
 
@@ -57,27 +58,47 @@ def nameless() -> Generator[IO[bytes]]:
         yield file
 
 
-@contextmanager
-def whole(path: Path, manifest: Manifest) -> Generator[IO[bytes]]:
+@asynccontextmanager
+async def whole(path: Path, manifest: Manifest) -> AsyncGenerator[IO[bytes]]:
     """A file that gets its name after the block, with its manifest. If the block fails, nothing is left of it.
 
-    An earlier dump is replaced: first its manifest goes, so no manifest describes another file.
+    It replaces an earlier dump. Until both files are there, ``read`` refuses them.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = _part_of(path)
     try:
-        with open(part, "xb", opener=_private) as file:
+        with await asyncio.to_thread(open, part, "xb", opener=_private) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with part.open("rb") as file:
-            done = evolve(manifest, bytes=part.stat().st_size, sha256=file_digest(file, "sha256").hexdigest())
-        of_path = manifest_of(path)
-        of_path.unlink(missing_ok=True)
-        part.replace(path)
-        _write(of_path, json.dumps(asdict(done), indent=2) + "\n")
-        _sync(path.parent)
+            await asyncio.to_thread(_keep, file, path, manifest)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keep(file: IO[bytes], path: Path, manifest: Manifest) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    with open(file.name, "rb") as again:
+        digest = file_digest(again, "sha256").hexdigest()
+    manifest = evolve(manifest, bytes=os.path.getsize(file.name), sha256=digest)
+    manifest_of(path).unlink(missing_ok=True)
+    os.replace(file.name, path)
+    part = _part_of(manifest_of(path))
+    try:
+        with open(part, "x", opener=_private, encoding="utf-8") as text:
+            json.dump(asdict(manifest), text, indent=2)
+            text.flush()
+            os.fsync(text.fileno())
+        part.replace(manifest_of(path))
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def manifest_of(path: Path) -> Path:
@@ -113,29 +134,8 @@ def read(path: Path) -> tuple[Manifest, IO[bytes]]:
     return manifest, file
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(part, "x", opener=_private, encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, mode=0o600)
-
-
-def _sync(folder: Path) -> None:
-    with suppress(OSError):  # a folder that cannot be opened for it
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def check_free(folder: Path, size: int) -> None:
