@@ -60,7 +60,7 @@ def run(dsn: str, *statements: str, database: str = "postgres") -> list[tuple[ob
     rows: list[tuple[object, ...]] = []
     with Connection.connect(make_conninfo(dsn, dbname=database), autocommit=True) as connection:
         for statement in statements:
-            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            cursor = connection.execute(statement)
             rows = [] if cursor.description is None else cursor.fetchall()
     return rows
 
@@ -106,7 +106,9 @@ def owned(dsn: str, names: Names, *statements: str) -> None:
 async def test_a_copy_has_everything_on_a_newer_server_too(
     older: RestartablePostgres, server: RestartablePostgres
 ) -> None:
-    names, reader, _ = made(older.dsn, "whole")
+    versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
+    tenant = f"whole{versions[0][:2]}"
+    names, reader, _ = made(older.dsn, tenant)
     run(older.dsn, "CREATE EXTENSION pg_stat_statements", database=names.database)  # the administrator's
     owned(
         older.dsn,
@@ -127,11 +129,10 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
         "CREATE VIEW v AS SELECT id FROM t",
         f"ALTER DATABASE {names.database} SET search_path = public, tools",
     )
-    versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
     copier = await PostgresCopier.found(names, *versions)
     survey = await copier.survey(reader, names.logins[0])
     assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
-    there, _, writer = made(server.dsn, "whole")
+    there, _, writer = made(server.dsn, tenant)
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
     assert await copier.is_empty(writer)
     assert await copier.obstacles(survey, writer) == []
@@ -249,7 +250,8 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
     survey.facts["grantees"].append("nobody_there")
     survey.facts["settings"].append((False, True, "unknown_one", "1"))
     assert await PostgresCopier(there, copier.tools, version).obstacles(survey, writer) == [
-        'the setting unknown_one of the database or its login is refused: unrecognized configuration parameter "unknown_one"',
+        "the setting unknown_one of the database or its login is refused: "
+        'unrecognized configuration parameter "unknown_one"',
         "the tenant granted rights to 'nobody_there', which does not exist there: create it, or revoke them",
     ]
 

@@ -53,7 +53,8 @@ async def installed(dump: str, restore: str) -> list[Programs]:
     found = list[Programs]()
     for folder in _folders():
         both = str(Path(folder, dump)), str(Path(folder, restore))
-        if all(os.access(each, os.X_OK) for each in both):
+        # Debian's wrapper is of another version for each server. The programs that it starts are found too.
+        if all(os.access(each, os.X_OK) and Path(each).resolve().name != "pg_wrapper" for each in both):
             text = await _version(both[0])
             if match := _VERSION.search(text):
                 major, minor = (int(each) for each in match.groups() if each)
