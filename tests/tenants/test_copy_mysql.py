@@ -13,9 +13,10 @@ from pymysql.cursors import Cursor
 from aiodbclient.engines import Engine
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy import mysql as copying
 from aiodbclient.tenants._copy.definers import Definers
 from aiodbclient.tenants._copy.files import nameless
+from aiodbclient.tenants._copy.mysql import MySQLCopier, programs
+from aiodbclient.tenants._naming import names_of
 
 from ..mysql import SERVERS, administrator
 
@@ -113,13 +114,22 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
         cursor.execute(
             "GRANT SELECT ON mysql.* TO copy_a@'%'" if is_mariadb(cursor) else "GRANT SHOW_ROUTINE ON *.* TO copy_a@'%'"
         )
-        tools = await copying.programs(version(cursor))
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        reader, writer = login(server, "copy_a", "copy_a"), login(server, "copy_b", "copy_b")
+        survey = await copier.survey(reader, "copy_a")
+        assert await copier.obstacles(survey, writer) == []
+        assert await copier.is_empty(writer)
         copied: list[int] = []
         with nameless() as file:
-            await copying.dump(tools, login(server, "copy_a", "copy_a"), file, copied.append)
+            await copier.dump(reader, file, copied.append, still=True)
             assert sum(copied) == file.seek(0, 2) > 1000
-            await copying.restore(tools, login(server, "copy_b", "copy_b"), file, copied.append)
+            await copier.restore(writer, file, copied.append)
             assert sum(copied) == 2 * file.seek(0, 2)
+        assert await copier.count(writer) == await copier.count(reader) == {"t": "3"}
+        cursor.execute("SELECT count(*) FROM information_schema.events WHERE event_schema = 'copy_b'")
+        assert cursor.fetchall() == ((0,),)
+        await copier.finish(survey, reader, writer)
+        assert not await copier.is_empty(writer)
         assert look(cursor, "copy_b") == look(cursor, "copy_a")
         cursor.execute(
             "SELECT definer FROM information_schema.routines WHERE routine_schema = 'copy_b' UNION ALL "
@@ -128,6 +138,32 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
             "SELECT definer FROM information_schema.events WHERE event_schema = 'copy_b'"
         )
         assert cursor.fetchall() == (("copy_b@%",),) * 6
+
+
+async def test_what_could_not_be_copied_is_found_before(server: str) -> None:
+    with administrator(server) as cursor:
+        if is_mariadb(cursor):
+            pytest.skip("MariaDB requires no primary key")
+        made(cursor, "copy_k")
+        made(cursor, "copy_l")
+        cursor.execute("CREATE TABLE copy_k.keyless (n INT)")
+        cursor.execute("CREATE FUNCTION copy_k.f() RETURNS INT DETERMINISTIC RETURN 7")
+        cursor.execute("SET GLOBAL sql_require_primary_key = 1")
+        cursor.execute("SET GLOBAL log_bin_trust_function_creators = 0")
+        try:
+            copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+            survey = await copier.survey(login(server, "copy_k", "copy_k"), "copy_k")
+            found = await copier.obstacles(survey, login(server, "copy_l", "copy_l"))
+        finally:
+            cursor.execute("SET GLOBAL sql_require_primary_key = 0")
+            cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    assert found == [
+        "it requires primary keys (sql_require_primary_key), and 'keyless' has none",
+        "only an administrator may make the function or trigger 'f' there: set log_bin_trust_function_creators",
+    ]
+    assert survey.refusals == ("the routine f of root@localhost is hidden from the tenant",)
+    assert MySQLCopier.refusal("9.7.4", "8.4.2") == "MySQL 8.4.2 is older than 9.7.4"
+    assert MySQLCopier.refusal("11.8.2-MariaDB", "9.7.4") == "9.7.4 is of another maker than 11.8.2-MariaDB"
 
 
 HOSTILE = [
@@ -148,12 +184,12 @@ async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tm
     with administrator(server) as cursor:
         made(cursor, "copy_h")
         cursor.execute("CREATE TABLE copy_h.t (x TEXT, id INT PRIMARY KEY AUTO_INCREMENT)")
-        tools = await copying.programs(version(cursor))
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
         tmp_path.chmod(0o777)
         with nameless() as file:
             file.write(sql.replace(b"{}", str(tmp_path / "made").encode()))
             with pytest.raises(GrantError) as refused:
-                await copying.restore(tools, login(server, "copy_h", "copy_h"), file, lambda _: None)
+                await copier.restore(login(server, "copy_h", "copy_h"), file, lambda _: None)
         assert not (tmp_path / "made").exists()
         assert PASSWORD not in str(refused.value)
 
@@ -161,12 +197,10 @@ async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tm
 async def test_a_password_is_not_in_the_process_list_and_a_cancelled_program_is_gone(server: str) -> None:
     with administrator(server) as cursor:
         made(cursor, "copy_c")
-        tools = await copying.programs(version(cursor))
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
         with nameless() as file:
             file.write(b"SELECT SLEEP(60);\n")
-            running = asyncio.create_task(
-                copying.restore(tools, login(server, "copy_c", "copy_c"), file, lambda _: None)
-            )
+            running = asyncio.create_task(copier.restore(login(server, "copy_c", "copy_c"), file, lambda _: None))
             while not (found := [*_processes(b"copy_c")]):
                 await asyncio.sleep(0.02)
             assert not any(PASSWORD.encode() in command for command in found)
@@ -215,8 +249,8 @@ async def test_programs_of_the_other_maker_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(
         ConfigurationError, match=r"of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
     ):
-        await copying.programs("9.7.4")
-    assert (await copying.programs("11.8.2-MariaDB")).version == (11, 8)
+        await programs("9.7.4")
+    assert (await programs("11.8.2-MariaDB")).version == (11, 8)
 
 
 def version(cursor: Cursor) -> str:

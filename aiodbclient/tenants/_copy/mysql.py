@@ -105,10 +105,13 @@ class MySQLCopier(Copier):
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
-        requires = "SELECT 0" if _is_mariadb(self.tools.text) else "SELECT @@sql_require_primary_key"
+        on_mariadb = _is_mariadb(self.tools.text)
+        requires = "SELECT 0" if on_mariadb else "SELECT @@sql_require_primary_key"
+        name = "full_collation_name" if on_mariadb else "collation_name"
+        known = f"SELECT {name} FROM information_schema.collation_character_set_applicability"
         async with _session(writer) as rows:
             ((requires_key,),) = await rows(requires)
-            collations = {name for (name,) in await rows("SELECT collation_name FROM information_schema.collations")}
+            collations = {name for (name,) in await rows(known)}
             ((binary_log, trusts),) = await rows("SELECT @@log_bin, @@log_bin_trust_function_creators")
             if facts["case"] != await rows("SELECT @@lower_case_table_names"):
                 found.append("lower_case_table_names differs")

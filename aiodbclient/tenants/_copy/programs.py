@@ -51,15 +51,22 @@ class Programs:
 async def installed(dump: str, restore: str) -> list[Programs]:
     """Return the pairs of programs that are installed: those on PATH first."""
     found = list[Programs]()
-    for folder in _folders():
-        both = str(Path(folder, dump)), str(Path(folder, restore))
-        # Debian's wrapper is of another version for each server. The programs that it starts are found too.
-        if all(os.access(each, os.X_OK) and Path(each).resolve().name != "pg_wrapper" for each in both):
-            text = await _version(both[0])
-            if match := _VERSION.search(text):
-                major, minor = (int(each) for each in match.groups() if each)
-                found.append(Programs(*both, (major, minor), text))
+    for first, second in await asyncio.to_thread(_pairs, dump, restore):
+        text = await _version(first)
+        if match := _VERSION.search(text):
+            major, minor = (int(each) for each in match.groups() if each)
+            found.append(Programs(first, second, (major, minor), text))
     return found
+
+
+def _pairs(*names: str) -> list[tuple[str, ...]]:
+    pairs = [tuple(str(Path(folder, name)) for name in names) for folder in _folders()]
+    # Debian's wrapper is of another version for each server. The programs that it starts are found too.
+    return [
+        pair
+        for pair in pairs
+        if all(os.access(each, os.X_OK) and Path(each).resolve().name != "pg_wrapper" for each in pair)
+    ]
 
 
 def missing(why: str, package: str) -> ConfigurationError:
