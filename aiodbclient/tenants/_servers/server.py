@@ -196,3 +196,7 @@ class Server(ABC):
     @abstractmethod
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
+
+    @abstractmethod
+    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
+        """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
