@@ -2,8 +2,8 @@
 
 ``sessions`` connects. ``databases`` has a tenant's database and what it lacks, ``roles`` the rights of its readers and
 writers, ``logins`` their life. ``leaving`` shuts and drops a database, ``adoption`` takes one over, ``moving`` copies
-one. ``objects`` knows who owns what, ``strangers`` what others own. ``entering`` opens a database, ``blockers`` ends who
-is in the way. ``scram`` makes and tests passwords.
+one. ``objects`` knows who owns what, ``strangers`` what others own. ``entering`` opens a database, ``blockers`` ends
+who is in the way. ``scram`` makes and tests passwords.
 """
 
 from __future__ import annotations
