@@ -125,7 +125,7 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
     """End a login: nobody can enter as it, or act as it."""
     if not await exists(session, login):
         return
-    await _lock_out(session, login, until)
+    await _lock_out(opened, session, login, until)
     await _leave(session, login)
     await roll_back(opened, owner=login)
     began, entering = await _begun(session), monotonic() + _ENTERING_SECONDS
@@ -139,7 +139,7 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _lock_out(session: Session, login: str, until: float) -> None:
+async def _lock_out(opened: Opener, session: Session, login: str, until: float) -> None:
     """Take the password and LOGIN, though sessions of the login hold its row all the time."""
     while True:
         await session.run(_END_SESSIONS, login)
@@ -154,6 +154,7 @@ async def _lock_out(session: Session, login: str, until: float) -> None:
             if monotonic() > until:
                 raise
             await session.run(SQL("ROLLBACK"))
+            await roll_back(opened, owner=login)
         else:
             return
 
