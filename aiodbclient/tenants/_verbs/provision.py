@@ -94,6 +94,8 @@ async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str
     if tenant.intent is None and (taken := await find_elsewhere(tenant)) is not None:
         raise taken
     names, found = tenant.names, await tenant.sql(tenant.server.find(tenant.names))
+    if names.role is not Role.OWNER:  # the database is its tenant's
+        found = evolve(found, database=False)
     if not found:
         return Verb.PROVISION, names.logins[0]
     if if_exists == "error":
