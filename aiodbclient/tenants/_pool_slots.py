@@ -1,4 +1,4 @@
-"""How many pools may be open. ``ServerPlaces`` has the ``Places`` for the pools on each server."""
+"""How many pools may be open. ``ServerSlots`` has the ``Slots`` for the pools on each server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNKNOWN = 125  # connections, on engines that report no limit
 _ASK_AGAIN = 10.0  # s after which a server that did not answer is asked again
 
 
-class Places:
+class Slots:
     """A semaphore that reports how many wait, and that can be resized. First come, first served."""
 
     def __init__(self, most: int) -> None:
@@ -30,57 +30,57 @@ class Places:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """How many wait for a slot."""
         return len(self._waiting)
 
     def resize(self, most: int) -> None:
-        """Have ``most`` places from now on. If more are taken, the next ones wait for their return."""
+        """Have ``most`` slots from now on. If more are taken, the next ones wait for their return."""
         self._most = most
         self._serve()
 
     async def take(self, make_room: Callable[[], object]) -> bool:
-        """Take a place. If none is free, call ``make_room``, wait for one, and return True. Safe to cancel."""
+        """Take a slot. If none is free, call ``make_room``, wait for one, and return True. Safe to cancel."""
         if self._taken < self._most:
             self._taken += 1
             return False
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot)
         make_room()
         try:
-            await place
+            await slot
         except asyncio.CancelledError:
-            if not place.cancelled():
+            if not slot.cancelled():
                 self.give_back()
-            elif place in self._waiting:
-                self._waiting.remove(place)
+            elif slot in self._waiting:
+                self._waiting.remove(slot)
             raise
         return True
 
     def give_back(self) -> None:
-        """Give a place back: to the first waiter, if there is one."""
+        """Give a slot back: to the first waiter, if there is one."""
         self._taken -= 1
         self._serve()
 
     def _serve(self) -> None:
         while self._waiting and self._taken < self._most:
-            place = self._waiting.popleft()
-            if not place.done():
+            slot = self._waiting.popleft()
+            if not slot.done():
                 self._taken += 1
-                place.set_result(None)
+                slot.set_result(None)
 
 
-class ServerPlaces:
-    """The places for the pools on each server. With ``most`` all servers share these, and none is asked."""
+class ServerSlots:
+    """The slots for the pools on each server. With ``most`` all servers share these, and none is asked."""
 
     def __init__(self, most: int | None, size: int) -> None:
         self._most, self._size = most, size
-        self._servers: dict[tuple[str, int], Places] = {}
+        self._servers: dict[tuple[str, int], Slots] = {}
 
-    async def on_server_of(self, credential: Credential) -> Places:
-        """The places on the server of ``credential``. Its first use asks the server how many connections it allows."""
+    async def on_server_of(self, credential: Credential) -> Slots:
+        """The slots on the server of ``credential``. Its first use asks the server how many connections it allows."""
         if self._most is not None:
-            return self._servers.setdefault(("", 0), Places(self._most))
-        server = self._servers.setdefault((credential.host, credential.port), Places(self._fit(_UNKNOWN)))
+            return self._servers.setdefault(("", 0), Slots(self._most))
+        server = self._servers.setdefault((credential.host, credential.port), Slots(self._fit(_UNKNOWN)))
         now = asyncio.get_running_loop().time
         async with server.asking:
             if now() >= server.ask_at:
