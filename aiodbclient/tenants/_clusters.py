@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
@@ -59,6 +59,7 @@ class Site:
     """The facts about the cluster that all work on tenants needs."""
 
     cluster: str  # its id
+    name: str
     engine: Engine | str
     connection: Connection
     ca: str | None  # None: without TLS
@@ -143,6 +144,11 @@ class Sites:
         """The API of the cluster."""
         return self._readings[cluster].client
 
+    def name(self, cluster: str) -> str | None:
+        """The name of the cluster; None until it is read."""
+        site = self._readings[cluster].site
+        return None if site is None else site.name
+
     def turn(self, cluster: str) -> asyncio.Lock:
         """Held by who calls ``read``."""
         return self._readings[cluster].turn
@@ -172,7 +178,7 @@ class Sites:
         except GrantError as error:
             error.may_have_applied, error.on_record = False, f"nothing was changed on the cluster {client.id}"
             raise
-        return Site(client.id, info.engine, connection, ca, server)
+        return Site(client.id, info.name, info.engine, connection, ca, server)
 
     def check_engines(self) -> None:
         """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
@@ -257,12 +263,12 @@ class JobSites:
                 self.note_away(cluster, error)
                 raise
 
-    async def choose(self, name: str, rooms: Rooms, meter: Meter) -> tuple[Site, Seat]:
-        """A site for a new tenant, and its seat there."""
+    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+        """A site for a new tenant, and its seat there: one of all but those ``without``."""
         away = dict[str, DatabaseClientError]()
         while True:
             try:
-                seat = await rooms.take(name, away)
+                seat = await rooms.take(name, {*without, *away})
             except NoRoomError:
                 if away:
                     raise next(iter(away.values())) from None

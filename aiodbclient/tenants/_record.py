@@ -31,6 +31,8 @@ class Verb(StrEnum):
     RESUME = "resume"
     REMOVE = "remove"
     RELEASE = "release"  # ``remove`` keeps the database
+    DUMP = "dump"
+    PREPARE = "prepare"  # ``move`` prepares the other cluster
     MOVE = "move"
 
 
@@ -65,6 +67,8 @@ _WHILE: Mapping[Verb, State] = {
     Verb.RESUME: State.RESUMING,
     Verb.REMOVE: State.REMOVING,
     Verb.RELEASE: State.REMOVING,
+    Verb.DUMP: State.USABLE,
+    Verb.PREPARE: State.USABLE,
     Verb.MOVE: State.MOVING,
 }
 
@@ -73,6 +77,8 @@ _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
     Verb.RESET: "repair",
     Verb.RELEASE: "remove",
+    Verb.DUMP: "repair",
+    Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
 }
 
@@ -132,11 +138,19 @@ def is_empty(record: Record) -> bool:
 def state_of(record: Record | None) -> State:
     """Return the state of the tenant with this record. Raises as ``Intent.read``."""
     intent = intent_of(record)
-    if intent is not None:
-        return _WHILE[intent.verb]
+    state = State.USABLE if intent is None else _WHILE[intent.verb]
+    if state is not State.USABLE:
+        return state
     if record is None or record.current is None:
         return State.ABSENT
     return State.USABLE if record.current.suspended is None else State.SUSPENDED
+
+
+def left_behind(record: Record | None) -> Credential | None:
+    """The credential on the cluster that a tenant was moved from, if its database is not dropped there; or None."""
+    if record is None or record.current is None or record.previous is None:
+        return None
+    return record.previous if record.previous.cluster != record.current.cluster else None
 
 
 def pending(record: Record) -> list[str]:
@@ -145,6 +159,8 @@ def pending(record: Record) -> list[str]:
     verbs = ["provision"] if state is State.ABSENT else []
     if intent is not None:
         verbs = [_FINISHED_BY.get(intent.verb, str(intent.verb))]
+    if left_behind(record) is not None:
+        return ["repair"]
     if record.previous is not None and state in (State.USABLE, State.RESETTING) and "retire" not in verbs:
         verbs.append("retire")
     return verbs

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from typing import TypeVar
+
+from attrs import evolve
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
@@ -17,14 +20,25 @@ from ._context import Context, Setup
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
-from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
+from ._outcomes import (
+    TenantCheckOutcome,
+    TenantDumpOutcome,
+    TenantMoveOutcome,
+    TenantOutcome,
+    TenantRemovalOutcome,
+    TenantRepairOutcome,
+    TenantResult,
+)
 from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
+from ._usage import Usage, usage_of, with_usage
 from ._verbs.check import CheckTenants
+from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob, turns_of
+from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
 from ._verbs.provision import IfExists, ProvisionTenants
 from ._verbs.remove import RemoveTenants
@@ -197,13 +211,20 @@ class Tenants:
         """
         return self._context.records()
 
-    async def rooms(self) -> list[Room]:
-        """Return how many tenants each cluster has, in their order. Sends no request; safe to repeat and to cancel.
+    async def rooms(self, usage: bool = False) -> list[Room]:
+        """Return how many tenants each cluster has, in their order. Safe to repeat and to cancel.
+
+        Args:
+            usage: Whether to read the size of their databases, with one query for each cluster. Otherwise nothing is
+                sent.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        return await self._context.rooms.read()
+        rooms = await self._context.rooms.read()
+        if usage:
+            return await with_usage(self._context, rooms)
+        return [evolve(room, name=self._context.sites.name(room.cluster)) for room in rooms]
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
@@ -212,8 +233,8 @@ class Tenants:
             names: The tenants. May be long, lazy or async.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
                 name fails with ConflictError, and nothing is changed. ``"adopt"``: the database and what is in it
-                become the tenant's, with a new login. The login that was there goes on working, as the previous one, until
-                ``retire`` ends it. Logins of others can no longer use the database.
+                become the tenant's, with a new login. The login that was there goes on working, as the previous one,
+                until ``retire`` ends it. Logins of others can no longer use the database.
 
         Returns:
             The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
@@ -373,6 +394,103 @@ class Tenants:
         job = RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
         return self._run(names, job)
 
+    def move(
+        self, names: GivenNames, to: ClusterClient | str | None = None, max_frozen: timedelta | None = None
+    ) -> Run[TenantMoveOutcome]:
+        """Move each tenant, with its readers and writers, to another cluster of these ``Tenants``.
+
+        First everything is checked while the tenant works. Then no login may enter its database until the copy is
+        complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise SuspendedError. Every write that
+        was acknowledged before is in the copy. Last, the database that is left behind is dropped.
+
+        Needs ``pg_dump`` and ``pg_restore``, or ``mysqldump`` and ``mysql`` of MySQL, and room for a dump in the
+        temporary folder. Safe to repeat and to cancel. If a process dies, ``repair`` opens the tenant again where it
+        was, or finishes the move if the copy was complete.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            to: The cluster, or its id. None: ``place`` chooses among the others, as for a new tenant.
+            max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
+                and if the copy takes longer, it fails and is opened again.
+
+        Returns:
+            The run. Its outcomes are MOVED, with the new credential and for how long the tenant was ``frozen``, KEPT
+            (it is on that cluster, or too large), or FAILED: with MoveError, RotationPendingError if its previous login
+            was adopted and is not retired, NoRoomError, ConflictError if the other cluster has such a database or
+            login, ConfigurationError if a program is missing, or with an error of ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, ``to`` is not one of the clusters, there is only one, or
+                these are readers or writers; ``max_frozen`` is not a timedelta of more than 0.
+        """
+        return self._run(names, MoveTenants(self._context, to, max_frozen))
+
+    def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
+        """Yield how much each tenant uses, with one query for each cluster.
+
+        Args:
+            names: The tenants. None: all on record.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or a name is invalid.
+            StoreError: The store cannot be read.
+        """
+        return usage_of(self._context, names)
+
+    def dump(self, names: GivenNames, folder: str | os.PathLike[str]) -> Run[TenantDumpOutcome]:
+        """Dump the database of each tenant to a file in ``folder``. The tenant works meanwhile.
+
+        The file is ``NAME.dump`` on PostgreSQL, in the custom format of ``pg_dump``, and ``NAME.sql`` on MySQL. Beside
+        it, ``NAME.json`` has its size, its SHA-256 and its date. Only the owner of the process may read them. A file
+        appears whole or not at all, and replaces an earlier one. The file has the tenant's data, and no password.
+
+        Safe to repeat and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            folder: A folder that exists.
+
+        Returns:
+            The run. Its outcomes are DONE, with the path of the ``file``, or FAILED: with GrantError,
+            ConfigurationError if a program is missing, OSError if the file cannot be written, or with an error of
+            ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, ``folder`` is not a folder, or these are readers or
+                writers.
+        """
+        return self._run(names, DumpTenants(self._context, folder))
+
+    async def load(self, name: str, file: str | os.PathLike[str]) -> Credential:
+        """Load a file of ``dump`` into the empty database of a tenant, of the same or another name.
+
+        The file may be from somebody else: what is in it runs with the rights of the tenant alone. Its manifest must be
+        beside it. Objects belong to the tenant. Rights of logins that do not exist are left out.
+
+        If it fails, the database may hold a part of the file.
+
+        Args:
+            name: The tenant, which is on record.
+            file: The path of the file.
+
+        Returns:
+            The credential of the tenant.
+
+        Raises:
+            InvalidArgumentError: The name is invalid, or the file is not what its manifest says, or of another engine
+                or a newer server.
+            TenantNotFoundError: The tenant is not on record.
+            ConflictError: The database is not empty.
+            ConfigurationError: A program is missing.
+            SuspendedError: The tenant is suspended.
+            GrantError: The server refused what is in the file.
+            StoreError: The store failed.
+            DatabaseClientError: The API refused a request or did not answer.
+        """
+        job = LoadTenant(self._context, file)
+        job.sites.pause = None
+        return (await job.do(job.check(name), Meter())).credential
+
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
     ) -> Plan:
@@ -400,7 +518,12 @@ class Tenants:
         return await make_plan(self._context, names, prune=prune, refresh=refresh, if_exists=if_exists)
 
     def each(
-        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, at_a_time: int = 16
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        at_a_time: int = 16,
+        first: int = 0,
+        most_failed: int | None = None,
     ) -> Run[TenantResult[T] | Failed]:
         """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
 
@@ -416,20 +539,24 @@ class Tenants:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
             names: The tenants. May be long, lazy or async. None: all on record.
             at_a_time: How many calls of ``work`` at a time.
+            first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
+                for one of them, unless ``most_failed`` allows it.
+            most_failed: After so many failed calls of ``work`` no other begins. None: no limit.
 
         Returns:
             The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use.
+            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use. Each has the
+            ``cluster``. If too many failed, the loop ends with a DatabaseClientError.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int
-                of at least 1.
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, ``at_a_time`` or
+                ``most_failed`` is not an int of at least 1, or ``first`` is not one of at least 0.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         if type(at_a_time) is not int or at_a_time < 1:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
-        return self._run(names, EachTenant(self._context, work), at_a_time)
+        return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None

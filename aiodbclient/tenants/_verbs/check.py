@@ -11,7 +11,7 @@ from .._clusters import AWAY, Site
 from .._events import Timer
 from .._naming import Role, names_of
 from .._outcomes import Problem, TenantChecked
-from .._record import cluster_of, suspended, unusable, usable
+from .._record import cluster_of, intent_of, suspended, unusable, usable
 from .._stores import entries_of
 from .jobs import TenantJob
 from .mend import examine
@@ -69,7 +69,7 @@ class CheckTenants(TenantJob[TenantChecked]):
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
             on_record |= {(each.cluster, each.database) for each in (entry.current, entry.previous) if each is not None}
-            if entry.current is None:
+            if entry.current is None or intent_of(entry) is not None:  # a copy of it may be on another cluster
                 on_record.add((None, self.context.prefix + entry.name))
         return on_record
 

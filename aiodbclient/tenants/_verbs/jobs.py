@@ -28,6 +28,7 @@ from .._record import State, cluster_of, is_empty, no_roles, state_of, usable
 from .._rooms import Seat
 from .._servers.server import Work
 from .._stores import Record
+from .moving import settle
 from .tenant import ClaimedTenant
 
 DoneT = TypeVar("DoneT", bound=Done)
@@ -101,6 +102,7 @@ class ClaimingJob(TenantJob[DoneT]):
     """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
 
     creates: ClassVar[bool] = False  # whether it gives a new tenant its cluster
+    settles: ClassVar[bool] = False  # whether ``work`` calls ``settle``
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
@@ -129,6 +131,8 @@ class ClaimingJob(TenantJob[DoneT]):
         """Do the work, after what a process that lost its claim may still have running was ended."""
         if tenant.intent is not None:
             await tenant.sql(tenant.server.end_work(tenant.work))
+        if not self.settles and await settle(tenant):
+            return None
         return await self.work(tenant)
 
     @asynccontextmanager

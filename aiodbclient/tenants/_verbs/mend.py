@@ -10,7 +10,7 @@ from ...errors import NotFoundError
 from .._credential import Credential, Secret
 from .._naming import Role
 from .._outcomes import Problem
-from .._record import State, Verb, intent_of, state_of
+from .._record import State, Verb, intent_of, left_behind, state_of
 from .._stores import Record
 from .jobs import on_roles
 from .tenant import ClaimedTenant, Tenant
@@ -23,7 +23,8 @@ async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
     state = state_of(record)
     if state is State.REMOVING:
         return (Problem.REMOVAL_UNFINISHED,)
-    if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
+    is_shut = state in (State.SUSPENDING, State.RESUMING, State.MOVING)
+    if record.current is None or is_shut or left_behind(record) is not None:
         return (Problem.UNFINISHED,)
     async with tenant.server.shared():
         found = await _problems(tenant, record, record.current)

@@ -83,7 +83,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     is_new = await tenant.sql(tenant.server.create(tenant.work))
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
         await tenant.held.intend(None)
-        raise _conflict(tenant, Found(database=True, logins=()))
+        raise conflict(tenant, Found(database=True, logins=()))
     credential = await tenant.set_up(await tenant.set_login(login))
     await tenant.held.keep(credential)
     return Action.CREATED, credential
@@ -91,13 +91,13 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
 
 async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:
     """Choose how a new tenant gets its login, and the login."""
-    if tenant.intent is None and (conflict := await find_elsewhere(tenant)) is not None:
-        raise conflict
+    if tenant.intent is None and (taken := await find_elsewhere(tenant)) is not None:
+        raise taken
     names, found = tenant.names, await tenant.sql(tenant.server.find(tenant.names))
     if not found:
         return Verb.PROVISION, names.logins[0]
     if if_exists == "error":
-        raise _conflict(tenant, found)
+        raise conflict(tenant, found)
     if len(found.logins) > 1:
         first, second = found.logins
         raise ConflictError(
@@ -138,11 +138,11 @@ async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
             with suppress(*AWAY):
                 there = evolve(tenant, site=await tenant.sites.site(cluster, tenant.timer.meter))
                 if found := await there.sql(there.server.find(there.names)):
-                    return _conflict(there, found, elsewhere=True)
+                    return conflict(there, found, elsewhere=True)
     return None
 
 
-def _conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> ConflictError:
+def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> ConflictError:
     what = [f"the login {login!r}" for login in (*found.logins, *found.ended)]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ..._bulk.outcomes import Action
 from .._context import Context
 from .._credential import Credential
+from .._naming import Role
 from .._outcomes import Problem, TenantRepaired
 from .._record import State, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
 from .mend import examine, mend
+from .moving import settle
 from .provision import provision
 from .remove import finish_removal
 from .suspend import resume, suspend
@@ -18,6 +20,8 @@ from .tenant import ClaimedTenant, refuse_role
 
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
+
+    settles = True
 
     def __init__(self, context: Context, *, recreate: bool = False) -> None:
         super().__init__(context)
@@ -30,6 +34,8 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
         name, action, problem = tenant.names.tenant, Action.REPAIRED, Problem.UNFINISHED
+        if tenant.names.role is Role.OWNER and await settle(tenant):
+            return TenantRepaired(name=name, action=action, credential=tenant.current, problems=(problem,))
         match tenant.state:
             case State.ABSENT | State.MOVING:
                 raise unusable(name, tenant.record, self.context.role)

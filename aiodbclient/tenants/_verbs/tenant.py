@@ -81,8 +81,7 @@ class ClaimedTenant(Tenant):
 
     async def set_login(self, login: str) -> Credential:
         """Make the login or, if it exists, end it and reset it. Test it, and return its credential."""
-        # The form fits the password policies of MySQL.
-        password = Secret(f"Aa1-{secrets.token_urlsafe(24)}")
+        password = new_password()
         await self.sql(self.server.set_login(self.work, login, password))
         refused = await self.sql(self.server.log_in(self.names, login, password))
         if refused is not None:
@@ -122,6 +121,11 @@ class ClaimedTenant(Tenant):
     async def now(self) -> datetime:
         """The time by the clock of the store."""
         return await self.timer.on("store", self.context.now())
+
+
+def new_password() -> Secret:
+    """A random password. Its form fits the password policies of MySQL."""
+    return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
 async def refuse_role(tenant: ClaimedTenant) -> None:
