@@ -233,8 +233,8 @@ class Tenants:
             names: The tenants. May be long, lazy or async.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
                 name fails with ConflictError, and nothing is changed. ``"adopt"``: the database and what is in it
-                become the tenant's, with a new login. The login that was there goes on working, as the previous one, until
-                ``retire`` ends it. Logins of others can no longer use the database.
+                become the tenant's, with a new login. The login that was there goes on working, as the previous one,
+                until ``retire`` ends it. Logins of others can no longer use the database.
 
         Returns:
             The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of

@@ -1,7 +1,7 @@
 """Adopt a database on PostgreSQL: it and what is in it become the tenant's, and the login that was there goes on.
 
-``REASSIGN OWNED`` of the administrator or of a login would take the other databases with it. So the owner of each object
-is changed by a statement of its own, from what ``pg_shdepend`` lists for this database.
+``REASSIGN OWNED`` of the administrator or of a login would take the other databases with it. So the owner of each
+object is changed by a statement of its own, from what ``pg_shdepend`` lists for this database.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def _login_steps(session: Session, login: Login, limit: int | None, default: int
 async def default_limit(session: Session) -> int:
     """A quarter of the server's connections, so that a rotation and a reader leave room for the administrator."""
     [(connections,)] = await session.run(CONNECTIONS)
-    return max(1, connections // 4)
+    return max(1, int(connections) // 4)
 
 
 CONNECTIONS = SQL("""

@@ -61,7 +61,7 @@ async def drop(session: Session) -> None:
     rows = await session.run(_STATE, names.database)
     if not rows:
         return
-    owner, is_open, limit = rows[0]
+    owner, _, limit = rows[0]
     if owner not in {session.admin, names.owner}:
         raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
     if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator

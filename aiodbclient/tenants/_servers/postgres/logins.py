@@ -8,7 +8,6 @@ connections to wait for before that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -16,7 +15,6 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ....errors import GrantError
 from ..._credential import Secret
-from ..._naming import Role
 from .entering import Opener, entered, roll_back
 from .objects import drop_owned, hand_over, revoke_all
 from .sessions import BlockedError, Session

@@ -1,7 +1,7 @@
 """The rights of a tenant's readers and writers on PostgreSQL.
 
-A role without login, the *group*, has the rights, and the logins are its members. In the tenant's database, as the owner
-role, on each object of the owner::
+A role without login, the *group*, has the rights, and the logins are its members. In the tenant's database, as the
+owner role, on each object of the owner::
 
     GRANT USAGE ON SCHEMA s TO reader
     GRANT SELECT ON t TO reader

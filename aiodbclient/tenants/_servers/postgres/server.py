@@ -1,9 +1,9 @@
 """``PostgresServer``: the steps of ``Server`` on PostgreSQL, and the sessions that they run in.
 
 ``sessions`` connects. ``databases`` has a tenant's database and what it lacks, ``roles`` the rights of its readers and
-writers, ``logins`` their life. ``leaving`` shuts and drops a database, ``adoption`` takes one over, ``moving`` copies one.
-``objects`` knows who owns what, ``strangers`` what others own. ``entering`` opens a database, ``blockers`` ends who is in
-the way. ``scram`` makes and tests passwords.
+writers, ``logins`` their life. ``leaving`` shuts and drops a database, ``adoption`` takes one over, ``moving`` copies
+one. ``objects`` knows who owns what, ``strangers`` what others own. ``entering`` opens a database, ``blockers`` ends
+who is in the way. ``scram`` makes and tests passwords.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _LOGIN_SECONDS = 90.0  # the server ends a connection that does not log in after
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 
 _ADMINISTRATOR = SQL("""
-SELECT rolname, current_setting('server_version'), clock_timestamp(), rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
+SELECT rolname, current_setting('server_version'), clock_timestamp(),
+       rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
        pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
 FROM pg_roles WHERE rolname = current_user
 """)

@@ -21,7 +21,7 @@ import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
 from ...._libpq import one_line, options_of
 from ....errors import ConfigurationError, GrantError

@@ -79,7 +79,7 @@ async def strangers(session: Session) -> list[tuple[Problem, str]]:
 
 
 async def reclaim(opened: Opener) -> list[str]:
-    """Give the owner role what others own in the tenant's database, and revoke what is too much. Return what is left."""
+    """Give the owner role what others own in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
         if not await strangers(session):
             return []
