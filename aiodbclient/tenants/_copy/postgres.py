@@ -145,7 +145,9 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
-    async def dump(self, reader: Credential, target: IO[bytes], copied: Copied, *, still: bool = False) -> None:
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
             await run([self.tools.dump, *options], environment, stdout=target, copied=copied)

@@ -179,7 +179,7 @@ async def _watch(file: IO[bytes] | None, copied: Copied) -> None:
     """Report how far the program is in ``file``, whose place it shares with this process."""
     if file is None:
         return
-    before = 0
+    before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     try:
         while True:
             await asyncio.sleep(_LOOK)
