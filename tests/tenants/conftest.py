@@ -16,7 +16,7 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._naming import Names
 
 from ..mysql import PATTERNS, SERVERS, running
@@ -99,18 +99,18 @@ _used = iter(range(10**6))
 
 
 @pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
+def grants(managed: Managed) -> PostgresServer:
     return managed.grants()
 
 
 @pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
+async def names(managed: Managed, grants: PostgresServer) -> Names:
     """A tenant, with both of its logins. Its name begins no other one."""
     return await managed.tenant(f"victim{next(_used):04}", grants)
 
 
 @pytest.fixture
-async def evil(managed: Managed, grants: PostgresGrants) -> Names:
+async def evil(managed: Managed, grants: PostgresServer) -> Names:
     """Another tenant, who attacks it."""
     return await managed.tenant(f"rival{next(_used):04}", grants)
 

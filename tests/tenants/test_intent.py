@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aiodbclient.engines import CAPABILITIES, Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Role
-from aiodbclient.tenants._intent import Intent, Verb, pending
+from aiodbclient.tenants._record import Intent, Verb, pending
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import a_credential
 
