@@ -16,8 +16,8 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..mysql import PATTERNS, SERVERS, running
 from .managed import INSTALLED, Managed
@@ -99,20 +99,20 @@ _used = iter(range(10**6))
 
 
 @pytest.fixture
-def grants(managed: Managed) -> PostgresServer:
-    return managed.grants()
+def server(managed: Managed) -> PostgresServer:
+    return managed.postgres()
 
 
 @pytest.fixture
-async def names(managed: Managed, grants: PostgresServer) -> Names:
+async def names(managed: Managed, server: PostgresServer) -> Names:
     """A tenant, with both of its logins. Its name begins no other one."""
-    return await managed.tenant(f"victim{next(_used):04}", grants)
+    return await managed.tenant(f"victim{next(_used):04}", server)
 
 
 @pytest.fixture
-async def evil(managed: Managed, grants: PostgresServer) -> Names:
+async def evil(managed: Managed, server: PostgresServer) -> Names:
     """Another tenant, who attacks it."""
-    return await managed.tenant(f"rival{next(_used):04}", grants)
+    return await managed.tenant(f"rival{next(_used):04}", server)
 
 
 @asynccontextmanager

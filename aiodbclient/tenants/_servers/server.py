@@ -139,8 +139,8 @@ class Server(ABC):
     async def end_login(self, work: Work, login: str) -> None:
         """End a login for good: no session of it is open, none can begin, and nothing runs as it.
 
-        Does nothing if it is gone. Its sessions may resist: the bound for the whole ending is ``ENDING_SECONDS``, then
-        GrantError names what is in the way.
+        Does nothing if it is gone. Its sessions may resist: the ending is bounded in time, then GrantError names what
+        is in the way.
         """
 
     @abstractmethod
