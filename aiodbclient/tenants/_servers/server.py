@@ -198,5 +198,9 @@ class Server(ABC):
         """End and drop ``names.temporary``. Does nothing if it is gone."""
 
     @abstractmethod
+    async def routines(self, names: Names) -> str:
+        """MySQL: return the statements that make what ``names.temporary`` may not read: the routines."""
+
+    @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""

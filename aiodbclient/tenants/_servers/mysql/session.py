@@ -10,20 +10,21 @@ import asyncio
 import ssl
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pymysql
 from attrs import frozen
 
-from ..._aiomysql import NOT_MYSQL, Connection, Cursor
-from ..._dsn import mysql_parts
-from ...errors import ConfigurationError, GrantError
-from .._credential import Secret
-from .._naming import Names
-from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError, of_tenant
-from .shared_sessions import SessionLostError
+from ...._aiomysql import NOT_MYSQL, Connection, Cursor
+from ...._dsn import mysql_parts
+from ....errors import ConfigurationError, GrantError
+from ..._credential import Secret
+from ..._naming import Names
+from ..server import LoginRefusedError, ServerAwayError, Work, of_tenant
+from ..shared_sessions import SessionLostError
 
+CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 
@@ -60,7 +61,16 @@ class PasswordAcceptedError(LoginRefusedError):
         self.code = code
 
 
-class MySQLSession:
+class Thread(NamedTuple):
+    """A session of anybody, or an event that runs."""
+
+    number: int
+    user: str
+    schema: str | None
+    command: str
+
+
+class Session:
     """A session on a server, used by one task at a time."""
 
     def __init__(self, connection: Any) -> None:
@@ -76,7 +86,7 @@ class MySQLSession:
 
     async def prepare(self) -> None:
         """Limit the waits of the session, and read how the server takes the names of schemas."""
-        # The mode affects GRANT and SHOW GRANTS. On MySQL 8, GRANT never creates an account.
+        # The server's mode changes what quotes and || mean, and SHOW GRANTS. On MySQL, GRANT creates no account.
         mode = "NO_AUTO_CREATE_USER" if self.is_mariadb else ""
         in_ms = f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}"
         longest = f"max_statement_time = {STATEMENT_SECONDS}" if self.is_mariadb else in_ms
@@ -89,21 +99,26 @@ class MySQLSession:
             self.literal_names = bool(partial_revokes)
 
     async def rows(
-        self, statement: str, *values: object, fine: Collection[int] = (), tenant: str = ""
+        self,
+        statement: str,
+        *values: object,
+        fine: Collection[int] = (),
+        tenant: str = "",
+        seconds: float | None = None,
     ) -> list[tuple[Any, ...]]:
         """Execute ``statement``, with a value for each ``%s`` in it, and return its rows; none after a ``fine`` error.
 
         An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
         """
         try:
-            return await self.raw(statement, *values)
+            return await self.raw(statement, *values, seconds=seconds)
         except pymysql.Error as error:
             if error.args and error.args[0] in fine:
                 return []
             kind = SessionLostError if self._connection.closed or error.args[:1] in _ENDED else GrantError
             reason = reason_of(error)
         except TimeoutError:
-            kind, reason = GrantError, f"no answer within {STATEMENT_SECONDS} seconds"
+            kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
         of = f"tenant {tenant!r}: " if tenant else ""
         raise kind(
             f"{of}MySQL refused a statement: {reason}",
@@ -111,18 +126,18 @@ class MySQLSession:
             statement=statement % tuple(map(repr, values)),
         )
 
-    async def raw(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    async def raw(self, statement: str, *values: object, seconds: float | None = None) -> list[tuple[Any, ...]]:
         """Like ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
         try:
-            async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
+            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self._connection.cursor() as cursor:
                 await cursor.execute(statement, values)
                 return list(await cursor.fetchall())
         except BaseException as error:
             error.__traceback__ = None  # the driver's frames show the values
             raise
 
-    async def threads(self) -> list[tuple[int, str, str]]:
-        """Return the number, the user and the command of each thread that the session may see.
+    async def threads(self) -> list[Thread]:
+        """Return the threads that the session may see.
 
         The statement that a thread runs may be no valid text. Then ``information_schema.PROCESSLIST`` of MySQL fails,
         and ``performance_schema`` may be off. So the server sends bytes, and nothing decodes the statements.
@@ -130,7 +145,10 @@ class MySQLSession:
         await self.rows("SET SESSION character_set_results = binary")
         listed = await self.rows("SHOW PROCESSLIST")
         await self.rows("SET SESSION character_set_results = utf8mb4")
-        return [(thread, user.decode(), command.decode()) for thread, user, _, _, command, *_ in listed]
+        return [
+            Thread(number, user.decode(), schema and schema.decode(), command.decode())
+            for number, user, _, schema, command, *_ in listed
+        ]
 
     async def close(self) -> None:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
@@ -142,33 +160,43 @@ class MySQLSession:
 
 
 @frozen
-class Work:
-    """The work on one role of a tenant, in a session of the administrator."""
+class Schema:
+    """The schema of a tenant, in a session of the administrator that works on it."""
 
-    server: MySQLSession
-    names: Names
-
-    @property
-    def schema(self) -> str:
-        assert self.names.database is not None
-        return self.names.database
+    session: Session
+    work: Work
 
     @property
-    def schema_in_grant(self) -> str:
+    def names(self) -> Names:
+        return self.work.names
+
+    @property
+    def name(self) -> str:
+        return self.work.names.database
+
+    @property
+    def in_grant(self) -> str:
         r"""The schema as GRANT takes it: with ``_``, ``%`` and ``\`` escaped where that is a pattern."""
-        if self.server.literal_names:
-            return self.schema
-        return self.schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+        if self.session.literal_names:
+            return self.name
+        return self.name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
 
     def error(self, reason: str) -> GrantError:
         """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
-    async def rows(self, statement: str, *values: object, fine: Collection[int] = ()) -> list[tuple[Any, ...]]:
-        return await self.server.rows(statement, *values, fine=fine, tenant=self.names.tenant)
+    async def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return await self.session.rows(statement, *values, tenant=self.names.tenant)
+
+    async def change(
+        self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
+    ) -> None:
+        """Run a statement that changes something, while the claim holds."""
+        self.work.check()
+        await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
 
 
-async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> MySQLSession:
+async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
     """Log in with these options of the driver. An account that may run no statement cannot be ``prepared``."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
@@ -177,7 +205,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
-            session = MySQLSession(connection)
+            session = Session(connection)
             if prepared:
                 await session.prepare()
             return session
