@@ -83,9 +83,12 @@ def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
-async def create_login(session: Session, login: str, stored: Secret, limit: int, role: str) -> None:
+async def create_login(
+    session: Session, login: str, stored: Secret, limit: int, role: str, *, may_exist: bool = True
+) -> None:
     """Create a login as a member of ``role``, or reset one that was ended, in one transaction."""
-    names, name, is_new = session.names, Identifier(login), not await exists(session, login)
+    names, name = session.names, Identifier(login)
+    is_new = not may_exist or not await exists(session, login)
     is_owner = login in names.owner_logins
     options = SQL("LOGIN {} CONNECTION LIMIT {} PASSWORD {} VALID UNTIL 'infinity'").format(
         SQL("NOINHERIT" if is_owner else "INHERIT"), Literal(limit), Literal(stored)
