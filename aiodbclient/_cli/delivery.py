@@ -82,14 +82,10 @@ def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object
         "port": credential.port,
         "host": credential.host,
     }
-    if credential.prefix is not None:
-        row["prefix"] = credential.prefix
     if as_object:
         row |= {"cluster": credential.cluster, "since": since_of(credential)}
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
-        kafka = {"access_cert": credential.access_cert, "access_key": credential.access_key}
-        row |= {name: value for name, value in kafka.items() if value is not None}
         if as_object:
             row["ca"] = credential.ca
     return row

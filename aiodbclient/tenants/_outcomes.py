@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -88,11 +90,40 @@ class TenantResult(Done, Generic[T_co]):
     """What the work of ``each`` returned for a tenant.
 
     Attributes:
+        cluster: The id of the tenant's cluster.
         value: What it returned.
     """
 
     action: Literal[Action.DONE] = Action.DONE
+    cluster: str
     value: T_co
+
+
+@frozen(kw_only=True)
+class TenantMoved(TenantDone):
+    """A tenant that is on another cluster now (MOVED), or that stays where it is (KEPT).
+
+    Attributes:
+        frozen: How long no login of the tenant could enter.
+        bytes: The size of the database before.
+    """
+
+    frozen: timedelta = timedelta(0)
+    bytes: int = 0
+
+
+@frozen(kw_only=True)
+class TenantDumped(Done):
+    """A tenant's dump.
+
+    Attributes:
+        file: Its path. The manifest is beside it.
+        bytes: Its size.
+    """
+
+    action: Literal[Action.DONE] = Action.DONE
+    file: Path
+    bytes: int
 
 
 class TenantRemoved(Done):
@@ -108,6 +139,8 @@ class TenantRemoved(Done):
 
 TenantCheckOutcome: TypeAlias = TenantChecked | Failed
 TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
+TenantMoveOutcome: TypeAlias = TenantMoved | Failed
+TenantDumpOutcome: TypeAlias = TenantDumped | Failed
 TenantOutcome: TypeAlias = TenantDone | Failed
 TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
 TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed

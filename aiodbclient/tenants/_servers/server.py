@@ -1,7 +1,7 @@
 """``Server``: what a database server does for the tenants of one cluster, by SQL, as the administrator.
 
-``postgres/`` and ``mysql/`` implement it. A verb is a list of these steps. Each step is safe to repeat, so after a crash
-the verb that is on record runs again from its first step.
+``postgres/`` and ``mysql/`` implement it. A verb is a list of these steps. Each step is safe to repeat, so after a
+crash the verb that is on record runs again from its first step.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Server(ABC):
 
     @abstractmethod
     def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while any task is in such a block."""
+        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while any task is in a block."""
 
     @abstractmethod
     async def usage(self) -> Mapping[str, tuple[int, int]]:
@@ -126,21 +126,24 @@ class Server(ABC):
 
     @abstractmethod
     async def create(self, work: Work) -> bool:
-        """Create the database of an owner, which nobody may enter yet, or the rights of a role. Return whether it is new.
+        """Create the database of an owner, closed to all, or the rights of a role. Return whether it is new.
 
         Does nothing if it exists.
         """
 
     @abstractmethod
-    async def set_login(self, work: Work, login: str, password: Secret) -> None:
-        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it. Then it may enter."""
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
+        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it.
+
+        Raises ConflictError if it exists and may not. Then nothing is changed.
+        """
 
     @abstractmethod
     async def end_login(self, work: Work, login: str) -> None:
-        """End a login for good: no session of it is open, none can begin, and nothing runs as it. Does nothing if it is gone.
+        """End a login for good: no session of it is open, none can begin, and nothing runs as it.
 
-        Its sessions may resist: the bound for the whole ending is ``ENDING_SECONDS``, then GrantError names what is in
-        the way.
+        Does nothing if it is gone. Its sessions may resist: the ending is bounded in time, then GrantError names what
+        is in the way.
         """
 
     @abstractmethod
@@ -161,7 +164,7 @@ class Server(ABC):
 
     @abstractmethod
     async def adopt(self, work: Work, login: str | None) -> None:
-        """Make a database and what is in it the tenant's. ``login``, which was there, goes on working until it is ended.
+        """Make a database and what is in it the tenant's. ``login``, which was there, works until it is ended.
 
         Raises ConflictError if the database or the login is not the tenant's to take: it is reserved, has rights that
         no tenant has, or the administrator may not alter it.
@@ -196,3 +199,11 @@ class Server(ABC):
     @abstractmethod
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
+
+    @abstractmethod
+    async def routines(self, names: Names) -> str:
+        """MySQL: return the statements that make what ``names.temporary`` may not read: the routines."""
+
+    @abstractmethod
+    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
+        """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
