@@ -51,6 +51,11 @@ class Place:
         requests = self.sandbox.requests[self._before :]
         return [(each.operation, each.name and each.name.removeprefix(self.prefix)) for each in requests]
 
+    async def logins(self) -> list[str]:
+        """The logins on the server that begin with the test's prefix, sorted. The names lack it."""
+        names = (user.name for user in await self.cluster.users.list())
+        return sorted(name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
@@ -140,24 +145,10 @@ async def my_place(mysql_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncI
         yield place
 
 
-@pytest.fixture(scope="session")
-def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox, and the id of a cluster with databases but without SQL."""
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
-
-
-@pytest.fixture
-async def mongodb_place(mongodb_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
-        yield place
-
-
 SQL = ["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS)]
-MONGODB = "mongodb_cluster"
 
 
-@pytest.fixture(params=[*SQL, MONGODB])
+@pytest.fixture(params=SQL)
 def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
     kind, _, server = request.param.partition(" ")
     if not server:
@@ -169,6 +160,6 @@ def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> 
 
 @pytest.fixture
 async def anywhere(its_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    """A place on PostgreSQL, on each installed MySQL, and on MongoDB."""
+    """A place on PostgreSQL, and on each installed MySQL."""
     async with placed(*its_cluster, tmp_path / "tenants.db") as place:
         yield place

@@ -30,7 +30,7 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants._claims import HeldClaim, clock
 from aiodbclient.tenants._events import Timer
-from aiodbclient.tenants._intent import intended_login
+from aiodbclient.tenants._record import intended_login
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place

@@ -19,7 +19,7 @@ from aiodbclient.errors import (
     UnsupportedOperationError,
 )
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants._intent import Intent, Verb
+from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
 

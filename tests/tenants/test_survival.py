@@ -16,7 +16,7 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import StoreError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import PostgresStore, SQLiteStore, Store, TenantDone, Tenants
-from aiodbclient.tenants._intent import intended_login
+from aiodbclient.tenants._record import intended_login
 from aiodbclient.tenants._stores import sqlite_connection
 
 from ..bulk.truth import Truth

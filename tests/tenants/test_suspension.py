@@ -13,7 +13,7 @@ from aiodbclient import Action, errors
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
 from aiodbclient.tenants import Credential, Problem, TenantPools, Tenants
-from aiodbclient.tenants._intent import Intent, Verb
+from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only

@@ -20,7 +20,7 @@ from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from .._record import State, cluster_of, is_empty, no_roles, state_of
 from .check import CheckTenants
 from .jobs import ClaimingJob, TenantJob
-from .provision import IfExists, ProvisionTenants, check_if_exists, find_elsewhere
+from .provision import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere
 from .remove import RemoveTenants
 from .repair import RepairTenants
 from .tenant import Tenant
@@ -130,7 +130,7 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
         tenant = await _placed(context, sites, name)
         if await find_elsewhere(tenant) is not None:
             conflict.append(name)
-        elif not await tenant.server.find(tenant.names):
+        elif not await find(tenant):
             create.append(name)
         else:
             (conflict if if_exists == "error" else adopt).append(name)

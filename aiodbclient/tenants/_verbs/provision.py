@@ -93,7 +93,7 @@ async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str
     """Choose how a new tenant gets its login, and the login."""
     if tenant.intent is None and (taken := await find_elsewhere(tenant)) is not None:
         raise taken
-    names, found = tenant.names, await tenant.sql(tenant.server.find(tenant.names))
+    names, found = tenant.names, await find(tenant)
     if not found:
         return Verb.PROVISION, names.logins[0]
     if if_exists == "error":
@@ -129,6 +129,12 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
     return credential
 
 
+async def find(tenant: Tenant) -> Found:
+    """What exists that a new tenant, or a new role of one, would make."""
+    found = await tenant.sql(tenant.server.find(tenant.names))
+    return found if tenant.names.role is Role.OWNER else evolve(found, database=False)
+
+
 async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
@@ -137,7 +143,7 @@ async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
         if cluster != tenant.site.cluster:
             with suppress(*AWAY):
                 there = evolve(tenant, site=await tenant.sites.site(cluster, tenant.timer.meter))
-                if found := await there.sql(there.server.find(there.names)):
+                if found := await find(there):
                     return conflict(there, found, elsewhere=True)
     return None
 
