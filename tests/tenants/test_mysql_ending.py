@@ -323,8 +323,8 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
         await server.set(work, second)
         await until(lambda: rows() > before)
         run(root.connection, f"DROP DATABASE `{work.names.database}`")
-    for each in (own, other):
-        suppressed(each.close)
+    for session in (own, other):
+        suppressed(session.close)
 
 
 async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server: Server) -> None:

@@ -14,7 +14,7 @@ import pytest
 from attrs import evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget
-from aiodbclient.errors import ClaimLostError, GrantError
+from aiodbclient.errors import ClaimLostError, ConflictError, GrantError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
@@ -179,6 +179,20 @@ async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
     assert not place.enters(names, second, PASSWORDS[1])
     for step in (server.drop_database, server.forget, server.shut):  # safe to repeat
         await step(work)
+
+
+async def test_a_login_that_may_not_exist_is_left_alone(place: Place) -> None:
+    work = await made(place)
+    login = work.names.logins[0]
+    own = place.connect(login, PASSWORDS[0], work.names.database)
+
+    with pytest.raises(ConflictError, match="exists"):
+        await place.server.set_login(work, login, PASSWORDS[1], may_exist=False)
+
+    own.run("SELECT 1")
+    assert place.enters(work.names, login, PASSWORDS[0])
+    await place.server.set_login(work, work.names.logins[1], PASSWORDS[1], may_exist=False)
+    assert place.enters(work.names, work.names.logins[1], PASSWORDS[1])
 
 
 async def test_a_login_is_reset(place: Place) -> None:
