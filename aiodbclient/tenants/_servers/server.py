@@ -132,8 +132,11 @@ class Server(ABC):
         """
 
     @abstractmethod
-    async def set_login(self, work: Work, login: str, password: Secret) -> None:
-        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it."""
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
+        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it.
+
+        Raises ConflictError if it exists and may not. Then nothing is changed.
+        """
 
     @abstractmethod
     async def end_login(self, work: Work, login: str) -> None:
