@@ -42,8 +42,8 @@ class WatchedStore(SQLiteStore):
     async def claim(self, name: str, lease: float) -> Any:
         return await self._stepping(super().claim(name, lease))
 
-    async def intend(self, claim: Any, username: str | None) -> None:
-        await self._stepping(super().intend(claim, username))
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await self._stepping(super().intend(claim, intent))
 
     async def keep(self, claim: Any, current: Any, previous: Any = None) -> None:
         await self._stepping(super().keep(claim, current, previous))
@@ -85,6 +85,22 @@ async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[obje
         except asyncio.CancelledError:
             return True
     return False
+
+
+class IntentStore(SQLiteStore):
+    """A store that cancels its caller once an intent is stored."""
+
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await super().intend(claim, intent)
+        raise asyncio.CancelledError
+
+
+async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
+    """Run ``work`` on one tenant, and cancel it when its intent is stored, before its first step."""
+    async with IntentStore(place.path) as store:
+        task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, place.prefix))))
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 async def _awaited(work: Awaitable[object]) -> object:
