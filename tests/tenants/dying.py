@@ -88,19 +88,22 @@ async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[obje
 
 
 class IntentStore(SQLiteStore):
-    """A store that cancels its caller once an intent is stored."""
+    """A store that cancels ``task`` once an intent is stored."""
+
+    task: asyncio.Task[Any]
 
     async def intend(self, claim: Any, intent: str | None) -> None:
         await super().intend(claim, intent)
-        raise asyncio.CancelledError
+        self.task.cancel()
+        await asyncio.Event().wait()
 
 
 async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
     """Run ``work`` on one tenant, and cancel it when its intent is stored, before its first step."""
     async with IntentStore(place.path) as store:
-        task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, place.prefix))))
-        await asyncio.wait([task])
-        assert task.cancelled()
+        store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, place.prefix))))
+        await asyncio.wait([store.task])
+        assert store.task.cancelled()
 
 
 async def _awaited(work: Awaitable[object]) -> object:
