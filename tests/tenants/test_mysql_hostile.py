@@ -15,6 +15,8 @@ from typing import Any
 
 import pymysql
 import pytest
+from aiodbclient.tenants._grants import mysql_server
+from aiodbclient.tenants._grants.mysql import MySQLGrants
 from attrs import frozen
 from pymysql.cursors import Cursor
 
@@ -22,8 +24,6 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import GrantError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import mysql_server
-from aiodbclient.tenants._grants.mysql import MySQLGrants
 from aiodbclient.tenants._naming import Names, names_of
 
 from ..mysql import administrator, in_grant, run

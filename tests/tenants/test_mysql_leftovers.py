@@ -13,13 +13,13 @@ from typing import Any
 
 import pymysql
 import pytest
+from aiodbclient.tenants._grants import sql_grants
+from aiodbclient.tenants._grants.mysql import MySQLGrants
 
 from aiodbclient import Action
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.models import Connection
 from aiodbclient.tenants import Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants._grants import sql_grants
-from aiodbclient.tenants._grants.mysql import MySQLGrants
 
 from ..mysql import run
 from .conftest import only

@@ -6,12 +6,12 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .managed import PASSWORD, Managed, ready

@@ -13,13 +13,13 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only

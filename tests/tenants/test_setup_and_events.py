@@ -20,6 +20,7 @@ from .dying import died, moments
 from .programs import ask
 from .test_check_and_repair import admin_of
 
+
 async def migrate(credential: Credential) -> None:
     """Repeatable migrations, run as the tenant itself."""
     async with await AsyncConnection.connect(credential.uri) as connection:

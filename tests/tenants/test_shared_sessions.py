@@ -10,9 +10,9 @@ import pytest
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import shared_sessions
 from aiodbclient.tenants._servers.shared_sessions import SessionLostError, SharedSessions
-from aiodbclient.tenants._naming import names_of
 
 from .conftest import SQL, Place
 from .programs import ask
