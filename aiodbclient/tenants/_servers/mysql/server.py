@@ -49,7 +49,7 @@ from .rights import (
     set_rights,
     wrong_rights,
 )
-from .session import NO_ACCESS, PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -112,11 +112,8 @@ class MySQLServer(Server):
         try:
             async with self._turns, self._connected(options, prepared=False):
                 return None
-        except PasswordAcceptedError as accepted:
-            if accepted.code != NO_ACCESS:
-                return None
-            reason = f"is accepted with its password, but its rights do not open the schema {names.database!r}: "
-            reason += str(accepted)
+        except PasswordAcceptedError:  # ``problems`` finds missing rights
+            return None
         except LoginRefusedError as refused:
             return str(refused)
         except ServerAwayError as away:
