@@ -51,6 +51,11 @@ class Place:
         requests = self.sandbox.requests[self._before :]
         return [(each.operation, each.name and each.name.removeprefix(self.prefix)) for each in requests]
 
+    async def logins(self) -> list[str]:
+        """The logins on the server that begin with the test's prefix, sorted. The names lack it."""
+        names = (user.name for user in await self.cluster.users.list())
+        return sorted(name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix))
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:

@@ -137,7 +137,7 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
     assert await copier.is_empty(writer)
     assert await copier.obstacles(survey, writer) == []
     with nameless() as file:
-        await copier.dump(reader, file, lambda _: None)
+        await copier.dump(reader, "", file, lambda _: None)
         await copier.restore(writer, file, lambda _: None)
     assert await copier.count(writer) == await copier.count(reader)
     assert not await copier.is_empty(writer)
@@ -170,7 +170,7 @@ async def test_a_dump_is_loaded_into_a_tenant_of_another_name(server: Restartabl
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.found(names, version)
     with nameless() as file:
-        await copier.dump(reader, file, lambda _: None)
+        await copier.dump(reader, "", file, lambda _: None)
         run(server.dsn, "DROP OWNED BY stranger", database=names.database)
         run(server.dsn, "DROP ROLE stranger")
         await (await PostgresCopier.found(there, version, version)).load(writer, file, names, lambda _: None)
@@ -202,7 +202,7 @@ async def test_what_a_tenant_wrote_gains_nothing_by_a_copy(server: RestartablePo
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier, error = await PostgresCopier.found(there, version, version), ""
     with nameless() as file:
-        await (await PostgresCopier.found(names, version)).dump(reader, file, lambda _: None)
+        await (await PostgresCopier.found(names, version)).dump(reader, "", file, lambda _: None)
         try:
             await copier.load(writer, file, names, lambda _: None)
         except GrantError as refused:
@@ -263,7 +263,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
     copier = await PostgresCopier.found(names, version)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, nameless() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
-        dumping = asyncio.create_task(copier.dump(reader, file, lambda _: None))
+        dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
         while not (found := _programs(names.owner)):
             await asyncio.sleep(0.02)
         assert not any("secret" in command for command in found)
@@ -278,7 +278,7 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
     copier = await PostgresCopier.found(names, str(run(server.dsn, "SHOW server_version")[0][0]))
     with nameless() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
-        await copier.dump(reader, file, lambda _: None)
+        await copier.dump(reader, "", file, lambda _: None)
     assert PASSWORD not in str(failed.value)
 
 

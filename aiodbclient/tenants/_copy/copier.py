@@ -59,8 +59,13 @@ class Copier(ABC):
         """Whether nothing is in the database of ``writer``."""
 
     @abstractmethod
-    async def dump(self, reader: Credential, target: IO[bytes], copied: Copied, *, still: bool = False) -> None:
-        """Dump the database. ``still``: without what would begin to run by itself, which ``finish`` copies."""
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
+        """Dump the database, with the ``routines`` that ``reader`` may not read.
+
+        ``still``: without what would begin to run by itself, which ``finish`` copies.
+        """
 
     @abstractmethod
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:

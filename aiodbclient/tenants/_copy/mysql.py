@@ -27,7 +27,7 @@ _DUMP = (
     *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
 )
 _OF_ORACLE = ("--set-gtid-purged=OFF", "--column-statistics=0")
-_ALL, _EVENTS = ("--routines", "--triggers"), ("--events", "--no-create-info", "--no-data", "--skip-triggers")
+_DATA, _EVENTS = ("--skip-routines", "--triggers"), ("--events", "--no-create-info", "--no-data", "--skip-triggers")
 # What a file says runs as SQL alone: no command of the client, and no file of this machine.
 _RESTORE = (
     *("--binary-mode", "--batch", "--local-infile=0"),
@@ -54,10 +54,6 @@ UNION SELECT default_collation_name FROM information_schema.schemata WHERE schem
 _SCHEMA = """
 SELECT default_character_set_name, default_collation_name FROM information_schema.schemata
 WHERE schema_name = database()
-"""
-_HIDDEN = """
-SELECT routine_name, definer FROM information_schema.routines
-WHERE routine_schema = database() AND routine_definition IS NULL
 """
 _PROGRAMS = """
 SELECT routine_name FROM information_schema.routines WHERE routine_schema = database() AND routine_type = 'FUNCTION'
@@ -91,7 +87,6 @@ class MySQLCopier(Copier):
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}
-            hidden = await rows(_HIDDEN)
             (schema,) = await rows(_SCHEMA)
             facts = {
                 "keyless": [each for each in tables if each not in keyed],
@@ -100,8 +95,7 @@ class MySQLCopier(Copier):
                 "schema": schema,
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
-        refusals = [f"the routine {name} of {definer} is hidden from the tenant" for name, definer in hidden[:1]]
-        return Survey(bytes=int(size), refusals=tuple(refusals), facts=facts)
+        return Survey(bytes=int(size), refusals=(), facts=facts)
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
@@ -125,8 +119,13 @@ class MySQLCopier(Copier):
             )
         return found
 
-    async def dump(self, reader: Credential, target: IO[bytes], copied: Copied, *, still: bool = False) -> None:
-        await self._dump(reader, target, copied, _ALL if still else (*_ALL, "--events"))
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
+        target.write(routines.encode())  # first, because views may call them
+        target.flush()
+        copied(len(routines))
+        await self._dump(reader, target, copied, _DATA if still else (*_DATA, "--events"))
 
     async def _dump(self, reader: Credential, target: IO[bytes], copied: Copied, what: tuple[str, ...]) -> None:
         options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *what)

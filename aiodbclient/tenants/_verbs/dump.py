@@ -61,7 +61,8 @@ class DumpTenants(ClaimingJob[TenantDumped]):
                 database_bytes=survey.bytes,
             )
             async with whole(path, manifest) as file:
-                await copier.dump(reader, file, self._copied)
+                routines = await tenant.sql(tenant.server.routines(tenant.names))
+                await copier.dump(reader, routines, file, self._copied)
         finally:
             await tenant.sql(tenant.server.drop_temporary(tenant.work))
             await tenant.held.intend(None)

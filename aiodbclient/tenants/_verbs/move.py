@@ -176,6 +176,7 @@ class _Move:
         there = self._there
         if survey.refusals:
             raise self._error("; ".join(survey.refusals))
+        await self._tenant.sql(self._tenant.server.routines(self._tenant.names))  # it may not read some
         await asyncio.to_thread(check_free, Path(tempfile.gettempdir()), survey.bytes)
         await there.sql(there.server.create(there.work))
         for role in ROLES:
@@ -190,11 +191,12 @@ class _Move:
 
     async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
         there = self._there
+        routines = await self._tenant.sql(self._tenant.server.routines(self._tenant.names))
         with nameless() as file:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     counting = tasks.create_task(copier.count(reader))
-                    tasks.create_task(copier.dump(reader, file, self._copied, still=True))
+                    tasks.create_task(copier.dump(reader, routines, file, self._copied, still=True))
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
             await copier.restore(writer, file, self._copied)

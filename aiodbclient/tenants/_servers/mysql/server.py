@@ -49,6 +49,7 @@ from .rights import (
     set_rights,
     wrong_rights,
 )
+from .routines import read_routines
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 
 _TURNS = 8  # sessions of the administrator at a time
@@ -240,6 +241,9 @@ class MySQLServer(Server):
         async with self._schema(work, self._long_turns) as schema:
             await self._end(schema, work.names.temporary)
             await drop_account(schema, work.names.temporary)
+
+    async def routines(self, names: Names) -> str:
+        return await self._sessions.read(lambda session: read_routines(_reading(session, names)))
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         return

@@ -83,9 +83,12 @@ def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
-async def create_login(session: Session, login: str, stored: Secret, limit: int, role: str) -> None:
+async def create_login(
+    session: Session, login: str, stored: Secret, limit: int, role: str, *, may_exist: bool = True
+) -> None:
     """Create a login as a member of ``role``, or reset one that was ended, in one transaction."""
-    names, name, is_new = session.names, Identifier(login), not await exists(session, login)
+    names, name = session.names, Identifier(login)
+    is_new = not may_exist or not await exists(session, login)
     is_owner = login in names.owner_logins
     options = SQL("LOGIN {} CONNECTION LIMIT {} PASSWORD {} VALID UNTIL 'infinity'").format(
         SQL("NOINHERIT" if is_owner else "INHERIT"), Literal(limit), Literal(stored)
@@ -125,7 +128,7 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
     """End a login: nobody can enter as it, or act as it."""
     if not await exists(session, login):
         return
-    await _lock_out(session, login, until)
+    await _lock_out(opened, session, login, until)
     await _leave(session, login)
     await roll_back(opened, owner=login)
     began, entering = await _begun(session), monotonic() + _ENTERING_SECONDS
@@ -139,7 +142,7 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _lock_out(session: Session, login: str, until: float) -> None:
+async def _lock_out(opened: Opener, session: Session, login: str, until: float) -> None:
     """Take the password and LOGIN, though sessions of the login hold its row all the time."""
     while True:
         await session.run(_END_SESSIONS, login)
@@ -154,6 +157,7 @@ async def _lock_out(session: Session, login: str, until: float) -> None:
             if monotonic() > until:
                 raise
             await session.run(SQL("ROLLBACK"))
+            await roll_back(opened, owner=login)
         else:
             return
 

@@ -69,7 +69,9 @@ SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
 # Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
 # tablespaces, so they are not here.
 _GRANTED = SQL("""
-WITH objects (class, objid, attnum, owner, acl) AS (
+WITH here (role, datdba) AS (
+    SELECT 'pg_database_owner'::regrole::oid, datdba FROM pg_database WHERE datname = current_database()
+), objects (class, objid, attnum, owner, acl) AS (
     SELECT 'pg_class', oid, 0, relowner, relacl FROM pg_class
     UNION ALL SELECT 'pg_class', c.oid, attnum, relowner, attacl FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
     UNION ALL SELECT 'pg_namespace', oid, 0, nspowner, nspacl FROM pg_namespace
@@ -80,9 +82,11 @@ WITH objects (class, objid, attnum, owner, acl) AS (
     UNION ALL SELECT 'pg_foreign_data_wrapper', oid, 0, fdwowner, fdwacl FROM pg_foreign_data_wrapper
     UNION ALL SELECT 'pg_largeobject', oid, 0, lomowner, lomacl FROM pg_largeobject_metadata
     UNION ALL SELECT 'pg_database', oid, 0, datdba, datacl FROM pg_database)
-SELECT DISTINCT pg_get_userbyid(o.owner), pg_get_userbyid(a.grantor), i.type, i.identity,
-       a.grantee = me.oid
-FROM pg_roles me, objects o, aclexplode(o.acl) a, pg_identify_object(o.class::regclass, o.objid, 0) i
+SELECT DISTINCT pg_get_userbyid(coalesce(here.datdba, o.owner)), pg_get_userbyid(coalesce(g.datdba, a.grantor)), i.type,
+       i.identity
+FROM pg_roles me, objects o LEFT JOIN here ON here.role = o.owner,
+     aclexplode(o.acl) a LEFT JOIN here g ON g.role = a.grantor,
+     pg_identify_object(o.class::regclass, o.objid, 0) i
 WHERE me.rolname = %s AND me.oid IN (a.grantee, a.grantor) AND o.owner NOT IN (a.grantee, me.oid)
 ORDER BY 1, 2, 3, 4
 """)
@@ -120,7 +124,6 @@ class _Granted:
     grantor: str
     kind: str  # the word of GRANT
     identity: str  # the quoted name
-    has: bool  # whether the role has it
 
 
 def in_parts(identities: Sequence[str]) -> Iterator[Composed]:

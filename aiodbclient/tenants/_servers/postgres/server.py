@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC
 from functools import partial
 from time import monotonic
@@ -21,7 +21,7 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
 from ...._libpq import one_line
-from ....errors import GrantError
+from ....errors import ConflictError, GrantError
 from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role
 from ..._outcomes import Problem
@@ -30,7 +30,7 @@ from ..shared_sessions import SharedSessions
 from . import adoption, databases, leaving, logins, moving, roles, scram
 from .blockers import Watch
 from .entering import Opener, entered
-from .sessions import STEP_SECONDS, BlockedError, CAFile, Session, admin_options, clear, connect
+from .sessions import STEP_SECONDS, BlockedError, CAFile, ExistsError, Session, admin_options, clear, connect
 from .strangers import reclaim, strangers
 
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
@@ -153,23 +153,31 @@ class PostgresServer(Server):
             await self._mend_inside(work)
         return is_new
 
-    async def set_login(self, work: Work, login: str, password: Secret) -> None:
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
         names, stored = work.names, await scram.verifier(password)
-        existed = await self._read(names, partial(logins.exists, role=login))
+        existed = may_exist and await self._read(names, partial(logins.exists, role=login))
         if existed:
             await self.end_login(work, login)
             await self.drop_login(work, login)
+        await self._wait_for_logins(names, login, existed)
+        create = partial(self._create_login, login=login, stored=stored, may_exist=may_exist)
+        with suppress(ExistsError):
+            await self._step(work, create)
+            return
+        raise ConflictError(f"the login {login!r} exists, and was not changed", status=409)
+
+    async def _create_login(self, session: Session, login: str, stored: Secret, may_exist: bool) -> None:
+        limit = self._limit or await databases.default_limit(session)
+        await logins.create_login(session, login, stored, limit, session.names.group, may_exist=may_exist)
+
+    async def _wait_for_logins(self, names: Names, login: str, existed: bool) -> None:
+        """Wait for connections that may still enter with an earlier password of ``login``."""
         begun, until = await self._read(names, partial(logins.begun, existed=existed)), monotonic() + _LOGIN_SECONDS
         while begun:
             if monotonic() > until:
                 raise of_tenant(names, f"a connection that began to log in before {login!r} was ended does not end")
             await asyncio.sleep(_PAUSE_SECONDS / 10)
             begun &= await self._read(names, partial(logins.begun, existed=True))
-        await self._step(work, partial(self._create_login, login=login, stored=stored))
-
-    async def _create_login(self, session: Session, login: str, stored: Secret) -> None:
-        limit = self._limit or await databases.default_limit(session)
-        await logins.create_login(session, login, stored, limit, session.names.group)
 
     async def end_login(self, work: Work, login: str) -> None:
         until = monotonic() + ENDING_SECONDS
@@ -247,6 +255,9 @@ class PostgresServer(Server):
     async def drop_temporary(self, work: Work) -> None:
         await self.end_login(work, work.names.temporary)
         await logins.drop(self._opener(work), work.names.temporary)
+
+    async def routines(self, names: Names) -> str:
+        return ""
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         async with self._session(work.names, work.names.database, check=work.check) as session:

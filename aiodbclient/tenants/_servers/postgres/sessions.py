@@ -58,11 +58,16 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 # A lock timeout, a statement timeout, a serialization failure and a deadlock.
 _BLOCKED = {"55P03", "57014", "40001", "40P01"}
+_DUPLICATE = "42710"
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
 
 class BlockedError(GrantError):
     """Another session holds a lock that the statement needs."""
+
+
+class ExistsError(GrantError):
+    """The role that the statement creates exists."""
 
 
 class CAFile:
@@ -182,6 +187,8 @@ class Session:
             reason = error.diag.message_primary or one_line(error)
             if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
                 kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+            elif error.sqlstate == _DUPLICATE:
+                kind = ExistsError
             elif self.server.closed:
                 kind = SessionLostError
         raise kind(
