@@ -1,15 +1,17 @@
-"""Cancel work at each of its steps in turn. A step is a request to the API or a change of the store."""
+"""Cancel work at each of its steps in turn. A step is a statement of the administrator or a change of the store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants._claims import HeldClaim
 
 from .conftest import Place
 
@@ -68,11 +70,24 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
             base_url=place.sandbox.url,
             budget=RateBudget([]),
             retry=RetryPolicy(base_delay=0.01),
-            on_event=steps.step,
         ) as client,
         store,
     ):
-        yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+        with _watching(steps):
+            yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+
+
+@contextmanager
+def _watching(steps: Steps) -> Iterator[None]:
+    """Count a step before each statement that changes something."""
+    check = HeldClaim.check_lease
+
+    def step(held: HeldClaim) -> None:
+        check(held)
+        steps.step()
+
+    with patch.object(HeldClaim, "check_lease", step):
+        yield
 
 
 async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[object]], **options: Any) -> bool:

@@ -50,7 +50,7 @@ from .rights import (
     wrong_rights,
 )
 from .routines import read_routines
-from .session import NO_ACCESS, PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -113,11 +113,8 @@ class MySQLServer(Server):
         try:
             async with self._turns, self._connected(options, prepared=False):
                 return None
-        except PasswordAcceptedError as accepted:
-            if accepted.code != NO_ACCESS:
-                return None
-            reason = f"is accepted with its password, but its rights do not open the schema {names.database!r}: "
-            reason += str(accepted)
+        except PasswordAcceptedError:  # ``problems`` finds missing rights
+            return None
         except LoginRefusedError as refused:
             return str(refused)
         except ServerAwayError as away:
