@@ -29,7 +29,7 @@ async def becoming(place: Place, credential: Credential) -> list[str]:
         return []
     owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
     [(role,)] = await ask(await admin_of(place), owner)
-    return [f'SET ROLE "{role}"']
+    return [f'GRANT "{role}" TO CURRENT_USER', f'SET ROLE "{role}"']
 
 
 async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient import Action
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, Role, TenantEvent
+from aiodbclient.tenants import Credential, Role, TenantEvent, Tenants
 from aiodbclient.tenants._stores import Claim
 
 from .conftest import Place, only
