@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import ssl
 from collections.abc import AsyncGenerator
@@ -19,7 +17,7 @@ from pymysql.constants import CR, ER
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
 from .._dsn import mysql_parts
 from ..models import MySQLAuthPlugin
-from ._backends import PRIMARY
+from ._backends import PRIMARY, derived_password
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
@@ -75,7 +73,7 @@ class MySQLServer:
         self.ca_file = options.get("ssl-ca")  # verifies the server
         self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
         is_primary = self._login == PRIMARY  # its password:
-        self.password = self._login_password if is_primary else _derived(self._login, self._login_password)
+        self.password = self._login_password if is_primary else derived_password(self._login, self._login_password)
         self.version, self.tls, self._partial_revokes = "", False, False  # read by ``open``
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._context: ssl.SSLContext | None = None
@@ -248,9 +246,3 @@ def quoted(name: str) -> str:
     """Quote a name as an identifier (manual, "Schema Object Names": backticks are doubled)."""
     escaped = name.replace("`", "``").replace("%", "%%")  # aiomysql formats statements with %
     return f"`{escaped}`"
-
-
-def _derived(user: str, password: str) -> str:
-    """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
-    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
-    return f"AVNS_{digest.hexdigest()[:20]}x0"
