@@ -9,10 +9,10 @@ from itertools import count
 from typing import Any
 
 import psycopg
+from aiodbclient.tenants._grants.mysql_server import MySQLSession
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._grants.mysql_server import MySQLSession
 
 from .conftest import only
 
