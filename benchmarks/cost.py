@@ -127,8 +127,8 @@ async def measure_calls(url: str) -> None:
     print(f"1/{ratio(created, 'pydo', 'aiodbclient'):.1f} of pydo (aim 1/6)")
     print(f"an error: {ratio(answered, 'missing', 'existing'):.2f} x a success (aim 2)")
     for engine, costs in listed.items():
-        print(f"a list of {engine}: {ratio(costs, 'aiodbclient', 'pydo'):.2f} x pydo's dicts (aim 0.75), ", end="")
-        print(f"{ratio(costs, 'aiodbclient', 'raw aiohttp'):.2f} x raw (aim 1.8)")
+        print(f"a list of {engine}: {ratio(costs, 'aiodbclient', 'pydo'):.2f} x pydo's dicts (aim 1), ", end="")
+        print(f"{ratio(costs, 'aiodbclient', 'raw aiohttp'):.2f} x raw (aim 2.6)")
 
 
 async def list_users(
