@@ -80,7 +80,7 @@ def _one_of(enum: type[StrEnum], optional: bool) -> Hook:
 
 
 def _object(hook: Hook, optional: bool) -> Hook:
-    """Return ``hook`` for objects alone: those that cattrs makes accept a string. One without members may be missing."""
+    """Return ``hook`` for objects alone (cattrs accepts a string). One without members may be missing."""
 
     def structure(value: Any, kind: Any) -> Any:
         if type(value) is dict and (value or not optional):
