@@ -1,4 +1,7 @@
-"""``Pause``: a run waits while a cluster refuses writes with 412. The API did not apply such a write."""
+"""``Pause``: a run waits while a cluster is not ready for writes. The API did not apply such a write.
+
+It answers 412, or 404 to a create on a cluster that has just come online (mcp-digitalocean #334).
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,23 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..errors import APIError, ClusterNotOnlineError, PreconditionFailedError
+from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
 from ..models import ClusterStatus
 from .answer import Answer
 from .call import Call
+from .operations import Kind
 
 if TYPE_CHECKING:
     from .context import ClusterContext
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
 _PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
+
+
+def _is_not_ready(error: APIError, call: Call) -> bool:
+    return isinstance(error, PreconditionFailedError) or (
+        isinstance(error, NotFoundError) and call.operation.kind is Kind.CREATE
+    )
 
 
 def until_online() -> Iterator[float]:
@@ -61,7 +71,7 @@ class Pause:
         return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
 
     async def send(self, context: ClusterContext, call: Call) -> Answer:
-        """Send ``call``, and again after each 412, when the cluster accepts writes."""
+        """Send ``call``, and again after each refusal, when the cluster accepts writes."""
         cluster = self._clusters.setdefault(context.cluster_id, _Cluster())
         while True:
             if cluster.turn.locked():
@@ -72,14 +82,16 @@ class Pause:
             openings = cluster.openings
             try:
                 return await context.transport.send(call)
-            except PreconditionFailedError:
-                pass
+            except APIError as error:
+                if not _is_not_ready(error, call):
+                    raise
+                refusal = error
             async with cluster.turn:
                 if cluster.openings == openings and cluster.failure is None:
-                    return await _send_when_online(cluster, context, call)
+                    return await _send_when_online(cluster, context, call, refusal)
 
 
-async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
+async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Call, refusal: APIError) -> Answer:
     """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the turn."""
     if cluster.since is None:
         cluster.since = monotonic()
@@ -87,16 +99,19 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
     for pause in until_online():
         try:
             cluster.status = (await context.read_cluster()).status
+        except NotFoundError:
+            raise refusal from None
         except APIError:  # the write itself shows what is wrong
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
                 answer = await context.transport.send(call)
-            except PreconditionFailedError:  # such as during the first backup of a new cluster
+            except APIError as error:
+                if not _is_not_ready(error, call):
+                    cluster.open()
+                    raise
+                refusal = error  # such as during the first backup of a new cluster
                 cluster.reason = "the cluster accepts no changes at the moment"
-            except APIError:
-                cluster.open()
-                raise
             else:
                 cluster.open()
                 return answer
@@ -108,8 +123,8 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
         await asyncio.sleep(min(pause, left))
     cluster.reason = None
     cluster.failure = (
-        f"the cluster {context.cluster_id} has refused changes for {patience:g} s (412), and its status is "
-        f"{cluster.status or 'not known'}: run it again when the cluster is online"
+        f"the cluster {context.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "
+        f"is {cluster.status or 'not known'}: run it again when the cluster is online"
     )
     raise _not_online(cluster, call)
 
