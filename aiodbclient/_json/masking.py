@@ -107,11 +107,13 @@ class Secrets:
         parts: list[str] = []
         at = shown = 0
         while at <= len(text) - _SHORTEST:
-            if length := max((each.length_at(text, at) for each in known), default=0):
+            length = 0
+            for each in known:
+                length = max(length, each.length_at(text, at))
+            if length:
                 parts += text[shown:at], _MASK
-                at = shown = at + length
-            else:
-                at += 1
+                shown = at + length
+            at += length or 1
         text = "".join((*parts, text[shown:]))
         return text[: -_WINDOW // 2] if is_cut else text
 
@@ -147,7 +149,9 @@ class _Known:
 
     def length_at(self, text: str, at: int) -> int:
         """Return the length of the longest form that begins at ``at``, or 0."""
-        lengths = self._lengths.get(text[at : at + _SHORTEST], ())
+        lengths = self._lengths.get(text[at : at + _SHORTEST])
+        if lengths is None:
+            return 0
         return max((length for length in lengths if text[at : at + length] in self._forms), default=0)
 
 
