@@ -60,7 +60,7 @@ class Deletions:
         return sent is not None and sent > now - _LISTED
 
 
-class ClusterMemory:
+class ClientMemory:
     """What a client knows about clusters, by id, the locks for reading it, and the limits of user writes at a time."""
 
     def __init__(self, user_writes: int | None = None) -> None:
@@ -82,7 +82,7 @@ class ClusterContext(NamedTuple):
     """One cluster, from the view of its calls."""
 
     transport: Transport
-    memory: ClusterMemory
+    memory: ClientMemory
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
