@@ -18,7 +18,7 @@ from yarl import URL
 from ._dsn import is_loopback
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options, checked
-from ._request.context import ClusterContext, ClientMemory
+from ._request.context import ClientMemory, ClusterContext
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.raw import JSON, Params, prepared

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ._pacing.window import check_seconds
 from ._request.call import Meter, Options
-from ._request.context import ClusterContext, ClientMemory
+from ._request.context import ClientMemory, ClusterContext
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
