@@ -221,60 +221,6 @@ async def writing(tenants: Tenants, name: str) -> AsyncIterator[tuple[set[int], 
             each.cancel()
 
 
-async def test_no_acknowledged_write_is_lost(two: Two) -> None:
-    tenants = two.tenants()
-    before = await tenants.ensure("alpha")
-    await sql(before, "CREATE TABLE t (n int)")
-    async with writing(tenants, "alpha") as (acknowledged, errors):
-        moved = await only(tenants.move(["alpha"], to=two.new))
-        assert moved.error is None
-        during = len(acknowledged)
-    assert len(acknowledged) > during > 20  # it went on
-    written = {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
-    assert acknowledged <= written
-    assert {error for error in errors if "is being moved to another cluster" in error}
-
-
-async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(two: Two) -> None:
-    tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    name = f"{two.prefix}reporting"
-    there = await two.old.users.create(name)
-    await sql(
-        alpha,
-        "CREATE TABLE t (n int)",
-        f'GRANT INSERT ON t TO "{name}"',
-        f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"',
-    )
-    refused = await only(tenants.move(["alpha"], to=two.new))
-    assert isinstance(refused.error, MoveError)
-    assert f"granted rights to {name!r}, which does not exist there" in str(refused.error)
-    assert await left_on(tenants, two.new, "alpha") == (False, [])
-
-    here = await two.new.users.create(name)
-    acknowledged, shut_out = set[int](), 0
-    login = f"{name}:{there.password}@"
-    dsn = alpha.uri.replace(alpha.uri[alpha.uri.index("//") + 2 : alpha.uri.index("@") + 1], login)
-    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
-    while not moving.done():
-        with suppress(psycopg.Error):
-            async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
-                while not moving.done():
-                    number = len(acknowledged)
-                    await connection.execute("INSERT INTO t VALUES (%s)", [number])
-                    acknowledged.add(number)
-        shut_out += 1
-        await asyncio.sleep(0.02)
-    moved = moving.result()
-    assert moved.error is None
-    assert shut_out > 1
-    assert len(acknowledged) > 5
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
-    assert await two.new.users.get(here.name)
-    rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
-    assert await sql(moved.credential, rights) == [(True,)]
-
-
 async def test_a_failure_in_the_middle_opens_the_tenant_again_as_it_was(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget
-from aiodbclient.errors import ClaimLostError, GrantError
+from aiodbclient.errors import ClaimLostError, ConflictError, GrantError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
@@ -30,7 +31,7 @@ REFUSED = (psycopg.Error, pymysql.MySQLError)
 
 
 class Connection:
-    """A session of a login."""
+    """A session of a login. The test's ``place`` closes it."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -44,6 +45,11 @@ class Connection:
         self._connection.close()
 
 
+def _closed(connection: Any) -> None:
+    with suppress(*REFUSED):
+        connection.close()
+
+
 @frozen
 class Place:
     """A server, and how to log in to it."""
@@ -53,16 +59,21 @@ class Place:
     cluster: ClusterClient
     host: str
     port: int
-    admin: tuple[str, str, str]  # login, password, database
+    admin: tuple[str, str, str] = field(repr=False)  # login, password, database
+    _opened: ExitStack
 
     def names(self, role: Role = Role.OWNER, tenant: str | None = None) -> Names:
         return names_of(tenant or f"c{next(_used)}.x-y", self.engine, role=role)
 
     def connect(self, login: str, password: str, database: str) -> Connection:
         options: dict[str, Any] = {"host": self.host, "port": self.port, "user": login, "password": password}
+        connection: Any
         if self.engine == "pg":
-            return Connection(psycopg.connect(dbname=database, sslmode="require", autocommit=True, **options))
-        return Connection(pymysql.connect(database=database or None, autocommit=True, **options))
+            connection = psycopg.connect(dbname=database, sslmode="require", autocommit=True, **options)
+        else:
+            connection = pymysql.connect(database=database or None, autocommit=True, **options)
+        self._opened.callback(_closed, connection)
+        return Connection(connection)
 
     def enters(self, names: Names, login: str, password: str) -> bool:
         try:
@@ -99,7 +110,8 @@ async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
         assert connection.port
         server = server_of(info.engine, connection, await cluster.ca(), None, LIMIT)
         admin = connection.user or "", connection.password or "", connection.database or ""
-        yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin)
+        with ExitStack() as opened:
+            yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
 
 
 def work_on(names: Names) -> Work:
@@ -167,6 +179,20 @@ async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
     assert not place.enters(names, second, PASSWORDS[1])
     for step in (server.drop_database, server.forget, server.shut):  # safe to repeat
         await step(work)
+
+
+async def test_a_login_that_may_not_exist_is_left_alone(place: Place) -> None:
+    work = await made(place)
+    login = work.names.logins[0]
+    own = place.connect(login, PASSWORDS[0], work.names.database)
+
+    with pytest.raises(ConflictError, match="exists"):
+        await place.server.set_login(work, login, PASSWORDS[1], may_exist=False)
+
+    own.run("SELECT 1")
+    assert place.enters(work.names, login, PASSWORDS[0])
+    await place.server.set_login(work, work.names.logins[1], PASSWORDS[1], may_exist=False)
+    assert place.enters(work.names, work.names.logins[1], PASSWORDS[1])
 
 
 async def test_a_login_is_reset(place: Place) -> None:
@@ -358,8 +384,6 @@ async def test_usage_counts_bytes_and_connections(place: Place) -> None:
 
     assert used > 0
     assert connections == 2
-    for each in held:
-        each.close()
 
 
 async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> None:

@@ -216,6 +216,7 @@ class _Move:
         if suspended is not None:
             await there.end_login(credential.username)
             await there.drop_login(credential.username)
+        await there.sql(there.server.reopen(there.work, self._plan.guests))
         assert self._frozen_at is not None
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)

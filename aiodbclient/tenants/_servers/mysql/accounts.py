@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager, suppress
 
 from attrs import frozen
 
-from ....errors import GrantError
+from ....errors import ConflictError, GrantError
 from ..._credential import Secret
 from .leftovers import has_code
-from .session import Schema
+from .session import LoginExistsError, Schema
 
 _HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``helper``
 _IS_DEFINER = (4006,)
@@ -87,12 +87,23 @@ async def set_account(schema: Schema, login: str, password: Secret, connections:
         how += " PASSWORD REQUIRE CURRENT ACCOUNT UNLOCK"
         if not is_new:  # MySQL may keep the password of before the last one too
             await schema.change("ALTER USER %s@'%%' DISCARD OLD PASSWORD", login)
-    await schema.change(f"{'CREATE' if is_new else 'ALTER'} USER %s@'%%' {how}", login, password, fine=_IS_DEFINER)
+    create = "CREATE" if is_new else "ALTER"
+    try:
+        await schema.change(f"{create} USER %s@'%%' {how}", login, password, fine=_IS_DEFINER)
+    except LoginExistsError:
+        raise exists(schema, login) from None
     if is_new and "%" not in await hosts(schema, login):
         raise schema.error(
             f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
             "create it again: drop that (information_schema shows its DEFINER), or rotate the tenant, and run it again"
         )
+
+
+def exists(schema: Schema, login: str) -> ConflictError:
+    """Make the error for a login that others made."""
+    return ConflictError(
+        f"tenant {schema.names.tenant!r}: the login {login!r} exists, and was not made for this tenant", status=409
+    )
 
 
 async def mend_account(schema: Schema, account: Account, connections: int) -> None:

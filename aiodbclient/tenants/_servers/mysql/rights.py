@@ -58,7 +58,7 @@ class Access:
 
 @frozen
 class Held:
-    """A line of SHOW GRANTS: the rights that a login holds on an object, and whether it may grant them to others."""
+    """The rights that a login holds on an object, and whether it may grant them to others."""
 
     rights: frozenset[str]
     on: str
@@ -188,21 +188,24 @@ def _own(schema: Schema) -> str:
 
 
 async def _held(schema: Schema, login: str) -> list[Held]:
-    """Return what a login holds, by SHOW GRANTS. A line that this cannot read is a right on ``on`` of "?"."""
-    found = []
+    """Return what a login holds on each object, by SHOW GRANTS. ``on`` of a line that this cannot read is "?".
+
+    The lines of one object are one: without a static right beside it, MySQL may refuse to revoke a dynamic one (3879).
+    """
+    found = dict[str, Held]()
     for (line,) in await schema.read("SHOW GRANTS FOR %s@'%%'", login):
         if _HARMLESS.fullmatch(line):
             continue
         parsed = _GRANT.fullmatch(line)
         if parsed is None:
-            found.append(Held(frozenset({line}), "?", grantable=False))
-            continue
-        # Columns have commas too: SELECT (`a`, `b`)
-        rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
-        grantable = " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"])
-        if rights or grantable:
-            found.append(Held(rights, parsed["on"], grantable))
-    return found
+            one = Held(frozenset({line}), "?", grantable=False)
+        else:
+            # Columns have commas too: SELECT (`a`, `b`)
+            rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
+            one = Held(rights, parsed["on"], " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"]))
+        before = found.get(one.on, Held(frozenset(), one.on, grantable=False))
+        found[one.on] = Held(before.rights | one.rights, one.on, before.grantable or one.grantable)
+    return [one for one in found.values() if one.rights or one.grantable]
 
 
 def _beyond(schema: Schema, one: Held, wanted: frozenset[str]) -> frozenset[str]:
@@ -213,7 +216,11 @@ def _beyond(schema: Schema, one: Held, wanted: frozenset[str]) -> frozenset[str]
 
 
 async def _revoke_beyond(schema: Schema, login: str, one: Held, wanted: frozenset[str]) -> None:
+    """Revoke what a login has beyond ``wanted``, on each object in one statement, or MySQL may keep dynamic rights."""
     beyond = _beyond(schema, one, wanted)
-    for what in (["GRANT OPTION"] if one.grantable else []) + ([", ".join(sorted(beyond))] if beyond else []):
-        statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
-        await schema.change(f"{statement} FROM %s@'%%'", login)
+    whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
+    rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
+    for what in (", ".join(rest), *whole):
+        if what:
+            statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
+            await schema.change(f"{statement} FROM %s@'%%'", login)

@@ -31,7 +31,7 @@ from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
 from ..shared_sessions import SharedSessions
-from .accounts import accounts, check_hosts, drop_account, drop_helpers, hosts, mend_account, set_account
+from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
 from .ending import end, end_in_schema, has_sessions
 from .leftovers import make_writable, roll_back_prepared
 from .rights import (
@@ -50,7 +50,7 @@ from .rights import (
     wrong_rights,
 )
 from .routines import read_routines
-from .session import NO_ACCESS, PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -113,11 +113,8 @@ class MySQLServer(Server):
         try:
             async with self._turns, self._connected(options, prepared=False):
                 return None
-        except PasswordAcceptedError as accepted:
-            if accepted.code != NO_ACCESS:
-                return None
-            reason = f"is accepted with its password, but its rights do not open the schema {names.database!r}: "
-            reason += str(accepted)
+        except PasswordAcceptedError:  # but there is no such schema, the rights do not open it, or the login is full
+            return None
         except LoginRefusedError as refused:
             return str(refused)
         except ServerAwayError as away:
@@ -153,8 +150,10 @@ class MySQLServer(Server):
                 await revoke_others(schema)
             return not found.database
 
-    async def set_login(self, work: Work, login: str, password: Secret) -> None:
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
         async with self._schema(work, self._long_turns) as schema:
+            if not may_exist and "%" in await hosts(schema, login):
+                raise exists(schema, login)
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
             await self._set_login(schema, login, password, RIGHTS[work.names.role], await self._most(schema))
@@ -257,20 +256,21 @@ class MySQLServer(Server):
         self, schema: Schema, login: str, password: Secret, rights: frozenset[str], connections: int
     ) -> None:
         await check_hosts(schema, login)
-        await self._end(schema, login)
-        is_new = await drop_account(schema, login)
+        was_there = await self._end(schema, login)
+        is_new = not was_there or await drop_account(schema, login)
         await set_account(schema, login, password, connections, is_new=is_new)
         await set_rights(schema, login, rights)
         if not is_new and await is_proxied(schema, login):
             async with self._own(login, password) as own:
                 await revoke_proxies(schema, login, own)
 
-    async def _end(self, schema: Schema, login: str) -> None:
-        """End a login. If it was dropped, end the sessions that it still has."""
+    async def _end(self, schema: Schema, login: str) -> bool:
+        """End a login. If it was dropped, end the sessions that it still has. Return whether there was anything."""
         await drop_helpers(schema, login)
-        exists = "%" in await hosts(schema, login)
-        if exists or await has_sessions(schema, login):
+        found = "%" in await hosts(schema, login) or await has_sessions(schema, login)
+        if found:
             await end(schema, self._own, login, await self._most(schema))
+        return found
 
     async def _shut(self, schema: Schema) -> None:
         names = schema.names

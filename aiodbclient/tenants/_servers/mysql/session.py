@@ -46,19 +46,19 @@ _REFUSALS = frozenset(
         3955,  # the same: MySQL
     }
 )
-NO_ACCESS = 1044  # to the schema
-# The server accepts the password, but refuses the login: there is no such schema, or the account reached its connection
-# limit.
-_PASSWORD_ACCEPTED = frozenset({NO_ACCESS, 1049, 1203, 1226})
+# The server accepts the password, but refuses the login: the schema is closed to it or gone, or it reached its limit of
+# connections.
+_PASSWORD_ACCEPTED = frozenset({1044, 1049, 1203, 1226})
+_NOT_MADE = 1396  # CREATE USER failed, because there is such an account
 _ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
 
 
 class PasswordAcceptedError(LoginRefusedError):
-    """The server accepts the password, but refuses the login for another reason, with this ``code``."""
+    """The server accepts the password, but refuses the login for another reason."""
 
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.code = code
+
+class LoginExistsError(GrantError):
+    """CREATE USER failed, because there is such an account."""
 
 
 class Thread(NamedTuple):
@@ -115,7 +115,9 @@ class Session:
         except pymysql.Error as error:
             if error.args and error.args[0] in fine:
                 return []
-            kind = SessionLostError if self._connection.closed or error.args[:1] in _ENDED else GrantError
+            kind: type[GrantError] = LoginExistsError if error.args[:1] == (_NOT_MADE,) else GrantError
+            if self._connection.closed or error.args[:1] in _ENDED:
+                kind = SessionLostError
             reason = reason_of(error)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
@@ -226,7 +228,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
 def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
     code = error.args[0] if error.args else None
     if code in _PASSWORD_ACCEPTED:
-        return PasswordAcceptedError(reason_of(error), code)
+        return PasswordAcceptedError(reason_of(error))
     if code in _REFUSALS:
         return LoginRefusedError(reason_of(error))
     return ServerAwayError(reason_of(error))
