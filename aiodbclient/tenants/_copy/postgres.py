@@ -46,6 +46,14 @@ WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
 AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND r.rolname <> ALL(%(everything)s) AND r.rolname !~ '^pg_' ORDER BY 1
 """
+# ``pg_restore`` would have to be the grantor.
+_GRANTED = """
+SELECT g.rolname, r.rolname FROM (
+  SELECT relowner, relacl FROM pg_class UNION ALL SELECT nspowner, nspacl FROM pg_namespace WHERE nspname !~ '^pg_'
+  UNION ALL SELECT proowner, proacl FROM pg_proc
+) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
+WHERE a.grantor <> o.owner AND o.owner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%(everything)s)) LIMIT 1
+"""
 _FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
 _UNREADABLE = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -104,6 +112,7 @@ class PostgresCopier(Copier):
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
             unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
+            granted = await session.rows(_GRANTED, names)
             settings = await session.rows(_SETTINGS, {"login": login})
         refusals = list[str]()
         if forced:
@@ -113,6 +122,10 @@ class PostgresCopier(Copier):
             )
         if unreadable:
             refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
+        refusals += [
+            f"{grantor!r} granted {grantee!r} rights that it has WITH GRANT OPTION: revoke them"
+            for grantor, grantee in granted
+        ]
         return Survey(
             bytes=size,
             refusals=tuple(refusals),
@@ -150,7 +163,7 @@ class PostgresCopier(Copier):
     ) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
-            await run([self.tools.dump, *options], environment, stdout=target, copied=copied)
+            await run([self.tools.dump, *options, _place(reader)], environment, stdout=target, copied=copied)
 
     async def is_empty(self, writer: Credential) -> bool:
         async with self._session(writer) as session:
@@ -191,7 +204,7 @@ class PostgresCopier(Copier):
         source.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
-            command = [self.tools.restore, *options, f"--use-list={path}", f"--dbname={writer.database}"]
+            command = [self.tools.restore, *options, f"--use-list={path}", _place(writer)]
             async with _environment(self.tools, writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
@@ -330,6 +343,12 @@ def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
 
 
+def _place(credential: Credential) -> str:
+    """The database, as an option. The connection ends some seconds after the server has vanished."""
+    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+    return f"--dbname=dbname='{credential.database}' {alive}"
+
+
 @asynccontextmanager
 async def _environment(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
     """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
@@ -337,7 +356,7 @@ async def _environment(tools: Programs, credential: Credential) -> AsyncGenerato
         "PGHOST": credential.host,
         "PGPORT": str(credential.port),
         "PGUSER": credential.username,
-        "PGPASSWORD": credential.password or "",
+        "PGPASSWORD": Secret(credential.password or ""),
         "PGDATABASE": credential.database,
         "PGPASSFILE": os.devnull,
         "PGCONNECT_TIMEOUT": "15",
