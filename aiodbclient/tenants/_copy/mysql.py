@@ -95,7 +95,7 @@ class MySQLCopier(Copier):
                 "schema": schema,
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
-        return Survey(bytes=int(size), refusals=(), facts=facts)
+        return Survey(bytes=int(size), tables=len(tables), refusals=(), facts=facts)
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()

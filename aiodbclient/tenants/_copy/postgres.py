@@ -28,6 +28,7 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
 # A role in a GRANT or REVOKE of a dump.
 _ROLE = re.compile(r'(?:(?<= TO )|(?<= FROM )|(?<= FOR ROLE ))(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))')
+_PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
 # What a dump shows of a database, and what it does not.
@@ -53,6 +54,11 @@ SELECT g.rolname, r.rolname FROM (
   UNION ALL SELECT proowner, proacl FROM pg_proc
 ) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
 WHERE a.grantor <> o.owner AND o.owner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%(everything)s)) LIMIT 1
+"""
+_LOCKS = """
+SELECT count(*), current_setting('max_locks_per_transaction')::bigint
+  * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
 """
 _FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
 _UNREADABLE = """
@@ -112,6 +118,7 @@ class PostgresCopier(Copier):
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
             unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
+            ((tables, locks),) = await session.rows(_LOCKS)
             granted = await session.rows(_GRANTED, names)
             settings = await session.rows(_SETTINGS, {"login": login})
         refusals = list[str]()
@@ -126,8 +133,13 @@ class PostgresCopier(Copier):
             f"{grantor!r} granted {grantee!r} rights that it has WITH GRANT OPTION: revoke them"
             for grantor, grantee in granted
         ]
+        if tables > locks * _PART_OF_LOCKS:
+            refusals.append(
+                f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
+            )
         return Survey(
             bytes=size,
+            tables=tables,
             refusals=tuple(refusals),
             extensions=tuple((name, schema) for name, schema, own in extensions if not own),
             facts={
