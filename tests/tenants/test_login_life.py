@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from traceback import TracebackException
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
+from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Tenants
+from aiodbclient.tenants._credential import Secret
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -97,16 +100,18 @@ async def test_no_traceback_shows_a_password_among_its_local_variables(anywhere:
     assert connection is not None
     admin = await admin_of(anywhere)
     scheme = "postgresql" if admin.engine == Engine.PG else "mysql"
-    for dsn in (
-        f"{scheme}://doadmin:wrong-secret@{admin.host}:{admin.port}/defaultdb",
-        f"{scheme}://doadmin:wrong-secret@127.0.0.1:1/defaultdb",
-    ):
-        outcome: Any = await VERBS[verb](anywhere.tenants(admin=dsn))
+    for port in (admin.port, 1):
+        error: BaseException | None = None
+        try:
+            wrong = Secret(f"{scheme}://doadmin:wrong-{secrets.token_hex(8)}@{admin.host}:{port}/defaultdb")
+            outcome: Any = await VERBS[verb](anywhere.tenants(admin=wrong))
+            error = outcome.error
+        except GrantError as ended:  # the whole run
+            error = ended
 
-        assert outcome.error is not None
-        error: BaseException | None = outcome.error
+        assert error is not None
         while error is not None:
             shown = "".join(TracebackException.from_exception(error, capture_locals=True).format())
-            for secret in ("wrong-secret", first.password, second.password, connection.password):
-                assert secret is None or secret not in shown
+            for secret in ("wrong-", first.password, second.password, connection.password):
+                assert secret is None or secret not in shown.replace('"{scheme}://doadmin:wrong-', "")
             error = error.__cause__ or error.__context__
