@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
+from aiodbclient.sandbox import _postgres_provider
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
@@ -32,14 +34,6 @@ INSTALLED = [
     ),
 ]
 PASSWORD = "secret"
-# What owners of clusters published of the primary user. See docs/why/provider.md.
-_PROVIDER: LiteralString = """
-CREATE ROLE _doadmin_managed; GRANT pg_signal_backend, pg_stat_scan_tables TO _doadmin_managed;
-GRANT pg_read_all_stats TO _doadmin_managed WITH ADMIN OPTION;
-CREATE ROLE doadmin_group; CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE _dodb_repl REPLICATION LOGIN;
-CREATE ROLE doadmin LOGIN CREATEDB CREATEROLE REPLICATION BYPASSRLS PASSWORD 'doadmin-secret';
-GRANT _doadmin_managed TO doadmin; GRANT doadmin_group TO doadmin WITH ADMIN OPTION
-"""
 
 
 class Managed:
@@ -48,11 +42,14 @@ class Managed:
     def __init__(self, programs: Path) -> None:
         self.server = RestartablePostgres(programs)
         self.superuser = self.server.dsn
-        self.api(_PROVIDER)
-        if self.version >= 16:
-            self.api("ALTER ROLE doadmin SET createrole_self_grant = 'set, inherit'")
+        asyncio.run(self._make_provider())
         self.api("CREATE DATABASE defaultdb OWNER doadmin")
         self.admin = make_conninfo(self.superuser, user="doadmin", password="doadmin-secret", dbname="defaultdb")
+
+    async def _make_provider(self) -> None:
+        async with await AsyncConnection.connect(self.superuser, autocommit=True) as connection:
+            await _postgres_provider.make_system_roles(connection)
+            await _postgres_provider.make_primary(connection, self.version, "doadmin-secret")
 
     @cached_property
     def version(self) -> int:

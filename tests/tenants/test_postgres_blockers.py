@@ -111,7 +111,7 @@ async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
     with Connection.connect(managed.superuser) as human:
         human.execute(SQL("ALTER ROLE {} VALID UNTIL 'infinity'").format(Identifier(login)))
         with pytest.raises(
-            GrantError, match=r"an open transaction of the login '_dodb' in the database 'postgres' holds"
+            GrantError, match=r"an open transaction of the login 'postgres' in the database 'postgres' holds"
         ):
             await server.end_login(work(names), login)
         human.execute("SELECT 1")

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from attrs import evolve
 
 from ..._bulk.outcomes import Action
-from ...errors import ConflictError, InvalidArgumentError
+from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._clusters import AWAY
 from .._context import Context
 from .._credential import Credential
@@ -84,9 +84,21 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
         await tenant.held.intend(None)
         raise conflict(tenant, Found(database=True, logins=()))
-    credential = await tenant.set_up(await tenant.set_login(login))
+    try:
+        made = await tenant.set_login(login, may_exist=intent is not None)
+    except ConflictError:  # somebody made it a moment ago
+        await _withdraw(tenant)
+        raise conflict(tenant, Found(database=False, logins=(login,))) from None
+    credential = await tenant.set_up(made)
     await tenant.held.keep(credential)
     return Action.CREATED, credential
+
+
+async def _withdraw(tenant: ClaimedTenant) -> None:
+    """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
+    await tenant.held.intend(None)
+    if tenant.names.role is Role.OWNER:
+        await tenant.sql(tenant.server.drop_database(tenant.work))
 
 
 async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:
@@ -135,7 +147,7 @@ async def find(tenant: Tenant) -> Found:
     return found if tenant.names.role is Role.OWNER else evolve(found, database=False)
 
 
-async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
+async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
@@ -148,14 +160,14 @@ async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
     return None
 
 
-def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> ConflictError:
+def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> NameTakenError:
     what = [f"the login {login!r}" for login in (*found.logins, *found.ended)]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")
     exist = "exists and is" if len(what) == 1 else "exist and are"
     where = f" on the cluster {tenant.site.cluster}" if elsewhere else ""
     alone = " and that cluster alone" if elsewhere else ""
-    return ConflictError(
+    return NameTakenError(
         f"{' and '.join(what)} {exist} not on record, so somebody else created this{where}; nothing was changed",
         status=409,
         advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',

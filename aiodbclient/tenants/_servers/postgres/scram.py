@@ -34,9 +34,6 @@ _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
 _MOST_BYTES = 100_000  # of one message during a login
 
 _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
-# Errors after the password, by which the server keeps a login out: NOLOGIN, no CONNECT, a database that takes no
-# connections or does not exist. A full database or a reached limit (53300) is none of them.
-_KEPT_OUT = ("28", "42501", "55000", "3D000")
 
 
 async def verifier(password: Secret) -> Secret:
@@ -126,8 +123,8 @@ class _Wire:
             pass
         if message[0] == b"E"[0]:
             code, text = _read_error(message[1])
-            if code.startswith(_KEPT_OUT):
-                raise LoginRefusedError(text)
+            if code.startswith("28"):  # such as NOLOGIN
+                raise LoginRefusedError(text)  # another one, such as a full database, says that the password was right
 
     async def _scram(self, mechanisms: bytes, password: Secret) -> None:
         if b"SCRAM-SHA-256" not in mechanisms.split(b"\0"):
