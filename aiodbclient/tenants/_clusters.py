@@ -77,7 +77,9 @@ class Site:
             host=connection.host,
             port=connection.port or 0,
             engine=self.engine,
-            uri=dsn(
+            uri=""  # of an adopted login
+            if password is None
+            else dsn(
                 engine=self.engine,
                 host=connection.host,
                 port=connection.port,

@@ -13,6 +13,8 @@ from traceback import TracebackException
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Literal
 
 from aiodbclient import Engine
-from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer

@@ -11,7 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from aiodbclient import Action
-from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
+from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import Tenants
 
 from .conftest import Place, only

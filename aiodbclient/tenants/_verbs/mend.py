@@ -47,9 +47,13 @@ async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[
         is_current = credential is current
         if credential.username not in existing:
             problems.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
-        elif found.database and not await _works(tenant, credential, found.logins):
+        elif found.database and not await works(tenant, credential, found.logins):
             problems.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
-    kept = [each.username for each in (current, record.previous) if each is not None and each.username in existing]
+    kept = [
+        each.username
+        for each in (current, record.previous)
+        if each is not None and each.username in existing and each.username != changing
+    ]
     if found.database:
         problems |= await tenant.sql(server.problems(names, kept))
     if state is State.USABLE and changing is not None:
@@ -57,7 +61,7 @@ async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[
     return problems
 
 
-async def _works(tenant: Tenant, credential: Credential, working: Collection[str]) -> bool:
+async def works(tenant: Tenant, credential: Credential, working: Collection[str] = ()) -> bool:
     """Whether the login can log in with the password on record. That of an adopted one is unknown."""
     if credential.password is None:
         return credential.username in working
@@ -72,20 +76,22 @@ async def mend(
     current, previous, intent = tenant.current, tenant.previous, tenant.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    is_lost = Problem.DATABASE_MISSING in problems or (intent is not None and intent.more == _LOST)
     if Problem.DATABASE_MISSING in problems:
         _refuse_loss(tenant, recreate=recreate)
-    refused = {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.intersection(problems)
-    is_reset = is_lost or bool(refused) or tenant.state is State.RESETTING
-    changes_other = intent is not None and intent.verb in (Verb.ROTATE, Verb.RETIRE)
-    await tenant.intend(Verb.RESET if is_reset else Verb.REPAIR, current.username, _LOST if is_lost else "")
+    is_lost = Problem.DATABASE_MISSING in problems or (intent is not None and intent.more == _LOST)
+    is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
+    is_unknown = tenant.state is State.RESETTING
+    ends_other = intent is not None and intent.verb in (Verb.ROTATE, Verb.RETIRE)
+    ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
+    verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
+    await tenant.intend(verb, current.username, _LOST if is_lost else "")
     if is_lost:
         await tenant.sql(server.create(work))
-    if changes_other or {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.intersection(problems):
+    if ends_other:
         await tenant.end_login(other)
         await tenant.drop_login(other)
         previous = None
-    if is_reset:
+    if is_refused or (is_unknown and not await works(tenant, current)):
         current = await tenant.set_login(current.username)
     kept = [current.username, *([] if previous is None else [previous.username])]
     await tenant.sql(server.mend(work, kept))
@@ -109,9 +115,11 @@ async def _give_role(role: ClaimedTenant) -> None:
     """Give a reader or writer its rights on a new database."""
     if role.state is not State.USABLE:
         return
+    await role.intend(Verb.REPAIR, role.current.username)
     await role.sql(role.server.create(role.work))
     kept = [each.username for each in (role.current, role.previous) if each is not None]
     await role.sql(role.server.mend(role.work, kept))
+    await role.held.keep(role.current, role.previous)
 
 
 def _refuse_loss(tenant: ClaimedTenant, *, recreate: bool) -> None:

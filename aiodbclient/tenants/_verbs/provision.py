@@ -84,9 +84,21 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
         await tenant.held.intend(None)
         raise conflict(tenant, Found(database=True, logins=()))
-    credential = await tenant.set_up(await tenant.set_login(login))
+    try:
+        made = await tenant.set_login(login, may_exist=intent is not None)
+    except ConflictError:  # somebody made it a moment ago
+        await _withdraw(tenant)
+        raise conflict(tenant, Found(database=False, logins=(login,))) from None
+    credential = await tenant.set_up(made)
     await tenant.held.keep(credential)
     return Action.CREATED, credential
+
+
+async def _withdraw(tenant: ClaimedTenant) -> None:
+    """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
+    await tenant.held.intend(None)
+    if tenant.names.role is Role.OWNER:
+        await tenant.sql(tenant.server.drop_database(tenant.work))
 
 
 async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:

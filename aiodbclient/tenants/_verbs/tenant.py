@@ -79,10 +79,10 @@ class ClaimedTenant(Tenant):
         """Store what is about to happen, before its first step."""
         await self.held.intend(Intent(verb, login, self.site.cluster, more))
 
-    async def set_login(self, login: str) -> Credential:
-        """Make the login or, if it exists, end it and reset it. Test it, and return its credential."""
+    async def set_login(self, login: str, *, may_exist: bool = True) -> Credential:
+        """Make the login or, if it ``may_exist`` and does, end it and reset it. Test it, and return its credential."""
         password = new_password()
-        await self.sql(self.server.set_login(self.work, login, password))
+        await self.sql(self.server.set_login(self.work, login, password, may_exist=may_exist))
         refused = await self.sql(self.server.log_in(self.names, login, password))
         if refused is not None:
             raise GrantError(
