@@ -13,8 +13,6 @@ from traceback import TracebackException
 
 import psycopg
 import pytest
-from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -124,7 +122,6 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
 
 
 async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, names: Names) -> None:
-    managed.api(SQL("REVOKE {} FROM doadmin").format(Identifier(names.owner)))
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
