@@ -140,7 +140,7 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
         guard_tenants(engine)
     assert str(caught.value) == f"tenants: {reason}; nothing was created"
     assert (caught.value.engine, caught.value.operation) == (engine, "tenants")
-    assert guard_tenants("pg") is Capabilities.of("pg")
+    guard_tenants("pg")
 
 
 def test_users_dbs_and_tenants_are_guarded_each_by_its_own_capability(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,9 +356,3 @@ async def test_values_that_json_cannot_hold_are_refused(server: Server, make_cli
         await make_client().cluster(CLUSTER, engine="kafka").users.create("alice", settings=UserSettings(acl=[acl]))
 
     assert server.requests == []
-
-
-def test_the_old_name_of_a_capability_warns() -> None:
-    for engine, capabilities in CAPABILITIES.items():
-        with pytest.warns(DeprecationWarning, match=r"returns_passwords.*2\.0"):
-            assert capabilities.tells_passwords == capabilities.returns_passwords == (engine != "mongodb")

@@ -12,11 +12,10 @@ from .._request.waits import waits
 from ..engines import MYSQL, Engine
 from ..errors import (
     APIError,
-    ConflictError,
+    NameTakenError,
     NotFoundError,
     PermissionDeniedError,
     ServerError,
-    UnprocessableEntityError,
 )
 from .doctor_findings import Findings
 from .output import took
@@ -96,7 +95,7 @@ def _compare_passwords(findings: Findings, engine: Engine | str, made: User, rea
 async def _try_taken_name(findings: Findings, cluster: ClusterClient, login: str) -> None:
     try:
         await cluster.users.create(login)
-    except (ConflictError, UnprocessableEntityError) as error:
+    except NameTakenError as error:
         findings.ok("taken name", f"a second creation is refused: {error.status}")
     except APIError as error:
         findings.fail("taken name", error, REPORT)

@@ -22,6 +22,7 @@ WITH_TENANTS = {
     "how-to/check.md",
     "how-to/fleet.md",
     "how-to/migrations.md",
+    "how-to/move.md",
     "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
@@ -48,15 +49,28 @@ async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -
 async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     """The namespace of a guide, with a cluster in the environment. It has a PostgreSQL if the page has tenants."""
     callspec = getattr(request.node, "callspec", None)
-    real = callspec is not None and callspec.params.get("page") in WITH_TENANTS
+    page = None if callspec is None else callspec.params.get("page")
+    real = page in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
+    if page == "how-to/other-engines.md":
+        for engine in ("mongodb", "kafka", "opensearch"):
+            monkeypatch.setenv(f"{engine.upper()}_CLUSTER_ID", await sandbox.add_cluster(engine, backend="memory"))
     if real:
         async with aiodbclient.DatabaseClient() as client:
             cluster = client.cluster(cluster_id)
             primary = await cluster.users.get("doadmin")
             monkeypatch.setenv("STORE", (await cluster.info()).connection.uri_for(primary))
     return {"__name__": "guide"}
+
+
+@pytest.fixture
+async def another_cluster(
+    namespace: Namespace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another cluster in the environment, and an empty working folder."""
+    monkeypatch.setenv("OTHER_CLUSTER_ID", await sandbox.add_cluster("pg", backend="postgres"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from attrs import evolve
 
 from ..._bulk.outcomes import Action
-from ...errors import ConflictError, InvalidArgumentError
+from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._clusters import AWAY
 from .._context import Context
 from .._credential import Credential
@@ -147,7 +147,7 @@ async def find(tenant: Tenant) -> Found:
     return found if tenant.names.role is Role.OWNER else evolve(found, database=False)
 
 
-async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
+async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
@@ -160,14 +160,14 @@ async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
     return None
 
 
-def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> ConflictError:
+def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> NameTakenError:
     what = [f"the login {login!r}" for login in (*found.logins, *found.ended)]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")
     exist = "exists and is" if len(what) == 1 else "exist and are"
     where = f" on the cluster {tenant.site.cluster}" if elsewhere else ""
     alone = " and that cluster alone" if elsewhere else ""
-    return ConflictError(
+    return NameTakenError(
         f"{' and '.join(what)} {exist} not on record, so somebody else created this{where}; nothing was changed",
         status=409,
         advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',
