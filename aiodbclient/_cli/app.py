@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import doctor, single, stores, tenants_exec, tenants_look, tenants_verbs
+from . import doctor, single, store_commands, tenants_exec, tenants_look, tenants_verbs
 from .completion import COMPLETES, complete
 from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
 from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
@@ -49,7 +49,7 @@ app.add_typer(single.clusters, name="clusters")
 app.add_typer(single.users, name="users")
 app.add_typer(single.dbs, name="dbs")
 app.add_typer(tenants, name="tenants")
-app.add_typer(stores.app, name="store")
+app.add_typer(store_commands.app, name="store")
 app.command("doctor", cls=Command)(doctor.examine)
 
 

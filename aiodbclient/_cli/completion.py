@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from io import StringIO
 from typing import Any
@@ -28,7 +28,7 @@ def complete(answer: Callable[[], object]) -> int:
     """Print what ``answer`` prints for a shell. Where a name is meant, it prints no request for files."""
     printed, code = StringIO(), 0
     try:
-        with redirect_stdout(printed):
+        with redirect_stdout(printed), redirect_stderr(StringIO()):
             answer()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -50,7 +50,7 @@ def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]
 
 
-def words(context: typer.Context, incomplete: str) -> list[str]:
+def tenant_names(context: typer.Context, incomplete: str) -> list[str]:
     """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
     _asked.set(True)
     where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
@@ -71,10 +71,9 @@ def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
 
 
 async def _clusters() -> list[str]:
-    from .arguments import Api
     from .opening import open_client
 
-    async with open_client(Api()) as (client, _):
+    async with open_client() as (client, _):
         return [cluster.name for cluster in await client.clusters.list()]
 
 

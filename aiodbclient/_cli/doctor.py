@@ -50,7 +50,7 @@ async def examine(
     Example: aiodbclient doctor tenants-prod --try --report
     """
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
-    async with open_client(place, on_event=figures.count) as (client, paced):
+    async with open_client(place.budget, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
             return SOME_FAILED
         if not await check_token(findings, client):

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from .. import Action, Run, Window
 from .opening import AnyBudget
-from .output import NAME, error_console, note, printable, span, speaks_json, wrapped, write_error
+from .output import NAME, console_of, note, printable, span, speaks_json, wrapped, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
@@ -41,7 +41,7 @@ class Bar:
         self._budget = budget
         self._clock = clock
         self._limited = limited
-        self._console = error_console()
+        self._console = console_of(stderr=True)
         wide = self._console.width >= _NARROW
         self._progress = Progress(
             *([TaskProgressColumn(), BarColumn(bar_width=None)] if wide else []),
