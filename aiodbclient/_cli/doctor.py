@@ -10,7 +10,8 @@ from .doctor_checks import check_budget, check_cluster, check_open_databases, ch
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
-from .running import DONE, SOME_FAILED, changes, runs
+from .output import DONE, SOME_FAILED
+from .running import changes, runs
 
 
 @runs

@@ -21,8 +21,21 @@ from ..errors import (
 from ..tenants import TenantEvent
 from .asking import some
 from .opening import AnyBudget
-from .output import OutputError, as_json, complain, note, safe, span, this_command, write
-from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, has_way_out, message_of, on_signals
+from .output import (
+    DONE,
+    SOME_FAILED,
+    STOPPED,
+    UNUSABLE,
+    OutputError,
+    as_json,
+    complain,
+    note,
+    safe,
+    span,
+    this_command,
+    write,
+)
+from .running import code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:

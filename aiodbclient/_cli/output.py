@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NAME = "aiodbclient"
+DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
 _WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
@@ -207,3 +208,11 @@ def _escaped(character: str) -> str:
     if character == "'" or (character.isprintable() and character not in _UNSAFE):
         return f"\\{character}" if character == "'" else character
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+def end_output(error: OutputError) -> int:
+    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
+    code = STOPPED if error.gone else UNUSABLE
+    if error.lost or not error.gone:
+        complain(f"{error}; {error.lost}" if error.lost else str(error), code)
+    return code

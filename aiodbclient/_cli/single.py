@@ -23,17 +23,11 @@ from .arguments import (
     YesOption,
 )
 from .asking import confirm
-from .help import Command, ListGroup, group
 from .names import check_name
 from .opening import find_cluster, open_client, patiently, refuse_tenants
-from .output import as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
-from .running import DONE, changes, runs
+from .output import DONE, as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
+from .running import changes, runs
 from .tables import print_rows
-from .users_file import apply_users, plan_users
-
-clusters = group("List the account's clusters, or read one.", ListGroup)
-users = group("Manage the users of a cluster, one at a time or from a file.")
-dbs = group("List, create and delete the databases of a cluster.")
 
 _SECRETS = ("password", "access_cert", "access_key")
 _LAST = ("host", "id")
@@ -62,7 +56,6 @@ async def _opened(
             raise
 
 
-@clusters.command("list", cls=Command)
 @runs
 async def list_clusters(printed: Rows, api: Api) -> int:
     """List the account's clusters. `aiodbclient clusters` alone does the same.
@@ -75,7 +68,6 @@ async def list_clusters(printed: Rows, api: Api) -> int:
     return DONE
 
 
-@clusters.command("get", cls=Command)
 @runs
 async def get_cluster(printed: Table, place: ListedOn) -> int:
     """Read one cluster, and where it listens.
@@ -98,7 +90,6 @@ def _cluster(cluster: Cluster) -> dict[str, object]:
     return {name: getattr(cluster, name) for name in members}
 
 
-@dbs.command("list", cls=Command)
 @runs
 async def list_dbs(printed: Rows, place: ListedOn) -> int:
     """List the databases of a cluster.
@@ -112,7 +103,6 @@ async def list_dbs(printed: Rows, place: ListedOn) -> int:
     return DONE
 
 
-@dbs.command("get", cls=Command)
 @runs
 async def get_db(printed: Table, place: NamedOn) -> int:
     """Read one database: exits with 1 if it does not exist.
@@ -126,7 +116,6 @@ async def get_db(printed: Table, place: NamedOn) -> int:
     return DONE
 
 
-@dbs.command("create", cls=Command)
 @runs
 async def create_db(printed: Printed, place: NamedOn) -> int:
     """Create a database.
@@ -141,7 +130,6 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
     return DONE
 
 
-@dbs.command("delete", cls=Command)
 @runs
 async def delete_db(
     printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
@@ -153,7 +141,6 @@ async def delete_db(
     return await _delete("db", printed, place, not_a_tenant=not_a_tenant, yes=yes)
 
 
-@users.command("list", cls=Command)
 @runs
 async def list_users(printed: Rows, place: ListedOn, show: ShowOption = False) -> int:
     """List the users of a cluster.
@@ -167,7 +154,6 @@ async def list_users(printed: Rows, place: ListedOn, show: ShowOption = False) -
     return DONE
 
 
-@users.command("get", cls=Command)
 @runs
 async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Read one user.
@@ -181,7 +167,6 @@ async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> 
     return DONE
 
 
-@users.command("create", cls=Command)
 @runs
 async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Create a user. `users get --show` prints the password later. On MongoDB it does not, so this needs --show there.
@@ -198,7 +183,6 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
     return DONE
 
 
-@users.command("delete", cls=Command)
 @runs
 async def delete_user(
     printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
@@ -222,7 +206,6 @@ async def _delete(kind: str, printed: Printed, place: NamedOn, *, not_a_tenant: 
     return DONE
 
 
-@users.command("reset", cls=Command)
 @runs
 async def reset_user(
     printed: Table,
@@ -286,7 +269,3 @@ def _print_done(name: str, done: str, printed: Printed) -> None:
         write(f"{as_json({'name': name, 'action': done.partition(' ')[0]})}\n")
     else:
         note(done)
-
-
-users.command("plan", cls=Command)(plan_users)
-users.command("apply", cls=Command)(apply_users)

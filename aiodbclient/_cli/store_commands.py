@@ -11,18 +11,14 @@ from ..tenants._intent import cluster_of
 from ..tenants._naming import record_name, tenant_of
 from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
-from .help import Command, group
-from .output import as_json, command_line, complain, note, quoted, safe, write
-from .running import DONE, UNUSABLE, changes, runs
+from .output import DONE, UNUSABLE, as_json, command_line, complain, note, quoted, safe, write
+from .running import changes, runs
 from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, absolute, is_file, keys, open_store, shown
 from .tables import print_rows
-
-app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
 StoreArgument = Annotated[str, argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE)]
 
 
-@app.command("list", cls=Command)
 @runs
 async def list_store(store: StoreArgument, printed: Rows) -> int:
     """List the records of a store, of all clusters. Sends nothing to the API.
@@ -47,7 +43,6 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
     return UNUSABLE if damaged else DONE
 
 
-@app.command("forget", cls=Command)
 @runs
 async def forget_record(
     words: Annotated[
@@ -93,7 +88,6 @@ def _store_and_name(words: list[str]) -> tuple[str, str]:
             raise InvalidArgumentError(f"unexpected extra argument: {words[2]!r}")
 
 
-@app.command("keygen", cls=Command)
 @runs
 async def make_key() -> int:
     """Print a new key for a store. Put it into $AIODBCLIENT_STORE_KEY, and keep it where you keep secrets.
@@ -108,7 +102,6 @@ async def make_key() -> int:
     return DONE
 
 
-@app.command("rekey", cls=Command)
 @runs
 async def rekey_store(store: StoreArgument, printed: Printed) -> int:
     """Encrypt all records of a store with another key: $AIODBCLIENT_STORE_KEY=NEW,OLD.
@@ -129,7 +122,6 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
     return DONE
 
 
-@app.command("copy", cls=Command)
 @runs
 async def copy_store(
     source: Annotated[str, argument("STORE", help="The store to read.")],

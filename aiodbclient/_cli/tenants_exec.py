@@ -21,8 +21,8 @@ from .delivery import environment_of
 from .following import follow
 from .help import PROGRAM
 from .names import selecting, write_names
-from .output import command_line, complain, note, private, safe, took
-from .running import SOME_FAILED, runs
+from .output import SOME_FAILED, command_line, complain, note, private, safe, took
+from .running import runs
 from .tenants_place import Opened, is_suspended, named, open_place
 from .tenants_programs import Ran, run_quietly, shown_output
 

@@ -36,8 +36,20 @@ from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import called, follow
 from .names import locate_names, selecting
-from .output import check_stdout, keep_stdout_private, note, printable, safe, span, write, write_styled
-from .running import DIFFERENT, DONE, SOME_FAILED, runs
+from .output import (
+    DIFFERENT,
+    DONE,
+    SOME_FAILED,
+    check_stdout,
+    keep_stdout_private,
+    note,
+    printable,
+    safe,
+    span,
+    write,
+    write_styled,
+)
+from .running import runs
 from .stores import IfMissing, shown
 from .tables import print_objects, print_rows
 from .tenants_place import Opened, is_suspended, named, open_place, open_selection

@@ -36,8 +36,8 @@ from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
-from .output import command_line, note, quoted, safe, this_command
-from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
+from .output import DONE, SOME_FAILED, UNUSABLE, command_line, note, quoted, safe, this_command
+from .running import has_way_out
 from .store_commands import complain_damaged
 from .stores import IfMissing, open_store, shown
 

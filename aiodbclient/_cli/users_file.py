@@ -21,8 +21,8 @@ from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .output import note, printable, safe, this_command, write_styled
-from .running import DIFFERENT, DONE, runs
+from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
+from .running import runs
 from .tables import print_objects
 
 T = TypeVar("T")
