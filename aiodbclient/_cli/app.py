@@ -115,6 +115,10 @@ def serve(context: typer.Context) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
+    if (
+        arguments[:1] == ["--show-completion"] and len(arguments) > 1
+    ):  # Typer ignores the word, and shows the shell's own
+        os.environ[COMPLETES] = f"source_{arguments[1]}"
     if COMPLETES in os.environ:
         return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))
     try:

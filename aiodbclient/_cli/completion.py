@@ -28,7 +28,7 @@ def complete(answer: Callable[[], object]) -> int:
     """Print what ``answer`` prints for a shell. Where a name is meant, it prints no request for files."""
     printed, code = StringIO(), 0
     try:
-        with redirect_stdout(printed), redirect_stderr(StringIO()):
+        with redirect_stdout(printed):
             answer()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -65,7 +65,7 @@ def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
         async with asyncio.timeout(_SECONDS):
             return await read()
 
-    with suppress(DatabaseClientError, OSError):  # TimeoutError is an OSError
+    with redirect_stderr(StringIO()), suppress(DatabaseClientError, OSError):  # TimeoutError is an OSError
         return asyncio.run(bounded())
     return []
 

@@ -146,6 +146,8 @@ def _cells(where: str, text: str) -> Iterator[tuple[str, str, str]]:
                     f"{cells[0]!r} looks like the title of a column. If it is, call the column `name`; if it is a "
                     "tenant, put a line `name` above it"
                 )
+            if not problem and not (_NAME.fullmatch(cells[column]) and not _SECRET.match(cells[column])):
+                problem = "this is no tenant's name"  # it may be a secret: it is not printed
             yield here, "" if problem else cells[column], problem
             if at == 0 and problem:
                 return
@@ -163,10 +165,7 @@ def _problem(cells: Sequence[str], column: int, width: int | None) -> str:
         return f"{len(cells)} columns, and the first line calls none of them name"
     if width is not None and len(cells) != width:
         return f"the number of columns is {len(cells)}, and {width} in the header"
-    if not cells[column]:
-        return f"no name in column {column + 1}"
-    # What is no name may be a secret: it is not printed.
-    return "" if _NAME.fullmatch(cells[column]) and not _SECRET.match(cells[column]) else "this is no tenant's name"
+    return "" if cells[column] else f"no name in column {column + 1}"
 
 
 def _unique(cells: Iterable[tuple[str, str, str]]) -> dict[str, str]:

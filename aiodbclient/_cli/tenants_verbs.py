@@ -83,6 +83,7 @@ async def provision_tenants(
             work = len(set(wanted) - kept)
             return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         plan = await opened.plan(wanted, role, prune=True, if_exists=action)
+        await opened.on_record(role)
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
         cluster = opened.clusters_of(plan.extra, role)

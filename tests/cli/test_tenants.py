@@ -390,7 +390,7 @@ def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(comma
 
     [user] = command(*reset.split()[1:], "--yes", "--json").objects()
     assert user["password"].startswith("AVNS_")
-    assert command("users", "delete", command.cluster, a, "--yes").code == 0
+    assert command("users", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
 
 
 def test_with_the_standard_output_closed_no_password_is_made(command: Command) -> None:
