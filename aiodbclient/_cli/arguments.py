@@ -105,7 +105,7 @@ class Table(Printed):
     @property
     def wide(self) -> bool:
         """Whether to print all columns, also those for which there is no room."""
-        return self.output == "wide"
+        return self.output in ("wide", "name")
 
 
 @frozen(kw_only=True)

@@ -242,7 +242,7 @@ def _progress(tally: Tally) -> str:
 
 def _again(tally: Tally) -> str:
     """The command that goes on: this one, unless it would do again what is done."""
-    return this_command() if tally.again is None or not tally.finished else tally.again(tally.finished)
+    return this_command() if tally.again is None else tally.again(tally.finished)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .running import changes, runs
 from .tables import print_rows
 
 _SECRETS = ("password", "access_cert", "access_key")
+_LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")
 _KINDS = {"db": "database", "user": "user"}
 
@@ -175,6 +176,8 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
     """
     cluster, name = place.target
     check_name(name)
+    if show:
+        check_stdout(_LOST)
     async with _opened(place, cluster, f"user {name}") as found:
         _check_shown(found, show)
         changes()
@@ -223,6 +226,8 @@ async def reset_user(
     """
     cluster, name = place.target
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
+    if show:
+        check_stdout(_LOST)
     async with _opened(place, cluster, f"user {name}") as found:
         rotate = ["rotate", name, "--cluster", cluster]
         refuse_tenants(found, f"the user {safe(name)}", rotate, not_a_tenant=not_a_tenant)
@@ -241,12 +246,10 @@ def _check_shown(found: ClusterClient, show: bool) -> None:
         raise InvalidArgumentError(
             f"the password would be lost. To print it: {this_command('--show')}. Nothing was sent"
         )
-    if show:
-        check_stdout("the password would be lost: nothing was sent")
 
 
 def _print_new(user: User, done: str, cluster: str, printed: Table, show: bool) -> None:
-    reset = command_line(["users", "reset", cluster, user.name, "--show"])
+    reset = command_line(["users", "reset", cluster, user.name, "--show", "--not-a-tenant"])
     lost = f"{done}, which was not printed and is not stored. Make another one: {reset}"
     _print_users([_user(user, show)], printed, lost=lost if show else "")
     if not show:

@@ -180,6 +180,8 @@ async def rotate_tenants(
 
         def rest(done: Collection[str]) -> str:
             """The command for the others: this one refuses what it rotated, or with --force rotates it again."""
+            if not done:
+                return this_command()
             names = dict.fromkeys(name for its in left.values() for name in its if name not in done)
             roles = [] if role is None else ["--role", role[0] if len(role) == 1 else "all"]
             options = [*roles, *(["--force"] if force else []), *(["--json"] if printed.as_json else [])]

@@ -71,7 +71,7 @@ def test_a_failed_rotation_advises_what_was_typed(command: Command, names: list[
     assert {each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()} == {"retire"}
 
     before = credentials(command)
-    command.sandbox.faults.add("users.delete", status=403, times=1)
+    command.sandbox.faults.add("users.reset_auth", status=403, times=1)
     failed = command("tenants", "rotate", a, b, c, "--force", *command.place)
     assert failed.code == 1, failed.err
     again = advised(failed.err, "tenants rotate")
