@@ -154,7 +154,7 @@ def _stop(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
 def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -> None:
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
-    bar.advance(outcome.action, outcome.tries)
+    bar.advance(outcome.action)
     name = called(outcome.name, role)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))

@@ -426,8 +426,9 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
         found, now = opened.found.get(Role(role)), outcome.credential
         record = None if found is None else found.records.get(outcome.name)
         before = None if record is None else record.current
-        ended = outcome.action in ("deleted", "suspended") or now is None or now.suspended is not None
-        return not ended and (before is None or (before.username, before.password) != (now.username, now.password))
+        if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
+            return False
+        return before is None or (before.username, before.password) != (now.username, now.password)
 
     def row(outcome: Any, role: str) -> dict[str, Any]:
         credential = outcome.credential

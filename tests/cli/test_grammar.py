@@ -164,7 +164,7 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
         (["users", "get", command.cluster, "nobody", "--json"], 1, "no user nobody on tenants-prod"),
         (["users", "list", "nowhere", "--json"], 2, "no cluster is called 'nowhere'"),
         (["users", "list", command.cluster, "--jsn", "--json"], 2, "no such option: --jsn"),
-        (["users", "delete", command.cluster, "a", "--json", "--not-a-tenant"], 2, "--yes", "--not-a-tenant"),
+        (["users", "delete", command.cluster, "a", "--json", "--not-a-tenant"], 2, "--yes"),
         (["tenants", "show", *place, "--json"], 4, "does not exist: check --store"),
         (["tenants", "show", *place, "--output", "json"], 4, "does not exist: check --store"),
     ):
