@@ -1,20 +1,3 @@
-"""The program ``aiodbclient``.
+"""For environments installed before the command moved into the package. To be deleted when none is left."""
 
-It is outside the package, so that Ctrl-C is handled while the package is imported.
-"""
-
-from __future__ import annotations
-
-import os
-import signal
-
-_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
-
-
-def main() -> None:
-    """Run the command. Until it handles signals itself, nothing is begun, and Ctrl-C ends it at once."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-    from aiodbclient._cli import main as run
-
-    run()
+from aiodbclient.__main__ import main as main

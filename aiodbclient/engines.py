@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -70,16 +69,6 @@ class Capabilities(NamedTuple):
     concurrent_user_writes: int = 16
     returns_passwords: bool = True
     tenants: Literal["database", "prefix"] | None = None
-
-    @property
-    def tells_passwords(self) -> bool:
-        """The old name of ``returns_passwords``, until 2.0."""
-        warnings.warn(
-            "Capabilities.tells_passwords is now returns_passwords; the old name will be removed in 2.0",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return self.returns_passwords
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:

@@ -180,7 +180,7 @@ class NotFoundError(APIError):
 
 
 class ConflictError(APIError):
-    """409: the user or database exists, or its state does not allow the operation."""
+    """409: the state of the user or database does not allow the operation."""
 
 
 class PreconditionFailedError(APIError):
@@ -188,7 +188,11 @@ class PreconditionFailedError(APIError):
 
 
 class UnprocessableEntityError(APIError):
-    """422: the API refuses the content: the name is taken, or a setting is invalid."""
+    """422: the API refuses the content, such as an invalid setting."""
+
+
+class NameTakenError(ConflictError, UnprocessableEntityError):
+    """409 or 422: the name is taken: a user or database of this name exists."""
 
 
 class RateLimitError(APIError):

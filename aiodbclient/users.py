@@ -40,7 +40,7 @@ class UsersAPI(UserCalls):
             if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
-                ``"error"``: it fails with ConflictError.
+                ``"error"``: it fails with NameTakenError.
                 ``"update"``: it is UPDATED if its settings differ from those of the NewUser, or if the API does not
                 return them; otherwise it is KEPT. If a MySQL user's authentication plugin differs, it is RESET, since
                 the API changes the plugin only with the password.

@@ -49,7 +49,7 @@ async def main(plan: dict[str, Any]) -> None:
         async def provide(name: str) -> None:
             try:
                 user = await users.create(name)
-            except (errors.ConflictError, errors.UnprocessableEntityError):
+            except errors.NameTakenError:
                 # A worker that had this name before was killed, perhaps between the answer and the report.
                 user = await users.reset_auth(name)
             print(json.dumps({"name": name, "password": user.password}), flush=True)

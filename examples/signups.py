@@ -11,9 +11,9 @@ from typing import Any
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     BadRequestError,
-    ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
+    NameTakenError,
     NoRoomError,
     RateLimitError,
     ServerError,
@@ -68,7 +68,7 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 403, {}
         case TenantNotFoundError():
             return 404, {}
-        case ConflictError():  # something of that name exists that this app did not create
+        case NameTakenError():  # something of that name exists that this app did not create
             return 409, {}
         case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():
             return 422, {}

@@ -111,6 +111,30 @@ async def test_a_refusal_is_raised_at_once(
     assert "the_id: the message (request id req-1)" in str(error)
 
 
+@pytest.mark.parametrize("status", [409, 422])
+@pytest.mark.parametrize(
+    "text", ["already EXISTS", "name_exists", "is taken", "in use", "a duplicate", "not available"]
+)
+async def test_a_create_of_a_taken_name_has_its_own_error(
+    status: int, text: str, server: Server, make_client: MakeClient
+) -> None:
+    cluster = make_client().cluster(CLUSTER, engine="pg")
+    for answer in (fails(status, id=text), fails(status, message=text)):
+        server.will(answer, answer)
+        for call in (cluster.users.create, cluster.dbs.create):
+            with pytest.raises(errors.NameTakenError) as caught:
+                await call("alice")
+            assert isinstance(caught.value, errors.ConflictError)
+            assert isinstance(caught.value, errors.UnprocessableEntityError)
+            assert caught.value.status == status
+
+    server.will(fails(status, message=text), fails(status, message="name is too long"))
+    for refused in (cluster.users.delete("alice"), cluster.users.create("alice")):
+        with pytest.raises(errors.APIError) as other:
+            await refused
+        assert not isinstance(other.value, errors.NameTakenError)
+
+
 @pytest.mark.parametrize(
     ("status", "error_type"),
     [

@@ -356,9 +356,3 @@ async def test_values_that_json_cannot_hold_are_refused(server: Server, make_cli
         await make_client().cluster(CLUSTER, engine="kafka").users.create("alice", settings=UserSettings(acl=[acl]))
 
     assert server.requests == []
-
-
-def test_the_old_name_of_a_capability_warns() -> None:
-    for engine, capabilities in CAPABILITIES.items():
-        with pytest.warns(DeprecationWarning, match=r"returns_passwords.*2\.0"):
-            assert capabilities.tells_passwords == capabilities.returns_passwords == (engine != "mongodb")

@@ -29,6 +29,25 @@ def test_importing_it_imports_nothing_of_an_extra() -> None:
     assert not extras & set(done.stdout.split())
 
 
+def test_importing_it_imports_no_library_before_a_name_is_used() -> None:
+    program = (
+        "import sys, aiodbclient; before = {'aiohttp', 'attrs', 'cattrs'} & set(sys.modules);"
+        " print(before, 'aiohttp' in sys.modules, aiodbclient.DatabaseClient.__name__, 'aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["set()", "False", "DatabaseClient", "True"]
+
+
+def test_each_public_name_is_there_and_no_other() -> None:
+    assert {*aiodbclient.__all__} <= {*dir(aiodbclient)}
+    assert all(hasattr(aiodbclient, name) for name in aiodbclient.__all__)
+    assert aiodbclient.errors.NameTakenError is not None
+    assert not hasattr(aiodbclient, "no_such_name")
+    homes = " ".join(aiodbclient._HOMES.values()).split()
+    assert sorted([*homes, "errors"]) == sorted(aiodbclient.__all__)
+
+
 def test_it_says_that_it_is_typed() -> None:
     assert (Path(aiodbclient.__file__).parent / "py.typed").exists()
 

@@ -19,10 +19,10 @@ from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from ..errors import (
-    ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
     InvalidResponseError,
+    NameTakenError,
     PermissionDeniedError,
     SettingsDifferError,
     UnsupportedOperationError,
@@ -117,7 +117,7 @@ class ProvisionUsers(UserJob[UserDone]):
         if is_new:
             return Action.CREATED, await self._password_or_reset(users, spec, user)
         if self._if_exists == "error":
-            raise ConflictError(f"the user {spec.name!r} exists, and was not changed", status=409)
+            raise NameTakenError(f"the user {spec.name!r} exists, and was not changed", status=409)
         if self._if_exists == "update":
             return await self._update(users, spec, user, returned)
         _refuse_other_settings(spec, user, returned, reset_follows=self._if_exists == "reset")

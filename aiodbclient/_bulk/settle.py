@@ -5,9 +5,9 @@ does not show who made it. A bulk run knows which names existed before it starte
 follows these rules:
 
 1. The create succeeds: the name is ours.
-2. The API refuses it with 409 or 422. If the refusal says that the name is taken, read the name until it is visible (a
-   new one may answer 404 for a moment): it is not ours. If the refusal says something else, read the name once: if it
-   exists, it is not ours; if not, raise the refusal.
+2. The API refuses it with 409 or 422. After a NameTakenError read the name until it is visible (a new one may answer
+   404 for a moment): it is not ours. After another refusal read the name once: if it exists, it is not ours; if not,
+   raise the refusal.
 3. It fails, but its answer is not lost (``was_lost``): raise the error.
 4. Its answer is lost or unreadable. Wait as the retry policy says, then read the name.
    a. It exists: it is ours.
@@ -39,6 +39,7 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     InvalidResponseError,
+    NameTakenError,
     NotFoundError,
     UnprocessableEntityError,
 )
@@ -50,41 +51,30 @@ T = TypeVar("T")
 FRESH = 10.0
 LOOK = FIRST
 
-# The API description documents no error for a taken name. For a connection pool the API answers "pool name is not
-# available" (terraform-provider-digitalocean #925).
-_TAKEN = ("already", "exists", "taken", "in use", "duplicate", "not available")
-
+REFUSED = ConflictError, UnprocessableEntityError
 Request = Callable[[], Awaitable[T]]
-
-
-class TakenError(Exception):
-    """The user or database exists already, or is refused for another reason. Nothing was created."""
-
-    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
 
 
 async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
     """Create a user or database by the rules above, and return whether it is ours, and it."""
     try:
         return True, await create_new(create, read, retry)
-    except TakenError as taken:
-        refusal = taken.refusal
-    return False, await _taken(read, refusal, retry)
+    except REFUSED as error:
+        if error.may_have_applied:
+            raise
+        refusal = error
+    return False, await _theirs(read, refusal, retry)
 
 
 async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5. Raises TakenError if it is refused."""
+    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5."""
     try:
         return await create()
     except DatabaseClientError as error:
-        failure = error
-    if was_lost(failure):
-        return await _settle(create, read, failure, retry)
-    if isinstance(failure, ConflictError | UnprocessableEntityError):
-        raise TakenError(failure)
-    raise failure
+        if not was_lost(error):
+            raise
+        lost = error
+    return await _settle(create, read, lost, retry)
 
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:
@@ -107,12 +97,6 @@ async def if_found(read: Awaitable[T]) -> T | None:
         return None
 
 
-def says_taken(refusal: APIError) -> bool:
-    """Whether ``refusal`` says that the name is taken."""
-    text = f"{refusal.id} {refusal.message}".lower()
-    return any(word in text for word in _TAKEN)
-
-
 async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
     """Rule 4: read the result of a create whose answer was lost, or create it again."""
     pauses = Pauses(retry)
@@ -123,7 +107,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
                 return await readable(read, retry)
             try:
                 return await create()
-            except (ConflictError, UnprocessableEntityError) as refusal:
+            except REFUSED as refusal:
                 return await _once_visible(read, refusal, retry)
             except DatabaseClientError as error:
                 if not was_lost(error):
@@ -134,9 +118,9 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
     raise unsettled(lost, "it is unknown whether it was created")
 
 
-async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
+async def _theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Rule 2: read what existed before our create, or raise ``refusal`` if nothing did."""
-    if says_taken(refusal):
+    if isinstance(refusal, NameTakenError):
         return await _once_visible(read, refusal, retry)
     try:
         return await readable(read, retry)

@@ -44,7 +44,7 @@ ASSUMPTIONS = (
     Assumption("one-write", "On MongoDB, user writes that overlap are a 500.", engines=_MONGODB),
     # Clusters
     Assumption("statuses", "A cluster accepts changes while its status is online.", "cluster"),
-    Assumption("not-yet-404", "Reads of a new cluster may be a 404 for up to a minute."),
+    Assumption("not-yet-404", "Reads of a new cluster may be a 404 for up to a minute, creates for some seconds."),
     Assumption("refused-412", "A write to a cluster that is being changed is a 412, and not applied."),
     Assumption("replicas", "Calls on users accept a replica's UUID."),
     Assumption("ca", "The cluster's CA signs its servers' certificates, for their host names.", "TLS", engines=_BY_SQL),

@@ -12,11 +12,10 @@ from .._request.waits import waits
 from ..engines import MYSQL, Engine
 from ..errors import (
     APIError,
-    ConflictError,
+    NameTakenError,
     NotFoundError,
     PermissionDeniedError,
     ServerError,
-    UnprocessableEntityError,
 )
 from ..tenants._grants.rights import settings_for
 from ..tenants._naming import names_of
@@ -124,7 +123,7 @@ async def _try_taken_name(
 ) -> None:
     try:
         await cluster.users.create(login, settings=settings)
-    except (ConflictError, UnprocessableEntityError) as error:
+    except NameTakenError as error:
         findings.ok("taken name", f"a second creation is refused: {error.status}")
     except APIError as error:
         findings.fail("taken name", error, REPORT)

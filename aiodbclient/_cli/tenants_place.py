@@ -16,8 +16,8 @@ from attrs import evolve, field, frozen
 from .. import ClusterClient, DatabaseClient, Failed, Run
 from ..engines import Engine, guard_tenants
 from ..errors import (
-    ConflictError,
     InvalidArgumentError,
+    NameTakenError,
     NoRoomError,
     NotFoundError,
     RotationPendingError,
@@ -169,9 +169,9 @@ class Opened:
     def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is NoRoomError:
             yield f"no room. {self._more_room()}"
-        elif kind is ConflictError and len(self.called) > 1:
+        elif kind is NameTakenError and len(self.called) > 1:
             yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
-        elif kind is ConflictError:
+        elif kind is NameTakenError:
             yield f"not on record, and on the cluster. If it is this tenant's, take it over: {this_command('--adopt')}"
         else:
             yield from self._ways_of(kind, selecting(names), role, verb)

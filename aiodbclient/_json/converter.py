@@ -7,56 +7,33 @@ null lists, empty strings). It refuses a wrong type.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from attrs import fields
-from cattrs import Converter
+from attrs import define, fields
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
-from cattrs.gen import make_dict_structure_fn
 
 from ..engines import Engine
-from ..models import (
-    Cluster,
-    ClusterStatus,
-    Connection,
-    Database,
-    KafkaACL,
-    KafkaPermission,
-    MongoRole,
-    MySQLAuthPlugin,
-    MySQLSettings,
-    NewUser,
-    OpenSearchACL,
-    OpenSearchPermission,
-    User,
-    UserRole,
-    UserSettings,
-)
-from . import hooks
+from ..models import MySQLSettings, NewUser, UserSettings
+from .hooks import Hook, new_converter
 from .parsing import parsed
 
 T = TypeVar("T")
 
 
+@define
 class ClusterEngine:
     """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable."""
 
-    __slots__ = ("engine", "id")
-
-    def __init__(self, members: Mapping[str, Any]) -> None:
-        self.engine: Engine | str = hooks.engine(members["engine"], None)
-        self.id: str | None = hooks.optional(str)(members.get("id"), None)
+    engine: Engine | str
+    id: str | None = None
 
 
+@define
 class Authority:
     """The CA certificate of a cluster: PEM, base64-encoded."""
 
-    __slots__ = ("certificate",)
-
-    def __init__(self, members: Mapping[str, Any]) -> None:
-        self.certificate: str = hooks.exactly(str)(members["certificate"], None)
+    certificate: str
 
 
 SHAPE_ERRORS = (
@@ -114,51 +91,8 @@ def _next_page(payload: Mapping[str, Any]) -> str | None:
 
 
 @cache
-def _hook(shape: Any) -> hooks.Hook:
+def _hook(shape: Any) -> Hook:
     return _converter().get_structure_hook(shape)
 
 
-@cache
-def _converter() -> Converter:
-    """Make the converter on first use: it takes as long as importing half of this package."""
-    converter = Converter(detailed_validation=False, omit_if_default=True)
-
-    hook_for = converter.get_structure_hook
-
-    def register(shape: Any, hook: hooks.Hook) -> None:
-        converter.register_structure_hook_func(lambda t: t == shape, hook)
-
-    for kind in (str, int, bool):
-        converter.register_structure_hook(kind, hooks.exactly(kind))
-        register(kind | None, hooks.optional(kind))
-    register(Engine | str, hooks.engine)
-    register(Engine | str | None, hooks.engine)  # of a connection, copied from its cluster
-    for enum in (ClusterStatus, UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
-        register(enum | str, hooks.open_enum(enum, optional=False))
-        register(enum | str | None, hooks.open_enum(enum, optional=True))
-    register(datetime | None, hooks.moment)
-    register(dict[str, int], hooks.ports)
-    register(list[str], hooks.list_of(hook_for(str)))
-    acls = (hooks.list_of(hooks.an_object(hook_for(acl))) for acl in (KafkaACL, OpenSearchACL))
-    users = hooks.users(hooks.user_settings(*acls))
-    converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
-    register(list[User], users)
-    register(list[Database], hooks.list_of(hook_for(Database)))
-    register(Connection | None, hooks.optional_model(hook_for(Connection)))
-    for part in (ClusterEngine, Authority):
-        converter.register_structure_hook(part, lambda value, part: part(value))
-    cluster = make_dict_structure_fn(Cluster, converter)
-    converter.register_structure_hook(Cluster, lambda value, _: cluster(_with_engine(value), Cluster))
-    register(list[Cluster], hooks.list_of(hook_for(Cluster)))
-    return converter
-
-
-_CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribute.name.endswith("connection"))
-
-
-def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``cluster`` with its CNAMEs, and with its engine in each connection, for ``uri_for``."""
-    engine = {"engine": cluster["engine"]}
-    connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
-    cnames = (cluster.get("do_settings") or {}).get("service_cnames")
-    return {**cluster, "connection": engine, **connections, "service_cnames": cnames}
+_converter = cache(new_converter)  # on first use: it takes as long as importing half of this package

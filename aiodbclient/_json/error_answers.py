@@ -13,6 +13,7 @@ from ..errors import (
     BadRequestError,
     ConflictError,
     InvalidResponseError,
+    NameTakenError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -33,6 +34,9 @@ _BY_STATUS: dict[int, type[APIError]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
+# The API description documents no error for a taken name. For a user the API answers "already exists", for a connection
+# pool "pool name is not available" (terraform-provider-digitalocean #925).
+_TAKEN = ("exists", "taken", "in use", "duplicate", "not available")
 _LINE = 500  # characters of an id, a message or a request id
 _LONGEST_ERROR = 1 << 20  # bytes of an error that the client decodes
 
@@ -67,11 +71,15 @@ def error_text(headers: Mapping[str, str], body: bytes, secrets: Secrets) -> Err
     return ErrorText(id, message, request_id or header_request_id(headers, secrets))
 
 
-def error_from_answer(what: str, status: int, headers: Mapping[str, str], texts: ErrorText) -> APIError:
-    """Return the exception for an answer with a status of 400 or more."""
+def error_from_answer(
+    what: str, status: int, headers: Mapping[str, str], texts: ErrorText, *, to_create: bool
+) -> APIError:
+    """Return the exception for an answer with a status of 400 or more, ``to_create`` if to a create."""
     said = ": ".join(part for part in (texts.id, texts.message) if part) or _reason(status)
     text = f"{what}: {status} {said}{f' (request id {texts.request_id})' if texts.request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+    if to_create and error_type in (ConflictError, UnprocessableEntityError) and _says_taken(texts):
+        error_type = NameTakenError
     error = error_type(text, status=status, id=texts.id, message=texts.message, request_id=texts.request_id or None)
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = retry_after(headers)
@@ -87,6 +95,11 @@ def undocumented_status(
         where = secrets.line(_host(headers["location"]), 200)
         said = f"a redirect to {where}, not followed because the token is only for base_url"
     return InvalidResponseError(f"{what}: answered {status}, {said}", status=status, body=excerpt(body, secrets))
+
+
+def _says_taken(texts: ErrorText) -> bool:
+    text = f"{texts.id} {texts.message}".lower()
+    return any(word in text for word in _TAKEN)
 
 
 def _members(body: bytes) -> dict[str, str]:

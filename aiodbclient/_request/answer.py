@@ -20,6 +20,7 @@ from ..engines import is_case_sensitive
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
 from .call import Call
+from .operations import Kind
 
 T = TypeVar("T")
 
@@ -93,7 +94,8 @@ class Answer:
     def error(self) -> DatabaseClientError:
         """Make the exception for an answer that is not a success."""
         if self.status >= 400:
-            return error_from_answer(self.call.what, self.status, self.headers, self._error_text())
+            to_create = self.call.operation.kind is Kind.CREATE
+            return error_from_answer(self.call.what, self.status, self.headers, self._error_text(), to_create=to_create)
         self._close()
         return undocumented_status(self.call.what, self.status, self.headers, self.body, self._secrets)
 

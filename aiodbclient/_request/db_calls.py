@@ -40,7 +40,7 @@ class DatabaseCalls:
             name: The database.
 
         Raises:
-            ConflictError: The name is taken. The API may answer with UnprocessableEntityError instead.
+            NameTakenError: The name is taken.
         """
         return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
 

@@ -15,6 +15,7 @@ from ..errors import (
 from .answer import Answer
 from .body import BodyError
 from .call import Call
+from .operations import Kind
 from .quirks import BROKEN, NOT_SENT, text_of
 from .retry import LOST_STATUSES, Failure
 
@@ -61,6 +62,8 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
     if isinstance(error, RateLimitError):
         call.failure = Failure.THROTTLED
         error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
+    elif answer.status == 404 and call.operation.kind is Kind.CREATE and call.name is not None:
+        error.args = (f"{error.args[0]}; a cluster that has just come online may not be ready yet",)
     elif answer.status in LOST_STATUSES:
         call.failure = Failure.LOST
         call.lost = True

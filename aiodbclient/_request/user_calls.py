@@ -76,7 +76,7 @@ class UserCalls:
             NotFoundError for a moment.
 
         Raises:
-            ConflictError: The name is taken. The API may answer with UnprocessableEntityError instead.
+            NameTakenError: The name is taken.
         """
         given: Sequence[str] = ()
         body: dict[str, Any] = {"name": name}

@@ -16,16 +16,16 @@ from functools import partial
 from typing import TypeVar
 
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, TakenError, create_new, readable, says_taken
+from .._bulk.settle import FRESH, REFUSED, create_new, readable
 from .._request.waits import until_seen, waits, with_password
 from ..clusters import retry_policy
 from ..errors import (
+    APIError,
     ConfigurationError,
-    ConflictError,
     GrantError,
     InvalidResponseError,
+    NameTakenError,
     NotFoundError,
-    UnprocessableEntityError,
 )
 from ..models import NewUser, User
 from ._credential import Credential, Secret
@@ -46,8 +46,8 @@ async def working_credential(
 ) -> Credential:
     """Create ``login``, or reset it if it ``exists``, grant its rights, test its password, and return its credential.
 
-    Raises TakenError if it exists and must not (``may_exist``). If the login is not ``in_use``, its sessions are ended
-    before it gets its rights.
+    Raises one of REFUSED if it exists and must not (``may_exist``). If the login is not ``in_use``, its sessions are
+    ended before it gets its rights.
     """
     reason = ""
     for turn in range(_PASSWORDS):
@@ -191,23 +191,23 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may
     """Create ``login``, or reset it if it exists. Return whether it was created, and it, with its password."""
     retry, sql = retry_policy(tenant.cluster), tenant.site.sql
     create, read = partial(_create, tenant, login), partial(tenant.cluster.users.get, login)
-    refusal: ConflictError | UnprocessableEntityError | None = None
+    refusal: APIError | None = None
     for wait in waits(FRESH):
         await asyncio.sleep(wait)
         if exists:
             try:
                 return False, await _password_or_reset(tenant, await readable(partial(_reset, tenant, login), retry))
             except NotFoundError:  # it does not exist, or is too new to be visible
-                if refusal is not None and not says_taken(refusal):
+                if refusal is not None and not isinstance(refusal, NameTakenError):
                     raise refusal from None
         if sql is not None:
             await tenant.timer.on_sql(sql.before_creation(tenant.names, login))
         try:
             return True, await _password_or_reset(tenant, await create_new(create, read, retry))
-        except TakenError as taken:
-            if not (may_exist or exists):
+        except REFUSED as error:
+            if error.may_have_applied or not (may_exist or exists):
                 raise
-            refusal = taken.refusal
+            refusal = error
         exists = True
     assert refusal is not None
     raise refusal

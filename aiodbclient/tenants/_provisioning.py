@@ -11,14 +11,14 @@ from typing import Literal, get_args
 from attrs import evolve, frozen
 
 from .._bulk.outcomes import Action
-from .._bulk.settle import FRESH, TakenError, create_new, create_settled, says_taken
+from .._bulk.settle import FRESH, REFUSED, create_new, create_settled
 from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
-    ConflictError,
+    APIError,
     InvalidArgumentError,
     InvalidResponseError,
-    UnprocessableEntityError,
+    NameTakenError,
     UnsupportedOperationError,
 )
 from ..models import User
@@ -76,7 +76,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
-async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
+async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
@@ -135,8 +135,10 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Action,
         await tenant.intend(Verb.MAKE, login)
         try:
             return Action.CREATED, await _make(tenant, login, may_exist=False)
-        except TakenError as taken:  # somebody created it a moment ago
-            found = await _find_fresh(tenant, taken.refusal)
+        except REFUSED as refusal:
+            if refusal.may_have_applied:
+                raise
+            found = await _find_fresh(tenant, refusal)  # somebody created it a moment ago
     if if_exists == "error":
         raise _conflict(tenant, found)
     if if_exists == "adopt" and (adopted := await _adopt(tenant, found)) is not None:
@@ -152,7 +154,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Action,
 
 
 async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
-    """Create the tenant's database, and return whether it is new. Raises TakenError if it exists and must not."""
+    """Create the tenant's database, and return whether it is new. Raises one of REFUSED if it exists and must not."""
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
@@ -177,16 +179,16 @@ async def find(tenant: Tenant) -> Found:
     return evolve(found, other=await listing.find_user(cluster, other)) if found else found
 
 
-async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
+async def _find_fresh(tenant: ClaimedTenant, refusal: APIError) -> Found:
     """Find what the API says exists. It may be too new to be visible yet. Raises ``refusal`` if nothing is found."""
-    for wait in waits(FRESH if says_taken(refusal) else 0.0):
+    for wait in waits(FRESH if isinstance(refusal, NameTakenError) else 0.0):
         await asyncio.sleep(wait)
         if found := await find(evolve(tenant, lists=False)):
             return found
     raise refusal
 
 
-def _conflict(tenant: Tenant, found: Found) -> ConflictError:
+def _conflict(tenant: Tenant, found: Found) -> NameTakenError:
     if found.user is not None and found.database:
         what = f"the login {found.user.name!r} and the database {tenant.names.database!r} exist and are"
     elif found.user is not None:
@@ -199,7 +201,7 @@ def _conflict(tenant: Tenant, found: Found) -> ConflictError:
     elsewhere = tenant.cluster.id != tenant.site.cluster_id
     where = f" on the cluster {tenant.cluster.id}" if elsewhere else ""
     alone = " and that cluster alone" if elsewhere else ""
-    return ConflictError(
+    return NameTakenError(
         f"{what} not on record, so somebody else created this{where}; nothing was changed",
         status=409,
         advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',
@@ -209,13 +211,15 @@ def _conflict(tenant: Tenant, found: Found) -> ConflictError:
 async def _make(tenant: ClaimedTenant, login: str, *, may_exist: bool, exists: bool = False) -> Credential:
     """Create the database and ``login``, or reset the login if it ``exists``, and store its credential.
 
-    Raises TakenError if one of them existed and must not (``may_exist``).
+    Raises one of REFUSED if one of them existed and must not (``may_exist``).
     """
     created = False
     try:
         created = await ensure_database(tenant, may_exist=may_exist)
         credential = await working_credential(tenant, login, exists=exists, may_exist=may_exist)
-    except TakenError:
+    except REFUSED as refusal:
+        if may_exist or refusal.may_have_applied:
+            raise
         await tenant.held.intend(None)  # otherwise the next process would treat what exists as ours
         if created and tenant.names.database is not None:
             await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)

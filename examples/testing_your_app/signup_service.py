@@ -12,7 +12,7 @@ import psycopg
 from aiohttp import web
 
 from aiodbclient import DatabaseClient
-from aiodbclient.errors import ConflictError, DatabaseClientError
+from aiodbclient.errors import DatabaseClientError, NameTakenError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 logger = logging.getLogger("signups")
@@ -46,7 +46,7 @@ async def sign_up(request: web.Request) -> web.Response:
     signed_up.add(tenant)
     try:
         await request.app[TENANTS].ensure(tenant)
-    except ConflictError:  # a login or database of this name exists that this service did not create: do not use it
+    except NameTakenError:  # a login or database of this name exists that this service did not create: do not use it
         signed_up.remove(tenant)
         return web.json_response({"error": "this name is taken"}, status=409)
     except DatabaseClientError as error:

@@ -1,4 +1,4 @@
-"""A cluster that refuses changes with 412, because it is being resized or made: a run waits, and asks once."""
+"""A cluster that is not ready for changes, because it is being resized or made: a run waits, and asks once."""
 
 from __future__ import annotations
 
@@ -166,6 +166,26 @@ async def test_a_plan_waits_too(sandbox: Sandbox, pg: ClusterClient) -> None:
     assert all(outcome.ok for outcome in outcomes)
 
 
+@pytest.mark.parametrize("on", ["users", "dbs"])
+async def test_a_create_waits_for_a_new_cluster_that_answers_404(sandbox: Sandbox, pg: ClusterClient, on: str) -> None:
+    sandbox.faults.add(f"{on}.create", status=404, times=5)
+
+    run = pg.users.provision(["a", "b"]) if on == "users" else pg.dbs.provision(["a", "b"])
+
+    assert {outcome.action async for outcome in run} == {Action.CREATED}
+    assert sandbox.counts[f"{on}.create", 404] == 5
+
+
+async def test_a_create_on_a_cluster_that_is_gone_fails_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.info()
+    sandbox.faults.add("users.create", status=404, times=2)
+    sandbox.faults.add("clusters.get", status=404, times=2)
+
+    outcomes = [outcome async for outcome in pg.users.provision(["a", "b"])]
+
+    assert {type(outcome.error) for outcome in outcomes} == {errors.NotFoundError}
+
+
 async def test_a_single_call_raises(sandbox: Sandbox, pg: ClusterClient) -> None:
     sandbox.set_status(pg.id, "resizing")
 
@@ -174,3 +194,10 @@ async def test_a_single_call_raises(sandbox: Sandbox, pg: ClusterClient) -> None
 
     assert not caught.value.may_have_applied
     assert refused(sandbox) == 1
+
+
+async def test_a_single_create_says_that_the_cluster_may_not_be_ready(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("dbs.create", status=404)
+
+    with pytest.raises(errors.NotFoundError, match="a cluster that has just come online may not be ready yet"):
+        await pg.dbs.create("a")

@@ -107,7 +107,7 @@ async def test_existing_users_are_kept_reset_or_an_error(sandbox: Sandbox, pg: C
 
     assert kept["old"].action is Action.KEPT
     assert kept["old"].user == old
-    assert isinstance(refused["old"].error, errors.ConflictError)
+    assert isinstance(refused["old"].error, errors.NameTakenError)
     assert refused["new-2"].action is Action.CREATED
     assert not truth.reset
 
@@ -134,7 +134,7 @@ async def test_a_user_that_turns_up_after_the_list_is_known_by_the_refusal(
 
     assert outcomes["rival"].action is action
     if action is Action.FAILED:
-        assert isinstance(outcomes["rival"].error, errors.ConflictError)
+        assert isinstance(outcomes["rival"].error, errors.NameTakenError)
 
 
 async def test_a_name_that_is_taken_and_not_visible_is_reported_as_taken(
@@ -150,7 +150,7 @@ async def test_a_name_that_is_taken_and_not_visible_is_reported_as_taken(
 
     [outcome] = (await collect(pg.users.provision(specs()))).values()
 
-    assert isinstance(outcome.error, errors.ConflictError | errors.UnprocessableEntityError)
+    assert isinstance(outcome.error, errors.NameTakenError)
     assert not outcome.error.may_have_applied
     assert requests(sandbox, "users.get") >= 2
 

@@ -25,12 +25,12 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
-from aiodbclient_command import main
+from aiodbclient.__main__ import main
 main()
 """
 
 
-@pytest.mark.parametrize("module", ["aiodbclient", "aiodbclient.clusters", "aiodbclient._cli.app"])
+@pytest.mark.parametrize("module", ["aiodbclient._cli", "aiodbclient._cli.app"])
 def test_ctrl_c_while_it_is_imported_is_130(module: str) -> None:
     code = INTERRUPTED.format(module=module)
     done = subprocess.run([sys.executable, "-c", code, "clusters"], capture_output=True, text=True, check=False)

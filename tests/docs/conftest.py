@@ -48,9 +48,13 @@ async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -
 async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     """The namespace of a guide, with a cluster in the environment. It has a PostgreSQL if the page has tenants."""
     callspec = getattr(request.node, "callspec", None)
-    real = callspec is not None and callspec.params.get("page") in WITH_TENANTS
+    page = None if callspec is None else callspec.params.get("page")
+    real = page in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
+    if page == "how-to/other-engines.md":
+        for engine in ("mongodb", "kafka", "opensearch"):
+            monkeypatch.setenv(f"{engine.upper()}_CLUSTER_ID", await sandbox.add_cluster(engine, backend="memory"))
     if real:
         async with aiodbclient.DatabaseClient() as client:
             cluster = client.cluster(cluster_id)

@@ -53,7 +53,7 @@ def test_a_message_is_one_of_the_code(message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["StoreError", "GrantError", "ClaimLostError", "RotationPendingError", "ConflictError", "NotFoundError"]
+    "error", ["StoreError", "GrantError", "ClaimLostError", "RotationPendingError", "NameTakenError", "NotFoundError"]
 )
 def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
     assert re.search(rf"^## .*\b{error}\b", PAGE, re.MULTILINE)

@@ -218,7 +218,7 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.InvalidArgumentError(""), 422),
         (errors.TenantNotFoundError(""), 404),
         (errors.SuspendedError(""), 403),
-        (errors.ConflictError("", status=409), 409),
+        (errors.NameTakenError("", status=422), 409),
         (errors.NoRoomError(""), 503),
         (errors.UnprocessableEntityError("", status=422), 422),
         (errors.GrantError(""), 500),

@@ -109,7 +109,7 @@ async def test_each_tenant_is_counted_by_what_became_of_it(registry: CollectorRe
         await tenants.ensure("alpha")
         await tenants.ensure("alpha")
         await cluster.dbs.create("beta")
-        with pytest.raises(errors.ConflictError):
+        with pytest.raises(errors.NameTakenError):
             await tenants.ensure("beta")
 
     found = read(registry)

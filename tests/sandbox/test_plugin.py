@@ -78,8 +78,8 @@ IDLE_TEST = """
 import sys
 
 def test_nothing_is_imported_or_started_for_who_does_not_ask():
-    assert "pytest_aiodbclient" in sys.modules
-    assert not {"aiodbclient", "aiohttp", "attrs"} & set(sys.modules)
+    assert "aiodbclient._pytest_plugin" in sys.modules
+    assert not {"aiodbclient.client", "aiohttp", "attrs"} & set(sys.modules)
 """
 STRICT = ["-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"]
 AUTO = ["-o", "asyncio_mode=auto", *STRICT[2:]]
