@@ -65,7 +65,7 @@ def plant(managed: Managed, neighbour: Names, login: str, code: str) -> None:
     """The neighbour lets a login in, which leaves code there."""
     with managed.open(neighbour.logins[0], neighbour.database) as session:
         for text in (f'CONNECT ON DATABASE "{neighbour.database}"', "USAGE, CREATE ON SCHEMA public"):
-            session.execute(SQL(f"GRANT {text} TO {{}}").format(Identifier(login)))  # type: ignore[arg-type]
+            session.execute(SQL(f"GRANT {text} TO {{}}").format(Identifier(login)))
     with managed.open(login, neighbour.database) as session:
         session.execute("SET ROLE NONE")
         session.execute(code.encode())
