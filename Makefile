@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests start many programs. Each would compile the package if it may not keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check fix coverage mutants storm bench bench-fleet bench-web docs pictures
+.PHONY: demo test test-all check fix coverage mutants storm bench bench-fleet bench-web docs pictures bench-move
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -63,6 +63,10 @@ pictures: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable . --group bench
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
+
+# Moves of tenants under load. Needs mysql or mariadb on PATH for those.
+bench-move: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.move
 
 # Needs the package valkey-server.
 bench-fleet: $(VENV)/.dev

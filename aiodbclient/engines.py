@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from .errors import UnsupportedOperationError
 
@@ -59,8 +59,7 @@ class Capabilities(NamedTuple):
         concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, the client
             never sends two at a time, and single calls wait for each other too.
         returns_passwords: Whether the API returns a user's password on reads, and not only on create and reset.
-        tenants: What a tenant (``aiodbclient.tenants``) owns: a database, or everything whose name starts with the
-            tenant's name (topics on Kafka, indexes on OpenSearch). None: tenants are not supported.
+        tenants: Whether it can have tenants (``aiodbclient.tenants``): those of PostgreSQL and MySQL are made by SQL.
     """
 
     users: bool = True
@@ -68,7 +67,7 @@ class Capabilities(NamedTuple):
     user_settings: frozenset[str] = frozenset()
     concurrent_user_writes: int = 16
     returns_passwords: bool = True
-    tenants: Literal["database", "prefix"] | None = None
+    tenants: bool = False
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
@@ -76,8 +75,8 @@ class Capabilities(NamedTuple):
         return CAPABILITIES.get(engine) if isinstance(engine, str) else None
 
 
-_ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants="database")
-_ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants="database")
+_ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants=True)
+_ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants=True)
 _CACHE = Capabilities(users=False, dbs=False)
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
@@ -94,10 +93,9 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
             user_settings=frozenset({"settings.mongo_user_settings", "readonly"}),
             concurrent_user_writes=1,
             returns_passwords=False,
-            tenants="database",
         ),
-        Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"}), tenants="prefix"),
-        Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"}), tenants="prefix"),
+        Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"})),
+        Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"})),
     }
 )
 
@@ -139,15 +137,15 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
     return capabilities
 
 
-def guard_tenants(engine: Engine | str) -> Capabilities:
+def guard_tenants(engine: Engine | str) -> None:
     """Refuse an engine that does not support tenants, or that is unknown."""
     capabilities = CAPABILITIES.get(engine)
-    if capabilities is not None and capabilities.tenants is not None:
-        return capabilities
+    if capabilities is not None and capabilities.tenants:
+        return
     if capabilities is None:
         reason = f"this version of aiodbclient does not know the engine {engine!r}"
     elif not capabilities.users:
         reason = f"{engine} clusters have no user management"
     else:
-        reason = f"{engine} clusters do not support them"
+        reason = f"{engine} clusters have none, because they have no SQL: use users.provision with settings"
     raise UnsupportedOperationError(f"tenants: {reason}; nothing was created", engine=engine, operation="tenants")

@@ -269,6 +269,13 @@ class RotationPendingError(DatabaseClientError):
     """
 
 
+class MoveError(DatabaseClientError):
+    """A tenant could not be moved to another cluster. The message says why, and where the tenant is.
+
+    Unless the message says otherwise, it is where it was, and works. Its ``__cause__`` is the error of a server.
+    """
+
+
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 

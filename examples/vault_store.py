@@ -85,8 +85,8 @@ class VaultStore:
             await self.release(Claim(name=name, token=token, record=Record(name=name)))
             raise
 
-    async def intend(self, claim: Claim, username: str | None) -> None:
-        await self._change(claim, record=self._seal.seal(evolve(claim.record, intended=username)))
+    async def intend(self, claim: Claim, intent: str | None) -> None:
+        await self._change(claim, record=self._seal.seal(evolve(claim.record, intended=intent)))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         await self._change(claim, lease=lease)

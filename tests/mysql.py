@@ -138,8 +138,10 @@ def _run(server: str, folder: Path) -> Iterator[str]:
         assert installed_db.returncode == 0, installed_db.stdout + installed_db.stderr
     else:
         subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
-        # The provider's servers seem to run with ON: see docs/why/provider.md.
         options += ["--mysqlx=OFF", f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}"]
+        options.append("--sql-require-primary-key=ON")
+    # As the provider's servers: see docs/why/provider.md.
+    options.append("--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES")
     process = subprocess.Popen(
         ["mariadbd" if server == "mariadb" else "mysqld", *common, *options],
         stdout=subprocess.DEVNULL,

@@ -137,7 +137,7 @@ class Executor(Generic[DoneT]):
             self._seen.add(name)
             return await self.job.do(spec, meter)
         except Exception as error:  # noqa: BLE001 - a failed name must not stop the others
-            return Failed(name=name, error=error, tries=meter.requests)
+            return self.job.failed(Failed(name=name, error=error, tries=meter.requests))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -160,7 +160,7 @@ class Executor(Generic[DoneT]):
         if self._unanswered >= max(OUTAGE, self._room):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
         elif self.job.ends_run(error):
-            self._failure = _ending(error, "every other name would fail in the same way")
+            self._failure = self.job.ending or _ending(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
 

@@ -18,7 +18,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from .outcomes import Action, Done, Removed
+from .outcomes import Action, Done, Failed, Removed
 
 SpecT = TypeVar("SpecT")
 DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
@@ -35,6 +35,8 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
 
     def __init__(self) -> None:
         self.pause: Pause = Pause()  # how the run waits while a cluster refuses changes
+        self.copied = 0  # bytes, of all names
+        self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
 
     @abstractmethod
     def check(self, given: object) -> SpecT:
@@ -47,6 +49,10 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
     @abstractmethod
     async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
         """Process one name, with calls that count their requests in ``meter``; an error becomes a Failed outcome."""
+
+    def failed(self, outcome: Failed) -> Failed:
+        """Return the outcome of a name that failed, with what else is known of it."""
+        return outcome
 
     def ends_run(self, error: Exception) -> bool:
         """Whether an error of one name ends the run, because every other name would raise it too."""

@@ -29,7 +29,8 @@ class Action(StrEnum):
         RETIRED: The tenant's previous credential was ended.
         SUSPENDED: All logins of the tenant were ended. Its database stays.
         RESUMED: The suspended tenant got its login back, with a new password.
-        DONE: The work of ``each`` on the tenant returned.
+        MOVED: The tenant is on another cluster now.
+        DONE: The tenant was dumped, or the work of ``each`` on the tenant returned.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
         FAILED: It failed. ``error`` says why.
@@ -46,6 +47,7 @@ class Action(StrEnum):
     RETIRED = "retired"
     SUSPENDED = "suspended"
     RESUMED = "resumed"
+    MOVED = "moved"
     DONE = "done"
     DELETED = "deleted"
     ABSENT = "absent"
@@ -91,21 +93,27 @@ class Failed(Outcome):
 
     Attributes:
         error: Why it failed. Its ``may_have_applied`` says whether the server may have done the work anyway.
+        cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
         user: Always None.
         db: Always None.
         credential: Always None.
         problems: Always empty, because the tenant could not be checked.
         value: Always None.
+        frozen: Always None.
+        file: Always None.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
     error: Exception
+    cluster: str | None = None
     # What the outcomes of successes have, so that ``outcome.user`` and the others need no check of the error before.
     user: ClassVar[None] = None
     db: ClassVar[None] = None
     credential: ClassVar[None] = None
     problems: ClassVar[tuple[()]] = ()
     value: ClassVar[None] = None
+    frozen: ClassVar[None] = None
+    file: ClassVar[None] = None
 
     @property
     def ok(self) -> Literal[False]:

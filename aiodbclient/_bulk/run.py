@@ -104,6 +104,11 @@ class Run(Generic[OutcomeT_co]):
         """What the run waits for now, such as "the cluster is resizing"; None while the cluster accepts changes."""
         return self._executor.job.pause.waiting
 
+    @property
+    def copied(self) -> int:
+        """How many bytes a run of ``Tenants.move`` or ``Tenants.dump`` has written to dumps and read from them."""
+        return self._executor.job.copied
+
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.
 

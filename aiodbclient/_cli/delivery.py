@@ -93,14 +93,10 @@ def row_of(
         "port": credential.port,
         "host": credential.host,
     }
-    if credential.prefix is not None:
-        row["prefix"] = credential.prefix
     if as_object:
         row |= {"cluster": credential.cluster, "cluster_name": cluster_name, "since": since_of(credential)}
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
-        kafka = {"access_cert": credential.access_cert, "access_key": credential.access_key}
-        row |= {name: value for name, value in kafka.items() if value is not None}
         if as_object:
             row["ca"] = credential.ca
     return row

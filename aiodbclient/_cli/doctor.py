@@ -34,13 +34,6 @@ async def examine(
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
-    close_defaultdb: Annotated[
-        bool,
-        option(
-            "--close-defaultdb",
-            help="PostgreSQL: shut every login without a grant of its own out of defaultdb, for good.",
-        ),
-    ] = False,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, or what to do.
 
@@ -57,15 +50,15 @@ async def examine(
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
-        if attempt or close_defaultdb:
+        if attempt:
             changes()
         if store is not None:
             await check_store(findings, store, found.id)
         info, server = await check_cluster(findings, found, private=private, admin=admin), None
         if info is not None:
             sql, server = await check_servers(findings, found, info, private=private, admin=admin)
-            if sql is not None and info.engine in POSTGRESQL and server is not None and (attempt or close_defaultdb):
-                await check_open_databases(findings, sql, close=close_defaultdb)
+            if sql is not None and info.engine in POSTGRESQL and server is not None and attempt:
+                await check_open_databases(findings, sql)
         if attempt and info is not None and not findings.failed:
             await live(findings, found, info, paced, private=private, admin=admin)
         elif attempt:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .. import ClusterClient, User, UserSettings
+from .. import ClusterClient, User
 from .._request.waits import waits
 from ..engines import MYSQL, Engine
 from ..errors import (
@@ -17,8 +17,6 @@ from ..errors import (
     PermissionDeniedError,
     ServerError,
 )
-from ..tenants._grants.rights import settings_for
-from ..tenants._naming import names_of
 from .doctor_findings import Findings
 from .output import took
 
@@ -32,12 +30,9 @@ async def try_api(
     findings: Findings, cluster: ClusterClient, engine: Engine | str, name: str, pending: set[str]
 ) -> None:
     """Make logins whose names begin with ``name``, as a tenant's, and prove what the API says of them."""
-    settings = settings_for(engine, names_of(name, engine))
     login = f"{name}-a"
     try:
-        if settings is not None and settings.mongo_user_settings is not None:
-            await _answered(cluster.dbs.create(name), name, pending)
-        made = await _answered(cluster.users.create(login, settings=settings), login, pending)
+        made = await _answered(cluster.users.create(login), login, pending)
     except PermissionDeniedError as error:
         findings.fail("login", error, "Give the token the scope database:create")
         return
@@ -49,11 +44,10 @@ async def try_api(
     if read is None:
         return
     _compare_passwords(findings, engine, made, read)
-    _compare_settings(findings, settings, read)
-    await _try_taken_name(findings, cluster, login, settings)
+    await _try_taken_name(findings, cluster, login)
     await _try_reset(findings, cluster, engine, made)
     await _try_deletion(findings, cluster, login)
-    await _try_concurrent_writes(findings, cluster, engine, name, settings, pending)
+    await _try_concurrent_writes(findings, cluster, engine, name, pending)
 
 
 async def _answered(create: Awaitable[T], name: str, pending: set[str]) -> T:
@@ -98,31 +92,9 @@ def _compare_passwords(findings: Findings, engine: Engine | str, made: User, rea
         findings.fail(check, "another password is read than the creation returned", REPORT)
 
 
-def _compare_settings(findings: Findings, wanted: UserSettings | None, read: User) -> None:
-    check = "settings on reads"
-    if wanted is None:
-        return
-    if read.settings is None:
-        findings.ok(check, "are left out: `check` cannot compare them")
-    elif _shown(read.settings) == _shown(wanted):
-        findings.ok(check, "are the ones that were sent")
-    else:
-        findings.fail(check, f"the API returns {_shown(read.settings)}, and {_shown(wanted)} was sent", REPORT)
-
-
-def _shown(settings: UserSettings) -> list[Any]:
-    """The rights in ``settings``, without the ids that the API gives to ACLs."""
-    rights: list[Any] = [(each.topic, str(each.permission)) for each in settings.acl or ()]
-    rights += [(each.index, str(each.permission)) for each in settings.opensearch_acl or ()]
-    mongodb = settings.mongo_user_settings
-    return rights + ([(list(mongodb.databases or ()), str(mongodb.role))] if mongodb else [])
-
-
-async def _try_taken_name(
-    findings: Findings, cluster: ClusterClient, login: str, settings: UserSettings | None
-) -> None:
+async def _try_taken_name(findings: Findings, cluster: ClusterClient, login: str) -> None:
     try:
-        await cluster.users.create(login, settings=settings)
+        await cluster.users.create(login)
     except NameTakenError as error:
         findings.ok("taken name", f"a second creation is refused: {error.status}")
     except APIError as error:
@@ -172,14 +144,13 @@ async def _try_concurrent_writes(
     cluster: ClusterClient,
     engine: Engine | str,
     name: str,
-    settings: UserSettings | None,
     pending: set[str],
 ) -> None:
     """Create some logins at once, of which one has the longest name that a tenant's login can have."""
     longest = f"{name}-{'xX_' * 21}"[: 32 if engine in MYSQL else 63]
     logins = [longest, *(f"{name}-{n}" for n in range(1 if engine == Engine.MONGODB else _AT_A_TIME - 1))]
     made = await asyncio.gather(
-        *(_answered(cluster.users.create(login, settings=settings), login, pending) for login in logins),
+        *(_answered(cluster.users.create(login), login, pending) for login in logins),
         return_exceptions=True,
     )
     errors = [each for each in made if isinstance(each, Exception)]

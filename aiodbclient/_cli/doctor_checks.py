@@ -9,10 +9,8 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
@@ -29,8 +27,8 @@ from ..errors import (
 from ..tenants import Store
 from ..tenants._clusters import connection_of
 from ..tenants._credential import verifying_context
-from ..tenants._grants import Grants, sql_grants
-from ..tenants._prefixes import list_objects
+from ..tenants._servers import server_of
+from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
 from .opening import AnyBudget
@@ -91,11 +89,7 @@ async def check_cluster(
         findings.fail("cluster", f"{info.name} is not online, its status is {info.status}", "Wait until it is online")
         return None
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
-    reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list}
-    if known.tenants == "database":
-        reads["databases"] = cluster.dbs.list
-    else:
-        reads["topics"] = partial(list_objects, cluster, info.engine)
+    reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list, "databases": cluster.dbs.list}
     for what, read in reads.items():
         try:
             await read()
@@ -124,12 +118,10 @@ async def check_cluster(
 
 async def check_servers(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> tuple[Grants[Any] | None, str | None]:
+) -> tuple[Server | None, str | None]:
     """Check the connection, TLS and the administrator, and return the server's SQL and version if they are usable."""
     connection = connection_of(info, private=private)
-    by_sql = info.engine in POSTGRESQL | MYSQL
-    reachable = await _check_port(findings, connection, needed=by_sql)
-    if by_sql and not reachable:
+    if not await _check_port(findings, connection):
         return None, None
     ca = await _check_ca(findings, cluster) if connection.ssl else None
     if connection.ssl and ca is None:
@@ -137,26 +129,18 @@ async def check_servers(
     if not connection.ssl:
         findings.ok("TLS", "the cluster speaks none")
     try:
-        sql = sql_grants(info.engine, connection, ca, admin, None)
+        server = server_of(info.engine, connection, ca, admin, None)
     except (ConfigurationError, UnsupportedOperationError) as error:
         findings.fail("administrator", error, "Set AIODBCLIENT_ADMIN to the DSN of an administrator")
         return None, None
-    if sql is not None:
-        return sql, await _check_administrator(findings, sql, tls=ca is not None)
-    if ca is not None and reachable:
-        await _check_tls(findings, connection, ca)
-    findings.ok("rights", f"on {info.engine} the API grants them: no administrator is needed")
-    return None, None
+    return server, await _check_administrator(findings, server, tls=ca is not None)
 
 
-async def check_open_databases(findings: Findings, sql: Grants[Any], *, close: bool) -> None:
-    """Whether tenants may enter databases that are nobody's. ``close`` shuts them out of ``defaultdb``."""
+async def check_open_databases(findings: Findings, server: Server) -> None:
+    """Whether tenants may enter databases that are nobody's."""
     check = "open databases"
     try:
-        if close:
-            await sql.close_database("defaultdb")
-            findings.ok("defaultdb", "is closed. A program that needs it needs GRANT CONNECT ON DATABASE defaultdb")
-        opened = await sql.open_databases()
+        opened = await server.open_databases()
     except GrantError as error:
         findings.fail(check, error, "Ask the provider's support to close it")
         return
@@ -164,14 +148,14 @@ async def check_open_databases(findings: Findings, sql: Grants[Any], *, close: b
         found = "every login may enter template1, stop each creation of a database, and put objects into all new ones"
         findings.fail(check, found, "Ask the provider's support to close it")
     elif "defaultdb" in opened:
-        findings.ok(check, "every login may enter defaultdb, and take connections there. --close-defaultdb ends that")
+        findings.ok(check, "every login may enter defaultdb, and take connections there")
     else:
         findings.ok(check, "no login enters defaultdb or template1")
 
 
-async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: bool) -> str | None:
+async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str | None:
     try:
-        found = await sql.administrator()
+        found = await server.administrator()
     except GrantError as error:
         more_room = "Close connections, or use a larger cluster"
         trust = "Check the password and the cluster's trusted sources"
@@ -183,26 +167,23 @@ async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: boo
         lacks = f"{found.name} lacks {', '.join(found.lacks)}"
         findings.fail("administrator", lacks, "Use doadmin, or grant it what it lacks")
     else:
-        findings.ok("administrator", f"{found.name} logs in to {found.server}, and may create roles and grant rights")
+        findings.ok("administrator", f"{found.name} logs in to {found.version}, and may create roles and grant rights")
     skew = abs((datetime.now(UTC) - found.clock).total_seconds())
     if skew > _SKEW:
         findings.fail("clock", f"it differs from the server's by {skew:.0f} s", "Set it by NTP: it measures ages")
     else:
         findings.ok("clock", "is that of the server")
-    return found.server
+    return found.version
 
 
-async def _check_port(findings: Findings, connection: Connection, *, needed: bool) -> bool:
+async def _check_port(findings: Findings, connection: Connection) -> bool:
     address = f"{connection.host}:{connection.port}"
     try:
         await _connect(connection)
     except OSError as error:  # TimeoutError is one
         found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
-        if needed:
-            advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
-            findings.fail("connection", found, advice)
-        else:
-            findings.skip("connection", f"{found}. Tenants are made without it; their programs need it")
+        advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
+        findings.fail("connection", found, advice)
         return False
     findings.ok("connection", f"{address} can be reached")
     return True
@@ -223,15 +204,6 @@ async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
         return None
     findings.ok("CA", "can be read")
     return ca
-
-
-async def _check_tls(findings: Findings, connection: Connection, ca: str) -> None:
-    try:
-        await _connect(connection, verifying_context(ca))
-    except OSError as error:
-        findings.fail("TLS", f"the server cannot be verified: {error}", "Ask the provider's support for the right CA")
-    else:
-        findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
 
 
 _ROOM = bytes(1 << 16)  # a new store needs less

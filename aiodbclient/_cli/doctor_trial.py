@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -16,11 +14,10 @@ from typing import Any
 from .. import Cluster, ClusterClient
 from .._request.waits import waits
 from ..clusters import request_below
-from ..engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
+from ..engines import MYSQL, POSTGRESQL, Engine
 from ..errors import DatabaseClientError, NotFoundError, ServerError, TransportError
 from ..tenants import Credential, Role, SQLiteStore, Tenants
 from ..tenants._naming import names_of
-from ..tenants._prefixes import list_objects
 from .doctor_api import REPORT, try_api
 from .doctor_findings import Findings
 from .opening import AnyBudget
@@ -76,7 +73,6 @@ async def _steps(findings: Findings, tenants: Tenants, name: str, *, by_sql: boo
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
     rights = "the login has all rights in its database, and others have none" if by_sql else "its settings are its own"
     await _check(findings, "isolated", tenants, name, rights)
-    await try_pattern(findings, made)
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
     enter = "log in" if by_sql else "have the passwords that the API knows; no connection was tried"
     await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} {enter}")
@@ -115,63 +111,6 @@ async def _check(findings: Findings, step: str, tenants: Tenants, name: str, fou
     findings.ok(step, found)
 
 
-_SECONDS = 15.0  # for one question to the server
-
-
-async def try_pattern(findings: Findings, credential: Credential) -> None:
-    """Ask the server, if its client is installed and it can be reached. Does nothing on engines with databases."""
-    prefix = credential.prefix
-    if prefix is None:
-        return
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    ask = _may_make_topic if credential.engine == Engine.KAFKA else _may_make_index
-    others = names_of(f"{credential.name}x", credential.engine).objects
-    try:
-        own, neighbour = await ask(credential, f"{prefix}doctor"), await ask(credential, f"{others}doctor")
-    except ImportError as error:
-        findings.skip("pattern", f"to try it, install {error.name}")
-    except Exception as error:  # noqa: BLE001 - the clients have many exceptions, and each means the same here
-        findings.skip("pattern", f"the client failed: {type(error).__name__}")
-    else:
-        found = f"{prefix}* opens {'its own names' if own else 'not even its own names'}"
-        if own and not neighbour:
-            findings.ok("pattern", f"{found}, and not its neighbour's")
-        else:
-            findings.fail("pattern", f"{found}{', and its neighbour too' if neighbour else ''}", "Report it")
-
-
-async def _may_make_topic(credential: Credential, topic: str) -> bool:
-    admin: Any = import_module("aiokafka.admin")  # neither client has types
-    errors: Any = import_module("aiokafka.errors")
-    client = admin.AIOKafkaAdminClient(
-        bootstrap_servers=f"{credential.host}:{credential.port}",
-        security_protocol="SASL_SSL",
-        sasl_mechanism="SCRAM-SHA-256",
-        sasl_plain_username=credential.username,
-        sasl_plain_password=credential.password,
-        ssl_context=credential.ssl_context(),
-    )
-    try:
-        async with asyncio.timeout(_SECONDS):
-            await client.start()
-            answer = await client.create_topics([admin.NewTopic(topic, 1, 1)], validate_only=True)
-    finally:
-        await client.close()
-    return all(code != errors.TopicAuthorizationFailedError.errno for _, code, *_ in answer.topic_errors)
-
-
-async def _may_make_index(credential: Credential, index: str) -> bool:
-    opensearch: Any = import_module("opensearchpy")
-    client = opensearch.AsyncOpenSearch(credential.uri, ssl_context=credential.ssl_context(), timeout=_SECONDS)
-    try:
-        await client.index(index=index, body={"doctor": True})
-    except opensearch.AuthorizationException:
-        return False
-    finally:
-        await client.close()
-    return True
-
-
 _CUT = 12  # characters: MySQL has room for no more of the tenant's name in the name of a second login
 _LATE = 35.0  # s for which a request without an answer may still be performed: the client's timeout, and some
 _LAG = 15.0  # s for which reads may still show what was deleted
@@ -192,8 +131,6 @@ async def remove(
         if error is not None:
             note(f"{error}; deleting its logins and its database one by one")
         left = await _delete_all(cluster, info, name)
-        if error is not None and not left:
-            error = await _forget_roles(tenants, cluster, info, name)
         if left:
             error = f"still there: {', '.join(left)}"
     except DatabaseClientError as ended:
@@ -241,23 +178,6 @@ async def _delete_all(cluster: ClusterClient, info: Cluster, name: str) -> list[
 
 async def _ours(cluster: ClusterClient, info: Cluster, name: str) -> list[tuple[str, str]]:
     """The kind and name of everything in the cluster whose name begins as ``name``."""
-    known = CAPABILITIES[info.engine]
     listed = [("users", user.name) for user in await cluster.users.list()]
-    if known.tenants == "database":
-        listed += [("dbs", db.name) for db in await cluster.dbs.list()]
-    else:
-        kind = "topics" if info.engine == Engine.KAFKA else "indexes"
-        listed += [(kind, each) for each in await list_objects(cluster, info.engine)]
+    listed += [("dbs", db.name) for db in await cluster.dbs.list()]
     return [(kind, each) for kind, each in listed if each.startswith(name[:_CUT])]
-
-
-async def _forget_roles(tenants: Tenants, cluster: ClusterClient, info: Cluster, name: str) -> Exception | None:
-    """Remove the roles of the server that ``remove`` did not reach. Returns why they may be left."""
-    try:
-        site = await tenants._tenancy.sites[cluster.id].read(cluster)  # pyright: ignore[reportPrivateUsage]
-        if site.sql is not None:
-            for role in reversed(Role):
-                await site.sql.forget(names_of(name, info.engine, role=role))
-    except DatabaseClientError as error:
-        return error
-    return None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Seal, SQLiteStore, Store
-from ..tenants._intent import cluster_of
+from ..tenants._record import cluster_of
 from .output import NAME, command_line, note, quoted
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"

@@ -12,8 +12,8 @@ from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
-from ..tenants._intent import cluster_of, intent_of, pending
 from ..tenants._naming import record_name
+from ..tenants._record import State, cluster_of, pending, state_of
 from .arguments import (
     AdoptOption,
     Checked,
@@ -59,7 +59,7 @@ _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _LAST = ("since", "username")
 _SIGNS = {
     "create": ("+ {}", "green"),
-    "adopt": ("+ {} (adopted: its login or database exists{})", "yellow"),
+    "adopt": ("+ {} (adopted: its login or database exists)", "yellow"),
     "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
     "resume": ("~ {} (unfinished, will be resumed)", "yellow"),
     "renew": ("~ {} (half removed: its removal is finished, with all data, and it is created again)", "red"),
@@ -93,10 +93,11 @@ def _line(record: Record, role: Role, printed: Table, opened: Opened) -> dict[st
     row: dict[str, object] = {"name": record.name, "role": role.value}
     if printed.as_json or len(opened.called) > 1:
         row |= opened.home(cluster_of(record), printed)
-    if (intent := intent_of(record)) is not None and intent.removes:
-        row["state"] = "removing"
-    elif now is None or now.suspended is None:
-        row["state"] = "begun" if now is None else "ready"
+    state = state_of(record)
+    if now is None or state is State.REMOVING:
+        row["state"] = "removing" if state is State.REMOVING else "begun"
+    elif now.suspended is None:
+        row["state"] = "ready"
     elif printed.as_json:
         row |= {"state": "suspended", "suspended": now.suspended.isoformat(timespec="seconds")}
     else:
@@ -371,9 +372,7 @@ def _print_plan(plan: Plan, suspended: Sequence[str], half_removed: Sequence[str
     for name, change in _changes(plan):
         if change in _SIGNS:
             sign, style = _SIGNS["renew" if name in half_removed else change]
-            shut_out = plan.shut_out.get(name)
-            more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
-            lines.append((printable(sign.format(safe(name), more)), style))
+            lines.append((printable(sign.format(safe(name))), style))
     counts = [
         f"{len(plan.create)} to create",
         f"{len(plan.resume)} to resume",

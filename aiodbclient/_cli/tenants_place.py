@@ -28,8 +28,8 @@ from ..errors import (
     TransportError,
 )
 from ..tenants import Credential, Plan, Record, Role, Store, TenantEvent, Tenants
-from ..tenants._intent import Verb, cluster_of, intent_of, pending
 from ..tenants._naming import tenant_of
+from ..tenants._record import Verb, cluster_of, intent_of, pending
 from .arguments import Chosen, Place, Printed, Recorded, given_options, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of

@@ -9,9 +9,8 @@ from typing import Annotated
 
 from attrs import evolve
 
-from ..errors import InvalidArgumentError
 from ..tenants import Record, Role
-from ..tenants._provisioning import IfExists
+from ..tenants._verbs.provision import IfExists
 from .arguments import (
     AdoptOption,
     Chosen,
@@ -50,9 +49,9 @@ async def provision_tenants(
     if_exists: Annotated[
         IfExists,
         option(
-            metavar="error|adopt|reset",
-            help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
-            "over and give the login a new password. Default: error.",
+            metavar="error|adopt",
+            help="What to do with a login or database that exists and is not on record: fail, or take it over with a "
+            "new login. Default: error.",
         ),
     ] = "error",
     capacity: MostOption = None,
@@ -66,14 +65,9 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    if adopt and if_exists == "reset":
-        raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
     action: IfExists = "adopt" if adopt else if_exists
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    if action == "reset":
-        logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
-        confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
     async with open_place(place, missing, capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
@@ -204,9 +198,6 @@ async def retire_tenants(
     older_than: Annotated[
         timedelta | None, duration_option("--older-than", "Skip tenants that were rotated more recently, such as 1d.")
     ] = None,
-    end_sessions: Annotated[
-        bool, option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login.")
-    ] = True,
     yes: YesOption = False,
 ) -> int:
     """Revoke the previous credential, and end its sessions.
@@ -221,13 +212,12 @@ async def retire_tenants(
         if chosen.everybody and asks(len(olds)):
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
-            sessions = " and end their open sessions" if end_sessions else ""
             confirm(
-                f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}{sessions}?", yes=yes
+                f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}, and end their "
+                "sessions?",
+                yes=yes,
             )
-        return await selected.run(
-            lambda tenants, names: tenants.retire(names, after=older_than, end_sessions=end_sessions), printed
-        )
+        return await selected.run(lambda tenants, names: tenants.retire(names, after=older_than), printed)
 
 
 @runs

@@ -139,7 +139,7 @@ async def _tenants_logins(cluster: ClusterClient, plan: UserPlan) -> set[str]:
     """The users to delete that look like tenants' logins: by the form of their names, or since a database has them."""
     extra = plan.extra if plan.prune else ()
     known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
-    has_databases = bool(extra) and known is not None and known.tenants == "database"
+    has_databases = bool(extra) and known is not None and known.tenants
     databases = {db.name for db in await cluster.dbs.list()} if has_databases else set[str]()
     return {name for name in extra if name in databases or is_derived(name)}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
@@ -73,6 +75,12 @@ def new_password() -> str:
             return "AVNS_" + drawn
 
 
+def derived_password(user: str, password: str) -> str:
+    """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
+    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
+    return f"AVNS_{digest.hexdigest()[:20]}x0"
+
+
 def check_user_name(engine: str, name: str) -> None:
     """Refuse with 422 a user name that the engine would truncate or refuse."""
     _check_length(engine, "user", name, mysql=32)
@@ -93,8 +101,8 @@ def _check_length(engine: str, kind: str, name: str, *, mysql: int) -> None:
         raise Refusal(422, f"{kind} name must have at most {limit} bytes")
 
 
-def refuse_primary(name: str, primary: str) -> None:
-    if name == primary:
+def refuse_primary(name: str) -> None:
+    if name == PRIMARY:
         raise Refusal(422, "the primary user cannot be deleted")
 
 
@@ -205,7 +213,7 @@ class MemoryBackend(Backend):
     async def delete_user(self, name: str) -> None:
         await self._write()
         await self.user(name)
-        refuse_primary(name, PRIMARY)
+        refuse_primary(name)
         if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
             raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
         del self._users[name]

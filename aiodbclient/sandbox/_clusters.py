@@ -41,6 +41,8 @@ class NewCluster:
     dsn: str | None = field(default=None, repr=False)
     backend: str | None = None
     server: str | None = field(default=None, converter=optional(str))
+    connections: int | None = None
+    password_encryption: str | None = None
     tls: bool = True
     version: str | None = None
     num_nodes: int = 1

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, MutableMapping
+from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,14 @@ _ROOM = 2**30
 DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
 _MOST_IDLE = 4  # servers
 
-SUPERUSER = "_dodb"
-"""The sandbox's own role, named like the provider's own role."""
+SUPERUSER = "postgres"
+"""The sandbox's own role, named like the provider's: it makes the users of the API."""
+
+RESERVED = 3
+"""Sessions that PostgreSQL keeps for superusers. The sandbox uses no more on a server with few for clients."""
+
+OWN_DATABASE = "_dodb"
+"""The name of ``postgres`` on the provider's servers, which have no database ``postgres``."""
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
 _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
@@ -56,6 +62,7 @@ class EmbeddedPostgres:
         in_memory: bool = False,
         reach: Reach | None = None,
         programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
+        settings: Mapping[str, str] | None = None,  # of the server, instead of the keeper's
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self.data = folder
@@ -64,10 +71,12 @@ class EmbeddedPostgres:
         self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
         self.folder: Path = Path()  # its files, while it runs
+        self.own_database = ""  # the sandbox's own, in which no client has a session
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
         self._programs = programs
+        self.settings = dict(settings or {})
         self.reach: Reach = reach or Reach()
         self._keeper: subprocess.Popen[str] | None = None
 
@@ -140,7 +149,14 @@ class EmbeddedPostgres:
     def is_like(self, other: EmbeddedPostgres) -> bool:
         """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
         mine, others = (
-            (server.data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
+            (
+                server.data,
+                server.reach.bind,
+                server.reach.hosts,
+                server.settings,
+                server._programs,
+                server._authority is None,
+            )
             for server in (self, other)
         )
         return mine == others and self.data is None
@@ -156,6 +172,7 @@ class EmbeddedPostgres:
             if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
                 self.data.parent.chmod(0o711)
                 shutil.chown(self.data, "nobody")
+        self.own_database = "postgres" if self.is_new else OWN_DATABASE
         settings = {
             "folder": self.data and str(self.data),
             "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
@@ -163,6 +180,7 @@ class EmbeddedPostgres:
             "host": self.reach.bind,
             "port": self._kept.get("port", 0),
             "password": self.password,
+            "settings": self.settings,
             "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
             "ca": self._authority.certificate() if self._authority else None,
         }

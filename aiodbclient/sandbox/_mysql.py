@@ -84,7 +84,7 @@ class MySQLBackend(Backend):
         return await self._run(self._reset_auth(name, auth_plugin), "user", name)
 
     async def delete_user(self, name: str) -> None:
-        refuse_primary(name, PRIMARY)
+        refuse_primary(name)
         await self._run(self._delete_user(name), "user", name)
 
     async def dbs(self) -> list[str]:

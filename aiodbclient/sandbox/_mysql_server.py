@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import ssl
 from collections.abc import AsyncGenerator
@@ -19,7 +17,7 @@ from pymysql.constants import CR, ER
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
 from .._dsn import mysql_parts
 from ..models import MySQLAuthPlugin
-from ._backends import PRIMARY
+from ._backends import PRIMARY, derived_password
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
@@ -29,14 +27,22 @@ _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
 )
 SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
-# The server-wide rights of the API's users and doadmin, besides all rights in every schema. As at the provider, they
-# lack the rights of an administrator: SUPER, FILE, SHUTDOWN and the like.
+# The server-wide rights of doadmin and of the API's users, besides all rights in every schema, WITH GRANT OPTION: no
+# right of an administrator, such as SUPER, CONNECTION_ADMIN or SYSTEM_USER. See docs/why/provider.md.
 _SERVER_RIGHTS = frozenset(
     {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
 )
-# What they may not do in these schemas, where the server has partial revokes, as Aiven's documentation shows it.
+_OF_MYSQL = "CREATE ROLE", "DROP ROLE"
+_DYNAMIC = "REPLICATION_APPLIER, ROLE_ADMIN"  # of MySQL alone
+# What they may not do in these schemas, where the server has partial revokes.
 _GUARDED = ("mysql", "sys")
 _READS = frozenset({"SELECT", "SHOW VIEW"})
+# The settings of the provider's servers that tenants notice, and what this looks for in their values.
+_SETTINGS = {
+    "partial_revokes": {"1"},
+    "sql_require_primary_key": {"1"},
+    "sql_mode": {"ANSI_QUOTES", "PIPES_AS_CONCAT", "ONLY_FULL_GROUP_BY", "STRICT_ALL_TABLES"},
+}
 # A MySQL role is an account that CREATE ROLE leaves locked, expired and without a secret (manual, "CREATE ROLE").
 _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
 
@@ -67,7 +73,7 @@ class MySQLServer:
         self.ca_file = options.get("ssl-ca")  # verifies the server
         self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
         is_primary = self._login == PRIMARY  # its password:
-        self.password = self._login_password if is_primary else _derived(self._login, self._login_password)
+        self.password = self._login_password if is_primary else derived_password(self._login, self._login_password)
         self.version, self.tls, self._partial_revokes = "", False, False  # read by ``open``
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._context: ssl.SSLContext | None = None
@@ -81,9 +87,7 @@ class MySQLServer:
         self.version = str((await self.rows("SELECT VERSION()"))[0][0])
         self.tls = bool((await self.rows("SHOW STATUS LIKE 'Ssl_cipher'"))[0][1])
         if not self.is_mariadb:
-            self._partial_revokes = bool((await self.rows("SELECT @@partial_revokes"))[0][0])
-            if not self._partial_revokes:
-                _log.warning("MySQL runs with partial_revokes=OFF; start it with --partial-revokes=ON, as the provider")
+            await self._read_settings()
         if self._login != PRIMARY:
             await self._make_primary()
 
@@ -125,12 +129,15 @@ class MySQLServer:
         listed = await self.rows("SHOW PRIVILEGES")
         in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
         in_schemas -= {"GRANT OPTION"}
-        rights = ", ".join(sorted(in_schemas | _SERVER_RIGHTS))
-        await self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+        rights = sorted(in_schemas | _SERVER_RIGHTS)
+        for each in [rights] if self.is_mariadb else [[*rights, *_OF_MYSQL], [_DYNAMIC]]:
+            await self.rows(f"GRANT {', '.join(each)} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
         if not self._partial_revokes or self._login == PRIMARY:  # what it grants has its own restrictions
             return
         for schema in _GUARDED:
-            await self.rows(f"REVOKE {', '.join(sorted(in_schemas - _READS))} ON {schema}.* FROM %s@'%%'", name)
+            await self.rows(
+                f"REVOKE {', '.join(sorted((in_schemas | {'EVENT'}) - _READS))} ON {schema}.* FROM %s@'%%'", name
+            )
 
     def identified(self, plugin: str | None) -> str:
         """The clause of CREATE USER and ALTER USER that sets a password, with ``plugin`` or the default plugin."""
@@ -149,6 +156,22 @@ class MySQLServer:
             except pymysql.OperationalError as error:
                 if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
                     raise
+
+    async def _read_settings(self) -> None:
+        """Read how the server takes REVOKE, and warn of settings that differ from the provider's."""
+        [found] = await self.rows("SELECT " + ", ".join(f"@@GLOBAL.{name}" for name in _SETTINGS))
+        for (name, wanted), value in zip(_SETTINGS.items(), found, strict=True):
+            if missing := wanted - set(str(value).split(",")):
+                lacks = "=OFF" if missing == {"1"} else f" without {', '.join(sorted(missing))}"
+                option = "ON" if missing == {"1"} else ",".join(sorted(wanted))
+                _log.warning(
+                    "MySQL runs with %s%s: start it with --%s=%s, as the provider does",
+                    name,
+                    lacks,
+                    name.replace("_", "-"),
+                    option,
+                )
+        self._partial_revokes = bool(found[0])
 
     async def _make_primary(self) -> None:
         """Create ``doadmin``, which sandboxes with the same DSN share, if it does not exist."""
@@ -223,9 +246,3 @@ def quoted(name: str) -> str:
     """Quote a name as an identifier (manual, "Schema Object Names": backticks are doubled)."""
     escaped = name.replace("`", "``").replace("%", "%%")  # aiomysql formats statements with %
     return f"`{escaped}`"
-
-
-def _derived(user: str, password: str) -> str:
-    """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
-    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
-    return f"AVNS_{digest.hexdigest()[:20]}x0"

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from contextlib import suppress
 
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, OperationalError, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
 from ._backends import DEFAULT_DB, PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
-from ._embedded import EmbeddedPostgres
+from ._embedded import OWN_DATABASE, EmbeddedPostgres
+from ._postgres_provider import SYSTEM_ROLES, login, make_primary, make_system_roles
 from ._postgres_server import PostgresServer, Row, rows
 from ._validation import JSON, RequestedUser
 
-# System roles and databases are hidden, so they cannot be changed: superusers (except the DSN's, the primary user),
-# roles that cannot log in, pg_*, templates, and the maintenance database.
+# System roles and databases are hidden, so they cannot be changed: superusers, roles that cannot log in, pg_*, those of
+# the provider, templates, and the maintenance database.
 _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
-    " WHERE rolcanlogin AND (NOT rolsuper OR rolname = {primary}) AND NOT starts_with(rolname, 'pg_') {end}"
+    " WHERE rolcanlogin AND NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND rolname <> ALL ({system}) {end}"
 )
-_DBS = SQL("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY oid")
+_SYSTEM_DBS = "postgres", OWN_DATABASE, "template0", "template1"
+_DBS = SQL("SELECT datname FROM pg_database WHERE datname <> ALL ({}) ORDER BY oid").format(Literal([*_SYSTEM_DBS]))
 _ALTER_TRIES = 50
 _TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
 _WHERE_IT_OWNS = SQL(
@@ -33,9 +36,8 @@ _WHERE_IT_OWNS = SQL(
 class PostgresBackend(Backend):
     """Maps the API's users to the server's roles, and its dbs to the server's databases."""
 
-    # On an embedded PostgreSQL the roles have the rights of a managed cluster. The primary user is LOGIN CREATEDB
-    # CREATEROLE and owns the databases. A role that clients cannot use creates the users. The server of a DSN keeps its
-    # own rights. Its primary user is the superuser of the DSN.
+    # The roles have the rights of a managed cluster (``_postgres_provider.py``). The superuser of an embedded server,
+    # or of the DSN, acts as the provider: it creates the users.
 
     def __init__(
         self,
@@ -54,10 +56,10 @@ class PostgresBackend(Backend):
 
     async def start(self) -> None:
         await self._server.start()
-        if self.embedded is not None:
-            await self._close_system_databases()
-        if self.embedded is not None and self.embedded.is_new:
-            await self._make_primary()
+        if self.embedded is None:
+            await self._find_primary()
+        elif self.embedded.is_new:
+            await self._make_all()
             self.embedded.mark_filled()
 
     async def stop(self) -> None:
@@ -68,22 +70,30 @@ class PostgresBackend(Backend):
             await super().let_in(clients)  # refuses it
         await self._server.let_in(clients, graceful=graceful)
 
-    async def _close_system_databases(self) -> None:
-        """Let only the superuser connect to the databases that belong to the provider."""
+    async def _make_all(self) -> None:
+        """Fill a new embedded server."""
+        password = new_password()
         async with self._server.connection() as connection:
-            await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
-
-    async def _make_primary(self) -> None:
-        async with self._server.connection() as connection:
-            password = new_password()
-            verifier = _verifier(connection, PRIMARY, password)
-            await connection.execute(
-                SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(
-                    Identifier(PRIMARY), Literal(verifier)
-                )
-            )
+            verifier = self._verifier(connection, PRIMARY, password)
+            await make_system_roles(connection)
+            await make_primary(connection, self._server.major, verifier)
         self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
+
+    async def _find_primary(self) -> None:
+        """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
+        password = self._server.password
+        async with self._server.connection() as connection:
+            await make_primary(connection, self._server.major, self._verifier(connection, PRIMARY, password))
+        with suppress(Refusal):  # it exists
+            await self.create_db(DEFAULT_DB)
+        try:
+            await self._server.log_in(PRIMARY, password, DEFAULT_DB)
+        except OperationalError:
+            raise RuntimeError(
+                f"{PRIMARY!r} cannot log in to {DEFAULT_DB} on the PostgreSQL server of the DSN: "
+                "if the sandbox did not create this role, drop it"
+            ) from None
 
     def version(self) -> str:
         return self._server.version
@@ -93,8 +103,8 @@ class PostgresBackend(Backend):
             "scheme": "postgresql",
             "host": self._server.host,
             "port": self._server.port,
-            "database": self._server.database,
-            "user": self._server.primary,
+            "database": DEFAULT_DB,
+            "user": PRIMARY,
             "password": self._server.password if self.embedded is None else self._secrets[PRIMARY][1],
             "ssl": self._server.tls,
         }
@@ -104,7 +114,7 @@ class PostgresBackend(Backend):
 
     async def users(self) -> list[JSON]:
         async with self._server.connection() as connection:
-            return [self._user(*row) for row in await rows(connection, self._users(SQL("ORDER BY oid")))]
+            return [self._user(*row) for row in await rows(connection, _users(SQL("ORDER BY oid")))]
 
     async def user(self, name: str) -> JSON:
         async with self._server.connection() as connection:
@@ -114,12 +124,9 @@ class PostgresBackend(Backend):
         check_user_name(self.engine, new.name)
         async with self._roles, self._server.connection() as connection:
             password = new_password()
-            verifier = _verifier(connection, new.name, password)
-            command = SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
+            verifier = self._verifier(connection, new.name, password)
             try:
-                await connection.execute(
-                    command.format(Identifier(new.name), _replication(new.settings), Literal(verifier))
-                )
+                await connection.execute(login(self._server.major, new.name, _replication(new.settings), verifier))
             except (errors.DuplicateObject, errors.UniqueViolation):
                 raise name_taken("user") from None
             except errors.ReservedName:
@@ -136,17 +143,17 @@ class PostgresBackend(Backend):
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
-            if name == self._server.primary and self.embedded is None:
-                raise Refusal(422, "the password of the DSN's own role cannot be reset")
+            if name == PRIMARY and self.embedded is None:
+                raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
             password = new_password()
-            verifier = _verifier(connection, name, password)
+            verifier = self._verifier(connection, name, password)
             await _alter(connection, SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
             self._secrets[name] = verifier, password
             return await self._read(connection, name)
 
     async def delete_user(self, name: str) -> None:
-        refuse_primary(name, self._server.primary)
-        role, primary = Identifier(name), Identifier(self._server.primary)
+        refuse_primary(name)
+        role, primary = Identifier(name), Identifier(PRIMARY)
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
             await _alter(connection, SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
@@ -165,11 +172,13 @@ class PostgresBackend(Backend):
 
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
+        if name in _SYSTEM_DBS:
+            raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        has_strategies = int(self._server.version.partition(".")[0]) >= 15
-        strategy = SQL("STRATEGY FILE_COPY") if self.embedded is not None and has_strategies else SQL("")
+        copies = self.embedded is not None and self._server.major >= 15
+        strategy = SQL("STRATEGY FILE_COPY" if copies else "")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
-            Identifier(name), Identifier(self._server.primary), strategy
+            Identifier(name), Identifier(PRIMARY), strategy
         )
         async with self._server.connection() as connection:
             try:
@@ -184,7 +193,7 @@ class PostgresBackend(Backend):
         async with self._server.connection() as connection:
             if (name,) not in await rows(connection, _DBS):
                 raise not_found()
-            if self.embedded is None and name == self._server.database:
+            if name == self._server.database:
                 raise Refusal(422, "the database of the DSN cannot be deleted")
             try:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
@@ -193,24 +202,30 @@ class PostgresBackend(Backend):
             except errors.WrongObjectType:
                 raise Refusal(422, "the database is a template (IS_TEMPLATE) and cannot be deleted") from None
 
-    def _users(self, end: Composable) -> Composed:
-        return _USERS.format(primary=Literal(self._server.primary), end=end)
-
     async def _read(self, connection: AsyncConnection[Row], name: str) -> JSON:
-        found = await rows(connection, self._users(SQL("AND rolname = {}").format(Literal(name))))
+        found = await rows(connection, _users(SQL("AND rolname = {}").format(Literal(name))))
         if not found:
             raise not_found()
         return self._user(*found[0])
 
     def _user(self, name: str, replication: bool, verifier: str | None) -> JSON:
-        role = UserRole.PRIMARY if name == self._server.primary else UserRole.NORMAL
+        role = UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL
         user: JSON = {"name": name, "role": role.value, "settings": {"pg_allow_replication": replication}}
         stored, password = self._secrets.get(name, (None, None))
         if stored is not None and stored == verifier:  # otherwise somebody else has set another password
             user["password"] = password
-        elif name == self._server.primary and self.embedded is None and self._server.password:
+        elif name == PRIMARY and self.embedded is None:
             user["password"] = self._server.password
         return user
+
+    def _verifier(self, connection: AsyncConnection[Row], name: str, password: str) -> str:
+        """What the server stores of a password, so that neither it nor its log ever see the password."""
+        method = self._server.password_encryption.encode()
+        return connection.pgconn.encrypt_password(password.encode(), name.encode(), method).decode()
+
+
+def _users(end: Composable) -> Composed:
+    return _USERS.format(system=Literal(list(SYSTEM_ROLES)), end=end)
 
 
 async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
@@ -226,8 +241,3 @@ async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
 
 def _replication(settings: JSON) -> SQL:
     return SQL("REPLICATION") if settings.get("pg_allow_replication") else SQL("NOREPLICATION")
-
-
-def _verifier(connection: AsyncConnection[Row], name: str, password: str) -> str:
-    """The SCRAM verifier of a password, with which neither the server nor its log ever see the password."""
-    return connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

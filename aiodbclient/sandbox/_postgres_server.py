@@ -16,14 +16,16 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._libpq import options_of
 from ._answers import Refusal
-from ._backends import DEFAULT_DB, PRIMARY
-from ._embedded import POOL, SUPERUSER, EmbeddedPostgres
+from ._backends import derived_password
+from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
+from ._postgres_provider import hide_database, warn
 from ._reach import LOOPBACK
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
 _EMPTY_SECONDS = 5.0
 
+_ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
 # Everything that initdb did not create: its oids are below 16384 (FirstNormalObjectId).
 _MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
 _MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
@@ -43,43 +45,63 @@ class PostgresServer:
     def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
-        self.host, self.port, self.database = LOOPBACK, 0, DEFAULT_DB
-        self.primary = PRIMARY
-        self.password: str | None = None
+        self.host, self.port = LOOPBACK, 0
+        self.database = ""  # of the DSN
+        self.password = ""  # of the primary user on the server of a DSN
         self.version = ""
+        self.major = 0
+        self.password_encryption = ""
         self.tls = False
         self.ca: str | None = None
         self._idle: list[AsyncConnection[Row]] = []
-        self._turns = asyncio.Semaphore(_CONNECTIONS)
+        is_small = self.embedded is not None and "max_connections" in self.embedded.settings
+        self._most_idle = 0 if is_small else _CONNECTIONS
+        self._turns = asyncio.Semaphore(RESERVED if is_small else _CONNECTIONS)
 
     async def start(self) -> None:
         """Start the embedded server, or connect to the server of the DSN."""
         if self.embedded is not None:
             await self.embedded.start()
-            self._dsn = _superusers_dsn(self.embedded)
         elif options_of(self._dsn) is None:
             raise RuntimeError(
                 "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
                 "with %40 for @ and %2F for / in the password"
             )
         try:
+            if self.embedded is not None:
+                await self._open_embedded(self.embedded)
             connection = await self.connect()
             self._idle.append(connection)
-            superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+            [(superuser, self.password_encryption)] = await rows(connection, _ABOUT)
         except psycopg.Error as error:
             which = "embedded PostgreSQL" if self.embedded else "the PostgreSQL server of the DSN"
             raise RuntimeError(f"{which} cannot be used: {error}") from None
         info = connection.info
         self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
+        self.major = info.server_version // 10_000
         self.tls = connection.pgconn.ssl_in_use
         self.ca = _verifying_ca(connection)
         if self.embedded is not None:
             self.host, self.port = self.embedded.reach.public_host, self.embedded.port
             return
-        self.primary, self.password = info.user, info.password or None
         self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
-        if superuser != [(True,)]:
-            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
+        self.password = derived_password(info.user, info.password)
+        if not superuser:
+            raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
+        await warn(connection)
+
+    async def _open_embedded(self, embedded: EmbeddedPostgres) -> None:
+        """Give a new server the databases of the provider."""
+        if embedded.own_database != OWN_DATABASE:
+            template = _superusers_dsn(embedded, "template1")
+            async with await AsyncConnection.connect(template, autocommit=True) as session:
+                await hide_database(session)
+            embedded.own_database = OWN_DATABASE
+        self._dsn = _superusers_dsn(embedded, OWN_DATABASE)
+
+    async def log_in(self, user: str, password: str, database: str) -> None:
+        """Log in as a role, or raise psycopg.OperationalError."""
+        await (await AsyncConnection.connect(self._dsn, user=user, password=password, dbname=database)).close()
 
     async def stop(self) -> None:
         """Close the connections, and stop the embedded server or pool it for the next cluster."""
@@ -140,7 +162,7 @@ class PostgresServer:
                 try:
                     yield connection
                 finally:
-                    if connection.closed:
+                    if connection.closed or len(self._idle) >= self._most_idle:
                         await connection.close()
                     else:
                         self._idle.append(connection)
@@ -151,13 +173,13 @@ class PostgresServer:
                 raise Refusal(500, "Unexpected server-side error") from None
 
 
-def _superusers_dsn(server: EmbeddedPostgres) -> str:
+def _superusers_dsn(server: EmbeddedPostgres, database: str) -> str:
     return make_conninfo(
         host=LOOPBACK,
         port=server.inner_port,
         user=SUPERUSER,
         password=server.password,
-        dbname="postgres",
+        dbname=database,
         sslmode="disable" if server.ca_file is None else "verify-full",
         sslrootcert=server.ca_file,
         gssencmode="disable",

@@ -14,7 +14,7 @@ from ..engines import MYSQL, POSTGRESQL, Engine
 from ._backends import Backend, MemoryBackend
 from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
-from ._embedded import DRIVERS, POOL, EmbeddedPostgres, can_embed
+from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, can_embed
 from ._faults import Faults
 from ._reach import Reach, SandboxCA
 from ._topics import Topics
@@ -120,6 +120,8 @@ class Registry:
             from ._mysql import MySQLBackend
 
             return MySQLBackend(engine, new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
+        if new.connections is not None or new.password_encryption is not None:
+            raise ValueError("only an embedded PostgreSQL has connections and password_encryption")
         if new.dsn is not None or new.backend == "postgres":
             raise ValueError(f"a {engine} cluster can only be in memory")
         users, dbs = mapping(self._data, f"users of {cluster_id}"), mapping(self._data, f"dbs of {cluster_id}")
@@ -129,9 +131,16 @@ class Registry:
         kept = mapping(self._data, f"server of {cluster_id}")
         folder = None if self._data is None else self._data.folder / f"postgres-{cluster_id}"
         programs = None if new.server is None else Path(new.server)
-        return POOL.take(
-            EmbeddedPostgres(authority, kept, folder, in_memory=POOL.is_open, reach=self._reach, programs=programs)
+        server = EmbeddedPostgres(
+            authority,
+            kept,
+            folder,
+            in_memory=POOL.is_open,
+            reach=self._reach,
+            programs=programs,
+            settings=_settings(new),
         )
+        return POOL.take(server)
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a restored cluster that is added for the first time in this run."""
@@ -165,14 +174,30 @@ def _require(extra: str, *modules: str) -> None:
 def _check(new: NewCluster) -> None:
     if new.dsn is not None and new.backend is not None:
         raise ValueError("pass dsn or backend, not both")
+    if new.dsn is not None and (new.connections is not None or new.password_encryption is not None):
+        raise ValueError("connections and password_encryption are not supported with dsn: set them on the server")
     if new.server is not None and new.backend != "postgres":
         raise ValueError('server is the folder of programs for backend="postgres"; pass that too')
     if new.dsn is not None and not new.tls:
         raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
+    if new.connections is not None and new.connections < 1:
+        raise ValueError(f"connections must be at least 1, not {new.connections}")
+    if new.password_encryption not in (None, "scram-sha-256", "md5"):
+        raise ValueError(f"password_encryption must be 'scram-sha-256' or 'md5', not {new.password_encryption!r}")
     if not new.online_after >= 0:
         raise ValueError(f"online_after must be at least 0, not {new.online_after}")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
+
+
+def _settings(new: NewCluster) -> dict[str, str]:
+    """The settings of an embedded server that the options of a cluster choose."""
+    chosen: dict[str, str] = {}
+    if new.connections is not None:
+        chosen["max_connections"] = str(new.connections + RESERVED)
+    if new.password_encryption is not None:
+        chosen["password_encryption"] = new.password_encryption
+    return chosen
 
 
 def _before_15(version: str | None) -> bool:

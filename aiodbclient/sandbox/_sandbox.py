@@ -155,6 +155,8 @@ class Sandbox:
         dsn: str | None = None,
         backend: Literal["memory", "postgres"] | None = None,
         server: str | PathLike[str] | None = None,
+        connections: int | None = None,
+        password_encryption: Literal["scram-sha-256", "md5"] | None = None,
         tls: bool = True,
         version: str | None = None,
         num_nodes: int = 1,
@@ -171,13 +173,19 @@ class Sandbox:
                 is in memory.
             name: The cluster's name; None for the engine and a number.
             dsn: Your own server to put behind the cluster. The sandbox does not stop it. For ``pg``: the URL of a
-                superuser of PostgreSQL 14 or newer. For ``mysql``: the URL of an administrator of MySQL or MariaDB. The
-                sandbox creates the primary user ``doadmin`` there, unless the URL already logs in as ``doadmin``.
+                superuser of PostgreSQL 14 or newer. The sandbox creates the primary user ``doadmin`` there, its groups
+                and ``defaultdb``. For ``mysql``: the URL of an administrator of MySQL or MariaDB. The sandbox creates
+                ``doadmin`` there, unless the URL already logs in as ``doadmin``. It logs a warning for each setting of
+                the server that differs from the provider's in a way that tenants notice.
             backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` gets an
                 embedded PostgreSQL if the ``sandbox`` extra is installed. Every other engine is in memory.
             server: For ``backend="postgres"``: the folder of PostgreSQL's programs (14 or newer), such as
                 ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: the programs of
                 the wheel.
+            connections: How many sessions clients may have at once on the embedded PostgreSQL, such as 22, as on the
+                provider's smallest cluster: then ``doadmin`` cannot log in either. None: 297.
+            password_encryption: ``"md5"`` for an embedded PostgreSQL that stores the passwords it is given as MD5, as
+                one of the provider's clusters did. None: ``"scram-sha-256"``.
             tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
                 authority, and refuses connections without TLS. With a ``dsn`` the server decides.
             version: The version that the API returns. Before 15, every user may create in ``public`` of the embedded

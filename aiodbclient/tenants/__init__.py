@@ -12,6 +12,10 @@ from ._outcomes import (
     TenantChecked,
     TenantCheckOutcome,
     TenantDone,
+    TenantDumped,
+    TenantDumpOutcome,
+    TenantMoved,
+    TenantMoveOutcome,
     TenantOutcome,
     TenantPlanOutcome,
     TenantRemovalOutcome,
@@ -20,7 +24,6 @@ from ._outcomes import (
     TenantRepairOutcome,
     TenantResult,
 )
-from ._plans import Plan
 from ._pools import TenantPools
 from ._rooms import Room
 from ._stores import Claim, Record, Store
@@ -29,6 +32,8 @@ from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
 from ._stores.sqlite import SQLiteStore
 from ._tenants import Tenants
+from ._usage import Usage
+from ._verbs.plan import Plan
 
 __all__ = [
     "Claim",
@@ -45,7 +50,11 @@ __all__ = [
     "TenantCheckOutcome",
     "TenantChecked",
     "TenantDone",
+    "TenantDumpOutcome",
+    "TenantDumped",
     "TenantEvent",
+    "TenantMoveOutcome",
+    "TenantMoved",
     "TenantOutcome",
     "TenantPlanOutcome",
     "TenantPools",
@@ -55,6 +64,7 @@ __all__ = [
     "TenantRepaired",
     "TenantResult",
     "Tenants",
+    "Usage",
     "copy_records",
     "rewrite_records",
 ]

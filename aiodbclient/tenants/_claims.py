@@ -1,6 +1,6 @@
 """``HeldClaim``: a claim while this process works on its name.
 
-A background task renews the lease. Once the lease may have expired, no more requests are sent.
+A background task renews the lease. Once the lease may have expired, no more statements are sent.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Self
 
 from attrs import evolve
 
-from ..errors import ClaimLostError, DatabaseClientError, StoreError
+from ..errors import ClaimLostError, StoreError
 from ._credential import Credential
 from ._events import Timer
-from ._intent import Intent, intent_of, is_empty
+from ._record import Intent, is_empty
 from ._stores import Claim, Store
 
 
@@ -31,18 +31,12 @@ class HeldClaim:
         self.store = store
         self.claim = claim
         self.record = claim.record  # when it was claimed
-        self.wrote = set[str]()  # the logins whose passwords a request under this claim may have changed
+        self.leaves_nothing = is_empty(self.record)  # whether nothing is on record, as far as this claim changed it
         self._lease = lease
         self._until = since + lease
         self._timer = timer
         self._ended = False
-        self.leaves_nothing = is_empty(self.record)  # whether nothing is on record, as far as this claim changed it
         self._renewing: asyncio.Task[None] | None = None
-
-    @property
-    def intent(self) -> Intent | None:
-        """The intent when it was claimed."""
-        return intent_of(self.record)
 
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())
@@ -58,8 +52,6 @@ class HeldClaim:
         if self._ended:
             return
         try:
-            if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
-                await self.renew()
             # A name for which no work began need not stay on record.
             end = self.store.forget if self.leaves_nothing else self.store.release
             await self._timer.on("store", end(self.claim))
@@ -68,11 +60,11 @@ class HeldClaim:
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:
-        """Check that the lease has not expired, by the clock alone. Called right before each request."""
+        """Check that the lease has not expired, by the clock alone. Called right before each statement."""
         if clock() >= self._until:
             raise ClaimLostError(
-                f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
-                "it was not sent, and the next process that claims the name continues"
+                f"the lease on {self.claim.name!r} ran out (was the process stopped?): the next statement was not "
+                "sent, and the next process that claims the name continues"
             )
 
     async def renew(self) -> None:
@@ -80,11 +72,6 @@ class HeldClaim:
         since = clock()
         await self._timer.on("store", self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
-
-    async def may_write(self, login: str) -> None:
-        """Renew the claim right before a request that changes the password of ``login``. Raises as ``renew``."""
-        await self.renew()
-        self.wrote.add(login)
 
     async def intend(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
@@ -102,7 +89,7 @@ class HeldClaim:
         self._ended = self.leaves_nothing = True
 
     async def _renew(self) -> None:
-        """Renew the lease repeatedly. If that fails, the next ``check_lease`` or ``may_write`` raises."""
+        """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
         while True:
             await asyncio.sleep(self._lease / 3)
             try:

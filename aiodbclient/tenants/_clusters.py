@@ -1,17 +1,19 @@
-"""The clusters of tenants: ``Site`` has the facts about one, and ``JobClusters`` are those of one job."""
+"""The clusters of tenants: a ``Site`` has the facts about one, ``Sites`` are those of one ``Tenants``.
+
+``JobSites`` are the sites as one job sees them: it does not ask again for a while where it got no answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from time import monotonic
-from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from .._bulk.job import OUTAGE, UNANSWERED
 from .._dsn import dsn, is_host
@@ -32,13 +34,12 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ..models import Cluster, Connection, User
+from ..models import Cluster, Connection
 from ._credential import Credential
-from ._events import Timer
-from ._grants import Grants, sql_grants
-from ._listing import Listing
 from ._naming import Names
 from ._rooms import Rooms, Seat
+from ._servers import server_of
+from ._servers.server import Server
 
 AWAY = (
     ConfigurationError,
@@ -57,102 +58,142 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 class Site:
     """The facts about the cluster that all work on tenants needs."""
 
-    cluster_id: str
+    cluster: str  # its id
+    name: str
     engine: Engine | str
     connection: Connection
     ca: str | None  # None: without TLS
-    sql: Grants[Any] | None  # None: the API gives the rights
+    server: Server
 
-    @property
-    def returns_passwords(self) -> bool:
-        """Whether the API returns passwords: a token that does not get the primary user's gets none."""
-        return CAPABILITIES[self.engine].returns_passwords and self.connection.password is not None
-
-    def credential(self, names: Names, user: User, since: datetime) -> Credential:
-        """The credential of the tenant with the login ``user``, stored at ``since``."""
+    def credential(self, names: Names, login: str, password: str | None, since: datetime) -> Credential:
+        """The credential of the tenant with ``login``, stored at ``since``."""
         connection = self.connection
         assert connection.host is not None
         return Credential(
             name=names.tenant,
-            username=user.name,
-            password=user.password,
+            username=login,
+            password=password,
             database=names.database,
             host=connection.host,
             port=connection.port or 0,
             engine=self.engine,
-            uri=dsn(
+            uri=""  # of an adopted login
+            if password is None
+            else dsn(
                 engine=self.engine,
                 host=connection.host,
                 port=connection.port,
                 ssl=connection.ssl,
                 uri=connection.uri,
-                username=user.name,
-                password=user.password,
+                username=login,
+                password=password,
                 database=names.database,
                 protocol=connection.protocol,
             ),
             ca=self.ca,
-            access_cert=user.access_cert,
-            access_key=user.access_key,
-            cluster=self.cluster_id,
+            cluster=self.cluster,
             since=since,
             role=names.role,
-            prefix=names.objects,
         )
 
 
-class SiteReader:
-    """Reads one cluster once for each ``Tenants``, and again after ``reread``."""
+@define(eq=False)
+class _Reading:
+    """One cluster, and what was read of it."""
 
-    def __init__(
-        self,
-        cluster: ClusterClient,
-        *,
-        private: bool = False,
-        admin: str | None = None,
-        connection_limit: int | None = None,
-    ) -> None:
-        self.cluster = cluster
-        self.reading = asyncio.Lock()  # held by the job that calls ``read``
-        self._limit = connection_limit
-        self._private = private
-        self._admin = admin
-        self._site: Site | None = None
+    client: ClusterClient
+    admin: str | None = field(repr=False)  # a DSN
+    site: Site | None = None
+    turn: asyncio.Lock = field(factory=asyncio.Lock)
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine of the cluster, if it is known."""
-        return self.cluster.engine if self._site is None else self._site.engine
+        return self.client.engine if self.site is None else self.site.engine
 
-    async def read(self, cluster: ClusterClient) -> Site:
-        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator."""
-        if self._site is None:
-            self._site = await self._read(cluster)
-        return self._site
 
-    def reread(self) -> None:
+class Sites:
+    """The clusters of one ``Tenants``, by id. Each is read once, and again after ``reread``."""
+
+    def __init__(
+        self,
+        clusters: ClusterClient | Sequence[ClusterClient],
+        *,
+        private: bool,
+        admin: str | Mapping[str, str] | None,
+        connection_limit: int | None,
+    ) -> None:
+        checked = _checked_clusters(clusters)
+        admins = _checked_admins(admin, [each.id for each in checked])
+        self._readings = {each.id: _Reading(each, admins[each.id]) for each in checked}
+        self._private, self._connection_limit = private, connection_limit
+        self.check_engines()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readings)
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def __contains__(self, cluster: object) -> bool:
+        return cluster in self._readings
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine of the clusters, if it is known."""
+        return next((each.engine for each in self._readings.values() if each.engine is not None), None)
+
+    def client(self, cluster: str) -> ClusterClient:
+        """The API of the cluster."""
+        return self._readings[cluster].client
+
+    def name(self, cluster: str) -> str | None:
+        """The name of the cluster; None until it is read."""
+        site = self._readings[cluster].site
+        return None if site is None else site.name
+
+    def turn(self, cluster: str) -> asyncio.Lock:
+        """Held by who calls ``read``."""
+        return self._readings[cluster].turn
+
+    def reread(self, cluster: str) -> None:
         """Make the next ``read`` read the cluster again: its primary user may have another password."""
-        self._site = None
+        self._readings[cluster].site = None
 
-    async def _read(self, cluster: ClusterClient) -> Site:
-        if cluster.engine is not None and cluster.engine in CAPABILITIES:
-            guard_tenants(cluster.engine)  # before anything is sent
-        info = await cluster.info()
+    async def read(self, cluster: str, meter: Meter, pause: Pause | None) -> Site:
+        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator."""
+        reading = self._readings[cluster]
+        if reading.site is None:
+            reading.site = await self._read(reading, for_work(reading.client, meter, pause))
+            self.check_engines()
+        return reading.site
+
+    async def _read(self, reading: _Reading, client: ClusterClient) -> Site:
+        if client.engine is not None and client.engine in CAPABILITIES:
+            guard_tenants(client.engine)  # before anything is sent
+        info = await client.info()
         guard_tenants(info.engine)
         connection = connection_of(info, private=self._private)
-        ca = await _authority(cluster, info.name) if connection.ssl else None
-        sql = sql_grants(info.engine, connection, ca, self._admin, self._limit)
-        if sql is not None:
-            try:
-                await sql.check()  # before creating anything that could then not get its rights
-            except GrantError as error:
-                error.may_have_applied, error.on_record = False, f"nothing was changed on the cluster {cluster.id}"
-                raise
-        return Site(cluster.id, info.engine, connection, ca, sql)
+        ca = await _authority(client, info.name) if connection.ssl else None
+        server = server_of(info.engine, connection, ca, reading.admin, self._connection_limit)
+        try:
+            await server.administrator()  # before anything is made that it could then not finish
+        except GrantError as error:
+            error.may_have_applied, error.on_record = False, f"nothing was changed on the cluster {client.id}"
+            raise
+        return Site(client.id, info.name, info.engine, connection, ca, server)
+
+    def check_engines(self) -> None:
+        """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
+        known = {each.engine: id for id, each in self._readings.items() if each.engine is not None}
+        if len(known) > 1:
+            each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
+            raise InvalidArgumentError(
+                f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
+            )
 
 
-async def connections_of(credential: Credential) -> int | None:
-    """Log in with ``credential``, and return how many connections its server allows; None if unknown."""
+async def connections_of(credential: Credential) -> int:
+    """Log in with ``credential``, and return how many connections its server allows."""
     itself = Connection(
         host=credential.host,
         port=credential.port,
@@ -160,8 +201,8 @@ async def connections_of(credential: Credential) -> int | None:
         password=credential.password,
         database=credential.database,
     )
-    sql = sql_grants(credential.engine, itself, credential.ca, None, None)
-    return None if sql is None else await sql.connections()
+    server = server_of(credential.engine, itself, credential.ca, None, None)
+    return (await server.administrator()).connections
 
 
 def connection_of(cluster: Cluster, *, private: bool) -> Connection:
@@ -190,24 +231,12 @@ async def _authority(cluster: ClusterClient, name: str) -> str:
         ) from None
 
 
-def check_engines(sites: Mapping[str, SiteReader]) -> None:
-    """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
-    known = {site.engine: id for id, site in sites.items() if site.engine is not None}
-    if len(known) > 1:
-        each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
-        raise InvalidArgumentError(
-            f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
-        )
+class JobSites:
+    """The sites of one job."""
 
-
-class JobClusters:
-    """The clusters of one job, by id."""
-
-    def __init__(self, sites: Mapping[str, SiteReader], pause: Pause, *, bulk: bool = True) -> None:
+    def __init__(self, sites: Sites, pause: Pause) -> None:
         self.sites = sites
-        self.bulk = bulk  # whether the job is on many names: then its requests wait in the bulk lane
-        self.listings = defaultdict[str, Listing](Listing)  # each made once for this job
-        self._pause = pause
+        self.pause: Pause | None = pause  # None: the job is on one name, and its requests do not wait in the bulk lane
         self._away: dict[str, tuple[DatabaseClientError, float]] = {}
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 
@@ -216,19 +245,8 @@ class JobClusters:
         """Whether one may be away while others are not."""
         return len(self.sites) > 1
 
-    def calls(
-        self,
-        cluster: str,
-        meter: Meter,
-        tenant: str | None = None,
-        before_sending: Callable[[], object] | None = None,
-    ) -> ClusterClient:
-        """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        pause = self._pause if self.bulk else None
-        return for_work(self.sites[cluster].cluster, meter, pause, tenant, before_sending)
-
-    async def any_site(self) -> Site:
-        """The facts about the first cluster that can be reached. Raises the first error if none can."""
+    async def any(self) -> Site:
+        """The first site that can be reached. Raises the first error if none can."""
         failures = list[DatabaseClientError]()
         for cluster in self.sites:
             try:
@@ -238,34 +256,27 @@ class JobClusters:
         raise failures[0]
 
     async def site(self, cluster: str, meter: Meter) -> Site:
-        """The facts about the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
-        reader = self.sites[cluster]
-        async with reader.reading:
+        """The site of the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
+        async with self.sites.turn(cluster):
             self.check_away(cluster)
             try:
-                site = await reader.read(self.calls(cluster, meter))
+                return await self.sites.read(cluster, meter, self.pause)
             except AWAY as error:
-                self._away[cluster] = error, monotonic()
+                self.note_away(cluster, error)
                 raise
-        check_engines(self.sites)
-        return site
 
-    async def locate(
-        self, name: str, home: str | None, timer: Timer, rooms: Rooms | None = None
-    ) -> tuple[Site, Seat | None]:
-        """The site of a tenant's ``home``, or of a cluster of ``rooms`` for a new tenant, with its seat there."""
-        if home is not None or rooms is None:
-            return await self.site(home or next(iter(self.sites)), timer.meter), None
+    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+        """A site for a new tenant, and its seat there: one of all but those ``without``."""
         away = dict[str, DatabaseClientError]()
         while True:
             try:
-                seat = await rooms.take(name, away)
+                seat = await rooms.take(name, {*without, *away})
             except NoRoomError:
                 if away:
                     raise next(iter(away.values())) from None
                 raise
             try:
-                return await self.site(seat.cluster, timer.meter), seat
+                return await self.site(seat.cluster, meter), seat
             except BaseException as error:
                 rooms.give_back(seat)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
@@ -278,12 +289,19 @@ class JobClusters:
         """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
         try:
             yield
+        except GrantError:
+            self.sites.reread(cluster)
+            raise
         except UNANSWERED as error:
             self._unanswered[cluster].add(tenant)
             if self.are_many and len(self._unanswered[cluster]) >= OUTAGE:
-                self._away[cluster] = error, monotonic()
+                self.note_away(cluster, error)
             raise
         self._unanswered[cluster].clear()
+
+    def note_away(self, cluster: str, error: DatabaseClientError) -> None:
+        """Send nothing to the cluster for some seconds."""
+        self._away[cluster] = error, monotonic()
 
     def check_away(self, cluster: str) -> None:
         """Raise what the cluster failed with, if that was a moment ago."""
@@ -292,3 +310,26 @@ class JobClusters:
             if monotonic() - since < _AWAY_SECONDS:
                 raise copy(error)  # each outcome has its own, since raising it adds to its traceback
             del self._away[cluster]
+
+
+def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
+    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return clusters
+
+
+def _checked_admins(admin: str | Mapping[str, str] | None, clusters: list[str]) -> dict[str, str | None]:
+    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
+    if isinstance(admin, Mapping):
+        if unknown := [id for id in admin if id not in clusters]:
+            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
+        return {id: admin.get(id) for id in clusters}
+    if admin is not None and len(clusters) > 1:
+        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
+    return dict.fromkeys(clusters, admin)

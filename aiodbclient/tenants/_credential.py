@@ -9,7 +9,7 @@ from datetime import datetime
 from attrs import field, frozen
 
 from .._dsn import dsn
-from ..engines import Engine
+from ..engines import POSTGRESQL, Engine
 from ..errors import ConfigurationError
 from ..models import masked
 from ._naming import Role
@@ -22,41 +22,37 @@ class Credential:
     Attributes:
         name: The tenant.
         username: The login. It differs from ``name`` after a rotation, or with a prefix.
-        password: The password of the login.
-        database: The tenant's database; None for Kafka and OpenSearch, where a tenant has a prefix instead.
+        password: The password of the login. None for an adopted login, which was made by others: only ``previous`` of
+            a record can be one.
+        database: The tenant's database.
         host: The host name of the cluster.
         port: Its port.
         engine: The cluster's engine.
         uri: The URI for the engine's drivers, with the password. If the cluster uses TLS, the connection is encrypted,
             but the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
         ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
-        access_cert: Kafka: the client's certificate as PEM. Elsewhere None.
-        access_key: Kafka: the key of that certificate as PEM. Elsewhere None.
         cluster: The id of the cluster.
-        since: When it was stored, in UTC. None on records of version 0.1.
+        since: When it was stored, in UTC.
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
-        prefix: Kafka and OpenSearch: what the names of the tenant's topics or indexes begin with. Elsewhere None.
-        spare: Whether the tenant's other login exists, ended: the next rotation resets it instead of creating it.
+        is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
+            ``Tenants`` that has a ``setup`` runs it.
     """
 
     name: str
     username: str
     password: str | None = field(repr=masked)
-    database: str | None
+    database: str
     host: str
     port: int
     engine: Engine | str
     uri: str = field(repr=masked)
     ca: str | None = field(default=None, repr=False)
-    access_cert: str | None = field(default=None, repr=masked)
-    access_key: str | None = field(default=None, repr=masked)
     cluster: str | None = None
     since: datetime | None = None
     role: Role = Role.OWNER
     suspended: datetime | None = None
-    prefix: str | None = None
-    spare: bool = field(default=False, eq=False, repr=False)
+    is_set_up: bool = False
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.
@@ -65,8 +61,7 @@ class Credential:
             ca_file: The path of a file with ``ca``. You write that file; this does not read it.
 
         Returns:
-            The URI, with the password. For Kafka and OpenSearch it is only the address: pass ``ca_file`` to their
-            driver.
+            The URI, with the password.
 
         Raises:
             ConfigurationError: The cluster does not use TLS.
@@ -102,38 +97,28 @@ class Credential:
         """Return environment variables for a program that uses the credential.
 
         Returns:
-            On every engine except Kafka ``DATABASE_URL``, the URI. On PostgreSQL also those of its own programs:
-            ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. On MySQL also those of
-            its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and ``MYSQL_USER`` and
-            ``MYSQL_DATABASE``. On Kafka ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
+            ``DATABASE_URL``, the URI, and those of the engine's own programs. PostgreSQL: ``PGHOST``, ``PGPORT``,
+            ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. MySQL: ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and
+            ``MYSQL_PWD``, and ``MYSQL_USER`` and ``MYSQL_DATABASE``.
         """
         password = self.password or ""
-        match self.engine:
-            case Engine.KAFKA:
-                return {
-                    "KAFKA_BOOTSTRAP_SERVERS": f"{self.host}:{self.port}",
-                    "KAFKA_USERNAME": self.username,
-                    "KAFKA_PASSWORD": password,
-                }
-            case Engine.PG | Engine.ADVANCED_PG:
-                variables = {
-                    "PGHOST": self.host,
-                    "PGPORT": str(self.port),
-                    "PGUSER": self.username,
-                    "PGPASSWORD": password,
-                    "PGDATABASE": self.database or "",
-                    "PGSSLMODE": "prefer" if self.ca is None else "require",
-                }
-            case Engine.MYSQL | Engine.ADVANCED_MYSQL:
-                variables = {
-                    "MYSQL_HOST": self.host,
-                    "MYSQL_TCP_PORT": str(self.port),
-                    "MYSQL_USER": self.username,
-                    "MYSQL_PWD": password,
-                    "MYSQL_DATABASE": self.database or "",
-                }
-            case _:
-                variables = {}
+        if self.engine in POSTGRESQL:
+            variables = {
+                "PGHOST": self.host,
+                "PGPORT": str(self.port),
+                "PGUSER": self.username,
+                "PGPASSWORD": password,
+                "PGDATABASE": self.database,
+                "PGSSLMODE": "prefer" if self.ca is None else "require",
+            }
+        else:
+            variables = {
+                "MYSQL_HOST": self.host,
+                "MYSQL_TCP_PORT": str(self.port),
+                "MYSQL_USER": self.username,
+                "MYSQL_PWD": password,
+                "MYSQL_DATABASE": self.database,
+            }
         return variables | {"DATABASE_URL": self.uri}
 
 

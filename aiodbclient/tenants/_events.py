@@ -34,9 +34,10 @@ class TenantEvent:
         requests: The number of requests to the API.
         error: The name of the exception's class; None if the work did not fail.
         budget: Seconds of waiting for the rate limit.
-        turn: Seconds of waiting for other tenants of the same run, because a cluster takes few writes at a time.
+        turn: Seconds of waiting for other tenants of the same run, because a cluster works on few at a time.
         claim: Seconds of waiting for another process that works on the tenant.
         setup: Seconds in your ``setup``, or in the work that you gave to ``each``.
+        ended: Logins of others whose sessions were ended, because they were in the way.
     """
 
     name: str
@@ -52,15 +53,17 @@ class TenantEvent:
     turn: float = 0.0
     claim: float = 0.0
     setup: float = 0.0
+    ended: tuple[str, ...] = ()
 
 
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
-    __slots__ = ("_seconds", "_start", "meter")
+    __slots__ = ("_seconds", "_start", "ended", "meter")
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
+        self.ended = set[str]()  # others whose sessions were ended
         self._start = monotonic()
         self._seconds = defaultdict[str, float](float)
 
@@ -109,6 +112,7 @@ class Timer:
             turn=seconds["turn"],
             claim=seconds["claim"],
             setup=seconds["setup"],
+            ended=tuple(sorted(self.ended)),
         )
         try:
             on_event(event)

@@ -9,13 +9,13 @@ must not have that form, so it never equals a derived name of another tenant.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 
 from attrs import frozen
 
-from .._request.paths import check_name
-from ..engines import MYSQL, POSTGRESQL, Engine, guard_tenants
+from ..engines import MYSQL, Engine, guard_tenants
 from ..errors import InvalidArgumentError
 
 
@@ -35,36 +35,32 @@ class Role(StrEnum):
 
 ROLES = tuple(role for role in Role if role is not Role.OWNER)  # those that a tenant may have besides its owner
 # How the names of the two logins of each role end.
-_LOGINS = {Role.OWNER: ("a", "b"), Role.WRITER: ("wa", "wb"), Role.READER: ("ra", "rb")}
-_ENDINGS = tuple(ending for both in _LOGINS.values() for ending in both)
+_LOGINS: Mapping[Role, tuple[str, str]] = {
+    Role.OWNER: ("a", "b"),
+    Role.WRITER: ("wa", "wb"),
+    Role.READER: ("ra", "rb"),
+}
+_TEMPORARY = "t"  # how the name of the temporary login ends
+_ENDINGS = (*(ending for both in _LOGINS.values() for ending in both), _TEMPORARY)
 _DERIVED = re.compile(f"_[0-9a-f]{{16}}_({'|'.join((*_ENDINGS, *Role))})")
 OF_A_GROUP = f"_[0-9a-f]{{16}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
-_OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})", re.DOTALL)
-_HAS_DIGEST = re.compile(r"-(?=([0-9a-f]{8}))")
-# What the topics and indexes of a tenant can begin with: Kafka's org.apache.kafka.common.internals.Topic, and
-# OpenSearch's manual, "Create index", which has no upper case.
-_PREFIXED: dict[str, tuple[re.Pattern[str], str]] = {
-    Engine.KAFKA: (re.compile(r"[a-zA-Z0-9_-]+"), "letters, digits, _ and - alone"),
-    Engine.OPENSEARCH: (
-        re.compile(r"[a-z0-9][a-z0-9_-]*"),
-        "a letter or digit first, and lower-case letters, digits, _ and - alone",
-    ),
-}
-_MAX_BYTES = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
-_MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
-_MAX_SCHEMA = 64  # characters; same
+_OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})")
+_ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_MAX_NAME = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
+_MAX_USER = 32  # MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
+_MAX_SCHEMA = 64  # same
 
 # Names that belong to the cluster or engine. No tenant may own, reset or delete these.
 _RESERVED = frozenset(
     {
-        *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),
+        *("do-readonly", "defaultdb", "avnadmin", "metrics_user_telegraf"),
         *("postgres", "template0", "template1", "public", "none", "current_user", "current_role", "session_user"),
-        *("mysql", "sys", "information_schema", "performance_schema", "root"),
+        *("mysql", "sys", "information_schema", "performance_schema", "root", "event_scheduler"),
         *("mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"),
-        *("unauthenticated user", "event_scheduler", "system user"),  # how MySQL lists its own threads
         *("admin", "local", "config"),
     }
 )
+_RESERVED_BEGINNINGS = ("pg_", "doadmin", "_doadmin", "_dodb")
 
 
 @frozen(kw_only=True)
@@ -73,21 +69,20 @@ class Names:
 
     tenant: str
     role: Role
-    whole: str  # the tenant's name with the prefix of the ``Tenants``
-    objects: str | None  # what the names of its topics or indexes begin with, on Kafka and OpenSearch
-    database: str | None  # None on Kafka and OpenSearch
+    record: str  # the name of the record in the store
+    database: str  # the tenant's name with the prefix of the ``Tenants``
     logins: tuple[str, str]  # of the role: ``provision`` creates the first, the first ``rotate`` creates the second
-    family: frozenset[str]  # the logins of all roles of the tenant
-    owner_logins: tuple[str, str]
+    owner_logins: tuple[str, str]  # of the owner
+    all_logins: frozenset[str]  # of all roles
+    temporary: str  # the login that dumps a database
     owner: str  # PostgreSQL: the role that owns the database
     group: str  # PostgreSQL: the role that has the rights; its members are the logins; the owner's is ``owner``
     groups: tuple[str, ...]  # PostgreSQL: the roles with the rights of its writers and readers
-    record: str  # the name of the record in the store
 
     @property
-    def roles(self) -> frozenset[str]:
-        """PostgreSQL: all roles of the tenant, its logins among them."""
-        return self.family | {self.owner, *self.groups}
+    def everything(self) -> frozenset[str]:
+        """PostgreSQL: all roles of the tenant, with and without LOGIN."""
+        return self.all_logins | {self.temporary, self.owner, *self.groups}
 
     def other(self, login: str) -> str:
         """The login that is not ``login``."""
@@ -97,10 +92,13 @@ class Names:
 
 def check_tenant(name: object) -> str:
     """Return ``name`` if it can be a tenant's name on some engine."""
-    check_name(name)
-    assert isinstance(name, str)
-    if not name.strip():
-        raise InvalidArgumentError(f"{name!r} only has spaces, and cannot be a tenant's name; nothing was sent")
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a tenant's name is a string, not {name!r:.200}; nothing was sent")
+    if not _ALLOWED.fullmatch(name):
+        raise InvalidArgumentError(
+            f"{name!r:.200} is invalid as a tenant's name: use ASCII letters, digits, _, - and ., beginning with a "
+            "letter, a digit or _; nothing was sent"
+        )
     return name
 
 
@@ -124,67 +122,50 @@ def is_derived(name: str) -> bool:
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
     """Return the names of ``tenant`` on a cluster of ``engine``."""
-    by_prefix = guard_tenants(engine).tenants == "prefix"
-    whole = prefix + check_tenant(tenant)
-    check_name(whole)
-    if whole.lower() in _RESERVED or whole.lower().startswith("pg_"):
-        raise InvalidArgumentError(f"{whole!r} belongs to the cluster and cannot be a tenant's; nothing was sent")
-    if engine in MYSQL and re.match(r"test(_|$)", whole, re.IGNORECASE):
-        # The server compares the case of schemas or not, as lower_case_table_names says.
-        raise InvalidArgumentError(
-            f"{whole!r} is invalid as a tenant's name: MariaDB opens the schema test, and those whose names begin with "
-            "test_, to every login; nothing was sent"
-        )
-    if is_derived(whole):
-        raise InvalidArgumentError(
-            f"{whole!r} has the form of a name that is derived from a tenant's, such as its second login, and cannot "
-            "be a tenant's; nothing was sent"
-        )
-    if engine in POSTGRESQL and len(whole.encode()) > _MAX_BYTES:
-        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
-    if engine in MYSQL and len(whole) > _MAX_SCHEMA:
-        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
-    if by_prefix:
-        _check_prefix(whole, engine)
-    logins = {each: _logins(whole, engine, each) for each in Role}
+    guard_tenants(engine)
+    database = check_tenant(prefix + check_tenant(tenant))
+    on_mysql = engine in MYSQL
+    _refuse(database, on_mysql=on_mysql)
+    most, digest = _MAX_USER if on_mysql else _MAX_NAME, _digest(database)
+
+    def derived(what: str) -> str:
+        ending = f"_{digest}_{what}"
+        return database[: most - len(ending)] + ending
+
+    logins = {role: (derived(first), derived(second)) for role, (first, second) in _LOGINS.items()}
+    if len(database) <= most:
+        logins[Role.OWNER] = database, logins[Role.OWNER][1]
+    groups = {each: derived(each) for each in Role}
     return Names(
         tenant=tenant,
         role=role,
-        whole=whole,
-        objects=f"{whole}-{_digest(whole)[:8]}." if by_prefix else None,
-        database=None if by_prefix else whole,
-        logins=logins[role],
-        family=frozenset(login for both in logins.values() for login in both),
-        owner_logins=logins[Role.OWNER],
-        owner=_derived(whole, engine, "owner"),
-        group=_derived(whole, engine, role),
-        groups=tuple(_derived(whole, engine, each) for each in ROLES),
         record=record_name(tenant, role),
+        database=database,
+        logins=logins[role],
+        owner_logins=logins[Role.OWNER],
+        all_logins=frozenset(login for both in logins.values() for login in both),
+        temporary=derived(_TEMPORARY),
+        owner=groups[Role.OWNER],
+        group=groups[role],
+        groups=tuple(groups[each] for each in ROLES),
     )
 
 
-def _logins(whole: str, engine: Engine | str, role: Role) -> tuple[str, str]:
-    fits = engine not in MYSQL or len(whole) <= _MAX_USER
-    first, second = (_derived(whole, engine, ending) for ending in _LOGINS[role])
-    return whole if fits and role is Role.OWNER else first, second
-
-
-def _check_prefix(whole: str, engine: Engine | str) -> None:
-    """Refuse a name with which ``Names.objects`` would be no prefix of its own. Raises InvalidArgumentError."""
-    # The pattern of ``alpha`` is ``alpha-5306d220.*``. As a regular expression it also matches the names of a tenant
-    # whose own name begins with ``alpha-5306d220``. A dot in a name would end the prefix early.
-    pattern, allowed = _PREFIXED[engine]
-    if not pattern.fullmatch(whole):
-        raise InvalidArgumentError(f"{whole!r}: on {engine} a tenant's name has {allowed}; nothing was sent")
-    if any(match[1] == _digest(whole[: match.start()])[:8] for match in _HAS_DIGEST.finditer(whole)):
-        raise InvalidArgumentError(f"{whole!r} begins as the topics of another tenant do; nothing was sent")
-
-
-def _derived(whole: str, engine: Engine | str, what: str) -> str:
-    ending = f"_{_digest(whole)}_{what}"
-    if engine in MYSQL:
-        return whole[: _MAX_USER - len(ending)] + ending
-    return whole.encode()[: _MAX_BYTES - len(ending)].decode(errors="ignore") + ending
+def _refuse(name: str, *, on_mysql: bool) -> None:
+    """Refuse a name, with its prefix, that no tenant may have. Raises InvalidArgumentError."""
+    lower = name.lower()
+    if lower in _RESERVED or lower.startswith(_RESERVED_BEGINNINGS):
+        reason = "it belongs to the cluster"
+    elif on_mysql and re.match(r"test(_|$)", lower):
+        # The server compares the case of schemas or not, as lower_case_table_names says.
+        reason = "MariaDB opens the schema test, and those whose names begin with test_, to every login"
+    elif is_derived(name):
+        reason = "it has the form of a name that is derived from a tenant's, such as its second login"
+    elif len(name) > (most := _MAX_SCHEMA if on_mysql else _MAX_NAME):
+        reason = f"it is longer than the {most} characters of {'MySQL' if on_mysql else 'PostgreSQL'}"
+    else:
+        return
+    raise InvalidArgumentError(f"{name!r} is invalid as a tenant's name: {reason}; nothing was sent")
 
 
 def _digest(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -25,10 +27,11 @@ class Problem(StrEnum):
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
-        SETTINGS_DIFFER: The API reports other settings for the login than its role has.
+        LOGIN_BACK: A login that was ended can log in again, as after a failover or a restore.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
+        NOT_ON_RECORD: A tenant's database on the server is not on record here, as after a restore or a lost store.
     """
 
     LOGIN_MISSING = "login_missing"
@@ -38,10 +41,11 @@ class Problem(StrEnum):
     OPEN_TO_OTHERS = "open_to_others"
     OWNED_BY_OTHERS = "owned_by_others"
     TOO_MANY_RIGHTS = "too_many_rights"
-    SETTINGS_DIFFER = "settings_differ"
+    LOGIN_BACK = "login_back"
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"
     REMOVAL_UNFINISHED = "removal_unfinished"
+    NOT_ON_RECORD = "not_on_record"
 
 
 @frozen(kw_only=True)
@@ -86,11 +90,40 @@ class TenantResult(Done, Generic[T_co]):
     """What the work of ``each`` returned for a tenant.
 
     Attributes:
+        cluster: The id of the tenant's cluster.
         value: What it returned.
     """
 
     action: Literal[Action.DONE] = Action.DONE
+    cluster: str
     value: T_co
+
+
+@frozen(kw_only=True)
+class TenantMoved(TenantDone):
+    """A tenant that is on another cluster now (MOVED), or that stays where it is (KEPT).
+
+    Attributes:
+        frozen: How long no login of the tenant could enter.
+        bytes: The size of the database before.
+    """
+
+    frozen: timedelta = timedelta(0)
+    bytes: int = 0
+
+
+@frozen(kw_only=True)
+class TenantDumped(Done):
+    """A tenant's dump.
+
+    Attributes:
+        file: Its path. The manifest is beside it.
+        bytes: Its size.
+    """
+
+    action: Literal[Action.DONE] = Action.DONE
+    file: Path
+    bytes: int
 
 
 class TenantRemoved(Done):
@@ -106,6 +139,8 @@ class TenantRemoved(Done):
 
 TenantCheckOutcome: TypeAlias = TenantChecked | Failed
 TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
+TenantMoveOutcome: TypeAlias = TenantMoved | Failed
+TenantDumpOutcome: TypeAlias = TenantDumped | Failed
 TenantOutcome: TypeAlias = TenantDone | Failed
 TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
 TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed

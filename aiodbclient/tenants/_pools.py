@@ -13,8 +13,8 @@ from attrs import define
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
-from ._places import Places, ServerPlaces
-from ._tenancy import unusable
+from ._pool_slots import ServerSlots, Slots
+from ._record import unusable
 from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
@@ -37,7 +37,7 @@ class _Pool(Generic[PoolT]):
     name: str
     credential: Credential
     pool: PoolT
-    places: Places
+    slots: Slots
     stale_at: float  # from then on, a use reads the record first
     uses: int = 0
     unused_since: float = 0.0
@@ -49,7 +49,7 @@ class _Update(Generic[PoolT]):
 
     task: asyncio.Task[_Pool[PoolT]] | None = None
     waiting: int = 0
-    may_stop: bool = False  # while it waits for a place, nothing is half open
+    may_stop: bool = False  # while it waits for a slot, nothing is half open
 
 
 class TenantPools(Generic[PoolT]):
@@ -67,7 +67,7 @@ class TenantPools(Generic[PoolT]):
 
     It reads the store, and sends no requests to the API. Simultaneous uses open one pool. It closes a pool
 
-    - when another tenant needs its place, and it is the least recently used one;
+    - when another tenant needs its slot, and it is the least recently used one;
     - after ``idle`` seconds without a use;
     - when another credential is on record.
 
@@ -137,7 +137,7 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools are open already")
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._places = ServerPlaces(self._most, self._size)
+        self._slots = ServerSlots(self._most, self._size)
         self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
         self._spawn(self._close_idle())
         return self
@@ -240,7 +240,7 @@ class TenantPools(Generic[PoolT]):
         pool.unused_since = self._loop.time()
         self._unused[pool] = None
         self._some_unused.set()
-        self._make_room(pool.places)
+        self._make_room(pool.slots)
 
     async def _updated(self, name: str) -> _Pool[PoolT]:
         """Read the record, and return the pool of its credential with one more use. Simultaneous uses read it once."""
@@ -299,15 +299,15 @@ class TenantPools(Generic[PoolT]):
             return pool
         self._drop(name)
         checked = credential or await self._required(name)
-        places = await self._places.on_server_of(checked)
-        if await self._place(places, update):
+        slots = await self._slots.on_server_of(checked)
+        if await self._slot(slots, update):
             stale_at = self._loop.time() + self._refresh
             try:
                 checked = await self._required(name)
             except BaseException:
-                places.give_back()
+                slots.give_back()
                 raise
-        return await self._opened(name, checked, places, stale_at)
+        return await self._opened(name, checked, slots, stale_at)
 
     async def _required(self, name: str) -> Credential:
         """The credential on record. Raises TenantNotFoundError or SuspendedError if there is none to use."""
@@ -318,16 +318,16 @@ class TenantPools(Generic[PoolT]):
             raise unusable(name, None)
         return credential
 
-    async def _place(self, places: Places, update: _Update[PoolT]) -> bool:
-        """Take one of ``places``. Return whether it had to wait."""
+    async def _slot(self, slots: Slots, update: _Update[PoolT]) -> bool:
+        """Take one of ``slots``. Return whether it had to wait."""
         update.may_stop = True
         try:
-            return await places.take(lambda: self._make_room(places))
+            return await slots.take(lambda: self._make_room(slots))
         finally:
             update.may_stop = False
 
-    async def _opened(self, name: str, credential: Credential, places: Places, stale_at: float) -> _Pool[PoolT]:
-        """Open a pool in a place that was taken of ``places``. Free the place if that fails."""
+    async def _opened(self, name: str, credential: Credential, slots: Slots, stale_at: float) -> _Pool[PoolT]:
+        """Open a pool in a slot that was taken of ``slots``. Free the slot if that fails."""
         try:
             try:
                 opened = await self._open(credential)
@@ -339,16 +339,16 @@ class TenantPools(Generic[PoolT]):
                 credential = another
                 opened = await self._open(credential)
         except BaseException:
-            places.give_back()
+            slots.give_back()
             raise
-        pool = self._current[name] = _Pool(name, credential, opened, places, stale_at)
+        pool = self._current[name] = _Pool(name, credential, opened, slots, stale_at)
         self._every.add(pool)
         return pool
 
-    def _make_room(self, places: Places) -> None:
-        """Close one unused pool for each use that waits for one of ``places``."""
-        while places.waiting > places.closing:
-            oldest = next((pool for pool in self._unused if pool.places is places), None)
+    def _make_room(self, slots: Slots) -> None:
+        """Close one unused pool for each use that waits for one of ``slots``."""
+        while slots.waiting > slots.closing:
+            oldest = next((pool for pool in self._unused if pool.slots is slots), None)
             if oldest is None:
                 return
             self._close_soon(oldest)
@@ -371,7 +371,7 @@ class TenantPools(Generic[PoolT]):
         self._unused.pop(pool, None)
         if self._current.get(pool.name) is pool:
             del self._current[pool.name]
-        pool.places.closing += 1
+        pool.slots.closing += 1
         self._closing.add(self._spawn(self._close_one(pool)))
 
     async def _close_one(self, pool: _Pool[PoolT]) -> None:
@@ -382,8 +382,8 @@ class TenantPools(Generic[PoolT]):
             if not self._is_open:
                 self._errors.append(error)
         finally:
-            pool.places.closing -= 1
-            pool.places.give_back()
+            pool.slots.closing -= 1
+            pool.slots.give_back()
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work, name="aiodbclient-pools")

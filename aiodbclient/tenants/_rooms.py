@@ -15,8 +15,8 @@ from attrs import define, frozen
 
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError, NoRoomError, StoreError
-from ._intent import home_of
 from ._naming import Role, tenant_of
+from ._record import cluster_of
 from ._stores import Record, Store, entries_of
 
 _FRESH = 30.0  # s for which the store is not read again
@@ -30,11 +30,16 @@ class Room:
         cluster: The id of the cluster.
         tenants: How many tenants are on record for it, whatever their prefix.
         most: How many it may have; None if there is no limit.
+        name: The name of the cluster; None until it was read.
+        bytes: The size of the databases of its tenants; None unless ``rooms(usage=True)`` read it, or if the cluster
+            cannot be reached.
     """
 
     cluster: str
     tenants: int
     most: int | None
+    name: str | None = None
+    bytes: int | None = None
 
     @property
     def free(self) -> int | None:
@@ -47,7 +52,7 @@ PlaceTenant: TypeAlias = Callable[[str, Sequence[Room]], Awaitable[ClusterClient
 
 @define(eq=False)
 class Seat:
-    """The place of a new tenant on a cluster, from before its first request until it is on record."""
+    """A new tenant on its cluster, from before anything is made until it is on record."""
 
     name: str
     cluster: str
@@ -98,7 +103,10 @@ class Rooms:
         async with self._choosing:
             seat = self._seats.get(name)
             if seat is not None and seat.cluster in without:
-                self._drop(seat)
+                if seat.on_record:  # it is moved from there
+                    del self._seats[name]
+                else:
+                    self._drop(seat)
                 seat = None
             if seat is None:
                 if self._clock() - self._read_at >= _FRESH:
@@ -145,7 +153,7 @@ class Rooms:
 
     def _home(self, record: Record) -> str | None:
         with suppress(StoreError):  # an intent of a newer version
-            return home_of(record, self._clusters)
+            return cluster_of(record)
         return None
 
     def _rooms(self) -> list[Room]:
@@ -160,7 +168,7 @@ class Rooms:
                 "sent, and nothing is on record",
                 advice="give Tenants another cluster, or a larger most",
             )
-        if self.place is None:
+        if self.place is None or (without and len(rooms) == 1):
             return min(free.values(), key=lambda room: room.tenants).cluster
         chosen = await self.place(name, rooms)
         cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from typing import TypeVar
+
+from attrs import evolve
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
-from ..engines import Capabilities
 from ..errors import InvalidArgumentError
-from ._clusters import SiteReader, check_engines
+from ._clusters import Sites
+from ._context import Context, Setup
 from ._credential import Credential
-from ._each import EachTenant
 from ._events import TenantEvent, Timer
-from ._loop import TenantJob
 from ._naming import Role, check_tenant
-from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
-from ._plans import GivenNames, Plan, make_plan
-from ._provisioning import IfExists, ProvisionTenants
-from ._removal import RemoveTenants
-from ._repairing import CheckTenants, RepairTenants
+from ._outcomes import (
+    TenantCheckOutcome,
+    TenantDumpOutcome,
+    TenantMoveOutcome,
+    TenantOutcome,
+    TenantRemovalOutcome,
+    TenantRepairOutcome,
+    TenantResult,
+)
+from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
-from ._rotation import RetireTenants, RotateTenants
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
-from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, checked_admins, checked_clusters, required, turns_of, usable
+from ._usage import Usage, usage_of, with_usage
+from ._verbs.check import CheckTenants
+from ._verbs.dump import DumpTenants, LoadTenant
+from ._verbs.each import EachTenant
+from ._verbs.jobs import TenantJob, turns_of
+from ._verbs.move import MoveTenants
+from ._verbs.plan import GivenNames, Plan, make_plan
+from ._verbs.provision import IfExists, ProvisionTenants
+from ._verbs.remove import RemoveTenants
+from ._verbs.repair import RepairTenants
+from ._verbs.rotate import RetireTenants, RotateTenants
+from ._verbs.suspend import ResumeTenants, SuspendTenants
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -47,22 +63,22 @@ class Tenants:
     something. Runs work on the clusters side by side. One that is away fails its own tenants, and no others.
 
     Args:
-        cluster: The cluster, or several of one engine. Its options apply to ``ensure``, and to a run over a list of one
-            name; the requests of other runs wait in the bulk lane of the budget, as long as necessary.
+        cluster: The cluster, or several of one engine: PostgreSQL or MySQL. It is read once, and again when a
+            connection to its server fails. Everything else is done by SQL.
         store: Holds the credentials. It must be open. It may hold tenants of other clusters and prefixes. They are left
             alone, and their names are taken.
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
-        private: Whether credentials, and the SQL that gives tenants their rights, use the private connection.
-        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. With
-            several clusters: a mapping from their ids. None, or no DSN for a cluster: its primary user. Then the token
-            needs the scope ``database:view_credentials``.
+        private: Whether credentials, and the SQL of the administrator, use the private connection.
+        admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
+            clusters: a mapping from their ids. None, or no DSN for a cluster: its primary user. Then the token needs
+            the scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
-        connection_limit: How many connections a tenant may have at a time. On PostgreSQL it is the limit of the
-            database; None: half of the server's. The owner can lift it, until its rights are given again. On MySQL the
-            tenant's logins have equal parts of it; None: a third of the server's.
-        setup: An async function for migrations and extensions. It is called with the credential of a new tenant, before
-            that is stored. If it raises, the tenant fails, and the next call runs it again. So it runs at least once.
+        connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
+            tenant cannot lift it. None: a quarter of the server's, at least 1.
+        setup: An async function for migrations. It is called with the credential of a new tenant, before that is
+            stored, and by the first ``ensure`` of a tenant that was made without one. If it raises, the tenant fails,
+            and the next call runs it again. So it runs at least once.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
         most: How many tenants each cluster may have on record. None: no limit. The store is read when a run or the
             first ``ensure`` begins, and again after 30 s. Several processes may exceed ``most`` by what they create at
@@ -78,7 +94,7 @@ class Tenants:
             is not callable.
     """
 
-    __slots__ = ("_tenancy",)
+    __slots__ = ("_context",)
 
     def __init__(
         self,
@@ -94,7 +110,6 @@ class Tenants:
         most: int | None = None,
         place: PlaceTenant | None = None,
     ) -> None:
-        clusters = checked_clusters(cluster)
         if not isinstance(store, Store):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
@@ -106,16 +121,11 @@ class Tenants:
             if number is not None and (type(number) is not int or number < 1):
                 raise InvalidArgumentError(f"{name} must be an int of at least 1 or None, not {number!r}")
         check_lease(lease)
-        admins = checked_admins(admin, clusters)
-        sites = {
-            each.id: SiteReader(each, private=private, admin=admins[each.id], connection_limit=connection_limit)
-            for each in clusters
-        }
-        check_engines(sites)
-        self._tenancy = Tenancy(
+        sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
+        self._context = Context(
             sites=sites,
             rooms=Rooms(store, [*sites], most, place),
-            turns=turns_of(sites, Capabilities().concurrent_user_writes),
+            turns=turns_of(sites),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -124,11 +134,11 @@ class Tenants:
         )
 
     def __repr__(self) -> str:
-        tenancy = self._tenancy
-        what = "Tenants" if tenancy.role is Role.OWNER else f"Tenants ({tenancy.role})"
-        clusters = [site.cluster for site in tenancy.sites.values()]
+        context = self._context
+        what = "Tenants" if context.role is Role.OWNER else f"Tenants ({context.role})"
+        clusters = [context.sites.client(each) for each in context.sites]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
-        return f"<{what} of {where} in {tenancy.store!r}>"
+        return f"<{what} of {where} in {context.store!r}>"
 
     def role(self, role: Role | str) -> Tenants:
         """Return the readers or writers of these tenants: a ``Tenants`` with the same methods, on the same store.
@@ -143,8 +153,8 @@ class Tenants:
         """
         if role not in list(Role):
             raise InvalidArgumentError(f"role must be one of {', '.join(Role)}, not {role!r}")
-        other = object.__new__(Tenants)
-        other._tenancy = self._tenancy.for_role(Role(role))
+        other = copy(self)
+        other._context = self._context.for_role(Role(role))
         return other
 
     async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
@@ -164,15 +174,17 @@ class Tenants:
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
             NoRoomError: All clusters are full. Nothing was sent, and nothing is on record.
-            ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``. Nothing was changed.
+            ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``, or is not the tenant's to
+                take. Nothing was changed.
+            SuspendedError: The tenant is suspended, or is being moved.
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._tenancy, if_exists)
-        job.clusters.bulk, job.turns = False, self._tenancy.turns
+        job = ProvisionTenants(self._context, if_exists)
+        job.sites.pause, job.turns = None, self._context.turns
         return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -187,10 +199,9 @@ class Tenants:
 
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
-            UnsupportedOperationError: The credential on record is of an engine without tenants.
             StoreError: The store cannot be read.
         """
-        return usable(await self._tenancy.record(check_tenant(name), Timer(Meter())))
+        return usable(await self._context.record(check_tenant(name), Timer(Meter())))
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -198,15 +209,22 @@ class Tenants:
         Raises:
             StoreError: The store cannot be read.
         """
-        return self._tenancy.records()
+        return self._context.records()
 
-    async def rooms(self) -> list[Room]:
-        """Return how many tenants each cluster has, in their order. Sends no request; safe to repeat and to cancel.
+    async def rooms(self, usage: bool = False) -> list[Room]:
+        """Return how many tenants each cluster has, in their order. Safe to repeat and to cancel.
+
+        Args:
+            usage: Whether to read the size of their databases, with one query for each cluster. Otherwise nothing is
+                sent.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        return await self._tenancy.rooms.read()
+        rooms = await self._context.rooms.read()
+        if usage:
+            return await with_usage(self._context, rooms)
+        return [evolve(room, name=self._context.sites.name(room.cluster)) for room in rooms]
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
@@ -214,27 +232,27 @@ class Tenants:
         Args:
             names: The tenants. May be long, lazy or async.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
-                name fails with ConflictError, and nothing is changed. ``"adopt"``: both become the tenant's; the login
-                keeps its password and all that it could do before, and other logins can no longer use the database.
-                If the tenant had both of its logins and both work, one is stored as the previous credential, which
-                ``retire`` ends. ``"reset"``: its first login gets a new password, and no other login can use it.
+                name fails with ConflictError, and nothing is changed. ``"adopt"``: the database and what is in it
+                become the tenant's, with a new login. The login that was there goes on working, as the previous one,
+                until ``retire`` ends it. Logins of others can no longer use the database.
 
         Returns:
-            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET, or FAILED with an error of
+            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
             ``ensure``.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is none of the three.
+            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
         """
-        return self._run(names, ProvisionTenants(self._tenancy, if_exists))
+        return self._run(names, ProvisionTenants(self._context, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
-        """Check whether tenants work: compare their records with the cluster.
+        """Check whether tenants work: compare their records with the server.
 
-        It only reads and logs in. The users and databases are listed once for the run.
+        It only reads and logs in.
 
         Args:
-            names: The tenants. None: all on record, except names whose process died before it began anything.
+            names: The tenants. None: all on record, except names whose process died before it began anything; and the
+                tenants whose database is on a server and is not on record here.
 
         Returns:
             The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
@@ -243,7 +261,8 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, CheckTenants(self._tenancy))
+        job = CheckTenants(self._context)
+        return self._run(job.every_name() if names is None else names, job)
 
     def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
         """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
@@ -262,14 +281,14 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, RepairTenants(self._tenancy, recreate=recreate))
+        return self._run(names, RepairTenants(self._context, recreate=recreate))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
     ) -> Run[TenantOutcome]:
         """Give each tenant a credential with its other login, and leave the one in use as it is.
 
-        The new credential is tested by a login (PostgreSQL and MySQL) and stored before the outcome is yielded. The
+        The new credential is tested by a login and stored before the outcome is yielded. The
         previous one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
         run the same at once: each tenant is rotated once.
 
@@ -287,22 +306,19 @@ class Tenants:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
                 more.
         """
-        return self._run(names, RotateTenants(self._tenancy, older_than, force=force))
+        return self._run(names, RotateTenants(self._context, older_than, force=force))
 
-    def retire(
-        self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
-    ) -> Run[TenantOutcome]:
-        """Revoke the previous credential, and end its sessions.
+    def retire(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
+        """End the previous login of each tenant for good, with its sessions, and drop it.
 
-        The login stays, with a random password. PostgreSQL: also without rights. MySQL: locked.
+        What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
+        and ``repair`` tries again.
 
         Safe to repeat after an error and to cancel.
 
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
-            end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
-                open until a rotation uses the login again, and can set another password for it.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no previous credential, or the rotation is younger)
@@ -311,7 +327,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
-        return self._run(names, RetireTenants(self._tenancy, after, end_sessions=end_sessions))
+        return self._run(names, RetireTenants(self._context, after))
 
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
@@ -331,7 +347,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, SuspendTenants(self._tenancy))
+        return self._run(names, SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
@@ -350,10 +366,10 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, ResumeTenants(self._tenancy))
+        return self._run(names, ResumeTenants(self._context))
 
     def remove(
-        self, names: GivenNames, keep_database: bool = False, suspended_for: timedelta | None = None
+        self, names: GivenNames | None = None, keep_database: bool = False, suspended_for: timedelta | None = None
     ) -> Run[TenantRemovalOutcome]:
         """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
@@ -361,7 +377,7 @@ class Tenants:
         the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants. May be long, lazy or async. None, only with ``suspended_for``: all on record.
             keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
             suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
 
@@ -370,15 +386,115 @@ class Tenants:
             suspended for so long) or FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``suspended_for`` is not a timedelta of 0 or more.
+            InvalidArgumentError: ``names`` is not an iterable, or is None without ``suspended_for``, which must be a
+                timedelta of 0 or more.
         """
-        job = RemoveTenants(self._tenancy, keep_database=keep_database, suspended_for=suspended_for)
+        if names is None and suspended_for is None:
+            raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
+        job = RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
         return self._run(names, job)
+
+    def move(
+        self, names: GivenNames, to: ClusterClient | str | None = None, max_frozen: timedelta | None = None
+    ) -> Run[TenantMoveOutcome]:
+        """Move each tenant, with its readers and writers, to another cluster of these ``Tenants``.
+
+        First everything is checked while the tenant works. Then no login may enter its database until the copy is
+        complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise SuspendedError. Every write that
+        was acknowledged before is in the copy. Last, the database that is left behind is dropped.
+
+        Needs ``pg_dump`` and ``pg_restore``, or ``mysqldump`` and ``mysql`` of MySQL, and room for a dump in the
+        temporary folder. Safe to repeat and to cancel. If a process dies, ``repair`` opens the tenant again where it
+        was, or finishes the move if the copy was complete.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            to: The cluster, or its id. None: ``place`` chooses among the others, as for a new tenant.
+            max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
+                and if the copy takes longer, it fails and is opened again.
+
+        Returns:
+            The run. Its outcomes are MOVED, with the new credential and for how long the tenant was ``frozen``, KEPT
+            (it is on that cluster, or too large), or FAILED: with MoveError, RotationPendingError if its previous login
+            was adopted and is not retired, NoRoomError, ConflictError if the other cluster has such a database or
+            login, ConfigurationError if a program is missing, or with an error of ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, ``to`` is not one of the clusters, there is only one, or
+                these are readers or writers; ``max_frozen`` is not a timedelta of more than 0.
+        """
+        return self._run(names, MoveTenants(self._context, to, max_frozen))
+
+    def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
+        """Yield how much each tenant uses, with one query for each cluster.
+
+        Args:
+            names: The tenants. None: all on record.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or a name is invalid.
+            StoreError: The store cannot be read.
+        """
+        return usage_of(self._context, names)
+
+    def dump(self, names: GivenNames, folder: str | os.PathLike[str]) -> Run[TenantDumpOutcome]:
+        """Dump the database of each tenant to a file in ``folder``. The tenant works meanwhile.
+
+        The file is ``NAME.dump`` on PostgreSQL, in the custom format of ``pg_dump``, and ``NAME.sql`` on MySQL. Beside
+        it, ``NAME.json`` has its size, its SHA-256 and its date. Only the owner of the process may read them. A file
+        appears whole or not at all, and replaces an earlier one. The file has the tenant's data, and no password.
+
+        Safe to repeat and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            folder: A folder that exists.
+
+        Returns:
+            The run. Its outcomes are DONE, with the path of the ``file``, or FAILED: with GrantError,
+            ConfigurationError if a program is missing, OSError if the file cannot be written, or with an error of
+            ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, ``folder`` is not a folder, or these are readers or
+                writers.
+        """
+        return self._run(names, DumpTenants(self._context, folder))
+
+    async def load(self, name: str, file: str | os.PathLike[str]) -> Credential:
+        """Load a file of ``dump`` into the empty database of a tenant, of the same or another name.
+
+        The file may be from somebody else: what is in it runs with the rights of the tenant alone. Its manifest must be
+        beside it. Objects belong to the tenant. Rights of logins that do not exist are left out.
+
+        If it fails, the database may hold a part of the file.
+
+        Args:
+            name: The tenant, which is on record.
+            file: The path of the file.
+
+        Returns:
+            The credential of the tenant.
+
+        Raises:
+            InvalidArgumentError: The name is invalid, or the file is not what its manifest says, or of another engine
+                or a newer server.
+            TenantNotFoundError: The tenant is not on record.
+            ConflictError: The database is not empty.
+            ConfigurationError: A program is missing.
+            SuspendedError: The tenant is suspended.
+            GrantError: The server refused what is in the file.
+            StoreError: The store failed.
+            DatabaseClientError: The API refused a request or did not answer.
+        """
+        job = LoadTenant(self._context, file)
+        job.sites.pause = None
+        return (await job.do(job.check(name), Meter())).credential
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
     ) -> Plan:
-        """Compare ``names`` with the store and the cluster. Only reads; safe to repeat and to cancel.
+        """Compare ``names`` with the store and the servers. Only reads; safe to repeat and to cancel.
 
         Args:
             names: The tenants that should exist.
@@ -399,10 +515,15 @@ class Tenants:
             StoreError: The store cannot be read.
             DatabaseClientError: The cluster could not be read.
         """
-        return await make_plan(self._tenancy, names, prune=prune, refresh=refresh, if_exists=if_exists)
+        return await make_plan(self._context, names, prune=prune, refresh=refresh, if_exists=if_exists)
 
     def each(
-        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, at_a_time: int = 16
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        at_a_time: int = 16,
+        first: int = 0,
+        most_failed: int | None = None,
     ) -> Run[TenantResult[T] | Failed]:
         """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
 
@@ -418,31 +539,35 @@ class Tenants:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
             names: The tenants. May be long, lazy or async. None: all on record.
             at_a_time: How many calls of ``work`` at a time.
+            first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
+                for one of them, unless ``most_failed`` allows it.
+            most_failed: After so many failed calls of ``work`` no other begins. None: no limit.
 
         Returns:
             The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use.
+            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use. Each has the
+            ``cluster``. If too many failed, the loop ends with a DatabaseClientError.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int
-                of at least 1.
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, ``at_a_time`` or
+                ``most_failed`` is not an int of at least 1, or ``first`` is not one of at least 0.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         if type(at_a_time) is not int or at_a_time < 1:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
-        return self._run(names, EachTenant(self._tenancy, work), at_a_time)
+        return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.clusters.bulk = False
-        return Run(self._tenancy.names() if names is None else names, job, at_a_time)
+            job.sites.pause = None
+        return Run(self._context.names() if names is None else names, job, at_a_time)
 
 
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
-    tenancy = tenants._tenancy  # pyright: ignore[reportPrivateUsage]
-    return required(name, await tenancy.record(check_tenant(name), Timer(Meter())), tenancy.role)
+    context = tenants._context  # pyright: ignore[reportPrivateUsage]
+    return required(name, await context.record(check_tenant(name), Timer(Meter())), context.role)

@@ -243,7 +243,7 @@ async def test_what_waiting_does_not_change_is_an_error_with_postgresql(postgres
     url = {
         "password": re.sub(":[^:@]*@", ":hunter3@", postgres_url),
         "database": postgres_url.replace("/postgres", "/none"),
-        "role": postgres_url.replace(SUPERUSER, "nobody"),
+        "role": postgres_url.replace(f"//{SUPERUSER}:", "//nobody:"),
     }[wrong]
     await refuses(url)
 

@@ -333,7 +333,8 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     home.mkdir()
     shutil.copytree(Path(embedded.__file__).with_name("_keeper"), home / "_keeper")
     programs = copied(found, home)
-    settings = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0, "password": "secret"}
+    settings: dict[str, object] = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0}
+    settings |= {"password": "secret", "settings": {}}
     settings |= {"certificate": None, "ca": None}
     try:
         done = subprocess.run(
@@ -437,7 +438,7 @@ async def test_no_password_is_on_a_command_line_or_in_the_log(private_tmp: Path)
     await server.start()
     try:
         assert server.password.encode() not in command_lines()
-        dsn = f"host=127.0.0.1 port={server.port} user=_dodb password={server.password} dbname=postgres"
+        dsn = f"host=127.0.0.1 port={server.port} user=postgres password={server.password} dbname=postgres"
         async with await psycopg.AsyncConnection.connect(dsn) as admin:
             with pytest.raises(psycopg.errors.ReservedName):
                 await admin.execute("CREATE ROLE pg_x PASSWORD 'plain text'")

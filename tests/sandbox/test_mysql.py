@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -96,10 +97,10 @@ async def test_a_user_may_do_everything_in_every_db_as_with_the_provider(call: C
     user = await made(call, "user", "mighty")
     await made(call, "db", "made_later")
     with login(user, "of_somebody_else") as session:
-        fetch(session, "CREATE TABLE notes (text text)")
+        fetch(session, "CREATE TABLE notes (text varchar(9) PRIMARY KEY)")
         fetch(session, "INSERT INTO notes VALUES ('works')")
         assert fetch(session, "SELECT text FROM notes") == ["works"]
-        fetch(session, "CREATE TABLE made_later.notes (text text)")
+        fetch(session, "CREATE TABLE made_later.notes (text varchar(9) PRIMARY KEY)")
         assert "mighty" in fetch(session, "SELECT User FROM mysql.user")
         fetch(session, "CREATE DATABASE by_a_user")
         fetch(session, "DROP DATABASE by_a_user")
@@ -112,23 +113,90 @@ async def test_nobody_made_here_is_an_administrator(call: Call, login: Login) ->
             fetch(session, "SET GLOBAL max_connections = 99")
 
 
-async def test_doadmin_narrows_a_user_to_one_db(call: Call, login: Login) -> None:
-    user = await made(call, "user", "tenant")
+async def test_the_rights_are_those_of_the_provider(call: Call, login: Login, mariadb: bool) -> None:
+    user = await made(call, "user", "as_doadmin")
+
+    def rights(one: JSON) -> list[str]:
+        with login(one) as session:
+            return [
+                re.sub(r"(TO|FROM) .*?@.%.( IDENTIFIED .*(?= WITH))?", "", line)
+                for line in fetch(session, "SHOW GRANTS")
+            ]
+
+    of_doadmin, of_the_user = rights((await call("GET", "/users/doadmin")).json["user"]), rights(user)
+    assert of_the_user == of_doadmin
+    everything = "\n".join(of_doadmin)
+    assert "CREATE USER" in everything
+    assert "SUPER" not in everything
+    if mariadb:
+        return
+    assert "REPLICATION_APPLIER,ROLE_ADMIN ON *.*" in everything
+    for missing in ("SYSTEM_USER", "CONNECTION_ADMIN", "SYSTEM_VARIABLES_ADMIN", "DEFINER", "BINLOG_ADMIN"):
+        assert missing not in everything
+    assert {line.partition(" ON ")[2].rstrip() for line in of_doadmin if line.startswith("REVOKE")} == {
+        '"mysql".*',
+        '"sys".*',
+    }
+
+
+async def test_what_doadmin_may_do_to_a_user_of_the_api(call: Call, login: Login) -> None:
+    user = await made(call, "user", "mightier")
+    session = login(user)
+    with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
+        [number] = fetch(session, "SELECT CONNECTION_ID()")
+        with pytest.raises(pymysql.OperationalError, match="not owner"):
+            fetch(admin, "KILL %s", number)
+        fetch(admin, "ALTER USER mightier ACCOUNT LOCK")
+        with pytest.raises(pymysql.OperationalError, match="locked"):
+            login(user)
+        fetch(admin, "ALTER USER mightier ACCOUNT UNLOCK")
+    with login(user) as session:  # and the other way round
+        fetch(session, "ALTER USER doadmin ACCOUNT LOCK")
+        fetch(session, "ALTER USER doadmin ACCOUNT UNLOCK")
+
+
+async def test_doadmin_makes_a_login_for_one_db(call: Call, login: Login) -> None:
     for name in ("a_b", "axb"):
         await made(call, "db", name)
-    with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
-        fetch(admin, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM tenant")
-        with admin.cursor() as cursor:
-            fetch(admin, f"GRANT ALL ON `{in_grant(cursor, 'a_b')}`.* TO tenant")
-    with login(user, "a_b") as session:
-        fetch(session, "CREATE TABLE notes (text text)")
+    with login((await call("GET", "/users/doadmin")).json["user"]) as admin, admin.cursor() as cursor:
+        fetch(admin, "CREATE USER tenant IDENTIFIED BY 'a-Secret-1'")
+        fetch(admin, f"GRANT ALL ON `{in_grant(cursor, 'a_b')}`.* TO tenant")
+    assert "tenant" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
+    with login({"name": "tenant", "password": "a-Secret-1"}, "a_b") as session:
+        fetch(session, "CREATE TABLE notes (text varchar(9) PRIMARY KEY)")
         assert set(fetch(session, "SHOW DATABASES")) <= {"a_b", "information_schema", "performance_schema"}
         for refused in ("USE axb", "SELECT User FROM mysql.user", "CREATE DATABASE mine"):
             with pytest.raises(pymysql.OperationalError, match="denied"):
                 fetch(session, refused)
-    await made(call, "db", "a_newer_one")  # has no effect on the tenant
-    with pytest.raises(pymysql.OperationalError, match="denied"):
-        login(user, "a_newer_one")
+
+
+async def test_the_settings_are_those_of_the_provider(
+    call: Call, root: pymysql.Connection[Cursor], mariadb: bool
+) -> None:
+    assert (await call("GET", "")).status == 200
+    assert fetch(root, "SELECT 'a' || \"User\" FROM mysql.user WHERE User = 'doadmin'") == ["adoadmin"]
+    if not mariadb:
+        with pytest.raises(pymysql.OperationalError, match="without a primary key"):
+            fetch(root, "CREATE TABLE mysql.without (a int)")
+
+
+async def test_settings_that_differ_are_a_warning(
+    mysql_dsn: str, root: pymysql.Connection[Cursor], mariadb: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if mariadb:
+        pytest.skip("a stand-in for development: it has not all of these settings")
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("mysql", "same", dsn=mysql_dsn)
+        assert caplog.messages == []
+        [mode] = fetch(root, "SELECT @@GLOBAL.sql_mode")
+        fetch(root, "SET GLOBAL sql_require_primary_key = OFF, GLOBAL sql_mode = 'ANSI_QUOTES'")
+        try:
+            await sandbox.add_cluster("mysql", "different", dsn=mysql_dsn)
+        finally:
+            fetch(root, "SET GLOBAL sql_require_primary_key = ON, GLOBAL sql_mode = %s", mode)
+    primary_key, modes = caplog.messages
+    assert "sql_require_primary_key=OFF: start it with --sql-require-primary-key=ON" in primary_key
+    assert "sql_mode without ONLY_FULL_GROUP_BY, PIPES_AS_CONCAT, STRICT_ALL_TABLES: start it with" in modes
 
 
 async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, login: Login) -> None:
@@ -199,7 +267,7 @@ async def test_a_db_in_use_is_deleted_all_the_same(call: Call, login: Login) -> 
     user = await made(call, "user", "busy")
     await made(call, "db", "busy")
     session = login(user, "busy")
-    fetch(session, "CREATE TABLE t (a int)")
+    fetch(session, "CREATE TABLE t (a int PRIMARY KEY)")
     fetch(session, "BEGIN")
     fetch(session, "SELECT * FROM t")  # locks the table until the end of the transaction
     assert (await call("DELETE", "/dbs/busy")).status == 204
@@ -303,7 +371,7 @@ async def test_a_name_is_only_ever_a_name(call: Call, login: Login, name: str) -
     with login(user, db["name"]) as session:
         assert fetch(session, "SELECT SUBSTRING_INDEX(USER(), '@', 1)") == [name]
         assert fetch(session, "SELECT DATABASE()") == [name]
-        fetch(session, "CREATE TABLE t (a int)")
+        fetch(session, "CREATE TABLE t (a int PRIMARY KEY)")
     assert (await call("GET", f"/dbs/{segment}")).json == {"db": {"name": name}}
     assert (await call("POST", f"/users/{segment}/reset_auth", {})).status == 200
     assert (await call("DELETE", f"/users/{segment}")).status == 204
@@ -363,7 +431,7 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
     for name in ("held", "elsewhere"):
         assert (await call("POST", "/dbs", {"name": name})).status == 201
     session = login(user, "held")
-    fetch(session, "CREATE TABLE t (a int)")
+    fetch(session, "CREATE TABLE t (a int PRIMARY KEY)")
     session.select_db("elsewhere")  # so that deleting the database does not end its session
     session.begin()
     fetch(session, "SELECT a FROM held.t")
@@ -387,7 +455,7 @@ async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch:
         user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]
         assert (await call("POST", f"{cluster}/dbs", {"name": "kept"})).status == 201
         session = login(user)
-        fetch(session, "CREATE TABLE kept.t (a int)")
+        fetch(session, "CREATE TABLE kept.t (a int PRIMARY KEY)")
         session.begin()
         fetch(session, "SELECT a FROM kept.t")
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 500

@@ -40,7 +40,7 @@ def test_options_are_read_from_text() -> None:
         "size": "big",
         "online_after": 0.5,
     }
-    with pytest.raises(ValueError, match="unknown option 'sizes'; the options are dsn, backend, server, tls, "):
+    with pytest.raises(ValueError, match="unknown option 'sizes'; the options are dsn, backend, server, connections, "):
         option_text.read(Sandbox.add_cluster, "sizes=1")
 
 

@@ -280,7 +280,7 @@ class TestByDSN:
         for server in (EmbeddedPostgres(authority), EmbeddedPostgres()):
             await server.start()
             try:
-                dsn = f"postgresql://_dodb:{server.password}@127.0.0.1:{server.port}/postgres"
+                dsn = f"postgresql://postgres:{server.password}@127.0.0.1:{server.port}/postgres"
                 ca_file = written(tmp_path / "ca.pem", authority.certificate())
                 async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
                     cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=dsn)}"

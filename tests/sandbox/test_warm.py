@@ -22,14 +22,14 @@ JSON = dict[str, Any]
 TRACES = """
     SELECT 'database', datname, pg_get_userbyid(datdba), datacl::text, datconnlimit::text FROM pg_database
     UNION ALL SELECT 'role', rolname, rolcanlogin::text, rolcreaterole::text, rolconnlimit::text FROM pg_roles
-    UNION ALL SELECT 'setting', setdatabase::text, setrole::text, setconfig::text, '' FROM pg_db_role_setting
+    UNION ALL SELECT 'setting', setdatabase::text, setrole::regrole::text, setconfig::text, '' FROM pg_db_role_setting
     UNION ALL SELECT 'member', roleid::regrole::text, member::regrole::text, '', '' FROM pg_auth_members
     UNION ALL SELECT 'slot', slot_name, '', '', '' FROM pg_replication_slots
     UNION ALL SELECT 'relation', oid::regclass::text, relowner::regrole::text, relacl::text, '' FROM pg_class
     UNION ALL SELECT 'blob', oid::text, '', '', '' FROM pg_largeobject_metadata
     UNION ALL SELECT 'comment', description, '', '', '' FROM pg_shdescription
     UNION ALL SELECT 'session', usename, '', '', '' FROM pg_stat_activity
-        WHERE usename <> '_dodb' AND pid <> pg_backend_pid()
+        WHERE usename <> 'postgres' AND pid <> pg_backend_pid()
     ORDER BY 1, 2, 3, 4, 5
 """
 

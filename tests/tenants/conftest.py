@@ -16,8 +16,8 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..mysql import PATTERNS, SERVERS, running
 from .managed import INSTALLED, Managed
@@ -50,6 +50,11 @@ class Place:
         """The operations and names of the requests since the test began. The names lack the test's prefix."""
         requests = self.sandbox.requests[self._before :]
         return [(each.operation, each.name and each.name.removeprefix(self.prefix)) for each in requests]
+
+    async def logins(self) -> list[str]:
+        """The logins on the server that begin with the test's prefix, sorted. The names lack it."""
+        names = (user.name for user in await self.cluster.users.list())
+        return sorted(name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix))
 
 
 @pytest.fixture(scope="session")
@@ -99,20 +104,20 @@ _used = iter(range(10**6))
 
 
 @pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
+def server(managed: Managed) -> PostgresServer:
+    return managed.postgres()
 
 
 @pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
+async def names(managed: Managed, server: PostgresServer) -> Names:
     """A tenant, with both of its logins. Its name begins no other one."""
-    return await managed.tenant(f"victim{next(_used):04}", grants)
+    return await managed.tenant(f"victim{next(_used):04}", server)
 
 
 @pytest.fixture
-async def evil(managed: Managed, grants: PostgresGrants) -> Names:
+async def evil(managed: Managed, server: PostgresServer) -> Names:
     """Another tenant, who attacks it."""
-    return await managed.tenant(f"rival{next(_used):04}", grants)
+    return await managed.tenant(f"rival{next(_used):04}", server)
 
 
 @asynccontextmanager
@@ -140,24 +145,10 @@ async def my_place(mysql_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncI
         yield place
 
 
-@pytest.fixture(scope="session")
-def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox, and the id of a cluster with databases but without SQL."""
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
-
-
-@pytest.fixture
-async def mongodb_place(mongodb_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
-        yield place
-
-
 SQL = ["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS)]
-MONGODB = "mongodb_cluster"
 
 
-@pytest.fixture(params=[*SQL, MONGODB])
+@pytest.fixture(params=SQL)
 def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
     kind, _, server = request.param.partition(" ")
     if not server:
@@ -169,6 +160,6 @@ def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> 
 
 @pytest.fixture
 async def anywhere(its_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    """A place on PostgreSQL, on each installed MySQL, and on MongoDB."""
+    """A place on PostgreSQL, and on each installed MySQL."""
     async with placed(*its_cluster, tmp_path / "tenants.db") as place:
         yield place

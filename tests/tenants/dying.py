@@ -1,15 +1,17 @@
-"""Cancel work at each of its steps in turn. A step is a request to the API or a change of the store."""
+"""Cancel work at each of its steps in turn. A step is a statement of the administrator or a change of the store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants._claims import HeldClaim
 
 from .conftest import Place
 
@@ -42,8 +44,8 @@ class WatchedStore(SQLiteStore):
     async def claim(self, name: str, lease: float) -> Any:
         return await self._stepping(super().claim(name, lease))
 
-    async def intend(self, claim: Any, username: str | None) -> None:
-        await self._stepping(super().intend(claim, username))
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await self._stepping(super().intend(claim, intent))
 
     async def keep(self, claim: Any, current: Any, previous: Any = None) -> None:
         await self._stepping(super().keep(claim, current, previous))
@@ -68,11 +70,24 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
             base_url=place.sandbox.url,
             budget=RateBudget([]),
             retry=RetryPolicy(base_delay=0.01),
-            on_event=steps.step,
         ) as client,
         store,
     ):
-        yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+        with _watching(steps):
+            yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+
+
+@contextmanager
+def _watching(steps: Steps) -> Iterator[None]:
+    """Count a step before each statement that changes something."""
+    check = HeldClaim.check_lease
+
+    def step(held: HeldClaim) -> None:
+        check(held)
+        steps.step()
+
+    with patch.object(HeldClaim, "check_lease", step):
+        yield
 
 
 async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[object]], **options: Any) -> bool:
@@ -85,6 +100,25 @@ async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[obje
         except asyncio.CancelledError:
             return True
     return False
+
+
+class IntentStore(SQLiteStore):
+    """A store that cancels ``task`` once an intent is stored."""
+
+    task: asyncio.Task[Any]
+
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await super().intend(claim, intent)
+        self.task.cancel()
+        await asyncio.Event().wait()
+
+
+async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
+    """Run ``work`` on one tenant, and cancel it when its intent is stored, before its first step."""
+    async with IntentStore(place.path) as store:
+        store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, place.prefix))))
+        await asyncio.wait([store.task])
+        assert store.task.cancelled()
 
 
 async def _awaited(work: Awaitable[object]) -> object:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
+from aiodbclient.sandbox import _postgres_provider
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.server import Work
 
 from .servers import RestartablePostgres
 
@@ -30,11 +34,6 @@ INSTALLED = [
     ),
 ]
 PASSWORD = "secret"
-# The databases in which a role owns something or has a grant. Those of the whole server have no database.
-_WHERE_IT_IS = SQL(
-    "SELECT DISTINCT coalesce(datname, 'postgres') FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid"
-    " LEFT JOIN pg_database ON pg_database.oid = dbid WHERE rolname = {}"
-)
 
 
 class Managed:
@@ -43,17 +42,22 @@ class Managed:
     def __init__(self, programs: Path) -> None:
         self.server = RestartablePostgres(programs)
         self.superuser = self.server.dsn
-        self.api("CREATE ROLE doadmin LOGIN CREATEDB CREATEROLE PASSWORD 'doadmin-secret'")
+        asyncio.run(self._make_provider())
         self.api("CREATE DATABASE defaultdb OWNER doadmin")
         self.admin = make_conninfo(self.superuser, user="doadmin", password="doadmin-secret", dbname="defaultdb")
 
-    @property
+    async def _make_provider(self) -> None:
+        async with await AsyncConnection.connect(self.superuser, autocommit=True) as connection:
+            await _postgres_provider.make_system_roles(connection)
+            await _postgres_provider.make_primary(connection, self.version, "doadmin-secret")
+
+    @cached_property
     def version(self) -> int:
         with Connection.connect(self.superuser) as connection:
             return connection.info.server_version // 10_000
 
-    def grants(self, **options: Any) -> PostgresGrants:
-        return PostgresGrants(self.admin, None, **options)
+    def postgres(self, **options: Any) -> PostgresServer:
+        return PostgresServer(Secret(self.admin), None, **options)
 
     def api(self, statement: LiteralString | Composed, database: str = "postgres") -> list[Any]:
         """A superuser's session, for what the API does. A tenant may have set a timeout on its database."""
@@ -70,47 +74,52 @@ class Managed:
         )
 
     def make(self, tenant: str) -> Names:
-        """Create a database and its owner's two logins."""
+        """As the API: create a database and a login."""
         names = names_of(tenant, Engine.PG)
-        self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database or "")))
-        for login in names.logins:
-            self.make_login(login)
+        self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database)))
+        self.make_login(names.logins[0])
         return names
 
     def make_login(self, login: str) -> None:
-        self.api(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(Identifier(login), Literal(PASSWORD)))
+        """As the API: create a login, which the administrator may alter."""
+        name = Identifier(login)
+        self.api(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, Literal(PASSWORD)))
+        if self.version >= 16:
+            self.api(SQL("GRANT {} TO doadmin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE").format(name))
 
-    async def tenant(self, tenant: str, grants: PostgresGrants) -> Names:
-        """A tenant with its first login in use and its second ready."""
-        names = self.make(tenant)
-        for login in names.logins:
-            await ready(grants, names, login)
+    async def tenant(self, tenant: str, server: PostgresServer, logins: int = 2) -> Names:
+        """A tenant with both of its logins."""
+        names = names_of(tenant, Engine.PG)
+        assert await server.create(work(names))
+        for login in names.logins[:logins]:
+            await ready(server, names, login)
         return names
 
-    async def role(self, tenant: str, role: Role, grants: PostgresGrants) -> Names:
-        """A reader or writer of a tenant."""
+    async def role(self, tenant: str, role: Role, server: PostgresServer) -> Names:
+        """A reader or writer of a tenant, with its first login."""
         names = names_of(tenant, Engine.PG, role=role)
-        self.make_login(names.logins[0])
-        await ready(grants, names, names.logins[0])
+        assert await server.create(work(names))
+        await ready(server, names, names.logins[0])
         return names
 
     def reset(self, login: str, password: str) -> None:
         self.api(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(login), Literal(password)))
 
+    def exists(self, role: str) -> bool:
+        return bool(self.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(role))))
+
     def delete(self, login: str) -> None:
-        """Delete a login as the provider does: the administrator gets its objects, and its grants are revoked."""
-        for (database,) in self.api(_WHERE_IT_IS.format(Literal(login))):
-            self.api(SQL("REASSIGN OWNED BY {0} TO doadmin; DROP OWNED BY {0}").format(Identifier(login)), database)
-        self.api(SQL("DROP ROLE IF EXISTS {}").format(Identifier(login)))
-
-    def deletes(self, login: str) -> Callable[[], Awaitable[None]]:
-        async def delete() -> None:
-            self.delete(login)
-
-        return delete
+        """As a superuser: delete a login with all that it has."""
+        for (database,) in self.api("SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2"):
+            self.api(SQL("DROP OWNED BY {} CASCADE").format(Identifier(login)), database)
+        self.api(SQL("DROP ROLE {}").format(Identifier(login)))
 
     def drop(self, database: str) -> None:
         self.api(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(database)))
+
+    def sessions(self, login: str) -> int:
+        [(number,)] = self.api(SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = {}").format(Literal(login)))
+        return int(number)
 
     def lets_in(self, login: str, database: str | None, password: str = PASSWORD) -> bool:
         try:
@@ -120,19 +129,17 @@ class Managed:
         return True
 
 
-async def ready(grants: PostgresGrants, names: Names, login: str, password: str = PASSWORD) -> None:
-    """Grant a login its rights and log in, as provision, rotate and repair do."""
-    await grants.give(names, login)
-    assert await grants.log_in(names, login, password) is None
-    assert await grants.problems(names, [login]) == frozenset()
+def work(names: Names) -> Work:
+    return Work(names, lambda: None)
 
 
-async def ended(
-    grants: PostgresGrants, names: Names, login: str, password: str | None, delete: Callable[[], Awaitable[None]]
-) -> str | None:
-    """End a login and delete it, as ``remove`` does. Returns why it was unusable."""
-    refused = await grants.end_login(names, login, password)
-    if refused is None:
-        await grants.before_deletion(names, login)
-        await delete()
-    return refused
+async def ready(server: PostgresServer, names: Names, login: str, password: str = PASSWORD) -> None:
+    """Set a login and log in, as provision, rotate and repair do."""
+    await server.set_login(work(names), login, Secret(password))
+    assert await server.log_in(names, login, Secret(password)) is None
+
+
+async def ended(server: PostgresServer, names: Names, login: str) -> bool:
+    """End a login and drop it, as ``retire`` does. Returns whether it is gone."""
+    await server.end_login(work(names), login)
+    return await server.drop_login(work(names), login)

@@ -12,7 +12,7 @@ import psycopg
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._grants.mysql_server import MySQLSession
+from aiodbclient.tenants._servers.mysql.session import Session as MySQLSession
 
 from .conftest import only
 
@@ -20,7 +20,6 @@ DIED = 9
 WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "ensure": lambda tenants, name: tenants.ensure(name),
     "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
-    "adopt both": lambda tenants, name: tenants.ensure(name, "adopt"),
     "reader": lambda tenants, name: tenants.role("reader").ensure(name),
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
     "retire": lambda tenants, name: only(tenants.retire([name])),

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import Credential, PostgresStore, Record, SQLiteStore, Tenants
-from aiodbclient.tenants._intent import intended_login
+from aiodbclient.tenants._record import intended_login
 
 from .hostile import BOUND, Hostile
 from .weather import Reported, Storm, Weather, weather

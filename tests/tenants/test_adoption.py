@@ -1,4 +1,4 @@
-"""A store is lost, and its tenants are adopted into a new one: programs that use either login keep working."""
+"""A store is lost, and its tenants are adopted into a new one: programs that use the old login keep working."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from aiodbclient import Action
-from aiodbclient.engines import POSTGRESQL
-from aiodbclient.errors import InvalidResponseError
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.engines import Engine
+from aiodbclient.errors import ConflictError, TenantNotFoundError
+from aiodbclient.tenants import Problem, SQLiteStore, Tenants
 
-from .conftest import SQL, Place, only
+from .conftest import Place, only
+from .dying import died, moments
 from .programs import ask, refusal
-
-on_sql = pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+from .test_check_and_repair import admin_of
 
 
 @pytest.fixture
@@ -24,145 +25,180 @@ async def new(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
         yield store
 
 
-async def rotated(tenants: Tenants) -> tuple[Credential, Credential]:
-    """A tenant with two credentials that work: the previous and the current one."""
-    previous = await tenants.ensure("gamma")
-    if previous.role == "owner":
-        await ask(previous, "CREATE TABLE t (x int)")
-    current = (await only(tenants.rotate(["gamma"]))).credential
-    assert current is not None
-    return previous, current
-
-
-async def passwords(place: Place) -> dict[str, str | None]:
-    return {user.name: user.password for user in await place.cluster.users.list()}
-
-
-@on_sql
-@pytest.mark.parametrize("role", ["owner", "reader"])
-async def test_the_second_login_is_adopted_when_the_first_is_retired(
-    anywhere: Place, new: SQLiteStore, role: str
-) -> None:
-    owner = await anywhere.tenants().ensure("gamma")
-    tenants = anywhere.tenants() if role == "owner" else anywhere.tenants().role("reader")
-    _, current = await rotated(tenants)
-    assert (await only(tenants.retire(["gamma"]))).action is Action.RETIRED
-    if role == "reader":
-        await Tenants(anywhere.cluster, new, anywhere.prefix).ensure("gamma", "adopt")
-    before = await passwords(anywhere)
-
+async def test_the_login_that_was_there_works_until_the_retirement(anywhere: Place, new: SQLiteStore) -> None:
+    old = await anywhere.tenants().ensure("gamma")
+    await ask(old, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     after = Tenants(anywhere.cluster, new, anywhere.prefix)
-    after = after if role == "owner" else after.role("reader")
     plan = await after.plan(["gamma"], if_exists="adopt")
-    assert (plan.adopt, plan.shut_out) == (("gamma",), {})
+    assert plan.adopt == ("gamma",)
+
     adopted = await only(plan.apply())
 
-    assert adopted.error is None, adopted.error
+    assert adopted.error is None
     assert adopted.action is Action.ADOPTED
     assert adopted.credential is not None
-    assert (adopted.credential.username, adopted.credential.password) == (current.username, current.password)
-    assert await passwords(anywhere) == before
-    await ask(current, "SELECT 1")
-    if role == "reader":
-        await ask(owner, "CREATE TABLE more (x int)")
-    assert (await only(after.check(["gamma"]))).problems == ()
-    again = (await only(after.rotate(["gamma"]))).credential
-    assert again is not None
-    assert again.username != current.username
-    await ask(again, "SELECT 1")
-
-
-@on_sql
-@pytest.mark.parametrize("role", ["owner", "reader"])
-async def test_both_logins_are_adopted_when_both_work_and_the_previous_can_be_retired(
-    anywhere: Place, new: SQLiteStore, role: str
-) -> None:
-    await anywhere.tenants().ensure("gamma")
-    tenants = anywhere.tenants() if role == "owner" else anywhere.tenants().role("reader")
-    both = await rotated(tenants)
-    owner = Tenants(anywhere.cluster, new, anywhere.prefix)
-    if role == "reader":
-        await owner.ensure("gamma", "adopt")
-    after = owner if role == "owner" else owner.role("reader")
-
-    plan = await after.plan(["gamma"], if_exists="adopt")
-    assert (plan.adopt, plan.shut_out) == (("gamma",), {})
-    adopted = await only(plan.apply())
-
-    assert adopted.error is None, adopted.error
-    assert adopted.credential is not None
-    for credential in both:
-        await ask(credential, "SELECT 1")
-    assert (await only(after.check(["gamma"]))).problems == ()
-    assert (await only(after.retire(["gamma"]))).action is Action.RETIRED
-    for credential in both:
-        assert bool(await refusal(credential)) == (credential.username != adopted.credential.username)
-
-
-@on_sql
-async def test_readers_are_shut_out_until_they_are_adopted_and_the_plan_says_so(
-    anywhere: Place, new: SQLiteStore
-) -> None:
-    await anywhere.tenants().ensure("gamma")
-    reader = await anywhere.tenants().role("reader").ensure("gamma")
-    after = Tenants(anywhere.cluster, new, anywhere.prefix)
-
-    plan = await after.plan(["gamma"], if_exists="adopt")
-    await only(plan.apply())
-
-    assert (await refusal(reader) != "") == ("gamma" in plan.shut_out)
-    if reader.engine in POSTGRESQL:
-        assert plan.shut_out == {"gamma": (reader.username,)}
-    adopted = await after.role("reader").ensure("gamma", "adopt")
-    assert (adopted.username, adopted.password) == (reader.username, reader.password)
-    await ask(reader, "SELECT 1")
-
-
-async def test_a_reset_shuts_the_second_login_out_and_the_plan_says_so(place: Place, new: SQLiteStore) -> None:
-    _, second = await rotated(place.tenants())
-
-    plan = await Tenants(place.cluster, new, place.prefix).plan(["gamma"], if_exists="reset")
-    await only(plan.apply())
-
-    assert plan.shut_out == {"gamma": (second.username,)}
-    assert await refusal(second)
-
-
-@on_sql
-async def test_where_no_login_works_the_error_says_so_and_a_plan_shuts_nobody_out(
-    anywhere: Place, new: SQLiteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aiodbclient.tenants._provisioning._RETURNED_AFTER_DELETION", 0.0)
-    tenants = anywhere.tenants()
-    first, second = await rotated(tenants)
-    assert (await only(tenants.suspend(["gamma"]))).error is None
-    before = await passwords(anywhere)
-    after = Tenants(anywhere.cluster, new, anywhere.prefix)
-
-    assert (await after.plan(["gamma"], if_exists="adopt")).shut_out == {}
-    with pytest.raises(InvalidResponseError, match="the API returns no password that works") as failed:
-        await after.ensure("gamma", "adopt")
-
-    assert {first.username, second.username} <= set(str(failed.value).split("'"))
-    assert "locks out the tenant's programs" in str(failed.value)
-    assert "scope" not in str(failed.value)
-    assert await passwords(anywhere) == before
-    assert await new.get("gamma") is None
-
-
-@pytest.mark.parametrize("engine", ["kafka", "opensearch"])
-async def test_without_sql_every_login_with_a_password_stays(place: Place, new: SQLiteStore, engine: str) -> None:
-    cluster = place.client.cluster(await place.sandbox.add_cluster(engine))
-    await Tenants(cluster, place.store).ensure("gamma")
-    current = (await only(Tenants(cluster, place.store).rotate(["gamma"]))).credential
-
-    after = Tenants(cluster, new)
-    adopted = await after.ensure("gamma", "adopt")
-
-    assert current is not None
-    assert (adopted.username, adopted.password) == (current.username, current.password)
+    assert adopted.credential.username != old.username
     record = await new.get("gamma")
     assert record is not None
     assert record.previous is not None
-    assert record.previous.username == "gamma"
+    assert (record.previous.username, record.previous.password, record.previous.uri) == (old.username, None, "")
+    for credential in (old, adopted.credential):
+        assert await ask(credential, "SELECT x FROM t") == [(1,)]
+    await ask(old, "CREATE TABLE late (x int PRIMARY KEY)")
+    assert (await only(after.check(["gamma"]))).problems == ()
+    assert (await only(after.repair(["gamma"]))).action is Action.KEPT
+
     assert (await only(after.retire(["gamma"]))).action is Action.RETIRED
+
+    assert await refusal(old)
+    await ask(adopted.credential, "INSERT INTO late VALUES (1)", "DROP TABLE late")
+    assert (await only(after.check(["gamma"]))).problems == ()
+    assert (await only(after.rotate(["gamma"]))).action is Action.ROTATED
+
+
+async def test_a_tenant_whose_second_login_works_gets_the_first_one(anywhere: Place, new: SQLiteStore) -> None:
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("gamma")
+    second = (await only(tenants.rotate(["gamma"]))).credential
+    assert second is not None
+    assert (await only(tenants.retire(["gamma"]))).action is Action.RETIRED
+
+    adopted = await Tenants(anywhere.cluster, new, anywhere.prefix).ensure("gamma", "adopt")
+
+    assert adopted.username == first.username
+    assert not await refusal(adopted)
+    assert not await refusal(second)
+    assert await refusal(first)
+
+
+async def test_two_logins_that_work_are_too_many(anywhere: Place, new: SQLiteStore) -> None:
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("gamma")
+    second = (await only(tenants.rotate(["gamma"]))).credential
+    assert second is not None
+    after = Tenants(anywhere.cluster, new, anywhere.prefix)
+
+    with pytest.raises(ConflictError, match="drop the one that no program uses") as refused:
+        await after.ensure("gamma", "adopt")
+
+    assert {first.username, second.username} <= set(str(refused.value).split("'"))
+    assert await new.get("gamma") is None
+    for credential in (first, second):
+        assert not await refusal(credential)
+
+
+async def test_a_suspended_tenant_is_adopted_with_a_new_login_alone(anywhere: Place, new: SQLiteStore) -> None:
+    tenants = anywhere.tenants()
+    old = await tenants.ensure("gamma")
+    await ask(old, "CREATE TABLE t (x int PRIMARY KEY)")
+    assert (await only(tenants.suspend(["gamma"]))).error is None
+    after = Tenants(anywhere.cluster, new, anywhere.prefix)
+
+    adopted = await after.ensure("gamma", "adopt")
+
+    await ask(adopted, "INSERT INTO t VALUES (1)")
+    assert await refusal(old)
+    record = await new.get("gamma")
+    assert record is not None
+    assert record.previous is None
+    assert (await only(after.check(["gamma"]))).problems == ()
+
+
+async def test_a_reader_is_adopted_after_its_tenant(anywhere: Place, new: SQLiteStore) -> None:
+    owner = await anywhere.tenants().ensure("gamma")
+    await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
+    await anywhere.tenants().role("reader").ensure("gamma")
+    after = Tenants(anywhere.cluster, new, anywhere.prefix)
+    await after.ensure("gamma", "adopt")
+    with pytest.raises(ConflictError, match="not on record"):
+        await after.role("reader").ensure("gamma")
+
+    adopted = await after.role("reader").ensure("gamma", "adopt")
+
+    assert await ask(adopted, "SELECT * FROM t") == []
+    assert await refusal(adopted, "INSERT INTO t VALUES (1)")
+    for tenants in (after, after.role("reader")):
+        assert (await only(tenants.check(["gamma"]))).problems == ()
+        assert (await only(tenants.retire(["gamma"]))).error is None  # PostgreSQL: the adoption of the tenant ended it
+        assert (await only(tenants.check(["gamma"]))).problems == ()
+
+
+async def test_an_adoption_that_dies_anywhere_is_finished_with_both_logins(place: Place, tmp_path: Path) -> None:
+    for last in moments(2):
+        name = f"n{last}"
+        old = await place.tenants().ensure(name)
+        async with SQLiteStore(tmp_path / f"{name}.db") as store:
+            there = evolve(place, store=store, path=tmp_path / f"{name}.db")
+            was_killed = await died(there, last, lambda tenants, name=name: tenants.ensure(name, "adopt"))
+
+            adopted = await there.tenants().ensure(name, "adopt")
+
+            assert not await refusal(adopted)
+            assert not await refusal(old)
+            assert (await only(there.tenants().check([name]))).problems == ()
+            assert (await only(there.tenants().retire([name]))).action is Action.RETIRED
+            assert await refusal(old)
+        if not was_killed:
+            assert last > 5
+            return
+
+
+async def test_what_belongs_to_the_cluster_is_not_adopted(place: Place) -> None:
+    for name in ("defaultdb", "doadmin", "_dodb"):
+        with pytest.raises(ValueError, match="belongs to the cluster"):
+            await place.tenants(prefix="").ensure(name, "adopt")
+
+
+async def test_a_lost_tenant_is_reported_by_a_check_of_all(anywhere: Place, new: SQLiteStore) -> None:
+    await anywhere.tenants().ensure("gamma")
+    after = Tenants(anywhere.cluster, new, anywhere.prefix)
+    kept = await after.ensure("kept")
+
+    found = {outcome.name: outcome async for outcome in after.check()}
+
+    assert {name: outcome.problems for name, outcome in found.items()} == {
+        "gamma": (Problem.NOT_ON_RECORD,),
+        "kept": (),
+    }
+    assert (found["gamma"].credential, found["kept"].credential) == (None, kept)
+    assert {outcome.name async for outcome in anywhere.tenants().check()} == {"gamma", "kept"}
+    assert isinstance((await only(after.check(["gamma"]))).error, TenantNotFoundError)
+
+
+async def test_a_login_that_comes_back_is_reported_and_ended_again(anywhere: Place) -> None:
+    """As after a failover or a restore."""
+    tenants = anywhere.tenants()
+    old = await tenants.ensure("gamma")
+    assert (await only(tenants.rotate(["gamma"]))).action is Action.ROTATED
+    assert (await only(tenants.retire(["gamma"]))).action is Action.RETIRED
+    admin = await admin_of(anywhere)
+    if old.engine == Engine.PG:
+        await ask(admin, f"CREATE ROLE \"{old.username}\" LOGIN PASSWORD 'back'")
+    else:
+        await ask(admin, f"CREATE USER '{old.username}'@'%' IDENTIFIED BY 'Back-in-1'", database="mysql")
+
+    assert (await only(tenants.check(["gamma"]))).problems == (Problem.LOGIN_BACK,)
+    repaired = await only(tenants.repair(["gamma"]))
+
+    assert repaired.action is Action.REPAIRED
+    assert repaired.credential == await tenants.get("gamma")
+    assert (await only(tenants.check(["gamma"]))).problems == ()
+
+
+async def test_a_suspended_tenant_whose_login_comes_back_is_suspended_again(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    old = await tenants.ensure("gamma")
+    assert (await only(tenants.suspend(["gamma"]))).ok
+    assert (await only(tenants.check(["gamma"]))).problems == ()
+    admin = await admin_of(anywhere)
+    if old.engine == Engine.PG:
+        await ask(admin, f'ALTER ROLE "{old.username}" LOGIN')
+    else:
+        await ask(admin, f"ALTER USER '{old.username}'@'%' ACCOUNT UNLOCK", database="mysql")
+
+    assert (await only(tenants.check(["gamma"]))).problems == (Problem.LOGIN_BACK,)
+    repaired = await only(tenants.repair(["gamma"]))
+
+    assert (repaired.action, repaired.problems) == (Action.SUSPENDED, (Problem.LOGIN_BACK,))
+    assert await refusal(old)
+    assert (await only(tenants.check(["gamma"]))).problems == ()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
-from aiodbclient.errors import ClaimLostError, ConflictError, DatabaseClientError, StoreError
-from aiodbclient.sandbox import Sandbox
+from aiodbclient import Action
+from aiodbclient.errors import ClaimLostError, ConflictError, StoreError
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
+from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.testing import LONG
 
-from .conftest import only
+from .conftest import Place, only
+from .programs import ask, refusal
+from .test_check_and_repair import admin_of
 
 
 class Meddled(SQLiteStore):
@@ -26,8 +27,8 @@ class Meddled(SQLiteStore):
     loses_claim = False
     is_away = False
 
-    async def intend(self, claim: Claim, username: str | None) -> None:
-        await super().intend(claim, username)
+    async def intend(self, claim: Claim, intent: str | None) -> None:
+        await super().intend(claim, intent)
         meddle, self.after_intent = self.after_intent, None
         if meddle is not None:
             await meddle()
@@ -47,117 +48,114 @@ class Meddled(SQLiteStore):
 
 @define
 class Here:
-    sandbox: Sandbox
-    cluster: ClusterClient
+    place: Place
     store: Meddled
-    folder: Path
 
     def tenants(self, **options: Any) -> Tenants:
-        return Tenants(self.cluster, self.store, **options)
-
-    def resets(self) -> list[str | None]:
-        return [request.name for request in self.sandbox.requests if request.operation == "users.reset_auth"]
+        return Tenants(self.place.cluster, self.store, self.place.prefix, **options)
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Here]:
-    async with Sandbox(windows=[]) as sandbox:
-        cluster_id = await sandbox.add_cluster("mongodb")
-        async with (
-            DatabaseClient(
-                sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
-            ) as client,
-            Meddled(tmp_path / "tenants.db") as store,
-        ):
-            yield Here(sandbox, client.cluster(cluster_id), store, tmp_path)
+async def here(place: Place) -> AsyncIterator[Here]:
+    async with Meddled(place.path) as store:
+        yield Here(place, store)
 
 
-@pytest.mark.parametrize(
-    ("operation", "fault"),
-    [
-        ("dbs.delete", {"status": 404, "times": 1}),
-        ("dbs.delete", {"status": 403, "times": 1}),
-        ("users.get", {"status": 403}),
-    ],
-)
-async def test_a_stranger_who_comes_first_is_left_alone_also_after_an_error(
-    here: Here, operation: str, fault: dict[str, Any]
-) -> None:
+async def test_a_stranger_who_comes_first_is_left_alone_also_the_next_time(here: Here) -> None:
+    login, admin = f"{here.place.prefix}shop", await admin_of(here.place)
+
     async def stranger() -> None:
-        await here.cluster.users.create("shop")
-        here.sandbox.faults.add(operation, **fault)
+        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'theirs'")
 
     here.store.after_intent = stranger
 
-    first = await only(here.tenants().provision(["shop"]))
-    here.sandbox.faults.clear()
-    second = await only(here.tenants().provision(["shop"]))
+    for _ in range(2):
+        assert isinstance((await only(here.tenants().provision(["shop"]))).error, ConflictError)
 
-    assert isinstance(first.error, DatabaseClientError)
-    assert isinstance(second.error, ConflictError)
-    assert here.resets() == []
+    assert await here.store.get("shop") is None
+    assert await ask(admin, f"SELECT count(*)::int FROM pg_database WHERE datname = '{login}'") == [(0,)]
+    assert await ask(admin, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{login}'") == [(True,)]
 
 
 async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: Here) -> None:
-    """MongoDB returns no password, so nobody can see whether the credential on record works."""
     before = await here.tenants().ensure("alpha")
     here.store.loses_claim = True
 
     rotated = await only(here.tenants().rotate(["alpha"]))
 
     assert rotated.action is Action.ROTATED
-    assert before.username not in here.resets()
+    assert rotated.credential is not None
+    assert not await refusal(before)
+    assert not await refusal(rotated.credential)
     record = await here.store.get("alpha")
     assert record is not None
-    assert record.previous == before
+    assert (record.current, record.previous) == (rotated.credential, before)
 
 
 async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_from(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient.tenants._loop.uniform", lambda *_: 0.5)  # s between two looks at the record
+    # s between two looks at the record
+    monkeypatch.setattr("aiodbclient.tenants._verbs.jobs.uniform", lambda *_: 0.5)
     tenants = here.tenants()
     await tenants.ensure("alpha")
     in_use = (await only(tenants.rotate(["alpha"]))).credential
-    retiring = here.sandbox.faults.add("users.reset_auth", delay=0.2, times=1)
+    assert in_use is not None
+    retiring, late_began = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        retiring.set()
+        await late_began.wait()
+
+    here.store.after_intent = wait
 
     async def retire_and_rotate() -> None:
         await only(tenants.retire(["alpha"]))
         await only(tenants.rotate(["alpha"]))
 
-    async with SQLiteStore(here.folder / "tenants.db") as store, asyncio.TaskGroup() as group:
+    async with SQLiteStore(here.place.path) as store, asyncio.TaskGroup() as group:
         group.create_task(retire_and_rotate())
-        while not retiring.fired:
-            await asyncio.sleep(0.01)
-        late = await only(Tenants(here.cluster, store).retire(["alpha"]))
+        await retiring.wait()
+        others = Tenants(here.place.cluster, store, here.place.prefix)
+        late_retirement = group.create_task(only(others.retire(["alpha"])))
+        await asyncio.sleep(0.3)  # it waits for the claim
+        late_began.set()
+    late = late_retirement.result()
 
     assert late.action is Action.KEPT
     record = await here.store.get("alpha")
     assert record is not None
     assert record.previous == in_use
-    assert in_use is not None
-    assert in_use.username not in here.resets()
+    assert not await refusal(in_use)
 
 
-async def test_a_repair_that_fails_does_not_return_a_password_that_was_reset(here: Here) -> None:
+async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(here: Here) -> None:
     tenants = here.tenants()
-    first = await tenants.ensure("alpha")
-    second = (await only(tenants.rotate(["alpha"]))).credential
-    assert second is not None
-    claim = await here.store.claim("alpha", LONG)  # a process that died while it replaced the current password
+    credential = await tenants.ensure("alpha")
+    claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.intend(claim, second.username)
-    await here.cluster.users.reset_auth(second.username)
+    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await ask(await admin_of(here.place), f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
     await here.store.release(claim)
-    await here.cluster.users.delete(first.username)
-    here.sandbox.faults.add("users.reset_auth", status=403, times=1)
 
-    failed = await only(tenants.repair(["alpha"]))
-
-    assert failed.error is not None
     assert await tenants.get("alpha") is None
-    assert (await only(tenants.repair(["alpha"]))).action is Action.REPAIRED
+    repaired = await only(tenants.repair(["alpha"]))
+
+    assert repaired.action is Action.REPAIRED
+    assert repaired.credential is not None
+    assert not await refusal(repaired.credential)
     assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None:
+    tenants = here.tenants()
+    credential = await tenants.ensure("alpha")
+    claim = await here.store.claim("alpha", LONG)
+    assert claim is not None
+    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.release(claim)
+
+    assert await tenants.ensure("alpha") == credential  # it died before it replaced the password
 
 
 async def test_a_database_that_was_made_again_is_set_up_although_that_failed_once(here: Here) -> None:
@@ -169,8 +167,8 @@ async def test_a_database_that_was_made_again_is_set_up_although_that_failed_onc
             raise RuntimeError("no disk")
 
     tenants = here.tenants(setup=setup)
-    await tenants.ensure("alpha")
-    await here.cluster.dbs.delete("alpha")
+    credential = await tenants.ensure("alpha")
+    await ask(await admin_of(here.place), f'DROP DATABASE "{credential.database}"')
 
     failed = await only(tenants.repair(recreate=True))
     repaired = await only(tenants.repair(recreate=True))
@@ -178,13 +176,18 @@ async def test_a_database_that_was_made_again_is_set_up_although_that_failed_onc
     assert isinstance(failed.error, RuntimeError)
     assert repaired.action is Action.REPAIRED
     assert set_up == [True, False, True]
+    assert await tenants.get("alpha") == credential  # its password was never lost
 
 
 async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> None:
-    creating = here.sandbox.faults.add("users.create", delay=5.0)
-    task = asyncio.create_task(here.tenants().ensure("alpha"))
-    while not creating.seen:
-        await asyncio.sleep(0.01)
+    begun = asyncio.Event()
+
+    async def setup(_: Credential) -> None:
+        begun.set()
+        await asyncio.sleep(5.0)
+
+    task = asyncio.create_task(here.tenants(setup=setup).ensure("alpha"))
+    await begun.wait()
     here.store.is_away = True
 
     task.cancel()

@@ -30,7 +30,7 @@ from aiodbclient.errors import (
 )
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Record, Room, SQLiteStore, Tenants
-from aiodbclient.tenants._intent import Intent, Verb
+from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._rooms import Rooms
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.testing import a_credential

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from aiodbclient.tenants._grants import mysql_server, mysql_sessions
+from aiodbclient.tenants._grants.mysql import MySQLGrants
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, GrantError
@@ -16,8 +18,6 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants import _logins as logins
 from aiodbclient.tenants import _provisioning as provisioning
-from aiodbclient.tenants._grants import mysql_server, mysql_sessions
-from aiodbclient.tenants._grants.mysql import MySQLGrants
 from aiodbclient.tenants._naming import names_of
 
 from ..mysql import administrator

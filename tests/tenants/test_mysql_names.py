@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pymysql
 import pytest
+from aiodbclient.tenants._grants import mysql as grants
+from aiodbclient.tenants._grants.mysql_server import Work
 
 from aiodbclient import Action, ClusterClient
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential, Problem, Tenants
-from aiodbclient.tenants._grants import mysql as grants
-from aiodbclient.tenants._grants.mysql_server import Work
 
 from ..mysql import PATTERNS, SERVERS, administrator, in_grant
 from .conftest import only

@@ -11,7 +11,7 @@ from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, Retry
 from aiodbclient.errors import ConfigurationError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._intent import intended_login
+from aiodbclient.tenants._record import intended_login
 
 from ..bulk.truth import Truth, requests
 from .conftest import only

@@ -17,10 +17,9 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
 from aiodbclient import Action
-from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError, RotationPendingError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -86,29 +85,10 @@ async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> N
 
 async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(place: Place) -> None:
     await place.tenants().ensure("alpha")
-    place.sandbox.faults.add("users.create", delay=0.3)
-
     outcomes = await asyncio.gather(*(only(place.tenants().rotate()) for _ in range(2)))
 
     assert sorted(outcome.action for outcome in outcomes) == [Action.KEPT, Action.ROTATED]
     assert outcomes[0].credential == outcomes[1].credential == await place.tenants().get("alpha")
-
-
-async def test_a_credential_without_a_date_is_old(place: Place) -> None:
-    """Records of 0.1 have none."""
-    credential = await place.tenants().ensure("alpha")
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    await place.store.keep(claim, evolve(credential, since=None))
-
-    rotated = await only(place.tenants().rotate(older_than=timedelta(days=10_000)))
-
-    assert rotated.action is Action.ROTATED
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    assert rotated.credential is not None
-    await place.store.keep(claim, evolve(rotated.credential, since=None), credential)
-    assert (await only(place.tenants().retire(after=timedelta(days=10_000)))).action is Action.RETIRED
 
 
 @pytest.mark.parametrize("age", [30, 3.5, "30d", timedelta(seconds=-1)])
@@ -137,9 +117,8 @@ async def test_a_tenant_that_is_not_retired_is_rotated_again_only_with_force(any
     assert forced.credential is not None
     assert forced.credential.username == first.username
     assert forced.credential.password != first.password
-    if second.engine != Engine.MONGODB:
-        assert await refusal(first)
-        assert not await refusal(second)
+    assert await refusal(first)
+    assert not await refusal(second)
 
 
 async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(anywhere: Place) -> None:
@@ -165,11 +144,9 @@ async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(any
             assert isinstance(outcome.error, RotationPendingError)
     assert sorted(outcome.name for outcome in outcomes if outcome.action is Action.ROTATED) == names
     for name in names:
-        assert [login for what, login in place.sent() if what == "users.reset_auth"] == []
         for credential in (before[name], current[name]):
             assert credential is not None
-            if credential.engine != Engine.MONGODB:
-                assert not await refusal(credential)
+            assert not await refusal(credential)
 
 
 async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place: Place) -> None:
@@ -195,8 +172,6 @@ async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place:
             by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
             assert len(by_name) == len(names)
             assert {outcome.action for outcome in outcomes} <= {action, Action.KEPT}
-        writes = [what for what, _ in place.sent() if what in ("users.create", "users.reset_auth")]
-        assert writes.count("users.create") >= 2 * len(names)
 
 
 @contextlib.asynccontextmanager
@@ -234,42 +209,32 @@ def mine(credential: Credential) -> list[str]:
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
-@pytest.mark.parametrize("end_sessions", [True, False])
-async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere: Place, end_sessions: bool) -> None:
+async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
-    if leaked.engine == Engine.MONGODB:
-        return
     current = (await only(tenants.rotate())).credential
     assert current is not None
     async with opened(leaked) as session:
         await session("SELECT 1")
 
-        assert (await only(tenants.retire(end_sessions=end_sessions))).action is Action.RETIRED
+        assert (await only(tenants.retire())).action is Action.RETIRED
 
         assert await refusal(leaked)
-        if end_sessions:
-            with pytest.raises((psycopg.OperationalError, pymysql.Error)):
-                await session(mine(leaked)[0])
-        else:
-            for statement in mine(leaked):  # as the page documents
-                await session(statement)
-    if end_sessions:
-        own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
-        assert await refusal(own)
+        with pytest.raises((psycopg.OperationalError, pymysql.Error)):
+            await session(mine(leaked)[0])
+    own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
+    assert await refusal(own)
     assert not await refusal(current)
     assert (await only(tenants.retire())).action is Action.KEPT
     again = (await only(tenants.rotate())).credential
     assert again is not None
     assert not await refusal(again)
-    await ask(again, "CREATE TABLE t (x int)")
+    await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
 async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
-    if leaked.engine == Engine.MONGODB:
-        return
     current = (await only(tenants.rotate())).credential
     assert current is not None
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
@@ -291,11 +256,7 @@ async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place)
         each.cancel()
     await asyncio.gather(*fights, return_exceptions=True)
 
+    assert retired.action is Action.RETIRED
     assert await refusal(leaked)
     assert await refusal(own)
     assert not await refusal(current)
-    if retired.error is not None:  # since PostgreSQL 16 its sessions may win: then it has lost its rights, at least
-        assert leaked.engine == Engine.PG
-        assert "was not ended" in str(retired.error)
-        retired = await only(tenants.retire())
-    assert retired.action is Action.RETIRED

@@ -1,20 +1,21 @@
-"""An existing login and database become a tenant on PostgreSQL, and lose nothing."""
+"""An existing database becomes a tenant's on PostgreSQL, with what is in it. Its login works on until it is ended."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import LiteralString
 
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
-from aiodbclient.errors import GrantError
-from aiodbclient.tenants import Problem
-from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.errors import ConflictError
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from .managed import PASSWORD, Managed, ready
+from .managed import Managed, ended, ready, work
 
 _used = iter(range(10**6))
 
@@ -27,17 +28,16 @@ BEFORE: list[LiteralString] = [
     "SELECT s.private()",
     "CREATE TABLE s.mine (x int)",
     "SELECT * FROM by_membership",
-    "SELECT * FROM s.made_later",
     "ALTER TABLE its_own ADD y int",
 ]
 
 
 @pytest.fixture
 def names(managed: Managed) -> Names:
-    """A login that works in the administrator's database, and the second login."""
+    """A login that works in the administrator's database."""
     names = managed.make(f"older{next(_used)}")
-    login, group = Identifier(names.logins[0]), Identifier(f"{names.whole}_group")
-    with Connection.connect(managed.admin, dbname=names.whole, autocommit=True) as administrator:
+    login, group = Identifier(names.logins[0]), Identifier(f"{names.database}_group")
+    with Connection.connect(managed.admin, dbname=names.database, autocommit=True) as administrator:
         for statement in (
             "CREATE TABLE theirs (x int); GRANT SELECT, INSERT ON theirs TO {login}",
             "CREATE TABLE in_part (x int, y int); GRANT SELECT (x), UPDATE (x) ON in_part TO {login}",
@@ -47,140 +47,143 @@ def names(managed: Managed) -> Names:
             "REVOKE EXECUTE ON FUNCTION s.private FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.private TO {login}",
             "CREATE ROLE {group}; GRANT {group} TO {login}",
             "CREATE TABLE by_membership (x int); GRANT SELECT ON by_membership TO {group}",
-            "ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO {login}",
+            "CREATE POLICY p ON theirs TO {login}",
         ):
             administrator.execute(SQL(statement).format(login=login, group=group))
+        if administrator.execute("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'").fetchone():
+            administrator.execute("CREATE EXTENSION pgcrypto")
     with managed.open(names.logins[0], names.database) as session:
-        session.execute("CREATE TABLE its_own AS SELECT 1 AS x")
+        session.execute("CREATE TABLE its_own AS SELECT 1 AS x; SELECT lo_create(4711)")
     return names
 
 
-def can(managed: Managed, names: Names, login: str, maker: str = "doadmin") -> None:
-    with Connection.connect(managed.admin, dbname=names.whole, autocommit=True) as administrator:
-        administrator.execute(SQL("SET ROLE {}").format(Identifier(maker)))
-        administrator.execute("DROP TABLE IF EXISTS s.made_later; CREATE TABLE s.made_later (x int)")
+def can(managed: Managed, names: Names, login: str) -> None:
     with managed.open(login, names.database) as session:
         for statement in BEFORE:
             with session.transaction(force_rollback=True):
                 session.execute(statement)
 
 
-async def test_an_adopted_login_can_do_what_it_could_and_so_can_the_next_one(
-    managed: Managed, grants: PostgresGrants, names: Names
+def owners(managed: Managed) -> dict[str, str]:
+    """Who owns each database."""
+    return dict(managed.api("SELECT datname::text, pg_get_userbyid(datdba)::text FROM pg_database"))
+
+
+@pytest.mark.parametrize("more", [None, "owns"])
+async def test_an_adopted_login_can_do_what_it_could_and_so_can_the_new_one(
+    managed: Managed, server: PostgresServer, names: Names, evil: Names, more: str | None
 ) -> None:
-    can(managed, names, names.logins[0])
+    old, new = names.logins
+    if more == "owns":  # the database, too
+        managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(Identifier(names.database), Identifier(old)))
+    can(managed, names, old)
+    found, before = await server.find(names), owners(managed)
+    assert (found.database, found.logins, found.ended) == (True, (old,), ())
+    with (
+        closing(managed.open(evil.logins[0], names.database)) as neighbour,
+        closing(managed.open(old, names.database)) as its,
+    ):
+        assert not await server.create(work(names))  # it is somebody's
+        for _ in range(2):
+            await server.adopt(work(names), old)
+        with pytest.raises(psycopg.OperationalError):
+            neighbour.execute("SELECT 1")
+        its.execute("CREATE TABLE s.meanwhile (x int)")
+    assert not managed.lets_in(evil.logins[0], names.database)
+    await ready(server, names, new)
 
-    for _ in range(2):
-        await grants.take_over(names, names.logins[0])
-    await grants.give(names, names.logins[0])
-    assert await grants.log_in(names, names.logins[0], PASSWORD) is None
-    can(managed, names, names.logins[0])
+    can(managed, names, old)
+    can(managed, names, new)
+    assert await server.problems(names, names.logins) == frozenset()
+    assert owners(managed) == before | {names.database: names.owner}
+    with managed.open(new, names.database) as session:
+        session.execute("DROP TABLE theirs, its_own, s.meanwhile; SELECT lo_unlink(4711); CREATE TABLE t (x int)")
 
-    # What the administrator made is reported until it is the owner's too.
-    assert await grants.problems(names, names.logins[:1]) == {Problem.OWNED_BY_OTHERS}
-    await grants.reclaim(names)
-    await ready(grants, names, names.logins[0])
-    can(managed, names, names.logins[0], names.owner)
-    await ready(grants, names, names.logins[1])
-    can(managed, names, names.logins[1], names.owner)
-
-
-async def test_logins_that_will_be_shut_out_are_listed_and_no_others(
-    managed: Managed, grants: PostgresGrants, names: Names
-) -> None:
-    await managed.tenant(f"other{next(_used)}", grants)
-    managed.make_login("reporting")
-    try:
-        assert "reporting" in await grants.shut_out(names, names.logins)
-        assert not {name for name in await grants.shut_out(names, names.logins) if name.startswith("other")}
-        assert managed.lets_in("reporting", names.database)
-
-        await grants.take_over(names, names.logins[0])
-        await grants.give(names, names.logins[0])
-
-        assert not managed.lets_in("reporting", names.database)
-        assert await grants.shut_out(names, names.logins) == ()
-    finally:
-        managed.delete("reporting")
+    assert await ended(server, names, old)
+    assert await server.problems(names, [new]) == frozenset()
+    assert owners(managed) == before | {names.database: names.owner}
 
 
-# What no administrator can reassign to another role. ``{login}`` is the login. A superuser runs it.
+async def test_an_adopted_tenant_has_no_other_logins(managed: Managed, server: PostgresServer, evil: Names) -> None:
+    """After a lost store, somebody may know the password of a login that has the name of a tenant's."""
+    reader = await managed.role(evil.tenant, Role.READER, server) if managed.version > 14 else None
+    others = [evil.logins[1], *(reader.logins[:1] if reader else ())]
+    assert all(managed.lets_in(login, evil.database) for login in others)
+
+    await server.adopt(work(evil), evil.logins[0])
+
+    assert not any(managed.lets_in(login, "defaultdb") for login in others)
+    assert managed.lets_in(evil.logins[0], evil.database)
+    await ready(server, evil, evil.logins[1], "new")
+    assert await server.problems(evil, evil.logins) == frozenset()
+
+
+# What is not the tenant's to take. ``{login}`` is the login. A superuser runs it.
 CANNOT: dict[str, tuple[LiteralString, str]] = {
     "CREATEDB": ("ALTER ROLE {login} CREATEDB", "it has CREATEDB"),
     "REPLICATION": ("ALTER ROLE {login} REPLICATION", "it has REPLICATION"),
-    "elsewhere": ("GRANT CONNECT ON DATABASE defaultdb TO {login}", "in the database 'defaultdb'"),
-    "a superuser's": (
-        "CREATE TABLE public.su (x int); GRANT SELECT ON public.su TO {login}",
-        "which the administrator cannot grant",
-    ),
-    "a policy": ("CREATE POLICY p ON public.theirs TO {login}", "row security policy 'p'"),
-    "owned": ("ALTER DATABASE {database} OWNER TO {login}", "cannot become"),
+    "a superuser": ("ALTER ROLE {login} SUPERUSER", "it has SUPERUSER"),
+    "everything": ("GRANT pg_read_all_data TO {login}", "it has the rights of 'pg_read_all_data'"),
+    "the administrator": ("GRANT doadmin TO {login}", "it has the rights of 'doadmin'"),
+    "elsewhere": ("ALTER DATABASE other OWNER TO {login}", "it owns something in the database 'other'"),
+    "no ADMIN": ("REVOKE {login} FROM doadmin", "the administrator may not alter it"),
+    "a stranger's": ("ALTER DATABASE {database} OWNER TO _dodb_repl", "belongs to '_dodb_repl'"),
 }
 
 
 @pytest.mark.parametrize("what", CANNOT)
-async def test_rights_that_cannot_be_transferred_are_an_error_before_anything_is_changed(
-    managed: Managed, grants: PostgresGrants, names: Names, what: str
+async def test_what_is_not_the_tenants_is_a_conflict_before_anything_is_changed(
+    managed: Managed, server: PostgresServer, names: Names, what: str
 ) -> None:
-    if what == "owned" and managed.version < 16:
-        pytest.skip("the administrator can become every role there")
+    if what in {"no ADMIN", "a stranger's"} and managed.version < 16:
+        pytest.skip("CREATEROLE suffices there")
+    if what == "the administrator" and managed.version >= 16:
+        pytest.skip("it is a member of the login there")
     statement, reason = CANNOT[what]
-    managed.api(SQL(statement).format(login=Identifier(names.logins[0]), database=Identifier(names.whole)), names.whole)
-
-    with pytest.raises(GrantError, match=reason) as caught:
-        await grants.take_over(names, names.logins[0])
-
-    assert "nothing was changed" in str(caught.value)
-    assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(names.owner)) == []
-    with managed.open(names.logins[0], names.database) as session:
-        session.execute("INSERT INTO theirs VALUES (1)")
-
-
-async def test_policies_of_one_name_on_many_tables_are_named_once(
-    managed: Managed, grants: PostgresGrants, names: Names
-) -> None:
-    login = Identifier(names.logins[0])
-    for number in range(3):
-        managed.api(SQL("CREATE TABLE public.t{} (x int)").format(number), names.whole)
-        managed.api(SQL("CREATE POLICY of_tenant ON public.t{} TO {}").format(number, login), names.whole)
-
-    with pytest.raises(GrantError) as caught:
-        await grants.take_over(names, names.logins[0])
-
-    assert str(caught.value).count("the row security policy 'of_tenant' names it") == 1
-
-
-async def test_a_login_that_owns_the_database_gives_it_back_where_postgresql_allows_it(
-    managed: Managed, grants: PostgresGrants
-) -> None:
-    """As a tenant of an older version could do with its owner role's database, when logins still inherited."""
-    names = await managed.tenant(f"stolen{next(_used)}", grants)
-    login = names.logins[0]
-    managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(Identifier(names.whole), Identifier(login)))
-
-    assert await grants.problems(names, [login]) == {Problem.RIGHTS_MISSING}
-    await grants.give(names, login)
+    if what == "elsewhere":
+        managed.api("CREATE DATABASE other")
+    format_ = {"login": Identifier(names.logins[0]), "database": Identifier(names.database)}
     try:
-        refused = await grants.log_in(names, login, "secret")
-    except GrantError as error:  # from 17.12 on, REASSIGN OWNED of a database needs CREATEDB
-        refused = str(error)
-    if refused is None:
-        assert await grants.problems(names, [login]) == frozenset()
-    else:
-        assert "permission denied to change owner of database" in refused
-        assert await grants.problems(names, [login]) == {Problem.RIGHTS_MISSING}
-
-
-async def test_a_database_of_somebody_else_stays_theirs(managed: Managed, grants: PostgresGrants) -> None:
-    names = managed.make(f"theirs{next(_used)}")
-    managed.make_login("stranger")
-    try:
-        managed.api(SQL("ALTER DATABASE {} OWNER TO stranger").format(Identifier(names.whole)))
-        with pytest.raises(GrantError, match="must be owner of database"):
-            await grants.give(names, names.logins[0])
-        assert managed.lets_in("stranger", names.database)
-        with pytest.raises(psycopg.OperationalError):
-            managed.open(names.logins[0], names.database, "wrong")
+        managed.api(SQL(statement).format(**format_))
+        before = owners(managed)
+        with pytest.raises(ConflictError, match=reason) as caught:
+            await server.adopt(work(names), names.logins[0])
+        assert "nothing was changed" in str(caught.value)
+        assert owners(managed) == before
+        assert not managed.exists(names.owner)
+        with managed.open(names.logins[0], names.database) as session:
+            session.execute("INSERT INTO theirs VALUES (1)")
     finally:
-        managed.drop(names.whole)
-        managed.delete("stranger")
+        if what == "elsewhere":
+            managed.drop("other")
+
+
+async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: PostgresServer, names: Names) -> None:
+    managed.api(
+        "CREATE ROLE unreachable2; CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO unreachable2",
+        names.database,
+    )
+    await server.adopt(work(names), None)
+    await ready(server, names, names.logins[1])
+    expected = {Problem.OWNED_BY_OTHERS} if managed.version >= 16 else set[Problem]()
+    assert await server.problems(names, names.logins[1:]) == expected
+    managed.api("DROP TABLE public.t; DROP ROLE unreachable2", names.database)
+
+
+async def test_a_creation_that_was_killed_is_finished_and_one_of_a_stranger_is_not(
+    managed: Managed, server: PostgresServer, evil: Names
+) -> None:
+    name = Identifier(evil.database)
+    for login in evil.logins:
+        assert await ended(server, evil, login)
+    managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
+    managed.api(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+    assert not await server.create(work(evil))
+    assert owners(managed)[evil.database] == evil.owner
+    await ready(server, evil, evil.logins[0])
+
+    managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
+    assert not await server.create(work(evil))
+    assert owners(managed)[evil.database] == "doadmin"
+    row = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = {}").format(Literal(evil.owner))
+    assert managed.api(row) == [(False,)]

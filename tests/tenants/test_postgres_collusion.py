@@ -10,12 +10,12 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants import postgres_logins
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action, Engine
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._grants import postgres_logins
 from aiodbclient.tenants._naming import names_of
 
 from .conftest import Place, only

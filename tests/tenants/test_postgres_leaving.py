@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Role
-from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from .managed import Managed, ended
-
-_used = iter(range(10**6))
+from .managed import Managed, ended, ready, work
 
 
 def left(managed: Managed, names: Names) -> list[Any]:
     """The existing roles of the tenant."""
-    rows = managed.api(SQL("SELECT rolname FROM pg_roles WHERE starts_with(rolname, {})").format(names.whole))
-    return [name for (name,) in rows]
+    every = SQL("SELECT rolname::text FROM pg_roles WHERE rolname = ANY ({}) ORDER BY 1")
+    return [name for (name,) in managed.api(every.format(Literal(sorted(names.everything))))]
 
 
-async def removed(managed: Managed, grants: PostgresGrants, names: Names) -> None:
+async def removed(managed: Managed, server: PostgresServer, names: Names) -> None:
     """Remove a tenant, as ``Tenants.remove`` does."""
-    await grants.before_removal(names)
     for login in names.logins:
-        managed.delete(login)
-    managed.drop(names.whole)
-    await grants.forget(names)
+        await server.end_login(work(names), login)
+    await server.drop_database(work(names))
+    for login in names.logins:
+        await server.drop_login(work(names), login)
+    await server.forget(work(names))
     assert left(managed, names) == []
 
 
@@ -40,12 +41,12 @@ def session(managed: Managed, names: Names, database: str | None = None) -> Conn
 
 
 async def test_a_template_with_something_left_in_defaultdb_is_removed(
-    managed: Managed, grants: PostgresGrants, names: Names
+    managed: Managed, server: PostgresServer, names: Names
 ) -> None:
     with session(managed, names, "defaultdb") as connection:
         connection.execute("SELECT lo_create(0)")
-        connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.whole)))
-    await removed(managed, grants, names)
+        connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
+    await removed(managed, server, names)
 
 
 # What another tenant may grant in its own database. ``{victim}`` is the owner role of the removed tenant.
@@ -60,7 +61,7 @@ GRANTS = [
     "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO {victim}",
     "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {victim}",
     "CREATE TABLE p (x int); CREATE POLICY p ON p TO {victim}",
-    # Granted on by the login itself, and the administrator cannot become that login:
+    # Granted on by the login itself:
     "GRANT CONNECT ON DATABASE {evil} TO {login} WITH GRANT OPTION; SET ROLE NONE;"
     " GRANT CONNECT ON DATABASE {evil} TO {victim}; SET ROLE {owner}",
     "CREATE TABLE t2 (x int); GRANT SELECT ON t2 TO {login} WITH GRANT OPTION; SET ROLE NONE;"
@@ -73,7 +74,7 @@ def grant(managed: Managed, evil: Names, victim: Names, statement: str, database
     with session(managed, evil, database) as connection:
         connection.execute(
             SQL(statement).format(
-                evil=Identifier(evil.whole),
+                evil=Identifier(evil.database),
                 owner=Identifier(evil.owner),
                 login=Identifier(evil.logins[0]),
                 victim=Identifier(victim.owner),
@@ -87,123 +88,137 @@ def gone(managed: Managed) -> list[Any]:
 
 
 async def test_another_tenant_cannot_keep_one_from_being_removed(
-    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
 ) -> None:
-    # Before PostgreSQL 16 a login inherits the owner's rights, so its grants stay when its own right is revoked.
-    for statement in GRANTS if managed.version >= 16 else GRANTS[:-2]:
-        grant(managed, evil, names, statement, evil.whole)
+    for statement in [*GRANTS, BY_LOGIN]:
+        grant(managed, evil, names, statement, evil.database)
     grant(managed, evil, names, GRANTS[7], "defaultdb")
 
     before = gone(managed)
-    await removed(managed, grants, names)
+    await removed(managed, server, names)
     assert gone(managed) == before
 
 
-async def test_rights_that_only_another_login_can_revoke_leave_a_useless_role(
-    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+async def test_what_only_a_superuser_can_revoke_leaves_a_useless_role_and_a_free_name(
+    managed: Managed, server: PostgresServer, names: Names
 ) -> None:
-    grant(managed, evil, names, BY_LOGIN, evil.whole)
-
+    managed.api("CREATE TABLE public.theirs (x int)", "defaultdb")
+    both = SQL("GRANT SELECT ON public.theirs TO {}, {}").format(Identifier(names.owner), Identifier(names.logins[0]))
+    managed.api(both, "defaultdb")
     before = gone(managed)
-    await removed(managed, grants, names)
-    ((role,),) = set(gone(managed)) - set(before)
-    members = managed.api(SQL("SELECT member::regrole::text FROM pg_auth_members WHERE roleid = {}").format(role))
-    assert set(members) <= {("doadmin",)}
+    await removed(managed, server, names)
+    roles = {role for (role,) in set(gone(managed)) - set(before)}
+    assert len(roles) == 2
+    for role in roles:
+        members = managed.api(
+            SQL("SELECT member::regrole::text FROM pg_auth_members WHERE roleid = {}").format(Literal(role))
+        )
+        assert set(members) <= {("doadmin",)}
+        row = SQL("SELECT rolcanlogin FROM pg_roles WHERE oid = {}").format(Literal(role))
+        assert managed.api(row) == [(False,)]
 
-    again = await managed.tenant(names.tenant, grants)
-    await removed(managed, grants, again)
+    again = await managed.tenant(names.tenant, server)
+    await removed(managed, server, again)
+    managed.api("DROP TABLE public.theirs", "defaultdb")
 
 
 async def test_an_owner_that_still_has_its_database_is_not_forgotten(
-    managed: Managed, grants: PostgresGrants, names: Names
+    managed: Managed, server: PostgresServer, names: Names
 ) -> None:
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
-
     with pytest.raises(GrantError, match="still exists"):
-        await grants.forget(names)
-
+        await server.forget(work(names))
     with session(managed, names) as connection:
         assert connection.execute("TABLE t").fetchone() == (1,)
 
 
 async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
-    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
 ) -> None:
-    reader = await managed.role(names.tenant, Role.READER, grants)
+    of_roles = [names]
+    if managed.version > 14:
+        of_roles.insert(0, await managed.role(names.tenant, Role.READER, server))
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
         connection.execute("CREATE SCHEMA s CREATE TABLE inner_t (x int)")
-        connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(Identifier(names.whole)))
-        connection.execute(SQL("ALTER DATABASE {} SET search_path = planted").format(Identifier(names.whole)))
+        connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(Identifier(names.database)))
+        connection.execute(SQL("ALTER DATABASE {} SET search_path = planted").format(Identifier(names.database)))
         connection.execute("SET ROLE NONE; SELECT lo_create(0)")
 
-    for of_role in (reader, names):
-        for login in of_role.logins:
-            password = "secret" if managed.lets_in(login, "defaultdb") else None
-            assert await ended(grants, of_role, login, password, managed.deletes(login)) is None
-    for _ in range(2):
-        await grants.forget(reader)
-        await grants.release(names)
+    with closing(managed.open(evil.logins[0], names.database)) as neighbour:
+        for of_role in of_roles:
+            for login in of_role.logins:
+                assert await ended(server, of_role, login)
+        for _ in range(2):
+            await server.release(work(names))
+        with pytest.raises(psycopg.OperationalError):
+            neighbour.execute("SELECT 1")
 
     assert left(managed, names) == [names.owner]
-    assert not managed.lets_in(evil.logins[0], names.whole)
-    assert managed.api(SQL("SELECT datconnlimit FROM pg_database WHERE datname = {}").format(names.whole)) == [(-1,)]
-    with Connection.connect(managed.admin, dbname=names.whole) as administrator:
-        administrator.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
-        assert administrator.execute("TABLE t").fetchone() == (1,)
-        administrator.execute("DROP TABLE s.inner_t")
-        owned = administrator.execute(
-            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole"
-        )
-        assert owned.fetchone() == (1,)
+    assert not managed.lets_in(evil.logins[0], names.database)
+    assert managed.api(SQL("SELECT datconnlimit FROM pg_database WHERE datname = {}").format(names.database)) == [(-1,)]
+    members = SQL("SELECT FROM pg_auth_members WHERE pg_get_userbyid(roleid) = {} AND NOT admin_option")
+    assert managed.api(members.format(Literal(names.owner))) == []
+
+    # Whoever works in it is a login that is a member of the owner role alone.
+    await server.temporary_login(work(names), Secret("temporary"))
+    with managed.open(names.temporary, names.database, "temporary") as its:
+        assert its.execute("TABLE public.t").fetchone() == (1,)
+        its.execute(SQL("SET ROLE {}; DROP TABLE s.inner_t").format(Identifier(names.owner)))
+        count = its.execute("SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole")
+        assert count.fetchone() == (1,)
+    await server.drop_temporary(work(names))
+    assert left(managed, names) == [names.owner]
+
+    # It can be adopted again, with all that is in it.
+    await server.adopt(work(names), None)
+    await ready(server, names, names.logins[0])
+    assert await server.problems(names, names.logins[:1]) == frozenset()
+    with session(managed, names) as connection:
+        connection.execute("ALTER TABLE t ADD y int")
 
 
 async def test_a_reader_is_forgotten_and_its_tenant_stays(
-    managed: Managed, grants: PostgresGrants, names: Names
+    managed: Managed, server: PostgresServer, names: Names
 ) -> None:
-    reader, writer = [await managed.role(names.tenant, role, grants) for role in (Role.READER, Role.WRITER)]
+    if managed.version == 14:
+        pytest.skip("there are no readers there")
+    reader, writer = [await managed.role(names.tenant, role, server) for role in (Role.READER, Role.WRITER)]
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
 
-    managed.delete(reader.logins[0])
-    await grants.forget(reader)
+    assert await ended(server, reader, reader.logins[0])
+    await server.forget(work(reader))
 
     assert reader.group not in left(managed, names)
-    assert await grants.problems(names, names.logins) == frozenset()
+    assert await server.problems(names, names.logins) == frozenset()
     with managed.open(writer.logins[0], names.database) as connection:
         assert connection.execute("TABLE t").fetchone() == (1,)
 
 
-async def test_the_administrator_inherits_nothing(managed: Managed, grants: PostgresGrants, names: Names) -> None:
-    if managed.version < 16:
-        pytest.skip("it always does there")
+async def test_the_administrator_inherits_nothing_and_is_a_member_of_nothing(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    await server.mend(work(names), names.logins)
     with (
-        Connection.connect(managed.admin, dbname=names.whole) as administrator,
+        Connection.connect(managed.admin, dbname=names.database) as administrator,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         administrator.execute("TABLE t")
+    member = SQL(
+        "SELECT pg_get_userbyid(roleid) FROM pg_auth_members WHERE pg_get_userbyid(member) = 'doadmin'"
+        " AND NOT admin_option AND pg_get_userbyid(roleid) LIKE {}"
+    )
+    assert managed.api(member.format(Literal(f"%{names.tenant}%"))) == []
 
 
-async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, grants: PostgresGrants) -> None:
-    names = await managed.tenant(f"prepared{next(_used)}", grants)
-    for number, role in enumerate((names.owner, "none")):
-        with session(managed, names) as connection:
-            connection.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "none" else Identifier(role)))
-            connection.execute("BEGIN")
-            connection.execute("SELECT lo_create(0)")
-            connection.execute(SQL("PREPARE TRANSACTION {}").format(f"it's {number}"))
-
-    assert await ended(grants, names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
-    await removed(managed, grants, names)
-
-
-async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Managed, grants: PostgresGrants) -> None:
-    names = await managed.tenant(f"shut{next(_used)}", grants)
-    neighbour = await managed.tenant(f"neighbour{next(_used)}", grants)
-    database = Identifier(names.database or "")
+async def test_what_a_suspended_tenant_prepared_and_granted_ends(
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
+) -> None:
+    database = Identifier(names.database)
     for number, role in enumerate((SQL("NONE"), Identifier(names.owner))):
         with session(managed, names) as connection:
             connection.execute(SQL("SET ROLE {}").format(role))
@@ -211,41 +226,62 @@ async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Manage
             connection.execute("SELECT lo_create(0)")
             connection.execute(SQL("PREPARE TRANSACTION {}").format(f"{names.tenant} {number}"))
     with session(managed, names) as connection:
-        grant = SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION")
-        connection.execute(grant.format(database, Identifier(neighbour.owner)))
-        connection.execute(grant.format(database, Identifier(neighbour.logins[0])))
-    assert managed.lets_in(neighbour.logins[0], names.database)
-    for login in names.logins:
-        assert await ended(grants, names, login, "secret", managed.deletes(login)) is None
+        give = SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION")
+        connection.execute(give.format(database, Identifier(evil.owner)))
+        connection.execute(give.format(database, Identifier(evil.logins[0])))
+    guests = await server.guests(names)
+    assert f"CONNECT {evil.logins[0]}" in guests
+    with closing(managed.open(evil.logins[0], names.database)) as neighbour:
+        for login in names.logins:
+            await server.end_login(work(names), login)
 
-    await grants.shut(names)
+        for _ in range(2):
+            await server.shut(work(names))
+        with pytest.raises(psycopg.OperationalError):
+            neighbour.execute("SELECT 1")
 
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
-    assert not managed.lets_in(neighbour.logins[0], names.database)
-    owner = SQL("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {}").format(names.database)
-    assert managed.api(owner) == [(names.owner,)]
-    await grants.shut(names)
+    assert not managed.lets_in(evil.logins[0], names.database)
+    assert await server.guests(names) == ()
+
+    await server.reopen(work(names), [*guests, "CONNECT nobody-there", 'CONNECT x"; DROP ROLE y', "SUPERUSER doadmin"])
+    assert managed.lets_in(evil.logins[0], names.database)
+    assert await server.guests(names) == guests
+
+
+async def test_a_prepared_transaction_of_a_deleted_login_is_an_error_that_says_so(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    login = names.logins[0]
+    with managed.open(login, names.database) as connection:
+        connection.execute("SET ROLE NONE; BEGIN; SELECT 1; PREPARE TRANSACTION 'orphan'")
+    managed.delete(login)
+    with pytest.raises(GrantError, match="the prepared transaction 'orphan' of a deleted login"):
+        await server.drop_database(work(names))
+    managed.api("ROLLBACK PREPARED 'orphan'", names.database)
+    await server.drop_database(work(names))
 
 
 @pytest.mark.parametrize("whose", ["its own", "a neighbour's"])
 async def test_a_database_whose_deletion_was_interrupted_does_not_keep_a_login(
-    managed: Managed, grants: PostgresGrants, names: Names, evil: Names, whose: str
+    managed: Managed, server: PostgresServer, names: Names, evil: Names, whose: str
 ) -> None:
     """PostgreSQL lets nobody into it: all that is left to do is to drop it."""
     with session(managed, evil) as connection:
-        name, owner, login = Identifier(evil.whole), Identifier(names.owner), Identifier(names.logins[0])
+        name, owner, login = Identifier(evil.database), Identifier(names.owner), Identifier(names.logins[0])
         connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, login))
         connection.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}, {}").format(owner, login))
-    with session(managed, names, evil.whole) as connection:
+    with session(managed, names, evil.database) as connection:
         connection.execute("CREATE TABLE public.t (x int); SET ROLE NONE; CREATE TABLE public.u (x int)")
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE public.t (x int)")
-    invalid = names.whole if whose == "its own" else evil.whole
+    invalid = names.database if whose == "its own" else evil.database
     managed.api(SQL("UPDATE pg_database SET datconnlimit = -2 WHERE datname = {}").format(invalid))
 
-    async def delete() -> None:
-        if invalid == evil.whole:
-            managed.drop(invalid)
-        managed.delete(names.logins[0])
-
-    assert await ended(grants, names, names.logins[0], "secret", delete) is None
+    await server.end_login(work(names), names.logins[0])
+    if whose == "its own":
+        await removed(managed, server, names)
+    else:
+        assert not await server.drop_login(work(names), names.logins[0])
+        managed.drop(invalid)
+        assert await server.drop_login(work(names), names.logins[0])

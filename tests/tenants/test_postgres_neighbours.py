@@ -9,14 +9,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants import postgres_leaving
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_sessions import Session
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient import Engine
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import postgres_leaving
-from aiodbclient.tenants._grants.postgres import PostgresGrants
-from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names, names_of
 
 from .managed import PASSWORD, Managed, ended, ready

@@ -13,14 +13,14 @@ from traceback import TracebackException
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only

@@ -6,13 +6,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants import postgres_objects
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import postgres_objects
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .managed import PASSWORD, Managed, ready

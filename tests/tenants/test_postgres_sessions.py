@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_sessions import CAFile
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
@@ -19,8 +21,6 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import Action
 from aiodbclient.engines import Engine
 from aiodbclient.tenants._clusters import SiteReader
-from aiodbclient.tenants._grants.postgres import PostgresGrants
-from aiodbclient.tenants._grants.postgres_sessions import CAFile
 from aiodbclient.tenants._naming import names_of
 
 from .conftest import Place, only

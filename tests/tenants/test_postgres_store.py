@@ -24,7 +24,6 @@ from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
-from .stores_of_0_1 import KEY_OF_0_1, check_upgrade, sealed_by_0_1
 
 
 class TestPostgresStore(StoreContract):
@@ -253,20 +252,6 @@ async def test_another_key_is_refused(postgres: str, table: str) -> None:
         with pytest.raises(StoreError, match=why):
             async with PostgresStore(postgres, table, key):
                 pass
-
-
-@pytest.mark.parametrize("key", [None, Fernet(KEY_OF_0_1)], ids=["plain", "encrypted"])
-async def test_a_store_of_0_1_is_read_and_brought_up_to_date_in_place(postgres: str, key: Fernet | None) -> None:
-    table = f"old_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres, autocommit=True) as old:
-        old.execute(
-            f'CREATE TABLE {table} (name text COLLATE "C" PRIMARY KEY, record text NOT NULL, token text,'
-            " owner bigint, started timestamptz, expires timestamptz)".encode()
-        )
-        insert = f"INSERT INTO {table} VALUES ('alpha', %s, NULL, NULL, NULL, NULL)".encode()
-        old.execute(insert, [sealed_by_0_1("alpha", key)])
-    async with PostgresStore(postgres, table, None if key is None else KEY_OF_0_1) as store:
-        await check_upgrade(store)
 
 
 async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:

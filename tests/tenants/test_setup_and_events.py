@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action, DatabaseClient, RateBudget, RequestEvent, RetryPolicy
+from aiodbclient import Action
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Role, TenantEvent, Tenants
 from aiodbclient.tenants._stores import Claim
@@ -18,8 +18,7 @@ from aiodbclient.tenants._stores import Claim
 from .conftest import Place, only
 from .dying import died, moments
 from .programs import ask
-
-CHANGES = {"users.create", "users.reset_auth", "users.delete", "users.update", "dbs.create", "dbs.delete"}
+from .test_check_and_repair import admin_of
 
 
 async def migrate(credential: Credential) -> None:
@@ -39,7 +38,7 @@ async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(pla
     tenants = place.tenants(setup=setup)
     credential = await tenants.ensure("alpha")
 
-    assert seen == [(credential, None)]
+    assert [(login.uri, on_record) for login, on_record in seen] == [(credential.uri, None)]
     assert await ask(credential, "SELECT * FROM notes") == []
     assert await tenants.ensure("alpha") == credential
     rotated = await only(tenants.rotate())
@@ -47,6 +46,23 @@ async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(pla
     await tenants.role("reader").ensure("alpha")
     assert (await only(tenants.repair())).action is Action.KEPT
     assert len(seen) == 1  # once for a new tenant, and for nothing else
+    assert seen[0][0].is_set_up is False
+    assert credential.is_set_up
+
+
+async def test_a_tenant_that_was_made_without_setup_gets_it_at_the_first_ensure_of_a_program_that_has_one(
+    place: Place,
+) -> None:
+    """Such as one that the command made."""
+    without = await place.tenants().ensure("alpha")
+    assert not without.is_set_up
+
+    credential = await place.tenants(setup=migrate).ensure("alpha")
+
+    assert credential.is_set_up
+    assert credential.password == without.password
+    assert await ask(credential, "SELECT * FROM notes") == []
+    assert await place.tenants(setup=migrate).ensure("alpha") == credential
 
 
 async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) -> None:
@@ -70,8 +86,7 @@ async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) ->
     credential = await tenants.ensure("alpha")
 
     await ask(credential, "SELECT * FROM notes")
-    made = [each.status for each in place.sandbox.requests if each.name == place.prefix + "alpha"]
-    assert made.count(201) == 2  # one login, one database
+    assert await place.logins() == ["alpha", "beta"]
 
 
 async def test_setup_has_run_for_whoever_is_on_record_whenever_a_process_dies(place: Place) -> None:
@@ -132,14 +147,14 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
     credentials.add(await tenants.ensure("alpha"))
     credentials.add(await tenants.role("reader").ensure("alpha"))
     await run_and_record(tenants.check(["alpha"]))
-    await place.cluster.users.reset_auth(place.prefix + "alpha")
+    await ask(await admin_of(place), f"ALTER ROLE \"{place.prefix}alpha\" PASSWORD 'other'")
     await run_and_record(tenants.repair(["alpha"]))
     await run_and_record(tenants.rotate(["alpha"]))
     await run_and_record(tenants.rotate(["alpha"]))
     await run_and_record(tenants.retire(["alpha"]))
-    place.sandbox.faults.add("dbs.create", status=403, times=1)
+    await place.cluster.dbs.create(place.prefix + "beta")
     await run_and_record(tenants.provision(["beta"]))
-    await place.cluster.users.create(place.prefix + "gamma")
+    await place.cluster.dbs.create(place.prefix + "gamma")
     await run_and_record(tenants.provision(["gamma"], if_exists="adopt"))
     await run_and_record(tenants.remove(["alpha", "nobody"]))
 
@@ -154,7 +169,7 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
         ("alpha", owner, Action.ROTATED, None),
         ("alpha", owner, Action.FAILED, "RotationPendingError"),
         ("alpha", owner, Action.RETIRED, None),
-        ("beta", owner, Action.FAILED, "PermissionDeniedError"),
+        ("beta", owner, Action.FAILED, "NameTakenError"),
         ("gamma", owner, Action.ADOPTED, None),
     ]
     assert set(seen[-2:]) == {("alpha", owner, Action.DELETED, None), ("nobody", owner, Action.ABSENT, None)}
@@ -184,36 +199,13 @@ async def test_an_on_event_that_raises_spoils_nothing(place: Place, caplog: pyte
     assert "on_event raised" in caplog.text
 
 
-async def test_each_request_says_for_which_tenant_it_was(place: Place) -> None:
-    seen = list[RequestEvent]()
-    async with DatabaseClient(
-        place.sandbox.token,
-        base_url=place.sandbox.url,
-        budget=RateBudget([]),
-        retry=RetryPolicy(base_delay=0.01),
-        on_event=seen.append,
-    ) as client:
-        tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
-        await tenants.ensure("alpha")
-        assert [outcome.ok async for outcome in tenants.provision(["beta", "gamma"])] == [True, True]
-        for run in (tenants.rotate, tenants.retire, tenants.remove):
-            assert all([outcome.ok async for outcome in run(["alpha", "beta"])])
-        await client.cluster(place.cluster.id).users.list()
-
-    changes = [(event.operation, event.tenant) for event in seen if event.operation in CHANGES]
-    assert {tenant for _, tenant in changes} == {"alpha", "beta", "gamma"}
-    for tenant in ("alpha", "beta", "gamma"):
-        assert changes.count(("dbs.create", tenant)) == 1
-    assert seen[-1].tenant is None
-
-
 async def test_the_seconds_of_an_event_are_those_of_the_work(place: Place) -> None:
     events = list[TenantEvent]()
 
     async def setup(_: Credential) -> None:
         await asyncio.sleep(0.2)
 
-    place.sandbox.faults.add("users.create", delay=0.2)
+    place.sandbox.faults.add("clusters.get", delay=0.2)
     started = time.monotonic()
     await place.tenants(on_event=events.append, setup=setup).ensure("alpha")
     took = time.monotonic() - started

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from aiodbclient._request.call import Meter
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._clusters import SiteReader
-from aiodbclient.tenants._grants import Grants, shared_sessions
-from aiodbclient.tenants._grants.shared_sessions import SessionLostError, SharedSessions
 from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers import shared_sessions
+from aiodbclient.tenants._servers.shared_sessions import SessionLostError, SharedSessions
 
 from .conftest import SQL, Place
 from .programs import ask
@@ -44,22 +44,22 @@ async def are_none_left(admin: Credential) -> bool:
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
-async def test_a_check_of_many_logs_in_as_the_administrator_twice_at_most(
+async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
     anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenants, admin = anywhere.tenants(), await admin_of(anywhere)
     names = [f"n{number}" for number in range(8)]
     assert all([outcome.ok async for outcome in tenants.provision(names)])
     logins = list[object]()
-    log_in = Grants._log_in
+    log_in = SharedSessions._read
 
-    async def counted(grants: Grants[Any]) -> Any:
-        logins.append(grants)
-        return await log_in(grants)
+    async def counted(sessions: SharedSessions[Any], session: Any, work: Any) -> Any:
+        logins.append(session)
+        return await log_in(sessions, session, work)
 
-    monkeypatch.setattr(Grants, "_log_in", counted)
+    monkeypatch.setattr(SharedSessions, "_read", counted)
     assert {outcome.problems async for outcome in anywhere.tenants().check()} == {()}
-    assert 1 <= len(logins) <= 2
+    assert 1 <= len({id(session) for session in logins}) <= 4  # one to find all databases, and two for the tenants
     assert await are_none_left(admin)
 
     async for _ in (run := tenants.check()):
@@ -70,12 +70,14 @@ async def test_a_check_of_many_logs_in_as_the_administrator_twice_at_most(
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     await anywhere.tenants().ensure("alpha")
-    site, admin = await SiteReader(anywhere.cluster).read(anywhere.cluster), await admin_of(anywhere)
+    site, admin = (
+        await anywhere.tenants()._context.sites.read(anywhere.cluster.id, Meter(), None),
+        await admin_of(anywhere),
+    )
     names = names_of("alpha", site.engine, anywhere.prefix)
-    assert site.sql is not None
-    async with site.sql.shared():
+    async with site.server.shared():
         for _ in range(2):
-            assert await site.sql.problems(names, names.logins[:1]) == frozenset()
+            assert await site.server.problems(names, names.logins[:1]) == frozenset()
             [number] = await sessions(admin)
             await ask(admin, END[admin.engine].format(number))
     assert await are_none_left(admin)

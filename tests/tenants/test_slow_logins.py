@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg import Connection, pq
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .managed import PASSWORD, Managed, ended, ready

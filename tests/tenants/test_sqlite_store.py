@@ -33,7 +33,6 @@ from aiodbclient.tenants._stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
-from .stores_of_0_1 import KEY_OF_0_1, check_upgrade, sealed_by_0_1
 
 
 class TestSQLiteStore(StoreContract):
@@ -193,19 +192,6 @@ async def test_links_of_ones_own_are_followed(tmp_path: Path) -> None:
         await keep(store, "alpha")
     async with SQLiteStore(tmp_path / "real" / "tenants.db") as store:
         assert await password(store, "alpha") == "hunter2"
-
-
-@pytest.mark.parametrize("key", [None, Fernet(KEY_OF_0_1)], ids=["plain", "encrypted"])
-async def test_a_store_of_0_1_is_read_and_brought_up_to_date_in_place(path: Path, key: Fernet | None) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        old.execute("PRAGMA secure_delete = ON")
-        old.execute(
-            "CREATE TABLE IF NOT EXISTS credentials (name TEXT PRIMARY KEY, record TEXT NOT NULL, token TEXT,"
-            " owner TEXT, expires REAL) WITHOUT ROWID"
-        )
-        old.execute("INSERT INTO credentials VALUES ('alpha', ?, NULL, NULL, NULL)", [sealed_by_0_1("alpha", key)])
-    async with SQLiteStore(path, None if key is None else KEY_OF_0_1) as store:
-        await check_upgrade(store)
 
 
 async def test_the_time_is_the_machines(path: Path) -> None:
@@ -638,7 +624,7 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
 
 async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, SQLiteStore(path) as store:
-        cluster_id = await sandbox.add_cluster("mongodb")
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres")
         async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
             tenants = Tenants(client.cluster(cluster_id), store)
             for name in ("alpha", "beta", "gamma"):

@@ -15,35 +15,34 @@ from attrs import frozen
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import StoreError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import PostgresStore, SQLiteStore, Store, TenantDone, Tenants
-from aiodbclient.tenants._intent import intended_login
+from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, Tenants
+from aiodbclient.tenants._record import intent_of
 from aiodbclient.tenants._stores import sqlite_connection
 
-from ..bulk.truth import Truth
+from .programs import refusal
 from .servers import RestartablePostgres
 
 NAMES = [f"tenant-{number}" for number in range(40)]
 
 
 @frozen
-class Mongo:
-    """A cluster that returns each password only once."""
+class Pg:
+    """A cluster, whose administrator can say which logins there are."""
 
     sandbox: Sandbox
     cluster: ClusterClient
-    truth: Truth
 
-    def made(self) -> set[str]:
-        return {name for name in self.truth.passwords if name in NAMES}
+    async def made(self) -> set[str]:
+        return {user.name for user in await self.cluster.users.list()} - {"doadmin"}
 
 
 @pytest.fixture
-async def mongo() -> AsyncIterator[Mongo]:
+async def pg(_aiodbclient_servers: None) -> AsyncIterator[Pg]:
     async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("mongodb")
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
         options = {"base_url": sandbox.url, "budget": RateBudget([]), "retry": RetryPolicy(base_delay=0.01)}
         async with DatabaseClient(sandbox.token, **options) as client:  # type: ignore[arg-type]
-            yield Mongo(sandbox, client.cluster(cluster), Truth(sandbox, cluster))
+            yield Pg(sandbox, client.cluster(cluster))
 
 
 @pytest.fixture
@@ -54,21 +53,20 @@ def server() -> Iterator[RestartablePostgres]:
     server.close()
 
 
-async def on_record(store: Store) -> dict[str, str | None]:
-    """The stored passwords, by name."""
-    return {record.name: record.current.password async for record in store.records() if record.current}
+async def on_record(store: Store) -> dict[str, Credential]:
+    """The stored credentials, by name."""
+    return {record.name: record.current async for record in store.records() if record.current}
 
 
-async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: RestartablePostgres) -> None:
-    mongo.sandbox.faults.add("users.create", delay=0.01)
-    reported: dict[str, str | None] = {}
+async def test_the_stores_server_goes_away_in_the_middle(pg: Pg, server: RestartablePostgres) -> None:
+    reported: dict[str, Credential] = {}
     async with PostgresStore(server.dsn) as store:
-        tenants = Tenants(mongo.cluster, store)
+        tenants = Tenants(pg.cluster, store)
 
         async def until_it_fails() -> None:
             async for outcome in tenants.provision(NAMES):
                 if isinstance(outcome, TenantDone) and outcome.credential is not None:
-                    reported[outcome.name] = outcome.credential.password
+                    reported[outcome.name] = outcome.credential
                 if len(reported) == 5:
                     await asyncio.to_thread(server.stop)
 
@@ -76,26 +74,27 @@ async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: R
             await until_it_fails()
         with pytest.raises(StoreError):
             await tenants.ensure("tenant-39")
-        made = mongo.made()
+        made = await pg.made()
         assert len(made) < len(NAMES)
 
         await asyncio.to_thread(server.start)
         # A login that was created but not stored has an open intent: that is stored first.
         records = {record.name: record async for record in store.records()}
         assert made <= set(records)
-        assert all(records[name].current or intended_login(records[name]) == name for name in made)
+        assert all(records[name].current or intent_of(records[name]) for name in made)
         assert {outcome.name async for outcome in tenants.provision(NAMES) if outcome.ok} == set(NAMES)
-        passwords = await on_record(store)
+        credentials = await on_record(store)
 
-    assert passwords == {name: mongo.truth.passwords[name] for name in NAMES}
-    assert reported.items() <= passwords.items()
-    assert max(mongo.truth.created.values()) == 1
+    assert reported.items() <= credentials.items()
+    assert await pg.made() == {*credentials} == {*NAMES}
+    for credential in credentials.values():
+        assert not await refusal(credential, "SELECT 1")
 
 
-async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(mongo: Mongo, tmp_path: Path) -> None:
+async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(pg: Pg, tmp_path: Path) -> None:
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
-        tenants = Tenants(mongo.cluster, store)
+        tenants = Tenants(pg.cluster, store)
         kept = await tenants.ensure("alpha")
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
@@ -105,39 +104,39 @@ async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(mongo: Mongo
             assert await tenants.ensure("alpha") == kept
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert mongo.truth.created == {"alpha": 1}
-        assert (await tenants.ensure("beta")).password == mongo.truth.passwords["beta"]
+        assert await pg.made() == {"alpha"}
+        assert not await refusal(await tenants.ensure("beta"), "SELECT 1")
 
 
 async def test_a_locked_file_stops_it_before_anything_is_sent(
-    mongo: Mongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_connection, "_LOCK_TIMEOUT", 0.1)
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
-        tenants = Tenants(mongo.cluster, store)
+        tenants = Tenants(pg.cluster, store)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="database is locked"):
                 await tenants.ensure("alpha")
             other.execute("ROLLBACK")
-        assert mongo.made() == set()
-        assert (await tenants.ensure("alpha")).password == mongo.truth.passwords["alpha"]
+        assert await pg.made() == set()
+        assert not await refusal(await tenants.ensure("alpha"), "SELECT 1")
 
 
-async def test_a_damaged_row_stops_its_own_tenant_alone(mongo: Mongo, tmp_path: Path) -> None:
+async def test_a_damaged_row_stops_its_own_tenant_alone(pg: Pg, tmp_path: Path) -> None:
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
-        tenants = Tenants(mongo.cluster, store)
-        await tenants.ensure("alpha")
+        tenants = Tenants(pg.cluster, store)
+        credential = await tenants.ensure("alpha")
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE credentials SET record = replace(record, 'alpha', 'alphb')")
-        before = len(mongo.sandbox.requests)
+        before = len(pg.sandbox.requests)
         for call in (tenants.ensure("alpha"), tenants.get("alpha")):
             with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
                 await call
-        assert len(mongo.sandbox.requests) == before
+        assert len(pg.sandbox.requests) == before
     async with SQLiteStore(path) as store:
-        assert mongo.truth.reset["alpha"] == 0
+        assert not await refusal(credential, "SELECT 1")
         with pytest.raises(StoreError, match="damaged"):  # 'beta' may be stored under a damaged name
-            await Tenants(mongo.cluster, store).ensure("beta")
+            await Tenants(pg.cluster, store).ensure("beta")

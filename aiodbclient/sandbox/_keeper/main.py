@@ -37,6 +37,7 @@ def main() -> None:
     - ``new``: whether to begin with an empty server;
     - ``host`` and ``port``: the address and port to listen on; any port if this one is taken, or for 0;
     - ``password``: the superuser's password;
+    - ``settings``: those of the server that differ from ``postgres.py``'s;
     - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
 
     The answers on stdout are JSON objects, one a line. The first one has the ``folder``, the second one ``port`` and
@@ -113,8 +114,9 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     context = server_context(settings["certificate"], base)
     (base / "ca.pem").write_text(settings["ca"] or "")
     if not (base / "data").exists():
-        postgres.initialise(binaries, base, superuser, settings["password"])
-    server = postgres.start(binaries, base, durable=settings["folder"] is not None)
+        method = settings["settings"].get("password_encryption", "scram-sha-256")
+        postgres.initialise(binaries, base, superuser, settings["password"], method)
+    server = postgres.start(binaries, base, settings["settings"], durable=settings["folder"] is not None)
     os.chdir(base / "data")  # for PostgreSQL's socket: its absolute path may be too long
     faults = SqlFaults()
     front = Front(context, postgres.SOCKET, settings["host"], settings["port"], faults)

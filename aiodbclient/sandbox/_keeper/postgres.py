@@ -56,13 +56,13 @@ def version(binaries: Path) -> int:
     return int(found[1])
 
 
-def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
-    """Initialise the server's data, or raise RuntimeError with the output of initdb."""
+def initialise(binaries: Path, base: Path, superuser: str, password: str, method: str) -> None:
+    """Initialise the server's data for this method of ``pg_hba.conf``, or raise RuntimeError with initdb's output."""
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
     major = version(binaries)
-    command = [f"{binaries}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", "scram-sha-256"]
+    command = [f"{binaries}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", method]
     command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
     if major >= 17:
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -76,11 +76,11 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
         aid.unlink()  # every database would copy these maps; the server creates them again when it needs them
 
 
-def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
+def start(binaries: Path, base: Path, chosen: dict[str, str], *, durable: bool) -> subprocess.Popen[bytes]:
     """Start the server, and wait until it is ready; if it is ``durable``, what is committed survives its kill."""
     major = version(binaries)
     settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
-    settings |= {"synchronous_commit": "on" if durable else "off"}
+    settings |= {"synchronous_commit": "on" if durable else "off"} | chosen
     command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
     end_with_keeper = None
     if sys.platform == "linux":  # elsewhere a server whose keeper is killed runs until the next clean-up

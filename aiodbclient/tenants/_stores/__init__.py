@@ -3,9 +3,9 @@
 A store has one record for each name. A process claims a name to work on it, and only the holder of the claim can change
 the record. To provision a tenant, the methods are called in this order::
 
-    claim(name)                 stores the name, before any request is sent for it
-    intend(claim, intent)       before the first request that creates a login or changes its password
-    renew(claim)                right before each such request; it raises if the claim was lost
+    claim(name)                 stores the name, before anything is done for it
+    intend(claim, intent)       before the first statement that changes something on the server
+    renew(claim)                while the statements run; it raises if the claim was lost
     keep(claim, current, ...)   stores the credential before the caller gets it, and ends the intent and the claim
     release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
 """
@@ -107,12 +107,12 @@ class Store(Protocol):
             The claim, with the record; None if another process, or this one, holds the name.
         """
 
-    async def intend(self, claim: Claim, username: str | None) -> None:
+    async def intend(self, claim: Claim, intent: str | None) -> None:
         """Store the intent: what is about to happen to the tenant.
 
         Args:
             claim: The claim.
-            username: The intent, one opaque text. It replaces an earlier one. None ends it.
+            intent: The intent, one opaque text. It replaces an earlier one. None ends it.
         """
 
     async def renew(self, claim: Claim, lease: float) -> None:

@@ -170,9 +170,9 @@ class BaseStore(ABC, Generic[ConnectionT]):
                     self._connection.change_soon(self._sql.release, name=name, token=token)
             raise
 
-    async def intend(self, claim: Claim, username: str | None) -> None:
+    async def intend(self, claim: Claim, intent: str | None) -> None:
         """Store the intent, as ``Store.intend`` describes. Raises ClaimLostError or StoreError."""
-        record = evolve(claim.record, intended=username)
+        record = evolve(claim.record, intended=intent)
         await self._change(claim, self._sql.intend, record=self._seal.seal(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:

@@ -81,19 +81,15 @@ class StoreContract:
     @in_a_loop
     async def test_every_shape_of_a_credential_comes_back_as_it_was(self) -> None:
         suspended = datetime(2026, 11, 27, 7, 0, 0, 1, UTC)
-        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, spare=True)
+        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, is_set_up=True)
         bare = evolve(
             full,
             password=None,
-            database=None,
             ca=None,
-            access_cert=None,
-            access_key=None,
             cluster=None,
             since=None,
-            prefix=None,
             suspended=None,
-            spare=False,
+            is_set_up=False,
             engine="oracle",
         )
         assert None not in [getattr(full, each.name) for each in fields(Credential)]
@@ -104,8 +100,8 @@ class StoreContract:
                 record = await store.get("alpha")
                 assert record is not None
                 assert current is None or isinstance(record.current, Credential)
-                assert [each and each.spare for each in (record.current, record.previous)] == [
-                    each and each.spare for each in (current, previous)
+                assert [each and each.is_set_up for each in (record.current, record.previous)] == [
+                    each and each.is_set_up for each in (current, previous)
                 ]
                 assert current is not full or (record.current and isinstance(record.current.engine, Engine))
 

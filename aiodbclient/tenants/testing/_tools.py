@@ -32,11 +32,8 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
         engine=Engine.PG,
         uri=f"postgresql://{name}:{password}@db.example.com:25060/{name}",
         ca="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-        access_cert=f"cert-{password}",
-        access_key=f"key-{password}",
         cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
         since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
-        prefix=f"{name}-5306d220.",
     )
 
 

@@ -1,0 +1,122 @@
+"""``Context``: what all operations of one ``Tenants`` share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from attrs import evolve, frozen
+
+from ..errors import InvalidArgumentError, StoreError
+from ._claims import HeldClaim, clock
+from ._clusters import Sites
+from ._credential import Credential
+from ._events import TenantEvent, Timer
+from ._naming import Names, Role, names_of, record_name, tenant_of
+from ._record import cluster_of, intent_of, is_empty
+from ._rooms import Rooms
+from ._stores import Record, Store, entries_of, readable
+
+Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
+
+
+@frozen(kw_only=True, eq=False)
+class Context:
+    """What all operations of one ``Tenants`` share."""
+
+    sites: Sites
+    rooms: Rooms
+    turns: dict[str, asyncio.Semaphore]  # how many tenants of each cluster all single calls work on at a time
+    store: Store
+    prefix: str
+    role: Role = Role.OWNER
+    lease: float
+    setup: Setup | None
+    on_event: Callable[[TenantEvent], object] | None
+
+    def for_role(self, role: Role) -> Context:
+        """The same for another role."""
+        return evolve(self, role=role)
+
+    async def now(self) -> datetime:
+        """The time in UTC by the clock of the store, or by this machine's if the store has no method ``now``."""
+        now: Callable[[], Awaitable[datetime]] | None = getattr(self.store, "now", None)
+        return datetime.now(UTC) if now is None else await now()
+
+    async def record(self, name: str, timer: Timer) -> Record | None:
+        """Read the record of a tenant. Raises as ``check_record``."""
+        record = await timer.on("store", self.store.get(record_name(name, self.role)))
+        self.check_record(record)
+        return record
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Yield the records of this role that are ours, each with the tenant's name."""
+        async for record, reason in self.all_records():
+            if not reason:
+                yield record
+
+    async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
+        """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
+        async for record in readable(self._entries()):
+            yield record, self._why_not_ours(record)
+
+    async def names(self) -> AsyncIterator[str]:
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
+        async for entry in self._entries():
+            if isinstance(entry, StoreError):
+                yield tenant_of(entry.damaged[0])[0]
+            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
+            elif not is_empty(entry) and not self._why_not_ours(entry):
+                yield entry.name
+
+    async def _entries(self) -> AsyncIterator[Record | StoreError]:
+        async for entry in entries_of(self.store):
+            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+            if role is self.role:
+                try:
+                    intent_of(entry if isinstance(entry, Record) else None)
+                except StoreError as error:  # of a newer version
+                    entry = error
+                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
+
+    async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
+        """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
+        since = clock()
+        claim = await timer.on("store", self.store.claim(names.record, self.lease))
+        return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
+
+    def check_record(self, record: Record | None) -> None:
+        """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
+        if record is not None and (reason := self._why_not_ours(record)):
+            raise InvalidArgumentError(reason)
+
+    def _why_not_ours(self, record: Record) -> str:
+        """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
+        name, cluster = tenant_of(record.name)[0], cluster_of(record)
+        if cluster is not None and cluster not in self.sites:
+            own = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
+            return (
+                f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: a name is taken in the whole "
+                "store, so choose another one, or name that cluster too; nothing was sent"
+            )
+        credential, intent, engine = record.current or record.previous, intent_of(record), self.sites.engine
+        if credential is not None:
+            is_ours = credential.database == self.prefix + name
+        elif intent is not None and engine is not None:
+            is_ours = self._is_login(intent.login, name, engine)
+        else:
+            is_ours = True
+        if is_ours:
+            return ""
+        return (
+            f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it was "
+            "created with; a name is taken in the whole store; nothing was sent"
+        )
+
+    def _is_login(self, login: str, name: str, engine: str) -> bool:
+        try:
+            return login in names_of(name, engine, self.prefix, self.role).logins
+        except InvalidArgumentError:  # with another prefix the name itself may be invalid
+            return False

@@ -1,0 +1,266 @@
+"""Copy a MySQL database with ``mysqldump`` and ``mysql``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO, Any, TypeAlias
+
+import pymysql
+
+from ..._aiomysql import NOT_MYSQL, Connection, Cursor
+from ...errors import GrantError
+from .._credential import Credential, verifying_context
+from .._naming import Names
+from .copier import Copier, Survey
+from .definers import Definers
+from .files import nameless
+from .programs import Copied, Programs, installed, missing, run
+
+_OLDEST = (8, 0)
+_CONNECT_SECONDS = 15
+_DUMP = (
+    *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
+    *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
+)
+_OF_ORACLE = ("--set-gtid-purged=OFF", "--column-statistics=0")
+_DATA, _EVENTS = ("--skip-routines", "--triggers"), ("--events", "--no-create-info", "--no-data", "--skip-triggers")
+# What a file says runs as SQL alone: no command of the client, and no file of this machine.
+_RESTORE = (
+    *("--binary-mode", "--batch", "--local-infile=0"),
+    "--comments",  # of routines
+    *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
+)
+_SIZE = """
+SELECT coalesce(sum(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = database()
+"""
+_TABLES = """
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = database() AND table_type = 'BASE TABLE' ORDER BY 1
+"""
+_KEYED = """
+SELECT table_name FROM information_schema.table_constraints
+WHERE table_schema = database() AND constraint_type = 'PRIMARY KEY'
+"""
+_COLLATIONS = """
+SELECT table_collation FROM information_schema.tables WHERE table_schema = database() AND table_collation IS NOT NULL
+UNION SELECT collation_name FROM information_schema.columns
+WHERE table_schema = database() AND collation_name IS NOT NULL
+UNION SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = database()
+"""
+_SCHEMA = """
+SELECT default_character_set_name, default_collation_name FROM information_schema.schemata
+WHERE schema_name = database()
+"""
+_PROGRAMS = """
+SELECT routine_name FROM information_schema.routines WHERE routine_schema = database() AND routine_type = 'FUNCTION'
+UNION SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()
+"""
+_THINGS = """
+SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = database())
++ (SELECT count(*) FROM information_schema.routines WHERE routine_schema = database())
++ (SELECT count(*) FROM information_schema.events WHERE event_schema = database())
+"""
+Rows: TypeAlias = Callable[[str], Awaitable[list[Any]]]
+
+
+class MySQLCopier(Copier):
+    """Copies a MySQL database."""
+
+    ending = ".sql"
+
+    @staticmethod
+    def refusal(source: str, target: str) -> str:
+        if _is_mariadb(source) != _is_mariadb(target):
+            return f"{target} is of another maker than {source}"
+        return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
+
+    @classmethod
+    async def found(cls, names: Names, source: str, target: str | None = None) -> MySQLCopier:
+        return cls(names, await programs(source), source)
+
+    async def survey(self, reader: Credential, login: str) -> Survey:
+        async with _session(reader) as rows:
+            ((size,),) = await rows(_SIZE)
+            tables = [name for (name,) in await rows(_TABLES)]
+            keyed = {name for (name,) in await rows(_KEYED)}
+            (schema,) = await rows(_SCHEMA)
+            facts = {
+                "keyless": [each for each in tables if each not in keyed],
+                "collations": [name for (name,) in await rows(_COLLATIONS)],
+                "programs": [name for (name,) in await rows(_PROGRAMS)],
+                "schema": schema,
+                "case": await rows("SELECT @@lower_case_table_names"),
+            }
+        return Survey(bytes=int(size), refusals=(), facts=facts)
+
+    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
+        facts, found = survey.facts, list[str]()
+        on_mariadb = _is_mariadb(self.tools.text)
+        requires = "SELECT 0" if on_mariadb else "SELECT @@sql_require_primary_key"
+        name = "full_collation_name" if on_mariadb else "collation_name"
+        known = f"SELECT {name} FROM information_schema.collation_character_set_applicability"
+        async with _session(writer) as rows:
+            ((requires_key,),) = await rows(requires)
+            collations = {name for (name,) in await rows(known)}
+            ((binary_log, trusts),) = await rows("SELECT @@log_bin, @@log_bin_trust_function_creators")
+            if facts["case"] != await rows("SELECT @@lower_case_table_names"):
+                found.append("lower_case_table_names differs")
+        if requires_key and facts["keyless"]:
+            found.append(f"it requires primary keys (sql_require_primary_key), and {facts['keyless'][0]!r} has none")
+        found += [f"the collation {each!r} is not available" for each in facts["collations"] if each not in collations]
+        if binary_log and not trusts and facts["programs"]:
+            found.append(
+                f"only an administrator may make the function or trigger {facts['programs'][0]!r} there: "
+                "set log_bin_trust_function_creators"
+            )
+        return found
+
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
+        target.write(routines.encode())  # first, because views may call them
+        target.flush()
+        copied(len(routines))
+        await self._dump(reader, target, copied, _DATA if still else (*_DATA, "--events"))
+
+    async def _dump(self, reader: Credential, target: IO[bytes], copied: Copied, what: tuple[str, ...]) -> None:
+        options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *what)
+        with _connection(self.tools, reader) as (connection, files):
+            command = [self.tools.dump, *connection, *options, reader.database]
+            await run(command, {}, stdout=target, through=Definers().feed, pass_fds=files, copied=copied)
+
+    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
+        source.seek(0)
+        with _connection(self.tools, writer) as (connection, files):
+            command = [self.tools.restore, *connection, *_RESTORE, writer.database]
+            await run(command, {}, stdin=source, pass_fds=files, copied=copied)
+
+    async def is_empty(self, writer: Credential) -> bool:
+        async with _session(writer) as rows:
+            ((number,),) = await rows(_THINGS)
+        return not number
+
+    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
+        await self.restore(writer, source, copied)
+
+    async def count(self, credential: Credential) -> Mapping[str, str]:
+        found = dict[str, str]()
+        async with _session(credential) as rows:
+            for (name,) in await rows(_TABLES):
+                ((number,),) = await rows(f"SELECT count(*) FROM {_quoted(name)}")
+                found[name] = str(number)
+        return found
+
+    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
+        async with _session(writer) as rows:
+            character_set, collation = survey.facts["schema"]
+            await rows(f"ALTER DATABASE {_quoted(writer.database)} CHARACTER SET {character_set} COLLATE {collation}")
+        with nameless() as file:
+            await self._dump(reader, file, lambda _: None, _EVENTS)
+            await self.restore(writer, file, lambda _: None)
+
+
+@asynccontextmanager
+async def _session(credential: Credential) -> AsyncGenerator[Rows]:
+    """Run statements as a login of the tenant, without a bound of time."""
+    tls = None if credential.ca is None else verifying_context(credential.ca)
+    connection: Any = Connection(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        db=credential.database,
+        ssl=tls,
+        charset="utf8mb4",
+        cursorclass=Cursor,
+    )
+
+    async def rows(statement: str) -> list[Any]:
+        try:
+            async with connection.cursor() as cursor:
+                await cursor.execute(statement)
+                return list(await cursor.fetchall())
+        except (pymysql.Error, *NOT_MYSQL) as error:
+            reason = error.args[-1] if error.args else type(error).__name__
+        raise GrantError(f"MySQL refused a statement of the copy: {reason}")
+
+    try:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
+        except (pymysql.Error, TimeoutError, *NOT_MYSQL) as error:
+            reason = error.args[-1] if error.args else type(error).__name__
+        else:
+            yield rows
+            return
+    finally:
+        connection.close()
+    raise GrantError(f"MySQL refused a login to copy the database: {reason}")
+
+
+async def programs(source: str, target: str | None = None) -> Programs:
+    """Find the programs to copy from a server of version ``source``. Raises ConfigurationError if there are none.
+
+    Those of MySQL and of MariaDB are not interchangeable: each writes what the other's server refuses.
+    """
+    is_mariadb = _is_mariadb(source)
+    names = [("mysqldump", "mysql")] + ([("mariadb-dump", "mariadb")] if is_mariadb else [])
+    found = [each for pair in names for each in await installed(*pair)]
+    fitting = [each for each in found if _is_mariadb(each.text) == is_mariadb]
+    if not is_mariadb:
+        fitting = [each for each in fitting if each.version >= _OLDEST]
+    if fitting:
+        return max(fitting, key=lambda each: each.version)
+    there = ", ".join(sorted({" ".join(each.text.split()) for each in found})) or "none"
+    package = "mariadb-client" if is_mariadb else "mysql-client 8.0 or newer, of MySQL and not of MariaDB"
+    maker = "MariaDB" if is_mariadb else "MySQL"
+    raise missing(f"mysqldump and mysql of {maker} are required, and found were: {there}", package)
+
+
+def _is_mariadb(version: str) -> bool:
+    return "mariadb" in version.lower()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+@contextmanager
+def _connection(tools: Programs, credential: Credential) -> Generator[tuple[list[str], list[int]]]:
+    """The first options of a program that connects with ``credential``, and the file that it inherits for them."""
+    with ExitStack() as files:
+        settings = files.enter_context(TemporaryFile("w+", encoding="utf-8"))
+        lines = [
+            "[client]",
+            f"host={_in_file(credential.host)}",
+            f"port={credential.port}",
+            f"user={_in_file(credential.username)}",
+            f"password={_in_file(credential.password or '')}",
+        ]
+        verify = "ssl-verify-server-cert" if _is_mariadb(tools.text) else "ssl-mode=VERIFY_IDENTITY"
+        if credential.ca is not None:
+            authority = files.enter_context(NamedTemporaryFile("w", encoding="ascii"))
+            authority.write(credential.ca)
+            authority.flush()
+            lines += [f"ssl-ca={_in_file(authority.name)}", verify]
+        elif _is_mariadb(tools.text):
+            lines.append("skip-ssl-verify-server-cert")
+        settings.write("\n".join(lines) + "\n")
+        settings.flush()
+        settings.seek(0)
+        handle = settings.fileno()
+        logins = [] if _is_mariadb(tools.text) else ["--no-login-paths"]
+        yield [f"--defaults-file=/dev/fd/{handle}", *logins, "--protocol=tcp"], [handle]
+
+
+def _in_file(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _quoted(name: str) -> str:
+    return "`{}`".format(name.replace("`", "``"))

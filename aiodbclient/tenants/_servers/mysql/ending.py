@@ -1,0 +1,229 @@
+"""End every session of a login, even if they resist.
+
+An administrator without SUPER or CONNECTION_ADMIN cannot KILL the sessions of others, but a session can KILL those of
+its own user. So we open one. Meanwhile the other sessions could kill ours. A limit of one statement an hour stops them,
+because the server applies it to open sessions too. Statements that run already, such as a procedure that kills each new
+session, go on until we kill them.
+
+On MySQL, sessions belong to a user name. There we log in with an account of that name for our own host::
+
+    ALTER USER login@'%' IDENTIFIED BY ... WITH MAX_QUERIES_PER_HOUR 1 ... ACCOUNT LOCK
+    CREATE USER login@'our host' IDENTIFIED BY ...
+    KILL ...                                                    as login@'our host', until no other session is left
+    DROP USER login@'our host'
+
+On MariaDB, sessions belong to an account. Our own session has no limit of one statement an hour: the account has no
+limit when we log in, and the server does not change the limits of open sessions::
+
+    GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     from here on, open sessions can run nothing
+    ALTER USER login IDENTIFIED BY ... ACCOUNT LOCK             otherwise a session that set one could log in now
+    ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
+    ALTER USER login ACCOUNT LOCK                               after we have logged in
+    KILL ...                                                    in our session, until no other is left
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from time import monotonic
+
+from ....errors import GrantError
+from ..._credential import Secret
+from ..server import LoginRefusedError, ServerAwayError
+from .accounts import accounts, helper, limit, lock
+from .session import Schema, Session, Thread
+
+ENDING_SECONDS = 30.0  # for the whole ending; longer than the server's ``connect_timeout`` (10 s)
+_PAUSE = 0.02  # s between two checks whether a killed session is gone
+_NO_SUCH_THREAD = (1094,)
+_EVENT = "Connect"  # the command of a thread that runs an event
+_PENDING = "unauthenticated user"  # the user of a connection that logs in
+_KILLED = "Killed"  # the command of a thread that ends with its statement
+_PATIENCE = 2.0  # s to wait for such a thread
+# MariaDB: s until a statement that was running when the account was locked has ended. One that sets a password after
+# that would let a session in that no limit reaches, because the account has none while we log in.
+_RUNNING = 0.15
+
+LogIn = Callable[[str, Secret], AbstractAsyncContextManager[Session]]
+
+
+async def end(schema: Schema, log_in: LogIn, login: str, connections: int) -> None:
+    """End the sessions of a login, also of a deleted one, and lock it with a random password, if it exists."""
+    until = monotonic() + ENDING_SECONDS
+    account = (await accounts(schema, [login])).get(login)
+    if schema.session.is_mariadb:
+        await _end_on_mariadb(schema, log_in, login, until, is_new=account is None)
+        await limit(schema, login, connections=connections, queries=1)
+        return
+    if account is not None:
+        await schema.change(
+            "ALTER USER %s@'%%' IDENTIFIED BY %s "
+            f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {connections} ACCOUNT LOCK",
+            login,
+            _new_password(),
+        )
+    await _as_helper(schema, log_in, login, until, lambda thread: thread.user == login, ends_pending=True)
+
+
+async def end_in_schema(schema: Schema, log_in: LogIn) -> None:
+    """End every session that uses the schema, whosever it is. On MariaDB, only the administrator's own."""
+    until = monotonic() + ENDING_SECONDS
+    ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
+    while left := await _in_schema(schema):
+        users = {thread.user for thread in left}
+        if own in users:
+            await _kill(schema.session, left, own)
+        elif schema.session.is_mariadb:
+            return
+        elif monotonic() > until:
+            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), "")
+        for user in sorted(users - {own}):
+            schema.work.ended.add(user)
+            numbers = {thread.number for thread in left if thread.user == user}
+            await _as_helper(schema, log_in, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
+        await asyncio.sleep(_PAUSE)
+
+
+async def has_sessions(schema: Schema, login: str) -> bool:
+    """Whether the login has a session, also if it was dropped."""
+    return any(thread.user == login for thread in await schema.session.threads())
+
+
+async def _in_schema(schema: Schema) -> list[Thread]:
+    """Return the sessions in the schema, and on MySQL also those whose transactions hold locks there."""
+    holders = set[int]()
+    if not schema.session.is_mariadb:
+        query = (
+            "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
+            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
+            "WHERE OBJECT_SCHEMA = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
+        )
+        holders = {int(number) for (number,) in await schema.read(query, schema.name)}
+    return [
+        thread
+        for thread in await schema.session.threads()
+        if (thread.schema == schema.name or thread.number in holders)
+        and thread.number != schema.session.thread
+        and thread.command != _KILLED
+    ]
+
+
+async def _as_helper(
+    schema: Schema,
+    log_in: LogIn,
+    login: str,
+    until: float,
+    which: Callable[[Thread], bool],
+    *,
+    ends_pending: bool = False,
+) -> None:
+    """On MySQL: kill sessions of a user name with an account of that name for our own host."""
+    password, reason = _new_password(), ""
+    # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
+    async with helper(schema, login, password):
+        while monotonic() < until:
+            try:
+                async with log_in(login, password) as own:
+                    if await _kill_others(schema, own, until, which, ends_pending=ends_pending):
+                        return
+                    reason = "they are still ending"
+            except (LoginRefusedError, ServerAwayError, GrantError) as error:  # a session of the login killed ours
+                reason = str(error)
+            await asyncio.sleep(_PAUSE)
+    raise _not_ended(schema, repr(login), reason)
+
+
+async def _end_on_mariadb(schema: Schema, log_in: LogIn, login: str, until: float, *, is_new: bool) -> None:
+    if is_new:
+        await schema.change("CREATE USER IF NOT EXISTS %s@'%%' ACCOUNT LOCK", login)
+    password, reason = Secret(), ""
+    while monotonic() < until:
+        await limit(schema, login, queries=1, connections=0)
+        if not password:
+            password = _new_password()
+            if not await _stays(schema, login, password):
+                reason, password = "a session of it sets another password", Secret()
+                continue
+        await _unlock_without_limits(schema, login)
+        try:
+            async with log_in(login, password) as own:
+                await lock(schema, login)
+                if await _kill_others(schema, own, until, lambda thread: thread.user == login, ends_pending=True):
+                    return
+                reason = "they are still ending"
+        except LoginRefusedError as refused:  # a session of the login may have set another password
+            reason, password = str(refused), Secret()
+        except (ServerAwayError, GrantError) as error:  # a session of the login may have killed ours
+            reason = str(error)
+        await asyncio.sleep(_PAUSE)
+    await lock(schema, login)
+    raise _not_ended(schema, repr(login), reason)
+
+
+async def _unlock_without_limits(schema: Schema, login: str) -> None:
+    """On MariaDB: let us log in without a limit. The limits of open sessions stay."""
+    await schema.change(
+        "ALTER USER %s@'%%' WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
+        "MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK",
+        login,
+    )
+
+
+async def _stays(schema: Schema, login: str, password: Secret) -> bool:
+    """Set a password, lock the account, and check whether a statement that was already running sets another one."""
+    await schema.change("ALTER USER %s@'%%' IDENTIFIED BY %s ACCOUNT LOCK", login, password)
+    read = "SELECT authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
+    before = await schema.read(read, login)
+    await asyncio.sleep(_RUNNING)
+    return await schema.read(read, login) == before
+
+
+async def _kill_others(
+    schema: Schema, own: Session, until: float, which: Callable[[Thread], bool], *, ends_pending: bool
+) -> bool:
+    """Kill sessions from the session ``own`` of their user, and return whether none can begin a statement.
+
+    The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
+    statement, so this waits for it only some seconds. On MySQL only the administrator sees the threads of events.
+
+    The server reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
+    account, until the server ends the connection after its ``connect_timeout``.
+    """
+    patience = monotonic() + _PATIENCE
+    # Before our session runs anything else: a procedure may look for it, to kill it.
+    await _kill(own, [each for each in await schema.session.threads() if which(each)])
+    while monotonic() < until:
+        threads = [*await own.threads(), *await schema.session.threads()]
+        is_pending = ends_pending and any(each.user == _PENDING and each.number < own.thread for each in threads)
+        killed = await _kill(own, [each for each in threads if which(each)])
+        left = [command for command in killed if command != _EVENT]
+        if not is_pending and (not left or (monotonic() > patience and all(each == _KILLED for each in left))):
+            return True
+        await asyncio.sleep(_PAUSE)
+    return False
+
+
+async def _kill(session: Session, threads: Collection[Thread], user: str | None = None) -> Collection[str]:
+    """Kill those of the threads that are not ``session`` itself, only of ``user`` if given. Return their commands."""
+    others = {
+        thread.number: thread.command
+        for thread in threads
+        if thread.number != session.thread and user in (None, thread.user)
+    }
+    for number in others:
+        await session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
+    return others.values()
+
+
+def _new_password() -> Secret:
+    """Return a random password that fulfils the password policies of servers."""
+    return Secret("Aa1!" + secrets.token_urlsafe(24))
+
+
+def _not_ended(schema: Schema, whose: str, reason: str) -> GrantError:
+    return schema.error(
+        f"sessions of {whose} did not end within {ENDING_SECONDS:.0f} seconds{reason and ': '}{reason}; run it again"
+    )

@@ -1,0 +1,226 @@
+"""Read and set the rights of a tenant's logins, and find out who else has rights in its schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from attrs import frozen
+
+from ..._naming import Role
+from ..._outcomes import Problem
+from .session import Schema, Session, quoted
+
+RIGHTS: Mapping[Role, frozenset[str]] = {
+    Role.OWNER: frozenset({"ALL PRIVILEGES"}),
+    Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
+    Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
+}
+TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})  # to dump the schema
+_NO_SUCH_GRANT = (1141, 1147, 1403)
+_NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
+_NAME = r"`(?:[^`]|``)*`"
+_GRANT = re.compile(
+    rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
+    re.DOTALL,
+)
+# PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
+# REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
+_HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
+
+
+@frozen
+class Grantee:
+    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host."""
+
+    user: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}" if self.host else self.user
+
+    @property
+    def sql(self) -> tuple[str, tuple[str, ...]]:
+        """Return its name for a statement: placeholders, and their values."""
+        if not self.host:
+            return ("PUBLIC", ()) if self.user == "PUBLIC" else ("%s", (self.user,))
+        return "%s@%s", (self.user, self.host)
+
+
+@frozen
+class Access:
+    """The rights of one grantee on one object."""
+
+    grantee: Grantee
+    on: str  # as in GRANT: a pattern of schemas, a table or a routine
+    wide: bool  # whether it is a pattern for other schemas too; an unescaped ``_`` in the name does not count
+
+
+@frozen
+class Held:
+    """The rights that a login holds on an object, and whether it may grant them to others."""
+
+    rights: frozenset[str]
+    on: str
+    grantable: bool
+
+
+async def access(schema: Schema) -> list[Access]:
+    """List the rights in the tenant's schema, except those that apply to every schema, and the administrator's own.
+
+    Where the administrator has rights on every schema, REVOKE on one of them would restrict it there.
+    """
+    found, name, own = [], schema.name, schema.in_grant
+    literal = schema.session.literal_names
+    query = f"SELECT Host, User, Db FROM mysql.db WHERE %s {'=' if literal else 'LIKE'} Db"
+    for host, user, db in await schema.read(query, name):
+        wide = not literal and db != own and (db != name or "%" in db)
+        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=wide))
+    for host, user, table in await schema.read(
+        "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", name
+    ):
+        found.append(Access(Grantee(user, host), f"{quoted(name)}.{quoted(table)}", wide=False))
+    for host, user, routine, kind in await schema.read(
+        "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", name
+    ):
+        found.append(Access(Grantee(user, host), f"{kind} {quoted(name)}.{quoted(routine)}", wide=False))
+    ((administrator,),) = await schema.read("SELECT CURRENT_USER()")
+    return [one for one in found if str(one.grantee) != administrator]
+
+
+async def access_of_others(schema: Schema) -> list[Access]:
+    """List what ``access`` does, except the rights of the tenant's own logins."""
+    return [one for one in await access(schema) if one.grantee.user not in schema.names.all_logins]
+
+
+async def revoke_others(schema: Schema) -> None:
+    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas."""
+    for one in await access_of_others(schema):
+        if one.wide:
+            on = one.on.replace("%%", "%")
+            raise schema.error(
+                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
+            )
+        await revoke(schema, one)
+
+
+async def revoke(schema: Schema, one: Access) -> None:
+    """Revoke ``one`` and the right to grant it."""
+    who, values = one.grantee.sql
+    for what in ("GRANT OPTION", "ALL PRIVILEGES"):
+        await schema.change(f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
+
+
+async def revoke_all(schema: Schema, logins: Collection[str] | None = None) -> None:
+    """Revoke the rights in the tenant's schema of ``logins``, or of everyone, except by patterns for other schemas."""
+    for one in await access(schema):
+        if not one.wide and (logins is None or one.grantee.user in logins):
+            await revoke(schema, one)
+
+
+async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
+    """Give a login rights on the schema, and revoke all others. Rights that it rightly has stay all the time."""
+    for grantee in await _server_roles(schema, login):
+        who, values = grantee.sql
+        await schema.change(f"REVOKE {who} FROM %s@'%%'", *values, login)
+    for one in await _held(schema, login):
+        await _revoke_beyond(schema, login, one, wanted)
+    rights = ", ".join(sorted(wanted))
+    await schema.change(f"GRANT {rights} ON {quoted(schema.in_grant)}.* TO %s@'%%'", login)
+
+
+async def wrong_rights(schema: Schema, login: str) -> set[Problem]:
+    """Compare the rights of a login with those of its role on the tenant's schema."""
+    wanted, found = RIGHTS[schema.names.role], set[Problem]()
+    if await _server_roles(schema, login):
+        found.add(Problem.TOO_MANY_RIGHTS)
+    held = await _held(schema, login)
+    if any(_beyond(schema, one, wanted) or one.grantable for one in held):
+        found.add(Problem.TOO_MANY_RIGHTS)
+    if not any(wanted <= one.rights and one.on == _own(schema) for one in held):
+        found.add(Problem.RIGHTS_MISSING)
+    return found
+
+
+async def guests(schema: Schema) -> list[str]:
+    """Return the rights of others in the tenant's schema as statements that give them."""
+    found = []
+    for who in sorted({one.grantee for one in await access_of_others(schema)}, key=str):
+        placeholders, values = who.sql
+        on = {one.on.replace("%%", "%") for one in await access(schema) if one.grantee == who and not one.wide}
+        for (line,) in await schema.read(f"SHOW GRANTS FOR {placeholders}", *values):
+            parsed = _GRANT.fullmatch(line)
+            if parsed is not None and parsed["on"].removeprefix("TABLE ") in on:
+                found.append(str(line))
+    return found
+
+
+async def give_back(schema: Schema, statement: str) -> None:
+    """Run a statement of ``guests``."""
+    await schema.change(statement.replace("%", "%%"), fine=_NO_SUCH_GRANTEE)
+
+
+async def revoke_proxies(schema: Schema, login: str, own: Session) -> None:
+    """Let nobody act as the login. It may grant that, and only a session of its ``own`` can revoke it."""
+    query = "SELECT User, Host FROM mysql.proxies_priv WHERE Proxied_user = %s AND Proxied_host = '%%'"
+    for user, host in await schema.read(query, login):
+        schema.work.check()
+        await own.rows("REVOKE PROXY ON %s@'%%' FROM %s@%s", login, user, host, tenant=schema.names.tenant)
+
+
+async def is_proxied(schema: Schema, login: str) -> bool:
+    """Whether somebody may act as the login."""
+    query = "SELECT 1 FROM mysql.proxies_priv WHERE Proxied_user = %s AND Proxied_host = '%%'"
+    return bool(await schema.read(query, login))
+
+
+async def _server_roles(schema: Schema, login: str) -> list[Grantee]:
+    if schema.session.is_mariadb:
+        query = "SELECT Role, '' FROM mysql.roles_mapping WHERE User = %s AND Host = '%%'"
+    else:
+        query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
+    return [Grantee(user, host) for user, host in await schema.read(query, login)]
+
+
+def _own(schema: Schema) -> str:
+    return f"{quoted(schema.in_grant)}.*".replace("%%", "%")
+
+
+async def _held(schema: Schema, login: str) -> list[Held]:
+    """Return what a login holds on each object, by SHOW GRANTS. ``on`` of a line that this cannot read is "?".
+
+    The lines of one object are one: without a static right beside it, MySQL may refuse to revoke a dynamic one (3879).
+    """
+    found = dict[str, Held]()
+    for (line,) in await schema.read("SHOW GRANTS FOR %s@'%%'", login):
+        if _HARMLESS.fullmatch(line):
+            continue
+        parsed = _GRANT.fullmatch(line)
+        if parsed is None:
+            one = Held(frozenset({line}), "?", grantable=False)
+        else:
+            # Columns have commas too: SELECT (`a`, `b`)
+            rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
+            one = Held(rights, parsed["on"], " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"]))
+        before = found.get(one.on, Held(frozenset(), one.on, grantable=False))
+        found[one.on] = Held(before.rights | one.rights, one.on, before.grantable or one.grantable)
+    return [one for one in found.values() if one.rights or one.grantable]
+
+
+def _beyond(schema: Schema, one: Held, wanted: frozenset[str]) -> frozenset[str]:
+    """Return the rights of ``one`` that are not ``wanted``."""
+    if one.on != _own(schema):
+        return one.rights
+    return frozenset() if wanted == RIGHTS[Role.OWNER] else one.rights - wanted
+
+
+async def _revoke_beyond(schema: Schema, login: str, one: Held, wanted: frozenset[str]) -> None:
+    """Revoke what a login has beyond ``wanted``, on each object in one statement, or MySQL may keep dynamic rights."""
+    beyond = _beyond(schema, one, wanted)
+    whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
+    rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
+    for what in (", ".join(rest), *whole):
+        if what:
+            statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
+            await schema.change(f"{statement} FROM %s@'%%'", login)

@@ -1,0 +1,430 @@
+r"""``MySQLServer``: what MySQL or MariaDB does for the tenants of one cluster, as the administrator.
+
+The administrator is the cluster's primary user. It has the usual rights WITH GRANT OPTION and CREATE USER, and may
+neither KILL the sessions of others nor change who code runs as::
+
+    CREATE DATABASE `d`
+    CREATE USER login IDENTIFIED BY ... WITH MAX_USER_CONNECTIONS n PASSWORD REQUIRE CURRENT
+    GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped where GRANT takes a pattern
+
+GRANT takes a pattern on MariaDB, and on MySQL unless it runs with ``partial_revokes=ON``.
+
+A retired login whose events, routines, views or triggers are still there stays, locked, and keeps its rights: they run
+with them. A suspended tenant has no rights at all, so its events fail.
+
+What a tenant can still do: commit or roll back another user's prepared transaction if it knows its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
+from typing import Any
+
+from ....engines import Engine
+from ....errors import ConflictError, GrantError, InvalidArgumentError
+from ..._credential import Secret, verifying_context
+from ..._naming import Names, Role, names_of
+from ..._outcomes import Problem
+from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
+from ..shared_sessions import SharedSessions
+from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
+from .ending import end, end_in_schema, has_sessions
+from .leftovers import make_writable, roll_back_prepared
+from .rights import (
+    RIGHTS,
+    TEMPORARY,
+    access,
+    access_of_others,
+    give_back,
+    guests,
+    is_proxied,
+    revoke,
+    revoke_all,
+    revoke_others,
+    revoke_proxies,
+    set_rights,
+    wrong_rights,
+)
+from .routines import read_routines
+from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+
+_TURNS = 8  # sessions of the administrator at a time
+_LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
+_PART = 4  # of the server's connections that a login may have
+_TEMPORARY_CONNECTIONS = 4
+_DROP_SECONDS = 60.0  # for a schema of many tables
+_PRIVILEGES = (
+    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
+    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
+)
+_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
+_NO_ADMINISTRATOR = "the administrator who makes the tenants' logins cannot log in"
+_NO_SUCH_THREAD = (1094,)
+
+
+class MySQLServer(Server):
+    """The MySQL of one cluster. Without a connection limit, a login may have a quarter of the server's connections."""
+
+    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+        admin = Secret(admin)  # a traceback may show it
+        self._admin = options_of(admin)
+        self._tls = None if ca is None else verifying_context(ca)
+        self._limit = connection_limit
+        self._turns = asyncio.Semaphore(_TURNS)
+        self._long_turns = asyncio.Semaphore(_LONG_TURNS)
+        self._sessions: SharedSessions[Session] = SharedSessions(self._log_in, _close)
+
+    # The cluster.
+
+    async def administrator(self) -> Administrator:
+        async with self._administrator() as session:
+            [(name, version, connections, clock)] = await session.rows(
+                "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
+            )
+            lacks = lacking_rights(dict(await session.rows(_PRIVILEGES)))
+            return Administrator(name, version, lacks, int(connections), clock.replace(tzinfo=UTC))
+
+    async def open_databases(self) -> tuple[str, ...]:
+        return ()
+
+    async def tenants(self) -> tuple[str, ...]:
+        return tuple(await self._sessions.read(_tenants))
+
+    def shared(self) -> AbstractAsyncContextManager[None]:
+        return self._sessions.shared()
+
+    async def usage(self) -> Mapping[str, tuple[int, int]]:
+        return await self._sessions.read(_usage)
+
+    # Looking at a tenant.
+
+    async def find(self, names: Names) -> Found:
+        return await self._sessions.read(lambda session: _find(_reading(session, names)))
+
+    async def why_no_roles(self, names: Names) -> str:
+        return ""
+
+    async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
+        options = self._admin | {"user": login, "password": Secret(password), "db": names.database}
+        try:
+            async with self._turns, self._connected(options, prepared=False):
+                return None
+        except PasswordAcceptedError:  # but there is no such schema, the rights do not open it, or the login is full
+            return None
+        except LoginRefusedError as refused:
+            return str(refused)
+        except ServerAwayError as away:
+            reason = f"could not be tested: {away}"
+        raise of_tenant(names, f"the login {login!r} {reason}")
+
+    async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
+        return await self._sessions.read(lambda session: self._problems(_reading(session, names), logins))
+
+    # Steps of the verbs.
+
+    async def end_work(self, work: Work) -> None:
+        """See ``Server``. MariaDB reports the name of a session only with ``performance_schema=ON``."""
+        async with self._schema(work, self._long_turns, name="") as schema:
+            for login in (*work.names.logins, work.names.temporary):
+                await drop_helpers(schema, login)
+            query = (
+                "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.session_account_connect_attrs "
+                "WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s"
+            )
+            while found := await schema.read(query, _program(work.names)):
+                for (number,) in found:
+                    await schema.session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
+                await asyncio.sleep(0.02)
+
+    async def create(self, work: Work) -> bool:
+        async with self._schema(work) as schema:
+            found = await _find(schema)
+            if work.names.role is not Role.OWNER:
+                return not (found.logins or found.ended)
+            if not found.database:
+                await schema.change(f"CREATE DATABASE {quoted(schema.name)}")
+                await revoke_others(schema)
+            return not found.database
+
+    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            if not may_exist and "%" in await hosts(schema, login):
+                raise exists(schema, login)
+            if work.names.role is Role.OWNER:
+                await make_writable(schema)
+            await self._set_login(schema, login, password, RIGHTS[work.names.role], await self._most(schema))
+            for other in (await accounts(schema, work.names.logins)).values():
+                if other.is_locked:  # what runs as it needs its rights
+                    await set_rights(schema, other.login, RIGHTS[work.names.role])
+
+    async def end_login(self, work: Work, login: str) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            await self._end(schema, login)
+
+    async def drop_login(self, work: Work, login: str) -> bool:
+        async with self._schema(work) as schema:
+            if await drop_account(schema, login):
+                return True
+            await set_rights(schema, login, RIGHTS[work.names.role])  # that of others had all rights in every schema
+            return False
+
+    async def mend(self, work: Work, logins: Sequence[str]) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            if work.names.role is Role.OWNER:
+                await make_writable(schema)
+            await revoke_others(schema)
+            most = await self._most(schema)
+            for account in (await accounts(schema, work.names.logins)).values():
+                await check_hosts(schema, account.login)
+                if not account.is_ours:
+                    continue
+                if account.login in logins and not account.is_locked:
+                    await mend_account(schema, account, most)
+                if logins:
+                    await set_rights(schema, account.login, RIGHTS[work.names.role])
+
+    async def shut(self, work: Work) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            await self._shut(schema)
+
+    async def adopt(self, work: Work, login: str | None) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            if login is not None:
+                await _check_adoption(schema, login)
+            await make_writable(schema)
+            await revoke_others(schema)
+
+    async def drop_database(self, work: Work) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            await self._shut(schema)
+            await schema.change(f"DROP DATABASE IF EXISTS {quoted(schema.name)}", seconds=_DROP_SECONDS)
+
+    async def release(self, work: Work) -> None:
+        """See ``Server``. The administrator has rights in every schema."""
+        async with self._schema(work, self._long_turns) as schema:
+            others = {one.grantee for one in await access_of_others(schema)}
+            for one in await access(schema):
+                if not (one.wide and one.grantee in others):
+                    await revoke(schema, one)
+        await self.forget(work)
+
+    async def forget(self, work: Work) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            logins: tuple[str, ...] = work.names.logins
+            if work.names.role is Role.OWNER:
+                await revoke_all(schema)
+                logins = (*logins, work.names.temporary)
+            for login in logins:
+                await self._end(schema, login)
+                await drop_account(schema, login)
+
+    # Moving and dumping.
+
+    async def guests(self, names: Names) -> tuple[str, ...]:
+        return tuple(await self._sessions.read(lambda session: guests(_reading(session, names))))
+
+    async def reopen(self, work: Work, guests: Sequence[str]) -> None:
+        async with self._schema(work) as schema:
+            for guest in guests:
+                await give_back(schema, guest)
+
+    async def temporary_login(self, work: Work, password: Secret) -> str:
+        """See ``Server``. Without SHOW_ROUTINE, MySQL shows it no routine whose definer is another login."""
+        login = work.names.temporary
+        async with self._schema(work, self._long_turns) as schema:
+            await self._set_login(schema, login, password, TEMPORARY, _TEMPORARY_CONNECTIONS)
+        return login
+
+    async def drop_temporary(self, work: Work) -> None:
+        async with self._schema(work, self._long_turns) as schema:
+            await self._end(schema, work.names.temporary)
+            await drop_account(schema, work.names.temporary)
+
+    async def routines(self, names: Names) -> str:
+        return await self._sessions.read(lambda session: read_routines(_reading(session, names)))
+
+    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
+        return
+
+    # The steps, in a session of the administrator.
+
+    async def _set_login(
+        self, schema: Schema, login: str, password: Secret, rights: frozenset[str], connections: int
+    ) -> None:
+        await check_hosts(schema, login)
+        was_there = await self._end(schema, login)
+        is_new = not was_there or await drop_account(schema, login)
+        await set_account(schema, login, password, connections, is_new=is_new)
+        await set_rights(schema, login, rights)
+        if not is_new and await is_proxied(schema, login):
+            async with self._own(login, password) as own:
+                await revoke_proxies(schema, login, own)
+
+    async def _end(self, schema: Schema, login: str) -> bool:
+        """End a login. If it was dropped, end the sessions that it still has. Return whether there was anything."""
+        await drop_helpers(schema, login)
+        found = "%" in await hosts(schema, login) or await has_sessions(schema, login)
+        if found:
+            await end(schema, self._own, login, await self._most(schema))
+        return found
+
+    async def _shut(self, schema: Schema) -> None:
+        names = schema.names
+        await revoke_others(schema)
+        await revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
+        if names.role is Role.OWNER:
+            await end_in_schema(schema, self._own)
+            await roll_back_prepared(schema)
+
+    async def _problems(self, schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
+        found, most = set[Problem](), await self._most(schema)
+        existing = await accounts(schema, schema.names.logins)
+        for account in existing.values():
+            if await hosts(schema, account.login) - {"%"}:
+                found.add(Problem.OPEN_TO_OTHERS)
+            if account.login not in logins and not account.is_locked:
+                found.add(Problem.LOGIN_BACK)
+            if not account.is_ours:
+                continue
+            if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
+                found.add(Problem.RIGHTS_MISSING)
+            if logins:
+                found |= await wrong_rights(schema, account.login)
+        if await access_of_others(schema):
+            found.add(Problem.OPEN_TO_OTHERS)
+        return frozenset(found)
+
+    async def _most(self, schema: Schema) -> int:
+        """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
+        if self._limit is not None:
+            return self._limit
+        ((of_the_server,),) = await schema.read("SELECT @@max_connections")
+        return max(1, int(of_the_server) // _PART)
+
+    # Sessions.
+
+    @asynccontextmanager
+    async def _schema(
+        self, work: Work, turns: asyncio.Semaphore | None = None, name: str | None = None
+    ) -> AsyncGenerator[Schema]:
+        """Log in as the administrator for the work on one tenant, so that ``end_work`` finds the session."""
+        name = _program(work.names) if name is None else name
+        async with self._administrator(turns, program_name=name) as session:
+            yield Schema(session, work)
+
+    @asynccontextmanager
+    async def _administrator(self, turns: asyncio.Semaphore | None = None, **options: Any) -> AsyncGenerator[Session]:
+        try:
+            async with turns or self._turns, self._connected(self._admin | options) as session:
+                yield session
+                return
+        except (LoginRefusedError, ServerAwayError) as refused:
+            reason = str(refused)
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+
+    async def _log_in(self) -> Session:
+        try:
+            return await opened(self._admin, self._tls, prepared=True)
+        except (LoginRefusedError, ServerAwayError) as refused:
+            reason = str(refused)
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+
+    @asynccontextmanager
+    async def _connected(self, options: dict[str, Any], *, prepared: bool = True) -> AsyncGenerator[Session]:
+        session = await opened(options, self._tls, prepared=prepared)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    def _own(self, login: str, password: Secret) -> AbstractAsyncContextManager[Session]:
+        """Log in as a tenant's login, without a schema and without a statement."""
+        return self._connected(self._admin | {"user": login, "password": password}, prepared=False)
+
+
+def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the rights that the administrator lacks, by the rows of ``_PRIVILEGES``."""
+    lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
+    return (*lacks, *sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES"))
+
+
+def _reading(session: Session, names: Names) -> Schema:
+    return Schema(session, Work(names, lambda: None))
+
+
+def _program(names: Names) -> str:
+    """Return the name of the sessions that work on a tenant."""
+    return f"aiodbclient {names.database} {names.role}"
+
+
+async def _close(session: Session) -> None:
+    await session.close()
+
+
+async def _find(schema: Schema) -> Found:
+    databases = await schema.read(
+        "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", schema.name
+    )
+    found = await accounts(schema, schema.names.logins)
+    existing = [found[login] for login in schema.names.logins if login in found]
+    return Found(
+        any(name == schema.name for (name,) in databases),
+        tuple(each.login for each in existing if not each.is_locked),
+        tuple(each.login for each in existing if each.is_locked),
+    )
+
+
+async def _check_adoption(schema: Schema, login: str) -> None:
+    """Refuse a login that the administrator may not end later."""
+    ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
+    reason = "it is the administrator" if login == own else ""
+    if not reason:
+        try:
+            await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
+        except GrantError as refused:
+            reason = f"the administrator may not alter it ({refused})"
+    if reason:
+        raise ConflictError(
+            f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409
+        )
+
+
+async def _families(session: Session) -> dict[str, frozenset[str]]:
+    """Return the logins of each tenant's schema. Nobody else's accounts have a limit."""
+    users = await session.rows("SELECT User FROM mysql.user WHERE Host = '%%' AND max_user_connections > 0")
+    existing, found = {str(user) for (user,) in users}, dict[str, frozenset[str]]()
+    for (schema,) in await session.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA"):
+        try:
+            names = names_of(schema, Engine.MYSQL)
+        except InvalidArgumentError:
+            continue
+        if not existing.isdisjoint(names.owner_logins):
+            found[schema] = names.all_logins | {names.temporary}
+    return found
+
+
+async def _tenants(session: Session) -> Collection[str]:
+    return sorted(await _families(session))
+
+
+async def _usage(session: Session) -> Mapping[str, tuple[int, int]]:
+    families = await _families(session)
+    of_login = {login: schema for schema, logins in families.items() for login in logins}
+    connections = dict.fromkeys(families, 0)
+    for thread in await session.threads():
+        schema = of_login.get(thread.user) or thread.schema
+        if schema in connections:
+            connections[schema] += 1
+    used = dict.fromkeys(families, 0)
+    table = "INNODB_SYS_TABLESPACES" if session.is_mariadb else "INNODB_TABLESPACES"
+    for name, size in await session.rows(
+        f"SELECT NAME, FILE_SIZE FROM information_schema.{table} WHERE NAME LIKE '%%/%%'"
+    ):
+        schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
+        if schema in used:
+            used[schema] += int(size)
+    return {schema: (used[schema], connections[schema]) for schema in families}

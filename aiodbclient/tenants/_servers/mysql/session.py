@@ -1,0 +1,261 @@
+"""A session on a MySQL or MariaDB server: every statement is bounded in time, and its errors name the tenant.
+
+A tenant can hold locks. So the server stops waiting for a lock after some seconds, and the client closes the connection
+if an answer takes longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pymysql
+from attrs import frozen
+
+from ...._aiomysql import NOT_MYSQL, Connection, Cursor
+from ...._dsn import mysql_parts
+from ....errors import ConfigurationError, GrantError
+from ..._credential import Secret
+from ..._naming import Names
+from ..server import LoginRefusedError, ServerAwayError, Work, of_tenant
+from ..shared_sessions import SessionLostError
+
+CONNECT_SECONDS = 10
+LOCK_SECONDS = 3  # the longest wait of a statement for a lock
+STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
+
+# MySQL 8 manual, "Server Error Message Reference", and MariaDB's list of error codes.
+_REFUSALS = frozenset(
+    {
+        1045,  # wrong password, or no such account
+        1130,  # this host is not allowed
+        1251,  # the account's authentication plugin is not supported
+        1396,  # the account is missing
+        1698,  # a password is required
+        1820,  # the password must be changed
+        1862,  # the password has expired
+        2059,  # the driver does not support the account's authentication plugin
+        3118,  # the account is locked: MySQL
+        3159,  # the server requires TLS
+        4151,  # the account is locked: MariaDB
+        4165,  # the account is locked after too many wrong passwords: MariaDB
+        3955,  # the same: MySQL
+    }
+)
+# The server accepts the password, but refuses the login: the schema is closed to it or gone, or it reached its limit of
+# connections.
+_PASSWORD_ACCEPTED = frozenset({1044, 1049, 1203, 1226})
+_NOT_MADE = 1396  # CREATE USER failed, because there is such an account
+_ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
+
+
+class PasswordAcceptedError(LoginRefusedError):
+    """The server accepts the password, but refuses the login for another reason."""
+
+
+class LoginExistsError(GrantError):
+    """CREATE USER failed, because there is such an account."""
+
+
+class Thread(NamedTuple):
+    """A session of anybody, or an event that runs."""
+
+    number: int
+    user: str
+    schema: str | None
+    command: str
+
+
+class Session:
+    """A session on a server, used by one task at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.is_mariadb = "mariadb" in connection.get_server_info().lower()
+        # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
+        self.literal_names = False
+
+    @property
+    def thread(self) -> int:
+        """The number of this session's thread."""
+        return int(self._connection.thread_id())
+
+    async def prepare(self) -> None:
+        """Limit the waits of the session, and read how the server takes the names of schemas."""
+        # The server's mode changes what quotes and || mean, and SHOW GRANTS. On MySQL, GRANT creates no account.
+        mode = "NO_AUTO_CREATE_USER" if self.is_mariadb else ""
+        in_ms = f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}"
+        longest = f"max_statement_time = {STATEMENT_SECONDS}" if self.is_mariadb else in_ms
+        await self.raw(
+            f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "
+            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, {longest}"
+        )
+        if not self.is_mariadb:
+            ((partial_revokes,),) = await self.raw("SELECT @@partial_revokes")
+            self.literal_names = bool(partial_revokes)
+
+    async def rows(
+        self,
+        statement: str,
+        *values: object,
+        fine: Collection[int] = (),
+        tenant: str = "",
+        seconds: float | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Execute ``statement``, with a value for each ``%s`` in it, and return its rows; none after a ``fine`` error.
+
+        An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
+        """
+        try:
+            return await self.raw(statement, *values, seconds=seconds)
+        except pymysql.Error as error:
+            if error.args and error.args[0] in fine:
+                return []
+            kind: type[GrantError] = LoginExistsError if error.args[:1] == (_NOT_MADE,) else GrantError
+            if self._connection.closed or error.args[:1] in _ENDED:
+                kind = SessionLostError
+            reason = reason_of(error)
+        except TimeoutError:
+            kind, reason = GrantError, f"no answer within {seconds or STATEMENT_SECONDS} seconds"
+        of = f"tenant {tenant!r}: " if tenant else ""
+        raise kind(
+            f"{of}MySQL refused a statement: {reason}",
+            tenant=tenant,
+            statement=statement % tuple(map(repr, values)),
+        )
+
+    async def raw(self, statement: str, *values: object, seconds: float | None = None) -> list[tuple[Any, ...]]:
+        """Like ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
+        try:
+            async with asyncio.timeout(seconds or STATEMENT_SECONDS), self._connection.cursor() as cursor:
+                await cursor.execute(statement, values)
+                return list(await cursor.fetchall())
+        except BaseException as error:
+            error.__traceback__ = None  # the driver's frames show the values
+            raise
+
+    async def threads(self) -> list[Thread]:
+        """Return the threads that the session may see.
+
+        The statement that a thread runs may be no valid text. Then ``information_schema.PROCESSLIST`` of MySQL fails,
+        and ``performance_schema`` may be off. So the server sends bytes, and nothing decodes the statements.
+        """
+        await self.rows("SET SESSION character_set_results = binary")
+        listed = await self.rows("SHOW PROCESSLIST")
+        await self.rows("SET SESSION character_set_results = utf8mb4")
+        return [
+            Thread(number, user.decode(), schema and schema.decode(), command.decode())
+            for number, user, _, schema, command, *_ in listed
+        ]
+
+    async def close(self) -> None:
+        """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
+        try:
+            with suppress(OSError, pymysql.Error):
+                await self._connection.ensure_closed()
+        finally:
+            self._connection.close()
+
+
+@frozen
+class Schema:
+    """The schema of a tenant, in a session of the administrator that works on it."""
+
+    session: Session
+    work: Work
+
+    @property
+    def names(self) -> Names:
+        return self.work.names
+
+    @property
+    def name(self) -> str:
+        return self.work.names.database
+
+    @property
+    def in_grant(self) -> str:
+        r"""The schema as GRANT takes it: with ``_``, ``%`` and ``\`` escaped where that is a pattern."""
+        if self.session.literal_names:
+            return self.name
+        return self.name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+
+    def error(self, reason: str) -> GrantError:
+        """Make an error that names the tenant."""
+        return of_tenant(self.names, reason)
+
+    async def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return await self.session.rows(statement, *values, tenant=self.names.tenant)
+
+    async def change(
+        self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
+    ) -> None:
+        """Run a statement that changes something, while the claim holds."""
+        self.work.check()
+        await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
+
+
+async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:
+    """Log in with these options of the driver. An account that may run no statement cannot be ``prepared``."""
+    # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
+    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
+    connection: Any = Connection(**options, **settings)
+    refused: LoginRefusedError | ServerAwayError
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
+            session = Session(connection)
+            if prepared:
+                await session.prepare()
+            return session
+    except pymysql.Error as error:
+        refused = _refusal(error)
+    except TimeoutError:
+        refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
+    except NOT_MYSQL as error:
+        refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
+    except BaseException as error:
+        connection.close()
+        error.__traceback__ = None  # the driver's frames show the password
+        raise
+    connection.close()
+    raise refused
+
+
+def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
+    code = error.args[0] if error.args else None
+    if code in _PASSWORD_ACCEPTED:
+        return PasswordAcceptedError(reason_of(error))
+    if code in _REFUSALS:
+        return LoginRefusedError(reason_of(error))
+    return ServerAwayError(reason_of(error))
+
+
+def options_of(admin: str) -> dict[str, Any]:
+    """Return the driver's options for the DSN of an administrator."""
+    admin = Secret(admin)
+    parts = mysql_parts(admin)
+    if parts is None:
+        raise ConfigurationError(
+            "admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+            "%2F, %3F and %23"
+        )
+    return {
+        "host": parts.hostname,
+        "port": parts.port or 3306,
+        "user": unquote(parts.username or ""),
+        "password": Secret(unquote(parts.password or "")),
+    }
+
+
+def reason_of(error: pymysql.Error) -> str:
+    """Return why the server or the driver failed. Their messages hold no password."""
+    return str(error.args[-1]) if error.args else type(error).__name__
+
+
+def quoted(name: str) -> str:
+    """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
+    return "`{}`".format(name.replace("`", "``").replace("%", "%%"))

@@ -1,0 +1,268 @@
+"""A tenant's database on PostgreSQL: its state, and the steps that it lacks.
+
+A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
+
+    CREATE ROLE owner NOLOGIN
+    CREATE DATABASE d TEMPLATE template0 ALLOW_CONNECTIONS false    closed: no other tenant may enter in between
+    ALTER DATABASE d OWNER TO owner
+    REVOKE ALL ON DATABASE d FROM PUBLIC                            as the owner role, and from all others
+    GRANT CONNECT ON DATABASE d TO CURRENT_USER                     because it does not inherit the owner's rights
+    ALTER DATABASE d ALLOW_CONNECTIONS true
+    CREATE ROLE login LOGIN NOINHERIT ...                           a member of the owner role
+    ALTER ROLE login SET role = 'owner'
+    GRANT CONNECT ON DATABASE d TO login                            the last one
+
+``lacking`` returns the statements that are missing: ``mend`` runs them, and ``problems`` reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from attrs import field, frozen
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from ..._naming import Role
+from ..._outcomes import Problem
+from .logins import allow_connect, grant_membership, revoke_membership, start_as_owner
+from .sessions import Session, quoted
+
+PUBLIC = ""  # no role can have this name
+
+# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
+_HOSTILE = frozenset(
+    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
+)
+_ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
+
+_DATABASE = SQL("""
+SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
+       ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
+             WHERE setrole = 0 AND setdatabase = d.oid)
+FROM pg_database d WHERE datname = %s
+""")
+_PRIVILEGES = SQL("""
+SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
+FROM pg_database d, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE datname = %s
+""")
+_MEMBERS = SQL("""
+SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option, {inherit}, {set}
+FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
+""")
+_LOGINS = SQL("""
+SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
+    SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %s = ANY (setconfig))
+FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
+""")
+
+
+@frozen
+class Step:
+    """A missing statement, and the problem until it has run. Without a statement another verb solves it."""
+
+    statement: Composed | None
+    problem: Problem = Problem.RIGHTS_MISSING
+    as_owner: bool = False  # run it as the owner role, not as the administrator
+    creates: bool = False  # a role
+    needs: str = ""  # another role whose rights the administrator needs for it
+
+
+@frozen(kw_only=True)
+class Database:
+    """The state of a tenant's database on the server."""
+
+    owner: str
+    connections: bool  # whether it allows them
+    template: bool  # then it cannot be dropped
+    limit: int  # of its connections; -1 for none
+    settings: frozenset[str]  # their names
+    privileges: dict[str, set[str]] = field(factory=dict)  # of each role. ``PUBLIC`` means all roles
+    granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
+
+
+@frozen
+class Member:
+    """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
+
+    name: str
+    grantor: str
+    admin: bool
+    inherit: bool
+    set: bool
+
+
+@frozen
+class Login:
+    """A login of a role. Those of the owner that ``create_login`` made have NOINHERIT, an adopted one has not."""
+
+    name: str
+    enters: bool  # it has LOGIN
+    inherits: bool
+    limit: int
+    starts_as_owner: bool
+
+
+async def read_database(session: Session) -> Database | None:
+    """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
+    names = session.names
+    rows = await session.run(_DATABASE, names.database)
+    if not rows or rows[0][3] == -2:
+        return None
+    owner, connections, template, limit, settings = rows[0]
+    database = Database(
+        owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings)
+    )
+    for grantee, privilege, grantable in await session.run(_PRIVILEGES, names.database):
+        database.privileges.setdefault(grantee, set()).add(privilege)
+        if grantable and grantee != owner:
+            database.granting.add(grantee)
+    return database
+
+
+async def need_database(session: Session) -> Database:
+    """Read the tenant's database. Raises GrantError if it does not exist."""
+    database = await read_database(session)
+    if database is None:
+        raise session.error(f"the database {session.names.database!r} does not exist")
+    return database
+
+
+async def members(session: Session, role: str) -> list[Member] | None:
+    """Read the members of ``role``; None if there is no such role."""
+    columns = ("inherit_option", "set_option") if session.knows_options else ("true", "true")
+    rows = await session.run(_MEMBERS.format(inherit=SQL(columns[0]), set=SQL(columns[1])), role)
+    return [Member(name, *rest) for name, *rest in rows if name is not None] if rows else None
+
+
+async def create(session: Session) -> bool:
+    """Create the database, closed to all, or the rights of a role. Return whether it is new.
+
+    A database that is somebody's already is left as it is.
+    """
+    names = session.names
+    database = await read_database(session)
+    is_new = database is None
+    if names.role is not Role.OWNER:
+        is_new = await members(session, names.group) is None
+    elif database is None:
+        name = Identifier(names.database)
+        await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
+    elif database.owner != names.owner and (database.owner != session.admin or database.connections):
+        return False
+    await take(session, await lacking(session, (), None))
+    return is_new
+
+
+async def lacking(session: Session, usernames: Sequence[str], limit: int | None) -> list[Step]:
+    """Return the missing steps of the database and of the role's logins, as seen from another database."""
+    names = session.names
+    database, present = await need_database(session), await members(session, names.owner)
+    rows = await session.run(_LOGINS, f"role={names.owner}", sorted({*names.logins, *usernames}))
+    found = [Login(*row) for row in rows]
+    logins = [login for login in found if login.name in usernames]
+    of_owner = logins if names.role is Role.OWNER else []
+    steps = [*_role_steps(session, names.owner, present, of_owner, names.owner_logins)]
+    steps += _database_steps(session, database, [login.name for login in of_owner])
+    if names.role is not Role.OWNER:
+        steps += _role_steps(session, names.group, await members(session, names.group), logins, names.logins)
+        if database.privileges.get(names.group, set()) != {"CONNECT"}:
+            steps.append(Step(allow_connect(session, names.group), as_owner=True))
+    for login in logins:
+        steps += _login_steps(session, login, limit, await default_limit(session))
+    return steps + [Step(None, Problem.LOGIN_BACK) for login in found if login.enters and login not in logins]
+
+
+def _role_steps(
+    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], keep: Collection[str]
+) -> Iterator[Step]:
+    """Yield what is missing so that ``role`` exists, and only these logins are members. Those in ``keep`` may be."""
+    if present is None:
+        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=True)
+    for login in logins:
+        found = {(member.inherit, member.set) for member in present or () if member.name == login.name}
+        wanted = (login.inherits, not login.inherits or role == session.names.owner)
+        if not found or (session.knows_options and found != {wanted}):
+            yield Step(grant_membership(session, role, login.name, *wanted))
+    for member in present or ():
+        if not member.admin and member.name not in {session.admin, *keep}:
+            yield Step(revoke_membership(session, role, member.name, member.grantor), Problem.OPEN_TO_OTHERS)
+
+
+def _login_steps(session: Session, login: Login, limit: int | None, default: int) -> Iterator[Step]:
+    if session.names.role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
+        return
+    if session.names.role is Role.OWNER and not login.starts_as_owner:
+        yield Step(start_as_owner(session, login.name))
+    if login.limit in {-1, 0} or limit not in {None, login.limit}:
+        change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
+        yield Step(change.format(Identifier(login.name), Literal(limit or default)))
+
+
+async def default_limit(session: Session) -> int:
+    """A quarter of the server's connections, so that a rotation and a reader leave room for the administrator."""
+    [(connections,)] = await session.run(CONNECTIONS)
+    return max(1, int(connections) // 4)
+
+
+CONNECTIONS = SQL("""
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+""")
+
+
+def _database_steps(session: Session, database: Database, logins: Sequence[str]) -> Iterator[Step]:
+    names = session.names
+    name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
+    if database.owner != names.owner:
+        needs = database.owner if database.owner != admin else ""
+        yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
+    changes = [SQL("RESET {}").format(Identifier(setting)) for setting in sorted(database.settings & _HOSTILE)]
+    if database.template:
+        changes.append(SQL("IS_TEMPLATE false").format())
+    if database.limit == 0:  # a lower one than the server's may be meant
+        changes.append(SQL("CONNECTION LIMIT -1").format())
+    for change in changes:
+        yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
+    yield from closing_steps(session, database, {*names.owner_logins, *names.groups, *logins})
+    if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
+        yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
+    for member in (admin, *logins):
+        if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
+            yield Step(allow_connect(session, member), as_owner=True)
+    if not database.connections:  # last, so that nobody enters before others are shut out
+        yield Step(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), as_owner=True)
+
+
+def closing_steps(session: Session, database: Database, keep: Collection[str]) -> Iterator[Step]:
+    """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
+    kept = {database.owner, session.names.owner, session.admin, *keep}
+    others = set(database.privileges) - kept
+    for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
+        if grantees:
+            whom = SQL(", ").join(map(grantee, sorted(grantees)))
+            text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
+            revoke = quoted(text).format(Identifier(session.names.database), whom)
+            yield Step(revoke, Problem.OPEN_TO_OTHERS, as_owner=True)
+
+
+def grantee(name: str) -> Composed:
+    """The name of a role, or PUBLIC, in GRANT and REVOKE."""
+    return SQL("{}").format(Identifier(name) if name != PUBLIC else SQL("PUBLIC"))
+
+
+async def take(session: Session, steps: Sequence[Step]) -> None:
+    """Run the statements of ``steps``: those of the administrator, then those of the owner role, in their order."""
+    owner = session.names.owner
+    for step in steps:
+        if step.creates and step.statement:
+            await session.run(step.statement)
+    if plain := [step for step in steps if not (step.as_owner or step.creates)]:
+        needed = {step.needs for step in plain if step.needs}
+        async with session.member_of(owner, *needed):
+            for step in plain:
+                if step.statement:
+                    await session.run(step.statement)
+    if as_owner := [step.statement for step in steps if step.as_owner and step.statement]:
+        async with session.acting(owner):
+            for statement in as_owner:
+                await session.run(statement)

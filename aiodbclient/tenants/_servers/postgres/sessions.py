@@ -1,0 +1,242 @@
+"""Sessions on a tenant's PostgreSQL: verified, bounded in time, and protected from the tenant's settings and code.
+
+A tenant owns its database. It may set ``search_path``, ``statement_timeout`` or ``role`` on it, and plant functions and
+operators in it. So every session here sets its own value for each such setting: client options override the settings of
+a database and of a role. No session of the administrator runs what a tenant wrote, also not after ``SET ROLE``, which a
+function may undo.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import traceback
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+from attrs import frozen
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Composable, Identifier
+
+from ...._libpq import one_line, options_of
+from ....errors import ConfigurationError, GrantError
+from ..._credential import Secret
+from ..._naming import Names
+from ..server import of_tenant
+from ..shared_sessions import SessionLostError
+
+CONNECT_SECONDS = 10
+WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
+STEP_SECONDS = 60.0  # for everything in one session
+_LOCK_SECONDS = 1.0  # for which a statement waits for a lock
+_STATEMENT_SECONDS = 30.0  # CREATE DATABASE copies some megabytes
+_STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
+
+_SETTINGS = {
+    "search_path": "pg_catalog,pg_temp",
+    "role": "none",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read\\ committed",
+    "standard_conforming_strings": "on",
+    "local_preload_libraries": "",
+    "lock_timeout": f"{_LOCK_SECONDS * 1000:.0f}",
+    "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
+    "client_connection_check_interval": "1000",
+    # The server ends a session whose client has vanished.
+    "idle_in_transaction_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
+    "idle_session_timeout": f"{STEP_SECONDS * 1000:.0f}",
+}
+# An older server refuses an unknown setting. The administrator is to inherit nothing from the roles that it makes: each
+# membership delays later statements.
+_SINCE = {WITH_OPTIONS: {"createrole_self_grant": ""}, 17_00_00: {"transaction_timeout": f"{STEP_SECONDS * 1000:.0f}"}}
+_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
+# A lock timeout, a statement timeout, a serialization failure and a deadlock.
+_BLOCKED = {"55P03", "57014", "40001", "40P01"}
+_DUPLICATE = "42710"
+_SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
+
+
+class BlockedError(GrantError):
+    """Another session holds a lock that the statement needs."""
+
+
+class ExistsError(GrantError):
+    """The role that the statement creates exists."""
+
+
+class CAFile:
+    """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
+
+    Keep it while connections are open: to cancel a statement, libpq opens another connection.
+    """
+
+    def __init__(self, ca: str) -> None:
+        self._ca = ca
+        self._path: str | None = None
+
+    def path(self) -> str:
+        """Return the path of the file. If something deleted the file, write it again."""
+        if self._path is None or not os.path.exists(self._path):
+            handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
+            with open(handle, "w") as file:
+                file.write(self._ca)
+            weakref.finalize(self, _unlink, self._path)
+        return self._path
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def admin_options(admin: str) -> dict[str, Any]:
+    """Return the options of the DSN ``admin``. Raises ConfigurationError if it is none."""
+    options = options_of(admin)
+    if options is None:
+        raise ConfigurationError(
+            "admin is not a DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
+            "password written as %40 and %2F"
+        )
+    if "password" in options:
+        options["password"] = Secret(options["password"])  # a traceback may show the options
+    return options
+
+
+async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
+    """Connect as the administrator, verify the server by ``ca`` if given, and close what is half-made.
+
+    A ``version`` of 0 is unknown. ``name`` is what the server lists the session as.
+    """
+    settings = _SETTINGS | {key: value for since, of in _SINCE.items() if version >= since for key, value in of.items()}
+    given = " ".join([str(options.get("options") or ""), *(f"-c {key}={value}" for key, value in settings.items())])
+    verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
+    conninfo = Secret(
+        make_conninfo(
+            "",
+            **_KEEPALIVE | options | verified,
+            client_encoding="utf8",
+            application_name=name,
+            options=given,
+            connect_timeout=CONNECT_SECONDS,
+        )
+    )
+    try:
+        return await AsyncConnection.connect(conninfo, autocommit=True)
+    except BaseException as error:
+        # psycopg's frames hold the password, and the half-made connection in a cycle with its error.
+        clear(error)
+        if isinstance(error, psycopg.Error) and error.pgconn is not None:
+            error.pgconn.finish()
+        raise
+
+
+def clear(error: BaseException) -> None:
+    """Remove the local variables from the ended frames of an error, and from those of the errors before it."""
+    seen = set[int]()
+    while id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__ or error
+
+
+def quoted(text: Any) -> SQL:
+    """Return SQL from the server itself: a privilege, or a quoted name."""
+    return SQL(text)
+
+
+def _nothing() -> None:
+    return None
+
+
+@frozen
+class Session:
+    """A session of the administrator, at work for one tenant."""
+
+    names: Names
+    server: AsyncConnection[Any]
+    check: Callable[[], object] = _nothing  # whether the claim still holds, before each statement
+
+    @property
+    def admin(self) -> str:
+        """Who logged in."""
+        return self.server.info.user
+
+    @property
+    def knows_options(self) -> bool:
+        """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
+        return self.server.info.server_version >= WITH_OPTIONS
+
+    async def run(self, statement: Composable, *values: Any) -> list[Any]:
+        """Execute ``statement`` and return its rows."""
+        return await self.run_with(statement, values or None)
+
+    async def run_with(self, statement: Composable, values: Any) -> list[Any]:
+        """Execute ``statement`` with positional or named ``values``, and return its rows."""
+        self.check()
+        kind: type[GrantError] = GrantError
+        try:
+            cursor = await self.server.execute(statement, values)  # type: ignore[call-overload]
+            return [] if cursor.description is None else await cursor.fetchall()
+        except psycopg.Error as error:
+            reason = error.diag.message_primary or one_line(error)
+            if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
+                kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+            elif error.sqlstate == _DUPLICATE:
+                kind = ExistsError
+            elif self.server.closed:
+                kind = SessionLostError
+        raise kind(
+            f"tenant {self.names.tenant!r}: PostgreSQL refused a statement: {reason}",
+            tenant=self.names.tenant,
+            statement=_shown(statement),
+        )
+
+    async def run_all(self, *statements: Composable) -> None:
+        """Execute statements that return nothing, in one round trip and one transaction."""
+        await self.run(SQL("; ").join(statements))
+
+    def error(self, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+        """Make an error that names the tenant."""
+        return of_tenant(self.names, reason, kind)
+
+    @asynccontextmanager
+    async def acting(self, role: str) -> AsyncGenerator[None]:
+        """Act as ``role``, in one transaction."""
+        async with self.member_of(role, inherits=False):
+            await self.run(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
+            yield
+            await self.run(SQL("SET LOCAL ROLE NONE"))
+
+    @asynccontextmanager
+    async def member_of(self, *roles: str, inherits: bool = True) -> AsyncGenerator[None]:
+        """Be a member of ``roles``, in one transaction: others see the membership neither during nor after it."""
+        options = SQL("")
+        if self.knows_options:
+            options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
+        by = SQL(" GRANTED BY CURRENT_USER") if self.knows_options else SQL("")
+        every = SQL(", ").join(map(Identifier, sorted(roles)))
+        grant, revoke = (SQL(text).format(every, end) for text, end in ((_GRANT, options), (_REVOKE, by)))
+        try:
+            await self.run_all(SQL("BEGIN"), grant)
+            yield
+            await self.run_all(revoke, SQL("COMMIT"))
+        except GrantError:
+            with suppress(GrantError):
+                await self.run(SQL("ROLLBACK"))
+            raise
+
+
+_VERIFIER = re.compile("PASSWORD '[^']*'")
+_GRANT = "GRANT {} TO CURRENT_USER{}"
+_REVOKE = "REVOKE {} FROM CURRENT_USER{}"
+
+
+def _shown(statement: Composable) -> str:
+    """The statement for an error, without the verifier of a password."""
+    return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]

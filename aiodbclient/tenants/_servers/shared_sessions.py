@@ -1,0 +1,66 @@
+"""``SharedSessions``: sessions of the administrator that only read, which the checks of many tenants share.
+
+A login costs both sides more than the reads of a check: TLS, a password exchange, and a new server process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Generic, TypeVar
+
+from ...errors import GrantError
+
+ServerT = TypeVar("ServerT")
+T = TypeVar("T")
+
+_SESSIONS = 2  # at a time; a tenant whose rights take long to read delays only one of them
+_SECONDS = 30.0  # for what is read about one tenant
+
+
+class SessionLostError(GrantError):
+    """The session ended before the answer to a statement came."""
+
+
+class SharedSessions(Generic[ServerT]):
+    """Sessions of the administrator that only read. See ``Server.shared``."""
+
+    def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Callable[[ServerT], Awaitable[None]]) -> None:
+        self._log_in = log_in
+        self._close = close
+        self._turns = asyncio.Semaphore(_SESSIONS)
+        self._idle: list[ServerT] = []
+        self._sharing = 0
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncGenerator[None]:
+        """Keep sessions open for the next ``read``, while any task is in such a block. The last one closes them."""
+        self._sharing += 1
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            async with AsyncExitStack() as closing:  # closes each, even if it is cancelled meanwhile
+                while self._idle and not self._sharing:
+                    closing.push_async_callback(self._close, self._idle.pop())
+
+    async def read(self, work: Callable[[ServerT], Awaitable[T]]) -> T:
+        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced once."""
+        async with self._turns:
+            if self._idle:
+                with suppress(SessionLostError):
+                    return await self._read(self._idle.pop(), work)
+            return await self._read(await self._log_in(), work)
+
+    async def _read(self, server: ServerT, work: Callable[[ServerT], Awaitable[T]]) -> T:
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._close, server)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SECONDS):
+                    found = await work(server)
+                if self._sharing:
+                    ending.pop_all()
+                    self._idle.append(server)
+                return found
+        raise GrantError(f"the database server did not answer within {_SECONDS:.0f} s")

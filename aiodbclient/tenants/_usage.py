@@ -1,0 +1,98 @@
+"""The size of tenants: one query for each cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import TypeAlias
+
+from attrs import evolve, frozen
+
+from .._bulk.specs import listed
+from .._request.call import Meter
+from .._request.pause import Pause
+from ..errors import DatabaseClientError, NotFoundError
+from ._clusters import AWAY, JobSites
+from ._context import Context
+from ._events import Timer
+from ._naming import check_tenant
+from ._record import cluster_of, unusable
+from ._rooms import Room
+
+
+@frozen(kw_only=True)
+class Usage:
+    """How much of its cluster a tenant uses.
+
+    Attributes:
+        name: The tenant.
+        cluster: The id of its cluster; None if it has none.
+        bytes: The size of its database; None if it is unknown.
+        connections: How many sessions are open in its database; on MySQL those of its logins. None if it is unknown.
+        error: Why they are unknown, or None.
+    """
+
+    name: str
+    cluster: str | None = None
+    bytes: int | None = None
+    connections: int | None = None
+    error: DatabaseClientError | None = None
+
+
+_OfServer: TypeAlias = Mapping[str, tuple[int, int]] | DatabaseClientError
+
+
+async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServer]:
+    """Ask all servers at the same time for the size and the sessions of each database."""
+    sites = JobSites(context.sites, Pause())
+
+    async def read(cluster: str) -> _OfServer:
+        try:
+            return await (await sites.site(cluster, Meter())).server.usage()
+        except AWAY as error:
+            return error
+
+    async with asyncio.TaskGroup() as tasks:
+        reading = {each: tasks.create_task(read(each)) for each in clusters}
+    return {each: task.result() for each, task in reading.items()}
+
+
+async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] | None) -> AsyncIterator[Usage]:
+    """Yield the usage of each tenant. See ``Tenants.usage``."""
+    found = [await _place(context, each) for each in await listed(context.names() if names is None else names)]
+    clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
+    servers = await _read(context, clusters)
+    for each in found:
+        if each.cluster is None:
+            yield each
+        elif isinstance(of_server := servers[each.cluster], DatabaseClientError):
+            yield evolve(each, error=of_server)
+        elif (of_database := of_server.get(context.prefix + each.name)) is None:
+            missing = NotFoundError(f"the database of the tenant {each.name!r} does not exist: check it", status=404)
+            yield evolve(each, error=missing)
+        else:
+            yield evolve(each, bytes=of_database[0], connections=of_database[1])
+
+
+async def _place(context: Context, given: str) -> Usage:
+    name = check_tenant(given)
+    try:
+        record = await context.record(name, Timer(Meter()))
+        cluster = cluster_of(record)
+    except DatabaseClientError as error:
+        return Usage(name=name, error=error)
+    return Usage(name=name, cluster=cluster, error=None if cluster else unusable(name, record, context.role))
+
+
+async def with_usage(context: Context, rooms: Iterable[Room]) -> list[Room]:
+    """Add the size of their tenants to the rooms."""
+    rooms = list(rooms)
+    servers = await _read(context, [each.cluster for each in rooms])
+    sized = list[Room]()
+    for room in rooms:
+        of_server = servers[room.cluster]
+        total = None
+        if not isinstance(of_server, DatabaseClientError):
+            total = sum(size for size, _ in of_server.values())
+        sized.append(evolve(room, bytes=total, name=context.sites.name(room.cluster)))
+    return sized

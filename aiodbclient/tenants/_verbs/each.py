@@ -1,0 +1,93 @@
+"""Call the caller's own function with the credential of each tenant: migrations, reports, deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TypeVar
+
+from attrs import evolve
+
+from ..._bulk.outcomes import Failed
+from ...errors import DatabaseClientError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
+from .._context import Context
+from .._credential import Credential
+from .._events import Timer
+from .._outcomes import TenantResult
+from .._record import required
+from .jobs import TenantJob
+
+T = TypeVar("T")
+
+
+class EachTenant(TenantJob[TenantResult[T]]):
+    """Call ``work`` for each tenant. See ``Tenants.each``."""
+
+    def __init__(
+        self,
+        context: Context,
+        work: Callable[[Credential], Awaitable[T]],
+        first: int = 0,
+        most_failed: int | None = None,
+    ) -> None:
+        super().__init__(context)
+        if type(first) is not int or first < 0:
+            raise InvalidArgumentError(f"first must be an int of at least 0, not {first!r}")
+        if most_failed is not None and (type(most_failed) is not int or most_failed < 1):
+            raise InvalidArgumentError(f"most_failed must be an int of at least 1 or None, not {most_failed!r}")
+        self._work = work
+        self._first, self._most_failed = first, most_failed
+        self._begun = self._first_done = self._failed = 0
+        self._others_may_begin = asyncio.Event()
+        self._failed_first: Exception | None = None  # the last of them that failed
+        self._lost: StoreError | None = None
+        self._clusters: dict[str, str] = {}
+
+    async def prepare(self) -> int:
+        return 1  # the caller of the run gives the number
+
+    async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
+        self._begun += 1
+        if self._begun > self._first > 0:
+            await self._others_may_begin.wait()
+            return await self._call(name, timer)
+        try:
+            return await self._call(name, timer)
+        except Exception as error:
+            self._failed_first = error
+            raise
+        finally:
+            self._first_done += 1
+            if self._first_done == self._first:
+                self._others_may_begin.set()
+
+    async def _call(self, name: str, timer: Timer) -> TenantResult[T]:
+        try:
+            record = await self.context.record(name, timer)
+        except StoreError as error:
+            self._lost = None if error.damaged else error
+            raise
+        credential = required(name, record, self.context.role)
+        cluster = self._clusters[name] = credential.cluster or ""
+        timer.meter.begun = True
+        return TenantResult(name=name, cluster=cluster, value=await timer.on("setup", self._work(credential)))
+
+    def failed(self, outcome: Failed) -> Failed:
+        """Add the cluster to the outcome of a tenant whose work failed."""
+        return evolve(outcome, cluster=self._clusters.get(outcome.name))
+
+    def ends_run(self, error: Exception) -> bool:
+        """Whether the store cannot be read, or too many failed. Otherwise an error of ``work`` ends no run."""
+        if error is self._lost:
+            return True
+        if isinstance(error, SuspendedError | TenantNotFoundError):  # the work was not called
+            return False
+        self._failed += 1
+        most = self._most_failed or (1 if error is self._failed_first else inf)
+        if self._failed >= most:
+            self.ending = DatabaseClientError(
+                f"the run ended after {self._failed} tenants failed; the work was not called for tenants without an "
+                "outcome"
+            )
+        return self.ending is not None

@@ -1,0 +1,247 @@
+"""Move each tenant to another cluster: copy it while nobody works in it, store that it is there, and drop it here."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+
+from attrs import evolve
+
+from ..._bulk.outcomes import Action
+from ...clusters import ClusterClient
+from ...errors import (
+    ClaimLostError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    MoveError,
+    RotationPendingError,
+)
+from .._clusters import Site
+from .._context import Context
+from .._copy import copier_of
+from .._copy.copier import Copier, Survey
+from .._copy.files import check_free, nameless
+from .._credential import Credential, Secret
+from .._naming import ROLES, Role, names_of
+from .._outcomes import TenantMoved
+from .._record import State, Verb, left_behind, state_of, unusable
+from .._stores import Record
+from .jobs import ClaimingJob
+from .moving import Plan, freeze, reader_of, undo
+from .provision import conflict
+from .tenant import ClaimedTenant
+
+_AT_A_TIME = 4  # tenants
+_BYTES_PER_SECOND = 25_000_000  # of a database, which a machine of two processors copies
+
+
+class MoveTenants(ClaimingJob[TenantMoved]):
+    """Move each tenant to another cluster. See ``Tenants.move``."""
+
+    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
+        super().__init__(context)
+        self._to = _checked_target(context, to)
+        if max_frozen is not None and (not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0)):
+            raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
+        self.max_frozen = None if max_frozen is None else max_frozen.total_seconds()
+        self._moved: dict[str, TenantMoved] = {}
+
+    async def prepare(self) -> int:
+        await super().prepare()
+        return _AT_A_TIME
+
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantMoved | None:
+        state = state_of(record)
+        if state not in (State.USABLE, State.SUSPENDED, State.MOVING):
+            raise unusable(name, record)
+        assert record is not None
+        assert record.current is not None
+        if state is State.MOVING or left_behind(record) is not None:
+            return None
+        moved = self._moved.get(name)
+        if moved is not None and moved.credential.cluster == record.current.cluster:
+            return moved
+        if record.current.cluster == self._to:
+            return TenantMoved(name=name, action=Action.KEPT, credential=record.current)
+        return None
+
+    async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
+        name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
+        without = {home} if self._to is None else {*self.context.sites} - {self._to}
+        site, seat = await self.sites.choose(name, rooms, tenant.timer.meter, without)
+        outcome: TenantMoved | None = None
+        try:
+            outcome = await _Move(self, tenant, site).run()
+        finally:
+            is_moved = outcome is not None and outcome.action is Action.MOVED
+            rooms.give_back(seat, on_record=is_moved)
+            if is_moved:
+                rooms.removed(name, home)
+        return None if is_moved else outcome  # what is left behind is dropped next
+
+    def takes_too_long(self, size: int) -> bool:
+        """Whether a database of so many bytes cannot be copied within the limit."""
+        return self.max_frozen is not None and size / _BYTES_PER_SECOND > self.max_frozen
+
+    def note(self, moved: TenantMoved) -> None:
+        """Remember the outcome of a move, right before it is stored."""
+        self._moved[moved.name] = moved
+
+
+class _Move:
+    """The move of one tenant."""
+
+    def __init__(self, job: MoveTenants, tenant: ClaimedTenant, site: Site) -> None:
+        self._job = job
+        self._tenant = tenant
+        self._there = evolve(tenant, site=site)
+        self._plan = Plan(site.cluster)
+        self._frozen_at: float | None = None
+
+    async def run(self) -> TenantMoved:
+        """Move the tenant. If that fails before the commit, the tenant is as it was."""
+        tenant, there = self._tenant, self._there
+        await self._refuse_adopted()
+        copier = await self._copier()
+        if found := await there.sql(there.server.find(there.names)):
+            raise conflict(there, found, elsewhere=True)
+        self._plan = Plan(there.site.cluster, await tenant.sql(tenant.server.guests(tenant.names)))
+        await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
+        try:
+            return await self._steps(copier)
+        except ClaimLostError:
+            raise
+        except BaseException as error:
+            await self._undo(error)
+            if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
+                raise
+            raise self._error(str(error)) from error
+
+    async def _steps(self, copier: Copier) -> TenantMoved:
+        tenant, current = self._tenant, self._tenant.current
+        survey = await copier.survey(await reader_of(tenant), current.username)
+        kept = TenantMoved(name=current.name, action=Action.KEPT, credential=current, bytes=survey.bytes)
+        if current.suspended is None and self._job.takes_too_long(survey.bytes):
+            await undo(tenant, self._plan, shut=False)
+            return kept
+        writer = await self._prepare(copier, survey)
+        self._frozen_at = monotonic()
+        await freeze(tenant, self._plan)
+        reader = await reader_of(tenant)
+        try:
+            async with asyncio.timeout(self._job.max_frozen):
+                await self._transfer(copier, survey, reader, writer)
+        except TimeoutError:
+            raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
+        return await self._commit(evolve(kept, action=Action.MOVED, credential=writer))
+
+    async def _undo(self, error: BaseException) -> None:
+        """Undo what was begun before ``error``."""
+        try:
+            await undo(self._tenant, self._plan, shut=self._frozen_at is not None)
+        except ClaimLostError:
+            raise
+        except DatabaseClientError as left:
+            unfinished = self._error(f"{error}; nor could what was begun be undone: {left}")
+            unfinished.advice = "run repair"
+            raise unfinished from error
+
+    async def _refuse_adopted(self) -> None:
+        """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
+        tenant = self._tenant
+        name = tenant.names.tenant
+        records = [tenant.record]
+        for role in ROLES:
+            record = await tenant.context.for_role(role).record(name, tenant.timer)
+            records += [] if record is None else [record]
+        if any(each.previous is not None and each.previous.password is None for each in records):
+            raise RotationPendingError(
+                f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
+                advice="retire it first",
+            )
+
+    async def _copier(self) -> Copier:
+        """Find the programs. Raises MoveError if the other server is older."""
+        source, target = [(await each.sql(each.server.administrator())).version for each in (self._tenant, self._there)]
+        kind = copier_of(self._tenant.site.engine)
+        if reason := kind.refusal(source, target):
+            raise self._error(reason)
+        return await kind.found(self._tenant.names, source, target)
+
+    async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
+        """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
+        there = self._there
+        if survey.refusals:
+            raise self._error("; ".join(survey.refusals))
+        await self._tenant.sql(self._tenant.server.routines(self._tenant.names))  # it may not read some
+        await asyncio.to_thread(check_free, Path(tempfile.gettempdir()), survey.bytes)
+        await there.sql(there.server.create(there.work))
+        for role in ROLES:
+            if await there.context.for_role(role).record(there.names.tenant, there.timer) is not None:
+                names = names_of(there.names.tenant, there.site.engine, there.context.prefix, role)
+                await there.sql(there.server.create(evolve(there.work, names=names)))
+        await there.sql(there.server.add_extensions(there.work, survey.extensions))
+        writer = await there.set_login(self._tenant.current.username)
+        if obstacles := await copier.obstacles(survey, writer):
+            raise self._error("; ".join(obstacles))
+        return writer
+
+    async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
+        there = self._there
+        routines = await self._tenant.sql(self._tenant.server.routines(self._tenant.names))
+        with nameless() as file:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    counting = tasks.create_task(copier.count(reader))
+                    tasks.create_task(copier.dump(reader, routines, file, self._copied, still=True))
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+            await copier.restore(writer, file, self._copied)
+        counted, copied = counting.result(), await copier.count(writer)
+        if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
+            first = different[0]
+            raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
+        await copier.finish(survey, reader, writer)
+        refused = await there.sql(there.server.log_in(there.names, writer.username, Secret(writer.password or "")))
+        if refused is not None:
+            raise self._error(f"the new login is refused: {refused}")
+
+    async def _commit(self, outcome: TenantMoved) -> TenantMoved:
+        """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
+        tenant, there, suspended = self._tenant, self._there, self._tenant.current.suspended
+        credential = evolve(outcome.credential, since=await tenant.now(), suspended=suspended)
+        if suspended is not None:
+            await there.end_login(credential.username)
+            await there.drop_login(credential.username)
+        await there.sql(there.server.reopen(there.work, self._plan.guests))
+        assert self._frozen_at is not None
+        frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
+        outcome = evolve(outcome, credential=credential, frozen=frozen)
+        self._job.note(outcome)
+        await tenant.held.keep(credential, tenant.current)
+        return outcome
+
+    def _copied(self, number: int) -> None:
+        self._job.copied += number
+
+    def _error(self, reason: str) -> MoveError:
+        here, there = self._tenant.site.cluster, self._there.site.cluster
+        return MoveError(
+            f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
+            f"it is on the cluster {here}"
+        )
+
+
+def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
+    """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
+    if context.role is not Role.OWNER:
+        raise InvalidArgumentError("readers and writers move with their tenant: call move of the tenants themselves")
+    if len(context.sites) < 2:
+        raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
+    cluster = to.id if isinstance(to, ClusterClient) else to
+    if cluster is not None and cluster not in context.sites:
+        raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
+    return cluster

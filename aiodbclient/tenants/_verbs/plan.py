@@ -1,0 +1,178 @@
+"""``Plan``: the changes that provisioning a list of names would make, and the run that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from typing import Any, TypeAlias
+
+from attrs import evolve, field, frozen
+
+from ..._bulk.run import Run
+from ..._bulk.specs import listed
+from ..._request.call import Meter
+from ..._request.pause import Pause
+from ...errors import InvalidArgumentError
+from .._clusters import JobSites
+from .._context import Context
+from .._events import Timer
+from .._naming import Role, names_of
+from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
+from .._record import State, cluster_of, is_empty, no_roles, state_of
+from .check import CheckTenants
+from .jobs import ClaimingJob, TenantJob
+from .provision import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere
+from .remove import RemoveTenants
+from .repair import RepairTenants
+from .tenant import Tenant
+
+GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
+
+_SHOWN = 10  # names of each kind that str() lists
+
+
+@frozen(kw_only=True)
+class Plan:
+    """The changes that ``Tenants.provision`` would make, and the other stored tenants. ``Tenants.plan`` returns it.
+
+    ``str(plan)`` is a summary: the number of names of each kind, and the first ones.
+
+    Attributes:
+        create: Names that are not stored, and free on the server.
+        adopt: Names that are not stored, with a login or database that somebody else created: ``apply`` adopts them,
+            as ``if_exists`` allows.
+        conflict: The same, where ``if_exists`` is ``"error"``, or another of the clusters has the login or database:
+            ``apply`` leaves them alone, and they fail.
+        resume: Names that are stored without a credential: their creation or removal was not finished.
+        keep: Names that are stored with a credential. It may be suspended.
+        repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
+            They are not in ``keep``.
+        extra: Names that are stored and were not requested. They never include logins that are not stored.
+        prune: Whether ``apply`` removes the names in ``extra``.
+        if_exists: What ``apply`` does with somebody else's login or database.
+    """
+
+    create: tuple[str, ...] = ()
+    adopt: tuple[str, ...] = ()
+    conflict: tuple[str, ...] = ()
+    resume: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    prune: bool = False
+    if_exists: IfExists = "error"
+    _context: Context = field(alias="context", repr=False, eq=False)
+
+    def __str__(self) -> str:
+        kinds = {
+            "create": self.create,
+            "adopt": self.adopt,
+            "conflict, left as they are": self.conflict,
+            "resume": self.resume,
+            "repair": self.repair,
+            "remove" if self.prune else "extra, left as they are": self.extra,
+        }
+        lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
+        lines.append(f"keep: {len(self.keep)}")
+        return "\n".join(lines)
+
+    def apply(self) -> Run[TenantPlanOutcome]:
+        """Create, adopt, resume and repair tenants and, with ``prune``, remove those that are extra.
+
+        Keeps a name that another process has stored since the plan was made. Safe to repeat and to cancel.
+
+        Returns:
+            The run, with an outcome for each name except those in ``keep`` and, without ``prune``, in ``extra``.
+        """
+        names = [*self.create, *self.adopt, *self.conflict, *self.resume, *self.repair]
+        removed = self.extra if self.prune else ()
+        return Run([*names, *removed], ApplyTenantPlan(self._context, self))
+
+
+class ApplyTenantPlan(TenantJob[TenantDone | TenantRemoved]):
+    """Remove extra tenants, repair those with problems, and provision the others."""
+
+    def __init__(self, context: Context, plan: Plan) -> None:
+        super().__init__(context)
+        self._provision = ProvisionTenants(context, plan.if_exists)
+        self._others: dict[str, ClaimingJob[Any]] = {
+            **dict.fromkeys(plan.repair, RepairTenants(context)),
+            **dict.fromkeys(plan.extra, RemoveTenants(context)),
+        }
+
+    async def do_one(self, name: str, timer: Timer) -> TenantDone | TenantRemoved:
+        job = self._others.get(name, self._provision)
+        job.sites, job.turns = self.sites, self.turns
+        done: TenantDone | TenantRemoved = await job.do_one(name, timer)
+        return done
+
+
+async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
+    """Compare ``names`` with the store and the servers. Raises as ``Tenants.plan``."""
+    check_if_exists(if_exists)
+    itself, context = context, evolve(context, rooms=context.rooms.without_seats())  # its seats are for the plan alone
+    wanted = await listed(names)
+    sites = JobSites(context.sites, Pause())
+    sites.pause = None
+    engine = (await sites.any()).engine
+    unseen = {names_of(name, engine, context.prefix, context.role).tenant: None for name in wanted}
+    resume, keep, extra = list[str](), list[str](), list[str]()
+    async for record, reason in context.all_records():
+        if record.name not in unseen:
+            if not (reason or is_empty(record)):
+                extra.append(record.name)
+            continue
+        if reason:
+            raise InvalidArgumentError(reason)
+        del unseen[record.name]
+        (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
+    create, adopt, conflict = list[str](), list[str](), list[str]()
+    for name in unseen:
+        tenant = await _placed(context, sites, name)
+        if await find_elsewhere(tenant) is not None:
+            conflict.append(name)
+        elif not await find(tenant):
+            create.append(name)
+        else:
+            (conflict if if_exists == "error" else adopt).append(name)
+    broken = await _broken(context, keep) if refresh else frozenset[str]()
+    return Plan(
+        create=tuple(create),
+        adopt=tuple(adopt),
+        conflict=tuple(conflict),
+        resume=tuple(resume),
+        keep=tuple(name for name in keep if name not in broken),
+        repair=tuple(name for name in keep if name in broken),
+        extra=tuple(extra),
+        prune=prune,
+        if_exists=if_exists,
+        context=itself,
+    )
+
+
+async def _placed(context: Context, sites: JobSites, name: str) -> Tenant:
+    """A new tenant on the cluster that it would get."""
+    timer = Timer(Meter())
+    home = None
+    if context.role is not Role.OWNER:
+        home = cluster_of(await context.for_role(Role.OWNER).record(name, timer))
+        if home is None:
+            raise no_roles(name, context.role)
+    site = await sites.site(home, timer.meter) if home else (await sites.choose(name, context.rooms, timer.meter))[0]
+    names = names_of(name, site.engine, context.prefix, context.role)
+    return Tenant(context=context, sites=sites, site=site, names=names, timer=timer)
+
+
+async def _broken(context: Context, names: list[str]) -> frozenset[str]:
+    """The names with problems. Raises the error of a name that could not be checked."""
+    broken = set[str]()
+    async for outcome in Run(names, CheckTenants(context)):
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.problems:
+            broken.add(outcome.name)
+    return frozenset(broken)
+
+
+def _first_names(names: tuple[str, ...]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,84 @@
+"""Suspend a tenant: end all its logins, and keep its database. Resume it: give it its login back."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from ..._bulk.outcomes import Action
+from .._credential import Credential
+from .._outcomes import TenantDone
+from .._record import State, Verb, state_of, suspended, unusable, usable
+from .._stores import Record
+from .jobs import ClaimingJob, on_roles
+from .remove import remove
+from .tenant import ClaimedTenant, refuse_role
+
+
+class SuspendTenants(ClaimingJob[TenantDone]):
+    """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
+
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        if state_of(record) in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
+            raise unusable(name, record, self.context.role)
+        credential = suspended(record)
+        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        credential = await suspend(tenant)
+        return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
+
+
+async def suspend(tenant: ClaimedTenant) -> Credential:
+    """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
+    current, other = tenant.current, tenant.names.other(tenant.current.username)
+    await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
+    await on_roles(tenant, _suspend_role)
+    await tenant.end_login(current.username)
+    await tenant.end_login(other)
+    if tenant.was_adopted(other):
+        await tenant.drop_login(other)
+    await tenant.sql(tenant.server.shut(tenant.work))
+    credential = evolve(current, suspended=current.suspended or await tenant.now())
+    await tenant.held.keep(credential)
+    return credential
+
+
+async def _suspend_role(role: ClaimedTenant) -> None:
+    if role.state in (State.PROVISIONING, State.REMOVING):
+        await remove(role)
+    elif role.state not in (State.ABSENT, State.SUSPENDED):
+        await suspend(role)
+
+
+class ResumeTenants(ClaimingJob[TenantDone]):
+    """Give each suspended tenant, with its readers and writers, a new password. See ``Tenants.resume``."""
+
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        credential = usable(record)
+        if credential is not None:
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        if state_of(record) not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
+            raise unusable(name, record, self.context.role)
+        return None
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        await refuse_role(tenant)
+        if tenant.state is State.SUSPENDING:
+            await suspend(tenant)
+            return None
+        return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=await resume(tenant))
+
+
+async def resume(tenant: ClaimedTenant) -> Credential:
+    """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
+    login = tenant.current.username
+    await tenant.intend(Verb.RESUME, login)
+    credential = await tenant.set_login(login)
+    await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
+    await tenant.held.keep(credential)
+    return credential
+
+
+async def _resume_role(role: ClaimedTenant) -> None:
+    if role.state in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
+        await resume(role)

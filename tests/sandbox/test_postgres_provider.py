@@ -1,0 +1,260 @@
+"""Roles, rights and databases of the provider's PostgreSQL, as docs/why/provider.md describes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, errors
+
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._embedded import binaries
+
+from .conftest import Call, caller
+
+JSON = dict[str, Any]
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
+
+INSTALLED = [
+    pytest.param(binaries(), id="embedded"),
+    *(
+        pytest.param(programs, id=programs.parent.name, marks=pytest.mark.thorough)
+        for programs in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    ),
+]
+MEMBERS: LiteralString = (
+    "SELECT roleid::regrole::text, grantor::regrole::text, admin_option"
+    " FROM pg_auth_members WHERE member = to_regrole(%s) ORDER BY 1, 2"
+)
+SHOWN: LiteralString = "SELECT coalesce(datacl::text, '-'), datdba::regrole::text FROM pg_database WHERE datname = %s"
+
+
+class Cluster:
+    """A cluster that the tests of a module share. Each test uses its own names."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    async def made(self, kind: str, name: str) -> JSON:
+        answer = await self.call("POST", f"/{kind}s", {"name": name})
+        assert answer.status == 201, answer
+        result: JSON = answer.json[kind]
+        return result
+
+    async def open(self, user: JSON | None = None, database: str = "defaultdb") -> AsyncConnection[Any]:
+        shown = (await self.call("GET", "")).json["database"]["connection"]
+        login = user or {"name": shown["user"], "password": shown["password"]}
+        where = {key: shown[key] for key in ("host", "port")}
+        return await AsyncConnection.connect(
+            **where, user=login["name"], password=login["password"], dbname=database, autocommit=True
+        )
+
+
+async def rows(session: AsyncConnection[Any], query: LiteralString, *values: Any) -> list[Any]:
+    return await (await session.execute(query, values or None)).fetchall()
+
+
+@pytest.fixture(scope="module", params=INSTALLED)
+def running(request: pytest.FixtureRequest, _aiodbclient_servers: None) -> Iterator[tuple[Sandbox, str]]:
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres", server=request.param))
+
+
+@pytest.fixture
+async def cluster(running: tuple[Sandbox, str]) -> AsyncIterator[Cluster]:
+    sandbox, cluster_id = running
+    async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
+        yield Cluster(call)
+
+
+@pytest.fixture
+async def admin(cluster: Cluster) -> AsyncIterator[AsyncConnection[Any]]:
+    async with await cluster.open() as session:
+        yield session
+
+
+def is_old(session: AsyncConnection[Any]) -> bool:
+    """Whether CREATEROLE alone is enough to alter, grant and drop roles."""
+    return session.info.server_version < 160_000
+
+
+async def test_the_rights_of_doadmin(admin: AsyncConnection[Any]) -> None:
+    assert await rows(
+        admin,
+        "SELECT rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls"
+        " FROM pg_roles WHERE rolname = current_user",
+    ) == [(False, True, True, True, True, True, True)]
+    groups = [("_doadmin_managed", "postgres", False), ("doadmin_group", "postgres", True)]
+    assert (await rows(admin, MEMBERS, "doadmin"))[:2] == groups
+    managed = {(role, admin) for role, _, admin in await rows(admin, MEMBERS, "_doadmin_managed")}
+    assert managed - {("pg_create_subscription", True)} == {
+        ("pg_read_all_stats", True),
+        ("pg_signal_backend", False),
+        ("pg_stat_scan_tables", False),
+    }
+    assert (("pg_create_subscription", True) in managed) is not is_old(admin)
+    if not is_old(admin):
+        assert await rows(admin, "SHOW createrole_self_grant") == [("set, inherit",)]
+
+
+async def test_the_roles_of_the_provider(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    hidden = ["_doadmin_auditing", "_doadmin_monitor", "_dodb", "_dodb_repl", "_dodb_rewind", "postgres"]
+    found = await rows(admin, "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = ANY(%s) ORDER BY 1", hidden)
+    assert found == [(name, name in ("_dodb", "postgres")) for name in hidden]
+    listed = {user["name"] for user in (await cluster.call("GET", "/users")).json["users"]}
+    assert "doadmin" in listed
+    assert not listed & {*hidden, "_doadmin_managed", "doadmin_group"}
+
+
+async def test_who_makes_a_login_grants_it_to_doadmin(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    if is_old(admin):
+        pytest.skip("before 16 CREATEROLE is enough")
+    await cluster.made("user", "by_api")
+    await admin.execute("CREATE ROLE by_sql LOGIN")
+    granted = [
+        (role, by, *options)
+        for role, by, *options in await rows(
+            admin,
+            "SELECT roleid::regrole::text, grantor::regrole::text, admin_option, inherit_option, set_option"
+            " FROM pg_auth_members WHERE member = 'doadmin'::regrole AND roleid::regrole::text IN ('by_api', 'by_sql')"
+            " ORDER BY 1, 2",
+        )
+    ]
+    assert granted == [
+        ("by_api", "postgres", True, True, True),
+        ("by_sql", "doadmin", False, True, True),
+        ("by_sql", "postgres", True, False, False),
+    ]
+
+
+async def test_doadmin_alters_a_login_of_the_api_and_ends_its_sessions(
+    cluster: Cluster, admin: AsyncConnection[Any]
+) -> None:
+    user = await cluster.made("user", "altered")
+    async with await cluster.open(user) as session:
+        await admin.execute("ALTER ROLE altered NOLOGIN PASSWORD NULL CONNECTION LIMIT 3")
+        await admin.execute("GRANT altered TO CURRENT_USER")
+        await admin.execute("GRANT altered TO CURRENT_USER")
+        await admin.execute("SET ROLE altered; RESET ROLE")
+        assert await rows(
+            admin, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'altered'"
+        ) == [(True,)]
+        with pytest.raises(psycopg.OperationalError):
+            await session.execute("SELECT 1")
+    with pytest.raises(errors.InsufficientPrivilege):
+        await admin.execute("ALTER ROLE altered NOSUPERUSER")
+    await admin.execute("DROP ROLE altered")
+    assert (await cluster.call("DELETE", "/users/altered")).status == 404
+    assert (await cluster.call("POST", "/users/altered/reset_auth", {})).status == 404
+
+
+async def test_doadmin_takes_the_admin_option_from_nobody(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    await cluster.made("user", "granted")
+    if is_old(admin):
+        await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
+        return
+    with pytest.raises(errors.InvalidGrantOperation):
+        await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
+
+
+async def test_every_login_enters_a_database_of_the_api_and_creates_nothing(
+    cluster: Cluster, admin: AsyncConnection[Any]
+) -> None:
+    user = await cluster.made("user", "guest")
+    await cluster.made("db", "of_the_api")
+    for database in ("of_the_api", "defaultdb"):
+        assert await rows(admin, SHOWN, database) == [("-", "doadmin")]
+        async with await cluster.open(user, database) as session:
+            assert await rows(session, "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'public'") == [
+                ("pg_database_owner",)
+            ]
+            await session.execute("CREATE TEMPORARY TABLE t (a int)")
+            for refused in ("CREATE TABLE public.t (a int)", "CREATE SCHEMA s"):
+                with pytest.raises(errors.InsufficientPrivilege):
+                    await session.execute(refused)
+    await admin.execute("CREATE ROLE owner; GRANT owner TO CURRENT_USER")
+    await admin.execute("ALTER DATABASE of_the_api OWNER TO owner")
+    await admin.execute("REVOKE ALL ON DATABASE of_the_api FROM PUBLIC")
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        await cluster.open(user, "of_the_api")
+    await admin.execute("DROP DATABASE of_the_api")
+
+
+async def test_every_login_enters_template1_and_nobody_changes_its_rights(
+    cluster: Cluster, admin: AsyncConnection[Any]
+) -> None:
+    [(rights, owner)] = await rows(admin, SHOWN, "template1")
+    assert "=c/postgres" in rights.strip("{}").split(",")
+    assert owner == "postgres"
+    user = await cluster.made("user", "in_template1")
+    async with await cluster.open(user, "template1") as session:
+        for refused in ("CREATE TABLE public.t (a int)", "CREATE TEMPORARY TABLE t (a int)"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                await session.execute(refused)
+    notices: list[str | None] = []
+    admin.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    await admin.execute("REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
+    await admin.execute("GRANT CONNECT ON DATABASE template1 TO PUBLIC")
+    assert notices == [
+        'no privileges could be revoked for "template1"',
+        'no privileges were granted for "template1"',
+    ]
+    assert await rows(admin, SHOWN, "template1") == [(rights, owner)]
+
+
+async def test_a_login_made_by_sql_is_one_of_the_apis(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    await admin.execute("CREATE ROLE owner_by_sql; CREATE ROLE login_by_sql LOGIN PASSWORD 'known'")
+    listed = {user["name"]: user for user in (await cluster.call("GET", "/users")).json["users"]}
+    assert "owner_by_sql" not in listed
+    assert "password" not in listed["login_by_sql"]
+    user = (await cluster.call("POST", "/users/login_by_sql/reset_auth", {})).json["user"]
+    async with await cluster.open(user) as session:
+        await session.execute("SELECT lo_create(4711)")
+    await admin.execute("CREATE ROLE other; GRANT other TO login_by_sql WITH ADMIN OPTION")
+    async with await cluster.open(user) as session:
+        await session.execute("GRANT other TO owner_by_sql")
+    assert (await cluster.call("DELETE", "/users/login_by_sql")).status == 204
+    assert (await cluster.call("DELETE", "/users/login_by_sql")).status == 404
+    assert await rows(admin, "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 4711") == [
+        ("doadmin",)
+    ]
+
+
+async def test_a_login_that_was_ended_by_sql_is_none_of_the_apis(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    await cluster.made("user", "ended")
+    await admin.execute("ALTER ROLE ended NOLOGIN")
+    for method, path in (("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/reset_auth")):
+        assert (await cluster.call(method, f"/users/ended{path}", {"settings": {}})).status == 404
+    assert (await cluster.call("POST", "/users", {"name": "ended"})).status == 422
+
+
+async def test_a_full_server_lets_nobody_in() -> None:
+    async with Sandbox(windows=[]) as sandbox:
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres", connections=4)
+        async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
+            cluster = Cluster(call)
+            user = await cluster.made("user", "greedy")
+            sessions = [await cluster.open(user) for _ in range(4)]
+            for login in (user, None):
+                with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+                    await cluster.open(login)
+            assert {a.status for a in await asyncio.gather(*(call("GET", "/users") for _ in range(10)))} == {200}
+            for session in sessions:
+                await session.close()
+            await (await cluster.open()).close()
+
+
+async def test_a_server_that_stores_md5() -> None:
+    async with Sandbox(windows=[]) as sandbox:
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres", password_encryption="md5")
+        async with caller(sandbox, f"/v2/databases/{cluster_id}") as call:
+            cluster = Cluster(call)
+            user = await cluster.made("user", "old_fashioned")
+            async with await cluster.open(user) as session:
+                assert await rows(session, "SHOW password_encryption") == [("md5",)]
+            backend: Any = sandbox._clusters[cluster_id].backend
+            assert backend._secrets["old_fashioned"][0].startswith("md5")

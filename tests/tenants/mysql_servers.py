@@ -1,0 +1,164 @@
+"""A MySQL or MariaDB with the rights of a managed cluster, and sessions that attack it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pymysql
+import pytest
+from attrs import field, frozen
+from pymysql.cursors import Cursor
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Role
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._servers.mysql import MySQLServer
+from aiodbclient.tenants._servers.server import Work
+
+from ..mysql import administrator, in_grant, run
+
+_used = iter(range(10**6))
+DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
+MINE = "Mine-1-Mine"
+
+
+@frozen
+class Server:
+    """A server behind the sandbox, as the tests see it."""
+
+    cluster: ClusterClient
+    sql: MySQLServer
+    doadmin: str = field(repr=False)
+    root: str = field(repr=False)
+    limit: int
+
+    async def make(
+        self, role: Role = Role.OWNER, *, like: Names | None = None, name: str = ""
+    ) -> tuple[Work, str, Secret]:
+        """A tenant's schema, unless ``like`` has one, and the first login of ``role`` with its rights: its password."""
+        names = names_of(name or (f"h{next(_used)}_x" if like is None else like.tenant), "mysql", role=role)
+        work, login = Work(names, lambda: None), names.logins[0]
+        await self.sql.create(work)
+        return work, login, await self.set(work, login)
+
+    async def set(self, work: Work, login: str) -> Secret:
+        """Make or reset a login, and return its password."""
+        password = Secret(f"Aa1-{next(_used)}-of-a-tenant")
+        await self.sql.set_login(work, login, password)
+        assert await self.sql.log_in(work.names, login, password) is None
+        return password
+
+    @contextmanager
+    def as_root(self) -> Any:
+        """A cursor of somebody who may do everything, which no administrator of a managed cluster may."""
+        with administrator(self.root) as cursor:
+            yield cursor
+
+    @contextmanager
+    def as_doadmin(self) -> Any:
+        with administrator(self.doadmin) as cursor:
+            yield cursor
+
+    def connect(self, login: str, password: str, db: str | None = None) -> pymysql.Connection[Cursor]:
+        options = self.sql._admin
+        return pymysql.connect(
+            host=options["host"],
+            port=options["port"],
+            user=login,
+            password=password,
+            database=db,
+            autocommit=True,
+            ssl={"check_hostname": False},
+        )
+
+    def sessions(self, login: str) -> list[int]:
+        with self.as_root() as cursor:
+            cursor.execute("SHOW PROCESSLIST")
+            return [row[0] for row in cursor.fetchall() if row[1] == login]
+
+    def is_mariadb(self) -> bool:
+        with self.as_root() as cursor:
+            cursor.execute("SELECT VERSION()")
+            return "MariaDB" in cursor.fetchall()[0][0]
+
+    def in_grant(self, names: Names) -> str:
+        """The tenant's schema as GRANT takes it."""
+        with self.as_root() as cursor:
+            return in_grant(cursor, names.database)
+
+
+@pytest.fixture
+async def server(
+    mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], request: pytest.FixtureRequest
+) -> AsyncIterator[Server]:
+    sandbox, cluster_id = mysql_cluster
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        cluster = client.cluster(cluster_id)
+        doadmin = await cluster.users.get("doadmin")
+        uri = (await cluster.info()).connection.uri_for(doadmin)
+        sql = MySQLServer(uri, await cluster.ca(), connection_limit=12)
+        yield Server(cluster, sql, uri, mysql(request.node.callspec.params["mysql_cluster"]), 12)
+
+
+def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:
+    """The code with which the server refuses a statement."""
+    with pytest.raises(pymysql.MySQLError) as error:
+        run(connection, statement)
+    return int(error.value.args[0])
+
+
+class Fighter:
+    """Sessions of a leaked login, which set its password and kill other sessions without a pause."""
+
+    def __init__(self, server: Server, login: str, password: str, schema: str | None) -> None:
+        self._server = server
+        self._stop = False
+        self._connections = [server.connect(login, password, schema) for _ in range(4)]
+        ours = {int(run(connection, "SELECT CONNECTION_ID()")[0][0]) for connection in self._connections}
+        setter = "SET PASSWORD = PASSWORD('Mine-1-Mine')" if server.is_mariadb() else "SET PASSWORD = 'Mine-1-Mine'"
+        self._threads = [
+            threading.Thread(target=self._set if number % 2 else self._kill, args=(connection, ours, setter))
+            for number, connection in enumerate(self._connections)
+        ]
+
+    def __enter__(self) -> Fighter:
+        for thread in self._threads:
+            thread.start()
+        time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop = True
+        for thread in self._threads:
+            thread.join()
+        for connection in self._connections:
+            with suppress(pymysql.MySQLError):
+                connection.close()
+
+    def open(self) -> int:
+        return sum(connection.open for connection in self._connections)
+
+    def _set(self, connection: pymysql.Connection[Cursor], _: set[int], setter: str) -> None:
+        self._again(connection, lambda: run(connection, setter))
+
+    def _kill(self, connection: pymysql.Connection[Cursor], ours: set[int], _: str) -> None:
+        def kill() -> None:
+            for row in run(connection, "SHOW PROCESSLIST"):
+                if row[0] not in ours:
+                    run(connection, "KILL %s", row[0])
+
+        self._again(connection, kill)
+
+    def _again(self, connection: pymysql.Connection[Cursor], act: Callable[[], object]) -> None:
+        while not self._stop:
+            try:
+                act()
+            except pymysql.MySQLError as error:
+                if not connection.open or error.args[0] in (0, 2006, 2013):
+                    return

@@ -1,0 +1,261 @@
+"""Databases of MySQL and MariaDB are dumped and restored by programs, with the rights of the tenant alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from pymysql.cursors import Cursor
+
+from aiodbclient.engines import Engine
+from aiodbclient.errors import ConfigurationError, GrantError
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy.definers import Definers
+from aiodbclient.tenants._copy.files import nameless
+from aiodbclient.tenants._copy.mysql import MySQLCopier, programs
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers.mysql import MySQLServer
+
+from ..mysql import SERVERS, administrator
+
+PASSWORD = "p\"a\\s#s;w'd"
+BODY = """BEGIN
+  -- CREATE DEFINER=`x`@`y` PROCEDURE
+  /* ;;
+CREATE DEFINER=`root`@`localhost` PROCEDURE in_a_comment() */
+  SET @a = 'it''s \\' ;;
+CREATE DEFINER=`root`@`localhost` PROCEDURE `in_a_string`
+/*!50003 CREATE*/ /*!50017 DEFINER=`root`@`localhost`*/ /*!50003 TRIGGER';
+  SET @b = 'DELIMITER ;
+CREATE DEFINER=`root`@`localhost` PROCEDURE `also`';
+END"""
+ROWS = [
+    "\nCREATE DEFINER=`root`@`localhost` PROCEDURE `p`",
+    "/*!50013 DEFINER=`a`@`b` SQL SECURITY DEFINER */",
+    "é\0\r\n\\",
+]
+
+
+def login(dsn: str, user: str, database: str) -> Credential:
+    parts = urlsplit(dsn)
+    ca = Path(unquote(parts.query.removeprefix("ssl-ca="))).read_text()
+    return Credential(
+        name=database,
+        username=user,
+        password=PASSWORD,
+        database=database,
+        host="127.0.0.1",
+        port=parts.port or 0,
+        engine=Engine.MYSQL,
+        uri="",
+        ca=ca,
+    )
+
+
+def made(cursor: Cursor, user: str) -> None:
+    cursor.execute(f"DROP USER IF EXISTS {user}@'%'")
+    cursor.execute(f"DROP DATABASE IF EXISTS {user}")
+    cursor.execute(f"CREATE DATABASE {user}")
+    cursor.execute(f"CREATE USER {user}@'%%' IDENTIFIED BY %s", [PASSWORD])
+    cursor.execute(f"GRANT ALL ON {user}.* TO {user}@'%'")
+
+
+def filled(cursor: Cursor, schema: str) -> None:
+    """Things that the administrator made: each has a DEFINER who is not the tenant."""
+    cursor.execute(f"USE {schema}")
+    cursor.execute("CREATE TABLE t (id INT PRIMARY KEY, text TEXT, bytes BLOB) COMMENT 'a\nCREATE DEFINER=`x`@`y` '")
+    cursor.executemany("INSERT INTO t VALUES (%s, %s, %s)", [(n, text, text.encode()) for n, text in enumerate(ROWS)])
+    cursor.execute("CREATE VIEW v AS SELECT id, '/*!50013 DEFINER=`a`@`b` SQL' AS x FROM t")
+    cursor.execute(f"CREATE PROCEDURE p() {BODY}")
+    cursor.execute("CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 7")
+    cursor.execute(f"CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW {BODY}")
+    cursor.execute("CREATE EVENT e ON SCHEDULE EVERY 1 YEAR DO SET @x = 'DEFINER=`a`@`b`'")
+    cursor.execute("SET sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES'")
+    cursor.execute("CREATE PROCEDURE q() BEGIN SET @a = '\\'; SET @b = 'DEFINER=`x`@`y`'; END")
+    cursor.execute("SET sql_mode = DEFAULT")
+
+
+def look(cursor: Cursor, schema: str) -> list[object]:
+    """What is in a schema, without definers."""
+    cursor.execute(
+        "SELECT routine_name, routine_definition, sql_mode FROM information_schema.routines "
+        "WHERE routine_schema = %s ORDER BY 1",
+        [schema],
+    )
+    found: list[object] = [*cursor.fetchall()]
+    cursor.execute("SELECT action_statement FROM information_schema.triggers WHERE trigger_schema = %s", [schema])
+    found += cursor.fetchall()
+    cursor.execute(
+        "SELECT event_name, event_definition FROM information_schema.events WHERE event_schema = %s", [schema]
+    )
+    found += cursor.fetchall()
+    cursor.execute("SELECT table_name, table_comment FROM information_schema.tables WHERE table_schema = %s", [schema])
+    found += cursor.fetchall()
+    cursor.execute(f"SELECT * FROM {schema}.t ORDER BY id")
+    found += cursor.fetchall()
+    cursor.execute(f"SELECT * FROM {schema}.v ORDER BY id")
+    return [*found, *cursor.fetchall()]
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> str:
+    return mysql(request.param)
+
+
+async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: str) -> None:
+    with administrator(server) as cursor:
+        made(cursor, "copy_a")
+        made(cursor, "copy_b")
+        filled(cursor, "copy_a")
+        if not is_mariadb(cursor):  # otherwise nobody but a superuser makes a trigger
+            cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        reader, writer = login(server, "copy_a", "copy_a"), login(server, "copy_b", "copy_b")
+        survey = await copier.survey(reader, "copy_a")
+        assert await copier.obstacles(survey, writer) == []
+        assert await copier.is_empty(writer)
+        copied: list[int] = []
+        with nameless() as file:
+            routines = await MySQLServer(server, reader.ca).routines(names_of("copy_a", Engine.MYSQL))
+            await copier.dump(reader, routines, file, copied.append, still=True)
+            assert sum(copied) == file.seek(0, 2) > 1000
+            await copier.restore(writer, file, copied.append)
+            assert sum(copied) == 2 * file.seek(0, 2)
+        assert await copier.count(writer) == await copier.count(reader) == {"t": "3"}
+        cursor.execute("SELECT count(*) FROM information_schema.events WHERE event_schema = 'copy_b'")
+        assert cursor.fetchall() == ((0,),)
+        await copier.finish(survey, reader, writer)
+        assert not await copier.is_empty(writer)
+        assert look(cursor, "copy_b") == look(cursor, "copy_a")
+        cursor.execute(
+            "SELECT definer FROM information_schema.routines WHERE routine_schema = 'copy_b' UNION ALL "
+            "SELECT definer FROM information_schema.triggers WHERE trigger_schema = 'copy_b' UNION ALL "
+            "SELECT definer FROM information_schema.views WHERE table_schema = 'copy_b' UNION ALL "
+            "SELECT definer FROM information_schema.events WHERE event_schema = 'copy_b'"
+        )
+        assert cursor.fetchall() == (("copy_b@%",),) * 6
+
+
+async def test_what_could_not_be_copied_is_found_before(server: str) -> None:
+    with administrator(server) as cursor:
+        if is_mariadb(cursor):
+            pytest.skip("MariaDB requires no primary key")
+        made(cursor, "copy_k")
+        made(cursor, "copy_l")
+        cursor.execute("SET sql_require_primary_key = 0")
+        cursor.execute("CREATE TABLE copy_k.keyless (n INT)")
+        cursor.execute("CREATE FUNCTION copy_k.f() RETURNS INT DETERMINISTIC RETURN 7")
+        cursor.execute("SET GLOBAL sql_require_primary_key = 1")
+        cursor.execute("SET GLOBAL log_bin_trust_function_creators = 0")
+        try:
+            copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+            survey = await copier.survey(login(server, "copy_k", "copy_k"), "copy_k")
+            found = await copier.obstacles(survey, login(server, "copy_l", "copy_l"))
+        finally:
+            cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    assert found == [
+        "it requires primary keys (sql_require_primary_key), and 'keyless' has none",
+        "only an administrator may make the function or trigger 'f' there: set log_bin_trust_function_creators",
+    ]
+    assert MySQLCopier.refusal("9.7.4", "8.4.2") == "MySQL 8.4.2 is older than 9.7.4"
+    assert MySQLCopier.refusal("11.8.2-MariaDB", "9.7.4") == "9.7.4 is of another maker than 11.8.2-MariaDB"
+
+
+HOSTILE = [
+    b"\\! touch {}\n",
+    b"system touch {}\n",
+    b"SELECT 1;\nsource {}\n",
+    b"tee {}\nSELECT 1;\n",
+    b"LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE t;\n",
+    b"SELECT 1 INTO OUTFILE '{}';\n",
+    b"CREATE DEFINER=`root`@`localhost` PROCEDURE x() SELECT 1;\n",
+    b"GRANT ALL ON *.* TO CURRENT_USER;\n",
+    b"USE mysql;\n",
+]
+
+
+@pytest.mark.parametrize("sql", HOSTILE, ids=lambda sql: sql[:12].decode())
+async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tmp_path: Path, sql: bytes) -> None:
+    with administrator(server) as cursor:
+        made(cursor, "copy_h")
+        cursor.execute("CREATE TABLE copy_h.t (x TEXT, id INT PRIMARY KEY AUTO_INCREMENT)")
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        tmp_path.chmod(0o777)
+        with nameless() as file:
+            file.write(sql.replace(b"{}", str(tmp_path / "made").encode()))
+            with pytest.raises(GrantError) as refused:
+                await copier.restore(login(server, "copy_h", "copy_h"), file, lambda _: None)
+        assert not (tmp_path / "made").exists()
+        assert PASSWORD not in str(refused.value)
+
+
+async def test_a_password_is_not_in_the_process_list_and_a_cancelled_program_is_gone(server: str) -> None:
+    with administrator(server) as cursor:
+        made(cursor, "copy_c")
+        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        with nameless() as file:
+            file.write(b"SELECT SLEEP(60);\n")
+            running = asyncio.create_task(copier.restore(login(server, "copy_c", "copy_c"), file, lambda _: None))
+            while not (found := [*_processes(b"copy_c")]):
+                await asyncio.sleep(0.02)
+            assert not any(PASSWORD.encode() in command for command in found)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert not [*_processes(b"copy_c")]
+
+
+def _processes(word: bytes) -> list[bytes]:
+    found = list[bytes]()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes() + (path / "environ").read_bytes() * 0
+        except OSError:
+            continue
+        if word in command and b"python" not in command:
+            found.append(command)
+    return found
+
+
+def test_a_filtered_stream_does_not_depend_on_its_pieces() -> None:
+    text = (
+        b"/*!50003 SET sql_mode              = 'ANSI_QUOTES' */ ;\nDELIMITER ;;\n"
+        b'CREATE DEFINER=`a``b`@`%` PROCEDURE `p`()\nBEGIN\n  SELECT "\\"; -- it\'s\nEND ;;\nDELIMITER ;\n'
+        b"INSERT INTO `t` VALUES ('\\nCREATE DEFINER=`a`@`%` PROCEDURE ');\n"
+        b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`%` SQL SECURITY DEFINER */\n"
+        b"/*!50001 VIEW `v` */;\n"
+    )
+    expected = text.replace(b"CREATE DEFINER=`a``b`@`%` ", b"CREATE ").replace(
+        b"/*!50013 DEFINER=`a`@`%` ", b"/*!50013 "
+    )
+    for size in (1, 2, 3, 7, 50, 10_000):
+        definers = Definers()
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert b"".join(definers.feed(piece) for piece in [*pieces, b""]) == expected
+
+
+async def test_programs_of_the_other_maker_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("mysqldump", "mysql"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'mysqldump from 11.8.9-MariaDB, client 10.20 for debian-linux-gnu'\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ConfigurationError, match=r"of MySQL are required, and found were: mysqldump from 11.8.9-MariaDB"
+    ):
+        await programs("9.7.4")
+    assert (await programs("11.8.2-MariaDB")).version == (11, 8)
+
+
+def version(cursor: Cursor) -> str:
+    cursor.execute("SELECT VERSION()")
+    ((text,),) = cursor.fetchall()
+    return str(text)
+
+
+def is_mariadb(cursor: Cursor) -> bool:
+    return "MariaDB" in version(cursor)

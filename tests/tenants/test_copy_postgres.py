@@ -1,0 +1,294 @@
+"""Databases of PostgreSQL are dumped and restored by programs, with the rights of the tenant alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from aiodbclient import Engine
+from aiodbclient.errors import ConfigurationError, GrantError
+from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy.files import nameless
+from aiodbclient.tenants._copy.postgres import PostgresCopier, programs
+from aiodbclient.tenants._naming import Names, names_of
+
+from .servers import RestartablePostgres
+
+PASSWORD = "it's a \\ secret"
+OLDER = [
+    pytest.param(found, marks=pytest.mark.thorough)
+    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if (found / "initdb").exists()
+]
+EVIL = """
+CREATE FUNCTION public.deed() RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+  PERFORM set_config('role', 'none', false);
+  EXECUTE 'ALTER ROLE CURRENT_USER CREATEROLE';
+  RETURN true;
+EXCEPTION WHEN insufficient_privilege THEN RETURN true;
+END $$;
+CREATE FUNCTION public.evil(x int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.deed()';
+"""
+
+
+def here(programs: Path) -> Iterator[RestartablePostgres]:
+    server = RestartablePostgres(programs)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RestartablePostgres]:
+    found = binaries()
+    assert found is not None
+    yield from here(found)
+
+
+@pytest.fixture(scope="module", params=[binaries(), *OLDER], ids=lambda found: found.parent.name)
+def older(request: pytest.FixtureRequest) -> Iterator[RestartablePostgres]:
+    yield from here(request.param)
+
+
+def run(dsn: str, *statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    with Connection.connect(make_conninfo(dsn, dbname=database), autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+            rows = [] if cursor.description is None else cursor.fetchall()
+    return rows
+
+
+def credential(dsn: str, names: Names, login: str) -> Credential:
+    options = conninfo_to_dict(dsn)
+    return Credential(
+        name=names.tenant,
+        username=login,
+        password=PASSWORD,
+        database=names.database,
+        host=str(options["host"]),
+        port=int(str(options["port"])),
+        engine=Engine.PG,
+        uri="",
+    )
+
+
+def made(dsn: str, tenant: str) -> tuple[Names, Credential, Credential]:
+    """A tenant's database. Returns its names, the login that reads and the one that writes."""
+    names = names_of(tenant, Engine.PG)
+    ((version,),) = run(dsn, "SELECT current_setting('server_version_num')::int")
+    assert isinstance(version, int)
+    may_set = " WITH INHERIT FALSE, SET TRUE" if version >= 160000 else ""
+    password = PASSWORD.replace("'", "''")
+    run(
+        dsn,
+        f'CREATE ROLE "{names.owner}"',
+        f"CREATE ROLE \"{names.logins[0]}\" LOGIN NOINHERIT PASSWORD '{password}'",
+        f"CREATE ROLE \"{names.temporary}\" LOGIN PASSWORD '{password}'",
+        f'GRANT "{names.owner}" TO "{names.logins[0]}"{may_set}',
+        f'GRANT "{names.owner}" TO "{names.temporary}"',
+        f'CREATE DATABASE "{names.database}" OWNER "{names.owner}" TEMPLATE template0',
+        f'ALTER ROLE "{names.logins[0]}" SET role = "{names.owner}"',
+    )
+    return names, credential(dsn, names, names.temporary), credential(dsn, names, names.logins[0])
+
+
+def owned(dsn: str, names: Names, *statements: str) -> None:
+    run(dsn, f'SET ROLE "{names.owner}"', *statements, database=names.database)
+
+
+async def test_a_copy_has_everything_on_a_newer_server_too(
+    older: RestartablePostgres, server: RestartablePostgres
+) -> None:
+    versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
+    tenant = f"whole{versions[0][:2]}"
+    names, reader, _ = made(older.dsn, tenant)
+    run(older.dsn, "CREATE EXTENSION pg_stat_statements", database=names.database)  # the administrator's
+    owned(
+        older.dsn,
+        names,
+        "CREATE SCHEMA tools",
+        "CREATE EXTENSION hstore SCHEMA tools",
+        "COMMENT ON EXTENSION hstore IS 'ours'",
+        "CREATE TABLE t (id serial PRIMARY KEY, text text, more tools.hstore)",
+        "INSERT INTO t (text, more) SELECT 'x' || n, 'a=>1' FROM generate_series(1, 1000) n",
+        "CREATE TABLE parts (n int) PARTITION BY RANGE (n)",
+        "CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO parts VALUES (1), (2)",
+        "CREATE SEQUENCE alone",
+        "SELECT nextval('alone'), nextval('alone')",
+        "SELECT lo_from_bytea(0, 'large')",
+        "CREATE FUNCTION secret() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 7'",
+        "REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC",
+        "CREATE VIEW v AS SELECT id FROM t",
+        f"ALTER DATABASE {names.database} SET search_path = public, tools",
+    )
+    copier = await PostgresCopier.found(names, *versions)
+    survey = await copier.survey(reader, names.logins[0])
+    assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
+    there, _, writer = made(server.dsn, tenant)
+    run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
+    assert await copier.is_empty(writer)
+    assert await copier.obstacles(survey, writer) == []
+    with nameless() as file:
+        await copier.dump(reader, "", file, lambda _: None)
+        await copier.restore(writer, file, lambda _: None)
+    assert await copier.count(writer) == await copier.count(reader)
+    assert not await copier.is_empty(writer)
+    await copier.finish(survey, reader, writer)
+    assert run(server.dsn, "SHOW search_path", database=there.database) == [("public, tools",)]
+    grants = (
+        "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) "
+        "FROM pg_proc WHERE proname = 'secret'"
+    )
+    assert run(server.dsn, grants, database=there.database) == [(False, names.owner)]
+    assert (await copier.count(writer))["public.alone"] == "2 true"
+
+
+async def test_a_dump_is_loaded_into_a_tenant_of_another_name(server: RestartablePostgres) -> None:
+    names, reader, _ = made(server.dsn, "given")
+    run(server.dsn, f'CREATE ROLE "{names.groups[0]}"', "CREATE ROLE stranger")
+    owned(
+        server.dsn,
+        names,
+        "CREATE TABLE t (n int)",
+        f'GRANT SELECT ON t TO "{names.groups[0]}"',
+        "GRANT SELECT ON t TO stranger",
+        f'ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "{names.groups[0]}"',
+        "CREATE FUNCTION secret() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 7'",
+        "REVOKE EXECUTE ON FUNCTION secret() FROM PUBLIC",
+        "INSERT INTO t VALUES (1)",
+    )
+    there, _, writer = made(server.dsn, "taken")
+    run(server.dsn, f'CREATE ROLE "{there.groups[0]}"')
+    version = str(run(server.dsn, "SHOW server_version")[0][0])
+    copier = await PostgresCopier.found(names, version)
+    with nameless() as file:
+        await copier.dump(reader, "", file, lambda _: None)
+        run(server.dsn, "DROP OWNED BY stranger", database=names.database)
+        run(server.dsn, "DROP ROLE stranger")
+        await (await PostgresCopier.found(there, version, version)).load(writer, file, names, lambda _: None)
+    who = "SELECT has_table_privilege('{}', 't', 'SELECT'), has_function_privilege('public', 'secret()', 'EXECUTE')"
+    assert run(server.dsn, who.format(there.groups[0]), database=there.database) == [(True, False)]
+    owned(server.dsn, there, "CREATE TABLE later (n int)")
+    later = "SELECT has_table_privilege('{}', 'later', 'SELECT')"
+    assert run(server.dsn, later.format(there.groups[0]), database=there.database) == [(True,)]
+    assert run(server.dsn, later.format(names.groups[0]), database=there.database) == [(False,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (n int CHECK (public.evil(n)))",
+        "CREATE TABLE t (n int, b boolean DEFAULT public.evil(1))",
+        "CREATE TABLE t (n int); CREATE INDEX ON t (public.evil(n))",
+        "CREATE TABLE t (n int); CREATE MATERIALIZED VIEW m AS SELECT public.evil(n) FROM t",
+        "CREATE TABLE t (n int, b boolean GENERATED ALWAYS AS (public.evil(n)) STORED)",
+    ],
+    ids=["check", "default", "index", "view", "generated"],
+)
+async def test_what_a_tenant_wrote_gains_nothing_by_a_copy(server: RestartablePostgres, statement: str) -> None:
+    name = f"evil{abs(hash(statement)) % 10**8}"
+    names, reader, _ = made(server.dsn, name)
+    owned(server.dsn, names, EVIL, statement, "INSERT INTO t VALUES (1)")
+    owned(server.dsn, names, *(["REFRESH MATERIALIZED VIEW m"] if "VIEW" in statement else []))
+    there, _, writer = made(server.dsn, f"{name}b")
+    version = str(run(server.dsn, "SHOW server_version")[0][0])
+    copier, error = await PostgresCopier.found(there, version, version), ""
+    with nameless() as file:
+        await (await PostgresCopier.found(names, version)).dump(reader, "", file, lambda _: None)
+        try:
+            await copier.load(writer, file, names, lambda _: None)
+        except GrantError as refused:
+            error = str(refused)
+    assert error == "" or "permission denied" in error
+    rights = f"SELECT rolname FROM pg_roles WHERE (rolcreaterole OR rolsuper OR rolcreatedb) AND rolname ~ '^{name}'"
+    assert run(server.dsn, rights) == []
+
+
+async def test_only_a_server_that_takes_the_dump_gets_one() -> None:
+    assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
+    assert PostgresCopier.refusal("15.1", "18.6") == ""
+    assert (await programs("18.6")).version[0] == 18
+    with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
+        await programs("99.1")
+    assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
+
+
+async def test_what_could_not_be_copied_is_found_before(server: RestartablePostgres) -> None:
+    names, reader, _ = made(server.dsn, "before")
+    run(
+        server.dsn,
+        "CREATE TABLE foreign_one (n int)",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        database=names.database,
+    )
+    run(server.dsn, "CREATE ROLE reporting")
+    owned(
+        server.dsn,
+        names,
+        "CREATE TABLE forced (n int)",
+        "ALTER TABLE forced FORCE ROW LEVEL SECURITY",
+        "GRANT INSERT ON forced TO reporting",
+        f"ALTER DATABASE {names.database} SET work_mem = '4MB'",
+    )
+    version = str(run(server.dsn, "SHOW server_version")[0][0])
+    copier = await PostgresCopier.found(names, version, version)
+    survey = await copier.survey(reader, names.logins[0])
+    assert survey.bytes > 1_000_000
+    assert [each.split(":")[0] for each in survey.refusals] == [
+        "row security is forced on public.forced, so its owner cannot read all rows",
+        "the tenant may not read public.foreign_one, which is somebody else's",
+    ]
+    there, _, writer = made(server.dsn, "before_b")
+    survey.facts["grantees"].append("nobody_there")
+    survey.facts["settings"].append((False, True, "unknown_one", "1"))
+    assert await PostgresCopier(there, copier.tools, version).obstacles(survey, writer) == [
+        "the setting unknown_one of the database or its login is refused: "
+        'unrecognized configuration parameter "unknown_one"',
+        "the tenant granted rights to 'nobody_there', which does not exist there: create it, or revoke them",
+    ]
+
+
+async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(server: RestartablePostgres) -> None:
+    names, reader, _ = made(server.dsn, "stopped")
+    owned(server.dsn, names, "CREATE TABLE t (n int)")
+    version = str(run(server.dsn, "SHOW server_version")[0][0])
+    copier = await PostgresCopier.found(names, version)
+    with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, nameless() as file:
+        locking.execute("LOCK TABLE t")  # the dump waits for it
+        dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
+        while not (found := _programs(names.owner)):
+            await asyncio.sleep(0.02)
+        assert not any("secret" in command for command in found)
+        dumping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dumping
+        assert not _programs(names.owner)
+
+
+async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
+    names, reader, _ = made(server.dsn, "failing")
+    run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
+    copier = await PostgresCopier.found(names, str(run(server.dsn, "SHOW server_version")[0][0]))
+    with nameless() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
+        await copier.dump(reader, "", file, lambda _: None)
+    assert PASSWORD not in str(failed.value)
+
+
+def _programs(word: str) -> list[str]:
+    found = list[str]()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if word in command and "pg_dump" in command:
+            found.append(command)
+    return found

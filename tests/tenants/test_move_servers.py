@@ -1,0 +1,160 @@
+"""Moves between servers of the test: to a newer version, with prepared transactions, and while one dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, Connection
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient import Action
+from aiodbclient.errors import MoveError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.tenants import Tenants
+
+from .conftest import only
+from .servers import RestartablePostgres
+from .test_move import Two, enters, left_on, opened, sql, writing
+
+OLDER = [
+    pytest.param(found, marks=pytest.mark.thorough)
+    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if (found / "initdb").exists()
+]
+
+
+@pytest.fixture(scope="module", params=[binaries(), *OLDER], ids=lambda found: found.parent.name)
+def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
+    """A sandbox over a server of each version and one of the newest."""
+    own = RestartablePostgres(request.param), RestartablePostgres()
+    with Sandbox(windows=[]) as sandbox:
+        ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in own]
+        for each in own:
+            with Connection.connect(each.dsn, autocommit=True) as superuser:
+                roles = superuser.execute("SELECT rolname FROM pg_roles WHERE rolcreaterole AND NOT rolsuper")
+                for (role,) in roles.fetchall():
+                    superuser.execute(SQL("GRANT pg_signal_backend TO {}").format(Identifier(role)))
+        yield sandbox, *ids, *own
+    for each in own:
+        each.close()
+
+
+@pytest.fixture
+async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
+    async with opened(servers[:3], tmp_path / "store") as two:
+        yield two
+
+
+async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(two: Two) -> None:
+    tenants = two.tenants()
+    before = await tenants.ensure("alpha")
+    await sql(
+        before,
+        "CREATE TABLE t (n int)",
+        "CREATE EXTENSION hstore",
+        "CREATE TABLE more (id serial, h hstore DEFAULT 'a=>1')",
+        "INSERT INTO more SELECT FROM generate_series(1, 10)",
+        f"ALTER DATABASE \"{before.database}\" SET work_mem = '5MB'",
+    )
+    async with writing(tenants, "alpha") as (acknowledged, errors):
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        assert moved.error is None
+        during = len(acknowledged)
+    assert len(acknowledged) > during > 20
+    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    assert [error for error in errors if "is being moved to another cluster" in error]
+    assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
+    assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_prepared_transaction_is_rolled_back(two: Two) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(
+        alpha, "CREATE TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)", f"PREPARE TRANSACTION '{two.prefix}'"
+    )
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SELECT count(*) FROM t") == [(0,)]
+
+
+async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(two: Two) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    name = f"{two.prefix}reporting"
+    here = await two.old.users.create(name)
+    await sql(
+        alpha,
+        "CREATE TABLE t (n int)",
+        f'GRANT INSERT ON t TO "{name}"',
+        f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"',
+    )
+    refused = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(refused.error, MoveError)
+    assert f"granted rights to {name!r}, which does not exist there" in str(refused.error)
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+
+    await two.new.users.create(name)
+    acknowledged, shut_out = set[int](), 0
+    dsn = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    while not moving.done():
+        with suppress(psycopg.Error):
+            async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+                while not moving.done():
+                    number = len(acknowledged)
+                    await connection.execute("INSERT INTO t VALUES (%s)", [number])
+                    acknowledged.add(number)
+        shut_out += 1
+        await asyncio.sleep(0.02)
+    moved = moving.result()
+    assert moved.error is None
+    assert shut_out > 1
+    assert len(acknowledged) > 5
+    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
+    assert await sql(moved.credential, rights) == [(True,)]
+
+
+async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers: tuple[Any, ...]) -> None:
+    tenants, there = two.tenants(), servers[4]
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 300000)")
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    while await tenants.get("alpha") is not None:  # until it is frozen
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(there.stop)
+    failed = await moving
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    assert await enters(alpha)
+    assert await tenants.get("alpha") == alpha
+
+    await asyncio.to_thread(there.start)
+    repaired = await only(Tenants([two.old, two.new], two.store, two.prefix).repair(["alpha"]))
+    assert repaired.action is Action.REPAIRED
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is Action.MOVED
+
+
+async def test_many_are_moved_and_one_that_fails_stops_no_other(two: Two) -> None:
+    tenants, names = two.tenants(), [f"n{number}" for number in range(8)]
+    assert all([each.ok async for each in tenants.provision(names)])
+    bad = await tenants.get("n3")
+    assert bad is not None
+    await sql(bad, "CREATE TABLE t (n int)", "ALTER TABLE t FORCE ROW LEVEL SECURITY")
+    outcomes = {each.name: each async for each in tenants.move(names)}
+    assert {name for name, each in outcomes.items() if each.action is not Action.MOVED} == {"n3"}
+    assert "row security is forced on public.t" in str(outcomes["n3"].error)
+    assert await enters(bad)
+    old, new = await tenants.rooms()
+    assert (old.tenants, new.tenants) == (1, 7)

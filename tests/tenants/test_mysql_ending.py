@@ -1,0 +1,599 @@
+"""A login of MySQL or MariaDB ends, whatever its sessions do, and what it leaves behind does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+import pytest
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Problem
+from aiodbclient.tenants._servers.server import Found
+
+from ..mysql import run
+from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server
+
+__all__ = ["server"]
+
+CODE = {
+    "PROCEDURE": "CREATE PROCEDURE o() SELECT 1",
+    "FUNCTION": "CREATE FUNCTION o() RETURNS INT DETERMINISTIC RETURN 1",
+    "VIEW": "CREATE VIEW o AS SELECT * FROM t",
+    "TRIGGER": "CREATE TRIGGER o BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
+    "EVENT": "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO DELETE FROM t",
+}
+
+
+def suppressed(act: Callable[[], object]) -> None:
+    with suppress(pymysql.MySQLError):
+        act()
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def test_a_login_is_ended_although_its_sessions_fight_back(server: Server) -> None:
+    work, login, password = await server.make()
+    with Fighter(server, login, password, work.names.database):
+        assert len(server.sessions(login)) == 4
+
+        await asyncio.wait_for(server.sql.end_login(work, login), 20)
+
+        assert server.sessions(login) == []
+        for tried in (password, MINE, ""):
+            with pytest.raises(pymysql.MySQLError):
+                server.connect(login, tried)
+        assert await server.sql.find(work.names) == Found(database=True, logins=(), ended=(login,))
+
+    again = await server.set(work, login)  # the next rotation takes the login up again
+    own = server.connect(login, again, work.names.database)
+    for _ in range(3):
+        assert run(own, "SELECT 1") == [(1,)]
+    own.close()
+
+
+async def test_a_login_whose_sessions_know_the_password_and_set_it_for_ever_is_reset(server: Server) -> None:
+    work, login, password = await server.make()
+    held = [server.connect(login, password) for _ in range(2)]
+    stop = threading.Event()
+    setting = (
+        f"SET PASSWORD = PASSWORD('{password}')"
+        if server.is_mariadb()
+        else f"ALTER USER USER() IDENTIFIED BY '{password}' REPLACE '{password}'"
+    )
+    run(held[0], setting)
+
+    def again(at: int) -> None:
+        while not stop.is_set():
+            with suppress(pymysql.MySQLError):
+                run(held[at], setting)
+            if not held[at].open:
+                return
+
+    threads = [threading.Thread(target=again, args=(at,)) for at in range(2)]
+    for thread in threads:
+        thread.start()
+
+    secret = await asyncio.wait_for(server.set(work, login), 20)
+
+    stop.set()
+    for thread in threads:
+        thread.join()
+    with pytest.raises(pymysql.MySQLError):
+        server.connect(login, password)
+    own = server.connect(login, secret)
+    assert run(own, "SELECT 1") == [(1,)]
+    own.close()
+
+
+async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(server: Server) -> None:
+    """One statement that began before is no statement that a limit stops."""
+    work, login, password = await server.make()
+    newest = "(SELECT MAX(ID) FROM information_schema.PROCESSLIST)"
+    own = server.connect(login, password, work.names.database)
+    run(
+        own,
+        f"CREATE PROCEDURE p() BEGIN DECLARE new BIGINT DEFAULT 0; DECLARE last BIGINT DEFAULT {newest}; "
+        "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; "
+        f"WHILE TRUE DO SET new = {newest}; IF new > last THEN KILL new; END IF; DO SLEEP(0.005); END WHILE; END",
+    )
+    held = [own, *(server.connect(login, password, work.names.database) for _ in range(3))]
+    threads = [threading.Thread(target=suppressed, args=(lambda at=at: run(at, "CALL p()"),)) for at in held[1:]]
+    for thread in threads:
+        thread.start()
+    await asyncio.sleep(0.3)
+
+    await asyncio.wait_for(server.sql.end_login(work, login), 20)
+
+    assert server.sessions(login) == []
+    assert refused(own, "SELECT 1")
+    for thread in threads:
+        thread.join()
+
+
+async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) -> None:
+    work, login, password = await server.make()
+    held = [server.connect(login, password) for _ in range(server.limit)]
+    with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
+        server.connect(login, password)
+
+    await server.sql.end_login(work, login)
+
+    assert server.sessions(login) == []
+    for each in held:
+        assert refused(each, "SELECT 1")
+
+
+async def test_a_login_that_is_half_logged_in_does_not_enter_later(server: Server) -> None:
+    """The server reads the account when a client begins to log in."""
+    work, login, password = await server.make()
+    options = server.sql._admin
+    begun = [socket.create_connection((options["host"], options["port"])) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    started = time.monotonic()
+
+    await asyncio.wait_for(server.sql.end_login(work, login), 25)
+
+    assert time.monotonic() - started < 15
+    for each in begun:
+        each.close()
+    assert server.sessions(login) == []
+    with pytest.raises(pymysql.MySQLError):
+        server.connect(login, password)
+
+
+async def test_an_end_that_is_cancelled_is_finished_by_the_next(server: Server) -> None:
+    work, login, password = await server.make()
+    held = [server.connect(login, password) for _ in range(3)]
+    for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
+        ending = asyncio.create_task(server.sql.end_login(work, login))
+        await asyncio.sleep(wait)
+        ending.cancel()
+        with suppress(asyncio.CancelledError):
+            await ending
+    await server.sql.end_work(work)
+    with server.as_root() as root:
+        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (login,))
+        assert root.fetchall() == (("%",),)
+    await server.sql.end_login(work, login)
+    assert server.sessions(login) == []
+    assert await server.sql.drop_login(work, login)
+    for each in held:
+        each.close()
+
+
+async def test_sessions_of_a_login_that_was_dropped_are_ended(server: Server) -> None:
+    """They would make the schema again, and plant tables for the next tenant."""
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    with server.as_root() as root:
+        root.execute("DROP USER %s@'%%'", (login,))
+        assert run(own, "SELECT 1") == [(1,)]
+        root.execute(f"DROP DATABASE `{work.names.database}`")
+
+        await server.sql.forget(work)
+
+        assert server.sessions(login) == []
+        assert refused(own, "SELECT 1")
+        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (login,))
+        assert root.fetchall() == ()
+        root.execute("SELECT User FROM mysql.db WHERE %s LIKE Db", (work.names.database,))
+        assert root.fetchall() == ()
+
+
+async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
+    """Locked tables, open transactions, and statements that wait for them."""
+    work, login, password = await server.make()
+    another, name, secret = await server.make()
+    held = [server.connect(login, password, work.names.database) for _ in range(4)]
+    run(held[0], "CREATE TABLE t (a INT PRIMARY KEY)")
+    run(held[0], "CREATE TABLE u (a INT PRIMARY KEY)")
+    run(held[0], "LOCK TABLES t WRITE")
+    run(held[1], "START TRANSACTION")
+    run(held[1], "INSERT INTO u VALUES (1)")
+    drop = f"DROP DATABASE `{work.names.database}`"
+    stuck = [threading.Thread(target=suppressed, args=(lambda at=at: run(held[at], drop),)) for at in (2, 3)]
+    for thread in stuck:
+        thread.start()
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+
+    await asyncio.gather(
+        *(server.sql.mend(work, [login]) for _ in range(4)),
+        server.sql.mend(another, [name]),
+        server.sql.log_in(another.names, name, secret),
+        server.sql.problems(another.names, [name]),
+    )
+
+    assert time.monotonic() - started < 8
+    await server.sql.end_login(work, login)
+    for thread in stuck:
+        thread.join()
+
+
+async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None:
+    """The list of processes shows it to the administrator, and to other sessions of the login."""
+    work, login, password = await server.make()
+    neighbour, *_ = await server.make()
+    own = server.connect(login, password)
+    statement: Any = b"SELECT SLEEP(20) /* \xff\xfe */"
+    running = threading.Thread(target=suppressed, args=(lambda: run(own, statement),))
+    running.start()
+    await asyncio.sleep(0.3)
+
+    await server.sql.usage()
+    await server.sql.drop_database(neighbour)
+    await server.sql.forget(neighbour)
+    await server.sql.end_login(work, login)
+
+    running.join()
+    assert server.sessions(login) == []
+
+
+@pytest.mark.parametrize("kind", CODE)
+async def test_what_runs_as_a_retired_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
+    work, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    run(own, CODE[kind])
+    second = work.names.logins[1]
+    other = server.connect(second, await server.set(work, second), work.names.database)
+
+    await server.sql.end_login(work, login)
+    assert not await server.sql.drop_login(work, login)
+
+    assert refused(own, "SELECT 1")
+    assert await server.sql.find(work.names) == Found(database=True, logins=(second,), ended=(login,))
+    assert await server.sql.problems(work.names, [second]) == frozenset()
+    run(other, "INSERT INTO t VALUES (2)")
+    if kind == "VIEW":
+        assert run(other, "SELECT * FROM o") == [(2,)]
+    run(other, f"DROP {kind} o")
+    assert await server.sql.drop_login(work, login)
+    other.close()
+
+
+async def test_a_login_that_was_dropped_although_code_runs_as_it_is_an_error_that_says_so(server: Server) -> None:
+    if server.is_mariadb():
+        pytest.skip("MariaDB lets a login be made that code runs as")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE VIEW o AS SELECT 1")
+    own.close()
+    with server.as_root() as root:
+        root.execute("DROP USER %s@'%%'", (login,))
+
+    with pytest.raises(GrantError, match="still runs as it.*rotate the tenant"):
+        await server.set(work, login)
+
+    second = work.names.logins[1]
+    other = server.connect(second, await server.set(work, second), work.names.database)
+    run(other, "DROP VIEW o")
+    other.close()
+    await server.set(work, login)
+
+
+async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server: Server) -> None:
+    """Of the login in use, and of one that was retired. One that is running ends too."""
+    work, login, password = await server.make()
+    second = work.names.logins[1]
+    count = f"SELECT COUNT(*) FROM `{work.names.database}`.t"
+    with server.as_root() as root:
+        root.execute("SET GLOBAL event_scheduler = ON")
+
+        def rows() -> int:
+            root.execute(count)
+            return int(root.fetchall()[0][0])
+
+        own = server.connect(login, password, work.names.database)
+        run(own, "CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)")
+        run(own, "CREATE EVENT retired ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES ()")
+        other = server.connect(second, await server.set(work, second), work.names.database)
+        run(
+            other,
+            "CREATE EVENT runs ON SCHEDULE AT NOW() + INTERVAL 1 SECOND DO "
+            "BEGIN WHILE TRUE DO INSERT INTO t VALUES (); DO SLEEP(0.2); END WHILE; END",
+        )
+        await server.sql.end_login(work, login)
+        assert not await server.sql.drop_login(work, login)
+        before = rows()
+        await until(lambda: rows() > before + 6)
+
+        for each in work.names.logins:
+            await server.sql.end_login(work, each)
+        await server.sql.shut(work)
+
+        before = rows()
+        await asyncio.sleep(2.5)
+        assert rows() == before
+        assert server.sessions(login) == server.sessions(second) == []
+        await server.set(work, second)
+        await until(lambda: rows() > before)
+        run(root.connection, f"DROP DATABASE `{work.names.database}`")
+    for session in (own, other):
+        suppressed(session.close)
+
+
+async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server: Server) -> None:
+    if server.is_mariadb():
+        pytest.skip("MariaDB has no PASSWORD REQUIRE CURRENT")
+    work, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute("SET GLOBAL event_scheduler = ON")
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)")
+    run(
+        own,
+        "CREATE EVENT o ON SCHEDULE EVERY 1 SECOND DO BEGIN "
+        "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; INSERT INTO t VALUES (); "
+        f"SET PASSWORD = '{MINE}'; ALTER USER USER() IDENTIFIED BY '{MINE}' REPLACE '{password}'; "
+        "INSERT INTO t VALUES (); END",
+    )
+    secret = await server.set(work, login)
+    other = server.connect(login, secret, work.names.database)
+    run(other, "TRUNCATE TABLE t")
+    await until(lambda: len(run(other, "SELECT a FROM t")) >= 4)
+
+    assert await server.sql.log_in(work.names, login, secret) is None
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        server.connect(login, MINE)
+    for each in (own, other):
+        suppressed(each.close)
+
+
+async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server: Server) -> None:
+    """It keeps its other work. MySQL checks rights on a schema only when a session enters it."""
+    if server.is_mariadb():
+        pytest.skip("on MariaDB nobody may kill the sessions of another account")
+    work, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    with server.as_root() as root:
+        root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (neighbour,))
+    inside = server.connect(neighbour, secret, work.names.database)
+    holds = server.connect(neighbour, secret)
+    elsewhere = server.connect(neighbour, secret, neighbour)
+    run(inside, "INSERT INTO t VALUES (1)")
+    run(holds, "BEGIN")
+    run(holds, f"INSERT INTO `{work.names.database}`.t VALUES (2)")
+
+    await server.sql.end_login(work, login)
+    await server.sql.shut(work)
+
+    assert work.ended == {neighbour}
+    assert refused(inside, "INSERT INTO t VALUES (3)")
+    assert refused(holds, "COMMIT")
+    assert run(elsewhere, "SELECT 1") == [(1,)]
+    assert refused(elsewhere, f"SELECT * FROM `{work.names.database}`.t") in DENIED
+    with server.as_root() as root:
+        root.execute(f"SELECT a FROM `{work.names.database}`.t")
+        assert root.fetchall() == ((1,),)
+    for each in (own, inside, holds, elsewhere):
+        suppressed(each.close)
+
+
+async def test_a_removal_ends_sessions_that_fight_back(server: Server) -> None:
+    work, login, password = await server.make()
+    with Fighter(server, login, password, work.names.database):
+        await server.sql.end_login(work, login)
+        await server.sql.drop_database(work)
+        await server.sql.forget(work)
+    assert not await server.sql.find(work.names)
+
+
+def prepare(session: Any, xid: str, statement: str) -> None:
+    for each in (f"XA START {xid}", statement, f"XA END {xid}", f"XA PREPARE {xid}"):
+        run(session, each)
+
+
+HIDE_LOCKS = {
+    "nothing": "DO 1",
+    "log": "CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW INSERT INTO mysql.general_log VALUES (1)",
+    "broken": "CREATE TABLE b (a INT, PRIMARY KEY (a)) ENGINE = MRG_MyISAM UNION = (nothing)",
+    "versioned": "ALTER TABLE t ADD SYSTEM VERSIONING",
+    "read-only": "DO 1",
+}
+
+
+@pytest.mark.parametrize("how", HIDE_LOCKS)
+async def test_a_prepared_transaction_keeps_no_schema(server: Server, how: str) -> None:
+    """Given XA_RECOVER_ADMIN on MySQL, or its session is ended before it prepares."""
+    if how in ("versioned", "read-only") and (how == "versioned") != server.is_mariadb():
+        pytest.skip("the other one has it")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+        if not server.is_mariadb():
+            root.execute("GRANT XA_RECOVER_ADMIN ON *.* TO doadmin@'%'")
+    run(own, "CREATE TABLE a (a INT PRIMARY KEY) ENGINE = InnoDB")
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+    with suppress(pymysql.MySQLError):
+        run(own, HIDE_LOCKS[how])
+    statement = "INSERT INTO t VALUES (1)"
+    if how == "read-only":
+        run(own, f"ALTER DATABASE `{work.names.database}` READ ONLY = 1")
+        statement = "SELECT * FROM t"
+    prepare(own, f"'it''s',X'00{next_hex()}',7", statement)
+    own.close()
+    await until(lambda: not server.sessions(login))
+    try:
+        await server.sql.end_login(work, login)
+        await server.sql.drop_database(work)
+        await server.sql.drop_database(work)  # safe to repeat, when the schema is gone
+        assert not (await server.sql.find(work.names)).database
+    finally:
+        if not server.is_mariadb():
+            with server.as_root() as root:
+                root.execute("REVOKE XA_RECOVER_ADMIN ON *.* FROM doadmin@'%'")
+
+
+_hex = iter(range(16, 256))
+
+
+def next_hex() -> str:
+    return f"{next(_hex):02x}"
+
+
+async def test_a_prepared_transaction_that_may_not_be_listed_is_named(server: Server) -> None:
+    """As on the provider's servers. The tenant is shut all the same."""
+    if server.is_mariadb():
+        pytest.skip("MariaDB lists them to everybody")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+    prepare(own, "'held'", "INSERT INTO t VALUES (1)")
+    own.close()
+    await until(lambda: not server.sessions(login))
+    await server.sql.end_login(work, login)
+
+    with pytest.raises(GrantError, match="holds tables of the schema.*XA_RECOVER_ADMIN"):
+        await server.sql.shut(work)
+
+    with server.as_root() as root:
+        root.execute("SELECT User FROM mysql.db WHERE Db = %s", (work.names.database,))
+        assert root.fetchall() == ()
+        root.execute("XA ROLLBACK 'held'")
+    await server.sql.shut(work)
+
+
+async def test_a_prepared_transaction_is_anybodys_who_knows_its_name(server: Server) -> None:
+    work, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+    xid = f"'{work.names.tenant}'"
+    prepare(own, xid, "INSERT INTO t VALUES (1)")
+    theirs = server.connect(neighbour, secret)
+    own.close()
+    await until(lambda: not server.sessions(login))
+
+    run(theirs, f"XA COMMIT {xid}")
+
+    theirs.close()
+    own = server.connect(login, password, work.names.database)
+    assert run(own, "SELECT a FROM t") == [(1,)]
+    own.close()
+
+
+async def test_a_schema_that_its_tenant_made_read_only_is_writable_after_a_reset(server: Server) -> None:
+    if server.is_mariadb():
+        pytest.skip("only MySQL has read-only schemas")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, f"ALTER DATABASE `{work.names.database}` READ ONLY = 1")
+    assert refused(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+
+    own = server.connect(login, await server.set(work, login), work.names.database)
+
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    own.close()
+
+
+async def test_a_second_password_of_before_is_none_of_the_login_that_was_reset(server: Server) -> None:
+    """MySQL accepts the old password too after RETAIN CURRENT PASSWORD."""
+    if server.is_mariadb():
+        pytest.skip("only MySQL has second passwords")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE VIEW v AS SELECT 1")  # so it is not dropped
+    own.close()
+    with server.as_root() as root:
+        root.execute("ALTER USER %s@'%%' IDENTIFIED BY 'Mine-1-Mine' RETAIN CURRENT PASSWORD", (login,))
+    server.connect(login, password).close()
+
+    await server.set(work, login)
+
+    for tried in (password, MINE):
+        with pytest.raises(pymysql.MySQLError, match="denied"):
+            server.connect(login, tried)
+
+
+async def test_an_adopted_login_that_code_runs_as_keeps_only_the_rights_of_a_tenant(server: Server) -> None:
+    """The API gave it all rights in every schema."""
+    work, _, _ = await server.make()
+    first, second = work.names.logins
+    await server.sql.end_login(work, first)
+    assert await server.sql.drop_login(work, first)
+    user = await server.cluster.users.create(first)
+    theirs = server.connect(first, user.password or "", work.names.database)
+    run(theirs, "CREATE PROCEDURE p() SELECT User FROM mysql.user")
+    await server.sql.adopt(work, first)
+    secret = await server.set(work, second)
+    assert await server.sql.problems(work.names, [first, second]) == frozenset()
+
+    await server.sql.end_login(work, first)
+    assert not await server.sql.drop_login(work, first)
+
+    own = server.connect(second, secret, work.names.database)
+    assert refused(own, "CALL p()") in DENIED
+    assert await server.sql.problems(work.names, [second]) == frozenset()
+    own.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("similar", ["ALPHA", "Alpha"])
+async def test_what_runs_as_a_login_with_a_similar_name_keeps_no_neighbour(server: Server, similar: str) -> None:
+    """MariaDB's information_schema ignores case. Any visitor may sign up with such a name."""
+    pair = [await server.make(name=name) for name in (similar, "alpha")]
+    for work, login, password in pair:
+        own = server.connect(login, password, work.names.database)
+        run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+        own.close()
+    (theirs, name, secret), (work, login, _) = pair
+    own = server.connect(name, secret, theirs.names.database)
+    run(own, "CREATE VIEW o AS SELECT * FROM t")
+    own.close()
+
+    await server.sql.end_login(work, login)
+    assert await server.sql.drop_login(work, login)
+    await server.sql.drop_database(work)
+    await server.sql.forget(work)
+
+    assert await server.sql.problems(theirs.names, [name]) == frozenset()
+    assert await server.sql.find(theirs.names) == Found(database=True, logins=(name,))
+    for step in (server.sql.drop_database, server.sql.forget):
+        await step(theirs)
+
+
+async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
+    if server.is_mariadb():
+        pytest.skip("its performance_schema is off")
+    work, _, _ = await server.make()
+    other, *_ = await server.make()
+    async with server.sql._schema(work) as lost, server.sql._schema(other) as works:
+        running = asyncio.ensure_future(lost.read("SELECT SLEEP(9)"))
+        await asyncio.sleep(0.1)
+
+        await server.sql.end_work(work)
+
+        with pytest.raises(GrantError):
+            await running
+            await lost.read("SELECT 1")
+        assert await works.read("SELECT 1") == [(1,)]
+
+
+async def test_a_login_that_is_back_is_found(server: Server) -> None:
+    """As after a failover to a replica that had not yet heard of its end."""
+    work, login, _ = await server.make()
+    second = work.names.logins[1]
+    await server.set(work, second)
+    await server.sql.end_login(work, login)
+    assert await server.sql.problems(work.names, [second]) == frozenset()
+    with server.as_root() as root:
+        root.execute("ALTER USER %s@'%%' ACCOUNT UNLOCK", (login,))
+    assert await server.sql.problems(work.names, [second]) == {Problem.LOGIN_BACK}

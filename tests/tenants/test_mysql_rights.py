@@ -1,0 +1,419 @@
+"""What the logins of a tenant may do on MySQL and MariaDB, and who else may do something in its schema."""
+
+from __future__ import annotations
+
+import threading
+
+import pymysql
+import pytest
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers.mysql import MySQLServer
+from aiodbclient.tenants._servers.server import Work
+
+from ..mysql import run
+from .mysql_servers import DENIED, Server, refused, server
+
+__all__ = ["server"]
+
+_used = iter(range(10**6))
+
+WRITE = (
+    "INSERT INTO t VALUES (2)",
+    "UPDATE t SET a = a + 10 WHERE a > 1",
+    "DELETE FROM t WHERE a > 10",
+    "REPLACE INTO t VALUES (3)",
+    "CALL p()",
+    "SELECT f()",
+)
+READ = ("SELECT * FROM t", "SELECT * FROM v", "SHOW TABLES", "SHOW COLUMNS FROM t", "SELECT COUNT(*) FROM t")
+OWN = (
+    "CREATE TABLE {new} (a INT PRIMARY KEY)",
+    "ALTER TABLE t2 ADD COLUMN {new} INT DEFAULT 1",
+    "CREATE INDEX {new} ON t2 (a)",
+    "CREATE VIEW {new} AS SELECT 1",
+    "CREATE FUNCTION {new}() RETURNS INT DETERMINISTIC RETURN 1",
+    "CREATE PROCEDURE {new}() BEGIN END",
+    "CREATE TRIGGER {new} BEFORE INSERT ON t FOR EACH ROW SET NEW.a = NEW.a",
+    "CREATE EVENT {new} ON SCHEDULE EVERY 1 YEAR DO DO 1",
+    "CREATE TEMPORARY TABLE {new} (a INT PRIMARY KEY)",
+    "LOCK TABLES t WRITE",
+    "TRUNCATE TABLE t2",
+    "DROP TABLE t2",
+)
+NOBODY = (
+    "SELECT * FROM mysql.user",
+    "CREATE DATABASE {new}",
+    "CREATE USER {new}",
+    "GRANT SELECT ON {schema}.* TO doadmin@'%'",
+    "ALTER USER doadmin@'%' IDENTIFIED BY 'x'",
+    "SET GLOBAL max_connections = 1000",
+    "FLUSH TABLES",
+    "SELECT * FROM {other}.t",
+    "INSERT INTO {other}.t VALUES (1)",
+    "CREATE TABLE {other}.n (a INT PRIMARY KEY)",
+    "DROP DATABASE {other}",
+    "USE {other}",
+)
+MAY = {Role.OWNER: (*READ, *WRITE, *OWN), Role.WRITER: (*READ, *WRITE), Role.READER: (*READ, "SHOW CREATE VIEW v")}
+MAY_NOT = {Role.OWNER: NOBODY, Role.WRITER: (*OWN, *NOBODY), Role.READER: (*WRITE, *OWN, *NOBODY)}
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Server, role: Role) -> None:
+    """Statement by statement, before and after its rights were mended, for both logins."""
+    owner, owning, password = await server.make()
+    other, *_ = await server.make()
+    with server.as_root() as cursor:
+        cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+        cursor.execute(f"CREATE TABLE `{other.names.database}`.t (a INT PRIMARY KEY)")
+    own = server.connect(owning, password, owner.names.database)
+    for statement in (
+        "CREATE TABLE t (a INT PRIMARY KEY)",
+        "CREATE VIEW v AS SELECT * FROM t",
+        "CREATE PROCEDURE p() SELECT 1",
+        "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1",
+    ):
+        run(own, statement)
+    work, login, password = (
+        (owner, owning, password) if role is Role.OWNER else await server.make(role, like=owner.names)
+    )
+    second = work.names.logins[1]
+    logins = {login: password, second: await server.set(work, second)}
+    for turn in range(2):
+        for name, secret in logins.items():
+            run(own, "CREATE TABLE IF NOT EXISTS t2 (a INT PRIMARY KEY)")
+            for number, statement in enumerate(MAY_NOT[role]):
+                values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
+                tried = server.connect(name, secret, owner.names.database)
+                assert refused(tried, statement.format(**values)) in DENIED, (turn, number, statement)
+                tried.close()
+            for statement in MAY[role]:
+                tried = server.connect(name, secret, owner.names.database)
+                run(tried, statement.format(new=f"n{next(_used)}"))
+                tried.close()
+        assert await server.sql.problems(work.names, list(logins)) == frozenset()
+        await server.sql.mend(work, list(logins))
+    own.close()
+
+
+async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> None:
+    work, login, password = await server.make()
+    other, *_ = await server.make()
+    schema = other.names.database
+    with server.as_root() as root:
+        root.execute(f"CREATE TABLE `{schema}`.t (a INT PRIMARY KEY)")
+        for statement in (
+            f"GRANT SELECT ON `{schema}`.* TO %s@'%%'",
+            f"GRANT SELECT (a) ON `{schema}`.t TO %s@'%%'",
+            "GRANT SELECT ON `h%%`.* TO %s@'%%'",
+            "GRANT PROCESS ON *.* TO %s@'%%'",
+        ):
+            root.execute(statement, (login,))
+            assert await server.sql.problems(work.names, [login]) == {Problem.TOO_MANY_RIGHTS}, statement
+            await server.sql.mend(work, [login])
+            assert await server.sql.problems(work.names, [login]) == frozenset()
+        with server.as_doadmin() as doadmin:
+            doadmin.execute(f"CREATE ROLE r{login}")
+            doadmin.execute(f"GRANT r{login} TO %s@'%%'", (login,))
+        assert await server.sql.problems(work.names, [login]) == {Problem.TOO_MANY_RIGHTS}
+        await server.sql.mend(work, [login])
+        assert await server.sql.problems(work.names, [login]) == frozenset()
+        root.execute(f"DROP ROLE r{login}")
+        root.execute(f"REVOKE INSERT ON `{server.in_grant(work.names)}`.* FROM %s@'%%'", (login,))
+    assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
+    await server.sql.mend(work, [login])
+    own = server.connect(login, password, work.names.database)
+    assert refused(own, f"SELECT * FROM `{schema}`.t") in DENIED
+    own.close()
+
+
+async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
+    """By hand, on a table, on a routine, to everybody: left from a tenant of the same name, or made in advance."""
+    work, login, _ = await server.make()
+    _, other, password = await server.make()
+    schema = f"`{work.names.database}`"
+    with server.as_root() as root:
+        root.execute(f"CREATE TABLE {schema}.t (a INT PRIMARY KEY, b INT)")
+        root.execute(f"CREATE PROCEDURE {schema}.p() SELECT 1")
+        for statement in (
+            f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%' WITH GRANT OPTION",
+            f"GRANT SELECT, INSERT ON {schema}.t TO %s@'%%'",
+            f"GRANT SELECT (b) ON {schema}.t TO %s@'%%'",
+            f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
+        ):
+            root.execute(statement, (other,))
+        if server.is_mariadb():
+            root.execute(f"GRANT SELECT ON {schema}.t TO PUBLIC")
+    assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
+
+    await server.sql.mend(work, [login])
+
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+    stranger = server.connect(other, password)
+    for statement in (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t"):
+        assert refused(stranger, statement) in DENIED
+    stranger.close()
+
+
+async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(server: Server) -> None:
+    """A tenant's name is known before it signs up."""
+    _, early, password = await server.make()
+    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
+    with server.as_root() as root:
+        root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (early,))
+
+    await server.sql.create(work)
+
+    session = server.connect(early, password)
+    assert refused(session, f"CREATE TABLE `{work.names.database}`.t (a INT PRIMARY KEY)") in DENIED
+    session.close()
+
+
+async def test_guests_get_their_rights_back(server: Server) -> None:
+    work, login, _ = await server.make()
+    _, other, password = await server.make()
+    _, gone, _ = await server.make()
+    schema = f"`{work.names.database}`"
+    with server.as_root() as root:
+        root.execute(f"CREATE TABLE {schema}.t (a INT PRIMARY KEY)")
+        for who in (other, gone):
+            root.execute(f"GRANT SELECT ON {schema}.t TO %s@'%%'", (who,))
+            root.execute(f"GRANT INSERT ON `{server.in_grant(work.names)}`.* TO %s@'%%' WITH GRANT OPTION", (who,))
+    guests = await server.sql.guests(work.names)
+    await server.sql.end_login(work, login)
+    await server.sql.shut(work)
+    assert await server.sql.guests(work.names) == ()
+    with server.as_root() as root:
+        root.execute("DROP USER %s@'%%'", (gone,))
+
+    await server.sql.reopen(work, guests)
+
+    assert len(await server.sql.guests(work.names)) == 2
+    session = server.connect(other, password)
+    run(session, f"INSERT INTO {schema}.t VALUES (1)")
+    assert run(session, f"SELECT a FROM {schema}.t") == [(1,)]
+    session.close()
+
+
+async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
+    work, login, _ = await server.make()
+    assert work.names.logins[0] == work.names.database  # so that no verb makes a login with this ending
+    similar = work.names.logins[1].removesuffix("_b") + "_a"
+    with server.as_root() as root:
+        root.execute("CREATE USER %s@'%%'", (similar,))
+        root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (similar,))
+        assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
+
+        await server.sql.mend(work, [login])
+
+        assert await server.sql.problems(work.names, [login]) == frozenset()
+        root.execute("DROP USER %s@'%%'", (similar,))
+
+
+async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
+    work, login, _ = await server.make()
+    _, other, _ = await server.make()
+    if server.in_grant(work.names) == work.names.database:
+        pytest.skip("this server takes the name of a schema as it is")
+    with server.as_root() as root:
+        root.execute(f"GRANT SELECT ON `{work.names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
+        assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
+        with pytest.raises(GrantError, match=f"{other}@% has rights on the schemas that match .*REVOKE ALL PRIVILEGES"):
+            await server.sql.mend(work, [login])
+        root.execute(f"REVOKE SELECT ON `{work.names.tenant[:-2]}%%`.* FROM %s@'%%'", (other,))
+    await server.sql.mend(work, [login])
+
+
+async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
+    """Nobody would reset its password, and who has it would keep the rights."""
+    work, login, _ = await server.make()
+    with server.as_root() as root:
+        root.execute("CREATE USER %s@localhost IDENTIFIED BY 'Planted-1'", (login,))
+        assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
+        with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
+            await server.sql.mend(work, [login])
+        with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
+            await server.set(work, login)
+        root.execute("DROP USER %s@localhost", (login,))
+    await server.set(work, login)
+
+
+async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server) -> None:
+    """With partial_revokes=ON, REVOKE on one schema restricts whoever has the right on all of them."""
+    work, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO doadmin@'%'")
+
+    await server.sql.mend(work, [login])
+    await server.set(work, work.names.logins[1])
+
+    with server.as_doadmin() as doadmin:
+        doadmin.execute(f"CREATE TABLE `{work.names.database}`.by_doadmin (a INT PRIMARY KEY)")
+    own = server.connect(login, password, work.names.database)
+    assert run(own, "SHOW TABLES") == [("by_doadmin",)]
+    own.close()
+
+
+async def test_nobody_acts_as_a_login_that_was_reset(server: Server) -> None:
+    """Everybody may grant PROXY on himself, and only he can revoke it."""
+    work, login, password = await server.make()
+    other, neighbour, secret = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE VIEW v AS SELECT 1")  # it cannot be dropped
+    run(own, f"GRANT PROXY ON '{login}'@'%' TO '{neighbour}'@'%'")
+    theirs = server.connect(neighbour, secret)
+    run(theirs, f"GRANT PROXY ON '{neighbour}'@'%' TO '{login}'@'%' WITH GRANT OPTION")  # a right to grant, on MySQL
+    for each in (own, theirs):
+        each.close()
+
+    await server.set(work, login)
+
+    with server.as_root() as root:
+        root.execute("SELECT User FROM mysql.proxies_priv WHERE Proxied_user = %s", (login,))
+        assert root.fetchall() == ()
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+    await server.set(other, neighbour)
+    assert await server.sql.problems(other.names, [neighbour]) == frozenset()
+
+
+async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) -> None:
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    for statement in (
+        f"ALTER USER '{login}'@'%' WITH MAX_USER_CONNECTIONS 0",
+        f"ALTER USER '{login}'@'%' ACCOUNT UNLOCK",
+        f"GRANT USAGE ON *.* TO '{login}'@'%' WITH MAX_USER_CONNECTIONS 0",
+        "SET GLOBAL max_user_connections = 0",
+        "SET SESSION max_user_connections = 0",
+    ):
+        refused(own, statement)
+    held = [own, *(server.connect(login, password) for _ in range(server.limit - 1))]
+    with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
+        server.connect(login, password)
+    await server.sql.administrator()  # gets in
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+    for each in held:
+        each.close()
+
+
+async def test_a_session_without_the_password_cannot_set_one(server: Server) -> None:
+    """Of an application that is broken into, for example. MySQL refuses also what would lift that."""
+    if server.is_mariadb():
+        pytest.skip("MariaDB has no such clause")
+    work, login, password = await server.make()
+    own = server.connect(login, password, work.names.database)
+    for statement, code in (
+        ("SET PASSWORD = 'Mine-1-Mine'", 3892),
+        ("ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine'", 3892),
+        ("ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE 'wrong'", 3891),
+        (f"ALTER USER '{login}'@'%' PASSWORD REQUIRE CURRENT OPTIONAL", 1227),
+        (f"ALTER USER '{login}'@'%' IDENTIFIED BY 'Mine-1-Mine' RETAIN CURRENT PASSWORD", 1227),
+    ):
+        assert refused(own, statement) == code, statement
+    own.close()
+    with server.as_root() as root:
+        root.execute("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", (login,))
+    assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
+    await server.sql.mend(work, [login])
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+
+
+@pytest.mark.parametrize("connections", [0, 13])
+async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, connections: int) -> None:
+    work, login, password = await server.make()
+    if connections == 0 and server.is_mariadb():
+        pytest.skip("without a limit it is a login that others made")
+    with server.as_root() as root:
+        how = "GRANT USAGE ON *.* TO" if server.is_mariadb() else "ALTER USER"
+        root.execute(f"{how} %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
+    assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
+    higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
+    assert await higher.problems(work.names, [login]) == ({Problem.RIGHTS_MISSING} if connections == 0 else frozenset())
+
+    await server.sql.mend(work, [login])
+
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+    assert await server.sql.log_in(work.names, login, password) is None
+
+
+async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> None:
+    without = MySQLServer(server.doadmin, await server.cluster.ca())
+    work, login, _ = await server.make()
+    await without.mend(work, [login])
+    with server.as_root() as root:
+        root.execute("SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s", (login,))
+        [(limit, most)] = root.fetchall()
+    assert limit == most // 4
+
+
+async def test_rights_in_use_are_never_taken_while_others_are(server: Server) -> None:
+    work, login, password = await server.make()
+    other, *_ = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    own.close()
+    stop, tried, failures = threading.Event(), [0], list[Exception]()
+
+    def use() -> None:
+        while not stop.is_set():
+            tried[0] += 1
+            try:
+                session = server.connect(login, password, work.names.database)
+                run(session, "SELECT * FROM t")
+                session.close()
+            except pymysql.MySQLError as error:
+                failures.append(error)
+
+    using = threading.Thread(target=use)
+    using.start()
+    with server.as_root() as root:
+        for _ in range(10):
+            root.execute(f"GRANT SELECT ON `{server.in_grant(other.names)}`.* TO %s@'%%'", (login,))
+            root.execute("GRANT PROCESS ON *.* TO %s@'%%'", (login,))
+            assert await server.sql.problems(work.names, [login]) == {Problem.TOO_MANY_RIGHTS}
+            await server.sql.mend(work, [login])
+            assert await server.sql.problems(work.names, [login]) == frozenset()
+    stop.set()
+    using.join()
+    assert tried[0] > 10
+    assert failures == []
+
+
+async def test_what_a_reader_may_lock(server: Server) -> None:
+    """MySQL asks for another right than SELECT for FOR UPDATE, MariaDB does not."""
+    owner, login, password = await server.make()
+    _, reading, secret = await server.make(Role.READER, like=owner.names)
+    own = server.connect(login, password, owner.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
+    run(own, "INSERT INTO t VALUES (1)")
+    reader = server.connect(reading, secret, owner.names.database)
+    run(own, "SET SESSION innodb_lock_wait_timeout = 1")
+    for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
+    for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT)"):
+        assert refused(reader, statement) in DENIED
+    if not server.is_mariadb():
+        assert refused(reader, for_update) in DENIED
+    for statement in (in_share_mode, *([for_update] if server.is_mariadb() else [])):
+        run(reader, "START TRANSACTION")
+        assert run(reader, statement) == [(1,)]
+        assert refused(own, "UPDATE t SET a = a") == 1205  # waits for the reader's lock
+        run(reader, "ROLLBACK")
+    run(own, "UPDATE t SET a = a")
+    for each in (own, reader):
+        each.close()
+
+
+async def test_rights_that_are_missing_say_nothing_against_a_password(server: Server) -> None:
+    work, login, password = await server.make()
+    with server.as_root() as root:
+        root.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
+    assert await server.sql.log_in(work.names, login, password) is None
+    assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
+    await server.sql.mend(work, [login])
+    own = server.connect(login, password)
+    run(own, f"DROP DATABASE `{work.names.database}`")
+    own.close()
+    assert await server.sql.log_in(work.names, login, password) is None
