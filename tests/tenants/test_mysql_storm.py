@@ -56,7 +56,11 @@ class Attacker:
                 number += 1
                 for statement in chance.choice(_ACTS):
                     with connection.cursor() as cursor:
-                        cursor.execute(statement.format(n=f"{id(self)}_{number}", db=self.leaked.database))
+                        cursor.execute(
+                            statement.format(
+                                n=f"{id(self)}_{number}", db=self.leaked.database, password=self.leaked.password
+                            )
+                        )
                         rows = cursor.fetchall()
                         if statement.startswith("SHOW PROCESSLIST"):
                             for row in rows:
@@ -74,9 +78,15 @@ class Attacker:
 _ACTS = [
     ["SET PASSWORD = PASSWORD('Mine-1-Mine')"],
     ["SET PASSWORD = 'Mine-1-Mine'"],
+    ["ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE '{password}'"],
     ["SHOW PROCESSLIST"],
-    ["CREATE TABLE IF NOT EXISTS t (a INT)", "LOCK TABLES t WRITE", "SELECT SLEEP(0.2)", "UNLOCK TABLES"],
-    ["CREATE TABLE IF NOT EXISTS t (a INT)", "START TRANSACTION", "INSERT INTO t VALUES (1)", "SELECT SLEEP(0.3)"],
+    ["CREATE TABLE IF NOT EXISTS t (a INT PRIMARY KEY)", "LOCK TABLES t WRITE", "SELECT SLEEP(0.2)", "UNLOCK TABLES"],
+    [
+        "CREATE TABLE IF NOT EXISTS t (a INT PRIMARY KEY)",
+        "START TRANSACTION",
+        "INSERT INTO t VALUES (1)",
+        "SELECT SLEEP(0.3)",
+    ],
     ["XA START '{n}'", "INSERT INTO t VALUES (1)", "XA END '{n}'", "XA PREPARE '{n}'"],
     ["DROP DATABASE `{db}`"],
     ["CREATE DATABASE `{db}`"],

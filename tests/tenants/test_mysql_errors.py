@@ -1,0 +1,250 @@
+"""Refusals of MySQL and MariaDB become errors that name the tenant, contain no secret, and leave no session."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trustme
+from attrs import evolve
+
+from aiodbclient.errors import ConfigurationError, ConflictError, GrantError
+from aiodbclient.models import Connection
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._servers import server_of
+from aiodbclient.tenants._servers.mysql import MySQLServer
+from aiodbclient.tenants._servers.mysql import session as sessions
+from aiodbclient.tenants._servers.server import Work
+
+from .mysql_servers import Server, server
+
+__all__ = ["server"]
+
+NAMES = names_of("alpha", "mysql")
+
+
+def dsn(server: Server, login: str, password: str) -> str:
+    return f"mysql://{login}:{password}@{server.sql._admin['host']}:{server.sql._admin['port']}/"
+
+
+async def test_an_administrator_without_rights_is_refused_with_the_statement(server: Server) -> None:
+    """Such as a tenant, who may ask how many connections the server allows."""
+    work, login, password = await server.make()
+    tenant = MySQLServer(dsn(server, login, password), await server.cluster.ca())
+
+    found = await tenant.administrator()
+    assert found.connections > 10
+    assert "CREATE USER" in found.lacks
+    with pytest.raises(GrantError, match="MySQL refused a statement") as caught:
+        await tenant.create(Work(names_of("never_made", "mysql"), lambda: None))
+
+    assert caught.value.tenant == "never_made"
+    assert "SELECT User, " in caught.value.statement
+    assert password not in str(caught.value)
+    assert await server.sql.problems(work.names, [login]) == frozenset()
+
+
+async def test_an_administrator_who_cannot_log_in(server: Server, unused_tcp_port: int) -> None:
+    away = f"mysql://doadmin:wrong-secret@127.0.0.1:{unused_tcp_port}/"
+    for admin in (dsn(server, "doadmin", "wrong-secret"), away):
+        refused = MySQLServer(admin, await server.cluster.ca())
+        for act in (refused.administrator(), refused.find(NAMES), refused.usage()):
+            with pytest.raises(GrantError, match="cannot log in") as caught:
+                await act
+            assert "wrong-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "admin",
+    [
+        "nonsense s3cret",
+        "postgresql://doadmin:s3cret@127.0.0.1/",
+        "mysql://[s3cret",
+        "mysql://doadmin:s3cret@",
+        "mysql://doadmin:s3cret@h:99999/",
+        *(f"mysql://doadmin:a@s3cret{end}b@127.0.0.1/" for end in "/?#"),  # the host would be s3cret
+    ],
+)
+def test_an_administrators_dsn_that_is_none(admin: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a DSN of MySQL") as caught:
+        server_of("mysql", Connection(host="h"), None, admin, None)
+    assert_hidden(caught.value, "s3cret")
+
+
+@pytest.mark.parametrize(
+    ("packet", "message"),
+    [
+        (b"\xff\x10\x04#08004Too many connections", "Too many connections"),
+        (b"\xff\x69\x04Host is blocked", "Host is blocked"),
+        (b"", "connect"),
+        (b"nonsense that is no handshake\0", ""),
+    ],
+)
+async def test_a_server_that_is_away_is_no_refused_password(packet: bytes, message: str) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if packet:
+            writer.write(len(packet).to_bytes(3, "little") + b"\0" + packet)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as away:
+        port = away.sockets[0].getsockname()[1]
+        sql = MySQLServer(f"mysql://doadmin:s3cret-of-doadmin@127.0.0.1:{port}/", None)
+        with pytest.raises(GrantError, match=f"could not be tested: .*{message}") as error:
+            await sql.log_in(NAMES, "alpha", Secret("s3cret-of-alpha"))
+        assert "s3cret" not in str(error.value)
+        with pytest.raises(GrantError, match="cannot log in"):
+            await sql.administrator()
+
+
+def greeting(capabilities: int) -> bytes:
+    """What a server sends first."""
+    salt, plugin = b"8" * 8, b"caching_sha2_password\0"
+    low, high = capabilities.to_bytes(4, "little")[:2], capabilities.to_bytes(4, "little")[2:]
+    text = b"\x0a8.0.99\0" + bytes(4) + salt + b"\0" + low + b"\x21\x02\0" + high + b"\x15" + bytes(10) + salt
+    packet = text + b"8888\0" + plugin
+    return len(packet).to_bytes(3, "little") + b"\0" + packet
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("greets", [False, True], ids=["silent", "greets"])
+async def test_a_connection_that_cannot_be_made_is_closed_at_once(
+    monkeypatch: pytest.MonkeyPatch, tls: bool, greets: bool
+) -> None:
+    """Of a server that hangs, without help by the garbage collector, while the errors are still there."""
+    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 0.1)
+    closed = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal closed
+        if greets:
+            writer.write(greeting(0xFFFFFFFF))
+        while await reader.read(1000):
+            pass
+        closed += 1
+        writer.close()
+
+    gc.collect()
+    gc.disable()
+    errors: list[Exception] = []
+    try:
+        async with await asyncio.start_server(hang, "127.0.0.1", 0) as away:
+            port = away.sockets[0].getsockname()[1]
+            ca = trustme.CA().cert_pem.bytes().decode() if tls else None
+            sql = MySQLServer(f"mysql://doadmin:secret@127.0.0.1:{port}/", ca)
+            for act in (sql.administrator(), sql.log_in(NAMES, "alpha", Secret("x")), sql.problems(NAMES, ["alpha"])):
+                with pytest.raises(GrantError, match="no answer within") as caught:
+                    await act
+                errors.append(caught.value)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await sql.administrator()
+            async with asyncio.timeout(5):
+                while closed < 4:
+                    await asyncio.sleep(0.005)
+    finally:
+        gc.enable()
+
+
+async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, login, _ = await server.make()
+    monkeypatch.setattr(sessions, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(sessions, "LOCK_SECONDS", 1)
+    with server.as_root() as root:
+        before = set(server.sessions("doadmin"))
+        root.execute("FLUSH TABLES WITH READ LOCK")
+        started = time.monotonic()
+        with pytest.raises(GrantError, match=r"no answer within 1 seconds|Lock wait timeout"):
+            await server.sql.mend(work, [login])
+        assert time.monotonic() - started < 8
+        mending = asyncio.create_task(server.sql.mend(work, [login]))
+        while not set(server.sessions("doadmin")) - before:
+            await asyncio.sleep(0.01)
+        mending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await mending
+        root.execute("UNLOCK TABLES")
+    until = time.monotonic() + 5
+    while set(server.sessions("doadmin")) - before:
+        assert time.monotonic() < until
+        await asyncio.sleep(0.05)
+    await server.sql.mend(work, [login])
+
+
+async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
+    """Whenever the work is cut off, in the package's frames and in the driver's."""
+    work, login, password = await server.make()
+    second, admins = work.names.logins[1], server.sql._admin["password"]
+    works: list[Callable[[], Awaitable[object]]] = [
+        lambda: server.sql.log_in(work.names, login, password),
+        lambda: server.sql.set_login(work, second, password),
+        lambda: server.sql.end_login(work, second),
+        lambda: server.sql.problems(work.names, [login]),
+        lambda: server.sql.mend(work, [login]),
+        lambda: server.sql.temporary_login(work, password),
+    ]
+    cut = 0
+    for act in works:
+        for wait in (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.12):
+            try:
+                async with asyncio.timeout(wait):
+                    await act()
+            except TimeoutError as error:
+                cut += 1
+                assert_hidden(error, password, str(admins))
+    assert cut > 20
+    await server.sql.drop_temporary(work)
+
+
+async def test_no_frame_shows_the_password_of_a_statement_that_is_refused(server: Server) -> None:
+    work, login, _ = await server.make()
+    password = Secret("s3cret-of-a-tenant")
+    with pytest.raises(ConflictError) as conflict:
+        await server.sql.set_login(work, login, password, may_exist=False)
+    assert_hidden(conflict.value, password)
+    wrong = evolve(work, names=evolve(work.names, logins=("x" * 100, login)))  # too long for a user name
+    with pytest.raises(GrantError) as caught:
+        await server.sql.set_login(wrong, "x" * 100, password)
+    assert_hidden(caught.value, password)
+    assert password not in str(caught.value)
+
+
+def assert_hidden(error: BaseException | None, *secrets: str) -> None:
+    while error is not None:
+        for frame in traceback.TracebackException.from_exception(error, capture_locals=True).stack:
+            shown = str(frame.locals)
+            assert frame.filename == __file__ or not any(secret in shown for secret in secrets), (frame.name, shown)
+        error = error.__cause__ or error.__context__
+
+
+async def test_the_servers_logs_and_history_hold_no_password(server: Server) -> None:
+    """CREATE USER and ALTER USER: the server rewrites them, wherever it stores a statement."""
+    if server.is_mariadb():
+        pytest.skip("MariaDB stores statements as they are")
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON, GLOBAL slow_query_log = ON")
+        root.execute("SET GLOBAL long_query_time = 0")
+        root.execute("UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME LIKE '%statements%'")
+        try:
+            work, login, password = await server.make()
+            again = await server.set(work, login)
+        finally:
+            root.execute("SET GLOBAL general_log = OFF, GLOBAL slow_query_log = OFF, GLOBAL long_query_time = 10")
+        for table, column in (
+            ("mysql.general_log", "argument"),
+            ("mysql.slow_log", "sql_text"),
+            ("performance_schema.events_statements_history_long", "SQL_TEXT"),
+            ("performance_schema.events_statements_summary_by_digest", "QUERY_SAMPLE_TEXT"),
+        ):
+            root.execute(f"SELECT CONVERT({column} USING utf8mb4) FROM {table}")
+            texts = [str(text) for (text,) in root.fetchall()]
+            assert any(login in text for text in texts), table
+            for secret in (password, again):
+                assert not any(secret in text for text in texts), table
