@@ -11,28 +11,28 @@ from typing import LiteralString
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from .._libpq import one_line, options_of
+from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
 from .cells import Step, T
 from .state import LARGEST, CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
-_CREATE: LiteralString = (
-    'CREATE UNLOGGED TABLE IF NOT EXISTS aiodbclient_budgets (key text COLLATE "C" PRIMARY KEY, state text NOT NULL)'
-)
+_TABLE = "aiodbclient_budgets"
+_COLUMNS: LiteralString = '(key text COLLATE "C" PRIMARY KEY, state text NOT NULL)'
 _SETTINGS = (
     "SELECT set_config('lock_timeout', %(ms)s, false), set_config('statement_timeout', %(ms)s, false),"
-    " set_config('idle_in_transaction_session_timeout', %(ms)s, false), set_config('synchronous_commit', 'off', false),"
-    " to_regclass('aiodbclient_budgets') IS NOT NULL"
+    " set_config('idle_in_transaction_session_timeout', %(ms)s, false), set_config('synchronous_commit', 'off', false)"
 )
-_INSERT = "INSERT INTO aiodbclient_budgets VALUES (%s, '') ON CONFLICT DO NOTHING"
+_INSERT = SQL("INSERT INTO {} VALUES (%s, '') ON CONFLICT DO NOTHING; COMMIT")
 # The clock is read when the row is locked.
-_BEGIN = (
-    "BEGIN; WITH held AS MATERIALIZED (SELECT state FROM aiodbclient_budgets WHERE key = %s FOR UPDATE)"
+_BEGIN = SQL(
+    "BEGIN; WITH held AS MATERIALIZED (SELECT state FROM {} WHERE key = %s FOR UPDATE)"
     " SELECT left(state, %s), extract(epoch FROM clock_timestamp())::float8 FROM held"
 )
-_COMMIT = "UPDATE aiodbclient_budgets SET state = %s WHERE key = %s; COMMIT"
+_COMMIT = SQL("UPDATE {} SET state = %s WHERE key = %s; COMMIT")
 _MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
 # Where the server refuses a connection, libpq has only its text.
 _REFUSALS = (
@@ -60,6 +60,7 @@ class PostgresCell:
         self._key = key
         self._milliseconds = str(max(1, round(timeout * 1000)))
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
+        self._table = Identifier(_TABLE)  # with its schema, once it is known
 
     async def change(self, step: Step[T]) -> T:
         """As for ``Cell``."""
@@ -87,8 +88,8 @@ class PostgresCell:
         try:
             connection = await self._connected()
             text, result = step(*await self._begin(connection))
-            await connection.execute(_COMMIT, [text, self._key])
-        except (psycopg.Error, OSError, UnicodeError) as error:
+            await connection.execute(_COMMIT.format(self._table), [text, self._key])
+        except (psycopg.Error, OSError, UnicodeError, NotOwnError) as error:
             await self.aclose()
             raise _cell_error(error) from None
         except BaseException:
@@ -99,23 +100,19 @@ class PostgresCell:
     async def _begin(self, connection: AsyncConnection[tuple[object, ...]]) -> tuple[str, float]:
         """Lock the row, and return its text and the time."""
         while True:
-            cursor = await connection.execute(_BEGIN, [self._key, LARGEST + 1])
+            cursor = await connection.execute(_BEGIN.format(self._table), [self._key, LARGEST + 1])
             cursor.nextset()
             if (row := await cursor.fetchone()) is not None:
                 return str(row[0]), float(str(row[1]))
-            await connection.execute(f"{_INSERT}; COMMIT", [self._key])
+            await connection.execute(_INSERT.format(self._table), [self._key])
 
     async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
         if self._connection is None or self._connection.closed:
             # This cursor sends two statements in one round trip.
             connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
             self._connection = connection
-            row = await (await connection.execute(_SETTINGS, {"ms": self._milliseconds})).fetchone()
-            if row is None or not row[-1]:
-                async with connection.transaction():
-                    # CREATE TABLE IF NOT EXISTS fails if two sessions run it at once.
-                    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
-                    await connection.execute(_CREATE)
+            await connection.execute(_SETTINGS, {"ms": self._milliseconds})
+            self._table = await own_table(connection, _TABLE, _COLUMNS, unlogged=True)
         return self._connection
 
 
@@ -130,6 +127,7 @@ def _cell_error(error: Exception) -> CellError:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         why = f"{error.diag.message_primary} (SQLSTATE {state})"  # without its DETAIL, which may quote a row
     if state == "42501":
-        why += f"; as a role that may: {_CREATE}; GRANT SELECT, INSERT, UPDATE ON aiodbclient_budgets TO ..."
+        why += f"; as the owner of the database: CREATE UNLOGGED TABLE {_TABLE} {_COLUMNS};"
+        why += f" GRANT SELECT, INSERT, UPDATE ON {_TABLE} TO ..."
     refused = isinstance(error, psycopg.OperationalError) and state is None and any(t in why for t in _REFUSALS)
-    return CellError(why, lasting=refused or state in _MISTAKES)
+    return CellError(why, lasting=refused or state in _MISTAKES or isinstance(error, NotOwnError))

@@ -69,6 +69,20 @@ async def test_the_postgresql_of_this_machine_can_be_behind_a_cluster(programs: 
             assert ("plpgsql",) in await rows.fetchall()
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"connections": 0}, "connections must be at least 1"),
+        ({"password_encryption": "plain"}, "'scram-sha-256' or 'md5', not 'plain'"),
+        ({"connections": 22, "dsn": "postgresql://postgres@127.0.0.1:1/postgres"}, "set them on the server"),
+        ({"password_encryption": "md5", "backend": "memory"}, "only an embedded PostgreSQL"),
+    ],
+)
+async def test_what_only_an_embedded_postgresql_has(sandbox: Sandbox, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        await sandbox.add_cluster("pg", **options)
+
+
 async def test_a_folder_without_postgresql_is_a_clear_error(sandbox: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"has no initdb"):
         await sandbox.add_cluster("pg", backend="postgres", server=tmp_path)

@@ -334,6 +334,32 @@ class TestByDSN:
         assert await fetch(session, "SELECT count(*) FROM t") == [0]  # it exists after the sandbox has stopped
         await session.close()
 
+    async def test_it_is_shared_and_its_differences_are_logged(
+        self, server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        dsn = f"postgresql://postgres:{server.password}@127.0.0.1:{server.port}/postgres"
+        async with Sandbox(windows=[]) as first, Sandbox(windows=[]) as second, caller(second) as calling:
+            await first.add_cluster("pg", dsn=dsn)
+            cluster = "/v2/databases/" + await second.add_cluster("pg", dsn=dsn)
+            uri = (await calling("GET", cluster)).json["database"]["connection"]["uri"]
+        assert "every login may enter the database postgres" in caplog.text
+        assert "template1" not in caplog.text
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as owner:
+            await owner.execute("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+            caplog.clear()
+            async with Sandbox() as sandbox:
+                await sandbox.add_cluster("pg", dsn=dsn)
+            await owner.execute("GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+        assert "no login may enter template1" in caplog.text
+        assert "database postgres" not in caplog.text
+        async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as admin:
+            assert await fetch(admin, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [False]
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as owner, Sandbox() as sandbox:
+            await owner.execute("ALTER ROLE doadmin NOLOGIN")
+            with pytest.raises(RuntimeError, match="if the sandbox did not create this role, drop it"):
+                await sandbox.add_cluster("pg", dsn=dsn)
+            await owner.execute("ALTER ROLE doadmin LOGIN")
+
     async def test_its_role_must_be_a_superuser(self, server: EmbeddedPostgres) -> None:
         dsn = f"postgresql://postgres:{server.password}@127.0.0.1:{server.port}/postgres"
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as admin:

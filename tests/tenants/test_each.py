@@ -24,9 +24,9 @@ from .programs import ask
 
 
 @pytest.fixture
-async def place(mongodb_place: Place) -> Place:
-    await asyncio.gather(*(mongodb_place.tenants().ensure(name) for name in "abcdef"))
-    return mongodb_place
+async def place(place: Place) -> Place:
+    await asyncio.gather(*(place.tenants().ensure(name) for name in "abcdef"))
+    return place
 
 
 async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) -> None:

@@ -298,15 +298,90 @@ async def test_no_lock_of_a_stranger_stops_a_store(postgres: str, table: str) ->
             assert await password(store, "alpha") == "hunter2"
 
 
-async def test_two_stores_may_create_the_table_at_once(postgres: str, table: str) -> None:
-    async def opened() -> None:
+async def test_many_stores_create_the_table_at_once(postgres: str) -> None:
+    async def opened(table: str) -> None:
         async with PostgresStore(postgres, table) as store:
             assert await store.get("alpha") is None
 
-    await asyncio.gather(*(opened() for _ in range(8)))
+    for _ in range(5):
+        table = f"at_once_{secrets.token_hex(4)}"
+        await asyncio.gather(*(opened(table) for _ in range(20)))
 
 
 @pytest.mark.parametrize("dsn", ["host=\ud800 dbname=x", "postgresql://\ud800/x"])
 async def test_a_host_that_is_no_text_is_refused(dsn: str) -> None:
     with pytest.raises(InvalidArgumentError, match="not a connection string"):
         await PostgresStore(dsn).__aenter__()
+
+
+class Planted:
+    """A database of the login ``app``, in which the login ``tenant`` may create anything."""
+
+    def __init__(self, superuser: str) -> None:
+        self._superuser = superuser
+        self.app, self.tenant, self.database = (f"{each}_{secrets.token_hex(4)}" for each in ("app", "tenant", "db"))
+        for login in (self.app, self.tenant):
+            execute(superuser, f"CREATE ROLE {login} LOGIN PASSWORD 'hunter3'")
+        execute(superuser, f"CREATE DATABASE {self.database} OWNER {self.app}")
+        execute(superuser, f"GRANT CREATE ON DATABASE {self.database} TO {self.tenant}")
+        execute(self.dsn(self.app), f"GRANT CREATE ON SCHEMA public TO {self.tenant}")
+
+    def dsn(self, login: str) -> str:
+        return make_conninfo(self._superuser, user=login, password="hunter3", dbname=self.database)
+
+    def drop(self) -> None:
+        execute(self._superuser, f"DROP DATABASE {self.database} WITH (FORCE)")
+        execute(self._superuser, f"DROP ROLE {self.app}, {self.tenant}")
+
+
+@pytest.fixture
+def planted(postgres: str) -> Iterator[Planted]:
+    planted = Planted(postgres)
+    yield planted
+    planted.drop()
+
+
+COLUMNS = "(name text PRIMARY KEY, record text, token text, owner bigint, started timestamptz, expires timestamptz)"
+
+
+@pytest.mark.parametrize("table", ["aiodbclient_credentials", "public.aiodbclient_credentials"])
+async def test_a_table_that_a_tenant_planted_is_refused(planted: Planted, table: str) -> None:
+    tenant = planted.dsn(planted.tenant)
+    execute(tenant, f"CREATE TABLE public.aiodbclient_credentials {COLUMNS}")
+    execute(tenant, "GRANT ALL ON public.aiodbclient_credentials TO PUBLIC")
+    with pytest.raises(StoreError, match=f"the table public.aiodbclient_credentials belongs to {planted.tenant}"):
+        async with PostgresStore(planted.dsn(planted.app), table):
+            pass
+
+
+async def test_a_schema_of_a_tenant_is_refused(planted: Planted) -> None:
+    execute(planted.dsn(planted.tenant), f"CREATE SCHEMA {planted.app}; GRANT ALL ON SCHEMA {planted.app} TO PUBLIC")
+    with pytest.raises(StoreError, match=f"the schema {planted.app} belongs to {planted.tenant}"):
+        async with PostgresStore(planted.dsn(planted.app)):  # "$user" is the first in search_path
+            pass
+    with pytest.raises(StoreError, match='there is no schema "nowhere"'):
+        async with PostgresStore(planted.dsn(planted.app), "nowhere.aiodbclient_credentials"):
+            pass
+
+
+async def test_what_a_tenant_plants_later_is_not_used(planted: Planted) -> None:
+    async with PostgresStore(planted.dsn(planted.app)) as store:
+        await keep(store, "alpha")
+        for statement in (
+            f"CREATE SCHEMA {planted.app}; GRANT ALL ON SCHEMA {planted.app} TO PUBLIC",
+            f"CREATE TABLE {planted.app}.aiodbclient_credentials {COLUMNS}",
+            f"GRANT ALL ON {planted.app}.aiodbclient_credentials TO PUBLIC",
+            "CREATE TABLE public.stolen (lease text); GRANT ALL ON public.stolen TO PUBLIC",
+            # A better match than PostgreSQL's own, for a lease that is a small integer.
+            "CREATE FUNCTION public.make_interval(secs smallint) RETURNS interval LANGUAGE sql"
+            " AS $$ INSERT INTO public.stolen VALUES (current_user); SELECT interval '1 hour' $$",
+        ):
+            execute(planted.dsn(planted.tenant), statement)
+        claim = await store.claim("beta", 60)
+        assert claim is not None
+        await store.renew(claim, 60)
+        await keep(store, "gamma")
+        assert [record.name async for record in store.records()] == ["alpha", "beta", "gamma"]
+    with psycopg.connect(planted.dsn(planted.tenant)) as tenant:
+        for table in (f"{planted.app}.aiodbclient_credentials", "public.stolen"):
+            assert tenant.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)

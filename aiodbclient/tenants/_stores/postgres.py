@@ -51,7 +51,9 @@ class PostgresStore(BaseStore["PostgresConnection"]):
 
     Args:
         dsn: A connection string of libpq. Add ``sslmode=verify-full`` and ``sslrootcert=`` to verify the server. Its
-            role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on its schema to create the table.
+            role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on its schema to create the table. The
+            table and its schema must belong to this role, to the owner of the database or to a superuser: others could
+            have planted them.
         table: The table's name, or ``schema.name``.
         key: Encrypts the credentials: a key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
             encrypts, all decrypt. None: everybody who can read the table can read the credentials.
@@ -62,7 +64,8 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             ``dsn`` is not a connection string.
         ConfigurationError: There is a key, and ``cryptography`` is not installed. On entering: it is open already, or
             psycopg is not installed.
-        StoreError: On entering: the server cannot be reached or used, or the table was written with another key.
+        StoreError: On entering: the server cannot be reached or used, the table or its schema belongs to somebody else,
+            or the table was written with another key.
     """
 
     _sql = Statements(

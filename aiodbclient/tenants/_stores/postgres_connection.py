@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import selectors
-from contextlib import suppress
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from ..._libpq import one_line, options_of
+from ..._own_table import NotOwnError, own_table
 from ...errors import InvalidArgumentError, StoreError
 from .base import Rows, Value
 
@@ -26,10 +26,9 @@ _SETTINGS = (
     " set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('synchronous_commit',"
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
-    " false), to_regclass(%(table)s) IS NOT NULL"
+    " false)"
 )
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS {table} (
+_COLUMNS: LiteralString = """(
     name text COLLATE "C" PRIMARY KEY,
     record text NOT NULL,
     token text,
@@ -45,7 +44,8 @@ class PostgresConnection:
 
     def __init__(self, dsn: str, table: str, *, make: bool = True) -> None:
         self._dsn = _with_keepalive(dsn)
-        self._table = Identifier(*table.split("."))
+        self._name = table
+        self._table = Identifier(*table.split("."))  # with its schema, while there is a connection
         self._make = make
         self._owner = secrets.randbits(63)  # the connection holds an advisory lock on it
         self._connection: AsyncConnection[Any] | None = None
@@ -97,7 +97,7 @@ class PostgresConnection:
             except TimeoutError:
                 await self._disconnect()
                 reason = f"no answer within {_TIMEOUT:.0f} s"
-            except (psycopg.Error, OSError, ValueError) as error:
+            except (psycopg.Error, OSError, ValueError, NotOwnError) as error:
                 reason = _reason(error)
         raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
 
@@ -118,15 +118,10 @@ class PostgresConnection:
         return self._connection
 
     async def _set_up(self, connection: AsyncConnection[Any]) -> None:
-        values = {"timeout": str(int(_STATEMENT_TIMEOUT * 1000)), "table": self._table.as_string(None)}
-        row = await (await connection.execute(_SETTINGS, values)).fetchone()
+        await connection.execute(_SETTINGS, {"timeout": str(int(_STATEMENT_TIMEOUT * 1000))})
         while not await self._lock(connection):
             self._owner = secrets.randbits(63)  # everybody sees the number in pg_locks, and can lock it
-        if self._make and row is not None and not row[-1]:
-            with suppress(
-                errors.UniqueViolation, errors.DuplicateObject
-            ):  # another session creates it at the same time
-                await connection.execute(self._query(_SCHEMA))
+        self._table = await own_table(connection, self._name, _COLUMNS if self._make else None)
 
     async def _lock(self, connection: AsyncConnection[Any]) -> bool:
         locked = await (await connection.execute("SELECT pg_try_advisory_lock_shared(%s)", [self._owner])).fetchone()
