@@ -1,20 +1,18 @@
 """A client begins to log in, and finishes after the login has been ended.
 
-PostgreSQL and MySQL read the password when the client begins. So they accept it until they end the connection, after
-their timeout for logins, whatever happened to the login in between.
+PostgreSQL reads the password when the client begins. So it accepts it until it ends the connection, after its timeout for
+logins, whatever happened to the login in between. For MySQL see ``test_mysql_ending.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-import pymysql
 import pytest
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg import Connection, pq
@@ -24,10 +22,7 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.tenants._naming import Names
 
 from .managed import PASSWORD, Managed, ended, ready
-from .test_mysql_hostile import Server, server
 from .test_postgres_heirs import UP, owners
-
-__all__ = ["server"]
 
 _DONE = {pq.PollingStatus.OK, pq.PollingStatus.FAILED}
 
@@ -140,54 +135,3 @@ async def test_who_began_to_log_in_before_a_login_was_reset_has_no_session_when_
         assert await grants.end_sessions(names, login, "ours") is None
         assert slow.finish() is None
     await ready(grants, names, login, "ours")
-
-
-class SlowMySQLLogin(pymysql.connections.Connection):
-    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
-
-    The server reads the account, and asks for its plugin.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        self.began, self.go = threading.Event(), threading.Event()
-        super().__init__(**options)
-
-    def _get_server_information(self) -> None:
-        super()._get_server_information()  # type: ignore[misc]
-        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
-        self._auth_plugin_name = "caching_sha2_password" if is_mariadb else "mysql_native_password"
-
-    def _process_auth(self, *args: Any) -> Any:
-        self.began.set()
-        self.go.wait()
-        return super()._process_auth(*args)  # type: ignore[misc]
-
-
-@pytest.fixture
-def brief_mysql(server: Server) -> Iterator[None]:
-    with server.as_root() as cursor:
-        cursor.execute("SET GLOBAL connect_timeout = 2")
-        yield
-        cursor.execute("SET GLOBAL connect_timeout = DEFAULT")
-
-
-@pytest.mark.usefixtures("brief_mysql")
-async def test_who_began_to_log_in_to_mysql_before_a_login_is_ended_does_not_enter(server: Server) -> None:
-    names, login, password = await server.make()
-    slow = SlowMySQLLogin(
-        host=server.grants._admin["host"],
-        port=server.grants._admin["port"],
-        user=login,
-        password=password,
-        ssl={"check_hostname": False},
-        defer_connect=True,
-    )
-    connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
-    assert await asyncio.to_thread(slow.began.wait, 10)
-    try:
-        assert await server.grants.end_login(names, login, None) is None
-    finally:
-        slow.go.set()
-    with pytest.raises(pymysql.MySQLError):
-        await connecting
-    assert server.sessions(login) == []
