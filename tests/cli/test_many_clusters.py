@@ -170,9 +170,9 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert [each["state"] for each in listed] == ["suspended", "suspended", "ready"]
     assert "+00:00" in listed[0]["suspended"]
     assert many("tenants", "check").out == "3 checked: all well, 2 suspended\n"
-    early = many("tenants", "remove", "--all", "--suspended-for", "30d", "--yes", "--max", "0")
+    early = many("tenants", "remove", "--all", "--older-than", "30d", "--yes", "--max", "0")
     assert (early.code, early.out) == (0, "nothing to do\n")
-    assert many("tenants", "remove", "a", "c", "--suspended-for", "30d", "--yes").out == "2 kept\n"
+    assert many("tenants", "remove", "a", "c", "--older-than", "30d", "--yes").out == "2 kept\n"
 
     resumed = many("tenants", "resume", "--all", "--yes", "--json")
     assert {each["name"]: each["action"] for each in resumed.objects()} == {"a": "resumed", "b": "resumed"}
@@ -180,7 +180,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert not enters(old)
 
     assert many("tenants", "suspend", "b", "--yes").code == 0
-    removed = many("tenants", "remove", "--all", "--suspended-for", "0s", "--yes", "--max", "1")
+    removed = many("tenants", "remove", "--all", "--older-than", "0s", "--yes", "--max", "1")
     assert removed.out == "b: deleted\n1 deleted\n"
     remove_all(many)
 

@@ -78,7 +78,7 @@ def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) ->
     asked = command("tenants", "retire", "--all", "--role", "all", *command.place)
     assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod and end" in asked.err
     assert (
-        command("tenants", "retire", "--all", "--role", "all", "--after", "1h", "--yes", *command.place).out
+        command("tenants", "retire", "--all", "--role", "all", "--older-than", "1h", "--yes", *command.place).out
         == "3 kept\n"
     )
     command.remove_all()

@@ -49,7 +49,7 @@ def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> 
 def test_a_missing_database_names_recreate(command: Command, names: list[str]) -> None:
     a = names[0]
     command.provision(a)
-    assert command("dbs", "delete", command.cluster, a, "--yes").code == 0
+    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
     checked, refused = (command("tenants", verb, a, *command.place) for verb in ("check", "repair"))
 
     assert (refused.code, "run it again" in refused.err) == (1, False)
@@ -143,5 +143,5 @@ def test_users_that_look_like_a_tenants_are_marked(command: Command, names: list
     assert second.endswith("_b (looks like a tenant's login)")
     unbounded = command("users", "apply", command.cluster, "--from", str(file), "--prune", "--yes")
     assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
-    assert command("users", "delete", command.cluster, f"{a}-plain", "--yes").code == 0
+    assert command("users", "delete", command.cluster, f"{a}-plain", "--yes", "--not-a-tenant").code == 0
     command.remove_all()

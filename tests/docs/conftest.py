@@ -22,6 +22,7 @@ WITH_TENANTS = {
     "how-to/check.md",
     "how-to/fleet.md",
     "how-to/migrations.md",
+    "how-to/move.md",
     "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
@@ -61,6 +62,15 @@ async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatc
             primary = await cluster.users.get("doadmin")
             monkeypatch.setenv("STORE", (await cluster.info()).connection.uri_for(primary))
     return {"__name__": "guide"}
+
+
+@pytest.fixture
+async def another_cluster(
+    namespace: Namespace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another cluster in the environment, and an empty working folder."""
+    monkeypatch.setenv("OTHER_CLUSTER_ID", await sandbox.add_cluster("pg", backend="postgres"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

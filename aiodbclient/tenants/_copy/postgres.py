@@ -28,6 +28,7 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
 # A role in a GRANT or REVOKE of a dump.
 _ROLE = re.compile(r'(?:(?<= TO )|(?<= FROM )|(?<= FOR ROLE ))(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))')
+_PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
 # What a dump shows of a database, and what it does not.
@@ -45,6 +46,19 @@ SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobj
 WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
 AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND r.rolname <> ALL(%(everything)s) AND r.rolname !~ '^pg_' ORDER BY 1
+"""
+# ``pg_restore`` would have to be the grantor.
+_GRANTED = """
+SELECT g.rolname, r.rolname FROM (
+  SELECT relowner, relacl FROM pg_class UNION ALL SELECT nspowner, nspacl FROM pg_namespace WHERE nspname !~ '^pg_'
+  UNION ALL SELECT proowner, proacl FROM pg_proc
+) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
+WHERE a.grantor <> o.owner AND o.owner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%(everything)s)) LIMIT 1
+"""
+_LOCKS = """
+SELECT count(*), current_setting('max_locks_per_transaction')::bigint
+  * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
 """
 _FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
 _UNREADABLE = """
@@ -104,6 +118,8 @@ class PostgresCopier(Copier):
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
             unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
+            ((tables, locks),) = await session.rows(_LOCKS)
+            granted = await session.rows(_GRANTED, names)
             settings = await session.rows(_SETTINGS, {"login": login})
         refusals = list[str]()
         if forced:
@@ -113,8 +129,17 @@ class PostgresCopier(Copier):
             )
         if unreadable:
             refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
+        refusals += [
+            f"{grantor!r} granted {grantee!r} rights that it has WITH GRANT OPTION: revoke them"
+            for grantor, grantee in granted
+        ]
+        if tables > locks * _PART_OF_LOCKS:
+            refusals.append(
+                f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
+            )
         return Survey(
             bytes=size,
+            tables=tables,
             refusals=tuple(refusals),
             extensions=tuple((name, schema) for name, schema, own in extensions if not own),
             facts={
@@ -150,7 +175,7 @@ class PostgresCopier(Copier):
     ) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
-            await run([self.tools.dump, *options], environment, stdout=target, copied=copied)
+            await run([self.tools.dump, *options, _place(reader)], environment, stdout=target, copied=copied)
 
     async def is_empty(self, writer: Credential) -> bool:
         async with self._session(writer) as session:
@@ -191,7 +216,7 @@ class PostgresCopier(Copier):
         source.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
-            command = [self.tools.restore, *options, f"--use-list={path}", f"--dbname={writer.database}"]
+            command = [self.tools.restore, *options, f"--use-list={path}", _place(writer)]
             async with _environment(self.tools, writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
@@ -330,6 +355,12 @@ def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
 
 
+def _place(credential: Credential) -> str:
+    """The database, as an option. The connection ends some seconds after the server has vanished."""
+    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+    return f"--dbname=dbname='{credential.database}' {alive}"
+
+
 @asynccontextmanager
 async def _environment(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
     """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
@@ -337,7 +368,7 @@ async def _environment(tools: Programs, credential: Credential) -> AsyncGenerato
         "PGHOST": credential.host,
         "PGPORT": str(credential.port),
         "PGUSER": credential.username,
-        "PGPASSWORD": credential.password or "",
+        "PGPASSWORD": Secret(credential.password or ""),
         "PGDATABASE": credential.database,
         "PGPASSFILE": os.devnull,
         "PGCONNECT_TIMEOUT": "15",

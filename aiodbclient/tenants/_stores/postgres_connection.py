@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._libpq import one_line, options_of
 from ..._own_table import NotOwnError, own_table
@@ -36,6 +36,15 @@ _COLUMNS: LiteralString = """(
     started timestamptz,
     expires timestamptz
 )
+"""
+_MARK_MOVED = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''it was moved to %'', TG_ARGV[0]; END';
+CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION {function}({to})
+"""
+_MOVED_TO = """
+SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
+WHERE tgname = 'moved' AND tgrelid = to_regclass(%(relation)s)
 """
 
 
@@ -65,10 +74,21 @@ class PostgresConnection:
         """Run ``sql`` as a task, with the table for ``{table}`` and this store's number for ``%(owner)s``."""
         if self._closing is not None:
             raise StoreError("the store in PostgreSQL is closed")
-        task = asyncio.create_task(self._run(sql, values), name="aiodbclient-store")
+        task = asyncio.create_task(self._run(self._query(sql), values), name="aiodbclient-store")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    async def mark_moved(self, to: str) -> None:
+        """Make the store refuse every change from now on, also of other processes."""
+        *schema, name = self._name.split(".")
+        function = Identifier(*schema, f"{name}_moved")
+        await self._run(SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to)), None)
+
+    async def moved_to(self) -> str | None:
+        """Return where the store was moved to; None if it was not."""
+        rows = await self.fetch(_MOVED_TO, relation=self._table.as_string(None))
+        return str(rows[0][0]) if rows else None
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
@@ -87,13 +107,14 @@ class PostgresConnection:
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
-    async def _run(self, sql: LiteralString, values: dict[str, Value]) -> Rows:
+    async def _run(self, query: Composed, values: dict[str, Value] | None) -> Rows:
         async with self._turn:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
-                    cursor = await connection.execute(self._query(sql), {**values, "owner": self._owner})
-                    return await cursor.fetchall()
+                    given = None if values is None else {**values, "owner": self._owner}
+                    cursor = await connection.execute(query, given)
+                    return await cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 await self._disconnect()
                 reason = f"no answer within {_TIMEOUT:.0f} s"
@@ -101,8 +122,8 @@ class PostgresConnection:
                 reason = _reason(error)
         raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
 
-    def _query(self, sql: LiteralString) -> bytes:
-        return SQL(sql).format(table=self._table).as_bytes(None)
+    def _query(self, sql: LiteralString) -> Composed:
+        return SQL(sql).format(table=self._table)
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""
