@@ -83,7 +83,8 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
         ) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
-        yield Fleet(sandbox, client, store, *map(client.cluster, ids), f"m{next(_used)}_")
+        a, b, c = map(client.cluster, ids)
+        yield Fleet(sandbox, client, store, a, b, c, f"m{next(_used)}_")
         sandbox.faults.clear()
 
 
