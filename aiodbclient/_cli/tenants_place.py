@@ -322,7 +322,8 @@ async def _found(client: DatabaseClient, place: Recorded, *, offline: bool) -> l
             return await find_clusters(client, wanted)
         except (ServerError, TransportError):
             if not isinstance(place, Place):
-                note("without --cluster, this looks at all clusters in the store, and needs no API")
+                ids = command_line(["store", "list", place.store, "-o", "wide"])
+                note(f"this needs no API where --cluster is an id, or is left out. To see the ids on record: {ids}")
             raise
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from aiodbclient.tenants._grants.mysql import lacking_rights
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 
 from aiodbclient import DatabaseClient, errors
 from aiodbclient._cli.assumptions import ASSUMPTIONS
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import PostgresStore
-from aiodbclient.tenants._grants.mysql import lacking_rights
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 
 from ..mysql import SERVERS, running
 from .conftest import SIGNALS, Command

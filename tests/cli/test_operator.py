@@ -107,7 +107,7 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
     assert command("tenants", "rotate", names[0], *command.place).code == 0
     for verb, question in (
         ("rotate", "Give 1 login on tenants-prod new credentials? The old ones keep working. [y/N]"),
-        ("retire", f"Retire the previous logins of {names[0]} on tenants-prod and end their open sessions?"),
+        ("retire", f"Retire the previous logins of {names[0]} on tenants-prod, and end their sessions?"),
     ):
         terminal = command.terminal("tenants", verb, "--all", *command.place, columns=200)
         assert question in terminal.expect("[y/N]")

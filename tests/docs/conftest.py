@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 
 import aiodbclient
@@ -53,6 +54,7 @@ async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatc
     real = page in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
+    monkeypatch.setenv("AIODBCLIENT_STORE_KEY", Fernet.generate_key().decode())
     if page == "how-to/other-engines.md":
         for engine in ("mongodb", "kafka", "opensearch"):
             monkeypatch.setenv(f"{engine.upper()}_CLUSTER_ID", await sandbox.add_cluster(engine, backend="memory"))

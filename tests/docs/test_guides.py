@@ -54,6 +54,7 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 # What a page needs besides the common names.
 NEEDS = {
+    "how-to/choose-a-store.md": "empty_folder",
     "how-to/connect.md": "drivers",
     "how-to/move.md": "another_cluster",
     "how-to/observe.md": "as_it_was empty_folder",

@@ -7,12 +7,12 @@ import re
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, LiteralString
 
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._libpq import one_line
 from ...errors import GrantError
@@ -196,7 +196,7 @@ class PostgresCopier(Copier):
         roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
         async with self._session(writer) as session:
             for statement in _rights(text, roles):
-                await session.rows(statement, fine=psycopg.errors.UndefinedObject)
+                await session.rows(statement.encode(), fine=psycopg.errors.UndefinedObject)
 
     async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
@@ -280,13 +280,13 @@ class _Session:
 
     async def rows(
         self,
-        statement: str | Composable,
+        statement: LiteralString | bytes | Composed,
         values: Mapping[str, Any] | None = None,
         fine: type[psycopg.Error] | tuple[()] = (),
     ) -> list[Any]:
         """Execute a statement, and return its rows; none after a ``fine`` error."""
         try:
-            cursor = await self.server.execute(statement, values)  # type: ignore[arg-type]
+            cursor = await self.server.execute(statement, values)
             return [] if cursor.description is None else await cursor.fetchall()
         except fine:
             return []
@@ -294,7 +294,7 @@ class _Session:
             reason = error.diag.message_primary or one_line(error)
         raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
 
-    async def refuses(self, statement: str, values: Mapping[str, Any]) -> str:
+    async def refuses(self, statement: LiteralString, values: Mapping[str, Any]) -> str:
         """Why the server refuses a statement, which changes nothing; "" if it does not."""
         try:
             async with self.server.transaction(force_rollback=True):
@@ -350,7 +350,7 @@ def _rights(text: str, roles: Mapping[str, str]) -> Generator[str]:
             yield _ROLE.sub(of_other, "\n".join(lines))
 
 
-def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
+def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
 
