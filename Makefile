@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests start many programs. Each would compile the package if it may not keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check command-reference fix coverage mutants storm bench bench-fleet bench-web docs pictures bench-move
+.PHONY: demo test test-all check fix coverage mutants storm bench bench-fleet bench-web docs pictures bench-move
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -27,10 +27,6 @@ check: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/pyright --verifytypes aiodbclient --ignoreexternal > $(VENV)/types.txt || { cat $(VENV)/types.txt; exit 1; }
 	@public=$$(sed -n 's/^Public modules: //p' $(VENV)/types.txt); test $$public -le 16 || { \
 	  echo "$$public public modules, at most 16: private ones begin with an underscore"; cat $(VENV)/types.txt; exit 1; }
-
-# Write the reference page of the command from its --help.
-command-reference: $(VENV)/.dev
-	$(BIN)/python docs/extensions/command_reference.py
 
 # Fix what ruff can fix.
 fix: $(VENV)/.dev

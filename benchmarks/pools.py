@@ -18,7 +18,6 @@ from typing import Any
 
 import asyncpg
 
-from aiodbclient import RateBudget
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from tenants import sandbox
 
@@ -46,10 +45,10 @@ async def rotations(folder: Path) -> bool:
     """Return whether no query fails and every pool follows each rotation."""
     names = [f"tenant{number:02}" for number in range(TENANTS)]
     async with (
-        sandbox("pg", "none", RateBudget([])) as (client, cluster),
+        sandbox() as cluster,
         SQLiteStore(folder / "tenants.db") as store,
     ):
-        tenants = Tenants(client.cluster(cluster), store)
+        tenants = Tenants(cluster, store)
         assert [outcome.error async for outcome in tenants.provision(names)] == [None] * TENANTS
         failed: list[Exception] = []
         queries = moved = 0

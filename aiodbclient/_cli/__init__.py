@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
@@ -16,6 +17,7 @@ def main() -> None:
         if error.name not in ("typer", "rich", "yaml"):
             raise
         sys.exit(f"aiodbclient: the command needs its extra: pip install {_extra()}")
+    logging.getLogger("aiodbclient.store").setLevel(logging.ERROR)  # of a store in plain text it says more itself
     sys.exit(run(sys.argv[1:]))
 
 

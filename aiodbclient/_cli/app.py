@@ -5,22 +5,84 @@ from __future__ import annotations
 import errno
 import os
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
-from . import doctor, single, stores, tenants_exec, tenants_look, tenants_verbs
 from .completion import COMPLETES, complete
-from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
-from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
-from .running import BAD_USAGE, STOPPED, end_output
+from .help import EXIT_CODES, HELP_OPTIONS, Command, Commands, Group, ListGroup, group
+from .output import BAD_USAGE, NAME, STOPPED, OutputError, complain, discard_stdout, end_output, this_is_json, write
 
 _JSON = (("-o", "json"), ("--output", "json"))
+_GROUPS = {
+    "clusters": group(
+        ListGroup, "List the account's clusters, or read one.", list="single.list_clusters", get="single.get_cluster"
+    ),
+    "users": group(
+        Group,
+        "Manage the users of a cluster, one at a time or from a file.",
+        list="single.list_users",
+        get="single.get_user",
+        create="single.create_user",
+        delete="single.delete_user",
+        reset="single.reset_user",
+        plan="users_file.plan_users",
+        apply="users_file.apply_users",
+    ),
+    "dbs": group(
+        Group,
+        "List, create and delete the databases of a cluster.",
+        list="single.list_dbs",
+        get="single.get_db",
+        create="single.create_db",
+        delete="single.delete_db",
+    ),
+    "tenants": group(
+        Group,
+        "Manage tenants: each has a database, and a login with all rights in it alone. The credentials are in a store. "
+        "Every command can be stopped and run again: it continues.",
+        list="tenants_look.list_tenants",
+        rooms="tenants_look.list_rooms",
+        plan="tenants_look.plan_tenants",
+        provision="tenants_verbs.provision_tenants",
+        check="tenants_look.check_tenants",
+        repair="tenants_verbs.repair_tenants",
+        rotate="tenants_verbs.rotate_tenants",
+        retire="tenants_verbs.retire_tenants",
+        suspend="tenants_verbs.suspend_tenants",
+        resume="tenants_verbs.resume_tenants",
+        remove="tenants_verbs.remove_tenants",
+        show="tenants_look.show_tenants",
+        exec="tenants_exec.exec_tenants",
+    ),
+    "store": group(
+        Group,
+        "Look into a store of tenants, change its key, copy it, or remove a damaged record.",
+        list="store_commands.list_store",
+        forget="store_commands.forget_record",
+        keygen="store_commands.make_key",
+        rekey="store_commands.rekey_store",
+        copy="store_commands.copy_store",
+    ),
+    "doctor": "doctor.examine",
+}
+_DOCTOR = "Check everything that tenants need"  # as its docstring begins: it need not be imported for this
+
+
+class _Everything(Group):
+    """The command itself."""
+
+    def __init__(self, *, commands: dict[str, Any], **settings: Any) -> None:
+        super().__init__(commands=Commands(_GROUPS | commands), **settings)
+
+    def summary(self, name: str) -> str:
+        return _DOCTOR if name == "doctor" else super().summary(name)
+
 
 app = typer.Typer(
     name="aiodbclient",
-    cls=Everything,
+    cls=_Everything,
     rich_markup_mode=None,
     context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,  # they would show local variables, and with them secrets
@@ -28,29 +90,6 @@ app = typer.Typer(
     epilog="The API token comes from $DIGITALOCEAN_TOKEN, the API's address from $DIGITALOCEAN_API_URL if it is set."
     f"\n\n{EXIT_CODES}",
 )
-tenants = group(
-    "Manage tenants: each has a database, and a login with all rights in it alone. The credentials are in a store. "
-    "Every command can be stopped and run again: it continues."
-)
-tenants.command("list", cls=Command)(tenants_look.list_tenants)
-tenants.command("rooms", cls=Command)(tenants_look.list_rooms)
-tenants.command("plan", cls=Command)(tenants_look.plan_tenants)
-tenants.command("provision", cls=Command)(tenants_verbs.provision_tenants)
-tenants.command("check", cls=Command)(tenants_look.check_tenants)
-tenants.command("repair", cls=Command)(tenants_verbs.repair_tenants)
-tenants.command("rotate", cls=Command)(tenants_verbs.rotate_tenants)
-tenants.command("retire", cls=Command)(tenants_verbs.retire_tenants)
-tenants.command("suspend", cls=Command)(tenants_verbs.suspend_tenants)
-tenants.command("resume", cls=Command)(tenants_verbs.resume_tenants)
-tenants.command("remove", cls=Command)(tenants_verbs.remove_tenants)
-tenants.command("show", cls=Command)(tenants_look.show_tenants)
-tenants.command("exec", cls=ProgramCommand)(tenants_exec.exec_tenants)
-app.add_typer(single.clusters, name="clusters")
-app.add_typer(single.users, name="users")
-app.add_typer(single.dbs, name="dbs")
-app.add_typer(tenants, name="tenants")
-app.add_typer(stores.app, name="store")
-app.command("doctor", cls=Command)(doctor.examine)
 
 
 @app.command(
@@ -76,6 +115,10 @@ def serve(context: typer.Context) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
     this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
+    if (
+        arguments[:1] == ["--show-completion"] and len(arguments) > 1
+    ):  # Typer ignores the word, and shows the shell's own
+        os.environ[COMPLETES] = f"source_{arguments[1]}"
     if COMPLETES in os.environ:
         return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))
     try:

@@ -16,7 +16,8 @@ from attrs import frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .completion import cluster_names, words
+from .asking import FEW_TYPED
+from .completion import cluster_names, tenant_names
 from .output import this_is_json
 
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
@@ -24,6 +25,9 @@ STORE_VARIABLE = "AIODBCLIENT_STORE"
 _CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
 _CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
 PlaceT = TypeVar("PlaceT", bound="Recorded")
+_COMMON = "common"  # the panel of options that most commands take: a page says them once
+_EMPTY = "--cluster is empty: give a name or an id, or leave it out. Nothing was sent"
+_WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
@@ -39,18 +43,18 @@ def argument(metavar: str, help: str, **settings: Any) -> Any:
 
 def _duration(text: str) -> timedelta:
     """A duration as operators write it: ``30d``, ``12h``, ``1d12h``."""
-    parts = re.findall(r"(\d{1,6})([wdhms])", text)
+    parts = re.findall(r"(\d{1,6}(?:\.\d{1,3})?)([wdhms])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise typer.BadParameter(f"it takes a duration such as 30d, 12h or 1d12h, not {text!r}")
-    return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+        raise typer.BadParameter(f"it takes a duration such as 30d, 1d12h or 0.5s, not {text!r}")
+    return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
 
 
-def duration_option(name: str, help: str) -> Any:
+def duration_option(name: str, help: str, **settings: Any) -> Any:
     """An option that takes a duration."""
-    return option(name, metavar="DURATION", help=help, parser=_duration)
+    return option(name, metavar="DURATION", help=help, parser=_duration, **settings)
 
 
-def _output(forms: str, help: str) -> Any:
+def _output(forms: str, help: str, **settings: Any) -> Any:
     """``-o``, which takes one of ``forms``."""
 
     def check(value: str | None) -> str | None:
@@ -58,7 +62,7 @@ def _output(forms: str, help: str) -> Any:
             raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
         return value
 
-    return option("--output", "-o", metavar=forms, help=help, callback=check)
+    return option("--output", "-o", metavar=forms, help=help, callback=check, **settings)
 
 
 ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
@@ -68,8 +72,11 @@ ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", _CLUSTER_HELP,
 class Printed:
     """How a command prints what it did: lines of text, or an object for each."""
 
-    output: Annotated[str | None, _output("text|json", "json prints an object a line, and errors as objects.")] = None
-    json: Annotated[bool, option("--json", help="The same as -o json.")] = False
+    output: Annotated[
+        str | None,
+        _output("text|json", "json prints an object a line, and errors as objects.", rich_help_panel=_COMMON),
+    ] = None
+    json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=_COMMON)] = False
 
     def __attrs_post_init__(self) -> None:
         this_is_json(self.as_json)
@@ -87,13 +94,36 @@ class Table(Printed):
     """How a command prints rows."""
 
     output: Annotated[
-        str | None, _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects.")
+        str | None,
+        _output(
+            "table|wide|json",
+            "wide prints all columns, json an object a line and errors as objects.",
+            rich_help_panel=_COMMON,
+        ),
     ] = None
 
     @property
     def wide(self) -> bool:
         """Whether to print all columns, also those for which there is no room."""
-        return self.output == "wide"
+        return self.output in ("wide", "name")
+
+
+@frozen(kw_only=True)
+class Rows(Table):
+    """How a command prints a list."""
+
+    output: Annotated[
+        str | None,
+        _output(
+            "table|wide|name|json",
+            "wide prints all columns, name the names alone, json an object a line and errors as objects.",
+            rich_help_panel=_COMMON,
+        ),
+    ] = None
+    match: Annotated[
+        str | None, option("--match", metavar="PATTERN", help="Print only names like this, such as 'eu-*'.")
+    ] = None
+    sort: Annotated[str | None, option("--sort", metavar="COLUMN", help="Print the rows by this column.")] = None
 
 
 @frozen(kw_only=True)
@@ -116,8 +146,9 @@ class Shown(Table):
     output: Annotated[
         str | None,
         _output(
-            "table|wide|json|env|uri|k8s",
-            "env is for a shell, k8s is a Secret. These and uri print secrets without --show. Default: table.",
+            "table|wide|json|env|sh|uri|k8s",
+            "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
+            "Default: table.",
         ),
     ] = None
 
@@ -132,14 +163,22 @@ class Api:
             "--budget",
             envvar="AIODBCLIENT_BUDGET",
             metavar="URL",
+            rich_help_panel=_COMMON,
             help="Share the rate limit with other processes through a PostgreSQL or a Valkey, such as "
             "postgresql://user@host/db or valkey://host:6379/0; `none` for a sandbox without limits. Put a URL with a "
             "password into the variable: other users of the machine can read arguments.",
         ),
     ] = None
-    timeout: Annotated[timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.")] = None
+    timeout: Annotated[
+        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", rich_help_panel=_COMMON)
+    ] = None
     verbose: Annotated[
-        bool, option("--verbose", help="Print errors with the request and its id, and the seconds of each tenant.")
+        bool,
+        option(
+            "--verbose",
+            help="Print errors with the request and its id, and the seconds of each tenant.",
+            rich_help_panel=_COMMON,
+        ),
     ] = False
 
 
@@ -162,7 +201,7 @@ class ListedOn(OnCluster):
     @property
     def target(self) -> str:
         """The cluster."""
-        return split(self.words, self.cluster, 0)[0]
+        return _split(self.words, self.cluster, 0)[0]
 
 
 @frozen(kw_only=True)
@@ -181,8 +220,15 @@ class NamedOn(OnCluster):
     @property
     def target(self) -> tuple[str, str]:
         """The cluster and the name."""
-        cluster, [name] = split(self.words, self.cluster, 1)
+        cluster, [name] = _split(self.words, self.cluster, 1)
         return cluster, name
+
+
+def _clusters(given: list[str] | None) -> list[str]:
+    """The clusters of the options, or of the environment."""
+    if "" in (given or ()):  # as from a variable of a script that is not set
+        raise typer.BadParameter(_EMPTY)
+    return [each for each in ",".join(given or [os.environ.get(CLUSTER_VARIABLE, "")]).split(",") if each]
 
 
 @frozen(kw_only=True)
@@ -190,7 +236,15 @@ class Recorded(Api):
     """The store of a command, and the clusters of its tenants."""
 
     clusters: Annotated[
-        list[str] | None, option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=cluster_names)
+        list[str] | None,
+        option(
+            "--cluster",
+            metavar="CLUSTER",
+            help=_CLUSTERS_HELP,
+            autocompletion=cluster_names,
+            callback=_clusters,
+            rich_help_panel=_COMMON,
+        ),
     ] = None
     store: Annotated[
         str,
@@ -198,6 +252,7 @@ class Recorded(Api):
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
+            rich_help_panel=_COMMON,
             help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
             "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
             "$AIODBCLIENT_STORE_KEY encrypts the store.",
@@ -209,18 +264,22 @@ class Recorded(Api):
             "--prefix",
             envvar="AIODBCLIENT_PREFIX",
             metavar="TEXT",
+            rich_help_panel=_COMMON,
             help="The prefix of the tenants' databases and logins.",
         ),
     ] = ""
 
 
-PrivateOption = Annotated[bool, option("--private", help="Use the cluster's private connection.")]
+PrivateOption = Annotated[
+    bool, option("--private", help="Use the cluster's private connection.", rich_help_panel=_COMMON)
+]
 AdminOption = Annotated[
     str | None,
     option(
         "--admin",
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
+        rich_help_panel=_COMMON,
         help="The administrator who grants the rights, if it is not the cluster's primary user. Use the variable: "
         "other users of the machine can read arguments.",
     ),
@@ -239,10 +298,15 @@ class Place(Recorded):
             "--connection-limit",
             metavar="N",
             min=1,
+            rich_help_panel=_COMMON,
             help="How many connections a tenant may have. Default: half of the server's on PostgreSQL, a third on "
             "MySQL.",
         ),
     ] = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.clusters:
+            raise InvalidArgumentError(_WHICH.format("--cluster"))
 
 
 FromOption = Annotated[
@@ -260,7 +324,7 @@ class Chosen:
     """The tenants that a command is for."""
 
     names: Annotated[
-        list[str] | None, argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=words)
+        list[str] | None, argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=tenant_names)
     ] = None
     file: FromOption = None
     everybody: Annotated[bool, option("--all", help="All tenants in the store.")] = False
@@ -275,9 +339,9 @@ class Chosen:
 class Listed:
     """The tenants that a command is for, in the store or not."""
 
-    names: Annotated[list[str] | None, argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)] = (
-        None
-    )
+    names: Annotated[
+        list[str] | None, argument("[NAME]...", "The tenants. Names or --from.", autocompletion=tenant_names)
+    ] = None
     file: FromOption = None
 
 
@@ -288,7 +352,7 @@ MaxOption = Annotated[
         metavar="N",
         min=0,
         help="Refuse to remove or suspend more than N, in case a file was cut short. --yes needs it beside --all, "
-        "--from and --prune.",
+        f"--from and --prune, and for more than {FEW_TYPED} NAMEs.",
     ),
 ]
 
@@ -305,8 +369,15 @@ class Pruning:
         if self.prune and not wanted:
             raise InvalidArgumentError("--from lists nothing, and --prune would remove all. Nothing was sent")
 
+    def check_kept(self, extra: Collection[object], kept: Collection[object]) -> None:
+        """Raise InvalidArgumentError if all would be removed, and nothing that is wanted is there."""
+        if self.prune and extra and not kept:
+            raise InvalidArgumentError(
+                f"none of these names is there, and --prune would remove ALL {len(extra)} that are: is it the right "
+                "file? Nothing was changed"
+            )
 
-COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
+
 ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 AdoptOption = Annotated[
@@ -337,14 +408,12 @@ def _roles(text: str) -> list[Role]:
 
 
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
-OlderOption = Annotated[
-    timedelta | None, duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h.")
-]
 MostOption = Annotated[
     int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
 ]
-AfterOption = Annotated[
-    timedelta | None, duration_option("--after", "Skip tenants that were rotated more recently, such as 1d.")
+NotATenantOption = Annotated[
+    bool,
+    option("--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."),
 ]
 
 
@@ -372,51 +441,29 @@ def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Call
 def _members(kind: Any) -> Iterator[inspect.Parameter]:
     for member in attrs.fields(attrs.resolve_types(kind)):
         default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
-        own = member.name == "words" or (member.name == "output" and kind not in (Printed, Table))
-        if issubclass(kind, COMMON) and not own:
-            member.type.__metadata__[0].rich_help_panel = "common"
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
 
 
-def split(words: list[str] | None, option: str | None, count: int | None) -> tuple[str, list[str]]:
-    """The only cluster, and the names, as ``split_clusters`` finds them."""
-    clusters, names = split_clusters(words, None if option is None else [option], count)
-    if len(clusters) > 1:
-        raise InvalidArgumentError(
-            f"{', '.join(clusters)}: this command is for one cluster: add --cluster {clusters[0]}. Nothing was sent"
-        )
-    return clusters[0], names
-
-
-def split_clusters(
-    words: list[str] | None, options: list[str] | None, count: int | None
-) -> tuple[list[str], list[str]]:
-    """The clusters, which may come from options, the first word or the environment, and the names.
-
-    ``count`` is the number of names that the command takes; None for any number. Then the first word is the cluster
-    only where neither the options nor the variable name it.
-    """
-    names, given = list(words or ()), ",".join(options or ())
-    if "" in (options or ()):  # as from a variable of a script that is not set
-        raise InvalidArgumentError("--cluster is empty: give a name or an id, or leave it out. Nothing was sent")
-    clusters = given or os.environ.get(CLUSTER_VARIABLE, "")
-    if not given and names and (not clusters or len(names) == (-1 if count is None else count + 1)):
-        clusters, *names = names
-    if not (found := [each for each in clusters.split(",") if each]):
-        raise InvalidArgumentError(
-            f"which cluster? Give its name or id as CLUSTER or --cluster, or set ${CLUSTER_VARIABLE}. Nothing was sent"
-        )
-    if count is not None and len(names) < count:
+def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str, list[str]]:
+    """The cluster, which may come from the option, the first word or the environment, and ``count`` names."""
+    names = list(words or ())
+    if option == "":  # as from a variable of a script that is not set
+        raise InvalidArgumentError(_EMPTY)
+    cluster = option or os.environ.get(CLUSTER_VARIABLE, "")
+    if option is None and names and (not cluster or len(names) == count + 1):
+        cluster, *names = names
+    if not cluster:
+        raise InvalidArgumentError(_WHICH.format("CLUSTER or --cluster"))
+    if len(names) < count:
         raise InvalidArgumentError("NAME is missing; nothing was sent")
-    if count is not None and len(names) > count:
+    if len(names) > count:
         raise InvalidArgumentError(f"unexpected extra argument: {names[-1]!r}; nothing was sent")
-    return found, names
-
-
-def resolved(place: PlaceT, words: list[str] | None, count: int | None) -> tuple[PlaceT, list[str]]:
-    """``place`` with the clusters that the options, the words or the environment name, and the names."""
-    clusters, names = split_clusters(words, place.clusters, count)
-    return attrs.evolve(place, clusters=clusters), names
+    if "," in cluster:
+        first = cluster.partition(",")[0]
+        raise InvalidArgumentError(
+            f"{cluster}: this command is for one cluster: add --cluster {first}. Nothing was sent"
+        )
+    return cluster, names
 
 
 def given_options(place: Api, kind: type[Api]) -> list[str]:

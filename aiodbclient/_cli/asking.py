@@ -16,6 +16,7 @@ from .output import note, printable, safe, this_command, wrapped, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FEW = 10  # names that a question or a suggested command lists at most
+FEW_TYPED = 5  # names on the command line that are ended without their number
 
 
 class DeclinedError(typer.Abort):
@@ -44,9 +45,10 @@ def confirm_ending(
 ) -> None:
     """Ask before so many names are deleted or suspended: the rule of every command that does that.
 
-    Names that were ``typed`` on the command line need a y, or --yes. Names that come from elsewhere (--all, --from,
-    --prune) need their number or the cluster's name, or --yes with --max.
+    A few names that were ``typed`` on the command line need a y, or --yes. More of them, and names that come from
+    elsewhere (--all, --from, --prune), need their number or the cluster's name, or --yes with --max.
     """
+    typed = typed and number <= FEW_TYPED
     check_most(number, most, done)
     bound = ["--max", str(number)] if most is None and not typed else []
     if yes and bound:

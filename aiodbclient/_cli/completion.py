@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from io import StringIO
 from typing import Any
@@ -50,7 +50,7 @@ def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]
 
 
-def words(context: typer.Context, incomplete: str) -> list[str]:
+def tenant_names(context: typer.Context, incomplete: str) -> list[str]:
     """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
     _asked.set(True)
     where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
@@ -65,16 +65,15 @@ def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
         async with asyncio.timeout(_SECONDS):
             return await read()
 
-    with suppress(DatabaseClientError, OSError):  # TimeoutError is an OSError
+    with redirect_stderr(StringIO()), suppress(DatabaseClientError, OSError):  # TimeoutError is an OSError
         return asyncio.run(bounded())
     return []
 
 
 async def _clusters() -> list[str]:
-    from .arguments import Api
     from .opening import open_client
 
-    async with open_client(Api()) as (client, _):
+    async with open_client() as (client, _):
         return [cluster.name for cluster in await client.clusters.list()]
 
 

@@ -14,7 +14,7 @@ from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from ..tenants import Credential
 from .names import read_text
-from .output import quoted
+from .output import private, quoted
 
 _LONGEST = 40  # characters of a tenant's name in that of its Secret
 
@@ -42,17 +42,26 @@ def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str
     return variables
 
 
+def as_env_file(credential: Credential, ca_file: str | None) -> str:
+    """Lines for ``docker run --env-file``, which takes each value as it is."""
+    variables = environment_of(credential, ca_file)
+    if wrong := [name for name, value in variables.items() if not value.isprintable()]:
+        raise InvalidArgumentError(f"{', '.join(wrong)} does not fit on a line: use -o sh or -o k8s")
+    return "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
 def as_shell(credential: Credential, ca_file: str | None) -> str:
-    """Lines for a shell, which export the variables: ``eval "$(aiodbclient tenants show alpha -o env)"``."""
+    """Lines for a shell, which export the variables: ``eval "$(aiodbclient tenants show alpha -o sh)"``."""
     return "".join(f"export {name}={quoted(value)}\n" for name, value in environment_of(credential, ca_file).items())
 
 
-def as_secret(credential: Credential, ca_file: str | None) -> str:
+def as_secret(credential: Credential, ca_file: str | None, name: str | None, namespace: str | None) -> str:
     """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``."""
     data = environment_of(credential, ca_file)
     if credential.ca is not None:
         data["ca.crt"] = credential.ca
-    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {_secret_name(credential)}"]
+    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {name or _secret_name(credential)}"]
+    lines += [] if namespace is None else [f"  namespace: {namespace}"]
     lines += ["type: Opaque", "data:"]
     lines += [f"  {key}: {b64encode(value.encode()).decode()}" for key, value in data.items()]
     return "\n".join(lines) + "\n"
@@ -71,7 +80,9 @@ def since_of(credential: Credential) -> str | None:
     return None if credential.since is None else credential.since.isoformat(timespec="seconds")
 
 
-def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:
+def row_of(
+    credential: Credential, ca_file: str | None, *, show: bool, as_object: bool, cluster_name: str | None = None
+) -> dict[str, Any]:
     """The credential as a row of a table, or as the members of a JSON object. Secrets only with ``show``."""
     row: dict[str, Any] = {
         "name": credential.name,
@@ -83,7 +94,7 @@ def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object
         "host": credential.host,
     }
     if as_object:
-        row |= {"cluster": credential.cluster, "since": since_of(credential)}
+        row |= {"cluster": credential.cluster, "cluster_name": cluster_name, "since": since_of(credential)}
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
         if as_object:
@@ -106,7 +117,7 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
             raise InvalidArgumentError(f"--ca-file: {part} is another user's link, who decides where it leads")
     try:
         if not ca_file.exists():
-            with ca_file.open("x") as made:
+            with open(ca_file, "x", opener=private) as made:
                 made.write(credential.ca)
         elif not ca_file.is_file():  # reading a device or a pipe may never end
             raise InvalidArgumentError(f"--ca-file: {ca_file} is not a regular file")

@@ -10,7 +10,8 @@ from .doctor_checks import check_budget, check_cluster, check_server, check_stor
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
-from .running import DONE, SOME_FAILED, changes, runs
+from .output import DONE, SOME_FAILED
+from .running import changes, runs
 
 
 @runs
@@ -43,7 +44,7 @@ async def examine(
     Example: aiodbclient doctor tenants-prod --try --report
     """
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
-    async with open_client(place, on_event=figures.count) as (client, paced):
+    async with open_client(place.budget, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
             return SOME_FAILED
         if not await check_token(findings, client):

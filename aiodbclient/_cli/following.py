@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
@@ -22,8 +21,21 @@ from ..errors import (
 from ..tenants import TenantEvent
 from .asking import some
 from .opening import AnyBudget
-from .output import OutputError, as_json, complain, note, safe, span, this_command, write
-from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, has_way_out, message_of, on_signals
+from .output import (
+    DONE,
+    SOME_FAILED,
+    STOPPED,
+    UNUSABLE,
+    OutputError,
+    as_json,
+    complain,
+    note,
+    safe,
+    span,
+    this_command,
+    write,
+)
+from .running import code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
@@ -51,7 +63,7 @@ class Report:
     as_objects: bool
     row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
     details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
-    summary: Callable[[], str] = lambda: ""  # behind the numbers at the end
+    summary: Callable[[bool], str] = lambda failed: ""  # behind the numbers at the end, and whether all is not well
     settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
     # The commands that help those that failed, where running this one again does not.
     ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
@@ -64,11 +76,10 @@ class Tally:
     """What became of a command so far."""
 
     total: int
-    once: bool = False  # whether the work must not be done twice, so that a second run must skip what is done
-    again: Callable[[], str] = this_command
+    again: Callable[[Collection[str]], str] | None = None  # the command that goes on after these; None: this one
     hurries: bool = False  # whether the first signal ends it at once
-    started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
+    finished: set[str] = field(factory=set[str])
     failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
     alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
     error: DatabaseClientError | None = None  # ended the whole run
@@ -93,15 +104,14 @@ async def follow(
     report: Report,
     work: int | None = None,
     limited: bool = True,
-    once: bool = False,
-    again: Callable[[], str] = this_command,
+    again: Callable[[Collection[str]], str] | None = None,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
 ) -> int:
     """Do runs one after the other, and print their progress and their outcomes. ``at_once``: a signal cancels them."""
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally = Tally(total + len(missing), once, again, hurries=at_once)
+    tally = Tally(total + len(missing), again, hurries=at_once)
     try:
         with Bar(tally.total, total if work is None else work, budget, limited=limited) as bar:
             on_signals(partial(_stop, tally, bar, asyncio.current_task()))
@@ -126,7 +136,7 @@ async def follow(
     finally:
         if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
-            tally.write((done or "nothing to do") + ("" if tally.error else report.summary()))
+            tally.write((done or "nothing to do") + ("" if tally.error else report.summary(bool(tally.failed))))
     return _end(tally, report, budget)
 
 
@@ -144,7 +154,7 @@ def _stop(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
 def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -> None:
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
-    bar.advance(outcome.action, outcome.tries)
+    bar.advance(outcome.action)
     name = called(outcome.name, role)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))
@@ -154,6 +164,8 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -
         if not isinstance(error, ProgramError):  # each program has its say
             alike.append(name)
         bar.fail(safe(name), reasons if len(alike) <= 1 else ())
+    else:
+        tally.finished.add(outcome.name)
     event = report.events.pop(outcome.name, None)
     if report.as_objects:
         members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
@@ -225,17 +237,12 @@ def _progress(tally: Tally) -> str:
     """How far a run came that did not end, and how to go on."""
     failed, left = len(tally.failed), tally.total - tally.counts.total()
     done = f"{tally.counts.total() - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
-    return done + (
-        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
-    )
+    return done + (f"To go on, run it again: {_again(tally)}" if left + failed else "All are done")
 
 
 def _again(tally: Tally) -> str:
-    """The command that goes on: this one, which skips what is done."""
-    if not tally.once or not tally.counts.total():
-        return tally.again()
-    hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
-    return this_command("--older-than", f"{hours}h")
+    """The command that goes on: this one, unless it would do again what is done."""
+    return this_command() if tally.again is None else tally.again(tally.finished)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -95,12 +96,12 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_of(self, ctx))
 
-
-class Everything(Group):
-    """The command itself: its groups come first, in their order."""
-
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=lambda name: not isinstance(self.commands[name], TyperGroup))
+        return list(self.commands)
+
+    def summary(self, name: str) -> str:
+        """The line about a command in the help of its group."""
+        return _parts(self.commands[name].help or "")[0][0].partition(". ")[0].rstrip(".")
 
 
 class ListGroup(Group):
@@ -109,9 +110,29 @@ class ListGroup(Group):
     default = "list"
 
 
-def group(help: str, cls: type[Group] = Group) -> typer.Typer:
+class Commands(dict[str, Any]):
+    """Commands by name. One that is a text, as ``module.function``, is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if isinstance(command, str):
+            module, _, function = command.partition(".")
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            kind = ProgramCommand if name == "exec" else Command
+            alone.command(name, cls=kind)(getattr(import_module(f".{module}", __package__), function))
+            command = self[name] = typer.main.get_command(alone)
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401 - that calls this
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self]
+
+
+def group(cls: type[Group], help: str, **commands: str) -> Group:
     """Make a group of commands."""
-    return typer.Typer(cls=cls, help=help, rich_markup_mode=None, context_settings=HELP_OPTIONS)
+    return cls(help=help, commands=Commands(commands), rich_markup_mode=None, context_settings=HELP_OPTIONS)
 
 
 def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
@@ -121,14 +142,14 @@ def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
     text, examples = _parts(command.help or "")
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
-    listed = command.list_commands(ctx) if isinstance(command, TyperGroup) else []
+    listed = command.list_commands(ctx) if isinstance(command, Group) else []
     formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
     _write(formatter, text)
     if examples:
         with formatter.section("Example"):
             formatter.write("".join(f"{_folded(example, formatter.width)}\n" for example in examples))
     for title, rows in (
-        ("Commands", [(name, _summary(command.commands[name])) for name in listed]),
+        ("Commands", [(name, command.summary(name)) for name in listed]),
         ("Arguments", [(_metavar(each).strip("[]-. "), about_of(each)) for each in arguments]),
         ("Options", [(option_of(each), about_of(each)) for each in options if not is_common(each)]),
         ("Common options", [(option_of(each), about_of(each)) for each in options if is_common(each) and common]),
@@ -146,10 +167,6 @@ def _write(formatter: Any, paragraphs: Iterable[str]) -> None:
     for paragraph in filter(None, paragraphs):
         formatter.write_paragraph()
         formatter.write_text(paragraph)
-
-
-def _summary(command: Any) -> str:
-    return _parts(command.help or "")[0][0].partition(". ")[0].rstrip(".")
 
 
 def is_common(param: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,11 @@ from ..engines import Engine
 from ..errors import InvalidArgumentError
 from ..tenants._naming import names_of
 from .asking import FEW, interruptible
+from .output import private
 
 MOST_BYTES = 32 * 1024 * 1024
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SECRET = re.compile(r"do[por]_v1_|AVNS_")  # tokens and passwords of DigitalOcean
 _SHOWN = 10  # problems that a message lists at most
 
 # What is more likely the title of a column than a name, in the first line.
@@ -83,7 +87,7 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
 def write_names(file: Path, names: Iterable[str]) -> None:
     """Write a file that ``locate_names`` reads."""
     try:
-        with file.open("w", newline="") as opened:
+        with open(file, "w", newline="", opener=private) as opened:
             csv.writer(opened).writerows([["name"], *([name] for name in names)])
     except OSError as error:
         raise InvalidArgumentError(f"{file} cannot be written: {error.strerror}") from None
@@ -142,6 +146,8 @@ def _cells(where: str, text: str) -> Iterator[tuple[str, str, str]]:
                     f"{cells[0]!r} looks like the title of a column. If it is, call the column `name`; if it is a "
                     "tenant, put a line `name` above it"
                 )
+            if not problem and not (_NAME.fullmatch(cells[column]) and not _SECRET.match(cells[column])):
+                problem = "this is no tenant's name"  # it may be a secret: it is not printed
             yield here, "" if problem else cells[column], problem
             if at == 0 and problem:
                 return
@@ -156,7 +162,7 @@ def _problem(cells: Sequence[str], column: int, width: int | None) -> str:
     if any(separator in cells[min(column, len(cells) - 1)] for separator in ";\t"):
         return "columns are separated by commas in CSV"
     if width is None and len(cells) > 1:
-        return f"several columns ({', '.join(cells)}), and the first line calls none of them name"
+        return f"{len(cells)} columns, and the first line calls none of them name"
     if width is not None and len(cells) != width:
         return f"the number of columns is {len(cells)}, and {width} in the header"
     return "" if cells[column] else f"no name in column {column + 1}"

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
 from ..client import environment_token
+from ..engines import CAPABILITIES
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
-from .arguments import Api
-from .output import note, safe, span, speaks_json, write_error
+from .output import command_line, note, safe, span, speaks_json, this_command, write_error
 
 if TYPE_CHECKING:
     from ..shared_budget import SharedRateBudget
@@ -28,19 +28,22 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @asynccontextmanager
 async def open_client(
-    api: Api, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
+    shared: str | None = None, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
 ) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the environment's token and proxy. ``offline``: it needs no token and sends nothing."""
+    """Open a client with the environment's token and proxy, and a budget that is ``shared`` at this URL.
+
+    ``offline``: it needs no token and sends nothing.
+    """
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
-        if api.budget == "none":
+        if shared == "none":
             _check_local()
             budget = RateBudget(windows=())
-        elif api.budget is not None and not offline:
+        elif shared is not None and not offline:
             from ..shared_budget import SharedRateBudget, token_key
 
-            budget = await stack.enter_async_context(SharedRateBudget(api.budget, key=token_key(token)))
+            budget = await stack.enter_async_context(SharedRateBudget(shared, key=token_key(token)))
         client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
@@ -109,6 +112,25 @@ async def _by_id(client: DatabaseClient, wanted: str) -> ClusterClient:
         raise InvalidArgumentError(
             f"no cluster has the id {wanted}: `aiodbclient clusters list` lists them. Nothing was changed"
         ) from None
+
+
+def may_have_tenants(cluster: ClusterClient) -> bool:
+    """Whether a cluster can have tenants, as far as its engine is known."""
+    known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
+    return known is None or bool(known.tenants)
+
+
+def refuse_tenants(cluster: ClusterClient, what: str, verb: Sequence[str], *, not_a_tenant: bool) -> None:
+    """Refuse to change something that may be a tenant's, where nothing is known of tenants.
+
+    Raises:
+        InvalidArgumentError: It names the command for tenants, ``verb``.
+    """
+    if not not_a_tenant and may_have_tenants(cluster):
+        raise InvalidArgumentError(
+            f"{what} may be a tenant's, and this command does not know tenants. For a tenant: "
+            f"{command_line(['tenants', *verb])}. Otherwise: {this_command('--not-a-tenant')}. Nothing was changed"
+        )
 
 
 def is_id(cluster: str) -> bool:

@@ -7,20 +7,20 @@ import json
 import os
 import re
 import shlex
+import stat
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
-
-from rich.cells import cell_len, set_cell_size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 NAME = "aiodbclient"
+DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
-_NAMES = ("name", "username", "database", "problems")
 _WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
 
 _speaks_json: ContextVar[bool] = ContextVar("_speaks_json", default=False)
@@ -61,6 +61,27 @@ def write(text: str, lost: str = "") -> None:
         raise OutputError(error, lost) from None
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file that the command writes, for ``open``: no other user can read it."""
+    handle = os.open(path, flags, 0o600)
+    keep_private(handle)
+    return handle
+
+
+def keep_private(handle: int) -> None:
+    """Take the rights of other users on an open file away."""
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        with suppress(PermissionError):  # it is another user's
+            os.fchmod(handle, 0o600)
+
+
+def keep_stdout_private() -> None:
+    """The same for the file that the standard output is written to, if it is one: secrets follow."""
+    with suppress(OSError, ValueError):  # it is no file of the system
+        keep_private(sys.stdout.fileno())
+
+
 def discard_stdout() -> None:
     """Discard what is still to be written. Otherwise Python fails to flush it when the process ends."""
     _discard(sys.stdout)
@@ -82,19 +103,15 @@ def write_error(text: str) -> None:
 
 def write_styled(lines: Iterable[tuple[str, str]]) -> None:
     """Print lines on the standard output, each in a style where that has colours."""
-    console = _console()
+    console = console_of()
     with console.capture() as captured:
         for text, style in lines:
             console.print(text, style=style, soft_wrap=True)
     write(captured.get())
 
 
-def error_console() -> Console:
-    """A console on the standard error."""
-    return _console(stderr=True)
-
-
-def _console(**options: Any) -> Console:
+def console_of(**options: Any) -> Console:
+    """A console that prints each text as it is."""
     from rich.console import Console  # slow to import, and not needed for help
 
     return Console(highlight=False, markup=False, emoji=False, **options)
@@ -118,12 +135,14 @@ def wrapped(text: str, stream: TextIO | None) -> str:
     """``text`` in lines that fit the terminal at ``stream``. A command is not broken, so that people can copy it."""
     if stream is None or not stream.isatty():
         return text
+    from rich.cells import cell_len
+
     width, lines = os.get_terminal_size(stream.fileno()).columns or 80, [""]  # 0: a terminal without a size
     for word in _WORDS.findall(text):
         if lines[-1] and cell_len(lines[-1] + word.rstrip()) > width:
             lines.append("")
         lines[-1] += word
-    return "\n".join(lines)
+    return "\n".join([*(line.rstrip() for line in lines[:-1]), lines[-1]])
 
 
 def as_json(value: object) -> str:
@@ -191,52 +210,9 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
-def print_rows(
-    rows: Iterable[Mapping[str, object]],
-    *,
-    as_objects: bool,
-    wide: bool = False,
-    last: Sequence[str] = (),
-    lost: str = "",
-    none: str = "",
-) -> None:
-    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them."""
-    lines = list(rows)
-    if not lines and none and not as_objects:
-        note(none)
-    if as_objects:
-        write("".join(f"{as_json(row)}\n" for row in lines), lost)
-    elif lines:
-        write(_table(lines, last, wide=wide), lost)
-
-
-def _table(rows: Sequence[Mapping[str, object]], last: Sequence[str], *, wide: bool) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in names]
-    console = _console()
-    narrow = console.is_terminal and not wide
-    for name in reversed(last):
-        if narrow and _width(columns) > console.width:
-            columns = [column for column in columns if column[0] != name]
-    if narrow and _width(columns) > console.width:
-        return "\n".join(_block(names, [_cell(name, row.get(name)) for name in names]) for row in rows)
-    padded = [[set_cell_size(cell, max(map(cell_len, column))) for cell in column] for column in columns]
-    lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
-    if console.is_terminal and "NO_COLOR" not in os.environ:
-        lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
-    return "\n".join(lines) + "\n"
-
-
-def _width(columns: Sequence[Sequence[str]]) -> int:
-    return sum(max(map(cell_len, column)) for column in columns) + 2 * (len(columns) - 1)
-
-
-def _block(columns: Sequence[str], row: Sequence[str]) -> str:
-    return "".join(f"{name}: {cell}\n" for name, cell in zip(columns, row, strict=True) if cell)
-
-
-def _cell(column: str, value: object) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return safe(text) if column in _NAMES else printable(text)
+def end_output(error: OutputError) -> int:
+    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
+    code = STOPPED if error.gone else UNUSABLE
+    if error.lost or not error.gone:
+        complain(f"{error}; {error.lost}" if error.lost else str(error), code)
+    return code

@@ -32,9 +32,19 @@ from ..errors import (
 )
 from .arguments import expanded
 from .asking import SIGNALS, DeclinedError
-from .output import OutputError, complain, span, this_command, write_error
+from .output import (
+    BAD_USAGE,
+    SOME_FAILED,
+    STOPPED,
+    UNUSABLE,
+    OutputError,
+    complain,
+    end_output,
+    span,
+    this_command,
+    write_error,
+)
 
-DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 _verbose: ContextVar[bool] = ContextVar("_verbose", default=False)
 _changes: ContextVar[bool] = ContextVar("_changes", default=False)
 
@@ -151,14 +161,6 @@ _ABOUT_KEYS = (
     "set $AIODBCLIENT_STORE_KEY to the key of this store, or unset it if the store has none. If its key is lost, "
     "provision the tenants into a new store with --adopt"
 )
-
-
-def end_output(error: OutputError) -> int:
-    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
-    code = STOPPED if error.gone else UNUSABLE
-    if error.lost or not error.gone:
-        complain(f"{error}; {error.lost}" if error.lost else str(error), code)
-    return code
 
 
 def code_of(error: DatabaseClientError) -> int:

@@ -8,21 +8,29 @@ from contextlib import asynccontextmanager
 from attrs import asdict
 
 from .. import Cluster, ClusterClient, User
+from ..engines import CAPABILITIES
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
-from .arguments import Api, ListedOn, NamedOn, OnCluster, Printed, ShowOption, Table, YesOption
+from .arguments import (
+    Api,
+    ListedOn,
+    NamedOn,
+    NotATenantOption,
+    OnCluster,
+    Printed,
+    Rows,
+    ShowOption,
+    Table,
+    YesOption,
+)
 from .asking import confirm
-from .help import Command, ListGroup, group
 from .names import check_name
-from .opening import find_cluster, open_client, patiently
-from .output import as_json, check_stdout, command_line, note, print_rows, safe, this_command, write
-from .running import DONE, changes, runs
-from .users_file import apply_users, plan_users
-
-clusters = group("List the account's clusters, or read one.", ListGroup)
-users = group("Manage the users of a cluster, one at a time or from a file.")
-dbs = group("List, create and delete the databases of a cluster.")
+from .opening import find_cluster, open_client, patiently, refuse_tenants
+from .output import DONE, as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
+from .running import changes, runs
+from .tables import print_rows
 
 _SECRETS = ("password", "access_cert", "access_key")
+_LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")
 _KINDS = {"db": "database", "user": "user"}
 
@@ -32,7 +40,7 @@ async def _opened(
     place: OnCluster, cluster: str, what: str = "", *, to_change: bool = False
 ) -> AsyncGenerator[ClusterClient]:
     """Open a cluster for one call about ``what``, such as ``user alpha``."""
-    async with open_client(place) as (client, _), patiently():
+    async with open_client(place.budget) as (client, _), patiently():
         found = await find_cluster(client, cluster)
         if to_change:
             changes()
@@ -49,20 +57,18 @@ async def _opened(
             raise
 
 
-@clusters.command("list", cls=Command)
 @runs
-async def list_clusters(printed: Table, api: Api) -> int:
+async def list_clusters(printed: Rows, api: Api) -> int:
     """List the account's clusters. `aiodbclient clusters` alone does the same.
 
     Example: aiodbclient clusters list
     """
-    async with open_client(api) as (client, _), patiently():
+    async with open_client(api.budget) as (client, _), patiently():
         rows = [_cluster(each) for each in await client.clusters.list()]
-    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none="the account has no clusters")
+    print_rows(rows, printed, last=_LAST, none="the account has no clusters")
     return DONE
 
 
-@clusters.command("get", cls=Command)
 @runs
 async def get_cluster(printed: Table, place: ListedOn) -> int:
     """Read one cluster, and where it listens.
@@ -76,7 +82,7 @@ async def get_cluster(printed: Table, place: ListedOn) -> int:
     row |= {"port": info.connection.port, "tls": info.connection.ssl, "host": info.connection.host}
     if info.private_connection is not None:
         row["private_host"] = info.private_connection.host
-    print_rows([row | {"id": row.pop("id")}], as_objects=printed.as_json, wide=printed.wide)
+    print_rows([row | {"id": row.pop("id")}], printed)
     return DONE
 
 
@@ -85,9 +91,8 @@ def _cluster(cluster: Cluster) -> dict[str, object]:
     return {name: getattr(cluster, name) for name in members}
 
 
-@dbs.command("list", cls=Command)
 @runs
-async def list_dbs(printed: Table, place: ListedOn) -> int:
+async def list_dbs(printed: Rows, place: ListedOn) -> int:
     """List the databases of a cluster.
 
     Example: aiodbclient dbs list tenants-prod
@@ -95,11 +100,10 @@ async def list_dbs(printed: Table, place: ListedOn) -> int:
     cluster = place.target
     async with _opened(place, cluster) as found:
         rows = [{"name": db.name} for db in await found.dbs.list()]
-    print_rows(rows, as_objects=printed.as_json, none=f"{cluster} has no databases")
+    print_rows(rows, printed, none=f"{cluster} has no databases")
     return DONE
 
 
-@dbs.command("get", cls=Command)
 @runs
 async def get_db(printed: Table, place: NamedOn) -> int:
     """Read one database: exits with 1 if it does not exist.
@@ -109,11 +113,10 @@ async def get_db(printed: Table, place: NamedOn) -> int:
     cluster, name = place.target
     async with _opened(place, cluster, f"db {name}") as found:
         db = await found.dbs.get(name)
-    print_rows([{"name": db.name}], as_objects=printed.as_json)
+    print_rows([{"name": db.name}], printed)
     return DONE
 
 
-@dbs.command("create", cls=Command)
 @runs
 async def create_db(printed: Printed, place: NamedOn) -> int:
     """Create a database.
@@ -128,19 +131,19 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
     return DONE
 
 
-@dbs.command("delete", cls=Command)
 @runs
-async def delete_db(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
-    """Delete a database and all its data.
+async def delete_db(
+    printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
+) -> int:
+    """Delete a database and all its data. For a tenant, use `tenants remove`: this does not know tenants.
 
-    Example: aiodbclient dbs delete tenants-prod archive --yes
+    Example: aiodbclient dbs delete tenants-prod archive --not-a-tenant --yes
     """
-    return await _delete("db", printed, place, yes=yes)
+    return await _delete("db", printed, place, not_a_tenant=not_a_tenant, yes=yes)
 
 
-@users.command("list", cls=Command)
 @runs
-async def list_users(printed: Table, place: ListedOn, show: ShowOption = False) -> int:
+async def list_users(printed: Rows, place: ListedOn, show: ShowOption = False) -> int:
     """List the users of a cluster.
 
     Example: aiodbclient users list tenants-prod
@@ -152,7 +155,6 @@ async def list_users(printed: Table, place: ListedOn, show: ShowOption = False) 
     return DONE
 
 
-@users.command("get", cls=Command)
 @runs
 async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Read one user.
@@ -166,77 +168,98 @@ async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> 
     return DONE
 
 
-@users.command("create", cls=Command)
 @runs
 async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
-    """Create a user. It needs --show, because the password is printed once and not stored.
+    """Create a user. `users get --show` prints the password later. On MongoDB it does not, so this needs --show there.
 
     Example: aiodbclient users create tenants-prod reporting --show
     """
     cluster, name = place.target
     check_name(name)
-    _check_shown(show)
-    async with _opened(place, cluster, f"user {name}", to_change=True) as found:
+    if show:
+        check_stdout(_LOST)
+    async with _opened(place, cluster, f"user {name}") as found:
+        _check_shown(found, show)
+        changes()
         user = await found.users.create(name)
-    _print_new(user, f"the user {safe(name)} was created with a password", cluster, printed)
+    _print_new(user, f"the user {safe(name)} was created with a password", cluster, printed, show)
     return DONE
 
 
-@users.command("delete", cls=Command)
 @runs
-async def delete_user(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
-    """Delete a user.
+async def delete_user(
+    printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
+) -> int:
+    """Delete a user. For a tenant, use `tenants remove`: this does not know tenants.
 
-    Example: aiodbclient users delete tenants-prod reporting --yes
+    Example: aiodbclient users delete tenants-prod reporting --not-a-tenant --yes
     """
-    return await _delete("user", printed, place, yes=yes)
+    return await _delete("user", printed, place, not_a_tenant=not_a_tenant, yes=yes)
 
 
-async def _delete(kind: str, printed: Printed, place: NamedOn, *, yes: bool) -> int:
+async def _delete(kind: str, printed: Printed, place: NamedOn, *, not_a_tenant: bool, yes: bool) -> int:
     cluster, name = place.target
     what = f"the {_KINDS[kind]} {safe(name)}"
-    confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
-    async with _opened(place, cluster, f"{kind} {name}", to_change=True) as found:
+    async with _opened(place, cluster, f"{kind} {name}") as found:
+        refuse_tenants(found, what, ["remove", name, "--cluster", cluster], not_a_tenant=not_a_tenant)
+        confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
+        changes()
         await (found.dbs if kind == "db" else found.users).delete(name)
     _print_done(name, f"deleted {what}", printed)
     return DONE
 
 
-@users.command("reset", cls=Command)
 @runs
-async def reset_user(printed: Table, place: NamedOn, show: ShowOption = False, yes: YesOption = False) -> int:
+async def reset_user(
+    printed: Table,
+    place: NamedOn,
+    show: ShowOption = False,
+    not_a_tenant: NotATenantOption = False,
+    yes: YesOption = False,
+) -> int:
     """Give a user a new password. The old one stops working at once.
 
-    It needs --show, because the new password is printed once and not stored.
+    `users get --show` prints the new one later. On MongoDB it does not, so this needs --show there. For a tenant, use
+    `tenants rotate`: this does not know tenants.
 
-    Example: aiodbclient users reset tenants-prod reporting --show --yes
+    Example: aiodbclient users reset tenants-prod reporting --show --not-a-tenant --yes
     """
     cluster, name = place.target
-    _check_shown(show)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
-    confirm(question, yes=yes)
-    async with _opened(place, cluster, f"user {name}", to_change=True) as found:
+    if show:
+        check_stdout(_LOST)
+    async with _opened(place, cluster, f"user {name}") as found:
+        rotate = ["rotate", name, "--cluster", cluster]
+        refuse_tenants(found, f"the user {safe(name)}", rotate, not_a_tenant=not_a_tenant)
+        _check_shown(found, show)
+        confirm(question, yes=yes)
+        changes()
         user = await found.users.reset_auth(name)
-    _print_new(user, f"the user {safe(name)} has a new password", cluster, printed)
+    _print_new(user, f"the user {safe(name)} has a new password", cluster, printed, show)
     return DONE
 
 
-def _check_shown(show: bool) -> None:
-    if not show:
+def _check_shown(found: ClusterClient, show: bool) -> None:
+    """Refuse to make a password that nobody will see: one that is not printed, and that the API returns once."""
+    known = None if found.engine is None else CAPABILITIES.get(found.engine)
+    if not show and not (known is not None and known.returns_passwords):
         raise InvalidArgumentError(
             f"the password would be lost. To print it: {this_command('--show')}. Nothing was sent"
         )
-    check_stdout("the password would be lost: nothing was sent")
 
 
-def _print_new(user: User, done: str, cluster: str, printed: Table) -> None:
-    reset = command_line(["users", "reset", cluster, user.name, "--show"])
+def _print_new(user: User, done: str, cluster: str, printed: Table, show: bool) -> None:
+    reset = command_line(["users", "reset", cluster, user.name, "--show", "--not-a-tenant"])
     lost = f"{done}, which was not printed and is not stored. Make another one: {reset}"
-    _print_users([_user(user, True)], printed, lost=lost)
+    _print_users([_user(user, show)], printed, lost=lost if show else "")
+    if not show:
+        note(f"to see its password: {command_line(['users', 'get', cluster, user.name, '--show'])}")
 
 
 def _print_users(rows: list[dict[str, object]], printed: Table, *, lost: str = "", none: str = "") -> None:
-    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "settings"), lost=lost, none=none)
+    if any(secret in row for row in rows for secret in _SECRETS):
+        keep_stdout_private()
+    print_rows(rows, printed, last=("role", "settings"), lost=lost, none=none)
 
 
 def _user(user: User, show: bool) -> dict[str, object]:
@@ -249,7 +272,3 @@ def _print_done(name: str, done: str, printed: Printed) -> None:
         write(f"{as_json({'name': name, 'action': done.partition(' ')[0]})}\n")
     else:
         note(done)
-
-
-users.command("plan", cls=Command)(plan_users)
-users.command("apply", cls=Command)(apply_users)

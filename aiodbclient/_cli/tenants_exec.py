@@ -15,16 +15,16 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
+from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
 from .following import follow
 from .help import PROGRAM
 from .names import selecting, write_names
-from .output import command_line, complain, note, safe, took
-from .running import SOME_FAILED, runs
+from .output import SOME_FAILED, command_line, complain, note, private, safe, took
+from .running import runs
 from .tenants_place import Opened, is_suspended, named, open_place
-from .tenants_programs import Ran, run_quietly
+from .tenants_programs import Ran, run_quietly, shown_output
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
@@ -65,15 +65,14 @@ async def exec_tenants(
     does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
     code.
 
-    For several it has no input, and its output is kept back: a line for each tenant says how long it took, and the
-    last lines of its standard error why it failed. -o json prints the last MiB of its output. Ctrl-C ends all of them.
-    --all leaves out suspended tenants.
+    For several it has no input, and its output is printed when it ends, the last MiB of it, with the tenant's name
+    before each line. -o json prints an object for each. Ctrl-C ends all of them. --all leaves out suspended tenants.
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     """
     program: list[str] = context.meta.get(PROGRAM, [])
-    place, words = resolved(place, chosen.names, None)
+    words = chosen.names or []
     wanted = named(words, chosen.file, chosen.everybody)
     if not program:
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
@@ -115,7 +114,7 @@ async def _exec_each(
         with TemporaryDirectory() as folder:
             return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
-    def again() -> str:
+    def again(_: object) -> str:
         able = [name for name in left if name in records and not is_suspended(records[name])]
         which = selecting(able) if failed is None else ["--from", str(failed)]
         if which[:1] == ["--from"]:
@@ -132,8 +131,8 @@ async def _exec_each(
     report = opened.report(
         printed,
         row=lambda outcome, role: outcome.value.as_object(),
-        details=lambda outcome, role: f"{safe(outcome.name)}: {took(outcome.value.seconds)}",
-        summary=lambda: f" ({some(asleep)}: suspended, left out)" if asleep else "",
+        details=lambda outcome, role: shown_output(outcome.name, outcome.value, took(outcome.value.seconds)),
+        summary=lambda failed: f" ({some(asleep)}: suspended, left out)" if asleep else "",
         settle=settle,
     )
     if asleep and printed.as_json:
@@ -159,7 +158,8 @@ def _environment(credential: Credential, folder: Path) -> dict[str, str]:
     ca_file = None
     if credential.ca is not None:
         ca_file = folder / "ca.pem"
-        ca_file.write_text(credential.ca)
+        with open(ca_file, "w", opener=private) as opened:
+            opened.write(credential.ca)
     passed_on = {
         name: value
         for name, value in os.environ.items()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from attrs import evolve
 
-from ..errors import InvalidArgumentError, StoreError
+from ..errors import InvalidArgumentError
 from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
 from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
@@ -18,7 +18,6 @@ from .arguments import (
     AdoptOption,
     Checked,
     Chosen,
-    ClusterArgument,
     Listed,
     MostOption,
     Place,
@@ -27,23 +26,36 @@ from .arguments import (
     Recorded,
     RoleOption,
     RolesOption,
+    Rows,
     Shown,
     ShowOption,
     Table,
-    given_options,
     option,
-    resolved,
 )
 from .asking import FEW, check_most, some
-from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
+from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import called, follow
 from .names import locate_names, selecting
-from .output import check_stdout, command_line, note, print_rows, printable, safe, span, write, write_styled
-from .running import DIFFERENT, DONE, SOME_FAILED, runs
-from .stores import IfMissing, open_store, shown
+from .output import (
+    DIFFERENT,
+    DONE,
+    SOME_FAILED,
+    check_stdout,
+    keep_stdout_private,
+    note,
+    printable,
+    safe,
+    span,
+    write,
+    write_styled,
+)
+from .running import runs
+from .stores import IfMissing, shown
+from .tables import print_objects, print_rows
 from .tenants_place import Opened, is_suspended, named, open_place, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
+_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _LAST = ("since", "username")
 _SIGNS = {
     "create": ("+ {}", "green"),
@@ -57,45 +69,30 @@ _SIGNS = {
 
 
 @runs
-async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
-    """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
+async def list_tenants(printed: Rows, place: Recorded) -> int:
+    """List the tenants in the store, with their readers and writers.
+
+    Without --cluster: of all clusters. It sends nothing, unless --cluster is a name.
 
     The column `pending` names the command to run next: `retire` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
-    place, _ = resolved(place, words, 0)
-    try:
-        async with open_place(place) as opened:
-            found = {role: (await opened.on_record(role)).records.values() for role in Role}
-            none = "" if any(found.values()) else await opened.elsewhere()
-    except InvalidArgumentError:
-        await _say_if_tenant(place, words)
-        raise
-    rows = [_line(record, role, printed, opened.called) for role, records in found.items() for record in records]
+    async with open_place(place) as opened:
+        found = {role: (await opened.on_record(role)).records.values() for role in Role}
+        none = "" if any(found.values()) else await opened.elsewhere()
+    rows = [_line(record, role, printed, opened) for role, records in found.items() for record in records]
     rows.sort(key=lambda row: str(row["name"]))
-    none = none or f"{shown(place.store)} has no tenants"
-    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none=none)
+    print_rows(rows, printed, last=_LAST, none=none or f"{shown(place.store)} has no tenants")
     return opened.end(DONE)
 
 
-async def _say_if_tenant(place: Recorded, words: list[str] | None) -> None:
-    """Say how to show a tenant, if CLUSTER is the name of one."""
-    record = None
-    with suppress(StoreError):
-        async with open_store(place.store) as store:
-            record = await store.get(record_name(words[0], Role.OWNER)) if words else None
-    if words and (cluster := cluster_of(record)) is not None:
-        options = given_options(evolve(place, clusters=[cluster]), Recorded)
-        note(f"{safe(words[0])} is a tenant. To show it: {command_line(['tenants', 'show', words[0], *options])}")
-
-
-def _line(record: Record, role: Role, printed: Table, called: Mapping[str, str]) -> dict[str, object]:
+def _line(record: Record, role: Role, printed: Table, opened: Opened) -> dict[str, object]:
     now = record.current
     row: dict[str, object] = {"name": record.name, "role": role.value}
-    if len(called) > 1:
-        row["cluster"] = called.get(cluster_of(record) or "")
+    if printed.as_json or len(opened.called) > 1:
+        row |= opened.home(cluster_of(record), printed)
     state = state_of(record)
     if now is None or state is State.REMOVING:
         row["state"] = "removing" if state is State.REMOVING else "begun"
@@ -116,7 +113,7 @@ def _age(now: Credential | None, printed: Table) -> dict[str, object]:
     """How old the credential is: for people, or as a time for programs."""
     if printed.as_json or now is None or now.since is None:
         return {} if printed.as_json else {"age": None}
-    return {"age": _since(now.since)}
+    return {"age": datetime.now(UTC) - now.since}
 
 
 def _login(now: Credential | None, printed: Table) -> dict[str, object]:
@@ -125,21 +122,20 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
 
 
 @runs
-async def list_rooms(
-    printed: Table, place: Recorded, capacity: MostOption = None, words: ClusterArgument = None
-) -> int:
-    """List how many tenants each cluster has, and how many more it may have. Sends nothing if CLUSTER is an id.
+async def list_rooms(printed: Table, place: Recorded, capacity: MostOption = None) -> int:
+    """List how many tenants each cluster has, and how many more it may have.
+
+    Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name.
 
     Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
     """
-    place, _ = resolved(place, words, 0)
     async with open_place(place, most=capacity) as opened:
         rooms = await opened.tenants.rooms()
     rows = [
-        {"cluster": opened.called[room.cluster], "tenants": room.tenants, "most": room.most, "free": room.free}
+        opened.home(room.cluster, printed) | {"tenants": room.tenants, "most": room.most, "free": room.free}
         for room in rooms
     ]
-    print_rows(rows, as_objects=printed.as_json, wide=printed.wide)
+    print_rows(rows, printed)
     return DONE
 
 
@@ -159,44 +155,69 @@ async def show_tenants(
             "with -o k8s it is the path of the mounted ca.crt, and nothing is written.",
         ),
     ] = None,
+    secret: Annotated[
+        str | None, option("--secret-name", metavar="NAME", help="The name of the Secret of -o k8s.")
+    ] = None,
+    namespace: Annotated[
+        str | None, option("--namespace", metavar="NAME", help="The namespace of the Secret of -o k8s.")
+    ] = None,
 ) -> int:
-    """Print the stored credentials of the names, or of all. Sends nothing if CLUSTER is an id.
+    """Print the stored credentials of the names, or of all. It sends nothing, unless --cluster is a name.
 
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
-    Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output env --ca-file ca.pem
+    Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output sh --ca-file ca.pem
     """
-    place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
-    if printed.output == "env" and (wanted is None or len(wanted) != 1):
-        raise InvalidArgumentError("-o env prints the variables of one tenant: give one name")
+    wanted = named(chosen.names or [], chosen.file, chosen.everybody or not (chosen.names or chosen.file))
+    if printed.output in ("env", "sh") and (wanted is None or len(wanted) != 1):
+        raise InvalidArgumentError(f"-o {printed.output} prints the variables of one tenant: give one name")
+    for part in filter(None, (secret, namespace)):
+        if not _KUBERNETES.fullmatch(part):
+            raise InvalidArgumentError(f"{part!r} is no name in Kubernetes: it has lower-case letters, digits, - and .")
     async with open_place(place) as opened:
         credentials, missing = await opened.credentials(wanted, role)
     if wanted is None and not credentials:
         note(f"{shown(place.store)} has no tenants")
-    _print_credentials(credentials, printed, ca_file, show=show)
+    if secret is not None and len(credentials) > 1:
+        raise InvalidArgumentError("--secret-name is for one tenant: give one name")
+    _print_credentials(credentials, printed, ca_file, opened, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
     return opened.end(SOME_FAILED if missing else DONE)
 
 
-def _print_credentials(credentials: list[Credential], printed: Shown, ca_file: Path | None, *, show: bool) -> None:
+def _print_credentials(
+    credentials: list[Credential],
+    printed: Shown,
+    ca_file: Path | None,
+    opened: Opened,
+    *,
+    show: bool,
+    secret: tuple[str | None, str | None],
+) -> None:
     check_stdout("")
     if ca_file is not None and printed.output != "k8s" and credentials:
         write_ca(credentials[0], ca_file)
     path = None if ca_file is None else str(ca_file)
-    prints_uris = show or printed.output in ("env", "uri", "k8s")
+    prints_uris = show or printed.output in ("env", "sh", "uri", "k8s")
+    if prints_uris:
+        keep_stdout_private()
     if prints_uris and path is None and any(each.ca is not None for each in credentials):
         note("the URIs encrypt the connection but do not verify the server: for that, add --ca-file ca.pem")
     match printed.output:
         case "uri":
             write("".join(f"{uri_of(each, path)}\n" for each in credentials))
         case "env":
+            write("".join(as_env_file(each, path) for each in credentials))
+        case "sh":
             write("".join(as_shell(each, path) for each in credentials))
         case "k8s":
-            write("---\n".join(as_secret(each, path) for each in credentials))
+            write("---\n".join(as_secret(each, path, *secret) for each in credentials))
         case _:
-            rows = (row_of(each, path, show=show, as_object=printed.as_json) for each in credentials)
-            print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "engine", "port", "database"))
+            rows = list[dict[str, Any]]()
+            for each in credentials:
+                name = opened.name_of(each.cluster)
+                rows.append(row_of(each, path, show=show, as_object=printed.as_json, cluster_name=name))
+            print_rows(rows, printed, last=("role", "engine", "port", "database"))
 
 
 @runs
@@ -214,7 +235,13 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         problems = list(outcome.problems)
         state = "in progress" if (outcome.name, role) in busy else "problems" if problems else "ok"
         return (
-            {"role": role, "state": state}
+            {"role": role}
+            | (
+                opened.home(None if outcome.credential is None else outcome.credential.cluster, printed)
+                if printed.as_json
+                else {}
+            )
+            | {"state": state}
             | _age(outcome.credential, printed)
             | {"problems": problems if printed.as_json else ", ".join(problems)}
             | _login(outcome.credential, printed)
@@ -244,13 +271,15 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
             row=row,
             details=details,
             settle=settle,
-            summary=lambda: ("" if broken or missing else ": all well") + (f", {asleep} suspended" if asleep else ""),
+            summary=lambda failed: (
+                ("" if broken or failed else ": all well") + (f", {asleep} suspended" if asleep else "")
+            ),
         )
         runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
         total, budget = selected.total, opened.budget
         code = await follow(runs, total=total, budget=budget, report=report, limited=False, missing=missing)
         unchecked = {its: list((await opened.on_record(its)).records) for its in Role if its not in roles}
-    print_rows(rows, as_objects=False, wide=printed.wide, last=_LAST)
+    print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
@@ -301,8 +330,7 @@ async def plan_tenants(
 
     Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
     """
-    place, words = resolved(place, listed.names, None)
-    wanted = locate_names(words, listed.file)
+    wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
     async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
@@ -311,12 +339,13 @@ async def plan_tenants(
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)
     if printed.as_json:
-        print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_objects=True)
+        print_objects({"name": name, "change": change} for name, change in _changes(plan))
     else:
         _print_plan(plan, asleep, removed)
     if plan.repair and not printed.as_json:
         which = plan.repair if len(plan.repair) <= FEW else ["--all"]
         note(f"to see the problems: {opened.command('check', *which, role=role)}")
+    pruning.check_kept(plan.extra, (*plan.keep, *plan.resume, *plan.repair))
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (plan.prune and plan.extra)

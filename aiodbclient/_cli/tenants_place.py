@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
-from .. import ClusterClient, Failed, Run
+from .. import ClusterClient, DatabaseClient, Failed, Run
 from ..engines import Engine, guard_tenants
 from ..errors import (
     InvalidArgumentError,
@@ -30,15 +30,16 @@ from ..errors import (
 from ..tenants import Credential, Plan, Record, Role, Store, TenantEvent, Tenants
 from ..tenants._naming import tenant_of
 from ..tenants._record import Verb, cluster_of, intent_of, pending
-from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
+from .arguments import Chosen, Place, Printed, Recorded, given_options, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
-from .output import command_line, note, quoted, safe, this_command
-from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
-from .stores import IfMissing, complain_damaged, open_store, shown
+from .output import DONE, SOME_FAILED, UNUSABLE, command_line, note, quoted, safe, this_command
+from .running import has_way_out
+from .store_commands import complain_damaged
+from .stores import IfMissing, open_store, shown
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how near a name must be to the one that was meant
@@ -73,6 +74,23 @@ class Opened:
     def cluster(self) -> str:
         """The cluster or clusters, as the operator named them."""
         return ", ".join(self.called.values())
+
+    def home(self, cluster: str | None, printed: Printed) -> dict[str, object]:
+        """The cluster of a tenant: for people as they call it, for programs its id, and its name if it is known."""
+        if printed.as_json:
+            return {"cluster": cluster, "cluster_name": self.name_of(cluster)}
+        return {"cluster": self.called.get(cluster or "")}
+
+    def name_of(self, cluster: str | None) -> str | None:
+        """The name of a cluster, if it is known."""
+        name = self.called.get(cluster or "")
+        return None if name is None or is_id(name) else name
+
+    def clusters_of(self, names: Sequence[str], role: Role) -> str:
+        """The clusters of these tenants, as the operator named them."""
+        records = self.found[role].records
+        homes = {cluster_of(records[name]) for name in names if name in records}
+        return ", ".join(name for id, name in self.called.items() if id in homes) or self.cluster
 
     async def on_record(self, role: Role) -> OnRecord:
         """What is on record of a role, also if some of it is damaged."""
@@ -252,38 +270,61 @@ async def open_place(
 ) -> AsyncGenerator[Opened]:
     """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
-    For a ``Recorded`` that is no ``Place`` nothing is sent, and no token is needed, if the clusters are given by ids.
+    For a ``Recorded`` that is no ``Place`` nothing is sent, and no token is needed, if the clusters are given by ids,
+    or not at all: then they are those on record.
     """
-    wanted, heard, events = place.clusters or (), Heard(), dict[str, TenantEvent]()
-    offline = all(map(is_id, wanted))
-    options: dict[str, Any] = {}
-    if isinstance(place, Place):
-        if place.admin is not None and len(wanted) > 1:
-            raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
-        offline = False
-        options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-
-    def keep(event: TenantEvent) -> None:
-        events[event.name] = event
-
-    async with open_client(place, offline=offline, on_event=heard) as (client, budget):
-        async with patiently():
-            try:
-                known = [client.cluster(UUID(each)) for each in wanted if offline]
-                clusters = known or await find_clusters(client, wanted)
-            except (ServerError, TransportError):
-                if not isinstance(place, Place):
-                    ids = command_line(["store", "list", place.store, "-o", "wide"])
-                    note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
-                raise
+    heard, events = Heard(), dict[str, TenantEvent]()
+    async with AsyncExitStack() as stack:
+        store: Store | None = None
+        if not place.clusters:
+            store = await stack.enter_async_context(open_store(place.store, if_missing))
+            place = evolve(place, clusters=await _clusters_on_record(store))
+        wanted = place.clusters or ()
+        offline = not isinstance(place, Place) and all(map(is_id, wanted))
+        options: dict[str, Any] = {}
+        if isinstance(place, Place):
+            if place.admin is not None and len(wanted) > 1:
+                raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
+            options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+        opening = open_client(place.budget, offline=offline, on_event=heard)
+        client, budget = await stack.enter_async_context(opening)
+        clusters = await _found(client, place, offline=offline)
         engine = _engine_of(clusters, wanted)
         if engine is not None:
             check_tenants(new, engine, place.prefix)
         called = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
-        async with open_store(place.store, if_missing) as store:
-            on_event = keep if place.verbose else None
-            tenants = Tenants(clusters, store, prefix=place.prefix, most=most, on_event=on_event, **options)
-            yield Opened(tenants, store, budget, place, called, events, heard)
+        if store is None:
+            store = await stack.enter_async_context(open_store(place.store, if_missing))
+        if place.verbose:
+            options["on_event"] = lambda event: events.__setitem__(event.name, event)
+        tenants = Tenants(clusters, store, prefix=place.prefix, most=most, **options)
+        yield Opened(tenants, store, budget, place, called, events, heard)
+
+
+async def _clusters_on_record(store: Store) -> list[str]:
+    """The ids of all clusters that the store names. If it names none, an id that no cluster has."""
+    found = {cluster: None async for cluster in _homes(store) if cluster is not None}
+    return list(found) or [str(UUID(int=0))]
+
+
+async def _homes(store: Store) -> AsyncGenerator[str | None]:
+    with suppress(StoreError):  # a damaged record is reported by whoever uses it
+        async for record in store.records():
+            yield cluster_of(record)
+
+
+async def _found(client: DatabaseClient, place: Recorded, *, offline: bool) -> list[ClusterClient]:
+    wanted = place.clusters or ()
+    if offline:
+        return [client.cluster(UUID(each)) for each in wanted]
+    async with patiently():
+        try:
+            return await find_clusters(client, wanted)
+        except (ServerError, TransportError):
+            if not isinstance(place, Place):
+                ids = command_line(["store", "list", place.store, "-o", "wide"])
+                note(f"this needs no API where --cluster is an id, or is left out. To see the ids on record: {ids}")
+            raise
 
 
 def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engine | str | None:
@@ -327,9 +368,10 @@ class Selection:
         """How many names there are, each counted for each of its roles."""
         return sum(map(len, self.names.values()))
 
-    def confirm_ending(self, question: str, number: int, *, most: int | None, yes: bool, done: str = "removed") -> None:
+    def confirm_ending(
+        self, question: str, number: int, cluster: str, *, most: int | None, yes: bool, done: str = "removed"
+    ) -> None:
         """Ask before so many of them are deleted or suspended."""
-        cluster = self.opened.cluster
         confirm_ending(question, number, typed=self.typed, cluster=cluster, most=most, yes=yes, done=done)
 
     async def run(
@@ -338,8 +380,7 @@ class Selection:
         printed: Printed,
         *,
         show: bool = False,
-        once: bool = False,
-        again: Callable[[], str] = this_command,
+        again: Callable[[Collection[str]], str] | None = None,
     ) -> int:
         """Do ``verb`` for each role, and print what becomes of it. Returns the exit code."""
         opened = self.opened
@@ -348,7 +389,6 @@ class Selection:
             total=self.total,
             budget=opened.budget,
             report=report_of(printed, opened, show=show),
-            once=once,
             again=again,
             missing=self.missing,
         )
@@ -365,8 +405,8 @@ async def open_selection(
     default_all: bool = False,
 ) -> AsyncGenerator[Selection]:
     """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means."""
-    place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody or (default_all and not (words or chosen.file)))
+    words, file = chosen.names or [], chosen.file
+    wanted = named(words, file, chosen.everybody or (default_all and not (words or file)))
     async with open_place(place) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:
@@ -382,17 +422,35 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
     """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
     left = list[str]()
 
+    def is_new(outcome: Any, role: str) -> bool:
+        """Whether programs need another password than before."""
+        found, now = opened.found.get(Role(role)), outcome.credential
+        record = None if found is None else found.records.get(outcome.name)
+        before = None if record is None else record.current
+        if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
+            return False
+        return before is None or (before.username, before.password) != (now.username, now.password)
+
     def row(outcome: Any, role: str) -> dict[str, Any]:
         credential = outcome.credential
-        members = {} if credential is None else row_of(credential, None, show=show, as_object=True)
+        if credential is None:
+            members: dict[str, Any] = {}
+        else:
+            name = opened.name_of(credential.cluster)
+            members = row_of(credential, None, show=show, as_object=True, cluster_name=name)
+        members["credential_changed"] = is_new(outcome, role)
         return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
 
     def details(outcome: Any, role: str) -> str:
         lines = list[str]()
+        who = safe(called(outcome.name, role))
+        end = " (new credential: deliver it)" if is_new(outcome, role) else ""
         if outcome.action == "kept" and outcome.credential is not None and outcome.credential.suspended is not None:
             left.append(outcome.name)
         if problems := getattr(outcome, "problems", ()):
-            lines.append(f"{safe(called(outcome.name, role))}: {outcome.action}: {', '.join(problems)}")
+            lines.append(f"{who}: {outcome.action}: {', '.join(problems)}{end}")
+        elif outcome.action in ("repaired", "resumed") and end:
+            lines.append(f"{who}: {outcome.action}{end}")
         elif outcome.action == "deleted":
             lines.append(f"{safe(outcome.name)}: deleted")
         if show and outcome.credential is not None:
@@ -400,5 +458,5 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
         return "\n".join(lines)
 
     return opened.report(
-        printed, row=row, details=details, summary=lambda: f" ({some(left)}: suspended)" if left else ""
+        printed, row=row, details=details, summary=lambda failed: f" ({some(left)}: suspended)" if left else ""
     )

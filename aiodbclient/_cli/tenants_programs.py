@@ -13,10 +13,9 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from .output import took
+from .output import printable, safe, took
 
 _MOST_BYTES = 1 << 20  # of each output
-_LAST_LINES = 5
 _GRACE = 5.0  # s from SIGTERM to SIGKILL
 
 
@@ -42,8 +41,18 @@ class ProgramError(Exception):
         self.ran = ran
 
     def lines(self) -> list[str]:
-        """Why it failed: its exit code, and the last lines of its standard error."""
-        return [str(self), *[line for line in self.ran.errors.splitlines() if line.strip()][-_LAST_LINES:]]
+        """What it printed, and its exit code."""
+        return [*_lines(self.ran), str(self)]
+
+
+def _lines(ran: Ran) -> list[str]:
+    """What it printed: first on its standard output, then on its standard error."""
+    return [line for text in (ran.output, ran.errors) for line in text.splitlines() if line.strip()]
+
+
+def shown_output(name: str, ran: Ran, end: str) -> str:
+    """What a program printed, with the tenant's name before each line. No terminal acts on it."""
+    return "\n".join(f"{safe(name)}: {printable(line.expandtabs())}" for line in (*_lines(ran), end))
 
 
 async def run_quietly(program: list[str], environment: dict[str, str], folder: Path) -> Ran:

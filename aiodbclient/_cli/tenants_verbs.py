@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated
@@ -12,12 +13,10 @@ from ..tenants import Record, Role
 from ..tenants._verbs.provision import IfExists
 from .arguments import (
     AdoptOption,
-    AfterOption,
     Chosen,
     Listed,
     MaxOption,
     MostOption,
-    OlderOption,
     Place,
     Printed,
     Pruning,
@@ -27,11 +26,10 @@ from .arguments import (
     YesOption,
     duration_option,
     option,
-    resolved,
 )
 from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
-from .names import locate_names
+from .names import locate_names, selecting
 from .output import counted, note, this_command
 from .running import runs
 from .stores import IfMissing
@@ -68,8 +66,7 @@ async def provision_tenants(
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
     action: IfExists = "adopt" if adopt else if_exists
-    place, words = resolved(place, listed.names, None)
-    wanted = locate_names(words, listed.file)
+    wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
     async with open_place(place, missing, capacity, wanted) as opened:
@@ -80,8 +77,13 @@ async def provision_tenants(
             work = len(set(wanted) - kept)
             return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         plan = await opened.plan(wanted, role, prune=True, if_exists=action)
-        question = removal(plan.extra, opened.cluster, role)
-        confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
+        await opened.on_record(role)
+        there = (*plan.keep, *plan.resume, *plan.repair)
+        pruning.check_kept(plan.extra, there)
+        cluster = opened.clusters_of(plan.extra, role)
+        counts = f"keeps {len(there)}, creates {len(plan.create) + len(plan.adopt)}"
+        question = f"{removal(plan.extra, cluster, role)} This removes {len(plan.extra)}, {counts}."
+        confirm_ending(question, len(plan.extra), typed=False, cluster=cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         return await follow(
             {role.value: plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report
@@ -110,8 +112,9 @@ async def repair_tenants(
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         for its, names in selected.names.items():
             going = selected.opened.half_removed(names, its)
-            question = removal(going, selected.opened.cluster, its, "finish their removal, which deletes their data")
-            selected.confirm_ending(question, len(going), most=len(names), yes=yes or not has_terminal())
+            cluster = selected.opened.clusters_of(going, its)
+            question = removal(going, cluster, its, "finish their removal, which deletes their data")
+            selected.confirm_ending(question, len(going), cluster, most=len(names), yes=yes or not has_terminal())
         return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
 
 
@@ -121,7 +124,10 @@ async def rotate_tenants(
     place: Place,
     printed: Printed,
     role: RolesOption = None,
-    older_than: OlderOption = None,
+    older_than: Annotated[
+        timedelta | None,
+        duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+    ] = None,
     force: Annotated[
         bool,
         option("--force", help="Rotate also tenants that are not retired yet. Programs may still use what this ends."),
@@ -146,7 +152,9 @@ async def rotate_tenants(
         return not is_suspended(record) and (older_than is None or not is_young(record, older_than))
 
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        found, cluster, total = selected.opened.found, selected.opened.cluster, selected.total
+        opened, total = selected.opened, selected.total
+        found, cluster = opened.found, opened.cluster
+        owners = (await opened.on_record(Role.OWNER)).records
         records = {its: found[its].records for its in selected.names}
         left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in selected.names.items()}
         selected = evolve(selected, names=left)
@@ -159,15 +167,25 @@ async def rotate_tenants(
             olds = counted(ends, "old login")
             ended = f"This ends {olds} that programs may still use." if force else "The old ones keep working."
             refused = "" if force or not ends else f" Refused, since they wait for `retire`: {ends}."
-            asleep = [record.name for record in found[Role.OWNER].records.values() if is_suspended(record)]
+            asleep = [record.name for record in owners.values() if is_suspended(record)]
             alone = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
             logins = counted(going, "login")
             confirm(f"Give {logins} on {cluster} new credentials? {ended}{refused}{alone}", yes=yes)
+
+        def rest(done: Collection[str]) -> str:
+            """The command for the others: this one refuses what it rotated, or with --force rotates it again."""
+            if not done:
+                return this_command()
+            names = dict.fromkeys(name for its in left.values() for name in its if name not in done)
+            roles = [] if role is None else ["--role", role[0] if len(role) == 1 else "all"]
+            options = [*roles, *(["--force"] if force else []), *(["--json"] if printed.as_json else [])]
+            return opened.command("rotate", *selecting(list(names)), *options)
+
         return await selected.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             printed,
             show=show,
-            once=older_than is None,
+            again=rest if older_than is None and not again else None,
         )
 
 
@@ -177,18 +195,20 @@ async def retire_tenants(
     place: Place,
     printed: Printed,
     role: RolesOption = None,
-    after: AfterOption = None,
+    older_than: Annotated[
+        timedelta | None, duration_option("--older-than", "Skip tenants that were rotated more recently, such as 1d.")
+    ] = None,
     yes: YesOption = False,
 ) -> int:
     """Revoke the previous credential, and end its sessions.
 
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
-    Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants retire --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         found, cluster = selected.opened.found, selected.opened.cluster
         records = [record for its in selected.names for record in found[its].records.values() if record.previous]
-        olds = [record.name for record in records if after is None or not is_young(record, after)]
+        olds = [record.name for record in records if older_than is None or not is_young(record, older_than)]
         if chosen.everybody and asks(len(olds)):
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
@@ -197,7 +217,7 @@ async def retire_tenants(
                 "sessions?",
                 yes=yes,
             )
-        return await selected.run(lambda tenants, names: tenants.retire(names, after=after), printed)
+        return await selected.run(lambda tenants, names: tenants.retire(names, after=older_than), printed)
 
 
 @runs
@@ -211,9 +231,10 @@ async def suspend_tenants(
     Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, [Role.OWNER], among=lambda record: not is_suspended(record)) as selected:
-        going, cluster = selected.names[Role.OWNER], selected.opened.cluster
+        going = selected.names[Role.OWNER]
+        cluster = selected.opened.clusters_of(going, Role.OWNER)
         question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"
-        selected.confirm_ending(question, len(going), most=most, yes=yes, done="suspended")
+        selected.confirm_ending(question, len(going), cluster, most=most, yes=yes, done="suspended")
         return await selected.run(lambda tenants, names: tenants.suspend(names), printed)
 
 
@@ -242,8 +263,9 @@ async def remove_tenants(
         bool, option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
     ] = False,
     ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
-    suspended_for: Annotated[
-        timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
+    older_than: Annotated[
+        timedelta | None,
+        duration_option("--older-than", "Remove only tenants that are suspended, and were so long ago, such as 30d."),
     ] = None,
     most: MaxOption = None,
     yes: YesOption = False,
@@ -254,9 +276,9 @@ async def remove_tenants(
     record, nothing is removed. With --role reader or writer: remove only such logins.
 
     Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
-    Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants remove --all --older-than 30d --cluster tenants-prod --store tenants.db
     """
-    before = None if suspended_for is None else datetime.now(UTC) - suspended_for
+    before = None if older_than is None else datetime.now(UTC) - older_than
     among = None if before is None else partial(is_suspended, before=before)
     async with open_selection(place, chosen, [role], among=among) as selected:
         going, missing = selected.names[role], selected.missing
@@ -265,13 +287,14 @@ async def remove_tenants(
         else:
             what = "logins and records; the databases stay" if keep_database else ""
             absent = f" Not on record: {some(list(missing))}." if missing else ""
-            question = f"{removal(going, selected.opened.cluster, role, what)}{absent}"
-            selected.confirm_ending(question, len(going), most=most, yes=yes)
+            cluster = selected.opened.clusters_of(going, role)
+            question = f"{removal(going, cluster, role, what)}{absent}"
+            selected.confirm_ending(question, len(going), cluster, most=most, yes=yes)
             going, missing = [*going, *missing], {}
         code = await evolve(selected, names={role: going}, missing=missing).run(
-            lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
+            lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=older_than),
             printed,
-            again=lambda: this_command("--ignore-absent"),
+            again=lambda done: this_command("--ignore-absent"),
         )
         if missing:
             note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")

@@ -16,13 +16,14 @@ from .. import ClusterClient, NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
 from ..tenants._naming import is_derived
-from .arguments import ListedOn, Printed, Pruning, ShowOption, UsersFileOption, YesOption
+from .arguments import ListedOn, NotATenantOption, Printed, Pruning, ShowOption, UsersFileOption, YesOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
-from .opening import find_cluster, open_client, patiently
-from .output import print_rows, printable, safe, this_command, write_styled
-from .running import DIFFERENT, DONE, runs
+from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
+from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
+from .running import runs
+from .tables import print_objects
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -42,14 +43,17 @@ async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: 
     """
     cluster = place.target
     wanted = _wanted(file, pruning)
-    async with open_client(place) as (client, _), patiently():
+    async with open_client(place.budget) as (client, _), patiently():
         found = await find_cluster(client, cluster)
         plan = await found.users.plan(wanted, prune=pruning.prune)
         of_tenants = await _tenants_logins(found, plan)
     if printed.as_json:
-        print_rows(_changes(plan), as_objects=True)
+        print_objects(_changes(plan))
     else:
         _print(plan, of_tenants)
+    pruning.check_kept(plan.extra, (*plan.keep, *plan.update))
+    if plan.prune and plan.extra and may_have_tenants(found):
+        note("--prune does not know tenants, whose logins are users too. `users apply` needs --not-a-tenant for it")
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     return DIFFERENT if plan else DONE
@@ -61,20 +65,21 @@ async def apply_users(
     place: ListedOn,
     pruning: Pruning,
     file: UsersFileOption,
+    not_a_tenant: NotATenantOption = False,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
-    It prints the plan first, and asks unless it only creates. --prune deletes the logins of tenants too: the plan marks
-    what looks like one. --show prints the passwords of new users. `users get
-    --show` prints them later, except on MongoDB, where creating users needs --show.
+    It prints the plan first, and asks unless it only creates. --prune would delete the logins of tenants too, so it
+    needs --not-a-tenant where they can be. --show prints the passwords of new users. `users get --show` prints them
+    later, except on MongoDB, where creating users needs --show.
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
     """
     cluster = place.target
     wanted = _wanted(file, pruning)
-    async with open_client(place) as (client, limit):
+    async with open_client(place.budget) as (client, limit):
         async with patiently():
             found = await find_cluster(client, cluster)
             plan = await found.users.plan(wanted, prune=pruning.prune)
@@ -88,6 +93,10 @@ async def apply_users(
         if not printed.as_json:
             _print(plan, of_tenants)
         extra = plan.extra if plan.prune else ()
+        pruning.check_kept(extra, (*plan.keep, *plan.update))
+        if extra:
+            what = f"{some(extra)} ({len(extra)})"
+            refuse_tenants(found, what, ["remove", "--cluster", cluster], not_a_tenant=not_a_tenant)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
         warning = f" {len(of_tenants)} of these look like tenants' logins." if of_tenants else ""
         question = f"On {cluster}: {' and '.join(changes)}?{warning}"

@@ -1,29 +1,29 @@
-"""Write ``docs/reference/command.md``: what ``--help`` of each command prints. ``make command-reference`` runs it."""
+"""Add the page ``reference/command.md`` to the site: what ``--help`` of each command prints."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 
 from aiodbclient._cli.app import app
 from aiodbclient._cli.help import about_of, help_of, is_common, option_of
 
-PAGE = Path(__file__).parents[1] / "reference" / "command.md"
+PAGE = "reference/command.md"
 _COLUMNS = 78
 _MANY = 3  # commands that take the same: it is explained once
 _BEGIN = """\
 # Command reference
 
 What `aiodbclient` and its commands print with `--help`. [Operate from a terminal](../how-to/operate.md) shows how to use
-them. This page is made from the command: `make command-reference`.
+them.
 
 ## Common options
 
@@ -46,6 +46,11 @@ class _Place(NamedTuple):
     context: Any
     name: str
     level: int
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """A hook of MkDocs."""
+    files.append(File.generated(config, PAGE, content=page()))
 
 
 def page() -> str:
@@ -129,7 +134,3 @@ def _text(place: _Place) -> str:
     # Arguments without an explanation are in the usage.
     text = re.sub(r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE)
     return f"```text\n{text.strip()}\n```"
-
-
-if __name__ == "__main__":
-    sys.exit(PAGE.write_text(page()) and 0)

@@ -102,7 +102,7 @@ def test_ctrl_c_says_what_may_have_been_applied(command: Command, hangs: str, is
     assert (done.code, "may have been applied" in done.err) == (3, is_unclear), done.err
     command.sandbox.faults.clear()
     if is_unclear:
-        command("users", "delete", command.cluster, "stopped", "--yes")
+        command("users", "delete", command.cluster, "stopped", "--yes", "--not-a-tenant")
 
 
 def test_ctrl_c_at_a_question_says_that_nothing_was_changed(command: Command, three: list[str]) -> None:
@@ -188,7 +188,7 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
         [*((name, "owner") for name in three), (a, "reader")]
     )
     [reader] = command("tenants", "show", a, *command.place, "--role", "reader", "--json").objects()
-    assert command("users", "delete", command.cluster, reader["username"], "--yes").code == 0
+    assert command("users", "delete", command.cluster, reader["username"], "--yes", "--not-a-tenant").code == 0
     broken = command("tenants", "check", *command.place, "--role", "all")
     assert (broken.code, broken.out) == (5, f"{a} (reader): login_missing\n4 checked\n")
     assert f"1 reader with problems. To repair them: aiodbclient tenants repair {a} --role reader" in broken.err

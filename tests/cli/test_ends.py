@@ -78,7 +78,7 @@ def test_a_command_to_be_copied_has_no_control_characters() -> None:
 def test_problems_are_not_counted_where_nothing_can_be_printed(command: Command) -> None:
     """``check`` says on the standard error how many have problems, but not below why it ended."""
     assert command("tenants", "provision", "unprinted", *command.place).code == 0
-    assert command("users", "delete", command.cluster, "unprinted", "--yes").code == 0
+    assert command("users", "delete", command.cluster, "unprinted", "--yes", "--not-a-tenant").code == 0
     with Path("/dev/full").open("w") as full:
         done = command.end(command.start("tenants", "check", *command.place, "--json", stdout=full))
     assert (done.code, done.err.count("\n")) == (4, 1)

@@ -53,12 +53,13 @@ def test_it_prints_a_line_for_each_and_goes_on_with_those_that_failed(command: C
     done = command.process("tenants", "exec", "--all", "--failed", str(left), *command.place, *RUN)
 
     assert done.code == 1
-    [line, last] = done.out.splitlines()
+    *printed, line, last = done.out.splitlines()
+    assert all(each.startswith(f"{a}: ") for each in printed)
     assert (line.startswith(f"{a}: 0."), last) == (True, "1 done, 2 failed")
     for name in (b, c):
         lines = [line for line in done.err.splitlines() if line.startswith(f"{name}: ")]
-        assert lines[0].startswith(f"{name}: exit code 3 after 0.")
-        assert lines[1:] == [f"{name}: one", f"{name}: two", f"{name}: three"]
+        assert lines[-1].startswith(f"{name}: exit code 3 after 0.")
+        assert lines[-4:-1] == [f"{name}: one", f"{name}: two", f"{name}: three"]
     assert left.read_text().split() == ["name", b, c]
     assert f"tenants exec --from {left} --failed {left}" in done.err
 

@@ -122,7 +122,7 @@ def test_get_and_show_and_delete_and_remove_are_the_same(command: Command) -> No
     assert (
         command("users", "show", command.cluster, "twice").out == command("users", "get", command.cluster, "twice").out
     )
-    assert command("users", "remove", command.cluster, "twice", "--yes").code == 0
+    assert command("users", "remove", command.cluster, "twice", "--yes", "--not-a-tenant").code == 0
     assert command("clusters", "show", command.cluster).code == 0
     assert command("tenants", "provision", "twice", *place).code == 0
     assert command("tenants", "get", "twice", *place).out == command("tenants", "show", "twice", *place).out
@@ -153,7 +153,7 @@ def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None
     assert "short" in command("tenants", "list").out
     assert command("tenants", "remove", "short", "--yes").code == 0
     before = len(command.sent())
-    nobody = command("users", "delete", "--yes")
+    nobody = command("users", "delete", "--yes", "--not-a-tenant")
     assert (nobody.code, nobody.err) == (2, "aiodbclient: NAME is missing; nothing was sent\n")
     assert len(command.sent()) == before
 
@@ -164,7 +164,7 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
         (["users", "get", command.cluster, "nobody", "--json"], 1, "no user nobody on tenants-prod"),
         (["users", "list", "nowhere", "--json"], 2, "no cluster is called 'nowhere'"),
         (["users", "list", command.cluster, "--jsn", "--json"], 2, "no such option: --jsn"),
-        (["users", "delete", command.cluster, "a", "--json"], 2, "--yes"),
+        (["users", "delete", command.cluster, "a", "--json", "--not-a-tenant"], 2, "--yes"),
         (["tenants", "show", *place, "--json"], 4, "does not exist: check --store"),
         (["tenants", "show", *place, "--output", "json"], 4, "does not exist: check --store"),
     ):
@@ -246,7 +246,7 @@ def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
             assert "the standard output cannot be written: No space left on device" in done.err
             assert ("Make another one: aiodbclient users reset" in done.err) == ("create" in arguments)
     for name in ("full-1", "full-"):
-        assert command("users", "delete", command.cluster, name, "--yes").code == 0
+        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
 
 
 def test_help_for_a_reader_that_has_gone_is_3(command: Command) -> None:

@@ -41,11 +41,13 @@ def test_users_from_their_creation_to_their_end(command: Command) -> None:
     assert user in listed
     assert "life" in command("users", "list", command.cluster).out
 
-    [reset] = command("users", "reset", command.cluster, "life", "--show", "--yes", "--json").objects()
+    [reset] = command(
+        "users", "reset", command.cluster, "life", "--show", "--yes", "--not-a-tenant", "--json"
+    ).objects()
     assert reset["password"] != user["password"]
     assert reset["password"] in command("users", "get", command.cluster, "life", "--show").out
 
-    assert command("users", "delete", command.cluster, "life", "--yes").code == 0
+    assert command("users", "delete", command.cluster, "life", "--yes", "--not-a-tenant").code == 0
     gone = command("users", "get", command.cluster, "life")
     assert (gone.code, gone.out) == (1, "")
     assert gone.err == "aiodbclient: no user life on tenants-prod\n"
@@ -58,8 +60,8 @@ def test_databases_from_their_creation_to_their_end(command: Command) -> None:
     assert command("dbs", "create", command.cluster, "archive").code == 0
     assert {"name": "archive"} in command("dbs", "list", command.cluster, "--json").objects()
     assert "archive" in command("dbs", "list", command.cluster).out.splitlines()[-1]
-    assert command("dbs", "delete", command.cluster, "archive", "--yes").code == 0
-    assert command("dbs", "delete", command.cluster, "archive", "--yes").code == 1
+    assert command("dbs", "delete", command.cluster, "archive", "--yes", "--not-a-tenant").code == 0
+    assert command("dbs", "delete", command.cluster, "archive", "--yes", "--not-a-tenant").code == 1
 
 
 def test_a_cluster_is_found_by_its_id_too(command: Command) -> None:
@@ -81,9 +83,9 @@ def test_a_cluster_that_is_not_there_is_bad_usage(command: Command, wanted: str)
         ["users", "list", wanted],
         ["users", "get", wanted, "alpha"],
         ["users", "create", wanted, "alpha", "--show"],
-        ["users", "reset", wanted, "alpha", "--show", "--yes"],
+        ["users", "reset", wanted, "alpha", "--show", "--yes", "--not-a-tenant"],
         ["dbs", "create", wanted, "alpha"],
-        ["dbs", "delete", wanted, "alpha", "--yes"],
+        ["dbs", "delete", wanted, "alpha", "--yes", "--not-a-tenant"],
         ["tenants", "plan", "alpha", *store],
         ["tenants", "provision", "alpha", *store],
         ["tenants", "rotate", "alpha", *store],

@@ -52,7 +52,9 @@ def test_a_store_is_copied_to_another_key(command: Command) -> None:
     assert (same.code, "are the same" in same.err) == (2, True)
     missing = command("store", "copy", str(command.folder / "no.db"), target)
     assert (missing.code, "does not exist" in missing.err) == (4, True)
-    assert command("tenants", "remove", "copied", *command.place, "--yes").code == 0
+    command.environment["AIODBCLIENT_STORE_KEY"] = key
+    there = ["--cluster", command.cluster, "--store", target]
+    assert command("tenants", "remove", "copied", *there, "--yes").code == 0
 
 
 def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 
 import aiodbclient
@@ -22,6 +23,7 @@ WITH_TENANTS = {
     "how-to/check.md",
     "how-to/fleet.md",
     "how-to/migrations.md",
+    "how-to/move.md",
     "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
@@ -52,6 +54,7 @@ async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatc
     real = page in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
+    monkeypatch.setenv("AIODBCLIENT_STORE_KEY", Fernet.generate_key().decode())
     if page == "how-to/other-engines.md":
         for engine in ("mongodb", "kafka", "opensearch"):
             monkeypatch.setenv(f"{engine.upper()}_CLUSTER_ID", await sandbox.add_cluster(engine, backend="memory"))
@@ -61,6 +64,15 @@ async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatc
             primary = await cluster.users.get("doadmin")
             monkeypatch.setenv("STORE", (await cluster.info()).connection.uri_for(primary))
     return {"__name__": "guide"}
+
+
+@pytest.fixture
+async def another_cluster(
+    namespace: Namespace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another cluster in the environment, and an empty working folder."""
+    monkeypatch.setenv("OTHER_CLUSTER_ID", await sandbox.add_cluster("pg", backend="postgres"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

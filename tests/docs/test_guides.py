@@ -54,7 +54,9 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 # What a page needs besides the common names.
 NEEDS = {
+    "how-to/choose-a-store.md": "empty_folder",
     "how-to/connect.md": "drivers",
+    "how-to/move.md": "another_cluster",
     "how-to/observe.md": "as_it_was empty_folder",
     "how-to/pools.md": "drivers",
     "how-to/web-backend.md": "as_it_was drivers",

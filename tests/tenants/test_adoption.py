@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -123,13 +123,17 @@ async def test_a_reader_is_adopted_after_its_tenant(anywhere: Place, new: SQLite
         assert (await only(tenants.check(["gamma"]))).problems == ()
 
 
+def adopting(name: str) -> Callable[[Tenants], Awaitable[object]]:
+    return lambda tenants: tenants.ensure(name, "adopt")
+
+
 async def test_an_adoption_that_dies_anywhere_is_finished_with_both_logins(place: Place, tmp_path: Path) -> None:
     for last in moments(2):
         name = f"n{last}"
         old = await place.tenants().ensure(name)
         async with SQLiteStore(tmp_path / f"{name}.db") as store:
             there = evolve(place, store=store, path=tmp_path / f"{name}.db")
-            was_killed = await died(there, last, lambda tenants, name=name: tenants.ensure(name, "adopt"))
+            was_killed = await died(there, last, adopting(name))
 
             adopted = await there.tenants().ensure(name, "adopt")
 

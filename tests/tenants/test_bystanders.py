@@ -16,7 +16,7 @@ from aiodbclient.tenants import Credential, Problem, Tenants
 
 from .conftest import SQL, Place, only
 from .programs import ask
-from .test_check_and_repair import BROKEN, READS, WITHOUT_SQL, admin_of
+from .test_check_and_repair import BROKEN, READS, admin_of
 
 SHUT_OUT = (Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED)
 CATALOGS = {
@@ -48,10 +48,8 @@ async def everything(place: Place, databases: list[str]) -> list[Any]:
         sorted(db.name for db in await place.cluster.dbs.list()),
         sorted([record async for record in place.store.records()], key=lambda record: record.name),
     ]
-    if (await place.cluster.info()).engine == Engine.MONGODB:
-        return found
     admin = await admin_of(place)
-    statements, databases = CATALOGS[Engine(admin.engine)], [admin.database or "", *databases]
+    statements, databases = CATALOGS[Engine(admin.engine)], [admin.database, *databases]
     if admin.engine == Engine.MYSQL:
         [(version,)] = await ask(admin, "SELECT VERSION()", database="mysql")
         databases = ["mysql"]
@@ -66,8 +64,7 @@ async def everything(place: Place, databases: list[str]) -> list[Any]:
 async def test_a_check_changes_nothing(anywhere: Place) -> None:
     """Whatever is wrong with the tenants."""
     place, tenants = anywhere, anywhere.tenants()
-    has_sql = (await place.cluster.info()).engine != Engine.MONGODB
-    broken = {problem: breaks for problem, breaks in BROKEN.items() if has_sql or problem in WITHOUT_SQL}
+    broken = BROKEN
     names = ["well", *broken]
     made = {outcome.name: outcome.credential async for outcome in tenants.provision(names)}
     assert all([outcome.ok async for outcome in tenants.role("reader").provision(["well"])])
@@ -123,7 +120,7 @@ async def test_a_program_sees_no_failure_that_the_check_did_not_name(anywhere: P
     programs = {name: Program(name, tenants) for name in ("well", *broken)}
     async for outcome in tenants.provision(programs):
         assert outcome.credential is not None
-        await ask(outcome.credential, "CREATE TABLE t AS SELECT 1 AS x")
+        await ask(outcome.credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(program.run()) for program in programs.values()]
         for program in programs.values():

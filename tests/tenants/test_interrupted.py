@@ -168,7 +168,7 @@ async def test_a_database_that_was_made_again_is_set_up_although_that_failed_onc
 
     tenants = here.tenants(setup=setup)
     credential = await tenants.ensure("alpha")
-    await ask(await admin_of(here.place), f'DROP DATABASE "{credential.database}"')
+    await here.place.cluster.dbs.delete(credential.database)
 
     failed = await only(tenants.repair(recreate=True))
     repaired = await only(tenants.repair(recreate=True))

@@ -37,8 +37,8 @@ _used = iter(range(10**6))
 def sandbox() -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox with two clusters of PostgreSQL."""
     with Sandbox(windows=[]) as sandbox:
-        ids = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
-        yield sandbox, *ids
+        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+        yield sandbox, old, new
 
 
 @define
@@ -83,7 +83,7 @@ async def sql(credential: Credential, *statements: str) -> list[Any]:
     rows: list[Any] = []
     async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
         for statement in statements:
-            cursor = await connection.execute(statement)  # type: ignore[arg-type]
+            cursor = await connection.execute(statement)
             rows = [] if cursor.description is None else await cursor.fetchall()
     return rows
 
@@ -252,6 +252,7 @@ async def test_a_move_that_takes_too_long_is_left_or_ended(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     kept = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=100)))
+    assert kept.error is None
     assert (kept.action, kept.bytes > 1_000_000) == (Action.KEPT, True)
     too_slow = await only(tenants.move(["alpha"], to=two.new, max_frozen=timedelta(milliseconds=400)))
     if too_slow.error is not None:
@@ -322,6 +323,7 @@ async def test_a_tenant_is_dumped_and_loaded(two: Two, tmp_path: Path) -> None:
     await tenants.role("reader").ensure("alpha")
     await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 50)")
     dumped = await only(tenants.dump(["alpha"], tmp_path))
+    assert dumped.error is None
     assert (dumped.action, dumped.file) == (Action.DONE, tmp_path / "alpha.dump")
     assert dumped.bytes == (tmp_path / "alpha.dump").stat().st_size
     assert await left_on(tenants, two.old, "alpha") == (True, [alpha.username, *await logins_of(tenants, "alpha")])

@@ -10,8 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection, Connection
-from psycopg.sql import SQL, Identifier
+from psycopg import AsyncConnection
 
 from aiodbclient import Action
 from aiodbclient.errors import MoveError
@@ -36,11 +35,6 @@ def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
     own = RestartablePostgres(request.param), RestartablePostgres()
     with Sandbox(windows=[]) as sandbox:
         ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in own]
-        for each in own:
-            with Connection.connect(each.dsn, autocommit=True) as superuser:
-                roles = superuser.execute("SELECT rolname FROM pg_roles WHERE rolcreaterole AND NOT rolsuper")
-                for (role,) in roles.fetchall():
-                    superuser.execute(SQL("GRANT pg_signal_backend TO {}").format(Identifier(role)))
         yield sandbox, *ids, *own
     for each in own:
         each.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -135,22 +134,61 @@ async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) 
         assert refused(each, "SELECT 1")
 
 
-async def test_a_login_that_is_half_logged_in_does_not_enter_later(server: Server) -> None:
-    """The server reads the account when a client begins to log in."""
+class SlowLogin(pymysql.connections.Connection):
+    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
+
+    The server reads the account, and asks for its plugin.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        super().__init__(**options)
+
+    def _get_server_information(self) -> None:
+        super()._get_server_information()  # type: ignore[misc]
+        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
+        self._auth_plugin_name = "caching_sha2_password" if is_mariadb else "mysql_native_password"
+
+    def _process_auth(self, *args: Any) -> Any:
+        self.began.set()
+        self.go.wait()
+        return super()._process_auth(*args)  # type: ignore[misc]
+
+
+@pytest.fixture
+def brief(server: Server) -> Iterator[None]:
+    """A server that waits two seconds for a client that logs in."""
+    with server.as_root() as root:
+        root.execute("SET GLOBAL connect_timeout = 2")
+        yield
+        root.execute("SET GLOBAL connect_timeout = DEFAULT")
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("is_reset", [False, True], ids=["ended", "reset"])
+async def test_who_began_to_log_in_before_a_login_is_ended_does_not_enter(server: Server, is_reset: bool) -> None:
+    """The server reads the account when the client begins."""
     work, login, password = await server.make()
-    options = server.sql._admin
-    begun = [socket.create_connection((options["host"], options["port"])) for _ in range(3)]
-    await asyncio.sleep(0.1)
-    started = time.monotonic()
-
-    await asyncio.wait_for(server.sql.end_login(work, login), 25)
-
-    assert time.monotonic() - started < 15
-    for each in begun:
-        each.close()
-    assert server.sessions(login) == []
+    slow = SlowLogin(
+        host=server.sql._admin["host"],
+        port=server.sql._admin["port"],
+        user=login,
+        password=password,
+        ssl={"check_hostname": False},
+        defer_connect=True,
+    )
+    connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
+    assert await asyncio.to_thread(slow.began.wait, 10)
+    try:
+        if is_reset:
+            await server.set(work, login)
+        else:
+            await server.sql.end_login(work, login)
+    finally:
+        slow.go.set()
     with pytest.raises(pymysql.MySQLError):
-        server.connect(login, password)
+        await connecting
+    assert server.sessions(login) == []
 
 
 async def test_an_end_that_is_cancelled_is_finished_by_the_next(server: Server) -> None:
@@ -220,6 +258,40 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     await server.sql.end_login(work, login)
     for thread in stuck:
         thread.join()
+
+
+ACCOUNTS = {True: "mysql.global_priv", False: "mysql.user"}  # whether it is MariaDB
+
+
+async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Server) -> None:
+    """``LOCK TABLES`` locks what a trigger names too, and asks for no right on it. No statement may be run there."""
+    _, login, password = await server.make()
+    work, victim, secret = await server.make()
+    theirs = server.connect(victim, secret, work.names.database)
+    run(theirs, "CREATE TABLE t (a INT PRIMARY KEY)")
+    run(theirs, "SET SESSION lock_wait_timeout = 1")
+    own = server.connect(login, password, login)
+    accounts = ACCOUNTS[server.is_mariadb()]
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    for table, change in ((f"`{work.names.database}`.t", "a = 1"), (accounts, "User = User")):
+        run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
+        body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
+        run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
+        assert refused(own, "INSERT INTO mine VALUES (1)") in DENIED
+
+        run(own, "LOCK TABLES mine WRITE")
+        if table == accounts:
+            named = "" if server.is_mariadb() else f".*hold locks: .*'{login}'"
+            with pytest.raises(GrantError, match=f"(?s)Lock wait timeout{named}"):
+                await server.sql.mend(work, [victim])
+        else:
+            assert refused(theirs, "ALTER TABLE t ADD b INT") == 1205
+        run(own, "UNLOCK TABLES")
+        run(own, "DROP TABLE mine")
+    await server.sql.mend(work, [victim])
+    for each in (own, theirs):
+        each.close()
 
 
 async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None:

@@ -209,9 +209,9 @@ async def test_no_frame_shows_the_password_of_a_statement_that_is_refused(server
     with pytest.raises(ConflictError) as conflict:
         await server.sql.set_login(work, login, password, may_exist=False)
     assert_hidden(conflict.value, password)
-    wrong = evolve(work, names=evolve(work.names, logins=("x" * 100, login)))  # too long for a user name
+    wrong = evolve(work, names=evolve(work.names, logins=("x" * 200, login)))  # too long for a user name
     with pytest.raises(GrantError) as caught:
-        await server.sql.set_login(wrong, "x" * 100, password)
+        await server.sql.set_login(wrong, "x" * 200, password)
     assert_hidden(caught.value, password)
     assert password not in str(caught.value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -139,22 +138,6 @@ async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.TLSServer) -
     async with pools, pools.use("alpha") as pool:
         assert await by_aiomysql(pool) == "alice@localhost"
     await is_refused(open_pool, close_pool, credential_on(mariadb, mariadb.wrong_ca_file))
-
-
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-async def test_a_client_of_mongodb_verifies_the_server(
-    postgresql: servers.TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No MongoDB is available. This server ends the connection after the first bytes over TLS."""
-    monkeypatch.chdir(tmp_path)
-    open_client, close_client = recipe("### PyMongo")
-    for ca_file, gets_in in ((postgresql.ca_file, True), (postgresql.wrong_ca_file, False)):
-        async with tls_server(Path(postgresql.ca_file).parent) as (port, got):
-            credential = a_credential(Engine.MONGODB, port, Path(ca_file), "alpha")
-            credential = evolve(credential, uri=f"{credential.uri}&serverSelectionTimeoutMS=500")
-            await is_refused(open_client, close_client, credential)
-            assert bool(got) == gets_in
-    gc.collect()  # PyMongo does not close sockets after a failed TLS handshake
 
 
 async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:

@@ -13,18 +13,18 @@ from traceback import TracebackException
 
 import psycopg
 import pytest
-from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
-from aiodbclient.tenants._grants.postgres import PostgresGrants
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers import shared_sessions
+from aiodbclient.tenants._servers.postgres import PostgresServer, scram, sessions
 
 from .conftest import Place, only
-from .managed import PASSWORD, Managed, ended, ready
+from .managed import PASSWORD, Managed, ended, ready, work
 from .test_outages import Gate
 
 # A verifier that the tenant made itself. The salt and the keys are any.
@@ -53,23 +53,18 @@ async def never_blocked() -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("rounds", [100_001, 3_000_000, 2_147_483_647])
 async def test_a_password_with_too_many_rounds_is_a_refused_one(
-    managed: Managed, grants: PostgresGrants, names: Names, rounds: int
+    managed: Managed, server: PostgresServer, names: Names, rounds: int
 ) -> None:
     # A tenant waits 40 minutes for the server to take the longest, so a superuser writes it here.
     verifier = ENDLESS.format(rounds=rounds)
     managed.api(SQL("UPDATE pg_authid SET rolpassword = {} WHERE rolname = {}").format(verifier, names.logins[0]))
 
     async with never_blocked():
-        for refused in (
-            await grants.accepts(names, names.logins[0], PASSWORD),
-            await grants.log_in(names, names.logins[0], PASSWORD),
-            await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])),
-        ):
-            assert refused is not None
-            assert f"{rounds:,} rounds of SCRAM" in refused
-
-    managed.reset(names.logins[0], "reset")
-    assert await ended(grants, names, names.logins[0], "reset", managed.deletes(names.logins[0])) is None
+        refused = await server.log_in(names, names.logins[0], Secret(PASSWORD))
+        assert refused is not None
+        assert f"{rounds:,} rounds of SCRAM" in refused
+        await ready(server, names, names.logins[0], "reset")
+        assert await ended(server, names, names.logins[0])
 
 
 async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(place: Place) -> None:
@@ -85,24 +80,61 @@ async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(pla
         assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
-async def test_a_login_is_locked_out_with_few_rounds_whatever_it_set(
-    managed: Managed, grants: PostgresGrants, names: Names
+async def test_a_password_has_few_rounds_whatever_the_tenant_set(
+    managed: Managed, server: PostgresServer, names: Names
 ) -> None:
     if managed.version < 16:
         pytest.skip("there is no such setting")
     with managed.open(names.logins[0], names.database) as session:
         session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER SET scram_iterations = 2147483647")
         session.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
-        session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(names.whole)))
-        session.execute("SET ROLE NONE; SELECT lo_create(0)")  # so that the login enters again with its new password
+        session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(names.database)))
 
     async with never_blocked():
-        assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        await ready(server, names, names.logins[0], "new")
+
+
+async def test_no_statement_has_a_password_also_where_md5_is_the_default(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    managed.api("ALTER SYSTEM SET password_encryption = 'md5'")
+    managed.api("ALTER SYSTEM SET log_statement = 'all'")
+    managed.api("ALTER SYSTEM SET log_min_duration_statement = 0")
+    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    seen = list[psycopg.sql.Composable]()
+    run = sessions.Session.run_with
+
+    async def seeing(session: sessions.Session, statement: psycopg.sql.Composable, values: object) -> list[object]:
+        seen.append(statement)
+        return await run(session, statement, values)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sessions.Session, "run_with", seeing)
+            await ready(server, names, names.logins[0], "hunter2-hunter2")
+        assert not any("hunter2" in each.as_string(None) for each in seen)
+        assert any("SCRAM-SHA-256$4096:" in each.as_string(None) for each in seen)
+        stored = SQL("SELECT rolpassword FROM pg_authid WHERE rolname = {}").format(Literal(names.logins[0]))
+        assert managed.api(stored)[0][0].startswith("SCRAM-SHA-256$4096:")
+    finally:
+        managed.api("ALTER SYSTEM RESET ALL")
+        managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+
+
+async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, names: Names) -> None:
+    managed.api("ALTER ROLE doadmin NOCREATEROLE")
+    try:
+        with pytest.raises(GrantError) as caught:
+            await server.temporary_login(work(names), Secret(PASSWORD))
+    finally:
+        managed.api("ALTER ROLE doadmin CREATEROLE")
+    assert "SCRAM" not in str(caught.value)
+    assert caught.value.statement
 
 
 @pytest.mark.parametrize("method", ["md5", "password", "trust"])
 async def test_other_authentications_with_a_password_work_too(
-    managed: Managed, grants: PostgresGrants, names: Names, method: str
+    managed: Managed, server: PostgresServer, names: Names, method: str
 ) -> None:
     login = names.logins[0]
     hba = managed.server.hba
@@ -111,9 +143,8 @@ async def test_other_authentications_with_a_password_work_too(
     hba.write_text(f'host all "{login}" all {method}\n{before}')
     managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
     try:
-        await ready(grants, names, login)
-        assert await grants.accepts(names, login, PASSWORD) is None
-        assert (await grants.accepts(names, login, "wrong") is None) == (method == "trust")
+        assert await server.log_in(names, login, Secret(PASSWORD)) is None
+        assert (await server.log_in(names, login, Secret("wrong")) is None) == (method == "trust")
     finally:
         hba.write_text(before)
         managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
@@ -123,30 +154,29 @@ async def test_the_administrator_may_log_in_through_a_socket_in_a_folder(managed
     port = int(conninfo_to_dict(managed.admin)["port"] or 0)
     with TemporaryDirectory() as folder:  # its path is short enough for a socket
         async with await asyncio.start_unix_server(Gate("127.0.0.1", port).let_in, f"{folder}/.s.PGSQL.{port}"):
-            grants = PostgresGrants(make_conninfo(managed.admin, host=folder), None)
-            await ready(grants, names, names.logins[0])
-            assert await grants.accepts(names, names.logins[0], PASSWORD) is None
-            assert await grants.accepts(names, names.logins[0], "wrong") is not None
+            server = PostgresServer(Secret(make_conninfo(managed.admin, host=folder)), None)
+            await ready(server, names, names.logins[0])
+            assert await server.log_in(names, names.logins[0], Secret("wrong")) is not None
         while closing := asyncio.all_tasks() - {asyncio.current_task()}:  # the gate's own ends of the connections
             await asyncio.wait(closing)
 
 
 async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
-    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
     managed.reset(names.logins[0], password)
-    await grants.check()
-    expect = postgres_password._Wire._expect
+    await server.find(names)
+    expect = scram._Wire._expect
 
-    async def stalling(wire: postgres_password._Wire, wanted: int) -> bytes:
-        if wanted == postgres_password._SASL_FINAL:
+    async def stalling(wire: scram._Wire, wanted: int) -> bytes:
+        if wanted == scram._SASL_FINAL:
             reached.set()
             await asyncio.Event().wait()  # the server does not answer the proof of the password
         return await expect(wire, wanted)
 
-    monkeypatch.setattr(postgres_password._Wire, "_expect", stalling)
-    login = asyncio.create_task(grants.accepts(names, names.logins[0], password))
+    monkeypatch.setattr(scram._Wire, "_expect", stalling)
+    login = asyncio.create_task(server.log_in(names, names.logins[0], password))
     await reached.wait()
     login.cancel()
     with pytest.raises(asyncio.CancelledError) as cancelled:
@@ -159,8 +189,8 @@ async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
 @pytest.fixture
 def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The server's kernel takes connections, and nobody answers."""
-    monkeypatch.setattr(postgres_password, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(postgres_sessions, "CONNECT_SECONDS", 2)  # libpq's least
+    monkeypatch.setattr(scram, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "CONNECT_SECONDS", 2)  # libpq's least
     process = managed.server.process
     os.kill(process.pid, signal.SIGSTOP)
     yield
@@ -172,20 +202,21 @@ def open_sockets() -> int:
 
 
 async def test_a_server_that_hangs_leaves_no_connection_open(
-    managed: Managed, grants: PostgresGrants, names: Names, hanging: None
+    managed: Managed, server: PostgresServer, names: Names, hanging: None
 ) -> None:
     before = open_sockets()
     errors = list[GrantError]()  # kept, as an outcome keeps its error
     for call in (
-        grants.accepts(names, names.logins[0], PASSWORD),
-        grants.check(),
-        grants.problems(names, names.logins),
-        grants.log_in(names, names.logins[0], PASSWORD),
+        server.administrator(),
+        server.find(names),
+        server.problems(names, names.logins),
+        server.log_in(names, names.logins[0], Secret(PASSWORD)),
+        server.end_login(work(names), names.logins[0]),
     ):
         with pytest.raises(GrantError) as failed:
             await call
         errors.append(failed.value)
-    task = asyncio.create_task(grants.check())
+    task = asyncio.create_task(server.administrator())
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -196,12 +227,12 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
 
 @pytest.mark.thorough
 async def test_a_server_that_stops_in_an_open_session_ends_the_call(
-    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
-    await ready(grants, names, names.logins[0])
-    async with grants.shared():
-        await grants.problems(names, names.logins)
+    await ready(server, names, names.logins[0])
+    async with server.shared():
+        await server.problems(names, names.logins)
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
         assert backends
         monkeypatch.setattr(shared_sessions, "_SECONDS", 0.5)
@@ -210,7 +241,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
         try:
             with pytest.raises(GrantError, match="did not answer within"):
                 async with asyncio.timeout(20):
-                    await grants.problems(names, names.logins)
+                    await server.problems(names, names.logins)
         finally:
             for backend in backends:
                 os.kill(backend, signal.SIGCONT)

@@ -93,7 +93,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
             assert_type(repair.credential, Credential)
     assert_type(tenants.repair(), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
-    assert_type(tenants.retire(after=timedelta(days=1), end_sessions=False), Run[TenantOutcome])
+    assert_type(tenants.retire(after=timedelta(days=1)), Run[TenantOutcome])
     assert_type(tenants.remove(["alpha"], keep_database=True), Run[TenantRemovalOutcome])
     plan = await tenants.plan(["alpha"], refresh=True, if_exists="adopt")
     for names in (plan.adopt, plan.conflict, plan.repair, plan.resume, plan.keep, plan.extra):

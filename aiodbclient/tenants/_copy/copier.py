@@ -21,6 +21,7 @@ class Survey:
     """What is known of a database before it is copied."""
 
     bytes: int
+    tables: int
     refusals: tuple[str, ...]  # why no server could have a copy of it
     extensions: tuple[tuple[str, str], ...] = ()  # PostgreSQL: those that the administrator makes, with their schemas
     facts: Mapping[str, Any] = field(factory=dict[str, Any])  # what ``obstacles`` and ``finish`` need

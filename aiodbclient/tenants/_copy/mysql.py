@@ -13,7 +13,7 @@ import pymysql
 
 from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ...errors import GrantError
-from .._credential import Credential, verifying_context
+from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
 from .copier import Copier, Survey
 from .definers import Definers
@@ -84,6 +84,8 @@ class MySQLCopier(Copier):
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
+            if not _is_mariadb(self.tools.text):
+                await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}
@@ -95,7 +97,7 @@ class MySQLCopier(Copier):
                 "schema": schema,
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
-        return Survey(bytes=int(size), refusals=(), facts=facts)
+        return Survey(bytes=int(size), tables=len(tables), refusals=(), facts=facts)
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
@@ -172,7 +174,7 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
         host=credential.host,
         port=credential.port,
         user=credential.username,
-        password=credential.password,
+        password=Secret(credential.password or ""),
         db=credential.database,
         ssl=tls,
         charset="utf8mb4",
@@ -194,6 +196,9 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
                 await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
         except (pymysql.Error, TimeoutError, *NOT_MYSQL) as error:
             reason = error.args[-1] if error.args else type(error).__name__
+        except BaseException as error:
+            error.__traceback__ = None  # the driver's frames show the password
+            raise
         else:
             yield rows
             return
@@ -233,28 +238,32 @@ def _version(text: str) -> tuple[int, ...]:
 def _connection(tools: Programs, credential: Credential) -> Generator[tuple[list[str], list[int]]]:
     """The first options of a program that connects with ``credential``, and the file that it inherits for them."""
     with ExitStack() as files:
+        authority = files.enter_context(NamedTemporaryFile("w", encoding="ascii"))
+        authority.write(credential.ca or "")
+        authority.flush()
         settings = files.enter_context(TemporaryFile("w+", encoding="utf-8"))
-        lines = [
-            "[client]",
-            f"host={_in_file(credential.host)}",
-            f"port={credential.port}",
-            f"user={_in_file(credential.username)}",
-            f"password={_in_file(credential.password or '')}",
-        ]
-        verify = "ssl-verify-server-cert" if _is_mariadb(tools.text) else "ssl-mode=VERIFY_IDENTITY"
-        if credential.ca is not None:
-            authority = files.enter_context(NamedTemporaryFile("w", encoding="ascii"))
-            authority.write(credential.ca)
-            authority.flush()
-            lines += [f"ssl-ca={_in_file(authority.name)}", verify]
-        elif _is_mariadb(tools.text):
-            lines.append("skip-ssl-verify-server-cert")
-        settings.write("\n".join(lines) + "\n")
+        settings.write(_settings(credential, authority.name, on_mariadb=_is_mariadb(tools.text)))
         settings.flush()
         settings.seek(0)
         handle = settings.fileno()
         logins = [] if _is_mariadb(tools.text) else ["--no-login-paths"]
         yield [f"--defaults-file=/dev/fd/{handle}", *logins, "--protocol=tcp"], [handle]
+
+
+def _settings(credential: Credential, authority: str, *, on_mariadb: bool) -> Secret:
+    lines = [
+        "[client]",
+        f"host={_in_file(credential.host)}",
+        f"port={credential.port}",
+        f"user={_in_file(credential.username)}",
+        f"password={_in_file(credential.password or '')}",
+    ]
+    if credential.ca is not None:
+        lines.append(f"ssl-ca={_in_file(authority)}")
+        lines.append("ssl-verify-server-cert" if on_mariadb else "ssl-mode=VERIFY_IDENTITY")
+    elif on_mariadb:
+        lines.append("skip-ssl-verify-server-cert")
+    return Secret("\n".join(lines) + "\n")
 
 
 def _in_file(value: str) -> str:

@@ -7,12 +7,12 @@ import re
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, LiteralString
 
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._libpq import one_line
 from ...errors import GrantError
@@ -28,6 +28,7 @@ _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
 # A role in a GRANT or REVOKE of a dump.
 _ROLE = re.compile(r'(?:(?<= TO )|(?<= FROM )|(?<= FOR ROLE ))(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))')
+_PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
 # What a dump shows of a database, and what it does not.
@@ -45,6 +46,19 @@ SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobj
 WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
 AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND r.rolname <> ALL(%(everything)s) AND r.rolname !~ '^pg_' ORDER BY 1
+"""
+# ``pg_restore`` would have to be the grantor.
+_GRANTED = """
+SELECT g.rolname, r.rolname FROM (
+  SELECT relowner, relacl FROM pg_class UNION ALL SELECT nspowner, nspacl FROM pg_namespace WHERE nspname !~ '^pg_'
+  UNION ALL SELECT proowner, proacl FROM pg_proc
+) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
+WHERE a.grantor <> o.owner AND o.owner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%(everything)s)) LIMIT 1
+"""
+_LOCKS = """
+SELECT count(*), current_setting('max_locks_per_transaction')::bigint
+  * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
 """
 _FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
 _UNREADABLE = """
@@ -104,6 +118,8 @@ class PostgresCopier(Copier):
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
             unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
+            ((tables, locks),) = await session.rows(_LOCKS)
+            granted = await session.rows(_GRANTED, names)
             settings = await session.rows(_SETTINGS, {"login": login})
         refusals = list[str]()
         if forced:
@@ -113,8 +129,17 @@ class PostgresCopier(Copier):
             )
         if unreadable:
             refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
+        refusals += [
+            f"{grantor!r} granted {grantee!r} rights that it has WITH GRANT OPTION: revoke them"
+            for grantor, grantee in granted
+        ]
+        if tables > locks * _PART_OF_LOCKS:
+            refusals.append(
+                f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
+            )
         return Survey(
             bytes=size,
+            tables=tables,
             refusals=tuple(refusals),
             extensions=tuple((name, schema) for name, schema, own in extensions if not own),
             facts={
@@ -150,7 +175,7 @@ class PostgresCopier(Copier):
     ) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
-            await run([self.tools.dump, *options], environment, stdout=target, copied=copied)
+            await run([self.tools.dump, *options, _place(reader)], environment, stdout=target, copied=copied)
 
     async def is_empty(self, writer: Credential) -> bool:
         async with self._session(writer) as session:
@@ -171,7 +196,7 @@ class PostgresCopier(Copier):
         roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
         async with self._session(writer) as session:
             for statement in _rights(text, roles):
-                await session.rows(statement, fine=psycopg.errors.UndefinedObject)
+                await session.rows(statement.encode(), fine=psycopg.errors.UndefinedObject)
 
     async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
@@ -191,7 +216,7 @@ class PostgresCopier(Copier):
         source.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
-            command = [self.tools.restore, *options, f"--use-list={path}", f"--dbname={writer.database}"]
+            command = [self.tools.restore, *options, f"--use-list={path}", _place(writer)]
             async with _environment(self.tools, writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
@@ -255,13 +280,13 @@ class _Session:
 
     async def rows(
         self,
-        statement: str | Composable,
+        statement: LiteralString | bytes | Composed,
         values: Mapping[str, Any] | None = None,
         fine: type[psycopg.Error] | tuple[()] = (),
     ) -> list[Any]:
         """Execute a statement, and return its rows; none after a ``fine`` error."""
         try:
-            cursor = await self.server.execute(statement, values)  # type: ignore[arg-type]
+            cursor = await self.server.execute(statement, values)
             return [] if cursor.description is None else await cursor.fetchall()
         except fine:
             return []
@@ -269,7 +294,7 @@ class _Session:
             reason = error.diag.message_primary or one_line(error)
         raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
 
-    async def refuses(self, statement: str, values: Mapping[str, Any]) -> str:
+    async def refuses(self, statement: LiteralString, values: Mapping[str, Any]) -> str:
         """Why the server refuses a statement, which changes nothing; "" if it does not."""
         try:
             async with self.server.transaction(force_rollback=True):
@@ -325,9 +350,15 @@ def _rights(text: str, roles: Mapping[str, str]) -> Generator[str]:
             yield _ROLE.sub(of_other, "\n".join(lines))
 
 
-def _counting(schema: str, name: str, is_sequence: bool) -> Composable:
+def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
+
+
+def _place(credential: Credential) -> str:
+    """The database, as an option. The connection ends some seconds after the server has vanished."""
+    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+    return f"--dbname=dbname='{credential.database}' {alive}"
 
 
 @asynccontextmanager
@@ -337,7 +368,7 @@ async def _environment(tools: Programs, credential: Credential) -> AsyncGenerato
         "PGHOST": credential.host,
         "PGPORT": str(credential.port),
         "PGUSER": credential.username,
-        "PGPASSWORD": credential.password or "",
+        "PGPASSWORD": Secret(credential.password or ""),
         "PGDATABASE": credential.database,
         "PGPASSFILE": os.devnull,
         "PGCONNECT_TIMEOUT": "15",

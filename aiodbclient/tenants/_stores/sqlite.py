@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -19,6 +20,8 @@ from .sealing import Key, unwrap
 if TYPE_CHECKING:
     from .sqlite_connection import SQLiteConnection
 
+_logger = logging.getLogger("aiodbclient.store")
+_warned = set[Path]()
 _OWN = "WHERE name = :name AND token = :token"
 
 
@@ -63,6 +66,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         self._given = _checked(path)
         self._path = Path(os.path.realpath(self._given))
         super().__init__(key)
+        self._is_plain = key is None
         self._verified = False  # only the connection's thread uses it
 
     def __repr__(self) -> str:
@@ -81,6 +85,9 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     async def _open(self, connection: SQLiteConnection) -> None:
         await connection.open()
+        if self._is_plain and self._path not in _warned:
+            _warned.add(self._path)
+            _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
 
     def _counted(self) -> None:
         self._opened().submit(self._verify)  # the caller waits for the API now; an error is that of the claim

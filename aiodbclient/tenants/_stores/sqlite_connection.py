@@ -22,6 +22,7 @@ from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 T = TypeVar("T")
 
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
+_TRY = 0.25  # s of one try to lock it: closing the store ends no wait of SQLite
 _PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
 _COLUMNS = "name", "record", "token", "owner", "expires"
 _SCHEMA = """
@@ -33,6 +34,7 @@ CREATE TABLE credentials (
     expires REAL
 ) WITHOUT ROWID
 """
+_CHANGES = ("INSERT", "UPDATE", "DELETE")
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
@@ -49,6 +51,7 @@ class SQLiteConnection:
     def __init__(self, path: Path, given: Path) -> None:
         self._path, self._given = path, given  # without links, and as the user gave it
         self._process = os.getpid()
+        self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         # Only the thread uses these:
         self._database: sqlite3.Connection | None = None
@@ -80,8 +83,19 @@ class SQLiteConnection:
             self._owner = Owner(self._path)
         return self._owner.name
 
+    async def mark_moved(self, to: str) -> None:
+        """Make the store refuse every change from now on, also of other processes."""
+        if await self.moved_to() is None:
+            await asyncio.wrap_future(self.submit(partial(_mark_moved, to)))
+
+    async def moved_to(self) -> str | None:
+        """Return where the store was moved to; None if it was not."""
+        rows = await self.fetch("SELECT 1 FROM sqlite_master WHERE name = 'moved'")
+        return str((await self.fetch("SELECT target FROM moved"))[0][0]) if rows else None
+
     async def aclose(self) -> None:
-        """Finish what was submitted, and close the file."""
+        """Finish what was submitted, and close the file. What still waits for a lock fails."""
+        self._closing = True
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
@@ -106,7 +120,9 @@ class SQLiteConnection:
                 f"the store {self._path} is empty: it lost its records, or something else made the file: restore it "
                 "from a backup or, if it never was a store, remove the file"
             )
-        self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
+        if self._database is not None:  # of a try that found it locked
+            self._database.close()
+        self._database = sqlite3.connect(self._path, timeout=min(_TRY, _LOCK_TIMEOUT), isolation_level=None)
         self._database.text_factory = _text
         self._refuse_other_programs(self._database)
         if status.st_mode & 0o077:
@@ -147,10 +163,21 @@ class SQLiteConnection:
             if database.in_transaction:
                 database.execute("ROLLBACK")
 
+    def _with_patience(self, call: Callable[[], T]) -> T:
+        """Return the result of ``call``, which is tried again while another process has locked the file."""
+        until = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or self._closing or time.monotonic() >= until:
+                    raise
+
     def _converting_errors(self, call: Callable[[], T]) -> T:
         """Return the result of ``call``. Convert errors of SQLite and of the system to StoreErrors."""
         try:
-            return call()
+            return self._with_patience(call)
         except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
         except (sqlite3.Error, OSError) as error:
@@ -160,6 +187,16 @@ class SQLiteConnection:
             if code == sqlite3.SQLITE_READONLY_DBMOVED:
                 reason, advice = _MOVED, ""
             raise StoreError(f"cannot use the store {self._path}: {reason}{advice}") from None
+
+
+def _mark_moved(to: str, database: sqlite3.Connection) -> None:
+    database.execute("CREATE TABLE moved (target TEXT)")
+    database.execute("INSERT INTO moved VALUES (?)", (to,))
+    message = f"it was moved to {to}".replace("'", "''")
+    for change in _CHANGES:
+        database.execute(
+            f"CREATE TRIGGER moved_{change} BEFORE {change} ON credentials BEGIN SELECT RAISE(ABORT, '{message}'); END"
+        )
 
 
 def _make_file(path: Path) -> None:

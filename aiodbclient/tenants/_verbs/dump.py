@@ -65,7 +65,7 @@ class DumpTenants(ClaimingJob[TenantDumped]):
                 await copier.dump(reader, routines, file, self._copied)
         finally:
             await tenant.sql(tenant.server.drop_temporary(tenant.work))
-            await tenant.held.intend(None)
+            await tenant.held.intend(tenant.intent)  # such as that of a rotation that was not finished
         return TenantDumped(name=name, file=path, bytes=path.stat().st_size)
 
     def _copied(self, number: int) -> None:

@@ -49,8 +49,9 @@ class EachTenant(TenantJob[TenantResult[T]]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
         self._begun += 1
-        if self._begun > self._first > 0:
-            await self._others_may_begin.wait()
+        if self._begun > self._first:
+            if self._first:
+                await self._others_may_begin.wait()
             return await self._call(name, timer)
         try:
             return await self._call(name, timer)

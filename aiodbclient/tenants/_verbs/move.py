@@ -35,7 +35,9 @@ from .provision import conflict
 from .tenant import ClaimedTenant
 
 _AT_A_TIME = 4  # tenants
-_BYTES_PER_SECOND = 25_000_000  # of a database, which a machine of two processors copies
+# What a machine of two processors copies.
+_BYTES_PER_SECOND = 25_000_000
+_TABLES_PER_SECOND = 100
 
 
 class MoveTenants(ClaimingJob[TenantMoved]):
@@ -82,9 +84,10 @@ class MoveTenants(ClaimingJob[TenantMoved]):
                 rooms.removed(name, home)
         return None if is_moved else outcome  # what is left behind is dropped next
 
-    def takes_too_long(self, size: int) -> bool:
-        """Whether a database of so many bytes cannot be copied within the limit."""
-        return self.max_frozen is not None and size / _BYTES_PER_SECOND > self.max_frozen
+    def takes_too_long(self, survey: Survey) -> bool:
+        """Whether a database cannot be copied within the limit."""
+        seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
+        return self.max_frozen is not None and seconds > self.max_frozen
 
     def note(self, moved: TenantMoved) -> None:
         """Remember the outcome of a move, right before it is stored."""
@@ -124,7 +127,7 @@ class _Move:
         tenant, current = self._tenant, self._tenant.current
         survey = await copier.survey(await reader_of(tenant), current.username)
         kept = TenantMoved(name=current.name, action=Action.KEPT, credential=current, bytes=survey.bytes)
-        if current.suspended is None and self._job.takes_too_long(survey.bytes):
+        if current.suspended is None and self._job.takes_too_long(survey):
             await undo(tenant, self._plan, shut=False)
             return kept
         writer = await self._prepare(copier, survey)

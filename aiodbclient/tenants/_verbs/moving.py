@@ -16,7 +16,7 @@ from attrs import asdict, evolve, frozen
 from ...errors import MoveError
 from .._clusters import AWAY, Site
 from .._credential import Credential, Secret
-from .._naming import ROLES, names_of
+from .._naming import ROLES, Role, names_of
 from .._record import Intent, State, Verb, left_behind
 from .._servers.server import Work
 from .tenant import ClaimedTenant, new_password
@@ -44,6 +44,8 @@ class Plan:
 async def settle(tenant: ClaimedTenant) -> bool:
     """Undo or finish what a process began and did not end, and release the claim. Return False if there is nothing."""
     intent = tenant.intent
+    if tenant.names.role is not Role.OWNER:  # its tenant is settled, and the role with it
+        return False
     if left_behind(tenant.record) is not None:
         await finish(tenant)
     elif intent is not None and intent.verb in (Verb.PREPARE, Verb.MOVE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..._bulk.outcomes import Action
 from .._context import Context
 from .._credential import Credential
-from .._naming import Role
 from .._outcomes import Problem, TenantRepaired
 from .._record import State, unusable
 from .._stores import Record
@@ -34,7 +33,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
         name, action, problem = tenant.names.tenant, Action.REPAIRED, Problem.UNFINISHED
-        if tenant.names.role is Role.OWNER and await settle(tenant):
+        if await settle(tenant):
             return TenantRepaired(name=name, action=action, credential=tenant.current, problems=(problem,))
         match tenant.state:
             case State.ABSENT | State.MOVING:

@@ -58,7 +58,10 @@ async def roll_back_prepared(schema: Schema) -> None:
     try:
         prepared = await _prepared(schema.session)
     except pymysql.Error as error:
-        reason = f"the prepared transactions cannot be listed: {reason_of(error)} (MySQL asks for XA_RECOVER_ADMIN)"
+        reason = (
+            f"MySQL lists prepared transactions only to XA_RECOVER_ADMIN ({reason_of(error)}). SHOW BINLOG EVENTS has "
+            "the names of those that wrote (XA PREPARE ...); run XA ROLLBACK with it, or ask the provider"
+        )
     else:
         for xid in prepared:
             schema.work.check()
@@ -70,7 +73,7 @@ async def roll_back_prepared(schema: Schema) -> None:
                 return
         reason = "no prepared transaction could be rolled back"
     raise schema.error(
-        f"a transaction holds tables of the schema {schema.name!r}, {reason}; end that transaction and run it again",
+        f"a transaction holds tables of the schema {schema.name!r}: {reason}; end that transaction and run it again"
     )
 
 

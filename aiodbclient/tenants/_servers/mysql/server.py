@@ -18,16 +18,14 @@ What a tenant can still do: commit or roll back another user's prepared transact
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
 from typing import Any
 
-from ....engines import Engine
-from ....errors import ConflictError, GrantError, InvalidArgumentError
+from ....errors import ConflictError, GrantError
 from ..._credential import Secret, verifying_context
-from ..._naming import Names, Role, names_of
+from ..._naming import Names, Role
 from ..._outcomes import Problem
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
 from ..shared_sessions import SharedSessions
@@ -51,6 +49,7 @@ from .rights import (
 )
 from .routines import read_routines
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+from .usage import tenants, usage
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
@@ -92,13 +91,13 @@ class MySQLServer(Server):
         return ()
 
     async def tenants(self) -> tuple[str, ...]:
-        return tuple(await self._sessions.read(_tenants))
+        return tuple(await self._sessions.read(tenants))
 
     def shared(self) -> AbstractAsyncContextManager[None]:
         return self._sessions.shared()
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
-        return await self._sessions.read(_usage)
+        return await self._sessions.read(usage)
 
     # Looking at a tenant.
 
@@ -391,40 +390,3 @@ async def _check_adoption(schema: Schema, login: str) -> None:
         raise ConflictError(
             f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409
         )
-
-
-async def _families(session: Session) -> dict[str, frozenset[str]]:
-    """Return the logins of each tenant's schema. Nobody else's accounts have a limit."""
-    users = await session.rows("SELECT User FROM mysql.user WHERE Host = '%%' AND max_user_connections > 0")
-    existing, found = {str(user) for (user,) in users}, dict[str, frozenset[str]]()
-    for (schema,) in await session.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA"):
-        try:
-            names = names_of(schema, Engine.MYSQL)
-        except InvalidArgumentError:
-            continue
-        if not existing.isdisjoint(names.owner_logins):
-            found[schema] = names.all_logins | {names.temporary}
-    return found
-
-
-async def _tenants(session: Session) -> Collection[str]:
-    return sorted(await _families(session))
-
-
-async def _usage(session: Session) -> Mapping[str, tuple[int, int]]:
-    families = await _families(session)
-    of_login = {login: schema for schema, logins in families.items() for login in logins}
-    connections = dict.fromkeys(families, 0)
-    for thread in await session.threads():
-        schema = of_login.get(thread.user) or thread.schema
-        if schema in connections:
-            connections[schema] += 1
-    used = dict.fromkeys(families, 0)
-    table = "INNODB_SYS_TABLESPACES" if session.is_mariadb else "INNODB_TABLESPACES"
-    for name, size in await session.rows(
-        f"SELECT NAME, FILE_SIZE FROM information_schema.{table} WHERE NAME LIKE '%%/%%'"
-    ):
-        schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
-        if schema in used:
-            used[schema] += int(size)
-    return {schema: (used[schema], connections[schema]) for schema in families}

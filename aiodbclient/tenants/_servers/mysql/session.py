@@ -49,7 +49,6 @@ _REFUSALS = frozenset(
 # The server accepts the password, but refuses the login: the schema is closed to it or gone, or it reached its limit of
 # connections.
 _PASSWORD_ACCEPTED = frozenset({1044, 1049, 1203, 1226})
-_NOT_MADE = 1396  # CREATE USER failed, because there is such an account
 _ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
 
 
@@ -61,6 +60,10 @@ class LoginExistsError(GrantError):
     """CREATE USER failed, because there is such an account."""
 
 
+class LockedError(GrantError):
+    """Another session holds a lock that the statement needs."""
+
+
 class Thread(NamedTuple):
     """A session of anybody, or an event that runs."""
 
@@ -68,6 +71,9 @@ class Thread(NamedTuple):
     user: str
     schema: str | None
     command: str
+
+
+_KINDS: dict[object, type[GrantError]] = {1396: LoginExistsError, 1205: LockedError}
 
 
 class Session:
@@ -115,7 +121,7 @@ class Session:
         except pymysql.Error as error:
             if error.args and error.args[0] in fine:
                 return []
-            kind: type[GrantError] = LoginExistsError if error.args[:1] == (_NOT_MADE,) else GrantError
+            kind = _KINDS.get(error.args[0] if error.args else None, GrantError)
             if self._connection.closed or error.args[:1] in _ENDED:
                 kind = SessionLostError
             reason = reason_of(error)
@@ -188,14 +194,36 @@ class Schema:
         return of_tenant(self.names, reason)
 
     async def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        return await self.session.rows(statement, *values, tenant=self.names.tenant)
+        return await self._run(statement, *values)
 
     async def change(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> None:
         """Run a statement that changes something, while the claim holds."""
         self.work.check()
-        await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
+        await self._run(statement, *values, fine=fine, seconds=seconds)
+
+    async def _run(
+        self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        try:
+            return await self.session.rows(statement, *values, fine=fine, tenant=self.names.tenant, seconds=seconds)
+        except LockedError as locked:
+            reason = str(locked)
+        holders = await self._holders()
+        raise self.error(f"{reason}. These logins hold locks: {holders}" if holders else reason)
+
+    async def _holders(self) -> str:
+        """Name who holds locks on the server's own tables, or in the schema, as far as the server says so."""
+        if self.session.is_mariadb:
+            return ""
+        query = (
+            "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks "
+            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
+            "WHERE OBJECT_SCHEMA IN ('mysql', %s) AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID <> CONNECTION_ID()"
+        )
+        found = await self.session.rows(query, self.name, tenant=self.names.tenant)
+        return ", ".join(sorted(repr(str(user)) for (user,) in found))
 
 
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> Session:

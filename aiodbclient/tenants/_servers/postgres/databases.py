@@ -63,7 +63,7 @@ class Step:
     statement: Composed | None
     problem: Problem = Problem.RIGHTS_MISSING
     as_owner: bool = False  # run it as the owner role, not as the administrator
-    creates: bool = False  # a role
+    creates: str = ""  # the role that it creates
     needs: str = ""  # another role whose rights the administrator needs for it
 
 
@@ -177,7 +177,7 @@ def _role_steps(
 ) -> Iterator[Step]:
     """Yield what is missing so that ``role`` exists, and only these logins are members. Those in ``keep`` may be."""
     if present is None:
-        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=True)
+        yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)
     for login in logins:
         found = {(member.inherit, member.set) for member in present or () if member.name == login.name}
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
@@ -251,18 +251,19 @@ def grantee(name: str) -> Composed:
 
 
 async def take(session: Session, steps: Sequence[Step]) -> None:
-    """Run the statements of ``steps``: those of the administrator, then those of the owner role, in their order."""
-    owner = session.names.owner
-    for step in steps:
-        if step.creates and step.statement:
-            await session.run(step.statement)
-    if plain := [step for step in steps if not (step.as_owner or step.creates)]:
-        needed = {step.needs for step in plain if step.needs}
-        async with session.member_of(owner, *needed):
-            for step in plain:
-                if step.statement:
-                    await session.run(step.statement)
-    if as_owner := [step.statement for step in steps if step.as_owner and step.statement]:
-        async with session.acting(owner):
+    """Run the statements of ``steps`` in one transaction: of the administrator, then of the owner role."""
+    owner, todo = session.names.owner, [step for step in steps if step.statement]
+    if not todo:
+        return
+    made = {step.creates for step in todo if step.creates}
+    first = [step.statement for step in todo if step.statement and step.creates]
+    needed = {step.needs for step in todo if step.needs} | {owner}
+    async with session.member_of(*needed, first=first, made=made):
+        for step in todo:
+            if step.statement and not (step.creates or step.as_owner):
+                await session.run(step.statement)
+        if as_owner := [step.statement for step in todo if step.as_owner and step.statement]:
+            await session.run(SQL("SET LOCAL ROLE {}").format(Identifier(owner)))
             for statement in as_owner:
                 await session.run(statement)
+            await session.run(SQL("SET LOCAL ROLE NONE"))

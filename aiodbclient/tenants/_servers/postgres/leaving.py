@@ -107,6 +107,7 @@ async def forget(opened: Opener, role: str) -> None:
             with suppress(GrantError):
                 await session.run(revoke_membership(session, of, member, grantor))
     with suppress(GrantError):
+        await roll_back(opened, owner=role)
         await clear(opened, role)
     async with opened() as session:
         if await exists(session, role):

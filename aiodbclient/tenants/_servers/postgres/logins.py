@@ -93,12 +93,15 @@ async def create_login(
     options = SQL("LOGIN {} CONNECTION LIMIT {} PASSWORD {} VALID UNTIL 'infinity'").format(
         SQL("NOINHERIT" if is_owner else "INHERIT"), Literal(limit), Literal(stored)
     )
-    statements: list[Composed] = [SQL("{} {} {}").format(SQL("CREATE ROLE" if is_new else "ALTER ROLE"), name, options)]
-    statements += [] if is_new else await _resets(session, login)
-    statements.append(grant_membership(session, role, login, not is_owner, is_owner or login == names.temporary))
-    statements += [start_as_owner(session, login)] if is_owner else []
-    async with session.member_of(names.owner, inherits=False):
-        await session.run_all(*statements)
+    first: list[Composed] = [SQL("{} {} {}").format(SQL("CREATE ROLE" if is_new else "ALTER ROLE"), name, options)]
+    first += [] if is_new else await _resets(session, login)
+    if not is_owner:
+        first.append(grant_membership(session, role, login, True, login == names.temporary))
+    elif session.knows_options:  # before the next change of memberships, which makes the server look at all of them
+        first.append(start_as_owner(session, login))
+    async with session.member_of(names.owner, inherits=False, first=first, also=login if is_owner else ""):
+        if is_owner and not session.knows_options:  # the administrator has to be a member
+            await session.run(start_as_owner(session, login))
         if role == names.owner:  # a group has CONNECT itself
             await session.run_all(
                 SQL("SET LOCAL ROLE {}").format(Identifier(names.owner)),

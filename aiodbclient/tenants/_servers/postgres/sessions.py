@@ -13,7 +13,7 @@ import re
 import tempfile
 import traceback
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ...._libpq import one_line, options_of
 from ....errors import ConfigurationError, GrantError
@@ -214,27 +214,45 @@ class Session:
             await self.run(SQL("SET LOCAL ROLE NONE"))
 
     @asynccontextmanager
-    async def member_of(self, *roles: str, inherits: bool = True) -> AsyncGenerator[None]:
-        """Be a member of ``roles``, in one transaction: others see the membership neither during nor after it."""
-        options = SQL("")
+    async def member_of(
+        self,
+        *roles: str,
+        inherits: bool = True,
+        first: Sequence[Composable] = (),
+        made: Collection[str] = (),
+        also: str = "",
+    ) -> AsyncGenerator[None]:
+        """Be a member of ``roles``, in one transaction: others see the membership neither during nor after it.
+
+        ``first`` are statements before it, which ``made`` some roles. The login ``also`` stays a member.
+        With many roles on the server each GRANT and REVOKE takes long, and the automatic grant of a new role does not:
+        the membership in one that was ``made`` alone stays until the next block ends it.
+        """
+        options = by = SQL("")
+        granted, begin = sorted({*roles, *made}), [SQL("BEGIN")]
         if self.knows_options:
+            granted, by = sorted({*roles} - {*made}), SQL(" GRANTED BY CURRENT_USER")
             options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
-        by = SQL(" GRANTED BY CURRENT_USER") if self.knows_options else SQL("")
-        every = SQL(", ").join(map(Identifier, sorted(roles)))
-        grant, revoke = (SQL(text).format(every, end) for text, end in ((_GRANT, options), (_REVOKE, by)))
+            begin += [SQL("SET LOCAL createrole_self_grant = 'set, inherit'")] if made else []
+        to = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
+        grants = [SQL("GRANT {} TO {}{}").format(_names(granted), to, options)] if granted else []
+        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(_names({*roles, *made}), by)
+        stays = self.knows_options and {*roles} == {*made}
         try:
-            await self.run_all(SQL("BEGIN"), grant)
+            await self.run_all(*begin, *first, *grants)
             yield
-            await self.run_all(revoke, SQL("COMMIT"))
+            await self.run_all(*([] if stays else [revoke]), SQL("COMMIT"))
         except GrantError:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
             raise
 
 
+def _names(roles: Collection[str]) -> Composed:
+    return SQL(", ").join(map(Identifier, sorted(roles)))
+
+
 _VERIFIER = re.compile("PASSWORD '[^']*'")
-_GRANT = "GRANT {} TO CURRENT_USER{}"
-_REVOKE = "REVOKE {} FROM CURRENT_USER{}"
 
 
 def _shown(statement: Composable) -> str:

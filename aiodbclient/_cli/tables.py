@@ -1,0 +1,90 @@
+"""Print rows: as a table, as names, or as JSON objects."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from ..errors import InvalidArgumentError
+from .arguments import Rows, Table
+from .output import as_json, console_of, note, printable, safe, span, write
+
+Row: TypeAlias = Mapping[str, object]
+_NAMES = ("name", "username", "database", "problems")
+_EMPTY = "-"
+
+
+def print_rows(
+    rows: Iterable[Row], printed: Table, *, last: Sequence[str] = (), lost: str = "", none: str = ""
+) -> None:
+    """Print ``rows`` as they are asked for. No value is folded, since people copy them.
+
+    On a narrow terminal, a table leaves out the columns ``last``. If there are no rows, it says ``none``.
+    """
+    lines = list(rows)
+    if not lines and none and not printed.as_json:
+        note(none)
+    if isinstance(printed, Rows):
+        lines = _chosen(lines, printed)
+    if printed.as_json:
+        print_objects(lines, lost)
+    elif printed.output == "name":
+        write("".join(f"{safe(name)}\n" for name in dict.fromkeys(row["name"] for row in lines)))
+    elif lines:
+        write(_table(lines, last, wide=printed.wide), lost)
+
+
+def print_objects(rows: Iterable[Row], lost: str = "") -> None:
+    """Print a JSON object for each row."""
+    write("".join(f"{as_json(row)}\n" for row in rows), lost)
+
+
+def _chosen(rows: list[Row], printed: Rows) -> list[Row]:
+    """The rows with names like the pattern, in the order of a column. Those without a value there come last."""
+    if printed.match is not None:
+        pattern = printed.match
+        rows = [row for row in rows if fnmatchcase(str(row["name"]), pattern)]
+    if (column := printed.sort) is not None and rows:
+        known = dict.fromkeys(name for row in rows for name in row)
+        if column not in known:
+            raise InvalidArgumentError(f"--sort {column}: no such column; there are {', '.join(known)}")
+        there = [row for row in rows if row.get(column) is not None]
+        there.sort(key=lambda row: value if isinstance(value := row[column], int | timedelta) else str(value))
+        rows = there + [row for row in rows if row.get(column) is None]
+    return rows
+
+
+def _table(rows: Sequence[Row], last: Sequence[str], *, wide: bool) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    def width(columns: Sequence[Sequence[str]]) -> int:
+        return sum(max(map(cell_len, column)) for column in columns) + 2 * (len(columns) - 1)
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in names]
+    console = console_of()
+    narrow = console.is_terminal and not wide
+    for name in reversed(last):
+        if narrow and width(columns) > console.width:
+            columns = [column for column in columns if column[0] != name]
+    if narrow and width(columns) > console.width:
+        blocks = ("".join(f"{name}: {_cell(name, row.get(name))}\n" for name in names) for row in rows)
+        return "\n".join(blocks)
+    padded = [[set_cell_size(cell, max(map(cell_len, column))) for cell in column] for column in columns]
+    lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+    if console.is_terminal and "NO_COLOR" not in os.environ:
+        lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
+    return "\n".join(lines) + "\n"
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None or value == "":
+        return _EMPTY
+    if isinstance(value, timedelta):
+        return span(value.total_seconds())
+    text = value if isinstance(value, str) else json.dumps(value)
+    return safe(text) if column in _NAMES else printable(text)

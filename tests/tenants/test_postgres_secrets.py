@@ -1,0 +1,95 @@
+"""No frame of an error, also of an earlier one, shows a password: neither the administrator's nor a login's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from attrs import fields, has
+from psycopg.conninfo import make_conninfo
+
+from aiodbclient.errors import DatabaseClientError
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._servers.postgres import PostgresServer
+
+from .managed import Managed, work
+
+NEW = "hunter2-hunter2"
+
+
+def frames(error: BaseException) -> Iterator[FrameType]:
+    """The frames of an error, and of those that it came from."""
+    seen, waiting = set[int](), [error]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        trace = one.__traceback__
+        while trace is not None:
+            yield trace.tb_frame
+            trace = trace.tb_next
+        waiting += [each for each in (one.__cause__, one.__context__) if each is not None]
+        waiting += getattr(one, "exceptions", ())
+
+
+def shown(value: Any, depth: int = 3) -> str:
+    """What a tool that reports errors with local variables shows of a value: its repr, and that of its parts."""
+    text = repr(value)
+    if depth and isinstance(value, dict):
+        text += "".join(shown(each, depth - 1) for each in value.values())
+    elif depth and isinstance(value, (list, tuple)):
+        text += "".join(shown(each, depth - 1) for each in value)
+    elif depth and has(type(value)):
+        text += "".join(shown(getattr(value, each.name, None), depth - 1) for each in fields(type(value)))
+    return text
+
+
+def leaks(error: BaseException, secrets: tuple[str, ...]) -> list[str]:
+    found = [f"{type(error).__name__}: {error}"] if any(each in str(error) for each in secrets) else []
+    for frame in frames(error):
+        if frame.f_code.co_filename == __file__:
+            continue
+        for name, value in frame.f_locals.items():
+            if any(each in shown(value) for each in secrets):
+                found.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}: {name}")
+    return found
+
+
+async def steps(server: PostgresServer, names: Names) -> None:
+    await server.find(names)
+    await server.set_login(work(names), names.logins[0], Secret(NEW))
+    await server.log_in(names, names.logins[0], Secret(NEW))
+    await server.problems(names, names.logins)
+    await server.mend(work(names), names.logins)
+    await server.end_login(work(names), names.logins[1])
+    await server.shut(work(names))
+
+
+async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Managed, names: Names) -> None:
+    errors, found = 0, set[str]()
+    for milliseconds in itertools.chain(range(1, 40), range(40, 200, 8)):
+        server = managed.postgres()
+        try:
+            async with asyncio.timeout(milliseconds / 1000):
+                await steps(server, names)
+        except (TimeoutError, DatabaseClientError) as error:
+            errors += 1
+            found.update(leaks(error, ("doadmin-secret", NEW)))
+    assert errors > 40
+    assert found == set()
+
+
+async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed, names: Names) -> None:
+    wrong = Secret(make_conninfo(managed.admin, password="wrong-wrong", port=1))
+    refused = Secret(make_conninfo(managed.admin, password="wrong-wrong"))
+    for server in (PostgresServer(wrong, None), PostgresServer(refused, None)):
+        for step in (server.administrator(), server.find(names), server.end_login(work(names), names.logins[0])):
+            with pytest.raises(DatabaseClientError) as caught:
+                await step
+            assert leaks(caught.value, ("wrong-wrong",)) == []
