@@ -18,7 +18,7 @@ from yarl import URL
 from ._dsn import is_loopback
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options, checked
-from ._request.context import ClusterContext, ClusterMemory
+from ._request.context import ClientMemory, ClusterContext
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.raw import JSON, Params, prepared
@@ -114,9 +114,9 @@ class DatabaseClient:
             app=_checked_app(app),
             proxy=_chosen_proxy(proxy, trust_env, url),
         )
-        self._use(ClusterMemory(user_writes), options)
+        self._use(ClientMemory(user_writes), options)
 
-    def _use(self, memory: ClusterMemory, options: Options) -> None:
+    def _use(self, memory: ClientMemory, options: Options) -> None:
         self._memory = memory
         self._options = options
         self.clusters: ClustersAPI = ClustersAPI(self._transport, memory, options)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ._pacing.window import check_seconds
 from ._request.call import Meter, Options
-from ._request.context import ClusterContext, ClusterMemory
+from ._request.context import ClientMemory, ClusterContext
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
@@ -33,7 +33,7 @@ class ClustersAPI:
 
     __slots__ = ("_memory", "_options", "_transport")
 
-    def __init__(self, transport: Transport, memory: ClusterMemory, options: Options) -> None:
+    def __init__(self, transport: Transport, memory: ClientMemory, options: Options) -> None:
         self._transport = transport
         self._memory = memory
         self._options = options

@@ -66,12 +66,10 @@ class Ticks:
         ("", bytes),
         ("identity", bytes),
         ("gzip", gzip.compress),
-        ("x-gzip", gzip.compress),
-        ("GZIP", lambda data: gzip.compress(data[:1000]) + gzip.compress(data[1000:])),
         ("deflate", zlib.compress),
         ("deflate", bare),
     ],
-    ids=["none", "identity", "gzip", "x-gzip", "two members", "deflate", "bare deflate"],
+    ids=["none", "identity", "gzip", "deflate", "bare deflate"],
 )
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_hundred_thousand_users_come_through_in_every_encoding(
@@ -193,24 +191,25 @@ async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: 
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body", "problem"),
+    ("encoding", "body"),
     [
-        ("br", b"{}", "does not support"),
-        ("gzip", b'{"users": []}', "cannot be decompressed"),
-        ("gzip", gzip.compress(b'{"users": []}')[:-12], "ends in the middle"),
-        ("deflate", b"\x78\x9c\x00garbage", "cannot be decompressed"),
+        ("br", b"{}"),
+        ("x-gzip", gzip.compress(b'{"users": []}')),
+        ("gzip", b'{"users": []}'),
+        ("gzip", gzip.compress(b'{"users": []}')[:-12]),
+        ("deflate", b"\x78\x9c\x00garbage"),
     ],
-    ids=["unasked", "not gzip", "cut", "not deflate"],
+    ids=["unasked", "another name", "not gzip", "cut", "not deflate"],
 )
-async def test_a_body_that_cannot_be_decompressed_is_an_invalid_response(
-    encoding: str, body: bytes, problem: str, server: Server, make_client: MakeClient
+async def test_a_body_that_cannot_be_decompressed_is_an_error(
+    encoding: str, body: bytes, server: Server, make_client: MakeClient
 ) -> None:
     server.will(sends(body, encoding))
 
-    with pytest.raises(errors.InvalidResponseError, match=problem) as caught:
-        await make_client().cluster(CLUSTER, engine="pg").users.list()
+    with pytest.raises((errors.InvalidResponseError, errors.ConnectionLostError)) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
 
-    assert caught.value.status == 200
+    assert caught.value.may_have_applied
 
 
 async def test_a_list_has_an_end(server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:

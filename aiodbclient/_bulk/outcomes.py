@@ -100,6 +100,7 @@ class Failed(Outcome):
 
     action: Literal[Action.FAILED] = Action.FAILED
     error: Exception
+    # What the outcomes of successes have, so that ``outcome.user`` and the others need no check of the error before.
     user: ClassVar[None] = None
     db: ClassVar[None] = None
     credential: ClassVar[None] = None

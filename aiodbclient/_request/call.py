@@ -7,16 +7,13 @@ from asyncio import Semaphore
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .._pacing.window import check_seconds
 from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
 from .retry import RULES, Failure, RetryPolicy, Then
-
-if TYPE_CHECKING:
-    from .pause import Pause
 
 
 class Meter:
@@ -50,17 +47,12 @@ class Options(NamedTuple):
     retry: RetryPolicy = RetryPolicy()
     headers: Mapping[str, str] = MappingProxyType({})
     meter: Meter | None = None
-    pause: Pause | None = None
+    bulk: bool = False  # whether the call is part of a run, so that it waits behind all others
     tenant: str | None = None
     before_sending: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return "<Options>"  # a header may be a secret
-
-    @property
-    def bulk(self) -> bool:
-        """Whether the call is part of a run, so that it waits behind all others."""
-        return self.pause is not None
 
 
 def checked(options: Options) -> Options:

@@ -60,7 +60,7 @@ class Deletions:
         return sent is not None and sent > now - _LISTED
 
 
-class ClusterMemory:
+class ClientMemory:
     """What a client knows about clusters, by id, the locks for reading it, and the limits of user writes at a time."""
 
     def __init__(self, user_writes: int | None = None) -> None:
@@ -82,10 +82,11 @@ class ClusterContext(NamedTuple):
     """One cluster, from the view of its calls."""
 
     transport: Transport
-    memory: ClusterMemory
+    memory: ClientMemory
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
+    pause: Pause | None = None  # of the run that the calls are part of
 
     @property
     def engine(self) -> Engine | str | None:
@@ -130,8 +131,9 @@ class ClusterContext(NamedTuple):
 
     async def deliver(self, call: Call) -> Answer:
         """Send ``call``; within a run also after the cluster refused it with 412. Raises as ``Transport.send``."""
-        pause = self.options.pause
-        return await (self.transport.send(call) if pause is None else pause.send(self, call))
+        if self.pause is None:
+            return await self.transport.send(call)
+        return await self.pause.send(call, self.cluster_id, self.transport.send, self.read_cluster)
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
         """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
@@ -173,7 +175,8 @@ class ClusterContext(NamedTuple):
 
     def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
         """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
-        return self._replace(options=self.options._replace(meter=meter, pause=self.options.pause or pause))
+        pause = self.pause or pause
+        return self._replace(options=self.options._replace(meter=meter, bulk=pause is not None), pause=pause)
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for another call that already reads it with the same options."""

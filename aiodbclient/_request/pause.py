@@ -6,18 +6,17 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
-from ..models import ClusterStatus
+from ..models import Cluster, ClusterStatus
 from .answer import Answer
 from .call import Call
 from .operations import Kind
 
-if TYPE_CHECKING:
-    from .context import ClusterContext
+Send = Callable[[Call], Awaitable[Answer]]
+Read = Callable[[], Awaitable[Cluster]]
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
 _PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
@@ -36,10 +35,11 @@ def until_online() -> Iterator[float]:
         yield min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST)
 
 
-class _Cluster:
-    """What a run knows of one cluster."""
+class _Writes:
+    """What a run knows of the writes on one cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
         self.turn = asyncio.Lock()  # of the one name that asks whether it accepts writes again
         self.since: float | None = None  # when it began to refuse writes; None while it accepts them
         self.status: ClusterStatus | str | None = None  # the last one that was read while it refused
@@ -63,16 +63,19 @@ class Pause:
     __slots__ = ("_clusters",)
 
     def __init__(self) -> None:
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters: dict[str, _Writes] = {}
 
     @property
     def waiting(self) -> str | None:
         """What the run waits for, or None."""
         return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
 
-    async def send(self, context: ClusterContext, call: Call) -> Answer:
-        """Send ``call``, and again after each refusal, when the cluster accepts writes."""
-        cluster = self._clusters.setdefault(context.cluster_id, _Cluster())
+    async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Answer:
+        """Send ``call`` with ``send``, and again after each refusal, when the cluster accepts writes.
+
+        ``read`` reads the cluster.
+        """
+        cluster = self._clusters.setdefault(cluster_id, _Writes(cluster_id))
         while True:
             if cluster.turn.locked():
                 async with cluster.turn:
@@ -81,31 +84,31 @@ class Pause:
                 raise _not_online(cluster, call)
             openings = cluster.openings
             try:
-                return await context.transport.send(call)
+                return await send(call)
             except APIError as error:
                 if not _is_not_ready(error, call):
                     raise
                 refusal = error
             async with cluster.turn:
                 if cluster.openings == openings and cluster.failure is None:
-                    return await _send_when_online(cluster, context, call, refusal)
+                    return await _send_when_online(cluster, call, send, read, refusal)
 
 
-async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Call, refusal: APIError) -> Answer:
+async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read, refusal: APIError) -> Answer:
     """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the turn."""
     if cluster.since is None:
         cluster.since = monotonic()
-    patience = _PATIENCE if context.options.max_wait is None else context.options.max_wait
+    patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
     for pause in until_online():
         try:
-            cluster.status = (await context.read_cluster()).status
+            cluster.status = (await read()).status
         except NotFoundError:
             raise refusal from None
         except APIError:  # the write itself shows what is wrong
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
-                answer = await context.transport.send(call)
+                answer = await send(call)
             except APIError as error:
                 if not _is_not_ready(error, call):
                     cluster.open()
@@ -123,13 +126,13 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
         await asyncio.sleep(min(pause, left))
     cluster.reason = None
     cluster.failure = (
-        f"the cluster {context.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "
+        f"the cluster {cluster.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "
         f"is {cluster.status or 'not known'}: run it again when the cluster is online"
     )
     raise _not_online(cluster, call)
 
 
-def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
+def _not_online(cluster: _Writes, call: Call) -> ClusterNotOnlineError:
     error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
     call.complete(error)
     return error

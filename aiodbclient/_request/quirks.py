@@ -1,6 +1,6 @@
 """Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
 
-Checked against aiohttp 3.13 to 3.14. Only this module uses private names of aiohttp.
+Checked against aiohttp 3.14. Only this module uses private names of aiohttp.
 """
 
 from __future__ import annotations

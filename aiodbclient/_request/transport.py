@@ -230,7 +230,7 @@ class Transport:
         answer: Answer | None = None
         failure: DatabaseClientError | None = None
         try:
-            answer = await self._answer(call, session, started)
+            answer = await self._answer(call, session)
         except FAILURES as error:
             failure = without_answer(call, error, self.secrets)
         except asyncio.CancelledError as error:
@@ -251,7 +251,7 @@ class Transport:
         assert failure is not None
         raise failure
 
-    async def _answer(self, call: Call, session: aiohttp.ClientSession, started: float) -> Answer:
+    async def _answer(self, call: Call, session: aiohttp.ClientSession) -> Answer:
         """Send one request now and read the whole answer. Raises one of FAILURES."""
         call.status = 0
         async with session.request(
@@ -261,13 +261,13 @@ class Transport:
             headers=self._headers(call, session),
             allow_redirects=False,
             raise_for_status=False,
-            auto_decompress=False,
+            auto_decompress=True,
             timeout=_client_timeout(call.options.timeout),
             middlewares=None if call.operation.method == "POST" else send_once_through(session),
         ) as response:
             call.status = response.status
             close = closer_of(response)
-            body = await whole_body(response, started + call.options.timeout)
+            body = await whole_body(response)
         return Answer(call, response.status, response.headers, body, self.secrets, close)
 
     def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
