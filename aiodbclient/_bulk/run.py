@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterable, Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
@@ -103,6 +104,16 @@ class Run(Generic[OutcomeT_co]):
     def waiting(self) -> str | None:
         """What the run waits for now, such as "the cluster is resizing"; None while the cluster accepts changes."""
         return self._executor.job.pause.waiting
+
+    @property
+    def expected(self) -> timedelta | None:
+        """How long until the last name can have been sent, as the rate budget stands.
+
+        None while the number of names is not known: an iterator is counted when it has ended. A run of tenants also has
+        to find its cluster first.
+        """
+        seconds = self._executor.expected
+        return None if seconds is None else timedelta(seconds=seconds)
 
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import Attribute, define, field, frozen
 
@@ -81,6 +81,17 @@ class Snapshot:
     in_flight: int
     waiting: int
     next_slot: float
+
+
+@runtime_checkable
+class PacedBudget(Protocol):
+    """A budget that shows how it stands."""
+
+    windows: tuple[Window, ...]
+
+    def snapshot(self) -> Snapshot:
+        """The budget as it is now."""
+        ...
 
 
 def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:

@@ -14,6 +14,7 @@ from .headers import Said
 Moment = NewType("Moment", float)  # null in JSON for minus infinity, which stands for never
 NEVER = Moment(-math.inf)
 _LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
+_LONGER = 16  # times the wait that it says, at most
 
 
 class Expiring(NamedTuple):
@@ -52,7 +53,9 @@ class Gate:
         if proved:
             later = max(until, expiring.at)
         elif self.refusals and said.wait is not None:
-            later = max(until, min(now + _nth(self.refusals, factor=said.wait), expiring.at))
+            later = max(
+                until, min(now + _nth(self.refusals, factor=said.wait, longest=_LONGER * said.wait), expiring.at)
+            )
         self.due = expiring.slots if later >= expiring.at > now else 0
         self.until, self.later = Moment(until), Moment(max(self.later, later))
 
@@ -80,5 +83,5 @@ class Gate:
         return backoff.full_jitter(_nth((self.refusals + 1) // 2))
 
 
-def _nth(refusals: int, *, base: float = 2, factor: float = 1) -> float:
-    return next(islice(backoff.expo(base=base, factor=factor, max_value=max(_LONGEST, factor)), refusals + 1, None))
+def _nth(refusals: int, *, factor: float = 1.0, longest: float = _LONGEST) -> float:
+    return next(islice(backoff.expo(factor=factor, max_value=longest), refusals + 1, None))

@@ -66,11 +66,11 @@ class RetryPolicy:
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
     has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate budget decides how
-    long to wait, and only ``max_wait`` limits how long and how often.
+    long to wait.
 
     Args:
-        max_tries: The number of tries, including the first; 1 means no retry. A request that got a 429 or, because of
-            its token, a 401 does not count.
+        max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
+            token after a 401 does not count, nor does one that got a 429 if the call has a ``max_wait``.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 

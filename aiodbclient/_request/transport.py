@@ -112,7 +112,7 @@ class Transport:
                 except DatabaseClientError as error:
                     call.complete(error)
                     throttled = call.failure is Failure.THROTTLED
-                    failed += not throttled
+                    failed += not throttled or call.patience is None  # else ``max_wait`` ends it
                     if call.then is Then.RAISE or most == 1 or failed == most:
                         raise
                     if throttled:

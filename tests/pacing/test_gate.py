@@ -44,11 +44,15 @@ def test_where_the_server_refuses_again_at_once_calls_without_max_wait_wait_long
         gate.close(refusal(1.0), NONE_SOON, now)
         waits.append((gate.until - now, gate.later - now))
         now = gate.later
-    assert waits == [(1, 1), (1, 4), (1, 16), (1, 60)]
+    assert waits == [(1, 1), (1, 4), (1, 16), (1, 16)]
 
     gate.answered(now)
     gate.close(refusal(1.0), NONE_SOON, now)
-    assert gate.later - now == 32  # it was right once, so half as long
+    for wait in (16, 8, 4, 2, 1, 1):  # it was right, so half as long
+        now = gate.later
+        gate.answered(now)
+        gate.close(refusal(1.0), NONE_SOON, now)
+        assert gate.later - now == wait
 
 
 def test_they_wait_no_longer_than_until_some_of_our_own_slots_have_expired_and_again_where_that_helped() -> None:
