@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from itertools import islice
-from typing import NamedTuple, NewType
+from typing import Any, NamedTuple, NewType
 
 import backoff
 from attrs import define
@@ -45,7 +46,7 @@ class Gate:
         proved = 0 < self.due <= 2 * self.accepted
         if now >= self.until:  # otherwise the request was in flight when the gate closed
             self._judge(now)
-        waits = backoff.runtime(value=self._wait)
+        waits: Generator[float, Any, None] = backoff.runtime(value=self._wait)
         next(waits)  # a backoff generator yields None first
         wait = waits.send(said)
         until = max(self.until, now + wait)
