@@ -133,10 +133,11 @@ class Perfect:
     def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
         self._free, self._seconds, self._ask = asyncio.Semaphore(limit), seconds, ask
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> int:
         await self._free.acquire()
         if self._ask is not None:
             await self._ask()
+        return 0
 
     def release(self, *, sent: bool = True) -> None:
         asyncio.get_running_loop().call_later(self._seconds, self._free.release)

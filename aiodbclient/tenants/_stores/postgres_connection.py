@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import selectors
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection
@@ -82,7 +82,8 @@ class PostgresConnection:
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
         if await self.moved_to() is None:
-            function = SQL(cast("LiteralString", f'{self._table.as_string(None)[:-1]}_moved"'))  # beside the table
+            beside: Any = f'{self._table.as_string(None)[:-1]}_moved"'
+            function = SQL(beside)
             await self._run(SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to)), None)
 
     async def moved_to(self) -> str | None:
