@@ -22,7 +22,8 @@ INSERT INTO shop.orders (what) SELECT g::text FROM generate_series(1, 1000) g;
 CREATE VIEW how_many AS SELECT count(*) FROM shop.orders; SELECT lo_create(4711);
 """
 FILL_MYSQL = """
-CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2); CREATE VIEW how_many AS SELECT count(*) n FROM orders;
+CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2);
+CREATE VIEW how_many AS SELECT count(*) n FROM orders;
 CREATE FUNCTION one() RETURNS int DETERMINISTIC RETURN 1;
 """
 
