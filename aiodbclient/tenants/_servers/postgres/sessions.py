@@ -225,7 +225,8 @@ class Session:
         """Be a member of ``roles``, in one transaction: others see the membership neither during nor after it.
 
         ``first`` are statements before it, which ``made`` some roles. The login ``also`` stays a member.
-        With many roles on the server each GRANT and REVOKE of one takes long, and its automatic grant does not.
+        With many roles on the server each GRANT and REVOKE takes long, and the automatic grant of a new role does not:
+        the membership in one that was ``made`` alone stays until the next block ends it.
         """
         options = by = SQL("")
         granted, begin = sorted({*roles, *made}), [SQL("BEGIN")]
@@ -236,10 +237,11 @@ class Session:
         to = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
         grants = [SQL("GRANT {} TO {}{}").format(_names(granted), to, options)] if granted else []
         revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(_names({*roles, *made}), by)
+        stays = self.knows_options and {*roles} == {*made}
         try:
             await self.run_all(*begin, *first, *grants)
             yield
-            await self.run_all(revoke, SQL("COMMIT"))
+            await self.run_all(*([] if stays else [revoke]), SQL("COMMIT"))
         except GrantError:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
