@@ -9,7 +9,7 @@ from .weather import Storm
 
 A_LITTLE = (
     "provision PostgreSQL, a table",
-    "provision MongoDB, a file",
+    "provision PostgreSQL, a file",
     "rotate PostgreSQL, a file",
     "stop while rotating, a file",
     "a day with hostile tenants, a file",
