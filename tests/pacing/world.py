@@ -133,11 +133,13 @@ class Perfect:
     def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
         self._free, self._seconds, self._ask = asyncio.Semaphore(limit), seconds, ask
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> int:
+    async def acquire(
+        self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
+    ) -> int | None:
         await self._free.acquire()
         if self._ask is not None:
             await self._ask()
-        return 0
+        return None
 
     def release(self, *, sent: bool = True) -> None:
         asyncio.get_running_loop().call_later(self._seconds, self._free.release)
