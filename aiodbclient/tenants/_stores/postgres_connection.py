@@ -82,8 +82,8 @@ class PostgresConnection:
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
         if await self.moved_to() is None:
-            function = SQL(f'{self._table.as_string(None)[:-1]}_moved"')  # beside the table
-            await self._run(_MARK_MOVED, None, function=function, to=Literal(to))
+            beside: Any = f'{self._table.as_string(None)[:-1]}_moved"'
+            await self._run(_MARK_MOVED, None, function=SQL(beside), to=Literal(to))
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""
