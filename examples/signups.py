@@ -48,7 +48,7 @@ def pools_of(tenants: Tenants) -> TenantPools[Any]:
 async def _open_pool(credential: Credential) -> Any:
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # imported here, so that signups work without it
 
-    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=POOL_SIZE)
+    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=0, max_size=POOL_SIZE)
 
 
 async def _close_pool(pool: Any) -> None:
