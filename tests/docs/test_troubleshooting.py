@@ -18,12 +18,19 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
 MESSAGES = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
 COMMANDS = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-# Messages of PostgreSQL and of aiohttp.
+# Messages of PostgreSQL, MySQL, OpenSSL, the C library and aiohttp.
 OF_OTHERS = {
+    "Access denied for user",
+    "CERTIFICATE_VERIFY_FAILED",
     "Cannot connect to host",
+    "Connection refused",
+    "Name or service not known",
+    "certificate verify failed",
+    "max_user_connections",
     "password authentication failed for user",
     "permission denied for database",
-    "too many connections for database",
+    "sorry, too many clients already",
+    "too many connections for role",
 }
 
 
@@ -53,7 +60,18 @@ def test_a_message_is_one_of_the_code(message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", ["StoreError", "GrantError", "ClaimLostError", "RotationPendingError", "NameTakenError", "NotFoundError"]
+    "error",
+    [
+        "StoreError",
+        "GrantError",
+        "ClaimLostError",
+        "MoveError",
+        "RotationPendingError",
+        "NameTakenError",
+        "NotFoundError",
+        "SuspendedError",
+        "TenantNotFoundError",
+    ],
 )
 def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
     assert re.search(rf"^## .*\b{error}\b", PAGE, re.MULTILINE)
