@@ -74,3 +74,8 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 422, {}
         case _:  # a problem with the token, cluster, store or database server: the operator must fix it
             return 500, {}
+
+
+def message_of(status: int) -> str:
+    """What the visitor reads: only a 503 is worth another try."""
+    return "the request failed; try again" if status == 503 else "the request failed"
