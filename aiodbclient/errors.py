@@ -256,9 +256,9 @@ class ClaimLostError(StoreError):
 
 
 class SuspendedError(DatabaseClientError):
-    """The tenant is suspended: no login of it enters, and its data stays. ``resume`` gives it a new password.
+    """No login of the tenant enters: it is suspended until ``resume``, or is being moved to another cluster.
 
-    A web backend can answer 403.
+    Its data stays. The message says which. A web backend can answer 403, or 503 while it is being moved.
     """
 
 

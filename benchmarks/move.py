@@ -64,6 +64,7 @@ class MySQL:
         *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * 4,
         *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * (MEGABYTES // 10 - 2),
         "CREATE TABLE written (n INT PRIMARY KEY)",
+        "ANALYZE TABLE filling",
     )
 
     async def open(self, credential: Credential) -> Any:

@@ -55,6 +55,10 @@ _GROUPS = {
         remove="tenants_verbs.remove_tenants",
         show="tenants_look.show_tenants",
         exec="tenants_exec.exec_tenants",
+        usage="tenants_data.show_usage",
+        move="tenants_data.move_tenants",
+        dump="tenants_data.dump_tenants",
+        load="tenants_data.load_tenant",
     ),
     "store": group(
         Group,

@@ -27,7 +27,7 @@ _CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${C
 PlaceT = TypeVar("PlaceT", bound="Recorded")
 _COMMON = "common"  # the panel of options that most commands take: a page says them once
 _EMPTY = "--cluster is empty: give a name or an id, or leave it out. Nothing was sent"
-_WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
+WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
@@ -303,10 +303,6 @@ class Place(Recorded):
         ),
     ] = None
 
-    def __attrs_post_init__(self) -> None:
-        if not self.clusters:
-            raise InvalidArgumentError(_WHICH.format("--cluster"))
-
 
 FromOption = Annotated[
     Path | None,
@@ -350,7 +346,7 @@ MaxOption = Annotated[
         "--max",
         metavar="N",
         min=0,
-        help="Refuse to remove or suspend more than N, in case a file was cut short. --yes needs it beside --all, "
+        help="Refuse to end or move more than N, in case a file was cut short. --yes needs it beside --all, "
         f"--from and --prune, and for more than {FEW_TYPED} NAMEs.",
     ),
 ]
@@ -452,7 +448,7 @@ def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str
     if option is None and names and (not cluster or len(names) == count + 1):
         cluster, *names = names
     if not cluster:
-        raise InvalidArgumentError(_WHICH.format("CLUSTER or --cluster"))
+        raise InvalidArgumentError(WHICH.format("CLUSTER or --cluster"))
     if len(names) < count:
         raise InvalidArgumentError("NAME is missing; nothing was sent")
     if len(names) > count:

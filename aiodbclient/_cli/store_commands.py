@@ -7,8 +7,8 @@ from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Role, SQLiteStore
-from ..tenants._record import cluster_of
 from ..tenants._naming import record_name, tenant_of
+from ..tenants._record import cluster_of
 from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
 from .output import DONE, UNUSABLE, as_json, command_line, complain, note, quoted, safe, write

@@ -54,6 +54,16 @@ async def exec_tenants(
             help=f"How many programs run at a time, for several NAMEs. Default: {_AT_A_TIME}.",
         ),
     ] = _AT_A_TIME,
+    first: Annotated[
+        int,
+        option(
+            "--first", metavar="N", min=0, help="Run so many alone, and the others when all of them have succeeded."
+        ),
+    ] = 0,
+    most_failed: Annotated[
+        int | None,
+        option("--most-failed", metavar="N", min=1, help="Begin no other program after so many have failed."),
+    ] = None,
     failed: Annotated[
         Path | None,
         option("--failed", metavar="FILE", help="Write the names for which the program has not succeeded, for --from."),
@@ -78,7 +88,7 @@ async def exec_tenants(
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(words) > 1 or wanted is None or chosen.file is not None or printed.as_json or failed is not None:
         async with open_place(place) as opened:
-            return await _exec_each(opened, program, wanted, printed, role, at_a_time, failed)
+            return await _exec_each(opened, program, wanted, printed, role, (at_a_time, first, most_failed), failed)
     [name] = words
     async with open_place(place) as opened:
         credentials, missing = await opened.credentials([name], role)
@@ -95,7 +105,7 @@ async def _exec_each(
     wanted: list[str] | None,
     printed: Printed,
     role: Role,
-    at_a_time: int,
+    pace: tuple[int, int, int | None],
     failed: Path | None,
 ) -> int:
     """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
@@ -120,7 +130,10 @@ async def _exec_each(
         if which[:1] == ["--from"]:
             which += ["--failed", which[1]]
         options = [*role_options(role), *(["--json"] if printed.as_json else [])]
+        at_a_time, first, most_failed = pace
         options += ["--at-a-time", str(at_a_time)] if at_a_time != _AT_A_TIME else []
+        options += ["--first", str(first)] if first else []
+        options += ["--most-failed", str(most_failed)] if most_failed is not None else []
         options += given_options(opened.place, Recorded)
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
@@ -139,7 +152,7 @@ async def _exec_each(
         note(f"suspended, left out: {some(asleep)}")
     try:
         code = await follow(
-            {role.value: opened.tenants.role(role).each(work, names, at_a_time)},
+            {role.value: opened.tenants.role(role).each(work, names, *pace)},
             total=len(names),
             budget=opened.budget,
             report=report,

@@ -30,7 +30,7 @@ from ..errors import (
 from ..tenants import Credential, Plan, Record, Role, Store, TenantEvent, Tenants
 from ..tenants._naming import tenant_of
 from ..tenants._record import Verb, cluster_of, intent_of, pending
-from .arguments import Chosen, Place, Printed, Recorded, given_options, role_options
+from .arguments import WHICH, Chosen, Place, Printed, Recorded, given_options, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
@@ -276,6 +276,8 @@ async def open_place(
     heard, events = Heard(), dict[str, TenantEvent]()
     async with AsyncExitStack() as stack:
         store: Store | None = None
+        if isinstance(place, Place) and not place.clusters:
+            raise InvalidArgumentError(WHICH.format("--cluster"))
         if not place.clusters:
             store = await stack.enter_async_context(open_store(place.store, if_missing))
             place = evolve(place, clusters=await _clusters_on_record(store))
@@ -322,7 +324,8 @@ async def _found(client: DatabaseClient, place: Recorded, *, offline: bool) -> l
             return await find_clusters(client, wanted)
         except (ServerError, TransportError):
             if not isinstance(place, Place):
-                note("without --cluster, this looks at all clusters in the store, and needs no API")
+                ids = command_line(["store", "list", place.store, "-o", "wide"])
+                note(f"this needs no API where --cluster is an id, or is left out. To see the ids on record: {ids}")
             raise
 
 

@@ -31,6 +31,8 @@ from aiodbclient.sandbox import Sandbox
 pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient._cli.app import run
+from aiodbclient.tenants import SQLiteStore
+from aiodbclient.tenants._record import Intent, Verb
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
@@ -158,6 +160,20 @@ class Command:
 
     def provision(self, *names: str) -> None:
         assert self("tenants", "provision", *names, *self.place).code == 0
+
+    def leave(self, name: str, verb: Verb) -> None:
+        """Leave a tenant as a process does that died right after it had stored what it was about to do."""
+
+        async def intend() -> None:
+            async with SQLiteStore(self.store) as store:
+                claim = await store.claim(name, 10.0)
+                assert claim is not None
+                assert claim.record.current is not None
+                login, cluster = claim.record.current.username, claim.record.current.cluster
+                await store.intend(claim, str(Intent(verb, login=login, cluster=cluster)))
+                await store.release(claim)
+
+        asyncio.run(intend())
 
     def remove_all(self) -> None:
         done = self("tenants", "remove", "--all", *self.place, "--yes", "--max", "99")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aiodbclient._cli import tenants_exec
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
@@ -150,8 +151,7 @@ def test_the_name_that_was_meant_is_another_one_than_those_given(command: Comman
 
 
 def half_remove(command: Command, name: str) -> None:
-    command.sandbox.faults.add("dbs.delete", status=403, times=1)
-    assert command("tenants", "remove", name, *command.place, "--yes").code == 1
+    command.leave(name, Verb.REMOVE)
 
 
 def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command, three: list[str]) -> None:
@@ -193,7 +193,10 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
     assert (broken.code, broken.out) == (5, f"{a} (reader): login_missing\n4 checked\n")
     assert f"1 reader with problems. To repair them: aiodbclient tenants repair {a} --role reader" in broken.err
     repaired = command("tenants", "repair", "--all", "--role", "all", *command.place)
-    assert (repaired.code, repaired.out) == (0, f"{a} (reader): repaired: login_missing\n3 kept, 1 repaired\n")
+    assert (repaired.code, repaired.out) == (
+        0,
+        f"{a} (reader): repaired: login_missing (new credential: deliver it)\n3 kept, 1 repaired\n",
+    )
     command.remove_all()
 
 
@@ -226,17 +229,16 @@ def test_suspended_tenants_are_counted_and_named_apart(command: Command, three: 
 
 def test_many_failures_for_one_reason_are_counted(command: Command, three: list[str]) -> None:
     new = [f"{three[0]}-{n}" for n in range(12)]
-    command.sandbox.faults.add("dbs.create", status=403)
-    command.sandbox.faults.add("users.create", status=403)
+    command.provision(*new)
+    other = ["--cluster", command.cluster, "--store", str(command.folder / "other.db")]
 
-    done = command("tenants", "provision", *new, *command.place)
+    done = command("tenants", "provision", *new, *other)
 
-    command.sandbox.faults.clear()
     assert (done.code, done.out) == (1, "12 failed\n")
     lines = done.err.splitlines()
-    assert sum("the API answered 403" in line for line in lines) == 1
+    assert sum(line.startswith(f"{new[0][:-1]}") for line in lines) == 1
     assert sum("11 more failed as" in line for line in lines) == 1
-    assert len(lines) == 3
+    assert len(lines) == 4  # the first is about the new store, the last about --adopt
     assert command("tenants", "remove", "--all", *command.place, "--yes", "--max", "15").code == 0
 
 

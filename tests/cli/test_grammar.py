@@ -39,7 +39,7 @@ def examples() -> list[str]:
     found = [
         line.removeprefix("Example: ").strip()
         for name, command in commands().items()
-        if name != "sandbox"
+        if name not in ("sandbox", "tenants move")  # it needs two clusters
         for line in command.help.splitlines()
         if line.strip().startswith("Example: ")
     ]
@@ -53,7 +53,15 @@ def examples() -> list[str]:
         "tenants provision",
         "store copy",
     ]
-    last = ["store forget", "dbs delete", "users delete", "tenants rotate", "tenants retire"]
+    last = [
+        "tenants dump",
+        "tenants load",
+        "store forget",
+        "dbs delete",
+        "users delete",
+        "tenants rotate",
+        "tenants retire",
+    ]
     last += ["tenants suspend", "tenants resume", "tenants remove"]
 
     def place(example: str) -> tuple[int, int]:

@@ -113,8 +113,8 @@ def test_all_names_that_cannot_be_tenants_are_listed(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError) as refused:
         check_tenants(names, "pg", "")
     assert str(refused.value) == (
-        "names.csv, line 2: 'pg_a' belongs to the cluster and cannot be a tenant's; names.csv, line 4: 'postgres' "
-        "belongs to the cluster and cannot be a tenant's. Nothing was changed"
+        "names.csv, line 2: 'pg_a' is invalid as a tenant's name: it belongs to the cluster; names.csv, line 4: "
+        "'postgres' is invalid as a tenant's name: it belongs to the cluster. Nothing was changed"
     )
     check_tenants(names, "pg", "app_")
 

@@ -76,7 +76,7 @@ def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) ->
     assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
     assert command("tenants", "rotate", "--all", "--role", "all", "--yes", *command.place).out == "3 rotated\n"
     asked = command("tenants", "retire", "--all", "--role", "all", *command.place)
-    assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod and end" in asked.err
+    assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod, and end" in asked.err
     assert (
         command("tenants", "retire", "--all", "--role", "all", "--older-than", "1h", "--yes", *command.place).out
         == "3 kept\n"

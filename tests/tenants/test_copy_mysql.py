@@ -20,6 +20,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 
 from ..mysql import SERVERS, administrator
+from .test_copy_postgres import frames_of
 
 PASSWORD = "p\"a\\s#s;w'd"
 BODY = """BEGIN
@@ -190,6 +191,7 @@ async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tm
                 await copier.restore(login(server, "copy_h", "copy_h"), file, lambda _: None)
         assert not (tmp_path / "made").exists()
         assert PASSWORD not in str(refused.value)
+        assert not [frame.f_code for frame in frames_of(refused.value) if "s#s;w" in repr(frame.f_locals)]
 
 
 async def test_a_password_is_not_in_the_process_list_and_a_cancelled_program_is_gone(server: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
 
 import pytest
 from psycopg import Connection
@@ -280,6 +282,14 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     with nameless() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file, lambda _: None)
     assert PASSWORD not in str(failed.value)
+    assert not [frame.f_code.co_name for frame in frames_of(failed.value) if PASSWORD in repr(frame.f_locals)]
+
+
+def frames_of(error: BaseException | None) -> Iterator[FrameType]:
+    """The frames of an error, and of those before it."""
+    while error is not None:
+        yield from (frame for frame, _ in walk_tb(error.__traceback__))
+        error = error.__cause__ or error.__context__
 
 
 def _programs(word: str) -> list[str]:

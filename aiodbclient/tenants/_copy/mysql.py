@@ -84,6 +84,8 @@ class MySQLCopier(Copier):
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
+            if not _is_mariadb(self.tools.text):
+                await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}

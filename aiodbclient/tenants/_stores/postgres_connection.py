@@ -81,9 +81,10 @@ class PostgresConnection:
 
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
-        *schema, name = self._name.split(".")
-        function = Identifier(*schema, f"{name}_moved")
-        await self._run(SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to)), None)
+        if await self.moved_to() is None:
+            beside: Any = f'{self._table.as_string(None)[:-1]}_moved"'
+            function = SQL(beside)
+            await self._run(SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to)), None)
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""

@@ -85,7 +85,8 @@ class SQLiteConnection:
 
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
-        await asyncio.wrap_future(self.submit(partial(_mark_moved, to)))
+        if await self.moved_to() is None:
+            await asyncio.wrap_future(self.submit(partial(_mark_moved, to)))
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""

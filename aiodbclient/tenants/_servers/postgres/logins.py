@@ -97,8 +97,10 @@ async def create_login(
     first += [] if is_new else await _resets(session, login)
     if not is_owner:
         first.append(grant_membership(session, role, login, True, login == names.temporary))
+    elif session.knows_options:  # before the next change of memberships, which makes the server look at all of them
+        first.append(start_as_owner(session, login))
     async with session.member_of(names.owner, inherits=False, first=first, also=login if is_owner else ""):
-        if is_owner:
+        if is_owner and not session.knows_options:  # the administrator has to be a member
             await session.run(start_as_owner(session, login))
         if role == names.owner:  # a group has CONNECT itself
             await session.run_all(

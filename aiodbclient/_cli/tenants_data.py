@@ -1,0 +1,201 @@
+"""The commands that are about the data of tenants: usage, move, dump and load."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from attrs import evolve
+
+from ..errors import InvalidArgumentError
+from ..tenants import Role, Usage
+from ..tenants._record import cluster_of
+from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
+from .asking import some
+from .completion import cluster_names, tenant_names
+from .following import follow
+from .output import DONE, SOME_FAILED, note, safe, took, write
+from .running import changes, message_of, runs
+from .tables import print_rows
+from .tenants_place import Selection, named, open_place, open_selection, report_of
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_SORTS = {"size": "bytes", "connections": "connections"}
+
+
+@runs
+async def show_usage(
+    chosen: Chosen,
+    place: Place,
+    printed: Table,
+    sort: Annotated[
+        str, option("--sort", metavar="size|connections|name", help="What comes first. Default: size.")
+    ] = "size",
+) -> int:
+    """Print the size of each tenant's database and its open connections, with the total. Without names: of all.
+
+    Example: aiodbclient tenants usage --sort size --cluster tenants-prod --store tenants.db
+    """
+    if sort not in (*_SORTS, "name"):
+        raise InvalidArgumentError(f"--sort {sort}: it is size, connections or name. Nothing was sent")
+    async with open_selection(place, chosen, [Role.OWNER], default_all=True) as selected:
+        opened = selected.opened
+        found = [each async for each in opened.tenants.usage(selected.names[Role.OWNER])]
+        found.sort(key=lambda each: each.name)
+        if sort in _SORTS:
+            found.sort(key=lambda each: getattr(each, _SORTS[sort]) or 0, reverse=True)
+        rows = [{"name": each.name} | opened.home(each.cluster, printed) | _usage(each, printed) for each in found]
+    total = Usage(
+        name="total",
+        bytes=sum(each.bytes or 0 for each in found),
+        connections=sum(each.connections or 0 for each in found),
+    )
+    if not printed.as_json and len(opened.called) < 2:
+        rows = [{key: value for key, value in row.items() if key != "cluster"} for row in rows]
+    print_rows(rows if printed.as_json else [*rows, {"name": total.name} | _usage(total, printed)], printed)
+    failed = dict(selected.missing) | {each.name: message_of(each.error) for each in found if each.error is not None}
+    for name, why in failed.items():
+        note(f"{safe(name)}: {why}")
+    return opened.end(SOME_FAILED if failed else DONE)
+
+
+def _usage(usage: Usage, printed: Table) -> dict[str, object]:
+    if printed.as_json:
+        error = None if usage.error is None else message_of(usage.error)
+        return {"bytes": usage.bytes, "connections": usage.connections, "error": error}
+    return {"size": None if usage.bytes is None else sized(usage.bytes), "connections": usage.connections}
+
+
+def sized(number: int) -> str:
+    """A number of bytes for people: ``512 B``, ``7.9 MB``."""
+    size, unit = float(number), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{number} B"
+
+
+@runs
+async def move_tenants(
+    place: Place,
+    printed: Printed,
+    to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
+    names: Annotated[
+        list[str] | None, argument("[NAME]...", "The tenants. Names or --all.", autocompletion=tenant_names)
+    ] = None,
+    everybody: Annotated[bool, option("--all", help="All tenants that are on another cluster.")] = False,
+    origin: Annotated[
+        str | None,
+        option("--from", metavar="CLUSTER", help="Only tenants on this cluster.", autocompletion=cluster_names),
+    ] = None,
+    max_frozen: Annotated[
+        timedelta | None,
+        duration_option("--max-frozen", "Leave a tenant where it is if it would be shut for longer, such as 60s."),
+    ] = None,
+    most: MaxOption = None,
+    yes: YesOption = False,
+) -> int:
+    """Move tenants to another cluster, with their readers and writers. While one is copied, no login of it may enter.
+
+    It asks first. With --all, type the number of tenants or the name of the cluster. It needs pg_dump and pg_restore,
+    or mysqldump and mysql of MySQL.
+
+    Example: aiodbclient tenants move alpha --cluster tenants-prod --to tenants-2 --store tenants.db --yes
+    """
+    wanted = named(names or [], None, everybody)
+    sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
+    async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
+        ids = {name: id for id, name in opened.called.items()}
+        found, missing = await opened.select(wanted, Role.OWNER)
+        records = opened.found[Role.OWNER].records
+        homes = {name: cluster_of(records[name]) for name in found if name in records}
+        if wanted is None:
+            found = [name for name in found if homes.get(name) != ids[to]]
+        if origin is not None:
+            missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) != ids[origin]}
+            found = [name for name in found if name not in missing]
+        if wanted is None:
+            missing = {}
+        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
+        cluster = opened.clusters_of(found, Role.OWNER)
+        question = f"Move {some(found)} ({len(found)}) from {cluster} to {safe(to)}: shut each while it is copied?"
+        selected.confirm_ending(question, len(found), cluster, most=most, yes=yes, done="moved")
+        report = report_of(printed, opened, show=False)
+
+        def row(outcome: Any, role: str) -> dict[str, Any]:
+            moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes}
+            return report.row(outcome, role) | moved
+
+        def details(outcome: Any, role: str) -> str:
+            if outcome.action != "moved":
+                return f"{safe(outcome.name)}: {outcome.action}"
+            shut = took(outcome.frozen.total_seconds())
+            return f"{safe(outcome.name)}: moved, {sized(outcome.bytes)}, shut for {shut} (new credential: deliver it)"
+
+        code = await follow(
+            {Role.OWNER.value: opened.tenants.move(found, ids[to], max_frozen)},
+            total=len(found),
+            budget=opened.budget,
+            report=evolve(report, row=row, details=details),
+            limited=False,
+            missing=missing,
+        )
+        return opened.end(code)
+
+
+@runs
+async def dump_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    folder: Annotated[Path, option("--folder", metavar="DIR", help="Where the files go. It must exist.")],
+) -> int:
+    """Dump the database of each tenant to a file, which only you can read. The tenants work meanwhile.
+
+    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. It needs pg_dump, or mysqldump of
+    MySQL.
+
+    Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
+    """
+    async with open_selection(place, chosen, [Role.OWNER]) as selected:
+        opened, names = selected.opened, selected.names[Role.OWNER]
+        report = opened.report(
+            printed,
+            row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
+            details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
+        )
+        code = await follow(
+            {"": opened.tenants.dump(names, folder)},
+            total=len(names),
+            budget=opened.budget,
+            report=report,
+            limited=False,
+            missing=selected.missing,
+        )
+        return opened.end(code)
+
+
+@runs
+async def load_tenant(
+    place: Place,
+    printed: Printed,
+    name: Annotated[str, argument("NAME", "The tenant, whose database is empty.", autocompletion=tenant_names)],
+    file: Annotated[Path, argument("FILE", "The file that `tenants dump` wrote, with NAME.json beside it.")],
+) -> int:
+    """Load a dump into the empty database of a tenant, of the same or another name.
+
+    What is in the file runs with the rights of the tenant alone. It needs pg_restore, or mysql of MySQL.
+
+    Example: aiodbclient tenants load alpha alpha.dump --cluster tenants-prod --store tenants.db
+    """
+    async with open_place(place) as opened:
+        _, missing = await opened.select([name], Role.OWNER)
+        if missing:
+            raise InvalidArgumentError(f"{safe(name)}: {missing[name]}. Nothing was changed")
+        changes()
+        credential = await opened.tenants.load(name, file)
+    if printed.as_json:
+        print_rows([{"name": name, "action": "loaded", "database": credential.database}], Table(output="json"))
+    else:
+        write(f"{safe(name)}: loaded\n")
+    return DONE

@@ -1,0 +1,77 @@
+"""The size of tenants, and their data: moved to another cluster, dumped and loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Command
+
+
+@pytest.fixture
+def programs(command: Command) -> None:
+    """``pg_dump`` of the servers' version, or newer."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_dump"), key=lambda each: int(each.parts[4]))
+    if found:
+        command.environment["PATH"] = f"{found[-1].parent}{os.pathsep}{command.environment['PATH']}"
+    elif shutil.which("pg_dump") is None:
+        pytest.skip("needs pg_dump")
+
+
+def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    command.provision(a, b)
+    table = command("tenants", "usage", *command.place, "--sort", "name")
+    lines = [line.split() for line in table.out.splitlines()]
+    assert [line[0] for line in lines] == ["name", a, b, "total"]
+    assert lines[0][1:] == ["size", "connections"]
+    assert lines[1][2:] == ["MB", "0"]
+    objects = command("tenants", "usage", *command.place, "--json").objects()
+    assert {each["name"] for each in objects} == {a, b}
+    assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
+    assert command("tenants", "usage", a, *command.place, "--sort", "age").code == 2
+    missing = command("tenants", "usage", a, names[9], *command.place)
+    assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
+    command.remove_all()
+
+
+def test_tenants_are_moved_and_the_question_says_whence(command: Command, names: list[str], programs: None) -> None:
+    a, b = names[:2]
+    command.provision(a, b)
+    second = f"second-{a}"
+    asyncio.run(command.sandbox.add_cluster("pg", second, backend="postgres"))
+    move = ["tenants", "move", "--to", second, *command.place]
+    asked = command(*move, a)
+    assert (asked.code, f"Move {a} (1) from {command.cluster} to {second}: shut each" in asked.err) == (2, True)
+    assert command(*move, "--all", "--yes").code == 2  # it needs --max
+    moved = command(*move, a, "--yes", "--json")
+    assert moved.code == 0, moved.out + moved.err
+    [outcome] = moved.objects()
+    assert (outcome["action"], outcome["cluster_name"], outcome["credential_changed"]) == ("moved", second, True)
+    rest = command(*move, "--all", "--from", command.cluster, "--yes", "--max", "1")
+    assert (rest.code, rest.out.splitlines()[-1]) == (0, "1 moved"), rest.out + rest.err
+    assert "(new credential: deliver it)" in rest.out
+    both = ["--cluster", second, "--store", command.store]
+    assert command("tenants", "check", *both).out == "2 checked: all well\n"
+    assert command("tenants", "remove", "--all", *both, "--yes", "--max", "2").code == 0
+
+
+def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str], programs: None) -> None:
+    a, b = names[:2]
+    command.provision(a, b)
+    folder = str(command.folder)
+    done = command("tenants", "dump", a, "--folder", folder, *command.place)
+    assert done.code == 0, done.out + done.err
+    file = command.folder / f"{a}.dump"
+    assert done.out.startswith(f"{a}: {file}, ")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads((command.folder / f"{a}.json").read_text())
+    assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
+    refused = command("tenants", "load", names[9], str(file), *command.place)
+    assert (refused.code, f"{names[9]}: not on record" in refused.err) == (2, True)
+    command.remove_all()
