@@ -19,13 +19,11 @@ from . import test_guard, test_operations
 
 OPERATIONS = {each.name: each for each in vars(operations).values() if isinstance(each, Operation)}
 OF_USERS_AND_DBS = {name for name, operation in OPERATIONS.items() if operation.on != "clusters"}
-# The client calls these only through ``client.request``, if at all.
-WITHOUT_A_METHOD = {"topics.list", "topics.delete", "indexes.list", "indexes.delete"}
 SETTINGS = [attribute.name for attribute in fields(UserSettings)]
 
 
 def test_the_sandbox_has_a_route_for_each_operation() -> None:
-    assert set(OPERATIONS) | WITHOUT_A_METHOD == routes.OPERATIONS
+    assert set(OPERATIONS) == routes.OPERATIONS
     cluster = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
     for name, operation in OPERATIONS.items():
         assert routes.match(operation.method, operation.path(cluster, "a/b")).operation == name

@@ -1,7 +1,6 @@
 """An API like the provider's on this machine, for tests and for trying things out.
 
-``Sandbox`` implements the provider's API for clusters (reads, and the CA), users and dbs. It lists and deletes the
-topics of Kafka and the indexes of OpenSearch. It does not use the client.
+``Sandbox`` implements the provider's API for clusters (reads, and the CA), users and dbs. It does not use the client.
 
 Where the API description is silent, the sandbox decides:
     A create with a taken name is a 422, as for a connection pool (terraform-provider-digitalocean #925). Users and dbs
@@ -21,8 +20,7 @@ Where it differs from the provider:
     binding.
     On MySQL, ``doadmin`` and the users may also write in the server's own schemas. MariaDB supports only
     ``mysql_native_password``.
-    Kafka's certificate and key are random. An ACL grants nothing, because there is no Kafka server. Topics and indexes
-    are names without content.
+    Kafka's certificate and key are random. An ACL grants nothing, because there is no Kafka server.
     Requests without a valid token count towards no rate limit. ``data`` stores tokens, but not their request counts.
 """
 

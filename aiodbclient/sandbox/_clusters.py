@@ -19,7 +19,6 @@ from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
 from ._backends import Backend
 from ._tokens import READ_TAGS, VIEW_CREDENTIALS
-from ._topics import Topics
 from ._validation import JSON
 
 # The part of a URI that requires TLS, for libpq and for MySQL.
@@ -138,7 +137,6 @@ class SandboxCluster:
     id: str
     name: str
     backend: Backend = field(repr=False)
-    topics: Topics = field(repr=False)
     options: NewCluster = field(repr=False)
     created_at: str = Factory(lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     _status: Status = field(default="online", init=False)
@@ -264,15 +262,13 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
     """Run ``operation`` on ``cluster`` and return the answer, or raise Refusal."""
     capabilities = capabilities_of(cluster.engine)
     backend = cluster.backend
-    kind, _, verb = operation.partition(".")
+    kind = operation.partition(".")[0]
     if operation == "clusters.get":
         return SandboxAnswer(200, {"database": await cluster.document(view)})
     if operation == "clusters.ca":
         return SandboxAnswer(200, {"ca": {"certificate": b64encode(_ca(backend).encode()).decode()}})
     if "\0" in name or not _encodable(name):
         raise not_found()
-    if kind in ("topics", "indexes"):
-        return cluster.topics.answer(kind, verb, name)
     if not (capabilities.users if kind == "users" else capabilities.dbs):
         raise unsupported()
     match operation:

@@ -38,7 +38,6 @@ _APPLIES_TO: dict[str, frozenset[str]] = {
     "still_listed_for": frozenset({"users.delete"}),
     "stop": _SQL,
     "sqlstate": frozenset({"sql.login"}),
-    "breaks_after": frozenset({"sql.login"}),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "nth": (1, inf),
@@ -50,7 +49,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "unseen_for": (0, inf),
     "password_empty_for": (0, inf),
     "still_listed_for": (0, inf),
-    "breaks_after": (0, inf),
 }
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 
@@ -163,7 +161,6 @@ class Faults:
         reset_skew: float = 0.0,
         stop: bool = False,
         sqlstate: str | None = None,
-        breaks_after: int | None = None,
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
 
@@ -174,8 +171,8 @@ class Faults:
         ``not_implemented`` then replace it. With ``after`` they happen after the work.
 
         An embedded PostgreSQL also has SQL faults: for ``"sql.login"``, ``"sql.statement"``, or ``"sql"`` for both.
-        They take ``cut``, ``delay``, ``after`` (of statements), ``stop``, ``sqlstate`` and ``breaks_after``. They do
-        not affect the API. Each cluster counts separately.
+        They take ``cut``, ``delay``, ``after`` (of statements), ``stop`` and ``sqlstate``. They do not affect the API.
+        Each cluster counts separately.
 
         Args:
             operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request to the API.
@@ -206,7 +203,6 @@ class Faults:
             stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it restarts by itself.
             sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
                 server is starting) or ``"28P01"`` (the password is wrong).
-            breaks_after: Allow this many statements on the connection of this login, and break it at the next one.
 
         Returns:
             The fault, for ``remove``. Its ``fired`` counts the requests that it has failed.

@@ -17,7 +17,6 @@ from ._data import Data, mapping
 from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, can_embed
 from ._faults import Faults
 from ._reach import Reach, SandboxCA
-from ._topics import Topics
 
 
 class Registry:
@@ -98,8 +97,7 @@ class Registry:
         await self._start(cluster)
 
     def _made(self, new: NewCluster, name: str, cluster_id: str, **identity: str) -> SandboxCluster:
-        topics = Topics(new.engine, mapping(self._data, f"topics of {cluster_id}"))
-        return SandboxCluster(cluster_id, name, self._backend(new, name, cluster_id), topics, new, **identity)
+        return SandboxCluster(cluster_id, name, self._backend(new, name, cluster_id), new, **identity)
 
     def _backend(self, new: NewCluster, name: str, cluster_id: str) -> Backend:
         """The backend that ``new`` asks for, not yet started; a driver is imported only when a cluster needs it."""

@@ -22,10 +22,6 @@ _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
     ("{}", "users", "{}", "reset_auth"): {"POST": "users.reset_auth"},
     ("{}", "dbs"): {"GET": "dbs.list", "POST": "dbs.create"},
     ("{}", "dbs", "{}"): {"GET": "dbs.get", "DELETE": "dbs.delete"},
-    ("{}", "topics"): {"GET": "topics.list"},
-    ("{}", "topics", "{}"): {"DELETE": "topics.delete"},
-    ("{}", "indexes"): {"GET": "indexes.list"},
-    ("{}", "indexes", "{}"): {"DELETE": "indexes.delete"},
 }
 
 OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation in methods.values())

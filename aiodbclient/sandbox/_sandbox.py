@@ -252,30 +252,6 @@ class Sandbox:
         """
         await self._service.run(self._cluster(cluster_id).backend.let_in(True))
 
-    def add_topic(self, cluster_id: str, name: str) -> None:
-        """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.
-
-        Args:
-            cluster_id: What ``add_cluster`` returned.
-            name: The name of the topic. Nothing happens if it exists.
-
-        Raises:
-            ValueError: There is no such cluster, it is not Kafka, or the name is invalid.
-        """
-        self._cluster(cluster_id).topics.add("topics", name)
-
-    def add_index(self, cluster_id: str, name: str) -> None:
-        """Create an index in an OpenSearch cluster, as a client would. It exists until the API deletes it.
-
-        Args:
-            cluster_id: What ``add_cluster`` returned.
-            name: The name of the index. Nothing happens if it exists.
-
-        Raises:
-            ValueError: There is no such cluster, it is not OpenSearch, or the name is invalid.
-        """
-        self._cluster(cluster_id).topics.add("indexes", name)
-
     def _cluster(self, cluster_id: str) -> SandboxCluster:
         if cluster_id not in self._clusters:
             raise ValueError(f"there is no cluster with the id {cluster_id}")

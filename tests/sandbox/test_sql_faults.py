@@ -168,19 +168,6 @@ async def test_a_fault_meets_one_login_and_one_cluster(sandbox: Sandbox, cluster
     assert elsewhere.fired == 1
 
 
-@pytest.mark.parametrize("prepare", [True, False])
-async def test_a_connection_breaks_after_some_statements(sandbox: Sandbox, uri: str, prepare: bool) -> None:
-    fault = sandbox.faults.add("sql.login", breaks_after=2, times=1)
-    session = await login(uri)
-    for _ in range(2):
-        await session.execute("SELECT %s::int", [1], prepare=prepare)
-    with pytest.raises(psycopg.OperationalError):
-        await session.execute("SELECT %s::int", [1], prepare=prepare)
-    await session.close()
-    assert fault.fired == 1
-    assert await one(uri) == 1
-
-
 @pytest.mark.parametrize("after", [True, False])
 async def test_an_answer_is_lost_before_or_after_the_work(sandbox: Sandbox, uri: str, after: bool) -> None:
     async with await login(uri) as owner:
@@ -268,9 +255,7 @@ async def test_a_cluster_that_is_added_later_meets_the_faults_and_their_counts_s
         ("sql.statement", {"sqlstate": "53300"}, "it applies to sql.login"),
         ("users.get", {"stop": True}, "it applies to sql.login, sql.statement"),
         (["users.get", "sql.login"], {"cut": True}, "not both"),
-        ("users.get", {"cut": True, "breaks_after": 1}, "has no effect there"),
         ("sql.login", {"sqlstate": "5330"}, "five digits or capital letters"),
-        ("sql.login", {"breaks_after": -1}, "breaks_after must be"),
         ("sql.login", {"lasts": 1}, "has no effect"),
         ("sql.nothing", {"cut": True}, "unknown operation sql.nothing"),
     ],

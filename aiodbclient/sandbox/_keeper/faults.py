@@ -86,23 +86,16 @@ class Failures:
         self._faults = faults
         self._stop = stop
         self._user = ""
-        self._statements_left: int | None = None
         self.after: list[SqlFault] = []  # to apply after the server has answered
 
     async def login(self, user: str) -> None:
         """Apply the faults to a login, or raise Broken if the connection ends."""
         self._user = user
         for fault in self._faults.meeting(LOGIN, user):
-            if fault["breaks_after"] is not None:
-                self._statements_left = fault["breaks_after"]
             await self._apply(fault)
 
     async def statement(self) -> None:
         """Apply the faults to a statement, before the server gets it, or raise Broken if the connection ends."""
-        if self._statements_left is not None:
-            self._statements_left -= 1
-            if self._statements_left < 0:
-                raise Broken
         met = self._faults.meeting(STATEMENT, self._user)
         self.after = [fault for fault in met if fault["after"]]
         for fault in met:
