@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import selectors
+from collections.abc import Callable
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -44,7 +45,7 @@ CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTI
 """
 _MOVED_TO = """
 SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
-WHERE tgname = 'moved' AND tgrelid = to_regclass(%(relation)s)
+WHERE tgname = 'moved' AND tgrelid = (SELECT tableoid FROM {table} LIMIT 1)
 """
 
 
@@ -74,7 +75,7 @@ class PostgresConnection:
         """Run ``sql`` as a task, with the table for ``{table}`` and this store's number for ``%(owner)s``."""
         if self._closing is not None:
             raise StoreError("the store in PostgreSQL is closed")
-        task = asyncio.create_task(self._run(self._query(sql), values), name="aiodbclient-store")
+        task = asyncio.create_task(self._run(lambda: self._query(sql), values), name="aiodbclient-store")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -82,12 +83,11 @@ class PostgresConnection:
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
         if await self.moved_to() is None:
-            function = SQL(cast("LiteralString", f'{self._table.as_string(None)[:-1]}_moved"'))  # beside the table
-            await self._run(SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to)), None)
+            await self._run(lambda: self._moved(to), None)
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""
-        rows = await self.fetch(_MOVED_TO, relation=self._table.as_string(None))
+        rows = await self.fetch(_MOVED_TO)
         return str(rows[0][0]) if rows else None
 
     async def aclose(self) -> None:
@@ -107,13 +107,14 @@ class PostgresConnection:
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
-    async def _run(self, query: Composed, values: dict[str, Value] | None) -> Rows:
+    async def _run(self, query: Callable[[], Composed], values: dict[str, Value] | None) -> Rows:
+        """Run what ``query`` returns once there is a connection, which finds the table's schema."""
         async with self._turn:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
                     given = None if values is None else {**values, "owner": self._owner}
-                    cursor = await connection.execute(query, given)
+                    cursor = await connection.execute(query(), given)
                     return await cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 await self._disconnect()
@@ -124,6 +125,11 @@ class PostgresConnection:
 
     def _query(self, sql: LiteralString) -> Composed:
         return SQL(sql).format(table=self._table)
+
+    def _moved(self, to: str) -> Composed:
+        name = f'{self._table.as_string(None)[:-1]}_moved"'  # beside the table
+        function = SQL(cast("LiteralString", name))  # type: ignore[redundant-cast]
+        return SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to))
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""
