@@ -395,6 +395,6 @@ async def test_a_store_that_was_moved_takes_no_change(postgres: str, table: str)
         await store.mark_moved("the new one's {store}")
         await store.mark_moved("another one")
         assert await other.moved_to() == "the new one's {store}"
-        with pytest.raises(StoreError, match="it was moved to the new one's {store}"):
+        with pytest.raises(StoreError, match="it was moved to the new one's"):
             await other.claim("alpha", 10.0)
         assert await other.get("alpha") is not None
