@@ -170,6 +170,7 @@ class Command:
                 assert claim is not None
                 assert claim.record.current is not None
                 login, cluster = claim.record.current.username, claim.record.current.cluster
+                assert cluster is not None
                 await store.intend(claim, str(Intent(verb, login=login, cluster=cluster)))
                 await store.release(claim)
 
