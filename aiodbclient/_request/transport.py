@@ -102,17 +102,21 @@ class Transport:
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        started, tries = perf_counter(), 0
+        started, failed = perf_counter(), 0
+        most = call.options.retry.max_tries
         pauses: Pauses | None = None
         try:
             while True:
-                tries += 1
                 try:
                     return await self._try(call)
                 except DatabaseClientError as error:
                     call.complete(error)
-                    if tries == call.options.retry.max_tries or call.then is Then.RAISE:
+                    throttled = call.failure is Failure.THROTTLED
+                    failed += not throttled or call.patience is None  # else ``max_wait`` ends it
+                    if call.then is Then.RAISE or most == 1 or failed == most:
                         raise
+                    if throttled:
+                        continue  # the budget makes it wait, in its place
                     pauses = pauses or Pauses(call.options.retry)
                     pause = pauses.after(error)
                 await asyncio.sleep(pause)
@@ -201,7 +205,9 @@ class Transport:
         meter.waiting = True
         stop = meter.stop if meter.is_unsent else None
         try:
-            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience if stop is None else _STOPPING)
+            again = {} if call.place is None else {"place": call.place}
+            patience = call.patience if stop is None else _STOPPING
+            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=patience, **again)
         except RateLimitError:
             if stop is not None:
                 stop()
