@@ -169,7 +169,7 @@ class Command:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
                 assert claim.record.current is not None
-                login, cluster = claim.record.current.username, claim.record.current.cluster
+                login, cluster = claim.record.current.username, claim.record.current.cluster or ""
                 await store.intend(claim, str(Intent(verb, login=login, cluster=cluster)))
                 await store.release(claim)
 
