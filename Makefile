@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# With the long ones: storms, kills at random moments, older PostgreSQLs, the provider's description on each engine.
+# With the long ones: storms, kills at each moment, older PostgreSQLs, the provider's description on each engine.
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
@@ -43,9 +43,8 @@ mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
-# Kills and stops processes that work on tenants, 25 times for each kind of work. Takes about 15 minutes.
+# Hostile tenants on MySQL, for several minutes.
 storm: $(VENV)/.dev
-	$(BIN)/python -m tests.tenants.storm
 	AIODBCLIENT_STORM=1 $(BIN)/python -m pytest tests/tenants/test_mysql_storm.py
 
 bench: $(VENV)/.dev

@@ -30,6 +30,7 @@ from .errors import ConfigurationError, InvalidArgumentError
 
 _PROVIDER = "https://api.digitalocean.com"
 _URL_VARIABLE = "DIGITALOCEAN_API_URL"
+_BUDGET_VARIABLE = "AIODBCLIENT_BUDGET"
 _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
@@ -50,7 +51,8 @@ class DatabaseClient:
         timeout: Seconds that one try may take, including connecting.
         retry: How often and after how long to retry.
         budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
-            it. None: a budget with the documented limits, for this client alone.
+            it. None: a budget with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in
+            the environment, for a sandbox on this machine: no limits.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
             it would wait longer, it raises RateLimitError. A bulk run only waits so long for a cluster that refuses
             changes. None: as long as it takes, for such a cluster 15 minutes.
@@ -107,7 +109,7 @@ class DatabaseClient:
             token=environment_token() if token is None else token,
             base_url=url,
             session=session,
-            budget=RateBudget() if budget is None else budget,
+            budget=_default_budget(url) if budget is None else budget,
             on_event=on_event,
             app=_checked_app(app),
             proxy=_chosen_proxy(proxy, trust_env, url),
@@ -252,6 +254,17 @@ def _checked_base_url(given: str | None) -> URL:
     if url.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"{name} is plain http to {host}: the token would travel in the clear; use https")
     return url
+
+
+def _default_budget(url: URL) -> RateBudget:
+    if os.environ.get(_BUDGET_VARIABLE) != "none":
+        return RateBudget()
+    if not is_loopback(url.host or ""):
+        raise ConfigurationError(
+            f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url} is none: unset it, or set "
+            f"{_URL_VARIABLE} to the sandbox's address"
+        )
+    return RateBudget(windows=())
 
 
 def _chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:

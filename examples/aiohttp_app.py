@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from signups import status_of, tenants_from_environment
+from signups import message_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -38,7 +38,7 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except DatabaseClientError as error:
         status, headers = status_of(error)
         logger.warning("%s %s: %s", request.method, request.path, error)
-        message = "the signup failed; try again"
+        message = message_of(status)
         return web.json_response({"error": message}, status=status, headers=headers)
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import pools_of, status_of, tenants_from_environment
+from signups import message_of, pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -67,4 +67,4 @@ async def size(connection: Annotated[Any, Depends(tenant_connection)]) -> dict[s
 async def handle_error(request: Request, error: DatabaseClientError) -> JSONResponse:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    return JSONResponse({"error": "the request failed; try again"}, status, headers)
+    return JSONResponse({"error": message_of(status)}, status, headers)

@@ -24,7 +24,7 @@ from litestar.params import FromPath, JSONBody
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import pools_of, status_of, tenants_from_environment
+from signups import message_of, pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -70,7 +70,7 @@ def handle_invalid(request: Request[Any, Any, Any], error: ValidationException) 
 def handle_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    message = "the request failed; try again"
+    message = message_of(status)
     return Response({"error": message}, status_code=status, headers=headers)
 
 

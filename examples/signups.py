@@ -48,7 +48,7 @@ def pools_of(tenants: Tenants) -> TenantPools[Any]:
 async def _open_pool(credential: Credential) -> Any:
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # imported here, so that signups work without it
 
-    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=POOL_SIZE)
+    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=0, max_size=POOL_SIZE)
 
 
 async def _close_pool(pool: Any) -> None:
@@ -74,3 +74,8 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 422, {}
         case _:  # a problem with the token, cluster, store or database server: the operator must fix it
             return 500, {}
+
+
+def message_of(status: int) -> str:
+    """What the visitor reads: only a 503 is worth another try."""
+    return "the request failed; try again" if status == 503 else "the request failed"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, returns_the_user, says
+from .server import CLUSTER, Server, fails, returns_the_user, says
 
 DBS = says(200, {"dbs": []})
 
@@ -171,3 +173,81 @@ async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sa
         with pytest.raises(asyncio.CancelledError):
             await background
         assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
+
+
+async def refusing(server: Server, make_client: MakeClient, refusals: int, at_once: int) -> tuple[list[str], list[str]]:
+    """Make 40 calls with ``max_wait=15`` to a server that answers the first ones 429. Returns these, and the order."""
+    refused, done = list[str](), list[str]()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        name = request.path.rsplit("/", 1)[1]
+        if len(refused) < refusals:
+            refused.append(name)
+            return await fails(429, "too_many_requests", retry_after="1")(request)
+        done.append(name)
+        await asyncio.sleep(0.1)  # so the 429s are read first
+        return await says(200, {"user": {"name": name, "role": "normal"}})(request)
+
+    server.otherwise = answer
+    users = make_client(max_wait=15, budget=RateBudget()).cluster(CLUSTER, engine="pg").users
+    names, turns = [f"user{n:02}" for n in range(40)], asyncio.Semaphore(at_once)
+
+    async def get(name: str) -> None:
+        async with turns:
+            await users.get(name)
+
+    await asyncio.gather(*(get(name) for name in names))
+    return refused, done
+
+
+@pytest.mark.parametrize("refusals", [1, 3, 11])
+async def test_calls_that_got_a_429_wait_in_their_place_and_none_fails(
+    server: Server, make_client: MakeClient, refusals: int
+) -> None:
+    started = asyncio.get_running_loop().time()
+
+    refused, done = await refusing(server, make_client, refusals, at_once=1 if refusals == 1 else 40)
+
+    assert asyncio.get_running_loop().time() - started < 8.0
+    assert len(done) == 40
+    if refusals > 1:
+        # 25 are sent at once. The refused ones go before all others, and soon some travel side by side.
+        assert done[25 - refusals] == min(refused)
+        assert all(done.index(name) < 25 + 8 for name in refused)
+
+
+async def test_a_429_is_no_try_of_a_call_with_max_wait(server: Server, make_client: MakeClient) -> None:
+    server.will(*(fails(429, "too_many_requests", retry_after="0.05") for _ in range(11)))
+    server.otherwise = DBS
+
+    assert await make_client(retry=RetryPolicy(max_tries=2), max_wait=15).cluster(CLUSTER, engine="pg").dbs.list() == []
+
+    assert len(server.requests) == 12
+
+
+async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIODBCLIENT_BUDGET", "none")
+    server.otherwise = DBS
+    async with DatabaseClient("dop_v1_x", base_url=server.url, max_wait=0.0) as client:
+        for _ in range(260):
+            await client.cluster(CLUSTER, engine="pg").dbs.list()
+    with pytest.raises(errors.ConfigurationError, match="AIODBCLIENT_BUDGET=none is for a sandbox on this machine"):
+        DatabaseClient("dop_v1_x")
+
+
+async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = returns_the_user()
+    users = make_client(budget=RateBudget([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
+    run = users.rotate([f"user{n}" for n in range(10)])
+    assert run.expected == timedelta(minutes=2)
+    async with aclosing(run):
+        for _ in range(4):
+            assert (await anext(run)).ok
+        waiting = asyncio.create_task(anext(run))
+        await asyncio.wait([waiting], timeout=0.05)
+        assert run.expected == timedelta(minutes=2)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert users.rotate(f"user{n}" for n in range(10)).expected is None

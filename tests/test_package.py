@@ -14,7 +14,7 @@ import aiodbclient
 def test_it_needs_four_packages() -> None:
     needed = [each for each in requires("aiodbclient") or [] if "extra ==" not in each]
 
-    assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {"aiohttp", "attrs", "cattrs", "python-backoff"}
+    assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {"aiohttp", "attrs", "cattrs", "backoff"}
 
 
 def test_importing_it_imports_nothing_of_an_extra() -> None:

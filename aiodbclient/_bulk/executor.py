@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections import deque
 from typing import Any, Generic, TypeVar
 
+from .._pacing.budget import PacedBudget
+from .._pacing.window import seconds_for
 from .._request.call import Meter
 from ..errors import DatabaseClientError, InvalidArgumentError
 from .job import OUTAGE, UNANSWERED, Job
@@ -36,6 +39,7 @@ class Executor(Generic[DoneT]):
         self._unanswered = 0  # failed names in a row without a usable answer
         self._failure: BaseException | None = None  # what ended the run
         self._stopped = False
+        self._sent = self._requests = 0  # names that ended after a request, and their requests
 
     async def next(self) -> Any:
         """Wait for the next outcome."""
@@ -55,6 +59,21 @@ class Executor(Generic[DoneT]):
         if failure is None or self.closed:
             return None
         raise failure
+
+    @property
+    def expected(self) -> float | None:
+        """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
+        budget, total = self.job.pause.budget, self._source.total
+        if total is None or not isinstance(budget, PacedBudget):
+            return None
+        names = total - self._source.pulled + len(self._source.ready)
+        names += sum(not meter.begun for meter in self._running.values())
+        if self._stopped or not names:
+            return 0.0
+        each = self._requests / self._sent if self._sent else 1.0  # requests of a name
+        now = budget.snapshot()
+        used = [number + now.in_flight for number in now.used]
+        return max(now.next_slot, seconds_for(math.ceil(names * each), budget.windows, used))
 
     def stop(self) -> None:
         """Start nothing more, and cancel names that only wait. Safe to repeat."""
@@ -149,6 +168,9 @@ class Executor(Generic[DoneT]):
         if self.closed:
             return
         self._done.append(outcome)
+        if outcome.tries:
+            self._sent += 1
+            self._requests += outcome.tries
         self._wake.set()
         error = outcome.error
         if isinstance(error, UNANSWERED) and outcome.tries:

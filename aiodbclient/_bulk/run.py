@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterable, Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
@@ -108,6 +109,16 @@ class Run(Generic[OutcomeT_co]):
     def copied(self) -> int:
         """How many bytes a run of ``Tenants.move`` or ``Tenants.dump`` has written to dumps and read from them."""
         return self._executor.job.copied
+
+    @property
+    def expected(self) -> timedelta | None:
+        """How long until the last name can have been sent, as the rate budget stands.
+
+        None while the number of names is not known: an iterator is counted when it has ended. A run of tenants also has
+        to find its cluster first.
+        """
+        seconds = self._executor.expected
+        return None if seconds is None else timedelta(seconds=seconds)
 
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.

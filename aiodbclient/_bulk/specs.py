@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from typing import Any
 
 from .._user_settings import check_settings
@@ -24,6 +24,8 @@ class Source:
         self.failure: BaseException | None = None  # that the iterable raised
         self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
         self._wake = wake
+        self.pulled = 0
+        self.total = len(specs) if isinstance(specs, Sized) else None  # None: not known yet
         self._ended = False
 
     def has_next(self) -> bool:
@@ -52,7 +54,9 @@ class Source:
     def _take(self, spec: Any) -> None:
         if spec is _END:
             self._ended = True
+            self.total = self.pulled
         else:
+            self.pulled += 1
             self.ready.append(spec)
 
     def _end(self, error: BaseException) -> None:

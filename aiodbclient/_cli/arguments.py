@@ -299,8 +299,7 @@ class Place(Recorded):
             metavar="N",
             min=1,
             rich_help_panel=_COMMON,
-            help="How many connections a tenant may have. Default: half of the server's on PostgreSQL, a third on "
-            "MySQL.",
+            help="How many connections each login may have. Default: a quarter of the server's.",
         ),
     ] = None
 

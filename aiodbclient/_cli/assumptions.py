@@ -8,7 +8,7 @@ from ..engines import MYSQL, POSTGRESQL, Engine
 
 _BY_SQL = POSTGRESQL | MYSQL
 _MONGODB = frozenset({Engine.MONGODB})
-_BY_PREFIX = frozenset({Engine.KAFKA, Engine.OPENSEARCH})
+_BY_SETTINGS = frozenset({Engine.KAFKA, Engine.OPENSEARCH})
 _ADVANCED = frozenset({Engine.ADVANCED_PG, Engine.ADVANCED_MYSQL})
 
 
@@ -28,23 +28,20 @@ ASSUMPTIONS = (
     Assumption("scopes", "A call without its scope is a 403, and changes nothing."),
     Assumption("hourly-limit", "Answers report the token's hourly limit in ratelimit-limit.", "rate limit"),
     Assumption("windows", "Each token has 250 requests in any minute and 5,000 in any hour."),
-    Assumption("minute-of-429", "Only a 429 of the minute's limit has a retry-after."),
     Assumption("pages", "Lists link to the next page at links.pages.next, and take per_page=200."),
     Assumption(
         "dbs-key", "Databases are listed under dbs, or under databases.", "databases", engines=_BY_SQL | _MONGODB
     ),
-    Assumption("objects", "The API lists and deletes topics and indexes.", "topics", engines=_BY_PREFIX),
     Assumption("lost-answers", "After a 5xx or a broken connection, a write may be applied, also later."),
-    Assumption("names", "Names keep their case, digits, _ and -.", "longest name", True),
-    Assumption("name-length", "A login may have 63 bytes, on MySQL 32 characters.", "longest name", True),
+    Assumption("names", "Names keep their case, digits, _ and -.", "names", True),
     Assumption("taken-names", "A create of a taken name is a 409 or 422.", "taken name", True),
     Assumption("deletes", "Within 10 s, reading or deleting a deleted login is a 404.", "deletion", True),
     Assumption("read-lag", "Reads show a new login within 10 s.", "reads", True),
-    Assumption("writes-at-once", "Logins can be created at once.", "writes at a time", True, _BY_SQL | _BY_PREFIX),
+    Assumption("writes-at-once", "Logins can be created at once.", "writes at a time", True, _BY_SQL | _BY_SETTINGS),
     Assumption("one-write", "On MongoDB, user writes that overlap are a 500.", engines=_MONGODB),
     # Clusters
     Assumption("statuses", "A cluster accepts changes while its status is online.", "cluster"),
-    Assumption("not-yet-404", "Reads of a new cluster may be a 404 for up to a minute, creates for some seconds."),
+    Assumption("not-yet-404", "Reads and creates on a new cluster may be a 404 for up to a minute."),
     Assumption("refused-412", "A write to a cluster that is being changed is a 412, and not applied."),
     Assumption("replicas", "Calls on users accept a replica's UUID."),
     Assumption("ca", "The cluster's CA signs its servers' certificates, for their host names.", "TLS", engines=_BY_SQL),
@@ -57,7 +54,7 @@ ASSUMPTIONS = (
         "Reads return passwords to a token with database:view_credentials.",
         "passwords on reads",
         True,
-        _BY_SQL | _BY_PREFIX,
+        _BY_SQL | _BY_SETTINGS,
     ),
     Assumption("password-once", "MongoDB's passwords are not returned on reads.", "passwords on reads", True, _MONGODB),
     Assumption(
@@ -65,29 +62,19 @@ ASSUMPTIONS = (
         "Reads return a login's settings as sent, or leave them out.",
         "settings on reads",
         True,
-        _MONGODB | _BY_PREFIX,
+        _MONGODB | _BY_SETTINGS,
     ),
-    # Rights
-    Assumption("doadmin", "doadmin has CREATEROLE and CREATEDB.", "administrator", engines=POSTGRESQL),
+    # Tenants
+    Assumption(
+        "doadmin",
+        "doadmin has CREATEROLE and CREATEDB, and may end sessions.",
+        "administrator",
+        engines=POSTGRESQL,
+    ),
     Assumption(
         "doadmin-mysql", "doadmin may create users, and grant rights on schemas.", "administrator", engines=MYSQL
     ),
     Assumption(
-        "owner", "doadmin can make a role of its own the owner of a database of the API.", "isolated", True, POSTGRESQL
+        "by-sql", "The provider leaves logins and databases alone that were made by SQL.", "still works", True, _BY_SQL
     ),
-    Assumption("public", "doadmin can revoke what everybody may do in that database.", "isolated", True, POSTGRESQL),
-    Assumption("template1", "No login may enter template1.", "open databases", True, POSTGRESQL),
-    Assumption("sessions", "A login may end its own sessions.", "retired", True, POSTGRESQL),
-    Assumption("deleted-login", "The API deletes a login that owns nothing.", "removed", True, POSTGRESQL),
-    Assumption("new-login-mysql", "doadmin can revoke a new login's global rights.", "isolated", True, MYSQL),
-    Assumption(
-        "partial-revokes",
-        "With partial_revokes ON, grants take schema names literally; otherwise _ and % are escaped.",
-        "created",
-        True,
-        MYSQL,
-    ),
-    Assumption("mongodb-role", "mongo_user_settings give a role in these databases only.", engines=_MONGODB),
-    Assumption("acl", "An ACL of prefix* opens only names with that prefix.", "pattern", True, _BY_PREFIX),
-    Assumption("acl-on", "ACLs hold as soon as a login has one.", "pattern", True, _BY_PREFIX),
 )

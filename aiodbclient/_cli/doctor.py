@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ..engines import POSTGRESQL
+from ..engines import MYSQL, POSTGRESQL
 from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
-from .doctor_checks import check_budget, check_cluster, check_open_databases, check_servers, check_store, check_token
+from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
@@ -25,8 +25,8 @@ async def examine(
         bool,
         option(
             "--try",
-            help="Prove what this package assumes of the provider: make logins, and take a throw-away tenant through "
-            "its whole life.",
+            help="Prove what this package assumes of the provider: make logins, take a throw-away tenant through its "
+            "whole life, and ask the API what it sees of it.",
         ),
     ] = False,
     report: Annotated[
@@ -35,7 +35,7 @@ async def examine(
     private: PrivateOption = False,
     admin: AdminOption = None,
 ) -> int:
-    """Check everything that tenants need. Prints a line for each check: ok, or what to do.
+    """Check everything that tenants need. Prints a line for each check: ok, FAIL with what to do, or a note.
 
     Without --try it only reads, and writes a record into the store, which it removes. With it, it creates logins and a
     tenant called doctor-..., and removes them whatever happens: within two minutes and 60 requests.
@@ -55,12 +55,10 @@ async def examine(
         if store is not None:
             await check_store(findings, store, found.id)
         info, server = await check_cluster(findings, found, private=private, admin=admin), None
-        if info is not None:
-            sql, server = await check_servers(findings, found, info, private=private, admin=admin)
-            if sql is not None and info.engine in POSTGRESQL and server is not None and attempt:
-                await check_open_databases(findings, sql)
+        if info is not None and info.engine in POSTGRESQL | MYSQL:
+            server = await check_server(findings, found, info, private=private, admin=admin)
         if attempt and info is not None and not findings.failed:
-            await live(findings, found, info, paced, private=private, admin=admin)
+            await live(findings, found, info, private=private, admin=admin)
         elif attempt:
             findings.skip("--try", "fix what failed above first")
         if report:

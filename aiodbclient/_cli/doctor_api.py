@@ -7,9 +7,21 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import TypeVar
 
-from .. import ClusterClient, User
+from .. import (
+    ClusterClient,
+    KafkaACL,
+    KafkaPermission,
+    MongoRole,
+    MongoUserSettings,
+    NewUser,
+    OpenSearchACL,
+    OpenSearchPermission,
+    User,
+    UserSettings,
+)
+from .._bulk.settings import NOTHING_SHOWN, differences
 from .._request.waits import waits
-from ..engines import MYSQL, Engine
+from ..engines import Engine
 from ..errors import (
     APIError,
     NameTakenError,
@@ -23,16 +35,22 @@ from .output import took
 REPORT = "This package assumes otherwise: please report it, with --report"
 T = TypeVar("T")
 _AT_A_TIME = 4
+# A MongoDB user without settings is admin of all.
+_SETTINGS = {
+    Engine.MONGODB: UserSettings(mongo_user_settings=MongoUserSettings(["doctor"], MongoRole.READ_ONLY)),
+    Engine.KAFKA: UserSettings(acl=[KafkaACL("doctor.*", KafkaPermission.CONSUME)]),
+    Engine.OPENSEARCH: UserSettings(opensearch_acl=[OpenSearchACL("doctor.*", OpenSearchPermission.READ)]),
+}
 _SETTLED = 10.0  # s for which reads may be behind writes
 
 
 async def try_api(
     findings: Findings, cluster: ClusterClient, engine: Engine | str, name: str, pending: set[str]
 ) -> None:
-    """Make logins whose names begin with ``name``, as a tenant's, and prove what the API says of them."""
-    login = f"{name}-a"
+    """Make logins whose names begin with ``name``, and prove what the API says of them."""
+    login, settings = f"{name}-a", _SETTINGS.get(engine) if isinstance(engine, Engine) else None
     try:
-        made = await _answered(cluster.users.create(login), login, pending)
+        made = await answered(cluster.users.create(login, settings=settings), login, pending)
     except PermissionDeniedError as error:
         findings.fail("login", error, "Give the token the scope database:create")
         return
@@ -44,13 +62,15 @@ async def try_api(
     if read is None:
         return
     _compare_passwords(findings, engine, made, read)
+    if settings is not None:
+        _compare_settings(findings, NewUser(login, settings=settings), read)
     await _try_taken_name(findings, cluster, login)
     await _try_reset(findings, cluster, engine, made)
     await _try_deletion(findings, cluster, login)
     await _try_concurrent_writes(findings, cluster, engine, name, pending)
 
 
-async def _answered(create: Awaitable[T], name: str, pending: set[str]) -> T:
+async def answered(create: Awaitable[T], name: str, pending: set[str]) -> T:
     """Await a creation. Its name is pending until it is answered, so also if this is cancelled."""
     pending.add(name)
     try:
@@ -90,6 +110,14 @@ def _compare_passwords(findings: Findings, engine: Engine | str, made: User, rea
         findings.ok(check, "are the ones of the creation")
     else:
         findings.fail(check, "another password is read than the creation returned", REPORT)
+
+
+def _compare_settings(findings: Findings, sent: NewUser, read: User) -> None:
+    check = "settings on reads"
+    if found := differences(sent, read, NOTHING_SHOWN):
+        findings.fail(check, "; ".join(map(str, found)), REPORT)
+    else:
+        findings.ok(check, "are left out" if read.settings is None else "are as they were sent")
 
 
 async def _try_taken_name(findings: Findings, cluster: ClusterClient, login: str) -> None:
@@ -146,18 +174,19 @@ async def _try_concurrent_writes(
     name: str,
     pending: set[str],
 ) -> None:
-    """Create some logins at once, of which one has the longest name that a tenant's login can have."""
-    longest = f"{name}-{'xX_' * 21}"[: 32 if engine in MYSQL else 63]
-    logins = [longest, *(f"{name}-{n}" for n in range(1 if engine == Engine.MONGODB else _AT_A_TIME - 1))]
+    """Create some logins at once, of which one has every kind of character."""
+    odd = f"{name}-xX_9"
+    logins = [odd, *(f"{name}-{n}" for n in range(1 if engine == Engine.MONGODB else _AT_A_TIME - 1))]
+    settings = _SETTINGS.get(engine) if isinstance(engine, Engine) else None
     made = await asyncio.gather(
-        *(_answered(cluster.users.create(login), login, pending) for login in logins),
+        *(answered(cluster.users.create(login, settings=settings), login, pending) for login in logins),
         return_exceptions=True,
     )
     errors = [each for each in made if isinstance(each, Exception)]
     if isinstance(made[0], APIError) and not isinstance(made[0], ServerError):
-        findings.fail("longest name", made[0], REPORT)
-    elif isinstance(made[0], User) and made[0].name == longest:
-        findings.ok("longest name", f"a login of {len(longest)} characters is accepted")
+        findings.fail("names", made[0], REPORT)
+    elif isinstance(made[0], User) and made[0].name == odd:
+        findings.ok("names", "keep their case, digits, _ and -")
     if engine == Engine.MONGODB:
         findings.skip("writes at a time", "the client sends one at a time to MongoDB")
     elif errors:

@@ -18,7 +18,7 @@ from .assumptions import ASSUMPTIONS
 from .output import printable, wrapped, write, write_styled
 from .running import message_of
 
-_STYLES = {"ok": "", "FAIL": "red", "skip": "yellow"}
+_STYLES = {"ok": "", "note": "", "FAIL": "red", "skip": "yellow"}
 
 
 @define
@@ -29,6 +29,7 @@ class Findings:
     failed: int = 0
     # By the name of the check: ``held`` or ``failed``, and the type of the error.
     results: dict[str, tuple[str, str]] = field(factory=dict[str, tuple[str, str]])
+    notes: list[tuple[str, str]] = field(factory=list[tuple[str, str]])  # for the report: without names and secrets
 
     def ok(self, check: str, found: str) -> None:
         """Print that a check found nothing wrong."""
@@ -42,6 +43,11 @@ class Findings:
         self.results[check] = "failed", f"{kind} {found.status}" if isinstance(found, APIError) else kind
         said = message_of(found, retried=True) if isinstance(found, Exception) else str(found)
         self._print("FAIL", check, said, advice)
+
+    def note(self, check: str, found: str) -> None:
+        """Print what is worth knowing and no failure: an answer, or a matter of taste."""
+        self.notes.append((check, found))
+        self._print("note", check, found, "")
 
     def skip(self, check: str, why: str) -> None:
         """Print that a check was not made."""
@@ -99,6 +105,7 @@ def print_report(
             continue
         result, error = findings.results.get(each.check, ("not tried", ""))
         lines.append(f"{result:<10}  {each.id}: {each.sentence}{f' ({error})' if error else ''}")
+    lines += [f"note        {check}: {found}" for check, found in findings.notes]
     lines += figures.lines(client)
     if findings.as_json:
         write(f"{json.dumps({'report': lines})}\n")

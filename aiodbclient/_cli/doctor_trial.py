@@ -9,80 +9,81 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import Cluster, ClusterClient
 from .._request.waits import waits
 from ..clusters import request_below
-from ..engines import MYSQL, POSTGRESQL, Engine
-from ..errors import DatabaseClientError, NotFoundError, ServerError, TransportError
-from ..tenants import Credential, Role, SQLiteStore, Tenants
-from ..tenants._naming import names_of
+from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
+from ..errors import DatabaseClientError, NotFoundError
+from ..tenants import Credential, SQLiteStore, Tenants
+from ..tenants._clusters import connection_of
+from ..tenants._credential import Secret
+from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, try_api
 from .doctor_findings import Findings
-from .opening import AnyBudget
+from .doctor_questions import Asking
 from .output import note, took
 from .running import on_signals
+
+if TYPE_CHECKING:
+    from .doctor_mysql import MySQLSql
+    from .doctor_postgres import PostgresSql
 
 
 class _StepFailedError(Exception):
     """A step failed, and those after it make no sense."""
 
 
-async def live(
-    findings: Findings, cluster: ClusterClient, info: Cluster, budget: AnyBudget, *, private: bool, admin: str | None
-) -> None:
+async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> None:
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
-    pending = set[str]()
-    unanswered = False
-    task = asyncio.current_task()
-
-    def stop() -> None:
-        nonlocal unanswered
-        unanswered = budget.snapshot().in_flight > 0
-        if task is not None:
-            task.cancel()
-
-    on_signals(stop)
+    asking = Asking(findings, cluster, info.engine, f"{name}-t", set())
+    by_sql = info.engine in POSTGRESQL | MYSQL
     with TemporaryDirectory() as folder:
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
-            tenants = Tenants(cluster, store, private=private, admin=admin)
+            tenants = Tenants(cluster, store, private=private, admin=admin) if by_sql else None
             try:
-                await try_api(findings, cluster, info.engine, f"{name}-t", pending)
-                await _steps(findings, tenants, name, by_sql=info.engine in POSTGRESQL | MYSQL)
-            except _StepFailedError as failed:
-                unanswered = _is_lost(failed.__cause__)
+                await try_api(findings, cluster, info.engine, asking.name, asking.pending)
+                if tenants is not None:
+                    await _prove(asking, tenants, name, await _sql(cluster, info, private=private, admin=admin))
+            except _StepFailedError:
+                pass
             except DatabaseClientError as error:
                 findings.fail("--try", error, REPORT)
-                unanswered = _is_lost(error)
             finally:
                 on_signals(lambda: note(f"wait: what was made for {name} is being removed"))
-                if unanswered:
-                    pending |= await unfinished(tenants, info.engine)
-                await remove(findings, tenants, cluster, info, name, pending)
+                await remove(findings, tenants, cluster, info, name, asking.pending)
 
 
-def _is_lost(error: object) -> bool:
-    return isinstance(error, ServerError | TransportError) and error.may_have_applied
+async def _sql(cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> PostgresSql | MySQLSql:
+    """The administrator of the cluster's server. This imports the driver."""
+    connection = connection_of(info, private=private)
+    ca = await cluster.ca() if connection.ssl else None
+    dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)  # a traceback may show it
+    if info.engine in POSTGRESQL:
+        from .doctor_postgres import PostgresSql
+
+        return PostgresSql(dsn, connection, ca)
+    from .doctor_mysql import MySQLSql
+
+    return MySQLSql(dsn, ca)
 
 
-async def _steps(findings: Findings, tenants: Tenants, name: str, *, by_sql: bool) -> None:
-    readers = tenants.role("reader")
+async def _prove(asking: Asking, tenants: Tenants, name: str, sql: PostgresSql | MySQLSql) -> None:
+    """Take a tenant through its life, and ask the API what it sees of it."""
+    findings, readers = asking.findings, tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
-    rights = "the login has all rights in its database, and others have none" if by_sql else "its settings are its own"
-    await _check(findings, "isolated", tenants, name, rights)
+    await _check(findings, "isolated", tenants, name, "the login has all rights in its database, and others have none")
+    await asking.ask_lists(made)
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
-    enter = "log in" if by_sql else "have the passwords that the API knows; no connection was tried"
-    await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} {enter}")
+    await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} log in")
     await _step(findings, "retired", tenants.retire([name]), f"{made.username} has no password that works")
-    enters = "logs in" if by_sql else "is unchanged"
-    await _check(findings, "still works", tenants, name, f"{after.username} {enters}")
+    await _check(findings, "still works", tenants, name, f"{after.username} logs in")
     await _step(findings, "reader", readers.provision([name]), "the login {} only reads")
-    await _check(
-        findings, "reader works", readers, name, f"it {'logs in, and ' if by_sql else ''}has the rights of a reader"
-    )
+    await _check(findings, "reader works", readers, name, "it logs in, and has the rights of a reader")
+    await asking.ask_all(sql, after)
 
 
 async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: str) -> Credential:
@@ -118,18 +119,17 @@ _PAUSE = 1.5  # s between two looks
 
 
 async def remove(
-    findings: Findings, tenants: Tenants, cluster: ClusterClient, info: Cluster, name: str, pending: set[str]
+    findings: Findings, tenants: Tenants | None, cluster: ClusterClient, info: Cluster, name: str, pending: set[str]
 ) -> None:
-    """Remove the tenant and everything else whose name begins as ``name``, and print whether anything is left."""
+    """Remove the tenant and all logins whose names begin as ``name``, and print whether anything is left."""
     error: object = None
     try:
         if pending:
             note(f"wait: a creation has no answer and may still be performed; looking for up to {_LATE:.0f} s")
             await _await_late(cluster, info, name, pending)
-        async for outcome in tenants.remove([name]):
-            error = outcome.error
-        if error is not None:
-            note(f"{error}; deleting its logins and its database one by one")
+        if tenants is not None:
+            async for outcome in tenants.remove([name]):
+                error = outcome.error
         left = await _delete_all(cluster, info, name)
         if left:
             error = f"still there: {', '.join(left)}"
@@ -138,19 +138,8 @@ async def remove(
     if error is None:
         findings.ok("removed", f"nothing of {name} is left: the API was asked until nothing was listed")
     else:
-        findings.fail(
-            "removed", error, f"Look for {name} with `users list` and `dbs list`, and delete what is left by hand"
-        )
-
-
-async def unfinished(tenants: Tenants, engine: Engine | str) -> set[str]:
-    """The tenant's names that a request without an answer may still create."""
-    names = set[str]()
-    for role in Role:
-        async for record in tenants.role(role).records():
-            if record.current is None or record.intended is not None:
-                names |= {record.name, *names_of(record.name, engine, role=role).logins}
-    return names
+        advice = f"Look for {name} with `users list` and `dbs list`, and delete what is left, or drop it by SQL"
+        findings.fail("removed", error, advice)
 
 
 async def _await_late(cluster: ClusterClient, info: Cluster, name: str, pending: set[str]) -> None:
@@ -179,5 +168,6 @@ async def _delete_all(cluster: ClusterClient, info: Cluster, name: str) -> list[
 async def _ours(cluster: ClusterClient, info: Cluster, name: str) -> list[tuple[str, str]]:
     """The kind and name of everything in the cluster whose name begins as ``name``."""
     listed = [("users", user.name) for user in await cluster.users.list()]
-    listed += [("dbs", db.name) for db in await cluster.dbs.list()]
+    if info.engine in CAPABILITIES and CAPABILITIES[info.engine].dbs:
+        listed += [("dbs", db.name) for db in await cluster.dbs.list()]
     return [(kind, each) for kind, each in listed if each.startswith(name[:_CUT])]

@@ -1,7 +1,6 @@
 """The budget of one process, ``RateBudget``, and what the client needs of any budget, ``Budget``.
 
-``RateBudget`` combines ``Ledger`` (which slots this process has taken), ``Account`` (what the answers say about the
-limit and about others) and ``Queue`` (which calls wait).
+``RateBudget`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .account import Account
 from .headers import RateLimitStatus, said_by, said_by_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
@@ -33,12 +31,19 @@ class Budget(Protocol):
     any other answer of the API to this token; and finally, in any case, ``release``.
     """
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+    async def acquire(
+        self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
+    ) -> int | None:
         """Wait for a slot. Safe to cancel.
 
         Args:
             bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
             max_wait: The longest wait in seconds; None means no limit.
+            place: What ``acquire`` returned for the first try of the same call. It waits in its old place. Passed only
+                for another try, and only if that was not None.
+
+        Returns:
+            The place of the call.
 
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. No slot is taken.
@@ -65,8 +70,8 @@ class Snapshot:
     """A budget at one moment.
 
     Attributes:
-        used: For each window, the shortest first: how many slots our answered requests hold, plus the estimate for
-            other clients.
+        used: For each window, the shortest first: how many slots our answered requests hold, and in the longest one
+            also those of others that the last answer showed.
         in_flight: Requests without an answer yet. Each of them holds a slot of each window too.
         waiting: Calls that wait for a slot.
         next_slot: Seconds until a slot is free; 0.0 if one is.
@@ -76,6 +81,17 @@ class Snapshot:
     in_flight: int
     waiting: int
     next_slot: float
+
+
+@runtime_checkable
+class PacedBudget(Protocol):
+    """A budget that shows how it stands."""
+
+    windows: tuple[Window, ...]
+
+    def snapshot(self) -> Snapshot:
+        """The budget as it is now."""
+        ...
 
 
 def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
@@ -100,19 +116,15 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
 
 def serve(queue: Queue, ledger: Ledger, reserve: int, now: float) -> None:
     """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
-    while queue:
-        bulk = not queue.interactive
-        if not ledger.take(now, reserve if bulk else 0):
-            break
-        queue.grant(bulk=bulk)
-    _arm(queue, ledger, reserve, now)
-
-
-def _arm(queue: Queue, ledger: Ledger, reserve: int, now: float) -> None:
     when = math.inf
-    if queue and ledger.in_flight < ledger.account.gate.at_most:  # else it takes an answer
-        when = ledger.opens(now, 0, 0 if queue.interactive else reserve)
-        queue.announce(when - now)
+    while (first := queue.first()) is not None:
+        patient, reserved = first.deadline == math.inf, reserve if first.bulk else 0
+        if not ledger.take(now, reserved, patient=patient):
+            if ledger.in_flight < ledger.ramp.at_most:  # else it takes an answer
+                when = ledger.opens(now, 0, reserved, patient=patient)
+                queue.announce(when, now, ledger.reason(now))
+            break
+        queue.grant(bulk=first.bulk)
     queue.arm(now, when)
 
 
@@ -140,33 +152,40 @@ class RateBudget:
     _queue: Queue = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(Account(self.windows))
+        self._ledger = Ledger(self.windows)
         self._queue = Queue(self._clock, self._on_timer, self._on_overdue)
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
             bulk: Whether the request is part of a bulk run.
             max_wait: The longest wait in seconds; None means no limit.
+            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
+
+        Returns:
+            The place of the call.
 
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
-                expected wait in seconds.
+                rest of the wait in seconds, as far as it is known.
             ConfigurationError: Calls on another event loop are waiting.
         """
         now = self._clock()
         ledger, queue = self._ledger, self._queue
+        number = queue.next_number() if place is None else place
         reserve = self.reserve if bulk else 0
-        if not queue.interactive and not (bulk and queue.bulk) and ledger.take(now, reserve):
-            return
+        ahead = queue.ahead(number, bulk)
+        if not ahead and ledger.take(now, reserve, patient=max_wait is None):
+            return number
         if max_wait is not None:
-            wait = ledger.opens(now, queue.ahead(bulk), reserve) - now
+            wait = ledger.opens(now, ahead, reserve) - now
             if wait > max_wait:
                 raise refusal(wait)
-        waiter = queue.enter(bulk, max_wait, now)
-        _arm(queue, ledger, self.reserve, now)
+        waiter = queue.enter(number, bulk, max_wait, now)
+        serve(queue, ledger, self.reserve, now)
         await queue.decision(waiter, self._on_leaving)
+        return number
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot.
@@ -188,21 +207,23 @@ class RateBudget:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
 
         The length is ``retry-after``, or the time until ``ratelimit-reset`` if that lies in the future and no further
-        than the longest window. Otherwise it is random: up to a second, up to two after a second 429 in a row, four
-        after a third, and so on up to a minute. Requests in flight are not affected.
+        than the longest window. Otherwise it is random: up to a second, up to two after a second refusal in a row, four
+        after a third, and so on up to a minute. Requests in flight are not affected. Calls whose ``max_wait`` is over
+        before that are refused now.
 
         Returns:
             The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
         ledger.hear(said_by_429(headers, ledger.longest), now)
-        return ledger.account.gate.until - now
+        self._queue.refuse_before(ledger.gate.until, now)
+        return ledger.gate.until - now
 
     def snapshot(self) -> Snapshot:
         """The budget as it is now."""
         now, ledger = self._clock(), self._ledger
         return Snapshot(
-            used=tuple(window.used(now) + window.others.at(now) for window in ledger.windows),
+            used=tuple(window.used(now) + window.of_others(now) for window in ledger.windows),
             in_flight=ledger.in_flight,
             waiting=len(self._queue),
             next_slot=ledger.opens(now, 0, 0) - now,

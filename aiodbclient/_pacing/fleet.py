@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from .account import Account
 from .headers import Said
-from .ledger import Begun, Ledger
+from .ledger import Ledger
 from .state import Member, NonsenseError, State, load
 from .window import Window
 
@@ -34,10 +33,10 @@ class Place(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """An answer's headers, and when its request was sent."""
+    """An answer's headers, and since when its request may have been sent."""
 
     said: Said
-    begun: Begun
+    begun: float
 
 
 class Event(NamedTuple):
@@ -75,6 +74,7 @@ class Ask:
     used: int  # the slots of the shortest window that it holds
     interactive: int  # how many of its calls wait in this lane
     bulk: int  # how many of its calls wait in this lane
+    patient: bool  # whether the first of them has no ``max_wait``
     places: Sequence[Place]  # those of them that want to know how long they would wait
     leaves: bool  # whether it is the last ask of the process
     alone: float | None  # for how long it has used its fallback share, if it does; then it only reports
@@ -96,7 +96,7 @@ class Reply:
     used: tuple[int, ...]  # for each window: how many slots the processes hold, and others
     limits: tuple[int, ...]  # the limit of each window
     closed: float  # for how many seconds the gate is closed
-    at_most: float  # how many requests may be in flight
+    later: float  # the same, for calls without ``max_wait``
     recovering: float  # for how long nobody gets a slot, while the processes report what the server does not know
     lost: bool  # whether it had lost the state
     nonsense: str | None  # what was wrong with the state, if it was none
@@ -112,7 +112,7 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
     ledger = _replayed(state, me, ask, now)
     me.seen, me.held, me.used, me.share = now, ask.held, ask.used, terms.share
     recovering = max(0.0, state.recovered - now)
-    turn = _Turn(ledger, me, state, terms, now)
+    turn = _Turn(ledger, me, state, terms, now, patient=ask.patient)
     interactive, bulk = (0, 0) if recovering or ask.alone is not None else turn.take(ask)
     granted = interactive + bulk
     waits = tuple(max(recovering, turn.wait(place, granted)) for place in ask.places)
@@ -121,13 +121,13 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
         for place, wait in zip(ask.places, waits, strict=True)
         if place.place >= granted and wait > place.patience
     ]
-    me.interactive = ask.interactive - interactive - too_long.count(False)
-    me.bulk = ask.bulk - bulk - too_long.count(True)
+    me.interactive = max(0, ask.interactive - interactive - too_long.count(False))
+    me.bulk = max(0, ask.bulk - bulk - too_long.count(True))
     again = max(recovering, turn.again(only_bulk=not me.interactive))
     me.till = now + min(again, terms.longest_pause) + _GRACE
     if ask.leaves and not me.held:
         del state.members[ask.process]
-    gate = ledger.account.gate
+    gate = ledger.gate
     return Reply(
         state=state.dump(now),
         now=now,
@@ -135,10 +135,10 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
         bulk=bulk,
         again=again,
         waits=waits,
-        used=tuple(ledger.in_flight + window.used(now) + window.others.at(now) for window in ledger.windows),
+        used=tuple(ledger.in_flight + window.used(now) + window.of_others(now) for window in ledger.windows),
         limits=tuple(window.limit for window in ledger.windows),
         closed=max(0.0, gate.until - now),
-        at_most=gate.at_most,
+        later=max(0.0, gate.later - now),
         recovering=recovering,
         lost=lost,
         nonsense=nonsense,
@@ -147,7 +147,7 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
 
 def _read(terms: Terms, ask: Ask, text: str, now: float) -> tuple[State, bool, str | None]:
     """Read the state. Returns also whether it lacks what this process reported, and what was wrong with it."""
-    state, nonsense = State(Account(terms.windows)), None
+    state, nonsense = State(Ledger.of_fleet(terms.windows)), None
     if text:
         try:
             state = load(text, terms.windows, now)
@@ -172,7 +172,7 @@ def _recover(state: State, terms: Terms, ask: Ask, unknown: bool, now: float) ->
 
 def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
     """Return a ledger of all processes, in which the events that were not reported yet have happened."""
-    lease = max(1.0, state.account.windows[0].seconds / 2)
+    lease = max(1.0, state.ledger.windows[0].seconds / 2)
     in_flight, leased = 0, list[float]()
     for member in state.members.values():
         if member is me:
@@ -184,7 +184,8 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
     events = [event for event in ask.events if event.number > me.number]
     ended = sum(event.heard is None or event.heard.said.refused for event in events)
     answers = sorted([*(at / 1000 for at in state.answers), *leased])
-    ledger = Ledger(state.account, answers, in_flight + ask.held + ended, now)
+    ledger = state.ledger
+    ledger.restore(answers, in_flight + ask.held + ended, now)
     offset = now - ask.now
     for number, local, heard in events:
         at = local + offset
@@ -193,7 +194,7 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
             ledger.end(at, True)
             state.answers.append(math.ceil(at * 1000))
         else:
-            ledger.hear(heard.said, at, Begun(heard.begun.probably + offset, heard.begun.after + offset))
+            ledger.hear(heard.said, at, heard.begun + offset)
             if heard.said.refused:
                 ledger.end(at, False)
     state.answers.sort()
@@ -207,7 +208,7 @@ class _Turn:
     does not may be cut off and use its fallback share, so that share stays free for five shortest windows.
     """
 
-    def __init__(self, ledger: Ledger, me: Member, state: State, terms: Terms, now: float) -> None:
+    def __init__(self, ledger: Ledger, me: Member, state: State, terms: Terms, now: float, *, patient: bool) -> None:
         shortest = ledger.windows[0]
         waiting = [m for m in state.members.values() if m is not me and m.interactive + m.bulk]
         self._others = [member for member in waiting if member.till >= now]
@@ -215,16 +216,16 @@ class _Turn:
         self._kept = sum(int(shortest.limit * member.share) for member in gone)
         self._kept_for_bulk = self._kept + terms.reserve
         self._fair = math.ceil(shortest.limit / (len(self._others) + 1))
-        self._ledger, self._me, self._now = ledger, me, now
+        self._ledger, self._me, self._now, self._patient = ledger, me, now, patient
 
     def take(self, ask: Ask) -> tuple[int, int]:
         """Take slots for calls of both lanes, and return how many."""
         wanted = [member.interactive for member in self._others]
-        free = self._ledger.free(self._now, self._kept)
+        free = self._ledger.free(self._now, self._kept, patient=self._patient)
         interactive = self._take(self._part(ask.interactive, free, wanted), self._kept)
         if interactive < ask.interactive:
             return interactive, 0
-        free = self._ledger.free(self._now, self._kept_for_bulk) - sum(wanted)
+        free = self._ledger.free(self._now, self._kept_for_bulk, patient=self._patient) - sum(wanted)
         part = self._part(ask.bulk, free, [member.bulk for member in self._others])
         return interactive, self._take(part, self._kept_for_bulk)
 
@@ -240,9 +241,8 @@ class _Turn:
     def again(self, *, only_bulk: bool) -> float:
         """For how many seconds it is of no use to ask again."""
         step = max(STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
-        if self._ledger.in_flight >= self._ledger.account.gate.at_most:
-            return step  # it takes an answer
-        opens = self._ledger.opens(self._now, 0, self._kept_for_bulk if only_bulk else self._kept)
+        reserve = self._kept_for_bulk if only_bulk else self._kept
+        opens = self._ledger.opens(self._now, 0, reserve, patient=self._patient)
         return max(step, opens - self._now)
 
     def _part(self, wanted: int, free: float, of_others: Sequence[int]) -> float:
@@ -252,7 +252,7 @@ class _Turn:
 
     def _take(self, most: float, reserve: int) -> int:
         taken = 0
-        while taken < most and self._ledger.take(self._now, reserve):
+        while taken < most and self._ledger.take(self._now, reserve, patient=self._patient):
             taken += 1
         self._me.held += taken
         self._me.used += taken

@@ -2,65 +2,87 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from .account import Account, OwnRequests
+from .gate import Expiring, Gate
 from .headers import Said
+from .ramp import Ramp
+from .window import SlidingWindow, Window
 
 _LATENCY = 30.0  # seconds; an answer takes less
-
-
-class Begun(NamedTuple):
-    """When the request that is now answered was sent: after ``after``, and probably not before ``probably``."""
-
-    probably: float
-    after: float
+_SANE_LIMIT = 10_000_000
+_ENOUGH = 5  # a fifth of the shortest window: so many own slots are worth waiting for
+_RECENT = 64  # answers, where there are no windows
+_PAUSE = 10  # after a tenth of the shortest window without an answer, others may have come
 
 
 class Ledger:
     """Which slots are taken, and whether another one is free."""
 
-    __slots__ = ("_busy_since", "_countable", "_refused", "_sent", "account", "longest", "windows")
+    __slots__ = ("_busy_since", "_countable", "_last", "_refused", "_sent", "gate", "other_limit", "ramp", "windows")
 
-    def __init__(self, account: Account, answers: Sequence[float] = (), in_flight: int = 0, now: float = 0.0) -> None:
-        self.account = account  # what is known of the token
-        self.windows = account.windows  # the account's windows, the shortest first, in which the slots are counted
-        # For how many seconds after the answer a slot is taken, at most
-        self.longest = self.windows[-1].seconds if self.windows else 3600.0
-        for window in self.windows:
-            window.answers.extend(answers[bisect(answers, now - window.seconds) :])
-        self._countable = deque(answers)  # when requests were answered that the server may still count
-        # When the requests in flight were sent. The first one counts as the first to end.
-        self._sent = deque([now] * in_flight)
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self.windows = tuple(SlidingWindow(window.limit, window.seconds) for window in windows)  # the shortest first
+        self.gate = Gate()
+        self.ramp = Ramp(min((window.limit for window in windows), default=math.inf))
+        # When requests were answered that the server may still count
+        self._countable = deque[float](maxlen=None if windows else _RECENT)
+        self._sent = deque[float]()  # when the requests in flight were sent; the first one counts as the first to end
         self._busy_since = 0.0  # since then a request has always been in flight
         self._refused = 0  # how many of those in flight a 429 has answered
+        self._last = -math.inf  # when a request was last answered, and not with a 429
+        self.other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
+
+    @classmethod
+    def of_fleet(cls, windows: Sequence[Window]) -> Ledger:
+        """One without a ramp, since each process has its own."""
+        ledger = cls(windows)
+        ledger.ramp = Ramp(math.inf)
+        return ledger
+
+    def restore(self, answers: Sequence[float], in_flight: int, now: float) -> None:
+        """Count the requests of others that were answered, the oldest first, or are in flight."""
+        for window in self.windows:
+            window.answers.extend(answers[bisect(answers, now - window.seconds) :])
+        self._countable.extend(answers)
+        self._sent.extend([now] * in_flight)
+
+    @property
+    def longest(self) -> float:
+        """For how many seconds after the answer a slot is taken, at most."""
+        return self.windows[-1].seconds if self.windows else 3600.0
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests are in flight that no 429 has answered."""
+        return len(self._sent) - self._refused
 
     @property
     def in_flight(self) -> int:
         """How many requests have taken a slot and have not ended."""
         return len(self._sent)
 
-    @property
-    def unanswered(self) -> int:
-        """How many of them no 429 has answered."""
-        return len(self._sent) - self._refused
+    def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
+        """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``.
 
-    def free(self, now: float, reserve: int) -> float:
-        """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``."""
-        gate = self.account.gate
-        if now < gate.until:
+        Args:
+            now: The time.
+            reserve: How many slots of each window stay free.
+            patient: Whether the next call has no ``max_wait``.
+        """
+        if now < self.gate.opens(patient=patient):
             return 0
-        free = gate.at_most
+        free = self.ramp.at_most
         for window in self.windows:
-            free = min(free, window.free(now, reserve))
+            free = min(free, window.room(now, reserve) - window.used(now))
         return free - len(self._sent)
 
-    def take(self, now: float, reserve: int) -> bool:
+    def take(self, now: float, reserve: int, *, patient: bool = True) -> bool:
         """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        if self.free(now, reserve) < 1:
+        if self.free(now, reserve, patient=patient) < 1:
             return False
         self.begin(now)
         return True
@@ -68,16 +90,27 @@ class Ledger:
     def begin(self, now: float) -> None:
         """Take a slot, whether or not one is free."""
         if not self._sent:
-            self.account.starts(now)
             self._busy_since = now
+            if self.windows and now - self._last > self.windows[0].seconds / _PAUSE:
+                self.ramp.pause()
         self._sent.append(now)
 
-    def opens(self, now: float, ahead: int, reserve: int) -> float:
-        """When a request with ``ahead`` others before it may go, as far as we know."""
-        when = max(now, self.account.gate.until)
+    def opens(self, now: float, ahead: int, reserve: int, *, patient: bool = False) -> float:
+        """When a request with ``ahead`` others before it may go, as far as we know.
+
+        The ramp is left out: when it lets a request go depends on answers.
+        """
+        when = max(now, self.gate.opens(patient=patient))
         for window in self.windows:
             when = max(when, window.opens(now, self.in_flight, ahead, reserve))
         return when
+
+    def reason(self, now: float) -> str:
+        """Why the next request has to wait, for the log."""
+        if now < self.gate.later:
+            return "since the API answered 429"
+        full = max(self.windows, key=lambda window: window.opens(now, self.in_flight, 0, 0), default=None)
+        return "" if full is None else f"which allows {full.limit} requests in {full.seconds:g} s"
 
     def end(self, now: float, sent: bool) -> bool:
         """End a request. Returns whether its slot counts from now: not if it was not ``sent``, or a 429 answered it."""
@@ -86,56 +119,67 @@ class Ledger:
             self._refused -= 1
             return False
         if sent:
-            for window in self.windows:
-                _add(window.answers, now)
-            if self.windows:
-                countable = self._countable
-                _add(countable, now)
-                while countable[0] <= now - self.longest - _LATENCY:
-                    countable.popleft()
-            self.account.answered(now)
+            self.count(now)
+            self._last = now
+            self.gate.answered(now)
+            if now >= self.gate.until:
+                self.ramp.succeed(now)
         return sent
 
-    def begun(self, now: float) -> Begun:
-        """When the request that is answered ``now`` was sent, as far as we know."""
-        # No earlier than when we last had nothing in flight, and probably no earlier than our oldest request in flight.
-        return Begun(self._sent[0] if self._sent else now, max(self._busy_since, now - _LATENCY))
+    def count(self, now: float) -> None:
+        """Count a request that was answered ``now``."""
+        for window in self.windows:
+            _add(window.answers, now)
+        _add(self._countable, now)
+        while self._countable[0] <= now - self.longest - _LATENCY:
+            self._countable.popleft()
 
-    def hear(self, said: Said, now: float, begun: Begun | None = None) -> None:
+    def begun(self, now: float) -> float:
+        """Since when the request that is answered ``now`` may have been sent."""
+        return max(self._busy_since, now - _LATENCY) if self._sent else now
+
+    def hear(self, said: Said, now: float, begun: float | None = None) -> None:
         """Learn from an answer's headers, before its request has ended."""
-        limit, remaining, account = said.limit, said.remaining, self.account
+        limit, remaining = said.limit, said.remaining
+        if limit is not None and remaining is not None and self.windows:
+            window = self.windows[-1]
+            explained = len(window.answers) + len(self._sent)
+            if limit != window.limit or limit - remaining > explained or window.others or self.other_limit:
+                self._compare(limit, remaining, self.begun(now) if begun is None else begun, now)
         if said.refused:
-            account.refuse(said, self._own_requests(now, begun or self.begun(now)), now)
-            self.refused()
-            return
-        if limit is None or remaining is None or not self.windows:
-            return
-        if (
-            account.alone
-            and remaining
-            and limit == self.windows[-1].limit
-            and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
-        ):
-            return  # nothing new, as nearly always; this saves the rest
-        account.hear(said, self._own_requests(now, begun or self.begun(now)), now)
+            self.refuse(said, now)
 
-    def refused(self) -> None:
-        """Note that a 429 answered a request: the next one that ends."""
-        self._refused = min(self._refused + 1, self.in_flight)
+    def _compare(self, limit: int, remaining: int, begun: float, now: float) -> None:
+        """Take over the longest window's limit, and find out how many of its requests were others'."""
+        window = self.windows[-1]
+        if not max(1, remaining) <= limit <= _SANE_LIMIT:
+            return
+        if limit != window.limit:
+            before, self.other_limit = self.other_limit, limit
+            if len(self.windows) == 1 or before != limit:  # the header may be about a window that this budget lacks
+                return
+            window.limit = limit
+        self.other_limit = None
+        if remaining:  # 0 can also mean that a shorter window is full
+            # The server counted this request after it was sent: no earlier than when we last had nothing in flight.
+            ours = len(self._countable) - bisect(self._countable, begun - window.seconds) + len(self._sent)
+            window.others, window.others_until = max(0, limit - remaining - ours), now + window.seconds
 
-    def _own_requests(self, now: float, begun: Begun) -> OwnRequests:
-        # The server counted the answered request after it was sent.
-        answers, longest = self._countable, self.longest
-        in_flight = self.unanswered
-        used = tuple(len(answers) - bisect(answers, begun.probably - window.seconds) for window in self.windows)
-        counted_before = bisect(answers, begun.after - longest)
-        surely = bisect(answers, begun.after) - bisect(answers, now - longest + min(_LATENCY, longest / 10))
-        return OwnRequests(
-            used,
-            in_flight,
-            least=max(0, surely) + min(1, in_flight),
-            most=len(answers) - counted_before + self.in_flight,
-        )
+    def refuse(self, said: Said, now: float) -> None:
+        """Close the gate after a 429, before its request has ended."""
+        first = now >= self.gate.until
+        self._refused = min(self._refused + 1, len(self._sent))
+        recent = len(self._countable) - bisect(self._countable, self._sent[0]) if self._sent else 0
+        self.gate.close(said, self._expiring(now), now)
+        self.ramp.refuse(len(self._sent) - self._refused, recent, first=first)
+
+    def _expiring(self, now: float) -> Expiring:
+        """When as many of our slots of the shortest window have expired as are worth waiting for."""
+        if not self.windows:
+            return Expiring(0, math.inf)
+        window = self.windows[0]
+        count = min(window.used(now), max(1, window.limit // _ENOUGH))
+        return Expiring(count, window.answers[count - 1] + window.seconds if count else math.inf)
 
 
 def _add(moments: deque[float], moment: float) -> None:

@@ -9,10 +9,11 @@ from bisect import bisect
 from collections import deque
 
 from ..errors import ConfigurationError
-from .account import Account
 from .fleet import Ask, Event, Heard, Place, Reply, Terms
+from .gate import Moment
 from .headers import Said
 from .ledger import Ledger
+from .queue import Queue
 from .state import CellError
 
 logger = logging.getLogger("aiodbclient")
@@ -25,7 +26,7 @@ class Process:
     """One process of a fleet: its requests, and its fallback share."""
 
     def __init__(self, terms: Terms, where: str) -> None:
-        self.ledger = Ledger(Account(terms.windows))  # the slots of this process, in its share of each window
+        self.ledger = Ledger(terms.windows)  # the slots of this process, in its share of each window
         # Whether it uses its share, since the server does not answer, or has lost the state
         self.alone = self.paused = False  # paused: nothing may go until it asks again
         self.reply: Reply | None = None  # the last one
@@ -47,16 +48,23 @@ class Process:
             while self._ended[0].at <= now - 2 * self.ledger.longest:
                 self._ended.popleft()
 
+    @property
+    def ramp_was_full(self) -> bool:
+        """Whether only the ramp kept calls from being sent before the last request ended."""
+        return self.ledger.in_flight + 1 >= self.ledger.ramp.at_most
+
     def hear(self, said: Said, now: float) -> None:
         """Remember an answer's headers for the next ask."""
         if said.refused or (said.limit is not None and said.remaining is not None):
             self._heard.append(self._event(now, Heard(said, self.ledger.begun(now))))
         if said.refused:
-            self.ledger.refused()
+            self.ledger.refuse(said, now)
 
-    def ask(self, interactive: int, bulk: int, places: list[Place], now: float, *, leaves: bool) -> Ask:
+    def ask(self, queue: Queue, places: list[Place], now: float, *, leaves: bool) -> Ask:
         """What to ask for."""
         ends, heard, reply = self._ended, self._heard, self.reply
+        room = max(0, self.ledger.ramp.at_most - self.ledger.in_flight)
+        interactive, first = min(len(queue.interactive), room), queue.first()
         # Not before: processes that were forked from one another would have the same name.
         self._name = self._name or secrets.token_hex(6)
         return Ask(
@@ -66,8 +74,9 @@ class Process:
             events=sorted([*ends, *heard]),
             held=self.ledger.unanswered,
             used=len(ends) - bisect(ends, now - self.ledger.windows[0].seconds, key=_at) + self.ledger.in_flight,
-            interactive=interactive,
-            bulk=bulk,
+            interactive=int(interactive),
+            bulk=int(min(len(queue.bulk), room - interactive)),
+            patient=first is None or first.deadline == math.inf,
             places=places,
             leaves=leaves,
             alone=now - self._since if self.alone else None,
@@ -81,8 +90,10 @@ class Process:
         self._acknowledged = ask.number
         while self._heard and self._heard[0].number <= ask.number:
             self._heard.popleft()
-        gate = self.ledger.account.gate
-        gate.until, gate.at_most = now + reply.closed, reply.at_most
+        gate = self.ledger.gate
+        if reply.closed and now >= gate.until:  # a 429 of another process closed it
+            self.ledger.ramp.restart()
+        gate.until, gate.later = Moment(now + reply.closed), Moment(now + reply.later)
         if reply.nonsense is not None:
             self.warn(CellError(f"it held no budget, but nonsense: {reply.nonsense}"), now)
         elif reply.lost:

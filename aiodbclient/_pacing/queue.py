@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import OrderedDict
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from copy import copy
-from itertools import chain
+from itertools import chain, count
+from operator import attrgetter
 
 from ..errors import ConfigurationError, RateLimitError
 
 logger = logging.getLogger("aiodbclient")
 
-_WORTH_LOGGING = 3.0  # seconds of waiting
+_WORTH_LOGGING = 5.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
+_number = attrgetter("number")
 
 
 class Waiter:
     """A call that waits until it is granted a slot, or refused one because the wait would be too long."""
 
-    def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
+    def __init__(self, number: int, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
+        self.number = number  # the call's place: it keeps that after a 429
         self.bulk = bulk  # whether it is in the bulk lane
         self.deadline = deadline  # when its patience ends
         self.granted = False  # whether it has a slot
@@ -48,37 +51,43 @@ class Queue:
     def __init__(
         self, clock: Callable[[], float], on_timer: Callable[[float], None], on_overdue: Callable[[Waiter, float], None]
     ) -> None:
-        self.interactive: OrderedDict[Waiter, None] = OrderedDict()
-        self.bulk: OrderedDict[Waiter, None] = OrderedDict()
+        self.interactive: list[Waiter] = []
+        self.bulk: list[Waiter] = []
+        self._numbers = count()
         self._clock = clock
         self._on_timer = on_timer
         self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._announced = False
+        self._announced = -math.inf  # the end of the wait that was logged last
 
     def __len__(self) -> int:
         return len(self.interactive) + len(self.bulk)
+
+    def next_number(self) -> int:
+        """Return the place of a call that comes now."""
+        return next(self._numbers)
 
     def first(self) -> Waiter | None:
         """The one whose turn is next, or None where nobody waits."""
         return next(chain(self.interactive, self.bulk), None)
 
-    def ahead(self, bulk: bool) -> int:
-        """How many calls would be before a new one."""
-        return len(self) if bulk else len(self.interactive)
+    def ahead(self, number: int, bulk: bool) -> int:
+        """How many calls are before the one with this number."""
+        place = bisect_left(self._lane(bulk), number, key=_number)
+        return len(self.interactive) + place if bulk else place
 
-    def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
-        """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes."""
+    def enter(self, number: int, bulk: bool, max_wait: float | None, now: float) -> Waiter:
+        """Put a call at its place in its lane, for ``max_wait`` seconds; None: for as long as it takes."""
         loop = asyncio.get_running_loop()
         if (other := self.first()) is not None and other.woken.get_loop() is not loop:
             raise ConfigurationError(
                 "a rate budget is for one event loop, and calls on another loop are waiting for it"
             )
-        waiter = Waiter(bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
+        waiter = Waiter(number, bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:
             waiter.timer = loop.call_later(max(max_wait, _TIMER_STEP), self._run_out, waiter)
-        self._lane(bulk)[waiter] = None
+        insort(self._lane(bulk), waiter, key=_number)
         return waiter
 
     async def decision(self, waiter: Waiter, on_leaving: Callable[[Waiter], None]) -> None:
@@ -99,14 +108,17 @@ class Queue:
 
     def leave(self, waiter: Waiter) -> None:
         """Take a call out of its lane, if it is still there."""
-        self._lane(waiter.bulk).pop(waiter, None)
+        lane = self._lane(waiter.bulk)
+        place = bisect_left(lane, waiter.number, key=_number)
+        if place < len(lane) and lane[place] is waiter:
+            del lane[place]
 
     def grant(self, *, bulk: bool) -> bool:
         """Grant a slot to the first call of a lane. Returns False if no call waits there."""
         lane = self._lane(bulk)
         if not lane:
             return False
-        waiter, _ = lane.popitem(last=False)
+        waiter = lane.pop(0)
         waiter.granted = True
         waiter.wake()
         return True
@@ -118,6 +130,12 @@ class Queue:
             waiter.wait = wait
             waiter.wake()
 
+    def refuse_before(self, until: float, now: float) -> None:
+        """Refuse all calls whose patience ends before ``until``: nothing may go before that."""
+        for waiter in [*self.interactive, *self.bulk]:
+            if waiter.deadline < until:
+                self.refuse(waiter, until - now)
+
     def fail(self, error: BaseException) -> None:
         """End all calls with ``error``."""
         for waiter in [*self.interactive, *self.bulk]:
@@ -125,16 +143,17 @@ class Queue:
             waiter.error = error
             waiter.wake()
 
-    def announce(self, wait: float) -> None:
-        """Log a long ``wait`` for the next slot, once until no call waits any more."""
-        if wait > _WORTH_LOGGING and not self._announced:
-            logger.info("the rate budget is spent: waiting %.1f s for its next slot", wait)
-            self._announced = True
+    def announce(self, when: float, now: float, why: str) -> None:
+        """Log a long wait for the next slot, once."""
+        if when - now > _WORTH_LOGGING and when > self._announced + _WORTH_LOGGING:
+            self._announced = when
+            calls = "1 call waits" if len(self) == 1 else f"{len(self)} calls wait"
+            logger.warning("waiting %.1f s for the rate limit, %s: %s", when - now, why, calls)
 
     def arm(self, now: float, when: float) -> None:
         """Set the timer to ``when``, unless it rings earlier. Off if no call waits."""
         if not self:
-            self._announced, when = False, math.inf
+            when = math.inf
         if self._timer is not None:
             if self._timer_at <= when < math.inf:
                 return
@@ -152,7 +171,7 @@ class Queue:
         if not waiter.decided:
             self._on_overdue(waiter, self._clock())
 
-    def _lane(self, bulk: bool) -> OrderedDict[Waiter, None]:
+    def _lane(self, bulk: bool) -> list[Waiter]:
         return self.bulk if bulk else self.interactive
 
 

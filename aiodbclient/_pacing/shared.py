@@ -103,23 +103,28 @@ class SharedRateBudget:
         self._process = Process(self._terms, self._cell.where)
         self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
             bulk: Whether the request is part of a bulk run.
             max_wait: The longest wait in seconds; None means no limit.
+            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
+
+        Returns:
+            The place of the call, among those of this process.
 
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
-                expected wait in seconds.
+                rest of the wait in seconds, as far as it is known.
             ConfigurationError: The budget is closed, calls on another event loop are waiting, or the server refuses
                 this process, for example because of a wrong password.
         """
         if self._closed:
             raise _closed()
         now, queue = time.monotonic(), self._queue
-        waiter = queue.enter(bulk, max_wait, now)
+        number = queue.next_number() if place is None else place
+        waiter = queue.enter(number, bulk, max_wait, now)
         if max_wait is not None:
             self._unestimated.append(waiter)
         if self._process.alone:
@@ -127,6 +132,7 @@ class SharedRateBudget:
         elif max_wait is not None or queue.first() is waiter:
             self._ask_by(now)
         await queue.decision(waiter, self._on_leaving)
+        return number
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot. The server learns of it within a tenth of the shortest window.
@@ -139,7 +145,7 @@ class SharedRateBudget:
         process.end(now, sent=sent)
         if process.alone:
             self._serve_alone(now)
-        is_urgent = not sent or process.reply is None or process.reply.at_most < math.inf
+        is_urgent = not sent or process.reply is None or (len(self._queue) > 0 and process.ramp_was_full)
         self._report_by(now if is_urgent else now + self._terms.longest_pause)
 
     def observe(self, headers: Mapping[str, str]) -> None:
@@ -159,9 +165,8 @@ class SharedRateBudget:
         process.hear(said, now)
         if not process.alone:
             await self._ask()
-        gate = process.ledger.account.gate
-        if process.alone:
-            gate.close(said.wait, now)
+        gate = process.ledger.gate
+        self._queue.refuse_before(gate.until, time.monotonic())
         return round(max(0.0, gate.until - time.monotonic()), 3)
 
     @property
@@ -242,7 +247,7 @@ class SharedRateBudget:
             process, queue, unestimated = self._process, self._queue, self._places()
             now, self._must_report = time.monotonic(), False
             places = [place for _, place in unestimated]
-            ask = process.ask(len(queue.interactive), len(queue.bulk), places, now, leaves=self._closed)
+            ask = process.ask(queue, places, now, leaves=self._closed)
             was_alone = process.alone
             try:
                 reply = await self._change(ask)
@@ -302,7 +307,7 @@ class SharedRateBudget:
         self._next_slot = now + reply.again
         self._next_ask = now + (STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
         if queue:
-            queue.announce(reply.again)
+            queue.announce(now + reply.again, now, process.ledger.reason(now))
         queue.arm(now, math.inf)
 
     def _serve_alone(self, now: float) -> None:

@@ -11,18 +11,18 @@ import math
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NewType
+from typing import Any
 
 from attrs import define, field, frozen
 from cattrs import Converter
 
-from .account import Account
+from .gate import Gate, Moment
+from .ledger import Ledger
 from .window import Window
 
 FORMAT = 1
 LARGEST = 4_000_000  # characters that a cell may hold
 
-_Moment = NewType("_Moment", float)  # null in JSON for minus infinity, which stands for never
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -57,31 +57,19 @@ class Member:
 
 
 @frozen
-class _Others:
-    level: int
-    since: float
-    sure: bool
-    seen: list[tuple[float, float, float]]
-
-
-@frozen
 class _Token:
     limit: int
-    others: dict[str, _Others]  # by the length of the window
-    until: _Moment
-    at_most: int | None  # None: any number
-    strikes: int
-    alone: bool
-    last_answer: _Moment
-    last_count: _Moment
     other_limit: int | None
+    others: int
+    others_until: Moment
+    gate: Gate
 
 
 @frozen
 class _Stored:
     format: int
     at: float
-    recovered: _Moment
+    recovered: Moment
     answers: list[int]  # for each moment of answers: milliseconds since the one before, and how many they were
     members: dict[str, Member]
     token: _Token
@@ -91,7 +79,7 @@ class _Stored:
 class State:
     """What a fleet knows of its budget."""
 
-    account: Account  # what is known of the token
+    ledger: Ledger  # what is known of the token: its limit, and its gate
     at: float = -math.inf  # when it was last changed
     # When all processes have reported, or had reported, what was lost or sent without the server
     recovered: float = -math.inf
@@ -101,38 +89,20 @@ class State:
     def dump(self, now: float) -> str:
         """The state as text. What no window counts any more is left out."""
         self.at = now
-        account = self.account
-        gate, longest = account.gate, account.windows[-1]
+        windows, longest = self.ledger.windows, self.ledger.windows[-1]
         remembered = now - 2 * longest.seconds  # a process reports again what its forgotten record had
         self.members = {name: member for name, member in self.members.items() if member.seen > remembered}
-        token = _Token(
-            limit=longest.limit,
-            others={
-                f"{window.seconds:g}": _Others(
-                    window.others.level,
-                    window.others.since,
-                    window.others.sure,
-                    [(round(begin, 3), round(to, 3), round(count, 3)) for begin, to, count in window.others.seen],
-                )
-                for window in account.windows
-            },
-            until=_Moment(gate.until),
-            at_most=None if math.isinf(gate.at_most) else int(gate.at_most),
-            strikes=gate.strikes,
-            alone=account.alone,
-            last_answer=_Moment(account.last_answer),
-            last_count=_Moment(account.last_count),
-            other_limit=account.other_limit,
-        )
-        answers = _dumped(self.answers, [window.seconds for window in account.windows], now)
-        stored = _Stored(FORMAT, round(now, 3), _Moment(self.recovered), answers, self.members, token)
+        others_until = Moment(longest.others_until)
+        token = _Token(longest.limit, self.ledger.other_limit, longest.others, others_until, self.ledger.gate)
+        answers = _dumped(self.answers, [window.seconds for window in windows], now)
+        stored = _Stored(FORMAT, round(now, 3), Moment(self.recovered), answers, self.members, token)
         return json.dumps(_converter.unstructure(stored), separators=(",", ":"))
 
 
 def load(text: str, windows: Sequence[Window], now: float) -> State:
     """Read the state from ``text``; empty if it is too old to count."""
-    state = State(Account(windows))
-    account, longest = state.account, windows[-1]
+    ledger, longest = Ledger.of_fleet(windows), windows[-1]
+    state = State(ledger)
     try:
         if len(text) > LARGEST:
             raise ValueError("too long")
@@ -144,8 +114,8 @@ def load(text: str, windows: Sequence[Window], now: float) -> State:
             raise NewerError
         stored = _converter.structure(decoded, _Stored)
         token = stored.token
-        if token.limit == 0 or token.at_most == 0:
-            raise ValueError("nothing may ever go")
+        if token.limit == 0 or not isinstance(decoded["token"]["gate"], dict):
+            raise ValueError("no limit, or no gate")
         most = 4 * longest.limit + 1000
         if sum(member.held for member in stored.members.values()) > most:
             raise ValueError("more requests than there are slots")
@@ -157,18 +127,12 @@ def load(text: str, windows: Sequence[Window], now: float) -> State:
         member.seen, member.till = min(member.seen, now), min(member.till, now + windows[0].seconds)
         member.share = min(max(member.share, 0.0), 1.0)
         state.members[name] = member
-    gate = account.gate
-    gate.until = min(token.until, now + longest.seconds)
-    gate.at_most = math.inf if token.at_most is None else token.at_most
-    gate.strikes = token.strikes
-    account.alone, account.other_limit = token.alone, token.other_limit
-    account.last_answer, account.last_count = min(token.last_answer, now), min(token.last_count, now)
-    account.windows[-1].limit = token.limit
-    for window in account.windows:
-        if (estimate := token.others.get(f"{window.seconds:g}")) is not None:
-            others = window.others
-            others.level, others.since, others.sure = estimate.level, min(estimate.since, now), estimate.sure
-            others.seen.extend((min(begin, now), min(to, now), count) for begin, to, count in estimate.seen)
+    ledger.gate, ledger.other_limit = token.gate, token.other_limit
+    ledger.gate.until = Moment(min(token.gate.until, now + longest.seconds))
+    ledger.gate.later = Moment(min(token.gate.later, now + longest.seconds))
+    hour = ledger.windows[-1]
+    hour.limit, hour.others = token.limit, min(token.others, token.limit - 1)
+    hour.others_until = min(token.others_until, now + longest.seconds)
     return state
 
 
@@ -223,5 +187,5 @@ _converter.register_structure_hook(str, _exactly(str))
 _converter.register_structure_hook(bool, _exactly(bool))
 _converter.register_structure_hook(int, lambda value, _: _count(value))
 _converter.register_structure_hook(float, lambda value, _: _number(value))
-_converter.register_structure_hook(_Moment, lambda value, _: -math.inf if value is None else _number(value))
-_converter.register_unstructure_hook(_Moment, lambda value: None if value == -math.inf else value)
+_converter.register_structure_hook(Moment, lambda value, _: -math.inf if value is None else _number(value))
+_converter.register_unstructure_hook(Moment, lambda value: None if value == -math.inf else value)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
+from .._pacing.budget import Budget
 from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .answer import Answer
@@ -60,9 +61,10 @@ class Pause:
     those in flight after one refusal each, later ones before they send anything.
     """
 
-    __slots__ = ("_clusters",)
+    __slots__ = ("_clusters", "budget")
 
     def __init__(self) -> None:
+        self.budget: Budget | None = None  # of the run's calls, once they are made
         self._clusters: dict[str, _Writes] = {}
 
     @property

@@ -14,7 +14,7 @@ import backoff
 from attrs import field, frozen
 
 from .._pacing.window import positive, whole
-from ..errors import DatabaseClientError, RateLimitError, ServerError
+from ..errors import DatabaseClientError, ServerError
 from .operations import Kind
 
 
@@ -66,11 +66,12 @@ class RetryPolicy:
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
     has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate budget decides how
-    long to wait, and only ``max_wait`` limits it.
+    long to wait.
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count.
+            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the budget's
+            shortest window after its first one.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 
@@ -98,8 +99,6 @@ class Pauses:
     def after(self, error: DatabaseClientError) -> float:
         """Return the seconds to wait after a try that failed with ``error``. Call it once for each failed try."""
         jittered = backoff.full_jitter(next(self._longest))
-        if isinstance(error, RateLimitError):
-            return 0.0  # the closed gate of the budget already makes every call wait
         if isinstance(error, ServerError) and error.retry_after is not None:
             return min(error.retry_after, _LONGEST_RETRY_AFTER)
         return jittered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._json.masking import Secrets
-from .._pacing.budget import Budget, RateLimitStatus
+from .._pacing.budget import Budget, RateLimitStatus, Window
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .answer import Answer
@@ -102,22 +102,35 @@ class Transport:
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        started, tries = perf_counter(), 0
+        started, failed = perf_counter(), 0
+        most = call.options.retry.max_tries
         pauses: Pauses | None = None
         try:
             while True:
-                tries += 1
                 try:
                     return await self._try(call)
                 except DatabaseClientError as error:
                     call.complete(error)
-                    if tries == call.options.retry.max_tries or call.then is Then.RAISE:
+                    throttled = call.failure is Failure.THROTTLED
+                    failed += not throttled or self._counts(call)
+                    if call.then is Then.RAISE or most == 1 or failed == most:
                         raise
+                    if throttled:
+                        continue  # the budget makes it wait, in its place
                     pauses = pauses or Pauses(call.options.retry)
                     pause = pauses.after(error)
                 await asyncio.sleep(pause)
         finally:
             call.meter.seconds += perf_counter() - started
+
+    def _counts(self, call: Call) -> bool:
+        """Whether the 429 that ``call`` just got counts as a failed try: not while its window may be full."""
+        now = perf_counter()
+        if call.refused_since is None:
+            call.refused_since = now
+        windows: Sequence[Window] = getattr(self.budget, "windows", ())
+        window = min((window.seconds for window in windows), default=0.0)
+        return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
 
     async def _try(self, call: Call) -> Answer:
         """Send one request and return its success; after a 401 ask the token provider, and send another one."""
@@ -201,7 +214,9 @@ class Transport:
         meter.waiting = True
         stop = meter.stop if meter.is_unsent else None
         try:
-            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience if stop is None else _STOPPING)
+            again = {} if call.place is None else {"place": call.place}
+            patience = call.patience if stop is None else _STOPPING
+            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=patience, **again)
         except RateLimitError:
             if stop is not None:
                 stop()

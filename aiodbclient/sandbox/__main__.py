@@ -262,7 +262,9 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
                 operation, given = option_text.read_fault(text, sandbox.clusters)
                 sandbox.faults.add(operation, **given)
             if options.json:
-                print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": clusters}), flush=True)
+                budget = "none" if options.rate_limit == [] else None  # what AIODBCLIENT_BUDGET should be
+                ready = {"url": sandbox.url, "token": sandbox.token, "budget": budget, "clusters": clusters}
+                print(json.dumps(ready), flush=True)
             else:
                 _greet(sandbox, clusters, options.data, unlimited=options.rate_limit == [])
             while not sandbox.failed:  # noqa: ASYNC110
@@ -307,7 +309,7 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *
         print(f"  export DIGITALOCEAN_CLUSTER_ID={clusters[0]['id']}")
         print(f"  export AIODBCLIENT_CLUSTER={shlex.quote(clusters[0]['name'])}")
     if unlimited:
-        print("  export AIODBCLIENT_BUDGET=none  # the command does not pace itself")
+        print("  export AIODBCLIENT_BUDGET=none  # no rate limit here, so do not pace")
     print()
     for cluster in clusters:
         backend = sandbox._cluster(cluster["id"]).backend  # pyright: ignore[reportPrivateUsage]

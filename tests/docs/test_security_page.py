@@ -1,4 +1,4 @@
-"""Each test that the page about security names exists."""
+"""Each row of the page about security is in tests/tenants/README.md, whose tests exist."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
-NAMED = re.findall(r"`(test_\w+)`", PAGE)
+LIST = (ROOT / "tests" / "tenants" / "README.md").read_text()
+NAMED = sorted(set(re.findall(r"`(test_\w+)`", LIST)))
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests" / "tenants").glob("test_*.py"))
+NEED_NONE = {"use up CPU, memory and disk", "see the names of all databases and roles"}
 
 
-def test_each_row_names_a_test() -> None:
-    rows = [
-        line for line in PAGE.partition("## Who may do what on PostgreSQL")[2].splitlines() if line.startswith("| ")
-    ]
-    assert len(rows) > 30
-    assert [row for row in rows if "test_" not in row] == [
-        "| who | tries to | result | tests |",
-        "| --- | --- | --- | --- |",
-    ] * 2
+def rows_of(text: str) -> dict[str, list[list[str]]]:
+    """The rows of each table of ``text`` that begins with ``who``, by the heading above it."""
+    found: dict[str, list[list[str]]] = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, _, body = section.partition("\n")
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line[:2] == "| "]
+        if rows and rows[0][0] == "who":
+            found[title.removeprefix("Who may do what on ")] = rows[2:]
+    return found
+
+
+def test_each_row_of_the_page_has_a_test() -> None:
+    shown, listed = rows_of(PAGE), rows_of(LIST)
+    assert shown.keys() == listed.keys() == {"PostgreSQL", "MySQL and MariaDB"}
+    for engine, rows in shown.items():
+        assert len(rows) > 5
+        tried = [(who, what) for who, what, *_ in rows if what not in NEED_NONE]
+        assert [(who, what) for who, what, *_ in listed[engine]][: len(tried)] == tried
+
+
+def test_each_row_of_the_list_names_a_test() -> None:
+    rows = [row for rows in rows_of(LIST).values() for row in rows]
+    assert len(rows) > 35
+    assert [row for row in rows if "test_" not in row[2]] == []
+
+
+def test_the_page_has_only_what_is_not_refused() -> None:
+    results = [row[2] for rows in rows_of(PAGE).values() for row in rows]
+    assert [result for result in results if result.startswith("refused")] == []
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_test_that_the_page_names_is_there(name: str) -> None:
+def test_a_test_that_the_list_names_is_there(name: str) -> None:
     assert f"def {name}(" in TESTS

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,24 +40,31 @@ def test_the_demo_shows_it_all() -> None:
     assert "a tenant on Redis, before a request was sent (0 requests)" in printed
 
 
-class Broken(Sandbox):
-    """A sandbox that refuses to create one user."""
+class Taken(Sandbox):
+    """A sandbox where somebody else made a login with the name of a tenant."""
 
-    async def __aenter__(self) -> Broken:
-        # The process that the demo kills waits here, so it lives until then and does not meet the refusal.
-        self.faults.add("dbs.create", name="tenant_006", delay=5.0, times=1)
-        self.faults.add("users.create", name="tenant_006", status=422)
-        return await super().__aenter__()
+    async def add_cluster(self, engine: str, *args: Any, **options: Any) -> str:
+        cluster = await super().add_cluster(engine, *args, **options)
+        if engine == "pg":
+            async with DatabaseClient(self.token, base_url=self.url, budget=RateBudget([])) as client:
+                await client.cluster(cluster).users.create("tenant_006")
+        return cluster
+
+
+async def nobody(*_: object) -> int:
+    """In the place of the process that is killed."""
+    return 0
 
 
 def test_the_demo_fails_when_a_tenant_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "Sandbox", Broken)
+    monkeypatch.setattr(demo, "Sandbox", Taken)
+    monkeypatch.setattr(demo, "kill_in_the_middle", nobody)
     monkeypatch.setattr(demo, "TENANTS", demo.TENANTS[:6])
 
     assert demo.main() == 1
-    assert "was not provisioned: users.create" in capsys.readouterr().out
+    assert "tenant_006 was not provisioned: the login" in capsys.readouterr().out
 
 
 async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_retired(

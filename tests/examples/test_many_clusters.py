@@ -20,6 +20,12 @@ from aiodbclient.tenants import SQLiteStore, Tenants
 SOURCE = Path(many_clusters.__file__).read_text()
 
 
+async def stored(folder: Path) -> int:
+    """How many customers have a credential in the store."""
+    async with SQLiteStore(folder / "customers.db") as store:
+        return len([record.name async for record in store.records() if record.current is not None])
+
+
 @pytest.mark.parametrize("customers", [90, pytest.param(6_000, marks=pytest.mark.thorough)])
 async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     sandbox: Sandbox, tmp_path: Path, customers: int
@@ -33,7 +39,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
         .replace("DatabaseClient() ", "DatabaseClient(budget=RateBudget([])) ")
         .replace("import DatabaseClient", "import DatabaseClient, RateBudget")
     )
-    clusters = [await sandbox.add_cluster("mongodb") for _ in range(4)]
+    clusters = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(4)]
     three = clusters[:3]
 
     async def start(*ids: str) -> asyncio.subprocess.Process:
@@ -47,31 +53,30 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
 
     for made in (customers // 6, customers // 2):
         process = await start(*three)
-        while sandbox.counts["users.create", 201] < made and process.returncode is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+        while await stored(tmp_path) < made and process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         await process.communicate()
         assert process.returncode == -signal.SIGKILL
     printed, errors = await (await start(*three)).communicate()
-    assert errors == b""
+    assert errors.count(b"\n") == errors.count(b"are in plain text") == 1
     lines = printed.decode().splitlines()
     full = re.findall(r"^customer_\d+ there is no room for the tenant", printed.decode(), re.MULTILINE)
     assert len(full) == customers - 3 * most
     assert lines[-3:] == [f"{id} has {most} of {most}" for id in three]
 
     printed, errors = await (await start(*clusters)).communicate()
-    assert errors == b""
+    assert errors.count(b"\n") == errors.count(b"are in plain text") == 1
     assert printed.decode().splitlines() == [
         *(f"{id} has {most} of {most}" for id in three),
         f"{clusters[3]} has {customers - 3 * most} of {most}",
     ]
 
-    assert sandbox.counts["users.create", 201] == sandbox.counts["dbs.create", 201] == customers
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
         SQLiteStore(tmp_path / "customers.db") as store,
     ):
         tenants = Tenants([client.cluster(id) for id in clusters], store)
-        checked = [outcome async for outcome in tenants.check()]
+        checked = [outcome async for outcome in tenants.check()]  # also databases that are not on record
         assert len(checked) == customers
         assert Counter(outcome.problems for outcome in checked) == {(): customers}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account
+from aiodbclient._pacing.ledger import Ledger
 from aiodbclient._pacing.state import Member, NewerError, NonsenseError, State, load
 from aiodbclient.shared_budget import SharedRateBudget
 
@@ -27,9 +27,8 @@ AT = 1_700_000_000.0
 
 def state() -> dict[str, Any]:
     """What a fleet wrote: two answers, a request in flight and one process that waits."""
-    written = State(Account(WINDOWS), answers=[int(AT * 1000) - 5000, int(AT * 1000) - 1000])
+    written = State(Ledger.of_fleet(WINDOWS), answers=[int(AT * 1000) - 5000, int(AT * 1000) - 1000])
     written.members["a"] = Member(number=3, seen=AT, held=1, used=3, interactive=2, share=0.1, till=AT + 1)
-    written.account.windows[1].others.believe(2, AT)
     decoded: dict[str, Any] = json.loads(written.dump(AT))
     return decoded
 
@@ -75,12 +74,11 @@ NONSENSE = {
     "true for a number": json.dumps(with_("members.a.held", True)),
     "members in a list": json.dumps(with_("members", [1])),
     "no limit": json.dumps(with_("token.limit", 0)),
-    "a gate that lets nothing through": json.dumps(with_("token.at_most", 0)),
-    "yes for true": json.dumps(with_("token.alone", "yes")),
-    "others of no level": json.dumps(with_("token.others", {"60": 5})),
+    "a gate of text": json.dumps(with_("token.gate", "closed")),
+    "no count of others": json.dumps(with_("token.others", "many")),
     **{
         f"without {path}": json.dumps(without(path))
-        for path in ("format", "at", "answers", "members", "token", "recovered", "token.until")
+        for path in ("format", "at", "answers", "members", "token", "recovered", "token.gate")
     },
 }
 
@@ -127,11 +125,12 @@ async def test_what_somebody_else_writes_stops_nobody_for_longer_than_the_window
     await answer(budget)
     hostile = json.loads(await fleet.read())
     (mine,) = hostile["members"]
-    hostile["recovered"] = hostile["token"]["until"] = hostile["token"]["last_answer"] = 1e12
+    hostile["recovered"] = hostile["token"]["others_until"] = 1e12
+    hostile["token"]["others"] = hostile["token"]["gate"]["refusals"] = 10**9
+    hostile["token"]["gate"]["until"] = hostile["token"]["gate"]["later"] = 1e12
     hostile["members"][mine] |= {"number": 10**12, "seen": 1e12}
     hostile["members"]["x"] = hostile["members"][mine] | {"held": 100, "interactive": 10**9, "till": 1e12, "share": 9.0}
     hostile["answers"] = [10**15, 50]
-    hostile["token"]["others"]["60"] = {"level": 10**9, "since": 1e12, "sure": True, "seen": [[1e12, 1e12, 1e12]]}
     await fleet.write(json.dumps(hostile))
     started = now()
     await budget.acquire()

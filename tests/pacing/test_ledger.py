@@ -1,70 +1,79 @@
-"""Which of our own requests the server had counted when it answered, as one process knows them."""
+"""What an answer's headers show of the hour."""
 
 from __future__ import annotations
 
+import pytest
+
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, OwnRequests
 from aiodbclient._pacing.headers import Said
 from aiodbclient._pacing.ledger import Ledger
 
 
-class Listening(Account):
-    """An account that notes what it learns of our own requests."""
-
-    heard: OwnRequests
-
-    def hear(self, said: Said, own: OwnRequests, now: float) -> None:
-        self.heard = own
-
-    def refuse(self, said: Said, own: OwnRequests, now: float) -> None:
-        self.heard = own
-
-
-def ledger_of(*answered_at: float) -> tuple[Ledger, Listening]:
-    """A ledger of ten and of a hundred seconds, and what its account hears."""
-    account = Listening([Window(50, 10.0), Window(1000, 100.0)])
-    ledger = Ledger(account)
+def ledger_of(*answered_at: float) -> Ledger:
+    """A ledger of ten and of a hundred seconds."""
+    ledger = Ledger([Window(50, 10.0), Window(1000, 100.0)])
     for moment in answered_at:
         assert ledger.take(moment, 0)
         ledger.end(moment, sent=True)
-    return ledger, account
+    return ledger
 
 
-def hear(ledger: Ledger, now: float) -> None:
-    ledger.hear(Said(1000, 500), now)  # half of the window: more than ours
+def others(ledger: Ledger, now: float) -> list[int]:
+    return [window.of_others(now) for window in ledger.windows]
 
 
-def test_the_first_answer_counts_its_own_request() -> None:
-    ledger, account = ledger_of()
-    ledger.take(0.0, 0)
-    hear(ledger, 1.0)
-    assert account.heard == OwnRequests((0, 0), in_flight=1, least=1, most=1)
+def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_alone() -> None:
+    ledger = ledger_of(0.0, 1.0)
+    ledger.take(2.0, 0)
+    ledger.hear(Said(1000, 900), 3.0)  # it counted 100, three of them ours
+    assert [others(ledger, now) for now in (3.0, 102.9, 103.0)] == [[0, 97], [0, 97], [0, 0]]
+    ledger.hear(Said(1000, 995), 4.0)
+    assert others(ledger, 4.0) == [0, 2]
 
 
-def test_the_server_counted_what_held_a_slot_at_some_moment_since_the_request_was_sent() -> None:
-    ledger, account = ledger_of(0.0, 11.0, 20.0, 25.0, 30.0, 50.0, 102.0, 107.0)
+def test_what_may_be_ours_is_not_of_others() -> None:
+    ledger = ledger_of(0.0, 20.0, 50.0)
     ledger.take(110.0, 0)
     ledger.take(112.0, 0)
-    hear(ledger, 115.0)
-    # Two and seven held a slot at 110.0. Those up to 25.0 expire within a tenth of the window, so the server
-    # may have dropped them already.
-    assert account.heard == OwnRequests((2, 7), in_flight=2, least=4 + 1, most=7 + 2)
+    ledger.hear(Said(1000, 996), 121.0)  # the second one counted when the first was sent, but not any more
+    assert others(ledger, 121.0) == [0, 0]
 
 
-def test_a_refused_request_is_in_flight_but_was_not_counted() -> None:
-    ledger, account = ledger_of()
+def test_nothing_left_says_nothing_of_the_hour() -> None:
+    ledger = ledger_of(0.0)
+    ledger.hear(Said(1000, 0), 1.0)
+    assert others(ledger, 1.0) == [0, 0]
+
+
+def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
+    ledger, seen = ledger_of(), list[int]()
+    for limit in (1200, 1000, 1200, 1300, 1200, 1200, 1200, 1000):
+        ledger.hear(Said(limit, limit), 0.0)
+        seen.append(ledger.windows[-1].limit)
+    assert seen == [1000] * 5 + [1200] * 3
+    assert ledger.windows[0].limit == 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "believed"),
+    [(10_000_000, 10_000_000, True), (10_000_001, 5, False), (0, 0, False), (4, 5, False), (5, 5, True), (1, 0, True)],
+)
+def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believed: bool) -> None:
+    ledger = ledger_of()
     for _ in range(3):
-        ledger.take(0.0, 0)
-    ledger.hear(Said(1000, 500, refused=True, wait=7.0, burst=True), 1.0)
-    assert account.heard.in_flight == 3  # the account knows that one of them was refused
-    hear(ledger, 1.0)
-    assert account.heard == OwnRequests((0, 0), in_flight=2, least=1, most=3)
-    ledger.end(1.0, sent=True)
-    hear(ledger, 1.0)
-    assert account.heard == OwnRequests((0, 0), in_flight=2, least=1, most=2)
+        ledger.hear(Said(limit, remaining), 0.0)
+    assert ledger.windows[-1].limit == (limit if believed else 1000)
 
 
-def test_an_answer_that_is_read_after_its_request_ended_is_understood() -> None:
-    ledger, account = ledger_of(0.0)
-    hear(ledger, 5.0)
-    assert account.heard == OwnRequests((1, 1), in_flight=0, least=1, most=1)
+@pytest.mark.parametrize("given", [(None, None), (None, 0), (None, 400), (1000, None)])
+def test_half_of_what_was_asked_says_nothing(given: tuple[int | None, int | None]) -> None:
+    ledger = ledger_of(0.0)
+    ledger.hear(Said(*given), 1.0)
+    assert (others(ledger, 1.0), ledger.windows[-1].limit) == ([0, 0], 1000)
+
+
+def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> None:
+    ledger = Ledger([Window(250, 60.0)])
+    for _ in range(3):
+        ledger.hear(Said(5000, 1), 0.0)
+    assert (ledger.windows[0].limit, others(ledger, 0.0)) == (250, [0])

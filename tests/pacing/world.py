@@ -133,10 +133,13 @@ class Perfect:
     def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
         self._free, self._seconds, self._ask = asyncio.Semaphore(limit), seconds, ask
 
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+    async def acquire(
+        self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
+    ) -> int | None:
         await self._free.acquire()
         if self._ask is not None:
             await self._ask()
+        return None
 
     def release(self, *, sent: bool = True) -> None:
         asyncio.get_running_loop().call_later(self._seconds, self._free.release)
@@ -162,7 +165,7 @@ class Latency:
 
 @define
 class Client:
-    """Calls the server as the transport does: acquire, send, read, observe or throttle, release; at most 5 tries."""
+    """Calls the server as the transport does: acquire, send, read, observe or throttle, release."""
 
     budget: Budget
     server: LimitingServer
@@ -173,15 +176,17 @@ class Client:
     done: list[float] = field(factory=list)
     log: list[tuple[float, float]] = field(factory=list)  # when sent, when stamped
 
-    async def call(self, *, bulk: bool = False, max_wait: float | None = None, tries: int = 5) -> None:
-        for _ in range(tries):
-            if await self._once(bulk, max_wait) == 200:
+    async def call(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+        again: dict[str, int] = {}
+        while True:
+            status, place = await self._once(bulk, max_wait, again)
+            again = {} if place is None else {"place": place}
+            if status == 200:
                 self.done.append(self.server.now())
                 return
-        self.failed += 1
 
-    async def _once(self, bulk: bool, max_wait: float | None) -> int:
-        await self.budget.acquire(bulk=bulk, max_wait=max_wait)
+    async def _once(self, bulk: bool, max_wait: float | None, again: dict[str, int]) -> tuple[int, int | None]:
+        place = await self.budget.acquire(bulk=bulk, max_wait=max_wait, **again)
         try:
             self.sent += 1
             sent_at = self.server.now()
@@ -194,7 +199,7 @@ class Client:
                 await self.budget.throttle(headers)
             else:
                 self.budget.observe(headers)
-            return status
+            return status, place
         finally:
             self.budget.release()
 

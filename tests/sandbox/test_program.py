@@ -48,7 +48,7 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
     with program(*arguments) as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
-        assert list(started) == ["url", "token", "clusters"]
+        assert list(started) == ["url", "token", "budget", "clusters"]
         assert started["token"] == "mine"
         assert [(list(cluster), cluster["name"], cluster["engine"]) for cluster in started["clusters"]] == [
             (["id", "name", "engine"], "logs", "opensearch"),

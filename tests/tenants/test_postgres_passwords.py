@@ -101,10 +101,10 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
     managed.api("ALTER SYSTEM SET log_statement = 'all'")
     managed.api("ALTER SYSTEM SET log_min_duration_statement = 0")
     managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
-    seen = list[psycopg.sql.Composable]()
+    seen = list[sessions.Statement]()
     run = sessions.Session.run_with
 
-    async def seeing(session: sessions.Session, statement: psycopg.sql.Composable, values: object) -> list[object]:
+    async def seeing(session: sessions.Session, statement: sessions.Statement, values: object) -> list[object]:
         seen.append(statement)
         return await run(session, statement, values)
 

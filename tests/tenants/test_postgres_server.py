@@ -52,3 +52,14 @@ def left(managed: Managed, names: Names) -> list[str]:
     """The existing roles of the tenant."""
     every = SQL("SELECT rolname::text FROM pg_roles WHERE rolname = ANY ({})").format(Literal(sorted(names.everything)))
     return [name for (name,) in managed.api(every)]
+
+
+async def test_a_shared_session_that_ended_while_it_was_idle_is_replaced(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    async with server.shared():
+        assert (await server.find(names)).database
+        managed.api("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'doadmin'")
+        assert (await server.find(names)).database
+        managed.api("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'doadmin'")
+        assert await server.problems(names, names.logins) == frozenset()

@@ -17,7 +17,7 @@ def server_of(
 
     This imports the driver.
     """
-    admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
+    admin = Secret(primary_dsn(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresServer
@@ -30,7 +30,7 @@ def server_of(
         raise ConfigurationError(f"tenants on {engine} need {error.name}: pip install 'aiodbclient[tenants]'") from None
 
 
-def _primary(engine: Engine | str, connection: Connection) -> str:
+def primary_dsn(engine: Engine | str, connection: Connection) -> str:
     """Return the DSN of the cluster's primary user, without TLS options."""
     if not (connection.user and connection.password):
         raise ConfigurationError(

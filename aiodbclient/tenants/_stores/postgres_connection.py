@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import selectors
-from collections.abc import Callable
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from ..._libpq import one_line, options_of
 from ..._own_table import NotOwnError, own_table
@@ -38,7 +37,7 @@ _COLUMNS: LiteralString = """(
     expires timestamptz
 )
 """
-_MARK_MOVED = """
+_MARK_MOVED: LiteralString = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN RAISE EXCEPTION ''it was moved to %'', TG_ARGV[0]; END';
 CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION {function}({to})
@@ -75,7 +74,7 @@ class PostgresConnection:
         """Run ``sql`` as a task, with the table for ``{table}`` and this store's number for ``%(owner)s``."""
         if self._closing is not None:
             raise StoreError("the store in PostgreSQL is closed")
-        task = asyncio.create_task(self._run(lambda: self._query(sql), values), name="aiodbclient-store")
+        task = asyncio.create_task(self._run(sql, values), name="aiodbclient-store")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -83,7 +82,8 @@ class PostgresConnection:
     async def mark_moved(self, to: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
         if await self.moved_to() is None:
-            await self._run(lambda: self._moved(to), None)
+            beside: Any = f'{self._table.as_string(None)[:-1]}_moved"'
+            await self._run(_MARK_MOVED, None, function=SQL(beside), to=Literal(to))
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""
@@ -107,14 +107,13 @@ class PostgresConnection:
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it, if its caller was cancelled
 
-    async def _run(self, query: Callable[[], Composed], values: dict[str, Value] | None) -> Rows:
-        """Run what ``query`` returns once there is a connection, which finds the table's schema."""
+    async def _run(self, sql: LiteralString, values: dict[str, Value] | None, **parts: Composable) -> Rows:
         async with self._turn:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
                     given = None if values is None else {**values, "owner": self._owner}
-                    cursor = await connection.execute(query(), given)
+                    cursor = await connection.execute(SQL(sql).format(table=self._table, **parts), given)
                     return await cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 await self._disconnect()
@@ -122,14 +121,6 @@ class PostgresConnection:
             except (psycopg.Error, OSError, ValueError, NotOwnError) as error:
                 reason = _reason(error)
         raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
-
-    def _query(self, sql: LiteralString) -> Composed:
-        return SQL(sql).format(table=self._table)
-
-    def _moved(self, to: str) -> Composed:
-        name = f'{self._table.as_string(None)[:-1]}_moved"'  # beside the table
-        function = SQL(cast("LiteralString", name))  # type: ignore[redundant-cast]
-        return SQL(_MARK_MOVED).format(table=self._table, function=function, to=Literal(to))
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""

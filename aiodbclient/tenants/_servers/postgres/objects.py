@@ -17,10 +17,10 @@ from itertools import groupby
 from typing import LiteralString
 
 from attrs import frozen
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
-from .sessions import Session, quoted
+from .sessions import Session, Statement, quoted
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
 _READ = 10_000  # how many objects to read at once
@@ -44,7 +44,7 @@ SELECT i.type, i.identity FROM (
         SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid WHERE relkind = 'S' AND d.objid = s.objid
         AND d.classid = s.classid AND d.classid = 'pg_class'::regclass AND d.refclassid = d.classid
         AND d.deptype IN ('a', 'i'))
-    ORDER BY classid <> 'pg_namespace'::regclass, classid, objid LIMIT {_READ}) AS owned,
+    ORDER BY classid <> 'pg_namespace'::regclass, classid, objid LIMIT %s) AS owned,
     pg_identify_object(classid, objid, objsubid) i
 WHERE i.identity IS NOT NULL
 """)
@@ -61,9 +61,9 @@ SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~
   AND (nspowner = r.oid OR pg_get_userbyid(nspowner) = 'pg_database_owner')
   AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
 """)
-_UNLINK = SQL(f"""
+_UNLINK = SQL("""
 SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
-    WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT {_UNLINKED}) AS few
+    WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s) AS few
 """)
 
 # Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
@@ -144,7 +144,7 @@ async def hand_over(session: Session, role: str) -> None:
     """
     names = session.names
     members = {names.owner} if role == session.admin else {names.owner, role}
-    while rows := await session.run(_OWNED, role):
+    while rows := await session.run(_OWNED, role, _READ):
         schemas = [kind == "schema" for kind, _ in rows].count(True)
         for few in (rows[:schemas], rows[schemas:]):
             if few:
@@ -162,7 +162,7 @@ async def drop_owned(session: Session, role: str) -> None:
     """Drop what ``role`` owns in the session's database, and what it has there of others."""
     for _ in range(_READ):  # ten million large objects
         async with session.acting(role):
-            if await session.run(_UNLINK, role) == [(0,)]:
+            if await session.run(_UNLINK, role, _UNLINKED) == [(0,)]:
                 break
     await revoke_all(session, role)
     async with session.acting(role):
@@ -170,7 +170,7 @@ async def drop_owned(session: Session, role: str) -> None:
 
 
 async def _each(
-    session: Session, enter: Callable[[], AbstractAsyncContextManager[None]], statements: Sequence[Composable]
+    session: Session, enter: Callable[[], AbstractAsyncContextManager[None]], statements: Sequence[Statement]
 ) -> None:
     """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end."""
     with suppress(GrantError):

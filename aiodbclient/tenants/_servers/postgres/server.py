@@ -26,7 +26,7 @@ from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role
 from ..._outcomes import Problem
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
-from ..shared_sessions import SharedSessions
+from ..shared_sessions import SessionLostError, SharedSessions
 from . import adoption, databases, leaving, logins, moving, roles, scram
 from .blockers import Watch
 from .entering import Opener, entered
@@ -320,7 +320,8 @@ class PostgresServer(Server):
                 return await (await server.execute(statement, values or None)).fetchall()
             except psycopg.Error as error:
                 reason = one_line(error)
-            raise GrantError(f"PostgreSQL refused a statement: {reason}")
+            kind = SessionLostError if server.closed else GrantError
+            raise kind(f"PostgreSQL refused a statement: {reason}")
 
         return await self._sessions.read(read)
 

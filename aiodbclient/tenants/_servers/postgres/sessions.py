@@ -15,13 +15,13 @@ import traceback
 import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from ...._libpq import one_line, options_of
 from ....errors import ConfigurationError, GrantError
@@ -60,6 +60,9 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 _BLOCKED = {"55P03", "57014", "40001", "40P01"}
 _DUPLICATE = "42710"
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
+
+
+Statement: TypeAlias = SQL | Composed
 
 
 class BlockedError(GrantError):
@@ -172,16 +175,16 @@ class Session:
         """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
         return self.server.info.server_version >= WITH_OPTIONS
 
-    async def run(self, statement: Composable, *values: Any) -> list[Any]:
+    async def run(self, statement: Statement, *values: Any) -> list[Any]:
         """Execute ``statement`` and return its rows."""
         return await self.run_with(statement, values or None)
 
-    async def run_with(self, statement: Composable, values: Any) -> list[Any]:
+    async def run_with(self, statement: Statement, values: Any) -> list[Any]:
         """Execute ``statement`` with positional or named ``values``, and return its rows."""
         self.check()
         kind: type[GrantError] = GrantError
         try:
-            cursor = await self.server.execute(statement, values)  # type: ignore[call-overload]
+            cursor = await self.server.execute(statement, values)
             return [] if cursor.description is None else await cursor.fetchall()
         except psycopg.Error as error:
             reason = error.diag.message_primary or one_line(error)
@@ -197,7 +200,7 @@ class Session:
             statement=_shown(statement),
         )
 
-    async def run_all(self, *statements: Composable) -> None:
+    async def run_all(self, *statements: Statement) -> None:
         """Execute statements that return nothing, in one round trip and one transaction."""
         await self.run(SQL("; ").join(statements))
 
@@ -218,7 +221,7 @@ class Session:
         self,
         *roles: str,
         inherits: bool = True,
-        first: Sequence[Composable] = (),
+        first: Sequence[Statement] = (),
         made: Collection[str] = (),
         also: str = "",
     ) -> AsyncGenerator[None]:
@@ -255,6 +258,6 @@ def _names(roles: Collection[str]) -> Composed:
 _VERIFIER = re.compile("PASSWORD '[^']*'")
 
 
-def _shown(statement: Composable) -> str:
+def _shown(statement: Statement) -> str:
     """The statement for an error, without the verifier of a password."""
     return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]

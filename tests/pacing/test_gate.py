@@ -1,0 +1,125 @@
+"""After a 429: the gate and the ramp."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from aiodbclient._pacing.gate import Expiring, Gate
+from aiodbclient._pacing.headers import Said
+from aiodbclient._pacing.ramp import Ramp
+
+NONE_SOON = Expiring(0, math.inf)
+
+
+def refusal(wait: float | None) -> Said:
+    return Said(None, None, refused=True, wait=wait)
+
+
+def test_the_gate_is_closed_for_as_long_as_the_429_says() -> None:
+    gate = Gate()
+    for now in (0.0, 10.0):
+        gate.close(refusal(5.0), NONE_SOON, now)
+        gate.answered(now + 6.0)
+        assert (gate.until, gate.later) == (now + 5.0, now + 5.0)
+
+
+def test_without_a_time_it_is_a_random_part_of_a_longest_one_that_doubles_up_to_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
+    gate, now, waits = Gate(), 0.0, list[float]()
+    for _ in range(9):
+        gate.close(refusal(None), NONE_SOON, now)
+        waits.append(gate.until - now)
+        now = gate.until
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_where_the_server_refuses_again_at_once_calls_without_max_wait_wait_longer() -> None:
+    gate, now, waits = Gate(), 0.0, list[tuple[float, float]]()
+    for _ in range(4):
+        gate.close(refusal(1.0), NONE_SOON, now)
+        waits.append((gate.until - now, gate.later - now))
+        now = gate.later
+    assert waits == [(1, 1), (1, 4), (1, 16), (1, 16)]
+
+    gate.answered(now)
+    gate.close(refusal(1.0), NONE_SOON, now)
+    for wait in (16, 8, 4, 2, 1, 1):  # it was right, so half as long
+        now = gate.later
+        gate.answered(now)
+        gate.close(refusal(1.0), NONE_SOON, now)
+        assert gate.later - now == wait
+
+
+def test_they_wait_no_longer_than_until_some_of_our_own_slots_have_expired_and_again_where_that_helped() -> None:
+    gate = Gate()
+    gate.close(refusal(1.0), NONE_SOON, 0.0)
+    gate.close(refusal(1.0), Expiring(10, 3.5), 1.0)
+    assert gate.later == 3.5
+    for _ in range(10):
+        gate.answered(3.5)
+    gate.close(refusal(1.0), Expiring(10, 20.0), 4.0)
+    assert (gate.until, gate.later) == (5.0, 20.0)
+
+    gate.answered(20.0)  # only one: it does not help any more
+    gate.close(refusal(1.0), Expiring(10, 40.0), 21.0)
+    assert gate.later < 40.0
+
+
+def test_a_429_that_was_in_flight_when_the_gate_closed_counts_once_and_can_keep_it_closed() -> None:
+    gate = Gate()
+    gate.close(refusal(5.0), NONE_SOON, 0.0)
+    gate.close(refusal(1.0), NONE_SOON, 4.5)
+    assert (gate.refusals, gate.until) == (0, 5.5)
+    gate.close(refusal(0.1), NONE_SOON, 5.0)
+    assert (gate.refusals, gate.until) == (0, 5.5)
+
+
+@pytest.mark.parametrize(("limit", "few"), [(20, 25), (250, 25), (1000, 100), (math.inf, math.inf)])
+def test_at_first_a_few_may_be_in_flight(limit: float, few: float) -> None:
+    assert Ramp(limit).at_most == few
+
+
+def test_after_a_429_one_tries_and_the_ramp_doubles_to_a_little_less_than_what_was_accepted() -> None:
+    ramp = Ramp(250)
+    ramp.refuse(15, 0, first=True)
+    for others in range(14, 7, -1):
+        ramp.refuse(others, 0, first=False)  # so the server had accepted eight at once
+    sizes = [ramp.at_most]
+    for n in range(12):
+        ramp.succeed(n / 1000)
+        sizes.append(ramp.at_most)
+    assert sizes == [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6]
+
+
+def test_the_ramp_grows_slowly_near_what_was_accepted_and_faster_later() -> None:
+    ramp = Ramp(250)
+    ramp.refuse(4, 0, first=True)
+    sizes = list[float]()
+    for n in range(1500):
+        ramp.succeed(n / 100)
+        sizes.append(ramp.at_most)
+    assert sizes[400] == 4
+    assert sizes[700] <= 6
+    assert sizes[1499] > 20
+
+
+def test_a_budget_without_windows_has_no_ramp_before_a_429() -> None:
+    ramp = Ramp(math.inf)
+    assert ramp.at_most == math.inf
+    ramp.pause()
+    ramp.refuse(1000, 0, first=True)
+    assert ramp.at_most == 1
+
+
+def test_after_a_pause_the_ramp_begins_as_at_first() -> None:
+    ramp = Ramp(250)
+    for n in range(3000):
+        ramp.succeed(n / 100)
+    assert ramp.at_most > 100
+    ramp.pause()
+    assert ramp.at_most == 25
