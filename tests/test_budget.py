@@ -189,7 +189,7 @@ async def refusing(server: Server, make_client: MakeClient, refusals: int, at_on
         return await says(200, {"user": {"name": name, "role": "normal"}})(request)
 
     server.otherwise = answer
-    users = make_client(max_wait=15).cluster(CLUSTER, engine="pg").users
+    users = make_client(max_wait=15, budget=RateBudget()).cluster(CLUSTER, engine="pg").users
     names, turns = [f"user{n:02}" for n in range(40)], asyncio.Semaphore(at_once)
 
     async def get(name: str) -> None:

@@ -18,7 +18,7 @@ from ..errors import InvalidArgumentError
 from ..tenants._naming import is_derived
 from .arguments import ListedOn, NotATenantOption, Printed, Pruning, ShowOption, UsersFileOption, YesOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
-from .following import Report, follow
+from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
 from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
@@ -79,7 +79,8 @@ async def apply_users(
     """
     cluster = place.target
     wanted = _wanted(file, pruning)
-    async with open_client(place.budget) as (client, limit):
+    heard = Heard()
+    async with open_client(place.budget, on_event=heard) as (client, limit):
         async with patiently():
             found = await find_cluster(client, cluster)
             plan = await found.users.plan(wanted, prune=pruning.prune)
@@ -113,7 +114,7 @@ async def apply_users(
             password = row(outcome, role).get("password")
             return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
 
-        report = Report(as_objects=printed.as_json, row=row, details=details)
+        report = Report(as_objects=printed.as_json, row=row, details=details, heard=heard)
         total = len(plan.create) + len(plan.update) + len(extra)
         return await follow({"": plan.apply()}, total=total, budget=limit, report=report)
 

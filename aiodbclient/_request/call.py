@@ -92,6 +92,7 @@ class Call:
     may_have_applied: bool = False
     request_id: str | None = None  # of the last answer
     place: int | None = None  # in the budget's queue, which it keeps for all tries
+    refused_since: float | None = None  # when it got its first 429
     closed_for: float | None = None  # for how many seconds the last 429 closed the gate
 
     def __init__(

@@ -70,7 +70,8 @@ class RetryPolicy:
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count, nor does one that got a 429 if the call has a ``max_wait``.
+            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the budget's
+            shortest window after its first one.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
 

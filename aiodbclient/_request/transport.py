@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._json.masking import Secrets
-from .._pacing.budget import Budget, RateLimitStatus
+from .._pacing.budget import Budget, RateLimitStatus, Window
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .answer import Answer
@@ -112,7 +112,7 @@ class Transport:
                 except DatabaseClientError as error:
                     call.complete(error)
                     throttled = call.failure is Failure.THROTTLED
-                    failed += not throttled or call.patience is None  # else ``max_wait`` ends it
+                    failed += not throttled or self._counts(call)
                     if call.then is Then.RAISE or most == 1 or failed == most:
                         raise
                     if throttled:
@@ -122,6 +122,15 @@ class Transport:
                 await asyncio.sleep(pause)
         finally:
             call.meter.seconds += perf_counter() - started
+
+    def _counts(self, call: Call) -> bool:
+        """Whether the 429 that ``call`` just got counts as a failed try: not while its window may be full."""
+        now = perf_counter()
+        if call.refused_since is None:
+            call.refused_since = now
+        windows: Sequence[Window] = getattr(self.budget, "windows", ())
+        window = min((window.seconds for window in windows), default=0.0)
+        return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
 
     async def _try(self, call: Call) -> Answer:
         """Send one request and return its success; after a 401 ask the token provider, and send another one."""

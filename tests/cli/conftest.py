@@ -168,9 +168,11 @@ class Command:
             async with SQLiteStore(self.store) as store:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
-                assert claim.record.current is not None
-                login, cluster = claim.record.current.username, claim.record.current.cluster
-                await store.intend(claim, str(Intent(verb, login=login, cluster=cluster)))
+                current = claim.record.current
+                assert current is not None
+                assert current.cluster is not None
+                intent = Intent(verb, login=current.username, cluster=current.cluster)
+                await store.intend(claim, str(intent))
                 await store.release(claim)
 
         asyncio.run(intend())

@@ -10,7 +10,6 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
@@ -21,7 +20,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
-from .conftest import COMMAND, Command
+from .conftest import COMMAND, Command, Done
 
 LIMIT = """
 import psycopg
@@ -49,6 +48,8 @@ def clean(command: Command) -> None:
 
 def damage(command: Command, name: str) -> None:
     with closing(sqlite3.connect(command.store)) as store, store:
+        for change in ("insert", "update", "delete"):  # a copy of the store may have been its successor
+            store.execute(f"DROP TRIGGER IF EXISTS moved_{change}")
         changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [name])
         assert changed.rowcount == 1
 
@@ -171,8 +172,8 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     command("nonsense")
     verbs = run_suggested(command, lost.err)
     assert verbs >= {
-        *("tenants provision", "tenants repair", "tenants check", "tenants list", "tenants rotate", "users get"),
-        *("users create", "clusters list", "store copy"),
+        *("tenants provision", "tenants repair", "tenants check", "tenants list", "users get"),
+        *("clusters list", "store copy"),
     }
     assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
     encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
@@ -195,15 +196,16 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
 def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: list[str]) -> None:
     a = names[0]
     provision(command, a)
-    delayed = command.sandbox.faults.add("users.create", delay=60.0)
-    rotating = command.start("tenants", "rotate", a, *command.place)
-    while not delayed.fired:
-        time.sleep(0.02)
+    command.leave(a, Verb.ROTATE)
 
-    checked = command.process("tenants", "check", *command.place)
-    objects = command.process("tenants", "check", *command.place, "--json").objects()
-    rotating.kill()
-    rotating.communicate()
+    async def beside() -> tuple[Done, Done]:
+        async with SQLiteStore(command.store) as store:
+            assert await store.claim(a, 60.0) is not None
+            checks = [command.process("tenants", "check", *command.place, *more) for more in ([], ["--json"])]
+        return checks[0], checks[1]
+
+    checked, as_json = asyncio.run(beside())
+    objects = as_json.objects()
 
     assert (checked.code, checked.out) == (0, f"{a}: in progress\n1 checked: all well\n")
     assert [(each["state"], each["problems"]) for each in objects] == [("in progress", [])]

@@ -385,3 +385,16 @@ async def test_what_a_tenant_plants_later_is_not_used(planted: Planted) -> None:
     with psycopg.connect(planted.dsn(planted.tenant)) as tenant:
         for table in (f"{planted.app}.aiodbclient_credentials", "public.stolen"):
             assert tenant.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
+
+
+async def test_a_store_that_was_moved_takes_no_change(postgres: str, table: str) -> None:
+    async with PostgresStore(postgres, table) as store, PostgresStore(postgres, table) as other:
+        claim = await store.claim("alpha", 10.0)
+        assert claim is not None
+        await store.keep(claim, None)
+        await store.mark_moved("the new one's {store}")
+        await store.mark_moved("another one")
+        assert await other.moved_to() == "the new one's {store}"
+        with pytest.raises(StoreError, match="it was moved to the new one's"):
+            await other.claim("alpha", 10.0)
+        assert await other.get("alpha") is not None

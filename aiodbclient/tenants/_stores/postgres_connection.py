@@ -44,7 +44,7 @@ CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTI
 """
 _MOVED_TO = """
 SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
-WHERE tgname = 'moved' AND tgrelid = to_regclass(%(relation)s)
+WHERE tgname = 'moved' AND tgrelid = (SELECT tableoid FROM {table} LIMIT 1)
 """
 
 
@@ -87,7 +87,7 @@ class PostgresConnection:
 
     async def moved_to(self) -> str | None:
         """Return where the store was moved to; None if it was not."""
-        rows = await self.fetch(_MOVED_TO, relation=self._table.as_string(None))
+        rows = await self.fetch(_MOVED_TO)
         return str(rows[0][0]) if rows else None
 
     async def aclose(self) -> None:
