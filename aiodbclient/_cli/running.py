@@ -19,7 +19,6 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
-    InvalidResponseError,
     NoRoomError,
     NotFoundError,
     PermissionDeniedError,
@@ -138,8 +137,6 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
             return "check $DIGITALOCEAN_TOKEN"
         case _ if not error.advice or has_way_out(error):
             return ""
-        case InvalidResponseError(status=0):
-            return "--if-exists reset sets a new password, and locks out the tenant's programs"
         case StoreError():
             return _ABOUT_KEYS
         case _:
