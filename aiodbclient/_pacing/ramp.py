@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 # How many may be in flight before the first 429, and after a pause: others may have filled a window.
-_FIRST = 25
-_PART = 10  # or, if that is more, this part of the smallest limit
+_FIRST = 16
+_PART = 16  # or, if that is more, this part of the smallest limit
 _BETA = 0.7  # the part of what was accepted that a 429 leaves
 _CUBIC = 0.02  # the growth beyond it, in requests per second cubed: slow near what was accepted, and faster later
 

@@ -256,9 +256,9 @@ async def test_a_request_that_takes_longer_than_a_lease_counts_once(fleet: Virtu
 @pytest.mark.parametrize("patience", [None, 65.0], ids=["cancelled", "out of patience"])
 @virtually
 async def test_a_process_whose_calls_no_longer_wait_keeps_no_share(fleet: VirtualFleet, patience: float | None) -> None:
-    waits, other = await fleet.make(20, fallback_share=0.5), await fleet.make(20)
+    waits, other = await fleet.make(12, fallback_share=0.5), await fleet.make(12)
     await answer(other)
-    assert await granted_at_once(other, 19) == 19
+    assert await granted_at_once(other, 11) == 11
     await asyncio.sleep(61.0)
     assert await granted_at_once(other, 1) == 1  # all are in flight
     waiting = asyncio.create_task(waits.acquire(max_wait=patience))
@@ -266,11 +266,11 @@ async def test_a_process_whose_calls_no_longer_wait_keeps_no_share(fleet: Virtua
     waiting.cancel()
     with suppress(asyncio.CancelledError, errors.RateLimitError):
         await waiting
-    for _ in range(20):
+    for _ in range(12):
         other.release()
     await asyncio.sleep(60.1)
     await answer(other)
-    assert await granted_at_once(other, 20) == 19
+    assert await granted_at_once(other, 12) == 11
 
 
 @virtually

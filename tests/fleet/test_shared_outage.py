@@ -254,22 +254,22 @@ async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_42
 
 @virtually
 async def test_a_process_that_is_cut_off_while_it_waits_keeps_its_share(fleet: VirtualFleet) -> None:
-    (gone, link), stays = await fleet.connect(Window(20, 60.0), fallback_share=0.25), await fleet.make(20)
+    (gone, link), stays = await fleet.connect(Window(12, 60.0), fallback_share=0.25), await fleet.make(12)
     for budget in (gone, stays):
         await answer(budget)
-    assert await granted_at_once(stays, 18) == 18
+    assert await granted_at_once(stays, 10) == 10
     waiting = asyncio.create_task(gone.acquire())
     await asyncio.sleep(1.0)
     link.cut()
-    for _ in range(18):
+    for _ in range(10):
         stays.release()
     await asyncio.sleep(61.0)
     await answer(stays)
-    assert await granted_at_once(stays, 20) == 14
-    for _ in range(14):
+    assert await granted_at_once(stays, 12) == 8
+    for _ in range(8):
         stays.release()
     await asyncio.sleep(5 * 60.0)
     await answer(stays)
-    assert await granted_at_once(stays, 20) == 19
+    assert await granted_at_once(stays, 12) == 11
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)

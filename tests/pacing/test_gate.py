@@ -79,7 +79,7 @@ def test_a_429_that_was_in_flight_when_the_gate_closed_counts_once_and_can_keep_
     assert (gate.refusals, gate.until) == (0, 5.5)
 
 
-@pytest.mark.parametrize(("limit", "few"), [(20, 25), (250, 25), (1000, 100), (math.inf, math.inf)])
+@pytest.mark.parametrize(("limit", "few"), [(20, 16), (250, 16), (1600, 100), (math.inf, math.inf)])
 def test_at_first_a_few_may_be_in_flight(limit: float, few: float) -> None:
     assert Ramp(limit).at_most == few
 
@@ -122,4 +122,4 @@ def test_after_a_pause_the_ramp_begins_as_at_first() -> None:
         ramp.succeed(n / 100)
     assert ramp.at_most > 100
     ramp.pause()
-    assert ramp.at_most == 25
+    assert ramp.at_most == 16
