@@ -61,5 +61,7 @@ async def _find(connection: AsyncConnection[Any], name: str) -> tuple[Identifier
     found_in, found, is_own_schema, is_own_table, *owners = row
     if not (is_own_schema and is_own_table):
         what = f"the table {found_in}.{found}" if is_own_schema else f"the schema {found_in}"
-        raise NotOwnError(f"{what} belongs to {owners[is_own_schema]}, who could read and change what is stored there")
+        instead = "drop it" if is_own_schema else "drop it, or take it out of search_path"
+        reads = "could read and change what is stored there"
+        raise NotOwnError(f"{what} belongs to {owners[is_own_schema]}, who {reads}: {instead}")
     return Identifier(found_in, found or table), found is not None

@@ -151,7 +151,8 @@ class MemoryBackend(Backend):
             self._set_up()
 
     def _set_up(self) -> None:
-        self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, {}))
+        settings = {"pg_allow_replication": True} if self.engine in POSTGRESQL else {}
+        self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, settings))
         if self.engine == Engine.MONGODB:
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
         if self._shown.database:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._libpq import options_of
-from ._answers import Refusal
+from ._answers import Refusal, not_found
 from ._backends import derived_password
 from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
 from ._postgres_provider import hide_database, warn
@@ -166,6 +166,8 @@ class PostgresServer:
                         await connection.close()
                     else:
                         self._idle.append(connection)
+            except psycopg.errors.UndefinedObject:  # SQL has dropped it meanwhile
+                raise not_found() from None
             except psycopg.Error as error:
                 _log.warning(
                     "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate

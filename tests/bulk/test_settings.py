@@ -235,7 +235,7 @@ async def test_the_older_readonly_of_mongodb(mongodb: ClusterClient) -> None:
 
 
 async def test_a_user_that_came_with_the_cluster_is_not_updated(sandbox: Sandbox, pg: ClusterClient) -> None:
-    outcome = await one(pg, NewUser("doadmin", settings=UserSettings(pg_allow_replication=True)), "update")
+    outcome = await one(pg, NewUser("doadmin", settings=UserSettings(pg_allow_replication=False)), "update")
 
     assert isinstance(outcome.error, errors.SettingsDifferError)
     assert requests(sandbox, "users.update") == 0

@@ -232,6 +232,19 @@ async def test_a_login_that_was_ended_by_sql_is_none_of_the_apis(cluster: Cluste
     assert (await cluster.call("POST", "/users", {"name": "ended"})).status == 422
 
 
+async def test_logins_that_sql_drops_at_that_moment(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    for n in range(10):
+        await cluster.made("user", f"racing_{n}")
+    for n in range(10):
+        method, path = ("DELETE", "") if n % 2 else ("POST", "/reset_auth")
+        answer, _ = await asyncio.gather(
+            cluster.call(method, f"/users/racing_{n}{path}", {}),
+            admin.execute(f"DROP ROLE IF EXISTS racing_{n}".encode()),
+        )
+        assert answer.status in (200, 204, 404)
+        assert (await cluster.call("GET", f"/users/racing_{n}")).status == 404
+
+
 async def test_a_full_server_lets_nobody_in() -> None:
     async with Sandbox(windows=[]) as sandbox:
         cluster_id = await sandbox.add_cluster("pg", backend="postgres", connections=4)

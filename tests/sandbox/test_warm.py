@@ -128,6 +128,22 @@ async def test_nothing_is_left_of_clients_that_left_everything_behind() -> None:
         await session.close()
 
 
+async def test_a_server_with_something_left_in_template1_is_not_used_again() -> None:
+    async with Cluster() as first:
+        folder = first.server.folder
+        async with await first.login(dbname="template1") as session:
+            await session.execute("SELECT lo_create(4242)")
+    assert not folder.exists()
+
+
+async def test_clusters_with_other_settings_have_other_servers() -> None:
+    async with Cluster() as first:
+        port = first.connection["port"]
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="postgres", connections=22)
+        assert (await call("GET", path)).json["database"]["connection"]["port"] != port
+
+
 async def test_clusters_that_are_there_together_have_a_server_each() -> None:
     async with Cluster() as first, Cluster() as second, Cluster(tls=False) as third:
         assert len({each.connection["port"] for each in (first, second, third)}) == 3
