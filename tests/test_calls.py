@@ -282,4 +282,3 @@ def test_the_waits_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> 
     asked = errors.ServerError("503", status=503)
     asked.retry_after = 61.0
     assert pauses.after(asked) == 60.0
-    assert pauses.after(errors.RateLimitError("429")) == 0.0

@@ -16,14 +16,14 @@ ARGUMENTS = {
     "users list": ["C"],
     "users get": ["C", "nobody"],
     "users create": ["C", "somebody", "--show"],
-    "users delete": ["C", "nobody", "--yes"],
-    "users reset": ["C", "nobody", "--show", "--yes"],
+    "users delete": ["C", "nobody", "--yes", "--not-a-tenant"],
+    "users reset": ["C", "nobody", "--show", "--yes", "--not-a-tenant"],
     "users plan": ["C", "--from", "users.yaml"],
     "users apply": ["C", "--from", "users.yaml"],
     "dbs list": ["C"],
     "dbs get": ["C", "nothing"],
     "dbs create": ["C", "something"],
-    "dbs delete": ["C", "nothing", "--yes"],
+    "dbs delete": ["C", "nothing", "--yes", "--not-a-tenant"],
     "tenants list": ["--cluster", "C", "--store", "S"],
     "tenants rooms": ["--cluster", "C", "--store", "S"],
     "tenants plan": ["nobody", "--cluster", "C", "--store", "S"],
@@ -36,10 +36,13 @@ ARGUMENTS = {
     "tenants resume": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants remove": ["nobody", "--yes", "--cluster", "C", "--store", "S"],
     "tenants show": ["nobody", "--cluster", "C", "--store", "S"],
+    "tenants usage": ["nobody", "--cluster", "C", "--store", "S"],
+    "tenants move": ["nobody", "--to", "C", "--yes", "--cluster", "C", "--store", "S"],
+    "tenants dump": ["nobody", "--folder", "F", "--cluster", "C", "--store", "S"],
     "tenants exec": ["nobody", "--cluster", "C", "--store", "S", "--", "true"],
     "doctor": ["C"],
 }
-OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
+OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
 STORED = ("list", "rooms", "check", "repair", "rotate", "retire", "suspend", "resume", "remove", "show", "exec")
 
 

@@ -99,17 +99,19 @@ async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[st
 def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
     [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
     command.sandbox.set_status(cluster_id, "resizing")
-    place = ["--cluster", command.cluster, "--store", command.store, "--prefix", "wait-"]
+    file = command.folder / "users.yaml"
+    file.write_text("- wait-a\n- wait-b\n")
 
-    process = command.start("tenants", "provision", "a", "b", *place)
+    process = command.start("users", "apply", command.cluster, "--from", str(file), "--show")
     while not any(status == 412 for _, status in command.sandbox.counts) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(0.3)  # for the timer of the progress line
     command.sandbox.set_status(cluster_id, "online")
-    done = command.end(process)
+    done = command.end(process, shows=True)
 
     assert (done.code, done.err.count("waiting: the cluster is resizing\n")) == (0, 1)
-    assert command("tenants", "remove", "a", "b", *place, "--yes").code == 0
+    for name in ("wait-a", "wait-b"):
+        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
 
 
 def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:

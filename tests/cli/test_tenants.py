@@ -271,10 +271,10 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
     for arguments, complaint in (
         (["plan", *file], "No space left on device"),
         (["plan", *file, "--json"], "No space left on device"),
-        (["provision", *file], "2 are done, 0 are left. To go on, run it again: "),
+        (["provision", *file], "2 are done, 0 are left. All are done"),
         (["show", "--show"], "No space left on device"),
         (["show", "--show", "--json"], "No space left on device"),
-        (["provision", *file, "--show", "--json"], "To go on, run it again: "),
+        (["provision", *file, "--show", "--json"], "2 are done, 0 are left. All are done"),
     ):
         with Path("/dev/full").open("w") as full:
             done = command.end(command.start("tenants", *arguments, *place, stdout=full))
@@ -348,7 +348,6 @@ def test_destructive_commands_need_yes_without_a_terminal(command: Command, name
         ["users", "delete", command.cluster, a, "--not-a-tenant"],
         ["users", "reset", command.cluster, a, "--show", "--not-a-tenant"],
         ["dbs", "delete", command.cluster, a, "--not-a-tenant"],
-        ["tenants", "provision", a, *command.place, "--if-exists", "reset"],
     ]
     for arguments in destructive:
         done = command(*arguments)
@@ -357,7 +356,7 @@ def test_destructive_commands_need_yes_without_a_terminal(command: Command, name
     assert {operation for operation, _ in command.sent()} == {"clusters.list"}
 
     assert command("tenants", "provision", a, *command.place).code == 0
-    for arguments in (["provision", names[1], "--prune"], ["remove", a], ["remove", "--all"], ["rotate", "--all"]):
+    for arguments in (["remove", a], ["remove", "--all"], ["rotate", "--all"]):
         refused = command("tenants", *arguments, *command.place)
         assert (refused.code, refused.out) == (2, "")
         assert "There is no terminal to ask on. To go on: aiodbclient tenants " in refused.err
@@ -429,7 +428,6 @@ def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
         (["dbs", "create", command.cluster, "-"], "'-' is not a name"),
         (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
         (["tenants", "plan", "b", *file, *command.place], "not both"),
-        (["tenants", "provision", "b", *command.place, "--adopt", "--if-exists", "reset"], "--adopt keeps passwords"),
         (["tenants", "plan", "b", "--cluster", command.cluster], "--store"),
         (["users", "list"], "CLUSTER"),
         (["nonsense"], "nonsense"),
@@ -519,7 +517,7 @@ def test_a_mistake_in_names_or_clusters_leaves_no_store_behind(command: Command,
         for arguments, complaint in (
             (["a", *both], f"{ids[0]} is pg and {ids[1]} is mysql: name clusters of one engine alone"),
             (["a", "--cluster", "pg", "--cluster", "pg"], "--cluster pg, pg: the same cluster twice"),
-            ([names[0], "postgres", "--cluster", "pg"], "argument 2: 'postgres' belongs to the cluster"),
+            ([names[0], "postgres", "--cluster", "pg"], "argument 2: 'postgres' is invalid as a tenant's name"),
         ):
             done = command("tenants", "provision", *arguments, "--store", command.store)
             assert (done.code, done.out) == (2, "")
