@@ -71,12 +71,12 @@ class EmbeddedPostgres:
         self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
         self.folder: Path = Path()  # its files, while it runs
-        self.own_database = ""  # the sandbox's own, in which no client has a session
+        self.own_database: str = ""  # the sandbox's own, in which no client has a session
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
         self._programs = programs
-        self.settings = dict(settings or {})
+        self.settings: dict[str, str] = dict(settings or {})
         self.reach: Reach = reach or Reach()
         self._keeper: subprocess.Popen[str] | None = None
 
