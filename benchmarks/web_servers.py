@@ -14,9 +14,10 @@ from pathlib import Path
 
 import aiohttp
 from attrs import define, frozen
+from psycopg import AsyncConnection, OperationalError
 
 from aiodbclient import DatabaseClient
-from aiodbclient.tenants import SQLiteStore
+from aiodbclient.tenants import Credential, SQLiteStore
 
 HERE = Path(__file__).parent
 
@@ -31,7 +32,8 @@ SERVERS: Mapping[str, list[str]] = {
     "Litestar on uvicorn": [*_UVICORN, "web_apps:litestar"],
 }
 
-_PATIENCE = 30.0  # seconds that a server may take to start or to end
+_PATIENCE = 30.0  # seconds that a server may take to start or to end, and a database server to let a login in
+_LOGINS = 8  # at a time
 
 
 @define
@@ -136,8 +138,20 @@ class Tally:
 async def tally(client: DatabaseClient, cluster_id: str, path: Path) -> Tally:
     async with SQLiteStore(path) as store:
         records = {f"tenant_{record.name}": record async for record in store.records()}
-    users = [user for user in await client.cluster(cluster_id).users.list() if user.name.startswith("tenant_")]
-    kept = {name: record.current.password for name, record in records.items() if record.current is not None}
-    right = {user.name for user in users if user.password is not None and kept.get(user.name) == user.password}
-    pending = {user.name for user in users if user.name in records and user.name not in kept}
-    return Tally(len(users), len(right), len(pending), len(users) - len(right) - len(pending))
+    kept = {name: record.current for name, record in records.items() if record.current is not None}
+    users = {user.name for user in await client.cluster(cluster_id).users.list() if user.name.startswith("tenant_")}
+    logins, turns = sorted(users & kept.keys()), asyncio.Semaphore(_LOGINS)
+    entered = await asyncio.gather(*(_enters(kept[name], turns) for name in logins))
+    pending = users & (records.keys() - kept.keys())
+    return Tally(len(users), sum(entered), len(pending), len(users) - sum(entered) - len(pending))
+
+
+async def _enters(credential: Credential, turns: asyncio.Semaphore) -> bool:
+    """Whether the server accepts a stored credential. The API does not know the passwords of tenants."""
+    async with turns:
+        try:
+            connection = await AsyncConnection.connect(credential.uri, connect_timeout=int(_PATIENCE))
+        except OperationalError:
+            return False
+        await connection.close()
+        return True
