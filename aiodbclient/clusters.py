@@ -17,7 +17,6 @@ from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._request.pause import Pause, until_online
 from ._request.raw import JSON, Params, prepared
-from ._request.retry import RetryPolicy
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -183,8 +182,3 @@ def for_work(
     context = cluster._context.for_bulk(meter, pause)  # pyright: ignore[reportPrivateUsage]  # of the class above
     options = context.options._replace(tenant=tenant, before_sending=before_sending)
     return ClusterClient(context._replace(options=options))
-
-
-def retry_policy(cluster: ClusterClient) -> RetryPolicy:
-    """Return the retry policy of the calls of ``cluster``."""
-    return cluster._context.options.retry  # pyright: ignore[reportPrivateUsage]  # of the class above
