@@ -75,7 +75,9 @@ def page() -> str:
         if often[_said(each)] >= _MANY
     }
     begin = _BEGIN.format(
-        common=_explained(each for each, common in shared.items() if common),
+        common=_explained(
+            each for each, common in shared.items() if common
+        ),
         named=_explained(
             each for each, common in shared.items() if not common
         ),
@@ -103,7 +105,12 @@ def _places(place: _Place) -> Iterator[_Place]:
                 command, info_name=name, parent=place.context
             )
             yield from _places(
-                _Place(command, context, f"{place.name} {name}", place.level + 1)
+                _Place(
+                    command,
+                    context,
+                    f"{place.name} {name}",
+                    place.level + 1,
+                )
             )
 
 
@@ -117,12 +124,21 @@ def _copy_of(command: Any) -> Any:
 def _said(param: Any) -> tuple[str, str]:
     """How a parameter is written, and what it means."""
     is_option = param.param_type_name == "option"
-    name = option_of(param) if is_option else param.metavar or param.name.upper()
+    name = (
+        option_of(param)
+        if is_option
+        else param.metavar or param.name.upper()
+    )
     return name.strip("[]. "), about_of(param)
 
 
 def _silence(param: Any) -> None:
-    param.help, param.envvar, param.required, param.show_default = "", None, False, False
+    param.help, param.envvar, param.required, param.show_default = (
+        "",
+        None,
+        False,
+        False,
+    )
 
 
 def _explained(params: Iterable[tuple[str, str]]) -> str:
@@ -140,5 +156,7 @@ def _text(place: _Place) -> str:
         return textwrap.fill(place.command.help, 118)
     text = help_of(place.command, place.context, common=False)
     # Arguments without an explanation are in the usage.
-    text = re.sub(r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE
+    )
     return f"```text\n{text.strip()}\n```"

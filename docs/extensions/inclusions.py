@@ -16,10 +16,14 @@ _LINK = re.compile(
 )
 
 
-def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
+def on_page_markdown(
+    markdown: str, *, page: Any, config: Any, **_: Any
+) -> str:
     """A hook of MkDocs."""
     folder = Path(config.docs_dir, page.file.src_uri).parent
-    return _LINK.sub(lambda link: _text(link[1], folder / link[2]), markdown)
+    return _LINK.sub(
+        lambda link: _text(link[1], folder / link[2]), markdown
+    )
 
 
 def _text(title: str, path: Path) -> str:
