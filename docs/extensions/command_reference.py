@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any, NamedTuple
 
 import typer
@@ -56,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def page() -> str:
     """The text of the page."""
     os.environ["COLUMNS"] = str(_COLUMNS)
-    root: Any = typer.main.get_command(app)  # made for this page alone
+    root: Any = typer.main.get_command(app)
     context = root.make_context(
         "aiodbclient", ["--help"], resilient_parsing=True
     )
@@ -97,13 +98,20 @@ def _places(place: _Place) -> Iterator[_Place]:
     yield place
     if hasattr(place.command, "commands"):
         for name in place.command.list_commands(place.context):
-            command = place.command.commands[name]
+            command = _copy_of(place.command.commands[name])
             context = type(place.context)(
                 command, info_name=name, parent=place.context
             )
             yield from _places(
                 _Place(command, context, f"{place.name} {name}", place.level + 1)
             )
+
+
+def _copy_of(command: Any) -> Any:
+    """A command with parameters of its own, which the page may change."""
+    made = copy(command)
+    made.params = [copy(each) for each in command.params]
+    return made
 
 
 def _said(param: Any) -> tuple[str, str]:
