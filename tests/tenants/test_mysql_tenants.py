@@ -11,7 +11,7 @@ from attrs import evolve
 from pymysql.cursors import Cursor
 
 from aiodbclient import Action, ClusterClient
-from aiodbclient.errors import ConflictError
+from aiodbclient.errors import ConflictError, GrantError
 from aiodbclient.tenants import Credential, Problem, Role, Tenants
 
 from ..mysql import in_grant, run
@@ -221,3 +221,29 @@ async def test_a_kept_database_is_open_to_nobody(tenants: Tenants, cluster: Clus
     with suppress(ConflictError):
         await tenants.ensure("alpha")
         raise AssertionError("the database of before was given to a new tenant")
+
+
+async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_removal(
+    my_place: Place, tenants: Tenants
+) -> None:
+    """MySQL lists it to nobody whom the provider lets in. MariaDB lists it, and it is rolled back."""
+    alpha = await tenants.ensure("alpha")
+    xid = f"'{alpha.database}'"
+    with closing(connect(alpha)) as own:
+        ((version,),) = run(own, "SELECT VERSION()")
+        run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+        for each in (f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
+            run(own, each)
+
+    assert (await only(tenants.rotate(["alpha"]))).ok
+    assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
+    assert (await only(tenants.resume(["alpha"]))).action is Action.RESUMED
+    removed = await only(tenants.remove(["alpha"]))
+    if "MariaDB" not in version:
+        assert isinstance(removed.error, GrantError)
+        assert "a transaction holds tables of the schema" in str(removed.error)
+        other = await tenants.ensure("other")
+        with closing(connect(other)) as own:
+            run(own, f"XA ROLLBACK {xid}")  # by anybody who knows its name
+        removed = await only(tenants.remove(["alpha"]))
+    assert removed.action is Action.DELETED

@@ -159,8 +159,11 @@ class Server(ABC):
         """Mend what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
 
     @abstractmethod
-    async def shut(self, work: Work) -> None:
-        """After all logins of a tenant were ended: let nobody else keep access to its database, nor a session there."""
+    async def shut(self, work: Work, *, still: bool = False) -> None:
+        """After all logins of a tenant were ended: let nobody else keep access to its database, nor a session there.
+
+        ``still``: if a transaction is left that somebody could commit, raise GrantError.
+        """
 
     @abstractmethod
     async def adopt(self, work: Work, login: str | None) -> None:

@@ -71,7 +71,7 @@ async def freeze(tenant: ClaimedTenant, plan: Plan) -> None:
     await _on_roles(tenant, tenant.site, _freeze_role)
     for login in tenant.names.logins:
         await tenant.end_login(login)
-    await tenant.sql(tenant.server.shut(tenant.work))
+    await tenant.sql(tenant.server.shut(tenant.work, still=True))
 
 
 async def undo(tenant: ClaimedTenant, plan: Plan, *, shut: bool) -> None:

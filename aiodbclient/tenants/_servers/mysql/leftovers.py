@@ -47,34 +47,32 @@ async def _is_read_only(schema: Schema) -> bool:
     return any("READ ONLY=1" in (options or "") for (options,) in await schema.read(query, schema.name))
 
 
-async def roll_back_prepared(schema: Schema) -> None:
+async def roll_back_prepared(schema: Schema) -> str:
     """Roll back prepared transactions whose session has ended, until no table of the schema is locked.
 
-    After ``XA PREPARE`` a transaction keeps its locks, and ``DROP DATABASE`` waits for them. The server does not report
-    which tables it changed. So this rolls them back one by one.
+    After ``XA PREPARE`` a transaction keeps its locks. The server does not report which tables it changed. So this
+    rolls them back one by one. Returns why tables are locked still, or "".
     """
     if not await _has_locks(schema):
-        return
+        return ""
+    held = f"a transaction holds tables of the schema {schema.name!r}"
     try:
         prepared = await _prepared(schema.session)
     except pymysql.Error as error:
-        reason = (
-            f"MySQL lists prepared transactions only to XA_RECOVER_ADMIN ({reason_of(error)}). SHOW BINLOG EVENTS has "
-            "the names of those that wrote (XA PREPARE ...); run XA ROLLBACK with it, or ask the provider"
+        return (
+            f"{held}, and MySQL lists prepared transactions only to XA_RECOVER_ADMIN ({reason_of(error)}): if it wrote "
+            "something, SHOW BINLOG EVENTS has its name (XA PREPARE ...); run XA ROLLBACK with it, or ask the provider, "
+            "and run this again"
         )
-    else:
-        for xid in prepared:
-            schema.work.check()
-            try:
-                await schema.session.raw(f"XA ROLLBACK {xid}")
-            except pymysql.Error:  # its session is open, or it has ended meanwhile
-                continue
-            if not await _has_locks(schema):
-                return
-        reason = "no prepared transaction could be rolled back"
-    raise schema.error(
-        f"a transaction holds tables of the schema {schema.name!r}: {reason}; end that transaction and run it again"
-    )
+    for xid in prepared:
+        schema.work.check()
+        try:
+            await schema.session.raw(f"XA ROLLBACK {xid}")
+        except pymysql.Error:  # its session is open, or it has ended meanwhile
+            continue
+        if not await _has_locks(schema):
+            return ""
+    return f"{held}, and no prepared transaction could be rolled back; end that transaction and run it again"
 
 
 async def _prepared(session: Session) -> list[str]:

@@ -186,9 +186,9 @@ class MySQLServer(Server):
                 if logins:
                     await set_rights(schema, account.login, RIGHTS[work.names.role])
 
-    async def shut(self, work: Work) -> None:
+    async def shut(self, work: Work, *, still: bool = False) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await self._shut(schema)
+            await self._shut(schema, still=still)
 
     async def adopt(self, work: Work, login: str | None) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -199,7 +199,7 @@ class MySQLServer(Server):
 
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await self._shut(schema)
+            await self._shut(schema, still=True)  # DROP DATABASE waits for the locks of a prepared transaction
             await schema.change(f"DROP DATABASE IF EXISTS {quoted(schema.name)}", seconds=_DROP_SECONDS)
 
     async def release(self, work: Work) -> None:
@@ -271,13 +271,15 @@ class MySQLServer(Server):
             await end(schema, self._own, login, await self._most(schema))
         return found
 
-    async def _shut(self, schema: Schema) -> None:
+    async def _shut(self, schema: Schema, *, still: bool) -> None:
         names = schema.names
         await revoke_others(schema)
         await revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
         if names.role is Role.OWNER:
             await end_in_schema(schema, self._own)
-            await roll_back_prepared(schema)
+            left = await roll_back_prepared(schema)
+            if left and still:
+                raise schema.error(left)
 
     async def _problems(self, schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
         found, most = set[Problem](), await self._most(schema)

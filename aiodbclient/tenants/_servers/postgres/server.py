@@ -200,7 +200,8 @@ class PostgresServer(Server):
                 f"{'; '.join(left)}: a superuser has to, or the owner of these objects",
             )
 
-    async def shut(self, work: Work) -> None:
+    async def shut(self, work: Work, *, still: bool = False) -> None:
+        """See ``Server``. No transaction is ever left."""
         if await self._step(work, leaving.close):
             await self._step(work, partial(leaving.empty, self._opener(work, turns=False)))
 
