@@ -60,9 +60,9 @@ async def roll_back_prepared(schema: Schema) -> str:
         prepared = await _prepared(schema.session)
     except pymysql.Error as error:
         return (
-            f"{held}, and MySQL lists prepared transactions only to XA_RECOVER_ADMIN ({reason_of(error)}): if it wrote "
-            "something, SHOW BINLOG EVENTS has its name (XA PREPARE ...); run XA ROLLBACK with it, or ask the provider, "
-            "and run this again"
+            f"{held}, and MySQL lists prepared transactions only to XA_RECOVER_ADMIN ({reason_of(error)}): if it "
+            "wrote something, SHOW BINLOG EVENTS has its name (XA PREPARE ...); run XA ROLLBACK with it, or ask the "
+            "provider, and run this again"
         )
     for xid in prepared:
         schema.work.check()
