@@ -88,7 +88,7 @@ class Server(ABC):
 
     @abstractmethod
     def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep the sessions of ``find`` and ``problems`` open for the next tenant, while any task is in a block."""
+        """Keep sessions of the administrator open for the next step, while any task is in such a block."""
 
     @abstractmethod
     async def usage(self) -> Mapping[str, tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""``SharedSessions``: sessions of the administrator that only read, which the checks of many tenants share.
+"""``SharedSessions``: sessions of the administrator that the work on many tenants shares.
 
-A login costs both sides more than the reads of a check: TLS, a password exchange, and a new server process.
+A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from ...errors import GrantError
 
 ServerT = TypeVar("ServerT")
 T = TypeVar("T")
+Use: TypeAlias = Callable[[ServerT], Awaitable[None]]
 
 _SESSIONS = 2  # at a time; a tenant whose rights take long to read delays only one of them
 _SECONDS = 30.0  # for what is read about one tenant
@@ -24,7 +25,7 @@ class SessionLostError(GrantError):
 
 
 class SharedSessions(Generic[ServerT]):
-    """Sessions of the administrator that only read. See ``Server.shared``."""
+    """Sessions of the administrator, each for one task at a time. See ``Server.shared``."""
 
     def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Callable[[ServerT], Awaitable[None]]) -> None:
         self._log_in = log_in
@@ -35,7 +36,7 @@ class SharedSessions(Generic[ServerT]):
 
     @asynccontextmanager
     async def shared(self) -> AsyncGenerator[None]:
-        """Keep sessions open for the next ``read``, while any task is in such a block. The last one closes them."""
+        """Keep sessions open for the next task, while any task is in such a block. The last one closes them."""
         self._sharing += 1
         try:
             yield
@@ -52,6 +53,34 @@ class SharedSessions(Generic[ServerT]):
                 with suppress(SessionLostError):
                     return await self._read(self._idle.pop(), work)
             return await self._read(await self._log_in(), work)
+
+    @asynccontextmanager
+    async def session(self, begin: Use[ServerT], end: Use[ServerT]) -> AsyncGenerator[ServerT]:
+        """Yield a session for a step, in which ``begin`` succeeded. It is kept if the step and ``end`` do, too."""
+        server = await self._begun(begin)
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._close, server)
+            yield server
+            if self._sharing:
+                with suppress(SessionLostError):
+                    await end(server)
+                    ending.pop_all()
+                    self._idle.append(server)
+
+    async def _begun(self, begin: Use[ServerT]) -> ServerT:
+        while True:
+            is_new = not self._idle
+            server = await self._log_in() if is_new else self._idle.pop()
+            async with AsyncExitStack() as ending:
+                ending.push_async_callback(self._close, server)
+                try:
+                    await begin(server)
+                except SessionLostError:  # while it was idle
+                    if is_new:
+                        raise
+                else:
+                    ending.pop_all()
+                    return server
 
     async def _read(self, server: ServerT, work: Callable[[ServerT], Awaitable[T]]) -> T:
         async with AsyncExitStack() as ending:

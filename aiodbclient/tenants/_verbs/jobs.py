@@ -129,11 +129,12 @@ class ClaimingJob(TenantJob[DoneT]):
 
     async def _work_alone(self, tenant: ClaimedTenant) -> DoneT | None:
         """Do the work, after what a process that lost its claim may still have running was ended."""
-        if tenant.intent is not None:
-            await tenant.sql(tenant.server.end_work(tenant.work))
-        if not self.settles and await settle(tenant):
-            return None
-        return await self.work(tenant)
+        async with tenant.server.shared():
+            if tenant.intent is not None:
+                await tenant.sql(tenant.server.end_work(tenant.work))
+            if not self.settles and await settle(tenant):
+                return None
+            return await self.work(tenant)
 
     @asynccontextmanager
     async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:

@@ -257,13 +257,9 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
         return
     made = {step.creates for step in todo if step.creates}
     first = [step.statement for step in todo if step.statement and step.creates]
+    then = [step.statement for step in todo if step.statement and not (step.creates or step.as_owner)]
+    if as_owner := [step.statement for step in todo if step.statement and step.as_owner]:
+        then += [SQL("SET LOCAL ROLE {}").format(Identifier(owner)), *as_owner, SQL("SET LOCAL ROLE NONE").format()]
     needed = {step.needs for step in todo if step.needs} | {owner}
     async with session.member_of(*needed, first=first, made=made):
-        for step in todo:
-            if step.statement and not (step.creates or step.as_owner):
-                await session.run(step.statement)
-        if as_owner := [step.statement for step in todo if step.as_owner and step.statement]:
-            await session.run(SQL("SET LOCAL ROLE {}").format(Identifier(owner)))
-            for statement in as_owner:
-                await session.run(statement)
-            await session.run(SQL("SET LOCAL ROLE NONE"))
+        await session.run_all(*then)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Literal
 
 from ...._libpq import one_line
 from ....errors import ConflictError, GrantError
@@ -63,6 +63,8 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
 
+_LABEL = "aiodbclient"  # the ``application_name`` of a session that works on no tenant
+
 T = TypeVar("T")
 
 
@@ -78,7 +80,7 @@ class PostgresServer(Server):
         self._address: scram.Address | None = None  # None until the administrator has logged in
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._tests = asyncio.Semaphore(_TESTS)
-        self._sessions = SharedSessions(self._log_in, self._close)
+        self._sessions = SharedSessions(self._open, self._close)
 
     # The cluster.
 
@@ -305,9 +307,31 @@ class PostgresServer(Server):
         check: Callable[[], object] = lambda: None,
         turns: bool = True,
     ) -> AsyncGenerator[Session]:
-        """Log in as the administrator, for one tenant."""
-        async with self._administrator(_label(names), database, turns=turns) as server:
-            yield Session(names, server, check)
+        """A session of the administrator for one tenant. The server lists it as ``_label(names)``."""
+        try:
+            async with (
+                self._turns if turns else nullcontext(),
+                asyncio.timeout(STEP_SECONDS + 60),
+                self._labelled(_label(names), database) as server,
+            ):
+                yield Session(names, server, check)
+            return
+        except TimeoutError:
+            pass
+        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
+
+    @asynccontextmanager
+    async def _labelled(self, label: str, database: str | None) -> AsyncGenerator[AsyncConnection[Any]]:
+        if database is None:
+            begin, end = partial(_name, label=label), partial(_name, label=_LABEL)
+            async with self._sessions.session(begin, end) as server:
+                yield server
+            return
+        server = await self._open(label, database)
+        try:
+            yield server
+        finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
+            await self._close(server)
 
     async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
@@ -326,33 +350,7 @@ class PostgresServer(Server):
 
         return await self._sessions.read(read)
 
-    @asynccontextmanager
-    async def _administrator(
-        self, label: str, database: str | None = None, *, turns: bool = True
-    ) -> AsyncGenerator[AsyncConnection[Any]]:
-        try:
-            async with self._turns if turns else nullcontext():
-                server = await self._open(label, database)
-                try:
-                    async with asyncio.timeout(STEP_SECONDS + 60):
-                        yield server
-                    return
-                finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
-                    await self._close(server)
-        except ServerAwayError as away:
-            reason = str(away)
-        except TimeoutError:
-            reason = "the server did not answer in time"
-        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: {reason}")
-
-    async def _log_in(self) -> AsyncConnection[Any]:
-        try:
-            return await self._open("aiodbclient")
-        except ServerAwayError as away:
-            reason = str(away)
-        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
-
-    async def _open(self, label: str, database: str | None = None) -> AsyncConnection[Any]:
+    async def _open(self, label: str = _LABEL, database: str | None = None) -> AsyncConnection[Any]:
         """Connect, again if the server has another version than is known: it may know other settings."""
         options = self._admin | ({} if database is None else {"dbname": database})
         reason = ""
@@ -369,7 +367,7 @@ class PostgresServer(Server):
         except psycopg.OperationalError as error:
             reason = one_line(error)
             clear(error)
-        raise ServerAwayError(reason)
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 
     async def _close(self, server: AsyncConnection[Any]) -> None:
         await server.close()  # it awaits nothing
@@ -379,6 +377,16 @@ class PostgresServer(Server):
             await self._ask(SQL("SELECT 1"))
         assert self._address is not None
         return self._address
+
+
+async def _name(server: AsyncConnection[Any], label: str) -> None:
+    """Name a session, also to see whether the server has ended it."""
+    try:
+        await server.execute(SQL("SET application_name = {}").format(Literal(label)))
+        return
+    except psycopg.Error as error:
+        reason = one_line(error)
+    raise SessionLostError(f"{_NO_ADMINISTRATOR}: {reason}")
 
 
 def _label(names: Names) -> str:
