@@ -50,5 +50,5 @@ class MySQLSql:
             try:
                 return await session.rows(statement, *values)
             finally:
-                await session.close()
+                await session.aclose()
         raise GrantError(f"the administrator cannot log in: {reason}")

@@ -16,7 +16,7 @@ from time import monotonic
 from attrs import define, field, frozen
 
 from .._bulk.job import OUTAGE, UNANSWERED
-from .._dsn import dsn, is_host
+from .._dsn import is_host
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..clusters import ClusterClient, for_work
@@ -34,7 +34,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ..models import Cluster, Connection
+from ..models import Cluster, Connection, User
 from ._credential import Credential
 from ._naming import Names
 from ._rooms import Rooms, Seat
@@ -77,19 +77,8 @@ class Site:
             host=connection.host,
             port=connection.port or 0,
             engine=self.engine,
-            uri=""  # of an adopted login
-            if password is None
-            else dsn(
-                engine=self.engine,
-                host=connection.host,
-                port=connection.port,
-                ssl=connection.ssl,
-                uri=connection.uri,
-                username=login,
-                password=password,
-                database=names.database,
-                protocol=connection.protocol,
-            ),
+            # An adopted login has no password that we know.
+            uri="" if password is None else connection.uri_for(User(login, password=password), names.database),
             ca=self.ca,
             cluster=self.cluster,
             since=since,

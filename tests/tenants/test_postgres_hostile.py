@@ -325,6 +325,38 @@ async def test_many_large_objects_elsewhere_do_not_keep_a_login(
     assert not managed.exists(login)
 
 
+@pytest.mark.thorough
+async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
+) -> None:
+    """With more large objects than the server has locks for. Two million take four times two minutes."""
+    login = names.logins[0]
+    with managed.open(login, "defaultdb") as session:
+        session.execute("SET ROLE NONE")
+        for _ in range(15):
+            session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 2000)")
+    began = time.monotonic()
+    await server.end_login(work(names), login)
+    assert time.monotonic() - began < 5
+
+    def left() -> int:
+        [(number,)] = managed.api("SELECT count(*) FROM pg_largeobject_metadata", "defaultdb")
+        return int(number)
+
+    everything = left()
+    dropping = asyncio.create_task(server.drop_login(work(names), login))
+    with managed.open(evil.logins[0], evil.database) as neighbour:
+        while left() == everything:
+            neighbour.execute("CREATE TABLE goes_on (x int); DROP TABLE goes_on")
+            await asyncio.sleep(0.01)
+    dropping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dropping
+    assert everything - 30_000 < left() < everything
+    assert await server.drop_login(work(names), login)
+    assert (left(), managed.exists(login)) == (everything - 30_000, False)
+
+
 async def test_a_login_is_ended_though_its_database_lets_nobody_in(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -50,13 +50,13 @@ def shown(value: Any, depth: int = 3) -> str:
     return text
 
 
-def leaks(error: BaseException, secrets: tuple[str, ...]) -> list[str]:
+def leaks(error: BaseException, secrets: tuple[str, ...], show: Callable[[Any], str] = shown) -> list[str]:
     found = [f"{type(error).__name__}: {error}"] if any(each in str(error) for each in secrets) else []
     for frame in frames(error):
         if frame.f_code.co_filename == __file__:
             continue
         for name, value in frame.f_locals.items():
-            if any(each in shown(value) for each in secrets):
+            if any(each in show(value) for each in secrets):
                 found.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}: {name}")
     return found
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..._dsn import dsn
+from attrs import evolve
+
 from ...engines import POSTGRESQL, Engine
 from ...errors import ConfigurationError
-from ...models import Connection
+from ...models import Connection, User
 from .._credential import Secret
 from .server import Server
 
@@ -37,13 +38,5 @@ def primary_dsn(engine: Engine | str, connection: Connection) -> str:
             "the API does not return the password of the primary user, who makes the tenants' logins: give the token "
             "the scope database:view_credentials, or pass admin=, the DSN of an administrator"
         )
-    return dsn(
-        engine=engine,
-        host=connection.host,
-        port=connection.port,
-        ssl=None,
-        uri=None,
-        username=connection.user,
-        password=connection.password,
-        database=connection.database,
-    )
+    plain = evolve(connection, engine=engine, ssl=None, uri=None)
+    return plain.uri_for(User(connection.user, password=connection.password))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pymysql
 
-from .session import LOCK_SECONDS, Schema, Session, quoted, reason_of
+from .session import LOCK_SECONDS, Schema, Session, identifier, reason_of
 
 _EXACTLY = "COLLATE utf8mb4_bin"  # MariaDB's information_schema ignores case and accents: other tenants' would count
 _LOCKED = 1205
@@ -37,7 +37,7 @@ async def has_code(schema: Schema, login: str) -> bool:
 async def make_writable(schema: Schema) -> None:
     """Undo ``ALTER DATABASE ... READ ONLY = 1``, which a tenant may run on MySQL."""
     if await _is_read_only(schema):
-        await schema.change(f"ALTER DATABASE {quoted(schema.name)} READ ONLY = 0")
+        await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
 
 
 async def _is_read_only(schema: Schema) -> bool:
@@ -88,11 +88,12 @@ async def _prepared(session: Session) -> list[str]:
 
 async def _has_locks(schema: Schema) -> bool:
     query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE NOT LIKE '%%VIEW'"
-    tables = [f"{quoted(schema.name)}.{quoted(table)}" for (table,) in await schema.read(query, schema.name)]
+    tables = [f"{identifier(schema.name)}.{identifier(table)}" for (table,) in await schema.read(query, schema.name)]
     # Without autocommit InnoDB locks the table too. A prepared transaction may hold only that lock.
     await schema.read("SET SESSION autocommit = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
     try:
-        if await _is_read_only(schema) and await _waits(schema, f"ALTER DATABASE {quoted(schema.name)} READ ONLY = 0"):
+        writable = f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0"
+        if await _is_read_only(schema) and await _waits(schema, writable):
             return True
         for start in range(0, len(tables), _TABLES):
             if await _are_locked(schema, tables[start : start + _TABLES]):

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ..._naming import Role
 from ..._outcomes import Problem
-from .session import Schema, Session, quoted
+from .session import Schema, Session, identifier
 
 RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.OWNER: frozenset({"ALL PRIVILEGES"}),
@@ -75,15 +75,15 @@ async def access(schema: Schema) -> list[Access]:
     query = f"SELECT Host, User, Db FROM mysql.db WHERE %s {'=' if literal else 'LIKE'} Db"
     for host, user, db in await schema.read(query, name):
         wide = not literal and db != own and (db != name or "%" in db)
-        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=wide))
+        found.append(Access(Grantee(user, host), f"{identifier(db)}.*", wide=wide))
     for host, user, table in await schema.read(
         "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", name
     ):
-        found.append(Access(Grantee(user, host), f"{quoted(name)}.{quoted(table)}", wide=False))
+        found.append(Access(Grantee(user, host), f"{identifier(name)}.{identifier(table)}", wide=False))
     for host, user, routine, kind in await schema.read(
         "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", name
     ):
-        found.append(Access(Grantee(user, host), f"{kind} {quoted(name)}.{quoted(routine)}", wide=False))
+        found.append(Access(Grantee(user, host), f"{kind} {identifier(name)}.{identifier(routine)}", wide=False))
     ((administrator,),) = await schema.read("SELECT CURRENT_USER()")
     return [one for one in found if str(one.grantee) != administrator]
 
@@ -127,7 +127,7 @@ async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None
     for one in await _held(schema, login):
         await _revoke_beyond(schema, login, one, wanted)
     rights = ", ".join(sorted(wanted))
-    await schema.change(f"GRANT {rights} ON {quoted(schema.in_grant)}.* TO %s@'%%'", login)
+    await schema.change(f"GRANT {rights} ON {identifier(schema.in_grant)}.* TO %s@'%%'", login)
 
 
 async def wrong_rights(schema: Schema, login: str) -> set[Problem]:
@@ -184,7 +184,7 @@ async def _server_roles(schema: Schema, login: str) -> list[Grantee]:
 
 
 def _own(schema: Schema) -> str:
-    return f"{quoted(schema.in_grant)}.*".replace("%%", "%")
+    return f"{identifier(schema.in_grant)}.*".replace("%%", "%")
 
 
 async def _held(schema: Schema, login: str) -> list[Held]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC
 from typing import Any
 
@@ -48,7 +48,7 @@ from .rights import (
     wrong_rights,
 )
 from .routines import read_routines
-from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
+from .session import PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 from .usage import tenants, usage
 
 _TURNS = 8  # sessions of the administrator at a time
@@ -75,17 +75,12 @@ class MySQLServer(Server):
         self._limit = connection_limit
         self._turns = asyncio.Semaphore(_TURNS)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
-        self._sessions: SharedSessions[Session] = SharedSessions(self._log_in, _close)
+        self._sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
 
     # The cluster.
 
     async def administrator(self) -> Administrator:
-        async with self._administrator() as session:
-            [(name, version, connections, clock)] = await session.rows(
-                "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
-            )
-            lacks = lacking_rights(dict(await session.rows(_PRIVILEGES)))
-            return Administrator(name, version, lacks, int(connections), clock.replace(tzinfo=UTC))
+        return await self._sessions.read(_administrator)
 
     async def open_databases(self) -> tuple[str, ...]:
         return ()
@@ -110,7 +105,8 @@ class MySQLServer(Server):
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         options = self._admin | {"user": login, "password": Secret(password), "db": names.database}
         try:
-            async with self._turns, self._connected(options, prepared=False):
+            async with self._turns:
+                await (await opened(options, self._tls, prepared=False)).aclose()
                 return None
         except PasswordAcceptedError:  # but there is no such schema, the rights do not open it, or the login is full
             return None
@@ -145,7 +141,7 @@ class MySQLServer(Server):
             if work.names.role is not Role.OWNER:
                 return not (found.logins or found.ended)
             if not found.database:
-                await schema.change(f"CREATE DATABASE {quoted(schema.name)}")
+                await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
                 await revoke_others(schema)
             return not found.database
 
@@ -200,7 +196,7 @@ class MySQLServer(Server):
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
             await self._shut(schema, still=True)  # DROP DATABASE waits for the locks of a prepared transaction
-            await schema.change(f"DROP DATABASE IF EXISTS {quoted(schema.name)}", seconds=_DROP_SECONDS)
+            await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
 
     async def release(self, work: Work) -> None:
         """See ``Server``. The administrator has rights in every schema."""
@@ -314,37 +310,35 @@ class MySQLServer(Server):
     ) -> AsyncGenerator[Schema]:
         """Log in as the administrator for the work on one tenant, so that ``end_work`` finds the session."""
         name = _program(work.names) if name is None else name
-        async with self._administrator(turns, program_name=name) as session:
-            yield Schema(session, work)
-
-    @asynccontextmanager
-    async def _administrator(self, turns: asyncio.Semaphore | None = None, **options: Any) -> AsyncGenerator[Session]:
         try:
-            async with turns or self._turns, self._connected(self._admin | options) as session:
-                yield session
+            async with turns or self._turns, aclosing(await self._log_in(program_name=name)) as session:
+                yield Schema(session, work)
                 return
-        except (LoginRefusedError, ServerAwayError) as refused:
+        except (LoginRefusedError, ServerAwayError) as refused:  # by a login of the tenant
             reason = str(refused)
-        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+        raise of_tenant(work.names, reason)
 
-    async def _log_in(self) -> Session:
+    async def _log_in(self, **options: Any) -> Session:
         try:
-            return await opened(self._admin, self._tls, prepared=True)
+            return await opened(self._admin | options, self._tls, prepared=True)
         except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 
     @asynccontextmanager
-    async def _connected(self, options: dict[str, Any], *, prepared: bool = True) -> AsyncGenerator[Session]:
-        session = await opened(options, self._tls, prepared=prepared)
-        try:
-            yield session
-        finally:
-            await session.close()
-
-    def _own(self, login: str, password: Secret) -> AbstractAsyncContextManager[Session]:
+    async def _own(self, login: str, password: Secret) -> AsyncGenerator[Session]:
         """Log in as a tenant's login, without a schema and without a statement."""
-        return self._connected(self._admin | {"user": login, "password": password}, prepared=False)
+        options = self._admin | {"user": login, "password": password}
+        async with aclosing(await opened(options, self._tls, prepared=False)) as session:
+            yield session
+
+
+async def _administrator(session: Session) -> Administrator:
+    [(name, version, connections, clock)] = await session.rows(
+        "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
+    )
+    lacks = lacking_rights(dict(await session.rows(_PRIVILEGES)))
+    return Administrator(name, version, lacks, int(connections), clock.replace(tzinfo=UTC))
 
 
 def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
@@ -360,10 +354,6 @@ def _reading(session: Session, names: Names) -> Schema:
 def _program(names: Names) -> str:
     """Return the name of the sessions that work on a tenant."""
     return f"aiodbclient {names.database} {names.role}"
-
-
-async def _close(session: Session) -> None:
-    await session.close()
 
 
 async def _find(schema: Schema) -> Found:

@@ -158,7 +158,7 @@ class Session:
             for number, user, _, schema, command, *_ in listed
         ]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
         try:
             with suppress(OSError, pymysql.Error):
@@ -284,6 +284,6 @@ def reason_of(error: pymysql.Error) -> str:
     return str(error.args[-1]) if error.args else type(error).__name__
 
 
-def quoted(name: str) -> str:
+def identifier(name: str) -> str:
     """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
     return "`{}`".format(name.replace("`", "``").replace("%", "%%"))

@@ -25,7 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ..._naming import Role
 from ..._outcomes import Problem
 from .logins import allow_connect, grant_membership, revoke_membership, start_as_owner
-from .sessions import Session, quoted
+from .sessions import Session, verbatim
 
 PUBLIC = ""  # no role can have this name
 
@@ -241,7 +241,7 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
         if grantees:
             whom = SQL(", ").join(map(grantee, sorted(grantees)))
             text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
-            revoke = quoted(text).format(Identifier(session.names.database), whom)
+            revoke = verbatim(text).format(Identifier(session.names.database), whom)
             yield Step(revoke, Problem.OPEN_TO_OTHERS, as_owner=True)
 
 

@@ -14,7 +14,7 @@ from ..._credential import Secret
 from ..._naming import names_of
 from .databases import PUBLIC, grantee, need_database
 from .logins import create_login, exists
-from .sessions import Session, quoted
+from .sessions import Session, verbatim
 
 _TEMPORARY_CONNECTIONS = 4
 _MAY = {"CONNECT", "TEMPORARY", "CREATE"}
@@ -48,7 +48,7 @@ async def reopen(session: Session, guests: Sequence[str]) -> None:
         right, _, who = guest.partition(" ")
         if right in _MAY and (who == PUBLIC or await exists(session, who)):
             text = SQL("GRANT {} ON DATABASE {} TO {}")
-            statements.append(text.format(quoted(right), Identifier(session.names.database), grantee(who)))
+            statements.append(text.format(verbatim(right), Identifier(session.names.database), grantee(who)))
     if statements:
         async with session.acting(session.names.owner):
             await session.run_all(*statements)

@@ -20,7 +20,7 @@ from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
-from .sessions import Session, Statement, quoted
+from .sessions import Session, Statement, verbatim
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
 _READ = 10_000  # how many objects to read at once
@@ -129,7 +129,7 @@ class _Granted:
 def in_parts(identities: Sequence[str]) -> Iterator[Composed]:
     """Yield lists of quoted names for a statement, each as long as one may be."""
     for start in range(0, len(identities), _AT_ONCE):
-        yield SQL(", ").join(map(quoted, identities[start : start + _AT_ONCE]))
+        yield SQL(", ").join(map(verbatim, identities[start : start + _AT_ONCE]))
 
 
 async def owners(session: Session) -> list[str]:
@@ -160,10 +160,10 @@ async def hand_over(session: Session, role: str) -> None:
 
 async def drop_owned(session: Session, role: str) -> None:
     """Drop what ``role`` owns in the session's database, and what it has there of others."""
-    for _ in range(_READ):  # ten million large objects
+    unlinked = None
+    while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
         async with session.acting(role):
-            if await session.run(_UNLINK, role, _UNLINKED) == [(0,)]:
-                break
+            unlinked = await session.run(_UNLINK, role, _UNLINKED)
     await revoke_all(session, role)
     async with session.acting(role):
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
@@ -190,7 +190,7 @@ async def _each(
 
 def _alter(kind: str, identity: str, owner: Identifier) -> Composed:
     word = _ALTERED.get(kind) or _WORDS.get(kind, kind.upper())
-    return quoted(f"ALTER {word} {{}} OWNER TO {{}}").format(quoted(identity), owner)
+    return verbatim(f"ALTER {word} {{}} OWNER TO {{}}").format(verbatim(identity), owner)
 
 
 async def _open_schemas(session: Session) -> None:
@@ -245,5 +245,5 @@ def _revokes(role: str, privileges: list[_Granted]) -> Iterator[tuple[str, Compo
     for (owner, whom, kind), of_kind in groupby(wanted, key=lambda each: each[:3]):
         what = "ALL" if whom == role else "GRANT OPTION FOR ALL"
         for objects in in_parts([identity for *_, identity in of_kind]):
-            text = quoted(f"REVOKE {what} ON {kind} {{}} FROM {{}} CASCADE")
+            text = verbatim(f"REVOKE {what} ON {kind} {{}} FROM {{}} CASCADE")
             yield owner, text.format(objects, Identifier(whom))

@@ -148,7 +148,7 @@ def clear(error: BaseException) -> None:
         error = error.__cause__ or error.__context__ or error
 
 
-def quoted(text: Any) -> SQL:
+def verbatim(text: Any) -> SQL:
     """Return SQL from the server itself: a privilege, or a quoted name."""
     return SQL(text)
 

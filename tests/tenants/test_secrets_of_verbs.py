@@ -1,0 +1,73 @@
+"""Whenever a verb is cut off, no frame of its error shows a password: the administrator's, or a tenant's old or new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from aiodbclient.errors import DatabaseClientError
+from aiodbclient.tenants import Tenants
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._verbs import tenant
+
+from .conftest import Place
+from .test_postgres_secrets import leaks
+
+MILLISECONDS = (1, 4, 10, 20, 40, 80, 200)
+VERBS = ("ensure", "rotate", "suspend", "resume", "repair", "remove")
+NEW = "Aa1-hunter2-hunter2-hunter2"
+
+
+def reported(value: Any, depth: int = 3) -> str:
+    """What a tool such as Sentry shows of a local variable: its repr, and that of what containers hold."""
+    if depth and isinstance(value, dict | list | tuple):
+        return "".join(reported(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
+    return repr(value)
+
+
+async def act(tenants: Tenants, verb: str) -> None:
+    if verb == "ensure":
+        await tenants.ensure("alpha")
+        return
+    run: AsyncIterator[Any] = getattr(tenants, verb)(["alpha"])
+    async for outcome in run:
+        if outcome.error is not None:
+            raise outcome.error
+
+
+async def cut_off(tenants: Tenants, secrets: tuple[str, ...], waits: Iterable[int]) -> tuple[Counter[str], set[str]]:
+    """How often each verb was cut off, and what the frames of its errors showed."""
+    cut, found = Counter[str](), set[str]()
+    for milliseconds in waits:
+        for verb in VERBS:
+            try:
+                async with asyncio.timeout(milliseconds / 1000):
+                    await act(tenants, verb)
+            except (TimeoutError, DatabaseClientError) as error:
+                cut[verb] += 1
+                found.update(leaks(error, secrets, reported))
+            await act(tenants, verb)  # to its end, so that the next verb has something to do
+    return cut, found
+
+
+@pytest.mark.thorough
+async def test_no_frame_of_a_verb_under_a_timeout_shows_a_password(
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = await anywhere.cluster.info()
+    assert info.connection is not None
+    assert info.connection.password
+    secrets = (info.connection.password, NEW)
+
+    monkeypatch.setattr(tenant, "new_password", lambda: Secret(NEW))
+    cut, found = await cut_off(anywhere.tenants(), secrets, MILLISECONDS)
+    assert set(cut) == set(VERBS)
+    assert found == set()
+
+    monkeypatch.setattr(tenant, "new_password", lambda: NEW)  # a frame would show it, if it were no Secret
+    _, found = await cut_off(anywhere.tenants(), secrets, (20, 80))
+    assert found
