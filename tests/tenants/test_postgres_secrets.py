@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -53,7 +54,7 @@ def shown(value: Any, depth: int = 3) -> str:
 def leaks(error: BaseException, secrets: tuple[str, ...], show: Callable[[Any], str] = shown) -> list[str]:
     found = [f"{type(error).__name__}: {error}"] if any(each in str(error) for each in secrets) else []
     for frame in frames(error):
-        if frame.f_code.co_filename == __file__:
+        if Path(frame.f_code.co_filename).parent == Path(__file__).parent:
             continue
         for name, value in frame.f_locals.items():
             if any(each in show(value) for each in secrets):

@@ -27,7 +27,7 @@ class SessionLostError(GrantError):
 class SharedSessions(Generic[ServerT]):
     """Sessions of the administrator, each for one task at a time. See ``Server.shared``."""
 
-    def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Callable[[ServerT], Awaitable[None]]) -> None:
+    def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Use[ServerT]) -> None:
         self._log_in = log_in
         self._close = close
         self._turns = asyncio.Semaphore(_SESSIONS)
@@ -55,41 +55,37 @@ class SharedSessions(Generic[ServerT]):
             return await self._read(await self._log_in(), work)
 
     @asynccontextmanager
-    async def session(self, begin: Use[ServerT], end: Use[ServerT]) -> AsyncGenerator[ServerT]:
-        """Yield a session for a step, in which ``begin`` succeeded. It is kept if the step and ``end`` do, too."""
-        server = await self._begun(begin)
+    async def session(self, begin: Use[ServerT]) -> AsyncGenerator[ServerT]:
+        """Yield a session for a step, in which ``begin`` succeeded. One that ended while it was idle is replaced."""
+        server = await self._next(begin)
+        async with self._kept(server):
+            yield server
+
+    async def _next(self, begin: Use[ServerT]) -> ServerT:
+        while self._idle:
+            with suppress(SessionLostError):
+                return await self._begun(self._idle.pop(), begin)
+        return await self._begun(await self._log_in(), begin)
+
+    async def _begun(self, server: ServerT, begin: Use[ServerT]) -> ServerT:
         async with AsyncExitStack() as ending:
             ending.push_async_callback(self._close, server)
-            yield server
-            if self._sharing:
-                with suppress(SessionLostError):
-                    await end(server)
-                    ending.pop_all()
-                    self._idle.append(server)
-
-    async def _begun(self, begin: Use[ServerT]) -> ServerT:
-        while True:
-            is_new = not self._idle
-            server = await self._log_in() if is_new else self._idle.pop()
-            async with AsyncExitStack() as ending:
-                ending.push_async_callback(self._close, server)
-                try:
-                    await begin(server)
-                except SessionLostError:  # while it was idle
-                    if is_new:
-                        raise
-                else:
-                    ending.pop_all()
-                    return server
+            await begin(server)
+            ending.pop_all()
+        return server
 
     async def _read(self, server: ServerT, work: Callable[[ServerT], Awaitable[T]]) -> T:
+        with suppress(TimeoutError):
+            async with self._kept(server), asyncio.timeout(_SECONDS):
+                return await work(server)
+        raise GrantError(f"the database server did not answer within {_SECONDS:.0f} s")
+
+    @asynccontextmanager
+    async def _kept(self, server: ServerT) -> AsyncGenerator[None]:
+        """Keep the session for the next task if this block raises no error, and close it otherwise."""
         async with AsyncExitStack() as ending:
             ending.push_async_callback(self._close, server)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SECONDS):
-                    found = await work(server)
-                if self._sharing:
-                    ending.pop_all()
-                    self._idle.append(server)
-                return found
-        raise GrantError(f"the database server did not answer within {_SECONDS:.0f} s")
+            yield
+            if self._sharing:
+                ending.pop_all()
+                self._idle.append(server)

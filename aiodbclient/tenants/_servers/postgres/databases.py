@@ -38,12 +38,11 @@ _ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
 _DATABASE = SQL("""
 SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
        ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
-             WHERE setrole = 0 AND setdatabase = d.oid)
+             WHERE setrole = 0 AND setdatabase = d.oid),
+       (SELECT coalesce(json_agg(json_build_array(
+            CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable)), '[]')
+        FROM aclexplode(coalesce(datacl, acldefault('d', datdba))))
 FROM pg_database d WHERE datname = %s
-""")
-_PRIVILEGES = SQL("""
-SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
-FROM pg_database d, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE datname = %s
 """)
 _MEMBERS = SQL("""
 SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option, {inherit}, {set}
@@ -108,11 +107,11 @@ async def read_database(session: Session) -> Database | None:
     rows = await session.run(_DATABASE, names.database)
     if not rows or rows[0][3] == -2:
         return None
-    owner, connections, template, limit, settings = rows[0]
+    owner, connections, template, limit, settings, privileges = rows[0]
     database = Database(
         owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings)
     )
-    for grantee, privilege, grantable in await session.run(_PRIVILEGES, names.database):
+    for grantee, privilege, grantable in privileges:
         database.privileges.setdefault(grantee, set()).add(privilege)
         if grantable and grantee != owner:
             database.granting.add(grantee)

@@ -63,8 +63,6 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
 
-_LABEL = "aiodbclient"  # the ``application_name`` of a session that works on no tenant
-
 T = TypeVar("T")
 
 
@@ -323,8 +321,7 @@ class PostgresServer(Server):
     @asynccontextmanager
     async def _labelled(self, label: str, database: str | None) -> AsyncGenerator[AsyncConnection[Any]]:
         if database is None:
-            begin, end = partial(_name, label=label), partial(_name, label=_LABEL)
-            async with self._sessions.session(begin, end) as server:
+            async with self._sessions.session(partial(_name, label=label)) as server:
                 yield server
             return
         server = await self._open(label, database)
@@ -350,7 +347,7 @@ class PostgresServer(Server):
 
         return await self._sessions.read(read)
 
-    async def _open(self, label: str = _LABEL, database: str | None = None) -> AsyncConnection[Any]:
+    async def _open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
         """Connect, again if the server has another version than is known: it may know other settings."""
         options = self._admin | ({} if database is None else {"dbname": database})
         reason = ""
