@@ -60,7 +60,10 @@ async def test_a_step_that_is_cancelled_over_tls_leaves_no_backend(place: Place,
     info = await place.cluster.info()
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
     names = names_of("alpha", Engine.PG, place.prefix)
-    waiting = "SELECT FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE %IS_TEMPLATE false' AND state = 'active'"
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE query LIKE '%IS_TEMPLATE false%' AND state = 'active' "
+        "AND pid <> pg_backend_pid()"
+    )
     async with await AsyncConnection.connect(credential.uri) as hostile:
         await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
         await hostile.commit()
