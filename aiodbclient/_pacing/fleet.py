@@ -24,7 +24,6 @@ from .ledger import LATENCY, Ledger
 from .window import Window
 
 FORMAT = 1
-_FRESH = 1.0  # seconds; a process that reported before may have died, and what it had in flight may have ended
 
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -95,11 +94,11 @@ class Fleet:
 
     def ledger(self, windows: Sequence[Window], me: Member, now: float) -> Ledger:
         """Return a ledger of the requests of all processes. ``me`` reports now."""
-        lease = max(1.0, windows[0].seconds / 2)
+        lease = max(1.0, windows[0].seconds / 2)  # a process that reported before may have died
         answers, in_flight = list[float](), 0
         for member in self.members.values():
             answers += member.moments()
-            if member is me or now - member.seen <= _FRESH:
+            if member is me or now <= member.seen + lease:
                 in_flight += member.held
             else:
                 answers += [member.seen + lease] * member.held

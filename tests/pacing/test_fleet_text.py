@@ -74,9 +74,11 @@ def test_what_the_cell_has_lost_comes_back_and_what_is_newer_stays() -> None:
 
 
 def test_a_process_that_died_holds_what_it_had_in_flight_until_a_lease_and_a_window_are_over() -> None:
-    fleet = with_member(1.0, seen=NOW - 2.0, held=10)
+    fleet = with_member(1.0, held=10)
     me = fleet.members["me"] = Member(seen=NOW, held=3)
-    ledger = fleet.ledger(WINDOWS, me, NOW)
-    assert ledger.in_flight == 3
-    assert [ledger.windows[0].used(NOW - 2.0 + after) for after in (58.9, 59.1, 89.9, 90.1)] == [11, 10, 10, 0]
+    taken = list[int]()
+    for after in (0.0, 29.9, 30.1, 58.9, 59.1, 89.9, 90.1):
+        ledger = fleet.ledger(WINDOWS, me, NOW + after)
+        taken.append(ledger.in_flight + ledger.windows[0].used(NOW + after))
+    assert taken == [14, 14, 14, 14, 13, 13, 3]
     assert json.loads(fleet.dump())["members"]["a"]["held"] == 10
