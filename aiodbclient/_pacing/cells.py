@@ -7,17 +7,8 @@ from typing import Protocol, TypeVar
 
 from ..errors import ConfigurationError
 
-LARGEST = 4_000_000  # characters that a cell may hold
 T = TypeVar("T")
 Step = Callable[[str, float], tuple[str, T]]
-
-
-class CellError(Exception):
-    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
-
-    def __init__(self, why: str, *, lasting: bool = False) -> None:
-        super().__init__(why)
-        self.lasting = lasting
 
 
 class Cell(Protocol):

@@ -18,14 +18,22 @@ from typing import Any, Self
 from attrs import define, field
 from cattrs import Converter
 
-from .cells import LARGEST
 from .gate import Gate
 from .ledger import LATENCY, Ledger
 from .window import Window
 
 FORMAT = 1
+LARGEST = 4_000_000  # characters that a cell may hold
 
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+class CellError(Exception):
+    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
 
 
 class NonsenseError(Exception):

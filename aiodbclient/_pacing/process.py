@@ -8,8 +8,7 @@ import secrets
 from collections.abc import Sequence
 
 from ..errors import ConfigurationError
-from .cells import CellError
-from .fleet import Member, grouped
+from .fleet import CellError, Member, grouped
 from .headers import Said
 from .ledger import Ledger
 from .queue import Queue

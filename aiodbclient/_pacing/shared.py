@@ -19,8 +19,8 @@ from attrs import define, field
 
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
-from .cells import Cell, CellError, cell_at
-from .fleet import NewerError
+from .cells import Cell, cell_at
+from .fleet import CellError, NewerError
 from .headers import said_by, said_by_429
 from .process import Process
 from .queue import Queue, Waiter

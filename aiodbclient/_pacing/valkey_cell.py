@@ -14,7 +14,8 @@ from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermiss
 
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
-from .cells import LARGEST, CellError, Step, T
+from .cells import Step, T
+from .fleet import LARGEST, CellError
 
 # Writes ARGV[2], for ARGV[3] milliseconds, if ARGV[1] is the digest of what is there. Otherwise returns what is there,
 # and the server's clock.
