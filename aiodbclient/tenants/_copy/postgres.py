@@ -193,9 +193,7 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
-    async def dump(
-        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
-    ) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
             command = [self.tools.dump, *options, _place(reader)]
@@ -282,7 +280,7 @@ class PostgresCopier(Copier):
                 found |= dict(await session.rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
         return found
 
-    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
+    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         database = Identifier(writer.database)
         async with self._session(writer) as session:
             for of_login, in_database, name, value in survey.facts["settings"]:

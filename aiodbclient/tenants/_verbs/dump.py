@@ -64,8 +64,8 @@ class DumpTenants(ClaimingJob[TenantDumped]):
                 database_bytes=survey.bytes,
             )
             async with whole(path, manifest) as file:
-                routines = await tenant.sql(tenant.server.routines(tenant.names))
-                await copier.dump(reader, routines, file, self._copied)
+                programs = "".join(await tenant.sql(tenant.server.programs(tenant.names)))
+                await copier.dump(reader, programs, file, self._copied)
         finally:
             await tenant.sql(tenant.server.drop_temporary(tenant.work))
             await tenant.held.intend(tenant.intent)  # such as that of a rotation that was not finished

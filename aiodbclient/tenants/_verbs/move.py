@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from time import monotonic
 
 from attrs import evolve
@@ -23,14 +23,14 @@ from .._clusters import Site
 from .._context import Context
 from .._copy import copier_of
 from .._copy.copier import Copier, Survey
-from .._copy.files import check_free, nameless
+from .._copy.files import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role, names_of
 from .._outcomes import TenantMoved
 from .._record import State, Verb, left_behind, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
-from .moving import Plan, freeze, reader_of, undo
+from .moving import Plan, freeze, reader_of, settle, undo
 from .provision import conflict
 from .tenant import ClaimedTenant
 
@@ -38,10 +38,13 @@ _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
+_MEND = "create it, or revoke them"
 
 
 class MoveTenants(ClaimingJob[TenantMoved]):
     """Move each tenant to another cluster. See ``Tenants.move``."""
+
+    settles = True
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
         super().__init__(context)
@@ -72,6 +75,13 @@ class MoveTenants(ClaimingJob[TenantMoved]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
         name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
+        try:
+            if await settle(tenant):
+                return None
+        except MoveError as left:  # the tenant works, and ``check`` says what is left
+            if name not in self._moved or left_behind(tenant.record) is None:
+                raise
+            return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites} - {self._to}
         site, seat = await self.sites.choose(name, rooms, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
@@ -177,10 +187,12 @@ class _Move:
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
         there = self._there
-        if survey.refusals:
-            raise self._error("; ".join(survey.refusals))
-        await self._tenant.sql(self._tenant.server.routines(self._tenant.names))  # it may not read some
-        await asyncio.to_thread(check_free, Path(tempfile.gettempdir()), survey.bytes)
+        unknown = await there.sql(there.server.unknown(there.names, self._plan.guests))
+        refusals = [*survey.refusals, *(f"{who} has rights here, and does not exist there: {_MEND}" for who in unknown)]
+        if refusals:
+            raise self._error("; ".join(refusals))
+        await self._tenant.sql(self._tenant.server.programs(self._tenant.names))  # it may not read some
+        await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await there.sql(there.server.create(there.work))
         for role in ROLES:
             if await there.context.for_role(role).record(there.names.tenant, there.timer) is not None:
@@ -194,12 +206,12 @@ class _Move:
 
     async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
         there = self._there
-        routines = await self._tenant.sql(self._tenant.server.routines(self._tenant.names))
-        with nameless() as file:
+        programs, events = await self._tenant.sql(self._tenant.server.programs(self._tenant.names))
+        with TemporaryFile() as file:  # without a name, so nothing is left of it
             try:
                 async with asyncio.TaskGroup() as tasks:
                     counting = tasks.create_task(copier.count(reader))
-                    tasks.create_task(copier.dump(reader, routines, file, self._copied, still=True))
+                    tasks.create_task(copier.dump(reader, programs, file, self._copied))
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
             await copier.restore(writer, file, self._copied)
@@ -207,7 +219,7 @@ class _Move:
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
-        await copier.finish(survey, reader, writer)
+        await copier.finish(survey, writer, events)
         refused = await there.sql(there.server.log_in(there.names, writer.username, Secret(writer.password or "")))
         if refused is not None:
             raise self._error(f"the new login is refused: {refused}")
