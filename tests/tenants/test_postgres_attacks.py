@@ -20,9 +20,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready
-from .test_move import Two, enters, sandbox, sql, two
-
-__all__ = ["sandbox", "two"]  # fixtures
+from .moves import Two, enters, sql
 
 LONG = ",".join(f'"{number:060}"' for number in range(5_000))
 
