@@ -195,13 +195,14 @@ class RateBudget:
                 otherwise at once.
         """
         now = self._clock()
-        self._ledger.end(now, sent)
-        if self._queue.interactive or self._queue.bulk:
+        self._ledger.end(now, sent=sent)
+        if self._queue:
             serve(self._queue, self._ledger, self.reserve, now)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._ledger.hear(said_by(headers), self._clock())
+        now, ledger = self._clock(), self._ledger
+        ledger.hear(said_by(headers), ledger.begun(now), now)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -215,7 +216,9 @@ class RateBudget:
             The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
-        ledger.hear(said_by_429(headers, ledger.longest), now)
+        said = said_by_429(headers, ledger.longest)
+        ledger.hear(said, ledger.begun(now), now)
+        ledger.refuse(said, now)
         self._queue.refuse_before(ledger.gate.until, now)
         return ledger.gate.until - now
 
@@ -223,7 +226,7 @@ class RateBudget:
         """The budget as it is now."""
         now, ledger = self._clock(), self._ledger
         return Snapshot(
-            used=tuple(window.used(now) + window.of_others(now) for window in ledger.windows),
+            used=ledger.held(now),
             in_flight=ledger.in_flight,
             waiting=len(self._queue),
             next_slot=ledger.opens(now, 0, 0) - now,

@@ -370,11 +370,11 @@ def test_memory_is_bounded_by_the_limits() -> None:
         await spend(budget, 500)
         assert [len(window.answers) <= window.limit for window in budget._ledger.windows] == [True, True]
         # Answers are kept for half a minute longer, in case the server still counts them.
-        assert len(budget._ledger._countable) <= 20 * (1 + 30 / 10) + 20
+        assert len(budget._ledger.answers) <= 20 * (1 + 30 / 10) + 20
 
         unpaced = budget_on(loop)
         await spend(unpaced, 500)
-        assert len(unpaced._ledger._countable) <= 64
+        assert len(unpaced._ledger.answers) <= 64
 
     live(main)
 
