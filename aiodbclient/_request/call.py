@@ -52,7 +52,6 @@ class Options(NamedTuple):
     meter: Meter | None = None
     bulk: bool = False  # whether the call is part of a run, so that it waits behind all others
     tenant: str | None = None
-    before_sending: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return "<Options>"  # a header may be a secret

@@ -231,8 +231,6 @@ class Transport:
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
         if session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
-        if call.options.before_sending is not None:
-            call.options.before_sending()
         started = granted if call.writers is None else perf_counter()
         call.begin(started - asked)
         drop_unasked(session)
