@@ -28,7 +28,6 @@ WITH_TENANTS = {
     "how-to/readers.md",
     "how-to/rotate.md",
     "how-to/tenants.md",
-    "how-to/web-backend.md",
 }
 
 
