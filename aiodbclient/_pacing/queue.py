@@ -66,6 +66,9 @@ class Queue:
 
     def first(self) -> Waiter | None:
         """The one whose turn is next, or None where nobody waits."""
+        for lane in (self.interactive, self.bulk):
+            while lane and lane[0].woken.done():  # it was cancelled, and has not run yet
+                lane.pop(0)
         return next(iter(self), None)
 
     def ahead(self, number: int, bulk: bool) -> int:
@@ -103,13 +106,12 @@ class Queue:
 
     def grant(self, *, bulk: bool) -> bool:
         """Grant a slot to the first call of a lane. Returns False if no call waits there."""
+        self.first()
         lane = self._lane(bulk)
-        while lane:
-            waiter = lane.pop(0)
-            if not waiter.woken.done():  # otherwise it was cancelled, and has not run yet
-                waiter.woken.set_result(None)
-                return True
-        return False
+        if not lane:
+            return False
+        lane.pop(0).woken.set_result(None)
+        return True
 
     def refuse(self, waiter: Waiter, wait: float) -> None:
         """Refuse a call, since it would have to wait for ``wait`` seconds."""

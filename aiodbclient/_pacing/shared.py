@@ -96,19 +96,10 @@ class SharedRateBudget:
         self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
-        """Wait for a slot. Return it with ``release``. Safe to cancel.
-
-        Args:
-            bulk: Whether the request is part of a bulk run.
-            max_wait: The longest wait in seconds; None means no limit.
-            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
-
-        Returns:
-            The place of the call, among those of this process.
+        """Wait for a slot, as ``RateBudget.acquire`` does. Its place is among the calls of this process.
 
         Raises:
-            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
-                rest of the wait in seconds, as far as it is known.
+            RateLimitError: The wait would exceed ``max_wait``.
             ConfigurationError: The budget is closed, calls on another event loop are waiting, or the server refuses
                 this process, for example because of a wrong password.
         """
@@ -125,12 +116,7 @@ class SharedRateBudget:
         return number
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot. The server learns of it within a tenth of the shortest window.
-
-        Args:
-            sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
-                at once.
-        """
+        """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""
         now, process = time.monotonic(), self._process
         ramp_was_full = process.ledger.in_flight >= process.ledger.ramp.at_most
         process.ledger.end(now, sent=sent)
@@ -144,13 +130,7 @@ class SharedRateBudget:
         self._process.hear(said_by(headers), time.monotonic())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and stop all processes for a while. Call it before ``release``.
-
-        The length is that of ``RateBudget.throttle``. Requests in flight are not affected.
-
-        Returns:
-            The seconds until requests go again.
-        """
+        """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
         now, process = time.monotonic(), self._process
         said = said_by_429(headers, self.windows[-1].seconds)
         process.hear(said, now)
@@ -298,10 +278,8 @@ class SharedRateBudget:
             self._ask_by(time.monotonic() + self._pause)
 
     def _on_overdue(self, _: Waiter, now: float) -> None:
-        if self._process.alone:
-            self._serve_alone(now)
-        else:
-            self._ask_by(now)  # which tells it how long it would still wait
+        self._on_timer(now)
+        self._ask_by(now)  # which tells it how long it would still wait
 
     def _on_timer(self, now: float) -> None:
         if self._process.alone:
