@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ..._bulk.outcomes import Action
+from ...engines import POSTGRESQL
 from ...errors import ConflictError, GrantError, InvalidArgumentError
 from .._context import Context
 from .._copy import copier_of
@@ -100,15 +103,29 @@ class LoadTenant(ClaimingJob[TenantDone]):
                     status=409,
                     advice="load the file into a new tenant, or drop what is in the database",
                 )
+            before = names_of(manifest.database, tenant.site.engine)
             try:
-                await copier.load(
-                    tenant.current, file, names_of(manifest.database, tenant.site.engine), self.count_copied
-                )
+                async with _writer(tenant) as writer:
+                    await copier.load(writer, file, before, self.count_copied)
             except GrantError as error:
                 raise GrantError(
                     f"{error}; the database of the tenant {name!r} has a part of the file", tenant=name
                 ) from error
         return done(Action.DONE, tenant.current)
+
+
+@asynccontextmanager
+async def _writer(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
+    """A login that may load a file. On PostgreSQL a hostile one could set the password of the login that loads it."""
+    if tenant.site.engine not in POSTGRESQL:
+        yield tenant.current
+        return
+    await tenant.intend(Verb.DUMP, tenant.current.username)
+    try:
+        yield await reader_of(tenant)
+    finally:
+        await tenant.server.drop_temporary(tenant.work)
+        await tenant.held.intend(tenant.intent)
 
 
 def _refuse_roles(context: Context) -> None:
