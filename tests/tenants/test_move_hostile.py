@@ -83,7 +83,7 @@ STATEMENTS = [
     "RESET ROLE; GRANT doadmin TO CURRENT_USER;",
     "SET SESSION AUTHORIZATION doadmin;",
     "COPY (SELECT 7) TO PROGRAM 'touch {}';",
-    "CREATE TABLE made (x text); COPY made FROM '/etc/passwd';",
+    "CREATE TABLE public.made (x text); COPY public.made FROM '/etc/passwd';",
     "CREATE DATABASE another;",
 ]
 
@@ -150,7 +150,7 @@ def mysqls(
         dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
         for dsn in dsns:
             with administrator(dsn) as cursor:
-                cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+                cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
         old, new = [asyncio.run(sandbox.add_cluster("mysql", dsn=dsn)) for dsn in dsns]
         yield sandbox, old, new, dsns
 
@@ -175,12 +175,12 @@ async def test_what_a_tenant_of_mysql_wrote_gains_nothing(
         deed = "GRANT ALL ON *.* TO CURRENT_USER"
         await sql(
             alpha,
-            "CREATE TABLE `t``; \\! touch x` (n INT PRIMARY KEY, `DEFINER=``a``@``b`` ` TEXT)",
+            "CREATE TABLE `t``; \\! touch x` (n INT PRIMARY KEY, `DEFINER=``a``@``b`` x` TEXT)",
             "CREATE TABLE log (n INT PRIMARY KEY AUTO_INCREMENT, text TEXT)",
             "CREATE PROCEDURE deed() SQL SECURITY DEFINER\nBEGIN\n"
             "  DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END;\n"
             f"  SET @deed = '{deed}';\n  PREPARE s FROM @deed;\n  EXECUTE s;\nEND",
-            'CREATE TRIGGER `g\n\\! touch x` AFTER INSERT ON log FOR EACH ROW SET @a = "\';\n\\! touch x\n"',
+            "CREATE TRIGGER `g\n\\! touch x` AFTER INSERT ON log FOR EACH ROW SET @a = ''';\n\\\\! touch x\n'",
             "CREATE EVENT e ON SCHEDULE EVERY 1 SECOND DO CALL deed()",
             "CREATE VIEW `v``\n;` AS SELECT * FROM log",
             "INSERT INTO log (text) VALUES ('\\n\\\\! touch x\\n')",
