@@ -34,7 +34,6 @@ class Process:
         self._share = share
         self._where = where
         self._name = ""
-        self._number = 0  # of the last report that the server has
         self._heard: Heard | None = None  # the headers that came last, until they are reported
         self._warned = -math.inf  # when the present outage was last logged
 
@@ -51,7 +50,6 @@ class Process:
         # Not before: processes that were forked from one another would have the same name.
         self._name = self._name or secrets.token_hex(6)
         member = Member(
-            number=self._number + 1,
             held=ledger.unanswered,
             interactive=int(interactive),
             bulk=int(min(len(queue.bulk), room - interactive)),
@@ -63,7 +61,7 @@ class Process:
 
     def heed(self, report: Report, turn: Turn, now: float) -> None:
         """Take in what came of a turn, except for its slots."""
-        self._number, self.turn = report.member.number, turn
+        self.turn = turn
         if self._heard is report.heard:
             self._heard = None
         gate = turn.ledger.gate.shifted(-turn.ahead)

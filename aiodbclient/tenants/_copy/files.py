@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -109,7 +110,11 @@ def read(path: Path) -> tuple[Manifest, IO[bytes]]:
         with of_path.open("rb") as file:
             fields: Any = json.loads(file.read(_MOST))
         manifest = Manifest(**fields)
-    except (OSError, ValueError, TypeError) as error:
+        if not all(isinstance(each, str) for each in (manifest.database, manifest.engine, manifest.server)):
+            raise ValueError("its database, engine and server must be strings")
+        if not re.match(r"\d+\.\d", manifest.server):
+            raise ValueError(f"{manifest.server!r} is no version of a server")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgumentError(f"{of_path} is not the manifest of a dump: {error}; nothing was sent") from None
     if manifest.format != _FORMAT:
         raise InvalidArgumentError(f"{of_path} has the format {manifest.format!r}: use a newer aiodbclient")
