@@ -92,14 +92,12 @@ class Process:
         self.alone = True
         of_fleet = Ledger(self._windows) if self.turn is None else self.turn.ledger
         then = now if self.turn is None else now + self.turn.ahead
-        # What the other processes may have taken since the last turn: up to all slots of the shortest window.
-        unknown = 0 if self.turn is None or then - self.turn.now <= self.probe else of_fleet.windows[0].limit
         for window, whole, held in zip(self.ledger.windows, of_fleet.windows, of_fleet.held(then), strict=True):
             window.limit = max(1, int(whole.limit * self._share))
             if self.turn is not None:
                 # Other processes may hold slots of our share for one more window. So this process first takes only its
                 # share of the slots that are free. The rest counts as answered now.
-                free = max(0, whole.limit - unknown - held - of_fleet.in_flight) * window.limit // whole.limit
+                free = max(0, whole.limit - held - of_fleet.in_flight) * window.limit // whole.limit
                 window.answers.extend([now] * (window.limit - window.used(now) - self.ledger.in_flight - free))
 
     def warn(self, error: CellError, now: float) -> None:

@@ -13,7 +13,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
+from attrs.validators import instance_of, matches_re
 
 from ...errors import ConfigurationError, InvalidArgumentError
 
@@ -27,9 +28,9 @@ class Manifest:
 
     format: int = _FORMAT
     tenant: str
-    database: str
+    database: str = field(validator=instance_of(str))
     engine: str
-    server: str  # its version
+    server: str = field(validator=matches_re(r"\d+(\.\d+)?\b.*"))  # its version
     program: str  # that made the dump, with its version
     date: str
     database_bytes: int
