@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from time import monotonic
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import define, frozen
 
@@ -77,10 +76,11 @@ class Rooms:
         self._most = most
         self._clock = clock
         self._has_choice = len(clusters) > 1 or most is not None or place is not None
-        self._tenants = Counter[str]()
+        self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
         self._seats: dict[str, Seat] = {}  # not counted when the store was read
         self._read_at = -inf
         self._choosing = asyncio.Lock()
+        self._chooser: asyncio.Task[Any] | None = None  # waits for ``place``
 
     def without_seats(self) -> Rooms:
         """The same rooms without the seats, for a plan."""
@@ -88,6 +88,8 @@ class Rooms:
 
     async def read(self) -> list[Room]:
         """Read the store, and return the rooms in the order of the clusters."""
+        if self._chooser is asyncio.current_task():  # ``place`` asks, and was just told
+            return self._rooms()
         async with self._choosing:
             await self._count()
             return self._rooms()
@@ -136,25 +138,15 @@ class Rooms:
     async def _count(self) -> None:
         """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
-        found = Counter[str]()
-        entries: Callable[[], AsyncIterator[tuple[str, str] | Record | StoreError]]
-        entries = getattr(self._store, "homes", partial(entries_of, self._store))
-        async for entry in entries():
-            if isinstance(entry, StoreError):
-                continue
+        found = Counter[str | None]()
+        async for entry in entries_of(self._store):
             if isinstance(entry, Record):
-                entry = entry.name, self._home(entry)
-            record_name, cluster = entry
-            name, role = tenant_of(record_name)
-            if role is Role.OWNER and name not in self._seats and cluster is not None:
-                found[cluster] += 1
+                name, role = tenant_of(entry.name)
+                if role is Role.OWNER and name not in self._seats:
+                    with suppress(StoreError):  # an intent of a newer version
+                        found[cluster_of(entry)] += 1
         self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
         self._read_at = self._clock()
-
-    def _home(self, record: Record) -> str | None:
-        with suppress(StoreError):  # an intent of a newer version
-            return cluster_of(record)
-        return None
 
     def _rooms(self) -> list[Room]:
         return [Room(each, self._tenants[each], self._most) for each in self._clusters]
@@ -170,7 +162,11 @@ class Rooms:
             )
         if self.place is None or (without and len(rooms) == 1):
             return min(free.values(), key=lambda room: room.tenants).cluster
-        chosen = await self.place(name, rooms)
+        self._chooser = asyncio.current_task()
+        try:
+            chosen = await self.place(name, rooms)
+        finally:
+            self._chooser = None
         cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(

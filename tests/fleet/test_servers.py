@@ -26,6 +26,7 @@ from budget_servers import PostgresServer
 from valkey_server import ValkeyServer
 
 from .test_shared_budget import answer, granted_at_once
+from .test_shared_outage import warnings_in
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/fleet.md"
 LONG = [Window(20, 60.0)]
@@ -251,13 +252,13 @@ async def test_a_row_that_another_session_has_locked_is_waited_for_no_longer_tha
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = secrets.token_hex(8)
-    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=0.3) as budget:
+    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=1.0) as budget:
         await answer(budget)
         async with await AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT FROM aiodbclient_budgets WHERE key = %s FOR UPDATE", [key])
             started = time.monotonic()
             await answer(budget, 2)
-            assert 0.25 <= time.monotonic() - started < 5.0
+            assert 0.9 <= time.monotonic() - started < 10.0
             await other.rollback()
         async with asyncio.timeout(10.0):
             await until(lambda: budget.snapshot().used == (3,))
@@ -269,7 +270,7 @@ async def test_a_process_that_stands_still_in_the_middle_of_a_change_blocks_the_
     postgres_url: str,
 ) -> None:
     key = secrets.token_hex(8)
-    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=0.3)
+    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=1.0)
     await answer(still)
     cell: Any = still._cell
     started = time.monotonic()
@@ -278,7 +279,7 @@ async def test_a_process_that_stands_still_in_the_middle_of_a_change_blocks_the_
     async with SharedRateBudget(postgres_url, LONG, key=key, timeout=5.0) as other:
         await answer(other)
         assert other.snapshot().used == (2,)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 5.0
     await still.aclose()
 
 
@@ -335,7 +336,7 @@ async def test_a_restart_of_postgresql_is_an_outage_and_nothing_is_forgotten(cap
             async with asyncio.timeout(20.0):
                 await until(lambda: "shared again" in caplog.text)
             assert budget.snapshot().used == (5,)
-    assert len([record for record in caplog.records if record.levelno >= 30]) == 1
+    assert len(warnings_in(caplog)) == 1
 
 
 async def test_the_certificate_is_verified_as_the_dsn_says(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
-from .sessions import Session, Statement, verbatim
+from .sessions import BlockedError, Session, Statement, verbatim
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
+_MOST_BLOCKED = 5  # statements that wait for a lock
 _READ = 10_000  # how many objects to read at once
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
@@ -34,9 +35,15 @@ SELECT DISTINCT rolname::text FROM pg_shdepend s JOIN pg_roles r ON r.oid = refo
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
   AND classid NOT IN {HARMLESS} AND (NOT rolsuper OR rolname = current_user) AND rolname !~ '^pg_' ORDER BY 1
 """)
+# The quoted name of an object. Without its modes, the procedure ``p(int, int)`` is also ``p(IN int, OUT int)``.
+_NAME: LiteralString = """
+CASE i.type WHEN 'procedure' THEN (
+    SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE p.oid = objid) ELSE i.identity END
+"""
 # A sequence follows the table that has it as a column. Schemas first, so that the new owner may create in them.
 _OWNED = SQL(f"""
-SELECT i.type, i.identity FROM (
+SELECT i.type, {_NAME} FROM (
     SELECT classid, objid, objsubid FROM pg_shdepend s
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
@@ -68,7 +75,7 @@ SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
 
 # Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
 # tablespaces, so they are not here.
-_GRANTED = SQL("""
+_GRANTED = SQL(f"""
 WITH here (role, datdba) AS (
     SELECT 'pg_database_owner'::regrole::oid, datdba FROM pg_database WHERE datname = current_database()
 ), objects (class, objid, attnum, owner, acl) AS (
@@ -83,7 +90,7 @@ WITH here (role, datdba) AS (
     UNION ALL SELECT 'pg_largeobject', oid, 0, lomowner, lomacl FROM pg_largeobject_metadata
     UNION ALL SELECT 'pg_database', oid, 0, datdba, datacl FROM pg_database)
 SELECT DISTINCT pg_get_userbyid(coalesce(here.datdba, o.owner)), pg_get_userbyid(coalesce(g.datdba, a.grantor)), i.type,
-       i.identity
+       {_NAME} AS name
 FROM pg_roles me, objects o LEFT JOIN here ON here.role = o.owner,
      aclexplode(o.acl) a LEFT JOIN here g ON g.role = a.grantor,
      pg_identify_object(o.class::regclass, o.objid, 0) i
@@ -172,18 +179,23 @@ async def drop_owned(session: Session, role: str) -> None:
 async def _each(
     session: Session, enter: Callable[[], AbstractAsyncContextManager[None]], statements: Sequence[Statement]
 ) -> None:
-    """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end."""
+    """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end.
+
+    Others can lock what some of them need, and each of these takes a second: after ``_MOST_BLOCKED`` it ends.
+    """
     with suppress(GrantError):
         async with enter():
             await session.run_all(*statements)
         return
-    refused: GrantError | None = None
+    refused, blocked = None, 0
     for statement in statements:
         try:
             async with enter():
                 await session.run(statement)
         except GrantError as error:
-            refused = refused or error
+            refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
+        if blocked == _MOST_BLOCKED:
+            break
     if refused is not None:
         raise refused
 
