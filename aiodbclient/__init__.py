@@ -1,10 +1,11 @@
 """Async-first, typed SDK for the users and databases of DigitalOcean's managed database clusters."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from . import errors
+from ._lazy import lazily
 
 if TYPE_CHECKING:
-    from . import errors
     from ._bulk.outcomes import (
         Action,
         DatabaseDone,
@@ -114,15 +115,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-
-    def __getattr__(name: str) -> Any:
-        if name == "errors":
-            return import_module(".errors", __name__)
-        for home, names in _HOMES.items():
-            if name in names.split():
-                globals()[name] = value = getattr(import_module(home, __name__), name)
-                return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pymysql
 import trustme
 from pymysql.cursors import Cursor
 
+from .ports import free_port
 from .requirements import no_server
 
 PASSWORD = "p@ss:word/%"
@@ -123,8 +123,7 @@ def _run(server: str, folder: Path) -> Iterator[str]:
         quick.append("--innodb-log-file-size=8M")
     # A MariaDB that starts deletes the temporary tables of the others in its folder, which then crash.
     common = ["--no-defaults", data, f"--tmpdir={folder}", *user, *quick]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
     authority = trustme.CA()
     authority.cert_pem.write_to_path(f"{folder / 'ca.pem'}")

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import metadata, requires
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import aiodbclient
+from aiodbclient import tenants
 
 
 def test_it_needs_four_packages() -> None:
@@ -39,13 +43,24 @@ def test_importing_it_imports_no_library_before_a_name_is_used() -> None:
     assert done.stdout.split() == ["set()", "False", "DatabaseClient", "True"]
 
 
-def test_each_public_name_is_there_and_no_other() -> None:
-    assert {*aiodbclient.__all__} <= {*dir(aiodbclient)}
-    assert all(hasattr(aiodbclient, name) for name in aiodbclient.__all__)
+def test_a_store_is_read_without_aiohttp() -> None:
+    program = (
+        "import sys; from aiodbclient.tenants import Credential, PostgresStore, Record, Role, Seal, SQLiteStore;"
+        " print(*{'aiohttp', 'psycopg', 'pymysql'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", [aiodbclient, tenants])
+def test_each_public_name_is_there_and_no_other(package: ModuleType) -> None:
+    assert {*package.__all__} <= {*dir(package)}
+    assert all(hasattr(package, name) for name in package.__all__)
     assert aiodbclient.errors.NameTakenError is not None
-    assert not hasattr(aiodbclient, "no_such_name")
-    homes = " ".join(aiodbclient._HOMES.values()).split()
-    assert sorted([*homes, "errors"]) == sorted(aiodbclient.__all__)
+    assert not hasattr(package, "no_such_name")
+    homes = " ".join(package._HOMES.values()).split()
+    assert sorted({*homes, "errors"}) == sorted({*package.__all__, "errors"})
 
 
 def test_it_says_that_it_is_typed() -> None:

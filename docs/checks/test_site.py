@@ -16,6 +16,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import attrs
 import pytest
@@ -100,11 +101,71 @@ measure();
 </script>"""
 
 
+# Types each text into the search, and lists where its results lead.
+SEARCH = """<!doctype html><body><script>
+async function measure() {
+  const measured = {};
+  for (const text of TEXTS) {
+    const frame = document.createElement("iframe");
+    frame.src = "index.html?q=" + encodeURIComponent(text);
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    const result = frame.contentDocument.querySelector("[data-md-component=search-result]");
+    while (!/matching/.test(result.querySelector(".md-search-result__meta").textContent))
+      await new Promise(done => setTimeout(done, 20));
+    measured[text] = [...result.querySelectorAll("a[href]")].map(link => link.pathname + link.hash);
+    frame.remove();
+  }
+  await fetch("/measured", {method: "POST", body: JSON.stringify(measured)});
+}
+measure();
+</script>"""
+
+# Lists the buttons of a page that lie over code, on a phone.
+OVER_CODE = """<!doctype html><body><script>
+async function measure() {
+  const measured = {};
+  for (const page of PAGES) {
+    const frame = document.createElement("iframe");
+    frame.width = 390; frame.height = 900; frame.src = page;
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    const buttons = [...frame.contentDocument.querySelectorAll("pre .md-code__nav, pre .md-clipboard")];
+    measured[page] = buttons.filter(button => button.getClientRects().length).length;
+    measured["code of " + page] = frame.contentDocument.querySelectorAll("pre").length;
+    frame.remove();
+  }
+  await fetch("/measured", {method: "POST", body: JSON.stringify(measured)});
+}
+measure();
+</script>"""
+
+
+# The section of the troubleshooting page that the search shows first.
+LEADS_TO = {
+    "Connection refused": "connection-refused",
+    "[Errno 111] Connection refused": "connection-refused",
+    "Name or service not known": "name-or-service-not-known",
+    "aiodbclient: there is no API token": "there-is-no-api-token",
+    "no cluster is called": "no-cluster-is-called",
+    "has no usable credential on record": "has-no-usable-credential-on-record",
+    'FATAL:  password authentication failed for user "alpha"': "password-authentication-failed-for-user",
+    '"password authentication failed for user"': "password-authentication-failed-for-user",
+    "Access denied for user 'alpha'@'10.0.0.1' (using password: YES)": "access-denied-for-user",
+    "max_user_connections": "max_user_connections",
+    "FATAL:  sorry, too many clients already": "sorry-too-many-clients-already",
+    "the rate budget has no slot": "the-rate-budget-has-no-slot",
+    "with another prefix": "with-another-prefix",
+    "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed": "certificate-verify-failed",
+    "--no slot": "the-rate-budget-has-no-slot",
+}
+
+
 class Served(SimpleHTTPRequestHandler):
     """Serve the site and a page that measures it. Yields the URL and the measurements."""
 
     measure: str
-    measured: Queue[dict[str, float]]
+    measured: Queue[dict[str, Any]]
 
     def do_GET(self) -> None:
         if self.path == "/measure.html":
@@ -131,8 +192,8 @@ def site() -> Path:
 
 
 @contextmanager
-def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, float]]]]:
-    measured: Queue[dict[str, float]] = Queue()
+def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, Any]]]]:
+    measured: Queue[dict[str, Any]] = Queue()
     handler = type("Here", (Served,), {"measure": measure, "measured": measured})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
@@ -243,7 +304,7 @@ def test_pages_are_light_or_dark_as_the_reader_wants_it_now(site: Path, tmp_path
             assert re.findall(r'<body[^>]* data-md-color-scheme="(\w+)"', html) == [scheme]
 
 
-def measured_in_chromium(site: Path, profile: Path, script: str) -> dict[str, float]:
+def measured_in_chromium(site: Path, profile: Path, script: str) -> dict[str, Any]:
     """What the page ``script`` measured of the site in Chromium."""
     with (
         served(site, script) as (url, measured),
@@ -275,6 +336,25 @@ def test_a_faint_text_is_seen(tmp_path: Path) -> None:
     (tmp_path / "faint.html").write_text('<body><p style="color: #999">faint</p><p style="color: #555">clear</p>')
     faint = measured_in_chromium(tmp_path, tmp_path / "profile", CONTRAST.replace("PAGES", '["faint.html"]'))
     assert {name.rpartition(": ")[2] for name in faint} == {"faint"}
+
+
+def test_no_button_hides_the_end_of_a_line_on_a_phone(site: Path, tmp_path: Path) -> None:
+    over = measured_in_chromium(site, tmp_path, OVER_CODE.replace("PAGES", '["tutorial.html"]'))
+    assert over["code of tutorial.html"] > 5
+    assert over["tutorial.html"] == 0
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Where the search leads for each message, as people paste it."""
+    script = SEARCH.replace("TEXTS", json.dumps(list(LEADS_TO)))
+    return measured_in_chromium(SITE, tmp_path_factory.mktemp("profile"), script)
+
+
+@pytest.mark.parametrize("message", LEADS_TO)
+def test_a_message_leads_to_its_advice(found: dict[str, list[str]], message: str) -> None:
+    section = next(link for link in found[message] if "#" in link)
+    assert section == f"/how-to/troubleshooting.html#{LEADS_TO[message]}"
 
 
 def test_what_is_copied_of_a_terminal_has_no_prompt_and_no_output(site: Path) -> None:

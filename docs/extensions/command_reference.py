@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any, NamedTuple
 
 import typer
@@ -56,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def page() -> str:
     """The text of the page."""
     os.environ["COLUMNS"] = str(_COLUMNS)
-    root: Any = typer.main.get_command(app)  # made for this page alone
+    root: Any = typer.main.get_command(app)
     context = root.make_context(
         "aiodbclient", ["--help"], resilient_parsing=True
     )
@@ -74,7 +75,9 @@ def page() -> str:
         if often[_said(each)] >= _MANY
     }
     begin = _BEGIN.format(
-        common=_explained(each for each, common in shared.items() if common),
+        common=_explained(
+            each for each, common in shared.items() if common
+        ),
         named=_explained(
             each for each, common in shared.items() if not common
         ),
@@ -97,24 +100,45 @@ def _places(place: _Place) -> Iterator[_Place]:
     yield place
     if hasattr(place.command, "commands"):
         for name in place.command.list_commands(place.context):
-            command = place.command.commands[name]
+            command = _copy_of(place.command.commands[name])
             context = type(place.context)(
                 command, info_name=name, parent=place.context
             )
             yield from _places(
-                _Place(command, context, f"{place.name} {name}", place.level + 1)
+                _Place(
+                    command,
+                    context,
+                    f"{place.name} {name}",
+                    place.level + 1,
+                )
             )
+
+
+def _copy_of(command: Any) -> Any:
+    """A command with parameters of its own, which the page may change."""
+    made = copy(command)
+    made.params = [copy(each) for each in command.params]
+    return made
 
 
 def _said(param: Any) -> tuple[str, str]:
     """How a parameter is written, and what it means."""
     is_option = param.param_type_name == "option"
-    name = option_of(param) if is_option else param.metavar or param.name.upper()
+    name = (
+        option_of(param)
+        if is_option
+        else param.metavar or param.name.upper()
+    )
     return name.strip("[]. "), about_of(param)
 
 
 def _silence(param: Any) -> None:
-    param.help, param.envvar, param.required, param.show_default = "", None, False, False
+    param.help, param.envvar, param.required, param.show_default = (
+        "",
+        None,
+        False,
+        False,
+    )
 
 
 def _explained(params: Iterable[tuple[str, str]]) -> str:
@@ -132,5 +156,7 @@ def _text(place: _Place) -> str:
         return textwrap.fill(place.command.help, 118)
     text = help_of(place.command, place.context, common=False)
     # Arguments without an explanation are in the usage.
-    text = re.sub(r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE
+    )
     return f"```text\n{text.strip()}\n```"

@@ -215,3 +215,15 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     # Every password of the sandbox begins with this.
     for secret in ("AVNS_", sandbox.token, "hunter2"):
         assert secret not in "".join(command.printed)
+
+
+@pytest.fixture
+def second(command: Command) -> Iterator[str]:
+    """The name of a second cluster. Both are of a sandbox of the test's own: others list all clusters of theirs."""
+    with Sandbox(windows=[], token=command.sandbox.token) as alone:
+        for name in (command.cluster, "second"):
+            asyncio.run(alone.add_cluster("pg", name, backend="postgres"))
+        command.sandbox = alone
+        command.before = 0
+        command.environment["DIGITALOCEAN_API_URL"] = alone.url
+        yield "second"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -40,11 +39,11 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     command.remove_all()
 
 
-def test_tenants_are_moved_and_the_question_says_whence(command: Command, names: list[str], programs: None) -> None:
+def test_tenants_are_moved_and_the_question_says_whence(
+    command: Command, second: str, names: list[str], programs: None
+) -> None:
     a, b = names[:2]
     command.provision(a, b)
-    second = f"second-{a}"
-    asyncio.run(command.sandbox.add_cluster("pg", second, backend="postgres"))
     move = ["tenants", "move", "--to", second, *command.place]
     asked = command(*move, a)
     assert (asked.code, f"Move {a} (1) from {command.cluster} to {second}: shut each" in asked.err) == (2, True)

@@ -305,12 +305,8 @@ def test_the_completion_of_a_shell_is_printed(command: Command, shell: str) -> N
     assert mark in printed.out
 
 
-def test_the_question_names_the_cluster_of_the_tenant(command: Command, names: list[str]) -> None:
-    import asyncio
-
+def test_the_question_names_the_cluster_of_the_tenant(command: Command, second: str, names: list[str]) -> None:
     command.provision(names[0])
-    second = f"second-{names[0]}"
-    asyncio.run(command.sandbox.add_cluster("pg", second, backend="postgres"))
     asked = command("tenants", "remove", names[0], *command.place, "--cluster", second)
     assert f"Remove {names[0]} from {command.cluster}: " in asked.err
     assert (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Connection, Engine, User
 
+from ..ports import free_port
 from ..requirements import no_server
 from ..tenants.servers import as_a_server, for_a_server
 
@@ -71,7 +71,7 @@ def postgresql() -> Iterator[TLSServer]:
         subprocess.run([programs[-1] / "initdb", "--pgdata=data", *initdb], check=True, **process)
         hba = "hostssl all all 127.0.0.1/32 scram-sha-256\n"  # all connections need TLS
         (folder / "data" / "pg_hba.conf").write_text(hba)
-        port = _free_port()
+        port = free_port()
         settings = {
             "ssl": "on",
             "ssl_cert_file": folder / "cert.pem",
@@ -95,7 +95,7 @@ def mariadb() -> Iterator[TLSServer]:
         common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={folder}"]
         install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         subprocess.run(["mariadb-install-db", *common, *install], check=True, **process)
-        port = _free_port()
+        port = free_port()
         (folder / "init.sql").write_text(
             "CREATE DATABASE alpha;\n"
             "CREATE USER alice@localhost IDENTIFIED BY 'p@ss:word/%' REQUIRE SSL;\n"
@@ -117,12 +117,6 @@ def mariadb() -> Iterator[TLSServer]:
         tls = {"ca": str(folder / "ca.pem")}
         with _until_ended(running, pymysql.OperationalError, lambda: pymysql.connect(**login, ssl=tls)):
             yield _server(folder, Engine.MYSQL, port, "alpha")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _server(folder: Path, engine: Engine, port: int, database: str) -> TLSServer:

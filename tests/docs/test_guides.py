@@ -13,7 +13,6 @@ import inspect
 import re
 import subprocess
 import sys
-import textwrap
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -32,17 +31,12 @@ from .conftest import WITH_TENANTS, Namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-SNIPPET = re.compile(r'^--8<-- "(docs/snippets/\w+\.md)"$', re.MULTILINE)
+SNIPPET = re.compile(r"^\[.+\]\((\.\./snippets/\w+\.md)\)$", re.MULTILINE)
 
 
 def text_of(page: Path) -> str:
-    """The text of a page with its snippets, whose blocks stand in a box that can be opened."""
-
-    def snippet(match: re.Match[str]) -> str:
-        first, rest = (ROOT / match[1]).read_text().split("\n", 1)
-        return f"{first}\n{textwrap.dedent(rest)}"
-
-    return SNIPPET.sub(snippet, page.read_text())
+    """The text of a page with its snippets, which the site shows in a box that can be opened."""
+    return SNIPPET.sub(lambda link: (page.parent / link[1]).read_text(), page.read_text())
 
 
 PAGES = {
@@ -51,7 +45,7 @@ PAGES = {
     if page.parent.name != "snippets"
 }
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
+INCLUDE = re.compile(r"^\[.+\]\((?:\.\./)+(examples/\w+\.py)\)$", re.MULTILINE)
 # What a page needs besides the common names.
 NEEDS = {
     "how-to/choose-a-store.md": "empty_folder",
@@ -81,10 +75,10 @@ def promised(block: str) -> list[str]:
 
 def test_no_block_of_python_escapes() -> None:
     fences = {page: re.findall(r"^\s*``` ?(\S+)", text, re.MULTILINE) for page, text in PAGES.items()}
-    assert {kind for kinds in fences.values() for kind in kinds} == {"python", "{.python}", "console", "text"}
+    assert {kind for kinds in fences.values() for kind in kinds} == {"python", "console", "text"}
     for page, kinds in fences.items():
         assert kinds.count("python") == len(blocks_of(page)), page
-        assert kinds.count("{.python}") == len(INCLUDE.findall(PAGES[page])), page
+    assert sum(len(INCLUDE.findall(text)) for text in PAGES.values()) == 7
     assert len(PROGRAMS) == len(TESTS) == 1
     assert {page for page in PAGES if page.startswith("how-to/")} <= {
         *(*CODE, *TESTS),

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pwd import getpwnam
 from typing import Any
 
 from aiodbclient.sandbox._embedded import SUPERUSER, binaries
+
+from ..ports import free_port
 
 
 @cache
@@ -99,8 +100,7 @@ class RestartablePostgres:
         self._binaries = found = runnable(found)
         self._base = new_folder()
         subprocess.run(["cp", "-a", initialized(found), self._base / "data"], check=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self.dsn = f"postgresql://{SUPERUSER}:{PASSWORD}@127.0.0.1:{self._port}/postgres"
         self.start()
