@@ -123,14 +123,15 @@ async def move_tenants(
         report = report_of(printed, opened, show=False)
 
         def row(outcome: Any, role: str) -> dict[str, Any]:
-            moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes}
+            moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
             return report.row(outcome, role) | moved
 
         def details(outcome: Any, role: str) -> str:
             if outcome.action != "moved":
                 return f"{safe(outcome.name)}: {outcome.action}"
             shut = took(outcome.frozen.total_seconds())
-            return f"{safe(outcome.name)}: moved, {sized(outcome.bytes)}, shut for {shut} (new credential: deliver it)"
+            what = f"moved, {sized(outcome.bytes)}, shut for {shut} (new credential: deliver it)"
+            return "; ".join([f"{safe(outcome.name)}: {what}", *([safe(outcome.left)] if outcome.left else [])])
 
         code = await follow(
             {Role.OWNER.value: opened.tenants.move(found, ids[to], max_frozen)},

@@ -16,7 +16,7 @@ from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._clusters import Sites
-from ._context import Context, Setup
+from ._context import Context, Setup, turns_of
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
@@ -37,7 +37,7 @@ from ._usage import Usage, usage_of, with_usage
 from ._verbs.check import CheckTenants
 from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
-from ._verbs.jobs import TenantJob, turns_of
+from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
 from ._verbs.provision import IfExists, ProvisionTenants
@@ -57,7 +57,8 @@ class Tenants:
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
     number of processes may work with the same store at once.
 
-    Making a ``Tenants`` connects to nothing and needs no event loop.
+    Making a ``Tenants`` connects to nothing and needs no event loop. The names that a method takes may be long, lazy or
+    async.
 
     With several clusters each tenant is on one of them, which is on record before the first request that changes
     something. Runs work on the clusters side by side. One that is away fails its own tenants, and no others.
@@ -70,8 +71,8 @@ class Tenants:
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL of the administrator, use the private connection.
         admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
-            clusters: a mapping from their ids. None, or no DSN for a cluster: its primary user. Then the token needs
-            the scope ``database:view_credentials``.
+            clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
+            scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
@@ -124,8 +125,8 @@ class Tenants:
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
-            rooms=Rooms(store, [*sites], most, place),
-            turns=turns_of(sites),
+            rooms=Rooms(store, [*sites.clients], most, place),
+            turns=turns_of(sites.clients),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -136,7 +137,7 @@ class Tenants:
     def __repr__(self) -> str:
         context = self._context
         what = "Tenants" if context.role is Role.OWNER else f"Tenants ({context.role})"
-        clusters = [context.sites.client(each) for each in context.sites]
+        clusters = [*context.sites.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         return f"<{what} of {where} in {context.store!r}>"
 
@@ -174,18 +175,18 @@ class Tenants:
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
             NoRoomError: All clusters are full. Nothing was sent, and nothing is on record.
-            ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``, or is not the tenant's to
-                take. Nothing was changed.
+            NameTakenError: The login or the database exists and is not on record. Nothing was changed.
+            ConflictError: It may not be adopted. Nothing was changed.
+            TenantNotFoundError: These are readers or writers, and the tenant is not on record.
             SuspendedError: The tenant is suspended, or is being moved.
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
+            ClaimLostError: The process was stopped for longer than ``lease``, five times. Call it again.
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._context, if_exists)
-        job.sites.pause, job.turns = None, self._context.turns
-        return (await job.do(job.check(name), Meter())).credential
+        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -230,9 +231,9 @@ class Tenants:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
-                name fails with ConflictError, and nothing is changed. ``"adopt"``: the database and what is in it
+                name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
                 become the tenant's, with a new login. The login that was there goes on working, as the previous one,
                 until ``retire`` ends it. Logins of others can no longer use the database.
 
@@ -293,14 +294,14 @@ class Tenants:
         run the same at once: each tenant is rotated once.
 
         Args:
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
             force: Whether to rotate a tenant again that is not retired yet, which revokes the previous credential.
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
             it meanwhile), or FAILED: with RotationPendingError if the previous credential is not retired, with
-            InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
+            TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
@@ -317,7 +318,7 @@ class Tenants:
         Safe to repeat after an error and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
 
         Returns:
@@ -338,7 +339,7 @@ class Tenants:
         cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
 
         Returns:
             The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
@@ -356,7 +357,7 @@ class Tenants:
         repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
 
         Returns:
             The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
@@ -377,7 +378,7 @@ class Tenants:
         the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
 
         Args:
-            names: The tenants. May be long, lazy or async. None, only with ``suspended_for``: all on record.
+            names: The tenants. None, only with ``suspended_for``: all on record.
             keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
             suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
 
@@ -408,7 +409,7 @@ class Tenants:
         was, or finishes the move if the copy was complete.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             to: The cluster, or its id. None: ``place`` chooses among the others, as for a new tenant.
             max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
                 and if the copy takes longer, it fails and is opened again.
@@ -426,7 +427,7 @@ class Tenants:
         return self._run(names, MoveTenants(self._context, to, max_frozen))
 
     def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
-        """Yield how much each tenant uses, with one query for each cluster.
+        """Yield how much each tenant uses, with one query for each cluster. Safe to repeat and to cancel.
 
         Args:
             names: The tenants. None: all on record.
@@ -447,7 +448,7 @@ class Tenants:
         Safe to repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             folder: A folder that exists.
 
         Returns:
@@ -467,7 +468,8 @@ class Tenants:
         The file may be from somebody else: what is in it runs with the rights of the tenant alone. Its manifest must be
         beside it. Objects belong to the tenant. Rights of logins that do not exist are left out.
 
-        If it fails, the database may hold a part of the file.
+        If it fails or is cancelled, the database may hold a part of the file. Then remove the tenant and provision it
+        before you repeat it.
 
         Args:
             name: The tenant, which is on record.
@@ -487,9 +489,7 @@ class Tenants:
             StoreError: The store failed.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = LoadTenant(self._context, file)
-        job.sites.pause = None
-        return (await job.do(job.check(name), Meter())).credential
+        return (await self._one(LoadTenant(self._context, file), name)).credential
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
@@ -537,7 +537,7 @@ class Tenants:
 
         Args:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             at_a_time: How many calls of ``work`` at a time.
             first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
                 for one of them, unless ``most_failed`` allows it.
@@ -558,12 +558,18 @@ class Tenants:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
         return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
+    async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
+        """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
+        job.context = evolve(job.context, turns=self._context.turns)
+        job.context.sites.pause = None
+        return await job.do(job.check(name), Meter())
+
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.sites.pause = None
+            job.context.sites.pause = None
         return Run(self._context.names() if names is None else names, job, at_a_time)
 
 

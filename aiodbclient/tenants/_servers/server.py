@@ -189,6 +189,10 @@ class Server(ABC):
         """Return the rights of others on the database, which ``shut`` takes, as a text each that ``reopen`` takes."""
 
     @abstractmethod
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        """Return who of the ``guests`` of another server does not exist on this one."""
+
+    @abstractmethod
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         """After ``shut``: give others their rights back. Passes over those who are gone."""
 
@@ -201,8 +205,8 @@ class Server(ABC):
         """End and drop ``names.temporary``. Does nothing if it is gone."""
 
     @abstractmethod
-    async def routines(self, names: Names) -> str:
-        """MySQL: return the statements that make what ``names.temporary`` may not read: the routines."""
+    async def programs(self, names: Names) -> tuple[str, str]:
+        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
 
     @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:

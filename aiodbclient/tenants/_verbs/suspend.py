@@ -6,26 +6,30 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from .._credential import Credential
-from .._outcomes import TenantDone
-from .._record import State, Verb, state_of, suspended, unusable, usable
+from .._outcomes import TenantDone, done
+from .._record import State, Verb, left_behind, state_of, suspended, unusable, usable
 from .._stores import Record
-from .jobs import ClaimingJob, on_roles
+from .jobs import ClaimingJob
+from .moving import settle_here
 from .remove import remove
-from .tenant import ClaimedTenant, refuse_role
+from .tenant import ClaimedTenant, on_roles, refuse_role
 
 
 class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
+    settles = True
+
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         if state_of(record) in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
             raise unusable(name, record, self.context.role)
         credential = suspended(record)
-        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None if credential is None else done(Action.KEPT, credential)
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        credential = await suspend(tenant)
-        return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await settle_here(tenant):
+            return None
+        return done(Action.SUSPENDED, await suspend(tenant))
 
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
@@ -33,13 +37,13 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     current, other = tenant.current, tenant.names.other(tenant.current.username)
     await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
     await on_roles(tenant, _suspend_role)
-    await tenant.end_login(current.username)
-    await tenant.end_login(other)
+    await tenant.server.end_login(tenant.work, current.username)
+    await tenant.server.end_login(tenant.work, other)
     if tenant.was_adopted(other):
         await tenant.drop_login(other)
-    await tenant.sql(tenant.server.shut(tenant.work))
+    await tenant.server.shut(tenant.work)
     credential = evolve(current, suspended=current.suspended or await tenant.now())
-    await tenant.held.keep(credential)
+    await tenant.held.keep(credential, left_behind(tenant.record))
     return credential
 
 
@@ -53,20 +57,24 @@ async def _suspend_role(role: ClaimedTenant) -> None:
 class ResumeTenants(ClaimingJob[TenantDone]):
     """Give each suspended tenant, with its readers and writers, a new password. See ``Tenants.resume``."""
 
+    settles = True
+
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
         if credential is not None:
-            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+            return done(Action.KEPT, credential)
         if state_of(record) not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
             raise unusable(name, record, self.context.role)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await settle_here(tenant):
+            return None
         await refuse_role(tenant)
         if tenant.state is State.SUSPENDING:
             await suspend(tenant)
             return None
-        return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=await resume(tenant))
+        return done(Action.RESUMED, await resume(tenant))
 
 
 async def resume(tenant: ClaimedTenant) -> Credential:
@@ -75,7 +83,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
     await tenant.intend(Verb.RESUME, login)
     credential = await tenant.set_login(login)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.keep(credential)
+    await tenant.held.keep(credential, left_behind(tenant.record))
     return credential
 
 

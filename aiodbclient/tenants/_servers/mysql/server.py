@@ -32,6 +32,7 @@ from ..shared_sessions import SharedSessions
 from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
 from .ending import end, end_in_schema, has_sessions
 from .leftovers import make_writable, roll_back_prepared
+from .programs import read_programs
 from .rights import (
     RIGHTS,
     TEMPORARY,
@@ -45,9 +46,9 @@ from .rights import (
     revoke_others,
     revoke_proxies,
     set_rights,
+    unknown,
     wrong_rights,
 )
-from .routines import read_routines
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 from .usage import tenants, usage
 
@@ -226,6 +227,9 @@ class MySQLServer(Server):
     async def guests(self, names: Names) -> tuple[str, ...]:
         return tuple(await self._sessions.read(lambda session: guests(_reading(session, names))))
 
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        return tuple(await self._sessions.read(lambda session: unknown(_reading(session, names), guests)))
+
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         async with self._schema(work) as schema:
             for guest in guests:
@@ -243,8 +247,8 @@ class MySQLServer(Server):
             await self._end(schema, work.names.temporary)
             await drop_account(schema, work.names.temporary)
 
-    async def routines(self, names: Names) -> str:
-        return await self._sessions.read(lambda session: read_routines(_reading(session, names)))
+    async def programs(self, names: Names) -> tuple[str, str]:
+        return await self._sessions.read(lambda session: read_programs(_reading(session, names)))
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         return

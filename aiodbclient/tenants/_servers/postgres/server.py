@@ -243,6 +243,10 @@ class PostgresServer(Server):
         async with self._session(names) as session:
             return await moving.guests(session)
 
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        async with self._session(names) as session:
+            return await moving.unknown(session, guests)
+
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         await self._step(work, partial(moving.reopen, guests=guests))
 
@@ -256,8 +260,8 @@ class PostgresServer(Server):
         await self.end_login(work, work.names.temporary)
         await logins.drop(self._opener(work), work.names.temporary)
 
-    async def routines(self, names: Names) -> str:
-        return ""
+    async def programs(self, names: Names) -> tuple[str, str]:
+        return "", ""
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         async with self._session(work.names, work.names.database, check=work.check) as session:
