@@ -27,7 +27,7 @@ from .conftest import COMMAND, SIGNALS, Command
 
 _used = iter(range(10**6))
 MORE_THAN_AT_ONCE = 24  # a run begins 16 names
-SLOWLY = 0.15  # seconds for each statement: the names that a run begins last take seconds more
+SLOWLY = 0.1  # seconds for each statement: the names that a run begins last take seconds more
 
 
 @pytest.fixture
