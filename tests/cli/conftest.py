@@ -227,6 +227,14 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
 
 
 @pytest.fixture
+def secure(command: Command, sandbox_with_tls: Sandbox) -> Command:
+    """The command, on a cluster with TLS."""
+    command.sandbox, command.before = sandbox_with_tls, len(sandbox_with_tls.requests)
+    command.environment["DIGITALOCEAN_API_URL"] = sandbox_with_tls.url
+    return command
+
+
+@pytest.fixture
 def second(command: Command) -> Iterator[str]:
     """The name of a second cluster. Both are of a sandbox of the test's own: others list all clusters of theirs."""
     with Sandbox(windows=[], token=command.sandbox.token) as alone:

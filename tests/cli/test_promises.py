@@ -169,7 +169,8 @@ def test_a_store_that_others_could_read_is_reported(command: Command, names: lis
     assert "could read" not in command("tenants", "list", *command.place).err
 
 
-def test_every_file_is_private(command: Command, names: list[str]) -> None:
+def test_every_file_is_private(secure: Command, names: list[str]) -> None:
+    command = secure
     command.provision(names[0])
     for name in ("env", "sh", "uri", "k8s"):
         file = command.folder / f"secret.{name}"
