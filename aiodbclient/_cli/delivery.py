@@ -8,13 +8,15 @@ import re
 from base64 import b64encode
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
-from ..tenants import Credential
 from .names import read_text
 from .output import private, quoted
+
+if TYPE_CHECKING:
+    from ..tenants import Credential
 
 _LONGEST = 40  # characters of a tenant's name in that of its Secret
 

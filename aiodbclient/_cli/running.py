@@ -39,7 +39,6 @@ from .output import (
     OutputError,
     complain,
     end_output,
-    span,
     this_command,
     write_error,
 )
@@ -102,7 +101,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     except asyncio.CancelledError:
         why, code = "stopped", STOPPED
     except TimeoutError:
-        why, code = f"no answer within --timeout {span(seconds or 0)}", UNUSABLE
+        why, code = f"no answer within --timeout {seconds:g}s", UNUSABLE
     more = f": the last request may have been applied. To go on: {this_command()}" if _changes.get() else ""
     complain(f"{why}{more}", code)
     return code

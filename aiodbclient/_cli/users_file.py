@@ -97,7 +97,7 @@ async def apply_users(
         pruning.check_kept(extra, (*plan.keep, *plan.update))
         if extra:
             what = f"{some(extra)} ({len(extra)})"
-            refuse_tenants(found, what, ["remove", "--cluster", cluster], not_a_tenant=not_a_tenant)
+            refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=not_a_tenant)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
         warning = f" {len(of_tenants)} of these look like tenants' logins." if of_tenants else ""
         question = f"On {cluster}: {' and '.join(changes)}?{warning}"
