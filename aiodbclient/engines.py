@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -135,6 +136,16 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
                 operation=operation,
             )
     return capabilities
+
+
+# How the names of a tenant's logins and roles end that are derived from its name: a digest of it, and the role. See
+# ``tenants/_naming.py``.
+_DERIVED = re.compile("_[0-9a-f]{16}_([wr]?[ab]|t|owner|writer|reader)")
+
+
+def is_derived(name: str) -> bool:
+    """Whether a name has the form of one that is derived from a tenant's, such as its second login."""
+    return _DERIVED.search(name) is not None
 
 
 def guard_tenants(engine: Engine | str) -> None:

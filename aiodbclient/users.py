@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
+from ._bulk.bystanders import TenantRecords
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.plan import UserPlan, plan_users
@@ -76,21 +77,34 @@ class UsersAPI(UserCalls):
         return Run(names, RotateUsers(self._context), concurrency)
 
     def deprovision(
-        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
+        self,
+        names: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
+        *,
+        store: TenantRecords | None = None,
+        concurrency: int | None = None,
     ) -> Run[RemovalOutcome]:
-        """Delete each of the users. Safe to run again.
+        """Delete each of the users, except logins of tenants. Safe to run again.
+
+        On PostgreSQL and MySQL, a user with the name of a database, or with a name such as
+        ``alpha_53ce71e1b09c4582_b``, may be a tenant's login, and fails with InvalidArgumentError. If it is none, call
+        ``delete``.
 
         Args:
             names: Names, or NewUsers; only the name matters.
+            store: The open store of a ``Tenants``. Each login that is on record there fails too.
             concurrency: As for ``provision``.
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
-        return Run(names, DeprovisionUsers(self._context), concurrency)
+        return Run(names, DeprovisionUsers(self._context, store), concurrency)
 
     async def plan(
-        self, specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, prune: bool = False
+        self,
+        specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
+        *,
+        prune: bool = False,
+        store: TenantRecords | None = None,
     ) -> UserPlan:
         """Compare the users of the cluster with the users you want. Changes nothing.
 
@@ -100,7 +114,9 @@ class UsersAPI(UserCalls):
         Args:
             specs: Names, or NewUsers with settings. ``plan`` reads all of them before it sends anything. A name alone
                 accepts any settings.
-            prune: Whether ``plan.apply()`` deletes the users that are not in ``specs``.
+            prune: Whether ``plan.apply()`` deletes the users that are not in ``specs``. It never deletes what may be a
+                tenant's login (see ``deprovision``): ``plan.tenants`` names those. Reads the databases once.
+            store: The open store of a ``Tenants``. Each login that is on record there is left alone too.
 
         Returns:
             The plan. ``str(plan)`` reads like a diff, and ``plan.apply()`` is a run that makes the changes.
@@ -110,4 +126,4 @@ class UsersAPI(UserCalls):
             UnsupportedOperationError: The cluster's engine has no users, or does not have a setting.
             DatabaseClientError: The users could not be read.
         """
-        return await plan_users(self._context, specs, prune=prune)
+        return await plan_users(self._context, specs, prune=prune, store=store)

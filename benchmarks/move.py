@@ -14,131 +14,48 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import aiomysql
-import psycopg
-import pymysql
-from psycopg import AsyncConnection
-
-from aiodbclient import DatabaseClient, RateBudget
-from aiodbclient.errors import SuspendedError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from tests.mysql import installed, running
+from tests.tenants.moves import opened, sql, writing
 
 MEGABYTES = 100
-WRITERS = 4
-AFTER = 2.0  # s for which they write on after the move
 TEXT = "x" * 900
 
 
-class Postgres:
-    """Statements and connections of PostgreSQL."""
-
-    errors = (psycopg.Error,)
-    fill = (
+FILL = {
+    "pg": (
         "CREATE TABLE filling (id int PRIMARY KEY, text text)",
         f"INSERT INTO filling SELECT n, repeat(md5(n::text), 28) FROM generate_series(1, {MEGABYTES * 1000}) n",
-        "CREATE TABLE written (n int PRIMARY KEY)",
-    )
-
-    async def open(self, credential: Credential) -> AsyncConnection[Any]:
-        return await AsyncConnection.connect(credential.uri, autocommit=True)
-
-    async def close(self, connection: AsyncConnection[Any]) -> None:
-        await connection.close()
-
-    async def run(self, connection: AsyncConnection[Any], statement: str) -> list[Any]:
-        cursor = await connection.execute(statement)
-        return [] if cursor.description is None else await cursor.fetchall()
-
-
-class MySQL:
-    """Statements and connections of MySQL."""
-
-    errors = (pymysql.Error, OSError, RuntimeError)
-    fill = (
+        "CREATE TABLE t (n int PRIMARY KEY)",
+    ),
+    "mysql": (
         "CREATE TABLE filling (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT)",
         "INSERT INTO filling (text) VALUES " + ", ".join([f"('{TEXT}')"] * 1000),
-        *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * 4,
-        *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * (MEGABYTES // 10 - 2),
-        "CREATE TABLE written (n INT PRIMARY KEY)",
+        *["INSERT INTO filling (text) SELECT text FROM filling LIMIT 10000"] * (MEGABYTES // 10 + 2),
+        "CREATE TABLE t (n INT PRIMARY KEY)",
         "ANALYZE TABLE filling",
-    )
-
-    async def open(self, credential: Credential) -> Any:
-        return await aiomysql.connect(
-            host=credential.host,
-            port=credential.port,
-            user=credential.username,
-            password=credential.password,
-            db=credential.database,
-            ssl=credential.ssl_context(),
-            autocommit=True,
-        )
-
-    async def close(self, connection: Any) -> None:
-        connection.close()
-
-    async def run(self, connection: Any, statement: str) -> list[Any]:
-        async with connection.cursor() as cursor:
-            await cursor.execute(statement)
-            return list(await cursor.fetchall())
+    ),
+}
 
 
-async def write(
-    pools: TenantPools[Any], engine: Postgres | MySQL, numbers: Any, acknowledged: set[int], turn: asyncio.Lock
-) -> None:
-    """Write numbers for ever. A connection takes one statement at a time."""
-    while True:
-        number = next(numbers)
-        try:
-            async with turn, pools.use("alpha") as connection:
-                await engine.run(connection, f"INSERT INTO written VALUES ({number})")
-                acknowledged.add(number)
-        except (*engine.errors, SuspendedError):
-            await asyncio.sleep(0.02)
-
-
-async def measure(name: str, sandbox: Sandbox, ids: list[str], engine: Postgres | MySQL) -> bool:
+async def measure(name: str, sandbox: Sandbox, ids: list[str]) -> bool:
     """Move a tenant, and print what happened. Returns whether no write was lost."""
     with tempfile.TemporaryDirectory() as folder:
-        async with (
-            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
-            SQLiteStore(f"{folder}/store") as store,
-        ):
-            clusters = [client.cluster(id) for id in ids]
-            tenants = Tenants(clusters, store)
+        async with opened(sandbox, ids[0], ids[1], Path(folder, "store")) as two:
+            tenants = two.tenants()
             home = await tenants.ensure("alpha")
-            connection = await engine.open(home)
-            for statement in engine.fill:
-                await engine.run(connection, statement)
-            await engine.close(connection)
-            acknowledged, numbers = set[int](), iter(range(10**9))
-            there = next(each for each in ids if each != home.cluster)
-            async with (
-                TenantPools(tenants, open=engine.open, close=engine.close) as pools,
-                asyncio.TaskGroup() as tasks,
-            ):
-                turn = asyncio.Lock()
-                writers = [tasks.create_task(write(pools, engine, numbers, acknowledged, turn)) for _ in range(WRITERS)]
-                await asyncio.sleep(1)
+            await sql(home, *FILL[str(home.engine)])
+            async with writing(tenants, "alpha", before=1.0, after=2.0) as writes:
                 started = perf_counter()
-                [moved] = [each async for each in tenants.move(["alpha"], to=there)]
-                took, during = perf_counter() - started, len(acknowledged)
-                await asyncio.sleep(AFTER)
-                for writer in writers:
-                    writer.cancel()
+                [moved] = [each async for each in tenants.move(["alpha"], to=two.new)]
+                took, during = perf_counter() - started, len(writes.acknowledged)
             if moved.error is not None:
                 raise moved.error
-            connection = await engine.open(moved.credential)
-            written = {number for (number,) in await engine.run(connection, "SELECT n FROM written")}
-            await engine.close(connection)
-    lost, megabytes = len(acknowledged - written), moved.bytes / 1e6
-    frozen = moved.frozen.total_seconds()
+            lost = len(await writes.lost(moved.credential))
+    megabytes, frozen, acknowledged = moved.bytes / 1e6, moved.frozen.total_seconds(), len(writes.acknowledged)
     print(
-        f"{name:8} {megabytes:5.0f} MB  acknowledged {len(acknowledged):6,} ({len(acknowledged) - during:,} after)  "
+        f"{name:8} {megabytes:5.0f} MB  acknowledged {acknowledged:6,} ({acknowledged - during:,} after)  "
         f"lost {lost}  frozen {frozen:5.2f} s = {frozen / megabytes * 100:5.2f} s per 100 MB  in all {took:5.2f} s"
     )
     return lost == 0
@@ -163,7 +80,7 @@ async def main() -> None:
     fine = True
     for server in ("pg", *(each for each in installed() if each != "given")):
         async with clusters(server) as (sandbox, ids):
-            fine &= await measure(server, sandbox, ids, Postgres() if server == "pg" else MySQL())
+            fine &= await measure(server, sandbox, ids)
     sys.exit(not fine)
 
 

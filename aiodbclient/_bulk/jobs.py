@@ -6,6 +6,7 @@ that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -29,6 +30,7 @@ from ..errors import (
 )
 from ..models import Database, NewUser, User
 from . import settle
+from .bystanders import TenantRecords, tenants_logins
 from .job import ClusterJob, DoneT_co, removed
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .settings import (
@@ -189,9 +191,25 @@ class RotateUsers(UserJob[UserDone]):
 
 
 class DeprovisionUsers(UserJob[Removed]):
-    """Delete each user that exists."""
+    """Delete each user that exists, and is no tenant's."""
+
+    def __init__(self, context: ClusterContext, store: TenantRecords | None = None) -> None:
+        super().__init__(context)
+        self._store = store
+        self._is_tenants: Callable[[str], bool] = lambda name: False
+
+    async def prepare(self) -> int:
+        """Read which users are tenants'."""
+        at_a_time = await super().prepare()
+        self._is_tenants = await tenants_logins(self._context, self._store)
+        return at_a_time
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
+        if self._is_tenants(spec.name):
+            raise InvalidArgumentError(
+                f"the user {spec.name!r} may be a tenant's login, and was not deleted: tenants.remove removes a "
+                "tenant, users.delete a user who is none"
+            )
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 

@@ -18,6 +18,7 @@ from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
+from .bystanders import TenantRecords, tenants_logins
 from .job import Job
 from .jobs import DeprovisionUsers, ProvisionUsers
 from .outcomes import PlanOutcome, Removed, UserDone
@@ -40,7 +41,8 @@ class UserPlan:
         unknown: Names in ``keep`` whose settings the API does not return, so they may differ.
             ``provision(if_exists="update")`` sends the settings of these too.
         extra: Names that exist and were not requested, except the users that came with the cluster. ``apply`` deletes
-            them if the plan was made with ``prune=True``.
+            them if the plan was made with ``prune=True``; then the names in ``tenants`` are not among them.
+        tenants: With ``prune=True``, names that exist, were not requested, and are or may be logins of tenants.
         prune: Whether ``apply`` deletes the users in ``extra``.
         differences: The differences of each name in ``update``.
     """
@@ -52,6 +54,7 @@ class UserPlan:
     prune: bool
     differences: dict[str, list[Difference]] = field(repr=False)
     unknown: Sequence[str]
+    tenants: Sequence[str]
     _specs: Sequence[NewUser] = field(repr=False)
     _context: ClusterContext = field(repr=False)
 
@@ -63,6 +66,7 @@ class UserPlan:
         for name in self.update:
             lines += [f"~ {name}", *(f"    {difference}" for difference in self.differences[name])]
         lines += [f"- {name}" if self.prune else f"  {name} (not asked for; left alone)" for name in self.extra]
+        lines += [f"  {name} (may be a tenant's login; left alone)" for name in self.tenants]
         deleted = len(self.extra) if self.prune else 0
         kept = f"{len(self.keep)} as asked for"
         if self.unknown:
@@ -99,7 +103,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         super().__init__()
         context = context.for_bulk(Meter(), self.pause)
         self._provision = ProvisionUsers(context, "update")
-        self._deprovision = DeprovisionUsers(context)
+        self._deprovision = DeprovisionUsers(context)  # not prepared: the plan left tenants out
         self._first = first
         self._last = last
         self._pending = len(first)
@@ -136,6 +140,7 @@ async def plan_users(
     given: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
     *,
     prune: bool,
+    store: TenantRecords | None,
 ) -> UserPlan:
     """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
@@ -171,7 +176,12 @@ async def plan_users(
         for name, user in existing.items()
         if spelling(name) not in asked and name not in deleted and not is_provider_own(user)
     ]
-    return UserPlan(create, list(update), keep, extra, prune, update, unknown, list(specs.values()), context)
+    tenants: list[str] = []
+    if prune and extra:
+        is_tenants = await tenants_logins(in_bulk, store)
+        tenants = [name for name in extra if is_tenants(name)]
+        extra = [name for name in extra if not is_tenants(name)]
+    return UserPlan(create, list(update), keep, extra, prune, update, unknown, tenants, list(specs.values()), context)
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:

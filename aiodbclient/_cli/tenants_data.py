@@ -124,7 +124,7 @@ async def move_tenants(
         plain = report_of(printed, opened)
 
         def row(outcome: Any, role: str) -> dict[str, Any]:
-            moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes}
+            moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
             return plain.row(outcome, role) | moved
 
         def details(outcome: Any, role: str) -> str:
@@ -134,7 +134,8 @@ async def move_tenants(
             if outcome.action != "moved":
                 return f"{name}: kept, it is there already"
             end = " (new credential: deliver it)" if credential.suspended is None else " (suspended)"
-            return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}"
+            left = f"; {safe(outcome.left)}" if outcome.left else ""
+            return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
         report = evolve(plain, row=row, details=details)
         return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report, limited=False)

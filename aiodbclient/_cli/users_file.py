@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from .. import ClusterClient, NewUser, UserPlan
+from .. import NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from ..tenants._naming import is_derived
 from .arguments import ListedOn, NotATenantOption, Printed, Pruning, ShowOption, UsersFileOption, YesOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Heard, Report, follow
@@ -46,14 +45,13 @@ async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: 
     async with open_client(place.budget) as (client, _), patiently():
         found = await find_cluster(client, cluster)
         plan = await found.users.plan(wanted, prune=pruning.prune)
-        of_tenants = await _tenants_logins(found, plan)
     if printed.as_json:
         print_objects(_changes(plan))
     else:
-        _print(plan, of_tenants)
+        _print(plan)
     pruning.check_kept(plan.extra, (*plan.keep, *plan.update))
     if plan.prune and plan.extra and may_have_tenants(found):
-        note("--prune does not know tenants, whose logins are users too. `users apply` needs --not-a-tenant for it")
+        note("--prune knows tenants' logins by their names alone. `users apply` needs --not-a-tenant for all others")
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     return DIFFERENT if plan else DONE
@@ -71,9 +69,9 @@ async def apply_users(
 ) -> int:
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
-    It prints the plan first, and asks unless it only creates. --prune would delete the logins of tenants too, so it
-    needs --not-a-tenant where they can be. --show prints the passwords of new users. `users get --show` prints them
-    later, except on MongoDB, where creating users needs --show.
+    It prints the plan first, and asks unless it only creates. --prune leaves alone what has the name of a tenant's
+    login, and needs --not-a-tenant for all others where tenants can be. --show prints the passwords of new users.
+    `users get --show` prints them later, except on MongoDB, where creating users needs --show.
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
     """
@@ -90,17 +88,15 @@ async def apply_users(
                 f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. To print "
                 f"them: {this_command('--show')}. Nothing was changed"
             )
-        of_tenants = await _tenants_logins(found, plan)
         if not printed.as_json:
-            _print(plan, of_tenants)
+            _print(plan)
         extra = plan.extra if plan.prune else ()
         pruning.check_kept(extra, (*plan.keep, *plan.update))
         if extra:
             what = f"{some(extra)} ({len(extra)})"
             refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=not_a_tenant)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        warning = f" {len(of_tenants)} of these look like tenants' logins." if of_tenants else ""
-        question = f"On {cluster}: {' and '.join(changes)}?{warning}"
+        question = f"On {cluster}: {' and '.join(changes)}?"
         if pruning.prune:
             number, most = len(extra), pruning.most
             confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=yes, done="deleted")
@@ -127,7 +123,8 @@ def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:
 
 def _changes(plan: UserPlan) -> list[dict[str, Any]]:
     extra = "delete" if plan.prune else "extra"
-    kinds = {"create": plan.create, "update": plan.update, extra: plan.extra, "keep": plan.keep}
+    kinds = {"create": plan.create, "update": plan.update, extra: plan.extra}
+    kinds |= {"keep": plan.keep, "tenant": plan.tenants}
     return [
         {"name": name, "change": kind}
         | ({"differs": list(map(str, plan.differences[name]))} if kind == "update" else {})
@@ -136,28 +133,20 @@ def _changes(plan: UserPlan) -> list[dict[str, Any]]:
     ]
 
 
-async def _tenants_logins(cluster: ClusterClient, plan: UserPlan) -> set[str]:
-    """The users to delete that look like tenants' logins: by the form of their names, or since a database has them."""
-    extra = plan.extra if plan.prune else ()
-    known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
-    has_databases = bool(extra) and known is not None and known.tenants
-    databases = {db.name for db in await cluster.dbs.list()} if has_databases else set[str]()
-    return {name for name in extra if name in databases or is_derived(name)}
-
-
-def _print(plan: UserPlan, of_tenants: Collection[str]) -> None:
+def _print(plan: UserPlan) -> None:
     """Print a line for each user that changes, and the numbers."""
     signs = {"create": "+", "update": "~", "delete": "-"}
     lines = list[tuple[str, str]]()
     for change in _changes(plan):
         if sign := signs.get(change["change"]):
-            mark = " (looks like a tenant's login)" if change["name"] in of_tenants else ""
-            texts = [f"{sign} {safe(change['name'])}{mark}", *(f"    {each}" for each in change.get("differs", ()))]
+            texts = [f"{sign} {safe(change['name'])}", *(f"    {each}" for each in change.get("differs", ()))]
             lines += [(printable(text), _STYLES[sign]) for text in texts]
     kept = f"{len(plan.keep)} as asked for"
     if plan.unknown:
         kept += f" ({len(plan.unknown)} with settings that the API does not return)"
-    deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
+    if plan.tenants:
+        lines.append((f"  {some(plan.tenants)}: may be tenants' logins, left alone", ""))
+    deleted, left = (len(plan.extra), len(plan.tenants)) if plan.prune else (0, len(plan.extra))
     counts = f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}"
     write_styled([*lines, (f"{counts}, {left} others left alone", "")])
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from ..engines import MYSQL, Engine, guard_tenants
+from ..engines import MYSQL, Engine, guard_tenants, is_derived
 from ..errors import InvalidArgumentError
 
 
@@ -41,8 +41,6 @@ _LOGINS: Mapping[Role, tuple[str, str]] = {
     Role.READER: ("ra", "rb"),
 }
 _TEMPORARY = "t"  # how the name of the temporary login ends
-_ENDINGS = (*(ending for both in _LOGINS.values() for ending in both), _TEMPORARY)
-_DERIVED = re.compile(f"_[0-9a-f]{{16}}_({'|'.join((*_ENDINGS, *Role))})")
 OF_A_GROUP = f"_[0-9a-f]{{16}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})")
 _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -113,11 +111,6 @@ def tenant_of(record: str) -> tuple[str, Role]:
     if match is not None and match[2] == _digest(match[1]):
         return match[1], Role(match[3])
     return record, Role.OWNER
-
-
-def is_derived(name: str) -> bool:
-    """Whether a name has the form of one that is derived from a tenant's, such as its second login."""
-    return _DERIVED.search(name) is not None
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:

@@ -31,6 +31,8 @@ class Problem(StrEnum):
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
+        LEFT_BEHIND: The tenant was moved, and its earlier database is not dropped yet: run ``repair`` when that
+            cluster can be reached. Nobody can log in to it.
         NOT_ON_RECORD: A tenant's database on the server is not on record here, as after a restore or a lost store.
     """
 
@@ -45,6 +47,7 @@ class Problem(StrEnum):
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"
     REMOVAL_UNFINISHED = "removal_unfinished"
+    LEFT_BEHIND = "left_behind"
     NOT_ON_RECORD = "not_on_record"
 
 
@@ -106,10 +109,13 @@ class TenantMoved(TenantDone):
     Attributes:
         frozen: How long no login of the tenant could enter.
         bytes: The size of the database before.
+        left: Why the earlier database is not dropped yet, such as that its cluster is away; "" if it is. ``repair``
+            drops it. Nobody can log in to it.
     """
 
     frozen: timedelta = timedelta(0)
     bytes: int = 0
+    left: str = ""
 
 
 @frozen(kw_only=True)

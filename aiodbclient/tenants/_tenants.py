@@ -70,8 +70,8 @@ class Tenants:
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL of the administrator, use the private connection.
         admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
-            clusters: a mapping from their ids. None, or no DSN for a cluster: its primary user. Then the token needs
-            the scope ``database:view_credentials``.
+            clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
+            scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
@@ -174,12 +174,14 @@ class Tenants:
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
             NoRoomError: All clusters are full. Nothing was sent, and nothing is on record.
-            ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``, or is not the tenant's to
-                take. Nothing was changed.
+            NameTakenError: The login or the database exists and is not on record. Nothing was changed.
+            ConflictError: It may not be adopted. Nothing was changed.
+            TenantNotFoundError: These are readers or writers, and the tenant is not on record.
             SuspendedError: The tenant is suspended, or is being moved.
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
+            ClaimLostError: The process was stopped for longer than ``lease``, five times. Call it again.
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
@@ -232,7 +234,7 @@ class Tenants:
         Args:
             names: The tenants. May be long, lazy or async.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
-                name fails with ConflictError, and nothing is changed. ``"adopt"``: the database and what is in it
+                name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
                 become the tenant's, with a new login. The login that was there goes on working, as the previous one,
                 until ``retire`` ends it. Logins of others can no longer use the database.
 
@@ -300,7 +302,7 @@ class Tenants:
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
             it meanwhile), or FAILED: with RotationPendingError if the previous credential is not retired, with
-            InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
+            TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
@@ -426,7 +428,7 @@ class Tenants:
         return self._run(names, MoveTenants(self._context, to, max_frozen))
 
     def usage(self, names: GivenNames | None = None) -> AsyncIterator[Usage]:
-        """Yield how much each tenant uses, with one query for each cluster.
+        """Yield how much each tenant uses, with one query for each cluster. Safe to repeat and to cancel.
 
         Args:
             names: The tenants. None: all on record.
@@ -467,7 +469,8 @@ class Tenants:
         The file may be from somebody else: what is in it runs with the rights of the tenant alone. Its manifest must be
         beside it. Objects belong to the tenant. Rights of logins that do not exist are left out.
 
-        If it fails, the database may hold a part of the file.
+        If it fails or is cancelled, the database may hold a part of the file. Then remove the tenant and provision it
+        before you repeat it.
 
         Args:
             name: The tenant, which is on record.

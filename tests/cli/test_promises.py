@@ -129,11 +129,15 @@ def test_what_may_be_a_tenants_is_left_alone(command: Command, names: list[str])
     file = command.folder / "users.yaml"
     file.write_text("- doadmin\n- reporting\n")
     assert command("users", "create", command.cluster, "reporting").code == 0
+    assert command("users", "create", command.cluster, "other").code == 0
     planned = command("users", "plan", command.cluster, "--from", str(file), "--prune")
     assert (planned.code, "needs --not-a-tenant" in planned.err) == (5, True)
-    refused = command("users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--max", "9")
-    assert (refused.code, "may be a tenant's" in refused.err) == (2, True)
+    prune = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--max", "1"]
+    refused = command(*prune)
+    assert (refused.code, "other (1) may be a tenant's" in refused.err) == (2, True)
     assert command(*advised(refused.err, "tenants list"), "--store", command.store).code == 0
+    pruned = command(*prune, "--not-a-tenant")
+    assert (pruned.code, f"  {a}: may be tenants' logins, left alone" in pruned.out) == (0, True)
     assert command("tenants", "check", *command.place).code == 0
     command.remove_all()
     assert command("users", "delete", command.cluster, "reporting", "--yes", "--not-a-tenant").code == 0

@@ -68,8 +68,7 @@ async def test_50_at_once_each_in_its_own_database(
 
 async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("typer", reason="needs the cli extra")
-    [command] = re.findall(r"^\$ (aiodbclient .* alembic .*)$", PAGES["how-to/migrations.md"], re.MULTILINE)
-    (tmp_path / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
+    [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
@@ -82,8 +81,7 @@ async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DIGITALOCEAN_TOKEN": sandbox.token,
             "DIGITALOCEAN_API_URL": sandbox.url,
-            "AIODBCLIENT_CLUSTER": cluster_id,
-            "AIODBCLIENT_STORE": "tenants.db",
+            "DIGITALOCEAN_CLUSTER_ID": cluster_id,
         }
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT

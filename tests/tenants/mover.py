@@ -1,4 +1,4 @@
-"""A process that moves a tenant and kills itself: ``mover URL TOKEN STORE PREFIX OLD NEW STEP``.
+"""A process that moves or dumps a tenant and kills itself: ``mover URL TOKEN STORE PREFIX OLD NEW STEP VERB``.
 
 Each change of the store, each statement and each start of a program is a step. It dies at the given one, and prints
 "done" if there are fewer.
@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient._aiomysql import Cursor
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants._copy import programs
 
@@ -38,18 +40,21 @@ class Steps:
         return stepping
 
 
-async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str) -> None:
+async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str, verb: str) -> None:
     steps = Steps(int(last))
     for owner, names in (
         (SQLiteStore, ("claim", "intend", "keep")),
         (psycopg.AsyncConnection, ("execute",)),
+        (Cursor, ("execute",)),  # of MySQL
         (programs, ("create_subprocess_exec",)),
     ):
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
     async with DatabaseClient(token, base_url=url, budget=RateBudget([])) as client, SQLiteStore(store_path) as store:
         tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=5.0)
-        outcome = await only(tenants.move(["alpha"], to=new))
+        folder = Path(store_path).parent / "dumps"
+        run: Any = tenants.move(["alpha"], to=new) if verb == "move" else tenants.dump(["alpha"], folder)
+        outcome = await only(run)
         print("done" if outcome.error is None else outcome.error, steps.seen)
 
 

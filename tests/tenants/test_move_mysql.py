@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import aiomysql
-import pymysql
 import pytest
 
 from aiodbclient import Action
-from aiodbclient.errors import MoveError, SuspendedError
+from aiodbclient.errors import MoveError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, TenantPools, Tenants
 
 from ..mysql import SERVERS, administrator, running
 from .conftest import only
-from .test_move import Two, left_on, opened
+from .moves import Two, left_on, opened, sql, writing
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -37,86 +34,21 @@ async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
     for dsn in servers[3:]:
         with administrator(dsn) as cursor:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
-    async with opened(servers[:3], tmp_path / "store") as two:
+    async with opened(servers[0], servers[1], servers[2], tmp_path / "store") as two:
         yield two
-
-
-async def connected(credential: Credential) -> Any:
-    return await aiomysql.connect(
-        host=credential.host,
-        port=credential.port,
-        user=credential.username,
-        password=credential.password,
-        db=credential.database,
-        ssl=credential.ssl_context(),
-        autocommit=True,
-    )
-
-
-async def sql(credential: Credential, *statements: str) -> list[Any]:
-    connection = await connected(credential)
-    try:
-        async with connection.cursor() as cursor:
-            for statement in statements:
-                await cursor.execute(statement)
-            return list(await cursor.fetchall())
-    finally:
-        connection.close()
-
-
-@asynccontextmanager
-async def writing(tenants: Tenants, name: str) -> AsyncIterator[tuple[set[int], list[str]]]:
-    """Write all the time in four tasks. Yields the writes that were acknowledged, and the errors."""
-    acknowledged, errors, numbers = set[int](), list[str](), iter(range(10**9))
-
-    async def open_pool(credential: Credential) -> Any:
-        return await aiomysql.create_pool(
-            minsize=1,
-            maxsize=4,
-            host=credential.host,
-            port=credential.port,
-            user=credential.username,
-            password=credential.password,
-            db=credential.database,
-            ssl=credential.ssl_context(),
-            autocommit=True,
-        )
-
-    async def close_pool(pool: Any) -> None:
-        pool.terminate()
-        await pool.wait_closed()
-
-    async def write(pools: TenantPools[Any]) -> None:
-        while True:
-            number = next(numbers)
-            try:
-                async with pools.use(name) as pool, pool.acquire() as connection, connection.cursor() as cursor:
-                    await cursor.execute("INSERT INTO t VALUES (%s)", [number])
-                    acknowledged.add(number)
-            except (pymysql.Error, OSError, RuntimeError, SuspendedError) as error:
-                errors.append(str(error))
-                await asyncio.sleep(0.02)
-
-    async with TenantPools(tenants, open=open_pool, close=close_pool) as pools, asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(write(pools)) for _ in range(4)]
-        await asyncio.sleep(0.3)
-        yield acknowledged, errors
-        await asyncio.sleep(0.5)
-        for each in running:
-            each.cancel()
 
 
 async def test_no_acknowledged_write_is_lost(two: Two) -> None:
     tenants = two.tenants(connection_limit=20)
     before = await tenants.ensure("alpha")
     await sql(before, "CREATE TABLE t (n INT PRIMARY KEY)")
-    async with writing(tenants, "alpha") as (acknowledged, errors):
+    async with writing(tenants, "alpha") as writes:
         moved = await only(tenants.move(["alpha"], to=two.new))
         assert moved.error is None
-        during = len(acknowledged)
-    assert len(acknowledged) > during > 20
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
-    assert [error for error in errors if "is being moved to another cluster" in error]
+        during = len(writes.acknowledged)
+    assert len(writes.acknowledged) > during > 20
+    assert await writes.lost(moved.credential) == set()
+    assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()

@@ -16,11 +16,12 @@ from aiodbclient import Action
 from aiodbclient.errors import MoveError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import binaries
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import Problem, SQLiteStore, Tenants
+from aiodbclient.tenants._copy.postgres import PostgresCopier
 
 from .conftest import only
+from .moves import Two, enters, left_on, opened, sql, writing
 from .servers import RestartablePostgres
-from .test_move import Two, enters, left_on, opened, sql, writing
 
 OLDER = [
     pytest.param(found, marks=pytest.mark.thorough)
@@ -42,7 +43,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
 
 @pytest.fixture
 async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
-    async with opened(servers[:3], tmp_path / "store") as two:
+    async with opened(servers[0], servers[1], servers[2], tmp_path / "store") as two:
         yield two
 
 
@@ -57,13 +58,13 @@ async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(tw
         "INSERT INTO more SELECT FROM generate_series(1, 10)",
         f"ALTER DATABASE \"{before.database}\" SET work_mem = '5MB'",
     )
-    async with writing(tenants, "alpha") as (acknowledged, errors):
+    async with writing(tenants, "alpha") as writes:
         moved = await only(tenants.move(["alpha"], to=two.new))
         assert moved.error is None
-        during = len(acknowledged)
-    assert len(acknowledged) > during > 20
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
-    assert [error for error in errors if "is being moved to another cluster" in error]
+        during = len(writes.acknowledged)
+    assert len(writes.acknowledged) > during > 20
+    assert await writes.lost(moved.credential) == set()
+    assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
     assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
     assert (await only(tenants.check(["alpha"]))).problems == ()
@@ -91,14 +92,18 @@ async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(
         f'GRANT INSERT ON t TO "{name}"',
         f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{name}"',
     )
+    dsn = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        for statement in ("BEGIN", "INSERT INTO t VALUES (-1)", f"PREPARE TRANSACTION '{name}'"):
+            await connection.execute(statement)
     refused = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(refused.error, MoveError)
-    assert f"granted rights to {name!r}, which does not exist there" in str(refused.error)
+    assert f"{name} has rights here, and does not exist there: create it, or revoke them" in str(refused.error)
+    assert await enters(alpha)
     assert await left_on(tenants, two.new, "alpha") == (False, [])
 
     await two.new.users.create(name)
     acknowledged, shut_out = set[int](), 0
-    dsn = f"postgresql://{name}:{here.password}@{alpha.host}:{alpha.port}/{alpha.database}"
     moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
     while not moving.done():
         with suppress(psycopg.Error):
@@ -113,7 +118,9 @@ async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(
     assert moved.error is None
     assert shut_out > 1
     assert len(acknowledged) > 5
-    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    there = {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    assert acknowledged <= there
+    assert -1 not in there
     rights = f"SELECT has_database_privilege('{name}', current_database(), 'CONNECT')"
     assert await sql(moved.credential, rights) == [(True,)]
 
@@ -138,6 +145,78 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(two.tenants().move(["alpha"], to=two.new))).action is Action.MOVED
+
+
+async def test_a_cluster_that_dies_before_the_commit_costs_nothing(
+    two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, here = two.tenants(), servers[3]
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    dump = PostgresCopier.dump
+
+    async def dying(self: PostgresCopier, *arguments: Any, **options: Any) -> None:
+        await asyncio.to_thread(here.stop)
+        await dump(self, *arguments, **options)
+
+    monkeypatch.setattr(PostgresCopier, "dump", dying)
+    failed = await only(tenants.move(["alpha"], to=two.new))
+    monkeypatch.undo()
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    await asyncio.to_thread(here.start)
+    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(1000,)]
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
+    two: Two, servers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, here = two.tenants(), servers[3]
+    before = await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    keep = SQLiteStore.keep
+
+    async def dying(store: SQLiteStore, claim: Any, current: Any, previous: Any = None) -> None:
+        await keep(store, claim, current, previous)
+        if previous is not None and previous.cluster != current.cluster:
+            await asyncio.to_thread(here.stop)
+
+    monkeypatch.setattr(SQLiteStore, "keep", dying)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    monkeypatch.undo()
+    assert moved.error is None
+    assert moved.action is Action.MOVED
+    assert f"what is left of it on the cluster {two.old.id} could not be dropped" in moved.left
+    assert moved.left.endswith("run repair when that cluster can be reached")
+
+    # It is whole, and what needs no other cluster goes on.
+    again, reader = await tenants.get("alpha"), await tenants.role("reader").get("alpha")
+    assert again == moved.credential
+    assert reader is not None
+    assert await sql(again, "SELECT count(*) FROM t") == await sql(reader, "SELECT count(*) FROM t") == [(1000,)]
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.LEFT_BEHIND,)
+    assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
+    assert not await enters(again)
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.LEFT_BEHIND,)
+    resumed = await only(tenants.resume(["alpha"]))
+    assert resumed.credential is not None
+    assert await enters(resumed.credential)
+    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.remove(["alpha"])):
+        assert isinstance((await only(run)).error, MoveError)
+    assert await enters(resumed.credential)
+
+    await asyncio.to_thread(here.start)
+    assert not await enters(before)
+    repaired = await only(two.tenants().repair(["alpha"]))
+    assert repaired.error is None
+    assert await left_on(two.tenants(), two.old, "alpha") == (False, [])
+    assert [each.problems async for each in two.tenants().check()] == [()]
+    assert (await only(two.tenants().rotate(["alpha"]))).action is Action.ROTATED
 
 
 async def test_many_are_moved_and_one_that_fails_stops_no_other(two: Two) -> None:

@@ -189,6 +189,10 @@ class Server(ABC):
         """Return the rights of others on the database, which ``shut`` takes, as a text each that ``reopen`` takes."""
 
     @abstractmethod
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        """Return who of the ``guests`` of another server does not exist on this one."""
+
+    @abstractmethod
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         """After ``shut``: give others their rights back. Passes over those who are gone."""
 

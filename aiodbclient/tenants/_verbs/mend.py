@@ -23,8 +23,7 @@ async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
     state = state_of(record)
     if state is State.REMOVING:
         return (Problem.REMOVAL_UNFINISHED,)
-    is_shut = state in (State.SUSPENDING, State.RESUMING, State.MOVING)
-    if record.current is None or is_shut or left_behind(record) is not None:
+    if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
         return (Problem.UNFINISHED,)
     async with tenant.server.shared():
         found = await _problems(tenant, record, record.current)
@@ -35,6 +34,9 @@ async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[
     names, server, state = tenant.names, tenant.server, state_of(record)
     found, intent = await tenant.sql(server.find(names)), intent_of(record)
     problems = set[Problem]() if intent is None else {Problem.UNFINISHED}
+    if left_behind(record) is not None:
+        problems.add(Problem.LEFT_BEHIND)
+        record = evolve(record, previous=None)
     if not found.database:
         problems.add(Problem.DATABASE_MISSING)
     if state is State.SUSPENDED:

@@ -30,7 +30,7 @@ from .._outcomes import TenantMoved
 from .._record import State, Verb, left_behind, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
-from .moving import Plan, freeze, reader_of, undo
+from .moving import Plan, freeze, reader_of, settle, undo
 from .provision import conflict
 from .tenant import ClaimedTenant
 
@@ -38,10 +38,13 @@ _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
+_MEND = "create it, or revoke them"
 
 
 class MoveTenants(ClaimingJob[TenantMoved]):
     """Move each tenant to another cluster. See ``Tenants.move``."""
+
+    settles = True
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
         super().__init__(context)
@@ -72,6 +75,13 @@ class MoveTenants(ClaimingJob[TenantMoved]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
         name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
+        try:
+            if await settle(tenant):
+                return None
+        except MoveError as left:  # the tenant works, and ``check`` says what is left
+            if name not in self._moved or left_behind(tenant.record) is None:
+                raise
+            return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites} - {self._to}
         site, seat = await self.sites.choose(name, rooms, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
@@ -177,8 +187,10 @@ class _Move:
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
         there = self._there
-        if survey.refusals:
-            raise self._error("; ".join(survey.refusals))
+        unknown = await there.sql(there.server.unknown(there.names, self._plan.guests))
+        refusals = [*survey.refusals, *(f"{who} has rights here, and does not exist there: {_MEND}" for who in unknown)]
+        if refusals:
+            raise self._error("; ".join(refusals))
         await self._tenant.sql(self._tenant.server.routines(self._tenant.names))  # it may not read some
         await asyncio.to_thread(check_free, Path(tempfile.gettempdir()), survey.bytes)
         await there.sql(there.server.create(there.work))

@@ -7,9 +7,10 @@ from attrs import evolve
 from ..._bulk.outcomes import Action
 from .._credential import Credential
 from .._outcomes import TenantDone
-from .._record import State, Verb, state_of, suspended, unusable, usable
+from .._record import State, Verb, left_behind, state_of, suspended, unusable, usable
 from .._stores import Record
 from .jobs import ClaimingJob, on_roles
+from .moving import settle_here
 from .remove import remove
 from .tenant import ClaimedTenant, refuse_role
 
@@ -17,13 +18,17 @@ from .tenant import ClaimedTenant, refuse_role
 class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
+    settles = True
+
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         if state_of(record) in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
             raise unusable(name, record, self.context.role)
         credential = suspended(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await settle_here(tenant):
+            return None
         credential = await suspend(tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
 
@@ -39,7 +44,7 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
         await tenant.drop_login(other)
     await tenant.sql(tenant.server.shut(tenant.work))
     credential = evolve(current, suspended=current.suspended or await tenant.now())
-    await tenant.held.keep(credential)
+    await tenant.held.keep(credential, left_behind(tenant.record))
     return credential
 
 
@@ -53,6 +58,8 @@ async def _suspend_role(role: ClaimedTenant) -> None:
 class ResumeTenants(ClaimingJob[TenantDone]):
     """Give each suspended tenant, with its readers and writers, a new password. See ``Tenants.resume``."""
 
+    settles = True
+
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
         if credential is not None:
@@ -62,6 +69,8 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await settle_here(tenant):
+            return None
         await refuse_role(tenant)
         if tenant.state is State.SUSPENDING:
             await suspend(tenant)
@@ -75,7 +84,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
     await tenant.intend(Verb.RESUME, login)
     credential = await tenant.set_login(login)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.keep(credential)
+    await tenant.held.keep(credential, left_behind(tenant.record))
     return credential
 
 

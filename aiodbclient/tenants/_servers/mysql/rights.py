@@ -20,6 +20,7 @@ TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES",
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
 _NAME = r"`(?:[^`]|``)*`"
+_GRANTEE = re.compile(rf"PUBLIC|{_NAME}(@{_NAME})?")
 _GRANT = re.compile(
     rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
     re.DOTALL,
@@ -96,13 +97,17 @@ async def access_of_others(schema: Schema) -> list[Access]:
 async def revoke_others(schema: Schema) -> None:
     """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas."""
     for one in await access_of_others(schema):
-        if one.wide:
-            on = one.on.replace("%%", "%")
-            raise schema.error(
-                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
-                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
-            )
+        _refuse_wide(schema, one)
         await revoke(schema, one)
+
+
+def _refuse_wide(schema: Schema, one: Access) -> None:
+    if one.wide:
+        on = one.on.replace("%%", "%")
+        raise schema.error(
+            f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+            f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
+        )
 
 
 async def revoke(schema: Schema, one: Access) -> None:
@@ -144,16 +149,26 @@ async def wrong_rights(schema: Schema, login: str) -> set[Problem]:
 
 
 async def guests(schema: Schema) -> list[str]:
-    """Return the rights of others in the tenant's schema as statements that give them."""
-    found = []
-    for who in sorted({one.grantee for one in await access_of_others(schema)}, key=str):
+    """Return the rights of others in the tenant's schema as statements that give them; refuse what ``shut`` would."""
+    found, others = list[str](), await access_of_others(schema)
+    for one in others:
+        _refuse_wide(schema, one)
+    for who in sorted({one.grantee for one in others}, key=str):
         placeholders, values = who.sql
-        on = {one.on.replace("%%", "%") for one in await access(schema) if one.grantee == who and not one.wide}
+        on = {one.on.replace("%%", "%") for one in others if one.grantee == who}
         for (line,) in await schema.read(f"SHOW GRANTS FOR {placeholders}", *values):
             parsed = _GRANT.fullmatch(line)
             if parsed is not None and parsed["on"].removeprefix("TABLE ") in on:
                 found.append(str(line))
     return found
+
+
+async def unknown(schema: Schema, statements: Collection[str]) -> list[str]:
+    """Return who gets rights by the statements of ``guests`` of another server, and does not exist on this one."""
+    parsed = [_GRANT.fullmatch(each) for each in statements]
+    everybody = {match[0] for each in parsed if each is not None and (match := _GRANTEE.match(each["rest"]))}
+    shown = {who: "SHOW GRANTS FOR " + who.replace("%", "%%") for who in sorted(everybody - {"PUBLIC"})}
+    return [who for who, query in shown.items() if not await schema.session.rows(query, fine=_NO_SUCH_GRANTEE)]
 
 
 async def give_back(schema: Schema, statement: str) -> None:

@@ -45,6 +45,7 @@ from .rights import (
     revoke_others,
     revoke_proxies,
     set_rights,
+    unknown,
     wrong_rights,
 )
 from .routines import read_routines
@@ -225,6 +226,9 @@ class MySQLServer(Server):
 
     async def guests(self, names: Names) -> tuple[str, ...]:
         return tuple(await self._sessions.read(lambda session: guests(_reading(session, names))))
+
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        return tuple(await self._sessions.read(lambda session: unknown(_reading(session, names), guests)))
 
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         async with self._schema(work) as schema:

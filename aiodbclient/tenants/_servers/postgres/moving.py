@@ -41,6 +41,12 @@ async def guests(session: Session) -> tuple[str, ...]:
     return tuple(f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights))
 
 
+async def unknown(session: Session, guests: Sequence[str]) -> tuple[str, ...]:
+    """Return who of them is no role of this server."""
+    everybody = sorted({who for _, _, who in (guest.partition(" ") for guest in guests)} - {PUBLIC})
+    return tuple([who for who in everybody if not await exists(session, who)])
+
+
 async def reopen(session: Session, guests: Sequence[str]) -> None:
     """Give others their rights back."""
     statements = list[Composed]()

@@ -243,6 +243,10 @@ class PostgresServer(Server):
         async with self._session(names) as session:
             return await moving.guests(session)
 
+    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
+        async with self._session(names) as session:
+            return await moving.unknown(session, guests)
+
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         await self._step(work, partial(moving.reopen, guests=guests))
 

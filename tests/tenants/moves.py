@@ -1,0 +1,155 @@
+"""Two clusters, statements of both engines, and a program that writes all the time, to test and measure moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomysql
+import psycopg
+import pymysql
+from attrs import define, field
+from psycopg import AsyncConnection
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient._request.call import Meter
+from aiodbclient._request.pause import Pause
+from aiodbclient.engines import POSTGRESQL
+from aiodbclient.errors import SuspendedError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from aiodbclient.tenants._clusters import JobSites
+from aiodbclient.tenants._naming import Role, names_of
+
+_used = iter(range(10**6))
+_WRITERS = 4
+_FAILURES = (psycopg.Error, pymysql.Error, OSError, RuntimeError)  # of a statement or login
+
+
+@define
+class Two:
+    """Two clusters, and a store."""
+
+    sandbox: Sandbox
+    client: DatabaseClient
+    store: SQLiteStore
+    path: Path
+    old: ClusterClient
+    new: ClusterClient
+    prefix: str = field(factory=lambda: f"m{next(_used)}_")
+
+    def tenants(self, **options: Any) -> Tenants:
+        return Tenants([self.old, self.new], self.store, self.prefix, **{"place": self._old} | options)
+
+    async def _old(self, *_: object) -> str:
+        return self.old.id
+
+
+@asynccontextmanager
+async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
+    async with (
+        DatabaseClient(
+            sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
+        ) as client,
+        SQLiteStore(path) as store,
+    ):
+        yield Two(sandbox, client, store, path, client.cluster(old), client.cluster(new))
+
+
+async def connected(credential: Credential) -> Any:
+    """A connection of the driver that a tenant's program uses."""
+    if credential.engine in POSTGRESQL:
+        return await AsyncConnection.connect(credential.uri, autocommit=True)
+    return await aiomysql.connect(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        db=credential.database,
+        ssl=credential.ssl_context(),
+        autocommit=True,
+    )
+
+
+async def close(connection: Any) -> None:
+    closing = connection.close()
+    if closing is not None:  # psycopg's is a coroutine
+        await closing
+
+
+async def run(connection: Any, *statements: str) -> list[Any]:
+    """Run statements, and return the rows of the last one."""
+    rows = list[Any]()
+    async with connection.cursor() as cursor:
+        for statement in statements:
+            await cursor.execute(statement)
+            rows = [] if cursor.description is None else list(await cursor.fetchall())
+    return rows
+
+
+async def sql(credential: Credential, *statements: str) -> list[Any]:
+    """Run statements as a tenant's program, and return the rows of the last one."""
+    connection = await connected(credential)
+    try:
+        return await run(connection, *statements)
+    finally:
+        await close(connection)
+
+
+async def enters(credential: Credential) -> bool:
+    try:
+        await sql(credential, "SELECT 1")
+    except _FAILURES:
+        return False
+    return True
+
+
+async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
+    """Whether the cluster has a database of the tenant, and what it has of its logins."""
+    context, database, logins = tenants._context, False, list[str]()
+    site = await JobSites(context.sites, Pause()).site(cluster.id, Meter())
+    for role in Role:
+        found = await site.server.find(names_of(name, site.engine, context.prefix, role))
+        database |= found.database
+        logins += [*found.logins, *found.ended]
+    return database, logins
+
+
+@define
+class Writes:
+    """What a program wrote into the table ``t``."""
+
+    acknowledged: set[int] = field(factory=set[int])
+    errors: list[str] = field(factory=list[str])
+
+    async def lost(self, credential: Credential) -> set[int]:
+        """Those that were acknowledged, and are not in the database."""
+        return self.acknowledged - {number for (number,) in await sql(credential, "SELECT n FROM t")}
+
+
+@asynccontextmanager
+async def writing(tenants: Tenants, name: str, before: float = 0.3, after: float = 0.5) -> AsyncIterator[Writes]:
+    """Write all the time in four tasks through ``TenantPools``, also so many seconds ``before`` and ``after``."""
+    writes, numbers, turn = Writes(), iter(range(10**9)), asyncio.Lock()  # a connection takes one statement at a time
+
+    async def write(pools: TenantPools[Any]) -> None:
+        while True:
+            number = next(numbers)
+            try:
+                async with turn, pools.use(name) as connection:
+                    await run(connection, f"INSERT INTO t VALUES ({number})")
+                    writes.acknowledged.add(number)
+            except (*_FAILURES, SuspendedError) as error:
+                writes.errors.append(str(error))
+                await asyncio.sleep(0.02)
+
+    async with TenantPools(tenants, open=connected, close=close) as pools, asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(write(pools)) for _ in range(_WRITERS)]
+        await asyncio.sleep(before)
+        yield writes
+        await asyncio.sleep(after)
+        for each in writers:
+            each.cancel()

@@ -1,0 +1,115 @@
+"""Whenever a process that moves or dumps a tenant is killed, ``repair`` leaves one whole tenant, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import Engine
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants._copy.files import read
+
+from ..mysql import SERVERS, administrator, running
+from .conftest import only
+from .moves import Two, left_on, opened, sql
+
+# About as many as there are, which depends on what the servers do at the same time. The last ones of a move are after
+# its commit.
+STEPS: Mapping[str, Mapping[object, int]] = {
+    "move": {Engine.PG: 280, Engine.MYSQL: 440},
+    "dump": {Engine.PG: 56, Engine.MYSQL: 62},
+}
+KINDS = ["pg", *(each for each in SERVERS if each not in ("given", "none"))]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def clusters(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Sandbox, str, str]]:
+    """A sandbox with two clusters of an engine."""
+    with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
+        if request.param == "pg":
+            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+        else:
+            dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
+            for dsn in dsns:
+                with administrator(dsn) as cursor:
+                    cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+            first, second = [asyncio.run(sandbox.add_cluster("mysql", dsn=dsn)) for dsn in dsns]
+        yield sandbox, first, second
+
+
+@pytest.fixture
+async def two(clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterator[Two]:
+    async with opened(*clusters, tmp_path / "store") as two:
+        yield two
+
+
+async def killed_at(two: Two, part: float, verb: str) -> None:
+    """Move or dump the tenant in a process that is killed after a part of its steps."""
+    step = round(part * STEPS[verb][(await two.old.info()).engine])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.tenants.mover", two.sandbox.url, two.sandbox.token, str(two.path)),
+        *(two.prefix, two.old.id, two.new.id, str(step), verb),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    output, _ = await process.communicate()
+    assert output == b"" or output.startswith(b"done"), output
+
+
+async def made(two: Two) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    rows = ", ".join(f"({number})" for number in range(1000))
+    await sql(
+        alpha, "CREATE TABLE t (n INT PRIMARY KEY)", f"INSERT INTO t VALUES {rows}", "CREATE VIEW v AS SELECT n FROM t"
+    )
+
+
+@pytest.mark.parametrize(
+    "part", [0.04, 0.4, 0.75, 0.9, *(pytest.param(part / 100, marks=pytest.mark.thorough) for part in range(2, 102, 3))]
+)
+async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_repair(two: Two, part: float) -> None:
+    await made(two)
+    await killed_at(two, part, "move")
+
+    tenants = two.tenants()
+    await only(tenants.repair(["alpha"]))
+    credential, reader = await tenants.get("alpha"), await tenants.role("reader").get("alpha")
+    assert credential is not None
+    assert reader is not None
+    assert credential.cluster == reader.cluster
+    count = "SELECT count(*) FROM v"
+    assert await sql(reader, count) == await sql(credential, count) == [(1000,)]
+    other = two.new if credential.cluster == two.old.id else two.old
+    assert await left_on(tenants, other, "alpha") == (False, [])
+    for role in ("owner", "reader"):
+        assert (await only(tenants.role(role).check(["alpha"]))).problems == ()
+    assert [each.problems async for each in tenants.check()] == [()]
+
+
+@pytest.mark.parametrize("part", [0.5, *(pytest.param(part / 10, marks=pytest.mark.thorough) for part in range(1, 11))])
+async def test_whenever_the_process_is_killed_a_dump_is_whole_or_not_there(
+    two: Two, part: float, tmp_path: Path
+) -> None:
+    await made(two)
+    (tmp_path / "dumps").mkdir()
+    await killed_at(two, part, "dump")
+    for manifest in (tmp_path / "dumps").glob("*.json"):
+        [dump] = [each for each in manifest.parent.glob("alpha.*") if each != manifest]
+        read(dump)[1].close()
+
+    tenants = two.tenants()
+    await only(tenants.repair(["alpha"]))
+    assert [each.problems async for each in tenants.check()] == [()]
+    dumped = await only(tenants.dump(["alpha"], tmp_path / "dumps"))
+    assert dumped.error is None
+    read(dumped.file)[1].close()

@@ -1,0 +1,58 @@
+"""How large tenants are: one look at each server, however many tenants it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from attrs import evolve
+from psycopg import AsyncConnection
+
+from aiodbclient.errors import TenantNotFoundError
+
+from .moves import Two
+
+
+async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
+    tenants = two.tenants()
+    credential = await tenants.ensure("alpha")
+    await tenants.ensure("beta")
+    async with await AsyncConnection.connect(credential.uri):
+        found = {each.name: each async for each in tenants.usage()}
+    assert set(found) == {"alpha", "beta"}
+    assert found["alpha"].cluster == two.old.id
+    assert (found["alpha"].bytes or 0) > 1_000_000
+    assert (found["alpha"].connections, found["beta"].connections) == (1, 0)
+    [nobody] = [each async for each in tenants.usage(["nobody"])]
+    assert (nobody.bytes, type(nobody.error)) == (None, TenantNotFoundError)
+    old, new = await tenants.rooms(usage=True)
+    assert (old.name, (old.bytes or 0) > 2_000_000) == ((await two.old.info()).name, True)
+    assert new.bytes is not None
+    assert [room.bytes for room in await tenants.rooms()] == [None, None]
+
+
+async def test_a_server_with_many_tenants_is_asked_as_often_as_one_with_few(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants = two.tenants()
+    credentials = [await tenants.ensure(f"n{number}") for number in range(3)]
+    for number in range(3, 300):  # on record alone
+        name = f"n{number}"
+        claim = await two.store.claim(name, 60)
+        assert claim is not None
+        login = f"{two.prefix}{name}"
+        await two.store.keep(claim, evolve(credentials[0], name=name, database=login, username=login))
+    statements = list[Any]()
+    execute = psycopg.AsyncConnection.execute
+
+    async def counted(self: Any, query: Any, *values: Any, **options: Any) -> Any:
+        statements.append(query)
+        return await execute(self, query, *values, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", counted)
+    found = [each async for each in tenants.usage()]
+    assert len(found) == 300
+    assert [each.name for each in found if each.error is None] == ["n0", "n1", "n2"]
+    assert all((each.bytes or 0) > 1_000_000 for each in found[:1])
+    assert 0 < len(statements) < 10
