@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
+from .arguments import ListedOn, Printed
 from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_trial import live
 from .opening import find_cluster, open_client
+from .options import STORE_VARIABLE, AdminOption, PrivateOption, option
 from .output import DONE, SOME_FAILED
 from .running import changes, runs
 

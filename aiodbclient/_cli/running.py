@@ -126,7 +126,7 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
         text += "; it may have been applied" if error.may_have_applied else ""
     advice = _advice_for(error, retried=retried)
-    return f"{text}: {advice}" if advice else text
+    return f"{text.rstrip('.')}: {advice}" if advice else text
 
 
 def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:

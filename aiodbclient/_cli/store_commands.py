@@ -10,8 +10,9 @@ from ..tenants import Role
 from ..tenants._naming import record_name, tenant_of
 from ..tenants._record import cluster_of
 from ..tenants._stores.base import BaseStore
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option
+from .arguments import Printed, Rows
 from .asking import confirm
+from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option
 from .output import DONE, UNUSABLE, as_json, note, quoted, safe, write
 from .records import complain_damaged
 from .running import changes, runs

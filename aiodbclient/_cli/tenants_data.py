@@ -11,9 +11,10 @@ from attrs import evolve
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._record import cluster_of
-from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
+from .arguments import Chosen, Place, Printed, Table
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
+from .options import MaxOption, YesOption, argument, duration_option, option
 from .output import DONE, SOME_FAILED, note, safe, took, write
 from .running import changes, message_of, runs
 from .tables import print_rows

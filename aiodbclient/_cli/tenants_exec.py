@@ -15,11 +15,12 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, role_options
+from .arguments import Chosen, Printed, Recorded, given_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
 from .help import PROGRAM
 from .names import selecting, write_names
+from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, command_line, complain, note, private, safe, took
 from .records import is_suspended
 from .running import runs

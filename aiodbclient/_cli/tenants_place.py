@@ -25,12 +25,13 @@ from ..errors import (
 )
 from ..tenants import Role
 from ..tenants._record import pending
-from .arguments import WHICH, Chosen, Place, Printed, Recorded
+from .arguments import Chosen, Place, Printed, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import find_clusters, is_id, open_client, patiently
+from .options import WHICH
 from .output import command_line, note, safe, this_command
 from .records import Records, read_records
 from .running import has_way_out

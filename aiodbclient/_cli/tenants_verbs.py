@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import evolve
 
 from ..tenants import Role
-from .arguments import (
+from .arguments import Chosen, Listed, Place, Printed, Pruning
+from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
+from .names import locate_names, selecting
+from .options import (
     AdoptOption,
-    Chosen,
-    Listed,
     MaxOption,
     MostOption,
-    Place,
-    Printed,
-    Pruning,
     RoleOption,
     RolesOption,
     ShowOption,
@@ -26,8 +24,6 @@ from .arguments import (
     duration_option,
     option,
 )
-from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
-from .names import locate_names, selecting
 from .output import counted, note, this_command
 from .records import is_suspended, is_young, waits_for_retire
 from .running import runs
