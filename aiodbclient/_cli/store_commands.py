@@ -65,7 +65,7 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE") as opened:
+    async with open_store(store, called="STORE", reads=True) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from ..engines import Engine, guard_tenants
+from ..engines import guard_tenants
 from ..errors import (
     InvalidArgumentError,
     NameTakenError,
@@ -152,8 +152,7 @@ async def open_place(
         opening = open_client(place.budget, offline=offline, on_event=heard)
         client, budget = await stack.enter_async_context(opening)
         clusters = [client.cluster(UUID(each)) for each in wanted] if offline else await _found(client, place)
-        engine = _engine_of(clusters, wanted)
-        if engine is not None:
+        for engine in {each.engine for each in clusters if each.engine is not None}:
             check_tenants(new, engine, place.prefix)
         store = await stack.enter_async_context(open_store(place.store, if_missing, reads=not isinstance(place, Place)))
         names = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
@@ -177,16 +176,18 @@ async def open_place(
 async def _found(client: DatabaseClient, place: Recorded) -> list[ClusterClient]:
     async with patiently():
         try:
-            return await find_clusters(client, place.clusters or ())
+            found = await find_clusters(client, place.clusters or ())
         except (ServerError, TransportError):
             if not isinstance(place, Place):
                 ids = command_line(["store", "list", place.store, "-o", "wide"])
                 note(f"this needs no API where --cluster is an id, or is left out. To see the ids on record: {ids}")
             raise
+    _check(found, place.clusters or ())
+    return found
 
 
-def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engine | str | None:
-    """The engine of the clusters, as far as it is known. Raises InvalidArgumentError if they can have no tenants."""
+def _check(clusters: Sequence[ClusterClient], names: Sequence[str]) -> None:
+    """Raise InvalidArgumentError if the clusters can have no tenants, as far as their engines are known."""
     if len({each.id for each in clusters}) < len(clusters):
         raise InvalidArgumentError(
             f"--cluster {', '.join(map(safe, names))}: the same cluster twice. Nothing was changed"
@@ -197,7 +198,6 @@ def _engine_of(clusters: Sequence[ClusterClient], names: Sequence[str]) -> Engin
     if len(engines) > 1:
         found = " and ".join(f"{safe(name)} is {engine}" for engine, name in engines.items())
         raise InvalidArgumentError(f"{found}: name clusters of one engine alone. Nothing was changed")
-    return next(iter(engines), None)
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
