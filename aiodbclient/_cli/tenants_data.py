@@ -151,8 +151,8 @@ async def dump_tenants(
 ) -> int:
     """Dump the database of each tenant to a file, which only you can read. The tenants work meanwhile.
 
-    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. It needs pg_dump, or mysqldump of
-    MySQL.
+    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. An older one of the same name is
+    replaced. It needs pg_dump, or mysqldump of MySQL.
 
     Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
     """
