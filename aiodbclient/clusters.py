@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -172,13 +171,8 @@ async def request_below(
 
 
 def for_work(
-    cluster: ClusterClient,
-    meter: Meter,
-    pause: Pause | None = None,
-    tenant: str | None = None,
-    before_sending: Callable[[], object] | None = None,
+    cluster: ClusterClient, meter: Meter, pause: Pause | None = None, tenant: str | None = None
 ) -> ClusterClient:
     """Return ``cluster`` for the work on one tenant, as ``for_bulk`` does."""
     context = cluster._context.for_bulk(meter, pause)  # pyright: ignore[reportPrivateUsage]  # of the class above
-    options = context.options._replace(tenant=tenant, before_sending=before_sending)
-    return ClusterClient(context._replace(options=options))
+    return ClusterClient(context._replace(options=context.options._replace(tenant=tenant)))

@@ -221,7 +221,7 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
             process, now = budget._process, time.monotonic()
             for n in range(history):
                 process.ledger.begin(now)
-                process.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
+                process.ledger.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
             await budget.acquire()
             budget.release()
             cpu, wall = time.process_time(), time.perf_counter()
@@ -231,8 +231,8 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
                 budget.observe({"ratelimit-limit": "5000", "ratelimit-remaining": "2600"})
                 budget.release()
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            assert process.reply is not None
-            return 1000 * cpu / grants, 1000 * wall / grants, len(process.reply.state)
+            assert process.turn is not None
+            return 1000 * cpu / grants, 1000 * wall / grants, len(process.turn.text)
 
 
 async def main() -> None:

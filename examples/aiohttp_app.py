@@ -1,8 +1,8 @@
 """Signups in aiohttp: one client for the whole process, opened in a cleanup context.
 
-python -m aiodbclient.sandbox --cluster pg      # prints what to export, with the cluster's id
-export DIGITALOCEAN_CLUSTER_ID=...
-export TENANTS_DB=$HOME/tenants.db              # outside the checkout: it holds passwords
+pip install '.[tenants,sandbox]' asyncpg
+python -m aiodbclient.sandbox --cluster pg      # prints `export` lines: paste them into another terminal
+export TENANTS_DB=$HOME/signups.db              # outside the checkout: it holds passwords
 python examples/aiohttp_app.py
 curl -i -X POST localhost:8080/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 """

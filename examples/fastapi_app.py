@@ -1,8 +1,8 @@
 """Signups in FastAPI: one client for the whole process, opened in the lifespan.
 
-python -m aiodbclient.sandbox --cluster pg      # prints what to export, with the cluster's id
-export DIGITALOCEAN_CLUSTER_ID=...
-export TENANTS_DB=$HOME/tenants.db              # outside the checkout: it holds passwords
+pip install '.[tenants,sandbox]' asyncpg fastapi uvicorn
+python -m aiodbclient.sandbox --cluster pg      # prints `export` lines: paste them into another terminal
+export TENANTS_DB=$HOME/signups.db              # outside the checkout: it holds passwords
 uvicorn --app-dir examples fastapi_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 curl -i localhost:8000/tenants/alpha/size

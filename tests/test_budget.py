@@ -98,7 +98,7 @@ async def test_a_call_that_waits_while_its_client_is_closed_is_not_sent(
     server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = DBS
-    budget = RateBudget([Window(1, 0.2)])
+    budget = RateBudget([Window(1, 1.0)])
     async with aiohttp.ClientSession() as session:
         client = make_client(budget=budget, session=session)
         await client.cluster(CLUSTER, engine="pg").dbs.list()

@@ -81,8 +81,8 @@ class Executor(Generic[DoneT]):
         if self._preparing is not None:
             self._preparing.cancel()
         for task, meter in self._running.items():
-            meter.stop = task.cancel
-            if meter.is_unsent:
+            meter.cancel = task.cancel
+            if meter.may_end:
                 task.cancel()
         self._wake.set()
 
@@ -143,10 +143,9 @@ class Executor(Generic[DoneT]):
         self._wake.set()
 
     async def _work(self, given: Any, meter: Meter) -> None:
-        self._add(await self._outcome(given, meter))
-
-    async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
+        """Process one name, and keep its outcome."""
         name = shown_name(given)
+        outcome: DoneT | Failed
         try:
             spec = self.job.check(given)
             if name in self._seen:
@@ -154,14 +153,15 @@ class Executor(Generic[DoneT]):
                     f"{name!r} is a duplicate: it came before in this run; nothing was sent for it"
                 )
             self._seen.add(name)
-            return await self.job.do(spec, meter)
+            outcome = await self.job.do(spec, meter)
         except Exception as error:  # noqa: BLE001 - a failed name must not stop the others
-            return self.job.failed(Failed(name=name, error=error, tries=meter.requests))
+            outcome = self.job.failed(Failed(name=name, error=error, tries=meter.requests))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return Failed(name=name, error=_cancelled_elsewhere(meter.requests), tries=meter.requests)
+            outcome = Failed(name=name, error=_cancelled_elsewhere(meter.requests), tries=meter.requests)
+        self._add(outcome)
 
     def _add(self, outcome: DoneT | Failed) -> None:
         """Keep ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""

@@ -58,23 +58,14 @@ Request = Callable[[], Awaitable[T]]
 async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
     """Create a user or database by the rules above, and return whether it is ours, and it."""
     try:
-        return True, await create_new(create, read, retry)
-    except REFUSED as error:
-        if error.may_have_applied:
-            raise
-        refusal = error
-    return False, await _theirs(read, refusal, retry)
-
-
-async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5."""
-    try:
-        return await create()
+        return True, await create()
     except DatabaseClientError as error:
-        if not was_lost(error):
-            raise
-        lost = error
-    return await _settle(create, read, lost, retry)
+        failure = error
+    if was_lost(failure):
+        return True, await _settle(create, read, failure, retry)
+    if isinstance(failure, REFUSED) and not failure.may_have_applied:
+        return False, await _theirs(read, failure, retry)
+    raise failure
 
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:

@@ -56,8 +56,8 @@ def _exactly(kind: type, optional: bool) -> Hook:
     """Return the hook for a ``kind``. It refuses every other type."""
 
     def structure(value: Any, _: Any) -> Any:
-        if type(value) is kind:
-            return None if optional and value == "" else value
+        if type(value) is kind and (value or kind is not str or not optional):
+            return value
         if optional and (value is None or value == ""):
             return None
         raise TypeError
@@ -70,8 +70,10 @@ def _one_of(enum: type[StrEnum], optional: bool) -> Hook:
     members: dict[str, StrEnum] = {member.value: member for member in enum}
 
     def structure(value: Any, _: Any) -> Any:
+        if (member := members.get(value)) is not None:
+            return member
         if type(value) is str and value:
-            return members.get(value) or (Engine.parse(value) if enum is Engine else value)
+            return Engine.parse(value) if enum is Engine else value
         if optional and (value is None or value == ""):
             return None
         raise TypeError

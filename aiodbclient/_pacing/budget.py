@@ -25,40 +25,27 @@ DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, second
 
 
 class Budget(Protocol):
-    """The interface that the client needs from a budget.
+    """The interface that the client needs from a budget. ``RateBudget`` describes the arguments.
 
     For each request, the client calls ``acquire`` before it sends; then ``throttle`` after a 429, or ``observe`` after
-    any other answer of the API to this token; and finally, in any case, ``release``.
+    any other answer of the API to this token, but not after a 401 or a 5xx, since a proxy may have sent it; and
+    finally, in any case, ``release``.
     """
 
     async def acquire(
         self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
     ) -> int | None:
-        """Wait for a slot. Safe to cancel.
-
-        Args:
-            bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
-            max_wait: The longest wait in seconds; None means no limit.
-            place: What ``acquire`` returned for the first try of the same call. It waits in its old place. Passed only
-                for another try, and only if that was not None.
-
-        Returns:
-            The place of the call.
+        """Wait for a slot. Safe to cancel. ``place`` is passed only for another try, and only if it was not None.
 
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. No slot is taken.
         """
 
     def release(self, *, sent: bool = True) -> None:
-        """Return the slot.
-
-        Args:
-            sent: Whether the server may have counted the request. If so, the slot is free one window from now,
-                otherwise at once.
-        """
+        """Return the slot."""
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers. Not called for a 401 or a 5xx, since a proxy may have sent it."""
+        """Learn from an answer's headers."""
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Returns for how many seconds."""
@@ -159,7 +146,7 @@ class RateBudget:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
-            bulk: Whether the request is part of a bulk run.
+            bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
             max_wait: The longest wait in seconds; None means no limit.
             place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
 
@@ -195,13 +182,14 @@ class RateBudget:
                 otherwise at once.
         """
         now = self._clock()
-        self._ledger.end(now, sent)
-        if self._queue.interactive or self._queue.bulk:
+        self._ledger.end(now, sent=sent)
+        if self._queue:
             serve(self._queue, self._ledger, self.reserve, now)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._ledger.hear(said_by(headers), self._clock())
+        now, ledger = self._clock(), self._ledger
+        ledger.hear(said_by(headers), ledger.begun(now), now)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -215,7 +203,9 @@ class RateBudget:
             The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
-        ledger.hear(said_by_429(headers, ledger.longest), now)
+        said = said_by_429(headers, ledger.longest)
+        ledger.hear(said, ledger.begun(now), now)
+        ledger.refuse(said, now)
         self._queue.refuse_before(ledger.gate.until, now)
         return ledger.gate.until - now
 
@@ -223,7 +213,7 @@ class RateBudget:
         """The budget as it is now."""
         now, ledger = self._clock(), self._ledger
         return Snapshot(
-            used=tuple(window.used(now) + window.of_others(now) for window in ledger.windows),
+            used=ledger.held(now),
             in_flight=ledger.in_flight,
             waiting=len(self._queue),
             next_slot=ledger.opens(now, 0, 0) - now,

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from itertools import islice
-from typing import Any, NamedTuple, NewType
+from typing import Any, NamedTuple
 
 import backoff
-from attrs import define
+from attrs import define, evolve
 
-from .headers import Said
-
-Moment = NewType("Moment", float)  # null in JSON for minus infinity, which stands for never
-NEVER = Moment(-math.inf)
 _LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
 _LONGER = 16  # times the wait that it says, at most
 
@@ -35,53 +31,39 @@ class Gate:
     server has room for us. As long as that proves right, they wait so after each 429.
     """
 
-    until: Moment = NEVER  # when it opens, or opened
-    later: Moment = NEVER  # when it opens for calls without ``max_wait``
+    until: float = -math.inf  # when it opens, or opened
+    later: float = -math.inf  # when it opens for calls without ``max_wait``
     refusals: int = 0  # grows when it opened and nothing was accepted
-    accepted: int = 0  # how many requests were, since it opened
     due: int = 0  # how many of our own slots were to expire before it opened
 
-    def close(self, said: Said, expiring: Expiring, now: float) -> None:
-        """Close it after a 429."""
-        proved = 0 < self.due <= 2 * self.accepted
-        if now >= self.until:  # otherwise the request was in flight when the gate closed
-            self._judge(now)
+    def close(self, named: float | None, expiring: Expiring, accepted: int, now: float) -> None:
+        """Close it after a 429, which ``named`` a wait or not. Since it opened, so many requests were ``accepted``."""
+        proved = 0 < self.due <= 2 * accepted
+        if now - self.until > _LONGEST:
+            self.refusals = 0
+        elif now >= self.until:  # otherwise the request was in flight when the gate closed
+            # Two more, and one less for each time that it was right.
+            self.refusals = max(0, self.refusals - 1) if accepted else self.refusals + 2
         waits: Generator[float, Any, None] = backoff.runtime(value=self._wait)
         next(waits)  # a backoff generator yields None first
-        wait = waits.send(said)
-        until = max(self.until, now + wait)
-        later = until
-        if proved:
+        until = later = max(self.until, now + waits.send(named))
+        if proved and expiring.slots:
             later = max(until, expiring.at)
-        elif self.refusals and said.wait is not None:
-            later = max(
-                until, min(now + _nth(self.refusals, factor=said.wait, longest=_LONGER * said.wait), expiring.at)
-            )
+        elif self.refusals and named is not None:
+            later = max(until, min(now + _nth(self.refusals, factor=named, longest=_LONGER * named), expiring.at))
         self.due = expiring.slots if later >= expiring.at > now else 0
-        self.until, self.later = Moment(until), Moment(max(self.later, later))
+        self.until, self.later = until, max(self.later, later)
 
     def opens(self, *, patient: bool) -> float:
         """When it opens, or opened, for a call. ``patient``: it has no ``max_wait``."""
         return self.later if patient else self.until
 
-    def answered(self, now: float) -> None:
-        """Note that a request was answered, and not with a 429."""
-        if now >= self.until:
-            self.accepted += 1
+    def shifted(self, ahead: float) -> Gate:
+        """Return it by a clock that is ``ahead``."""
+        return evolve(self, until=self.until + ahead, later=self.later + ahead)
 
-    def _judge(self, now: float) -> None:
-        if now - self.until > _LONGEST:
-            self.refusals = 0
-        elif not self.accepted:
-            self.refusals += 2  # and one less for each time that it was right
-        else:
-            self.refusals = max(0, self.refusals - 1)
-        self.accepted = 0
-
-    def _wait(self, said: Said) -> float:
-        if said.wait is not None:
-            return said.wait
-        return backoff.full_jitter(_nth((self.refusals + 1) // 2))
+    def _wait(self, named: float | None) -> float:
+        return backoff.full_jitter(_nth((self.refusals + 1) // 2)) if named is None else named
 
 
 def _nth(refusals: int, *, factor: float = 1.0, longest: float = _LONGEST) -> float:

@@ -55,9 +55,7 @@ class Said(NamedTuple):
 
     limit: int | None
     remaining: int | None
-    refused: bool = False  # whether it is a 429; the rest is about these
-    wait: float | None = None  # how many seconds it asks us to wait
-    burst: bool = False  # whether it has a ``retry-after``, as the 429 of a shorter window has
+    wait: float | None = None  # how many seconds a 429 asks us to wait
 
 
 def said_by(headers: Mapping[str, str]) -> Said:
@@ -67,12 +65,14 @@ def said_by(headers: Mapping[str, str]) -> Said:
 
 def said_by_429(headers: Mapping[str, str], longest: float) -> Said:
     """Read the headers of a 429. A wait of more than ``longest`` seconds counts as missing."""
-    said, after = said_by(headers), retry_after(headers)
+    said = said_by(headers)
     # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Dates are compared with
     # the answer's own ``date``: our clock does not matter.
     reset = None if said.remaining else _moment(headers.get("ratelimit-reset"))
-    waits = (wait for wait in (after, _until(reset, headers)) if wait is not None and 0 < wait <= longest)
-    return said._replace(refused=True, wait=next(waits, None), burst=after is not None)
+    waits = (
+        wait for wait in (retry_after(headers), _until(reset, headers)) if wait is not None and 0 < wait <= longest
+    )
+    return said._replace(wait=next(waits, None))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect, insort
+from bisect import bisect, bisect_left
 from collections import deque
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from .headers import Said
 from .ramp import Ramp
 from .window import SlidingWindow, Window
 
-_LATENCY = 30.0  # seconds; an answer takes less
+LATENCY = 30.0  # seconds; an answer takes less
 _SANE_LIMIT = 10_000_000
 _ENOUGH = 5  # a fifth of the shortest window: so many own slots are worth waiting for
 _RECENT = 64  # answers, where there are no windows
@@ -22,32 +22,25 @@ _PAUSE = 10  # after a tenth of the shortest window without an answer, others ma
 class Ledger:
     """Which slots are taken, and whether another one is free."""
 
-    __slots__ = ("_busy_since", "_countable", "_last", "_refused", "_sent", "gate", "other_limit", "ramp", "windows")
+    __slots__ = ("_busy_since", "_refused", "_sent", "answers", "gate", "other_limit", "ramp", "windows")
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self.windows = tuple(SlidingWindow(window.limit, window.seconds) for window in windows)  # the shortest first
         self.gate = Gate()
         self.ramp = Ramp(min((window.limit for window in windows), default=math.inf))
         # When requests were answered that the server may still count
-        self._countable = deque[float](maxlen=None if windows else _RECENT)
+        self.answers = deque[float](maxlen=None if windows else _RECENT)
         self._sent = deque[float]()  # when the requests in flight were sent; the first one counts as the first to end
         self._busy_since = 0.0  # since then a request has always been in flight
         self._refused = 0  # how many of those in flight a 429 has answered
-        self._last = -math.inf  # when a request was last answered, and not with a 429
         self.other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
 
-    @classmethod
-    def of_fleet(cls, windows: Sequence[Window]) -> Ledger:
-        """One without a ramp, since each process has its own."""
-        ledger = cls(windows)
-        ledger.ramp = Ramp(math.inf)
-        return ledger
-
     def restore(self, answers: Sequence[float], in_flight: int, now: float) -> None:
-        """Count the requests of others that were answered, the oldest first, or are in flight."""
+        """Count the requests of a fleet: those answered, the oldest first, and those in flight. It has no ramp."""
+        self.ramp = Ramp(math.inf)
+        self.answers.extend(answers)
         for window in self.windows:
             window.answers.extend(answers[bisect(answers, now - window.seconds) :])
-        self._countable.extend(answers)
         self._sent.extend([now] * in_flight)
 
     @property
@@ -56,14 +49,18 @@ class Ledger:
         return self.windows[-1].seconds if self.windows else 3600.0
 
     @property
-    def unanswered(self) -> int:
-        """How many requests are in flight that no 429 has answered."""
-        return len(self._sent) - self._refused
-
-    @property
     def in_flight(self) -> int:
         """How many requests have taken a slot and have not ended."""
         return len(self._sent)
+
+    @property
+    def unanswered(self) -> int:
+        """How many of those no 429 has answered."""
+        return len(self._sent) - self._refused
+
+    def held(self, now: float) -> tuple[int, ...]:
+        """How many slots of each window are taken, but for those in flight."""
+        return tuple(window.used(now) + window.of_others(now) for window in self.windows)
 
     def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
         """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``.
@@ -91,7 +88,7 @@ class Ledger:
         """Take a slot, whether or not one is free."""
         if not self._sent:
             self._busy_since = now
-            if self.windows and now - self._last > self.windows[0].seconds / _PAUSE:
+            if self.windows and self.answers and now - self.answers[-1] > self.windows[0].seconds / _PAUSE:
                 self.ramp.pause()
         self._sent.append(now)
 
@@ -112,42 +109,32 @@ class Ledger:
         full = max(self.windows, key=lambda window: window.opens(now, self.in_flight, 0, 0), default=None)
         return "" if full is None else f"which allows {full.limit} requests in {full.seconds:g} s"
 
-    def end(self, now: float, sent: bool) -> bool:
-        """End a request. Returns whether its slot counts from now: not if it was not ``sent``, or a 429 answered it."""
+    def end(self, now: float, *, sent: bool) -> None:
+        """End a request. Its slot counts from now, unless it was not ``sent``, or a 429 answered it."""
         self._sent.popleft()
         if self._refused:
             self._refused -= 1
-            return False
-        if sent:
-            self.count(now)
-            self._last = now
-            self.gate.answered(now)
+        elif sent:
+            for window in self.windows:
+                window.answers.append(now)
+            self.answers.append(now)
+            while self.answers[0] <= now - self.longest - LATENCY:
+                self.answers.popleft()
             if now >= self.gate.until:
                 self.ramp.succeed(now)
-        return sent
-
-    def count(self, now: float) -> None:
-        """Count a request that was answered ``now``."""
-        for window in self.windows:
-            _add(window.answers, now)
-        _add(self._countable, now)
-        while self._countable[0] <= now - self.longest - _LATENCY:
-            self._countable.popleft()
 
     def begun(self, now: float) -> float:
         """Since when the request that is answered ``now`` may have been sent."""
-        return max(self._busy_since, now - _LATENCY) if self._sent else now
+        return max(self._busy_since, now - LATENCY) if self._sent else now
 
-    def hear(self, said: Said, now: float, begun: float | None = None) -> None:
-        """Learn from an answer's headers, before its request has ended."""
+    def hear(self, said: Said, begun: float, now: float) -> None:
+        """Learn of the hour from an answer's headers, whose request was sent after ``begun`` and has not ended."""
         limit, remaining = said.limit, said.remaining
         if limit is not None and remaining is not None and self.windows:
             window = self.windows[-1]
             explained = len(window.answers) + len(self._sent)
             if limit != window.limit or limit - remaining > explained or window.others or self.other_limit:
-                self._compare(limit, remaining, self.begun(now) if begun is None else begun, now)
-        if said.refused:
-            self.refuse(said, now)
+                self._compare(limit, remaining, begun, now)
 
     def _compare(self, limit: int, remaining: int, begun: float, now: float) -> None:
         """Take over the longest window's limit, and find out how many of its requests were others'."""
@@ -162,16 +149,17 @@ class Ledger:
         self.other_limit = None
         if remaining:  # 0 can also mean that a shorter window is full
             # The server counted this request after it was sent: no earlier than when we last had nothing in flight.
-            ours = len(self._countable) - bisect(self._countable, begun - window.seconds) + len(self._sent)
+            ours = len(self.answers) - bisect(self.answers, begun - window.seconds) + len(self._sent)
             window.others, window.others_until = max(0, limit - remaining - ours), now + window.seconds
 
     def refuse(self, said: Said, now: float) -> None:
         """Close the gate after a 429, before its request has ended."""
         first = now >= self.gate.until
         self._refused = min(self._refused + 1, len(self._sent))
-        recent = len(self._countable) - bisect(self._countable, self._sent[0]) if self._sent else 0
-        self.gate.close(said, self._expiring(now), now)
-        self.ramp.refuse(len(self._sent) - self._refused, recent, first=first)
+        recent = len(self.answers) - bisect(self.answers, self._sent[0]) if self._sent else 0
+        accepted = len(self.answers) - bisect_left(self.answers, self.gate.until)
+        self.gate.close(said.wait, self._expiring(now), accepted, now)
+        self.ramp.refuse(self.unanswered, recent, first=first)
 
     def _expiring(self, now: float) -> Expiring:
         """When as many of our slots of the shortest window have expired as are worth waiting for."""
@@ -179,12 +167,5 @@ class Ledger:
             return Expiring(0, math.inf)
         window = self.windows[0]
         count = min(window.used(now), max(1, window.limit // _ENOUGH))
-        return Expiring(count, window.answers[count - 1] + window.seconds if count else math.inf)
-
-
-def _add(moments: deque[float], moment: float) -> None:
-    # Processes of a fleet report late.
-    if moments and moments[-1] > moment:
-        insort(moments, moment)
-    else:
-        moments.append(moment)
+        # Without a slot of ours: when all that others hold now has expired.
+        return Expiring(count, (window.answers[count - 1] if count else now) + window.seconds)

@@ -17,7 +17,7 @@ from .._libpq import one_line, options_of
 from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
 from .cells import Step, T
-from .state import LARGEST, CellError
+from .fleet import LARGEST, CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
 _TABLE = "aiodbclient_budgets"

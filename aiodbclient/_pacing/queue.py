@@ -6,10 +6,13 @@ import asyncio
 import logging
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import copy
 from itertools import chain, count
 from operator import attrgetter
+
+from attrs import define
 
 from ..errors import ConfigurationError, RateLimitError
 
@@ -20,29 +23,19 @@ _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since roundin
 _number = attrgetter("number")
 
 
+@define(eq=False)
 class Waiter:
-    """A call that waits until it is granted a slot, or refused one because the wait would be too long."""
+    """A call that waits for a slot."""
 
-    def __init__(self, number: int, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
-        self.number = number  # the call's place: it keeps that after a 429
-        self.bulk = bulk  # whether it is in the bulk lane
-        self.deadline = deadline  # when its patience ends
-        self.granted = False  # whether it has a slot
-        self.wait: float | None = None  # how many seconds it would have had to wait, if it was refused
-        self.estimated = False  # whether its wait was compared with its patience
-        self.error: BaseException | None = None  # why it waits in vain
-        self.woken = woken
-        self.timer: asyncio.TimerHandle | None = None  # rings at the deadline
+    number: int  # its place: it keeps that after a 429
+    bulk: bool  # whether it is in the bulk lane
+    deadline: float  # when its patience ends
+    woken: asyncio.Future[None]  # done when it is granted a slot; the error says why it gets none
 
     @property
-    def decided(self) -> bool:
-        """Whether it was granted or refused a slot."""
-        return self.granted or self.wait is not None
-
-    def wake(self) -> None:
-        """Let it see what was decided."""
-        if not self.woken.done():
-            self.woken.set_result(None)
+    def granted(self) -> bool:
+        """Whether it has a slot."""
+        return self.woken.done() and not self.woken.cancelled() and self.woken.exception() is None
 
 
 class Queue:
@@ -64,13 +57,19 @@ class Queue:
     def __len__(self) -> int:
         return len(self.interactive) + len(self.bulk)
 
+    def __iter__(self) -> Iterator[Waiter]:
+        return chain(self.interactive, self.bulk)
+
     def next_number(self) -> int:
         """Return the place of a call that comes now."""
         return next(self._numbers)
 
     def first(self) -> Waiter | None:
         """The one whose turn is next, or None where nobody waits."""
-        return next(chain(self.interactive, self.bulk), None)
+        for lane in (self.interactive, self.bulk):
+            while lane and lane[0].woken.done():  # it was cancelled, and has not run yet
+                lane.pop(0)
+        return next(iter(self), None)
 
     def ahead(self, number: int, bulk: bool) -> int:
         """How many calls are before the one with this number."""
@@ -86,7 +85,8 @@ class Queue:
             )
         waiter = Waiter(number, bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:
-            waiter.timer = loop.call_later(max(max_wait, _TIMER_STEP), self._run_out, waiter)
+            timer = loop.call_later(max(max_wait, _TIMER_STEP), self._run_out, waiter)
+            waiter.woken.add_done_callback(lambda _: timer.cancel())
         insort(self._lane(bulk), waiter, key=_number)
         return waiter
 
@@ -94,54 +94,39 @@ class Queue:
         """Wait until the call is granted a slot, or raise why not. ``on_leaving``: for a call that is cancelled."""
         try:
             await waiter.woken
-        except BaseException:
+        except (asyncio.CancelledError, GeneratorExit):
             self.leave(waiter)
             on_leaving(waiter)
             raise
-        finally:
-            if waiter.timer is not None:
-                waiter.timer.cancel()
-        if waiter.error is not None:
-            raise copy(waiter.error)
-        if waiter.wait is not None:
-            raise refusal(waiter.wait)
 
     def leave(self, waiter: Waiter) -> None:
-        """Take a call out of its lane, if it is still there."""
-        lane = self._lane(waiter.bulk)
-        place = bisect_left(lane, waiter.number, key=_number)
-        if place < len(lane) and lane[place] is waiter:
-            del lane[place]
+        """Take a call out, if it still waits."""
+        with suppress(ValueError):
+            self._lane(waiter.bulk).remove(waiter)
 
     def grant(self, *, bulk: bool) -> bool:
         """Grant a slot to the first call of a lane. Returns False if no call waits there."""
+        self.first()
         lane = self._lane(bulk)
         if not lane:
             return False
-        waiter = lane.pop(0)
-        waiter.granted = True
-        waiter.wake()
+        lane.pop(0).woken.set_result(None)
         return True
 
     def refuse(self, waiter: Waiter, wait: float) -> None:
         """Refuse a call, since it would have to wait for ``wait`` seconds."""
-        if not waiter.decided:
-            self.leave(waiter)
-            waiter.wait = wait
-            waiter.wake()
+        self._fail(waiter, refusal(wait))
 
     def refuse_before(self, until: float, now: float) -> None:
         """Refuse all calls whose patience ends before ``until``: nothing may go before that."""
-        for waiter in [*self.interactive, *self.bulk]:
+        for waiter in [*self]:
             if waiter.deadline < until:
                 self.refuse(waiter, until - now)
 
     def fail(self, error: BaseException) -> None:
         """End all calls with ``error``."""
-        for waiter in [*self.interactive, *self.bulk]:
-            self.leave(waiter)
-            waiter.error = error
-            waiter.wake()
+        for waiter in [*self]:
+            self._fail(waiter, copy(error))
 
     def announce(self, when: float, now: float, why: str) -> None:
         """Log a long wait for the next slot, once."""
@@ -168,8 +153,13 @@ class Queue:
         self._on_timer(self._clock())
 
     def _run_out(self, waiter: Waiter) -> None:
-        if not waiter.decided:
+        if not waiter.woken.done():
             self._on_overdue(waiter, self._clock())
+
+    def _fail(self, waiter: Waiter, error: BaseException) -> None:
+        self.leave(waiter)
+        if not waiter.woken.done():
+            waiter.woken.set_exception(error)
 
     def _lane(self, bulk: bool) -> list[Waiter]:
         return self.bulk if bulk else self.interactive

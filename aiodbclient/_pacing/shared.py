@@ -11,8 +11,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -21,11 +20,11 @@ from attrs import define, field
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
 from .cells import Cell, cell_at
-from .fleet import STEP, Ask, Place, Reply, Terms, change
+from .fleet import CellError, NewerError
 from .headers import said_by, said_by_429
 from .process import Process
 from .queue import Queue, Waiter
-from .state import CellError, NewerError
+from .turn import STEP, Report, Turn
 from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
@@ -81,42 +80,26 @@ class SharedRateBudget:
     timeout: float = field(default=1.0, kw_only=True, validator=positive)
 
     _cell: Cell = field(init=False, repr=False)
-    _terms: Terms = field(init=False, repr=False)
     _process: Process = field(init=False, repr=False)
     _queue: Queue = field(init=False, repr=False)
-    _unestimated: list[Waiter] = field(init=False, repr=False, factory=list)
-    _asking: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
-    _asked: float = field(init=False, repr=False, default=-math.inf)
-    _next_ask: float = field(init=False, repr=False, default=-math.inf)
-    _next_slot: float = field(init=False, repr=False, default=-math.inf)  # by the last reply
-    _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # asks while somebody waits
-    _must_report: bool = field(init=False, repr=False, default=False)
-    _hurried: asyncio.Event = field(init=False, repr=False, factory=asyncio.Event)
+    _turns: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
+    _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
+    _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
+    _timer: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)  # for that
+    _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # the turn that the timer began
     _closed: bool = field(init=False, repr=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         _check(self)
-        shortest, longest = self.windows[0].seconds, self.windows[-1].seconds
-        self._cell = cell_at(self.url, self.key, 2 * longest, self.timeout)
-        probe = min(1.0, shortest / 20)
-        self._terms = Terms(self.windows, self.reserve, self.fallback_share, probe)
-        self._process = Process(self._terms, self._cell.where)
+        self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
+        self._process = Process(self.windows, self.fallback_share, self._cell.where)
         self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
-        """Wait for a slot. Return it with ``release``. Safe to cancel.
-
-        Args:
-            bulk: Whether the request is part of a bulk run.
-            max_wait: The longest wait in seconds; None means no limit.
-            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
-
-        Returns:
-            The place of the call, among those of this process.
+        """Wait for a slot, as ``RateBudget.acquire`` does. Its place is among the calls of this process.
 
         Raises:
-            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
-                rest of the wait in seconds, as far as it is known.
+            RateLimitError: The wait would exceed ``max_wait``.
             ConfigurationError: The budget is closed, calls on another event loop are waiting, or the server refuses
                 this process, for example because of a wrong password.
         """
@@ -125,8 +108,6 @@ class SharedRateBudget:
         now, queue = time.monotonic(), self._queue
         number = queue.next_number() if place is None else place
         waiter = queue.enter(number, bulk, max_wait, now)
-        if max_wait is not None:
-            self._unestimated.append(waiter)
         if self._process.alone:
             self._serve_alone(now)
         elif max_wait is not None or queue.first() is waiter:
@@ -135,54 +116,43 @@ class SharedRateBudget:
         return number
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot. The server learns of it within a tenth of the shortest window.
-
-        Args:
-            sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
-                at once.
-        """
+        """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""
         now, process = time.monotonic(), self._process
-        process.end(now, sent=sent)
+        ramp_was_full = process.ledger.in_flight >= process.ledger.ramp.at_most
+        process.ledger.end(now, sent=sent)
         if process.alone:
             self._serve_alone(now)
-        is_urgent = not sent or process.reply is None or (len(self._queue) > 0 and process.ramp_was_full)
-        self._report_by(now if is_urgent else now + self._terms.longest_pause)
+        is_urgent = not sent or process.turn is None or (ramp_was_full and len(self._queue) > 0)
+        self._ask_by(now if is_urgent else now + self._pause)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
         self._process.hear(said_by(headers), time.monotonic())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and stop all processes for a while. Call it before ``release``.
-
-        The length is that of ``RateBudget.throttle``. Requests in flight are not affected.
-
-        Returns:
-            The seconds until requests go again.
-        """
+        """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
         now, process = time.monotonic(), self._process
         said = said_by_429(headers, self.windows[-1].seconds)
         process.hear(said, now)
+        process.ledger.refuse(said, now)
         if not process.alone:
             await self._ask()
-        gate = process.ledger.gate
-        self._queue.refuse_before(gate.until, time.monotonic())
-        return round(max(0.0, gate.until - time.monotonic()), 3)
+        gate, now = process.ledger.gate, time.monotonic()
+        self._queue.refuse_before(gate.until, now)
+        return round(max(0.0, gate.until - now), 3)
 
     @property
     def is_shared(self) -> bool:
         """Whether the server answered the last ask. Otherwise this process uses its ``fallback_share``."""
-        return self._process.reply is not None and not self._process.alone
+        return self._process.turn is not None and not self._process.alone
 
     def snapshot(self) -> Snapshot:
         """The budget by the server's last reply; ``in_flight`` and ``waiting`` are those of this process, now."""
-        reply = self._process.reply
-        return Snapshot(
-            used=tuple(0 for _ in self.windows) if reply is None else reply.used,
-            in_flight=self._process.ledger.in_flight,
-            waiting=len(self._queue),
-            next_slot=max(self._next_slot - time.monotonic(), 0.0),
-        )
+        now, turn, own = time.monotonic(), self._process.turn, self._process.ledger
+        used = [0 for _ in self.windows]
+        if turn is not None:
+            used = [held + turn.ledger.in_flight for held in turn.ledger.held(now + turn.ahead)]
+        return Snapshot(tuple(used), own.in_flight, len(self._queue), self._next_slot(now))
 
     async def aclose(self) -> None:
         """Report, and close the connection. Waiting and later calls raise ConfigurationError. Safe to repeat."""
@@ -190,11 +160,13 @@ class SharedRateBudget:
             return
         self._closed = True
         self._queue.fail(_closed())
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         try:
-            if not self._process.alone and self._process.reply is not None:
+            if self.is_shared:
                 await self._ask()
         finally:
             await self._cell.aclose()
@@ -207,83 +179,60 @@ class SharedRateBudget:
     ) -> None:
         await self.aclose()
 
-    def _report_by(self, when: float) -> None:
-        """Ask at that time, or before, although no call may wait. While alone, the task asks anyway."""
-        if not self._closed and not self._process.alone:
-            self._must_report = True
-            self._ask_by(when)
+    @property
+    def _pause(self) -> float:
+        """The seconds between two turns of a process that waits, at most."""
+        return self.windows[0].seconds / 10
 
     def _ask_by(self, when: float) -> None:
-        """Ask at that time, or before."""
-        when = max(when, self._asked + STEP)
-        if self._task is None or self._task.done():
-            self._next_ask = when
-            self._task = asyncio.create_task(self._work(), name="aiodbclient-budget")
-            self._task.add_done_callback(self._stopped)
-        elif when < self._next_ask:
-            self._next_ask = when
-            self._hurried.set()
+        """Have a turn at that time, or before."""
+        when = max(when, self._asked + (self._process.probe if self._process.alone else STEP))
+        if self._closed or when >= self._due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = when
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), self._begin)
 
-    def _stopped(self, task: asyncio.Task[None]) -> None:
+    def _begin(self) -> None:
+        self._due = math.inf
+        if self._turns.locked():
+            self._ask_by(time.monotonic() + STEP)
+            return
+        self._task = asyncio.create_task(self._ask(), name="aiodbclient-budget")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         error = _closed() if task.cancelled() else task.exception()
         if error is not None:
             self._queue.fail(error)
 
-    async def _work(self) -> None:
-        """Ask while a call waits, there is something to report, or the server does not answer."""
-        while self._queue or self._process.alone or self._must_report:
-            delay = self._next_ask - time.monotonic()
-            if delay <= 0:
-                await self._ask()
-                continue
-            self._hurried.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._hurried.wait()
-
     async def _ask(self) -> None:
-        """Ask once, and serve the calls that wait by what the server replies, or by the share of this process."""
-        async with self._asking:
-            process, queue, unestimated = self._process, self._queue, self._places()
-            now, self._must_report = time.monotonic(), False
-            places = [place for _, place in unestimated]
-            ask = process.ask(queue, places, now, leaves=self._closed)
-            was_alone = process.alone
+        """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
+        async with self._turns:
+            process, queue = self._process, self._queue
+            asked = {*queue}
+            report = process.report(queue, time.monotonic())
             try:
-                reply = await self._change(ask)
+                turn = await self._turn(report)
             except CellError as error:
                 process.warn(error, time.monotonic())
-                self._go_alone(None)
-                return
-            except BaseException:
-                self._must_report = True
-                raise
-            now = self._asked = time.monotonic()
-            process.heed(ask, reply, now)
-            if process.alone:
-                self._go_alone(reply)
-            elif was_alone:
-                self._next_ask = now
+                process.go_alone(time.monotonic())
             else:
-                self._serve(reply, unestimated, now)
+                process.heed(report, turn, time.monotonic())
+            self._asked = now = time.monotonic()
+            if process.alone:
+                self._ask_by(now)
+                self._serve_alone(now)
+            else:
+                self._serve(asked, now)
 
-    def _go_alone(self, reply: Reply | None) -> None:
-        """Serve the calls that wait from the share of this process until the server answers, or has recovered."""
-        now, probe = time.monotonic(), self._terms.probe
-        if reply is None:
-            self._process.go_alone(now)
-        self._asked = now
-        self._next_ask = now + (probe if reply is None else min(reply.recovering, probe))
-        if not self._closed:
-            self._ask_by(self._next_ask)
-        self._serve_alone(now)
+    async def _turn(self, report: Report) -> Turn:
+        """Have a turn at the cell. Raises CellError."""
 
-    async def _change(self, ask: Ask) -> Reply:
-        """Change the state in the server. Raises CellError."""
-
-        def step(text: str, now: float) -> tuple[str, Reply]:
-            reply = change(self._terms, ask, text, now)
-            return reply.state, reply
+        def step(text: str, now: float) -> tuple[str, Turn]:
+            turn = Turn(self.windows, self.reserve, report, text, now)
+            return turn.text, turn
 
         try:
             async with asyncio.timeout(self.timeout):
@@ -293,59 +242,55 @@ class SharedRateBudget:
         except NewerError:
             raise CellError("a later version of this package wrote the budget there") from None
 
-    def _serve(self, reply: Reply, unestimated: list[tuple[Waiter, Place]], now: float) -> None:
-        queue, process = self._queue, self._process
-        for bulk, count in ((False, reply.interactive), (True, reply.bulk)):
+    def _serve(self, asked: set[Waiter], now: float) -> None:
+        """Serve the calls that wait by what came of the last turn, in which some of them were ``asked`` for."""
+        queue, process, turn = self._queue, self._process, self._process.turn
+        assert turn is not None
+        for bulk, count in ((False, turn.interactive), (True, turn.bulk)):
             for _ in range(count):
-                if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile; the next ask says that it is not held
+                if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile, as the next report says
                     process.ledger.begin(now)
-        for (waiter, _), wait in zip(unestimated, reply.waits, strict=True):
-            waiter.estimated = True
-            if wait > waiter.deadline - now:
-                queue.refuse(waiter, wait)
-        self._unestimated = [waiter for waiter in self._unestimated if not waiter.estimated and not waiter.decided]
-        self._next_slot = now + reply.again
-        self._next_ask = now + (STEP if self._unestimated else min(reply.again, self._terms.longest_pause))
-        if queue:
-            queue.announce(now + reply.again, now, process.ledger.reason(now))
+        self._refuse(asked, lambda place, bulk: turn.wait(place, bulk, now), now)
         queue.arm(now, math.inf)
+        if queue:
+            again = turn.again()
+            queue.announce(now + again, now, turn.ledger.reason(turn.now))
+            self._ask_by(now + min(again, self._pause))
 
     def _serve_alone(self, now: float) -> None:
         """Serve the calls that wait from the share of this process."""
-        ledger, queue = self._process.ledger, self._queue
-        reserve = int(self.reserve * self.fallback_share)
-        if not self._process.paused:
-            serve(queue, ledger, reserve, now)
-        for waiter, place in self._places():
-            waiter.estimated = True
-            wait = ledger.opens(now, place.place, reserve if place.bulk else 0) - now
-            if wait > place.patience:
-                queue.refuse(waiter, wait)
-        self._unestimated.clear()
+        queue, ledger, reserve = self._queue, self._process.ledger, int(self.reserve * self.fallback_share)
+        serve(queue, ledger, reserve, now)
+        self._refuse({*queue}, lambda place, bulk: ledger.opens(now, place, reserve if bulk else 0) - now, now)
 
-    def _places(self) -> list[tuple[Waiter, Place]]:
-        """Return the calls whose wait is not compared with their patience yet, and their places."""
-        if not self._unestimated:
-            return []
-        now, waiting = time.monotonic(), {*self._unestimated}
-        places = enumerate([*self._queue.interactive, *self._queue.bulk])
-        return [(w, Place(n, w.bulk, w.deadline - now)) for n, w in places if w in waiting]
+    def _refuse(self, asked: set[Waiter], wait_of: Callable[[int, bool], float], now: float) -> None:
+        """Refuse those that would wait too long."""
+        for place, waiter in [*enumerate(self._queue)]:
+            if waiter.deadline < math.inf and waiter in asked:
+                wait = wait_of(place, waiter.bulk)
+                if wait > waiter.deadline - now:
+                    self._queue.refuse(waiter, wait)
 
     def _on_leaving(self, waiter: Waiter) -> None:
         if waiter.granted:  # and cancelled before it woke
             self.release(sent=False)
         else:
-            self._report_by(time.monotonic() + self._terms.longest_pause)
+            self._ask_by(time.monotonic() + self._pause)
 
-    def _on_overdue(self, waiter: Waiter, now: float) -> None:
-        if waiter.estimated:
-            self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
-            self._report_by(now + self._terms.longest_pause)
+    def _on_overdue(self, _: Waiter, now: float) -> None:
         self._on_timer(now)
+        self._ask_by(now)  # which tells it how long it would still wait
 
     def _on_timer(self, now: float) -> None:
         if self._process.alone:
             self._serve_alone(now)
+
+    def _next_slot(self, now: float) -> float:
+        """For how many seconds the next call of this process waits."""
+        process = self._process
+        if process.turn is None or process.alone:
+            return process.ledger.opens(now, 0, 0) - now
+        return process.turn.wait(0, False, now)
 
 
 def _closed() -> ConfigurationError:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import random
 from contextlib import suppress
 from typing import Any
 
+import backoff
 from valkey.asyncio import Valkey
 from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError, ValkeyError
 
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
 from .cells import Step, T
-from .state import LARGEST, CellError
+from .fleet import LARGEST, CellError
 
 # Writes ARGV[2], for ARGV[3] milliseconds, if ARGV[1] is the digest of what is there. Otherwise returns what is there,
 # and the server's clock.
@@ -28,7 +28,7 @@ end
 return {{held, redis.call('TIME')}}
 """
 _MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions", "DB index is out of range")
-_PAUSE = 0.005  # seconds between two tries, at most, for each try before
+_PAUSE, _LONGEST_PAUSE = 0.005, 0.08  # seconds between two tries, the first and later, at most
 
 
 class ValkeyCell:
@@ -54,14 +54,14 @@ class ValkeyCell:
 
     async def change(self, step: Step[T]) -> T:
         """As for ``Cell``."""
-        tries = 0
+        pauses = backoff.expo(factor=_PAUSE, max_value=_LONGEST_PAUSE)
+        next(pauses)  # a backoff generator yields None first
         while True:
             held, now = _read(await self._run("", ""))
             text, result = step(held.decode(errors="replace"), now)
             if await self._run(hashlib.sha1(held, usedforsecurity=False).hexdigest(), text) == 1:
                 return result
-            tries += 1
-            await asyncio.sleep(random.uniform(0.0, _PAUSE * tries))
+            await asyncio.sleep(backoff.full_jitter(next(pauses)))
 
     async def aclose(self) -> None:
         """As for ``Cell``."""

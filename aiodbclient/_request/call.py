@@ -17,21 +17,24 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget."""
+    """How far one name of a run is: the requests of its calls, and the seconds that they took.
+
+    ``Run.stop`` lets a name finish once it has begun, but not wait for the budget if nothing would be lost.
+    """
 
     def __init__(self, *, resumable: bool = False) -> None:
-        self.resumable = resumable  # running it again finishes what a stopped name has changed
-        self.begun = False  # if so, ``Run.stop`` lets the name finish
-        self.waiting = False  # for the budget
-        self.stop: Callable[[], object] | None = None  # ends the name, once its run is stopped
         self.requests = 0
         self.writes = 0  # those that may have changed something
         self.seconds: float = 0.0
-        self.waited: float = 0.0
+        self.waited: float = 0.0  # those for the budget
+        self.begun = False  # whether a request was sent
+        self.waiting = False  # whether it waits for the budget now
+        self.resumable = resumable  # whether running it again finishes what it has changed
+        self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
 
     @property
-    def is_unsent(self) -> bool:
-        """Whether the name may end now: it waits for the budget, and nothing that it changed would be lost."""
+    def may_end(self) -> bool:
+        """Whether nothing would be lost if the name ended now."""
         return not self.begun or (self.waiting and (self.resumable or not self.writes))
 
 
@@ -49,7 +52,6 @@ class Options(NamedTuple):
     meter: Meter | None = None
     bulk: bool = False  # whether the call is part of a run, so that it waits behind all others
     tenant: str | None = None
-    before_sending: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return "<Options>"  # a header may be a secret

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from time import monotonic
+
+import backoff
 
 from .._pacing.budget import Budget
 from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
@@ -31,9 +34,7 @@ def _is_not_ready(error: APIError, call: Call) -> bool:
 
 def until_online() -> Iterator[float]:
     """Yield the seconds to wait before each further read of a cluster that is not online yet."""
-    start = monotonic()
-    while True:
-        yield min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST)
+    return islice(backoff.expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST), 1, None)  # it yields None first
 
 
 class _Writes:

@@ -209,18 +209,18 @@ class Transport:
         return self._session
 
     async def _slot(self, call: Call) -> None:
-        """Wait for a slot of the budget. A name of a stopped run does not wait, if it may end."""
+        """Wait for a slot of the budget. A name of a stopped run is cancelled instead, if it may end."""
         meter = call.meter
         meter.waiting = True
-        stop = meter.stop if meter.is_unsent else None
+        cancel = meter.cancel if meter.may_end else None
         try:
             again = {} if call.place is None else {"place": call.place}
-            patience = call.patience if stop is None else _STOPPING
+            patience = call.patience if cancel is None else _STOPPING
             call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=patience, **again)
         except RateLimitError:
-            if stop is not None:
-                stop()
-                await asyncio.sleep(0)  # it is cancelled here
+            if cancel is not None:
+                cancel()
+                await asyncio.sleep(0)  # it ends here
             raise
         finally:
             meter.waiting = False
@@ -231,8 +231,6 @@ class Transport:
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
         if session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
-        if call.options.before_sending is not None:
-            call.options.before_sending()
         started = granted if call.writers is None else perf_counter()
         call.begin(started - asked)
         drop_unasked(session)

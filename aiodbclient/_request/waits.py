@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from math import inf
 from typing import TypeVar
 
+import backoff
 from attrs import evolve
 
 from ..errors import DatabaseClientError
@@ -16,17 +18,18 @@ from ..models import User
 T = TypeVar("T")
 
 FIRST = 0.25  # seconds
+_LONGEST = 60.0
 
 
-def waits(total: float = inf, *, first: float = FIRST, longest: float = inf) -> Iterator[float]:
+def waits(total: float = inf, *, first: float = FIRST, longest: float = _LONGEST) -> Iterator[float]:
     """Yield the seconds to wait before each look: first 0, then waits that double until their sum is ``total``."""
     yield 0.0
-    waited, wait = 0.0, first
-    while waited < total:
-        wait = min(wait, longest)
+    waited = 0.0
+    for wait in islice(backoff.expo(factor=first, max_value=longest), 1, None):  # it yields None first
+        if waited >= total:
+            return
         yield wait
         waited += wait
-        wait *= 2
 
 
 async def until_seen(look: Callable[[], Awaitable[T | None]], seconds: float, *, first: float = FIRST) -> T | None:

@@ -1,19 +1,16 @@
-"""The clusters of tenants: a ``Site`` has the facts about one, ``Sites`` are those of one ``Tenants``.
-
-``JobSites`` are the sites as one job sees them: it does not ask again for a while where it got no answer.
-"""
+"""The clusters of tenants: a ``Site`` has the facts about one, ``Sites`` are those of one ``Tenants``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from time import monotonic
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from .._bulk.job import OUTAGE, UNANSWERED
 from .._dsn import dsn, is_host
@@ -97,22 +94,11 @@ class Site:
         )
 
 
-@define(eq=False)
-class _Reading:
-    """One cluster, and what was read of it."""
-
-    client: ClusterClient
-    admin: str | None = field(repr=False)  # a DSN
-    site: Site | None = None
-    turn: asyncio.Lock = field(factory=asyncio.Lock)
-
-    @property
-    def engine(self) -> Engine | str | None:
-        return self.client.engine if self.site is None else self.site.engine
-
-
 class Sites:
-    """The clusters of one ``Tenants``, by id. Each is read once, and again after ``reread``."""
+    """The clusters of one ``Tenants``, by id. Each is read once, and again after an error of its server.
+
+    Each job has its own: for a while it asks a cluster no more that did not answer.
+    """
 
     def __init__(
         self,
@@ -122,59 +108,69 @@ class Sites:
         admin: str | Mapping[str, str] | None,
         connection_limit: int | None,
     ) -> None:
-        checked = _checked_clusters(clusters)
-        admins = _checked_admins(admin, [each.id for each in checked])
-        self._readings = {each.id: _Reading(each, admins[each.id]) for each in checked}
+        self.clients = _checked_clusters(clusters)  # the API of each, by id
+        self._admins = _checked_admins(admin, self.clients)
         self._private, self._connection_limit = private, connection_limit
-        self.check_engines()
+        self._read = dict[str, Site]()
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
+        self.pause: Pause | None = None  # of a run; None: requests do not wait in the bulk lane
+        self._away = dict[str, tuple[DatabaseClientError, float]]()
+        self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
+        self._check_engines()
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readings)
-
-    def __len__(self) -> int:
-        return len(self._readings)
-
-    def __contains__(self, cluster: object) -> bool:
-        return cluster in self._readings
+    def for_job(self, pause: Pause | None) -> Sites:
+        """The same clusters for one job, of which none is away yet."""
+        sites = copy(self)
+        sites.pause, sites._away, sites._unanswered = pause, {}, defaultdict(set)
+        return sites
 
     @property
     def engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
-        return next((each.engine for each in self._readings.values() if each.engine is not None), None)
-
-    def client(self, cluster: str) -> ClusterClient:
-        """The API of the cluster."""
-        return self._readings[cluster].client
+        return next(iter(self._engines()), None)
 
     def name(self, cluster: str) -> str | None:
         """The name of the cluster; None until it is read."""
-        site = self._readings[cluster].site
-        return None if site is None else site.name
+        return self._read[cluster].name if cluster in self._read else None
 
-    def turn(self, cluster: str) -> asyncio.Lock:
-        """Held by who calls ``read``."""
-        return self._readings[cluster].turn
+    async def any(self) -> Site:
+        """The first site that can be reached. Raises the first error if none can."""
+        failures = list[DatabaseClientError]()
+        for cluster in self.clients:
+            try:
+                return await self.site(cluster, Meter())
+            except AWAY as error:
+                failures.append(error)
+        raise failures[0]
 
-    def reread(self, cluster: str) -> None:
-        """Make the next ``read`` read the cluster again: its primary user may have another password."""
-        self._readings[cluster].site = None
+    async def site(self, cluster: str, meter: Meter) -> Site:
+        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 
-    async def read(self, cluster: str, meter: Meter, pause: Pause | None) -> Site:
-        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator."""
-        reading = self._readings[cluster]
-        if reading.site is None:
-            reading.site = await self._read(reading, for_work(reading.client, meter, pause))
-            self.check_engines()
-        return reading.site
+        For some seconds after a failure it raises the same error, and sends nothing.
+        """
+        async with self._turns[cluster]:
+            if cluster in self._away:
+                error, since = self._away[cluster]
+                if monotonic() - since < _AWAY_SECONDS:
+                    raise copy(error)  # each outcome has its own, since raising it adds to its traceback
+                del self._away[cluster]
+            if cluster not in self._read:
+                try:
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], meter, self.pause))
+                except AWAY as error:
+                    self.note_away(cluster, error)
+                    raise
+                self._check_engines()
+            return self._read[cluster]
 
-    async def _read(self, reading: _Reading, client: ClusterClient) -> Site:
+    async def _ask(self, client: ClusterClient) -> Site:
         if client.engine is not None and client.engine in CAPABILITIES:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
         guard_tenants(info.engine)
         connection = connection_of(info, private=self._private)
         ca = await _authority(client, info.name) if connection.ssl else None
-        server = server_of(info.engine, connection, ca, reading.admin, self._connection_limit)
+        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit)
         try:
             await server.administrator()  # before anything is made that it could then not finish
         except GrantError as error:
@@ -182,11 +178,58 @@ class Sites:
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
-    def check_engines(self) -> None:
+    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+        """A site for a new tenant, and its seat there: one of all but those ``without``."""
+        away = dict[str, DatabaseClientError]()
+        while True:
+            try:
+                seat = await rooms.take(name, {*without, *away})
+            except NoRoomError:
+                if away:
+                    raise next(iter(away.values())) from None
+                raise
+            try:
+                return await self.site(seat.cluster, meter), seat
+            except BaseException as error:
+                rooms.give_back(seat)
+                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
+                if not isinstance(error, AWAY) or rooms.place is not None or len(self.clients) == 1:
+                    raise
+                away[seat.cluster] = error
+
+    @contextmanager
+    def watched(self, cluster: str, tenant: str) -> Generator[None]:
+        """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
+        try:
+            yield
+        except GrantError:
+            self._read.pop(cluster, None)  # it is read again: the primary user may have another password
+            raise
+        except UNANSWERED as error:
+            self._unanswered[cluster].add(tenant)
+            if len(self.clients) > 1 and len(self._unanswered[cluster]) >= OUTAGE:
+                self.note_away(cluster, error)
+            raise
+        self._unanswered[cluster].clear()
+
+    def note_away(self, cluster: str, error: DatabaseClientError) -> None:
+        """Send nothing to the cluster for some seconds."""
+        self._away[cluster] = error, monotonic()
+
+    def _engines(self) -> dict[Engine | str, str]:
+        """The engines that are known, each with the id of a cluster."""
+        found = dict[Engine | str, str]()
+        for id, client in self.clients.items():
+            engine = self._read[id].engine if id in self._read else client.engine
+            if engine is not None:
+                found[engine] = id
+        return found
+
+    def _check_engines(self) -> None:
         """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
-        known = {each.engine: id for id, each in self._readings.items() if each.engine is not None}
-        if len(known) > 1:
-            each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
+        engines = self._engines()
+        if len(engines) > 1:
+            each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
             raise InvalidArgumentError(
                 f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
             )
@@ -231,100 +274,20 @@ async def _authority(cluster: ClusterClient, name: str) -> str:
         ) from None
 
 
-class JobSites:
-    """The sites of one job."""
-
-    def __init__(self, sites: Sites, pause: Pause) -> None:
-        self.sites = sites
-        self.pause: Pause | None = pause  # None: the job is on one name, and its requests do not wait in the bulk lane
-        self._away: dict[str, tuple[DatabaseClientError, float]] = {}
-        self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
-
-    @property
-    def are_many(self) -> bool:
-        """Whether one may be away while others are not."""
-        return len(self.sites) > 1
-
-    async def any(self) -> Site:
-        """The first site that can be reached. Raises the first error if none can."""
-        failures = list[DatabaseClientError]()
-        for cluster in self.sites:
-            try:
-                return await self.site(cluster, Meter())
-            except AWAY as error:
-                failures.append(error)
-        raise failures[0]
-
-    async def site(self, cluster: str, meter: Meter) -> Site:
-        """The site of the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
-        async with self.sites.turn(cluster):
-            self.check_away(cluster)
-            try:
-                return await self.sites.read(cluster, meter, self.pause)
-            except AWAY as error:
-                self.note_away(cluster, error)
-                raise
-
-    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
-        """A site for a new tenant, and its seat there: one of all but those ``without``."""
-        away = dict[str, DatabaseClientError]()
-        while True:
-            try:
-                seat = await rooms.take(name, {*without, *away})
-            except NoRoomError:
-                if away:
-                    raise next(iter(away.values())) from None
-                raise
-            try:
-                return await self.site(seat.cluster, meter), seat
-            except BaseException as error:
-                rooms.give_back(seat)
-                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or rooms.place is not None or not self.are_many:
-                    raise
-                away[seat.cluster] = error
-
-    @contextmanager
-    def watched(self, cluster: str, tenant: str) -> Generator[None]:
-        """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
-        try:
-            yield
-        except GrantError:
-            self.sites.reread(cluster)
-            raise
-        except UNANSWERED as error:
-            self._unanswered[cluster].add(tenant)
-            if self.are_many and len(self._unanswered[cluster]) >= OUTAGE:
-                self.note_away(cluster, error)
-            raise
-        self._unanswered[cluster].clear()
-
-    def note_away(self, cluster: str, error: DatabaseClientError) -> None:
-        """Send nothing to the cluster for some seconds."""
-        self._away[cluster] = error, monotonic()
-
-    def check_away(self, cluster: str) -> None:
-        """Raise what the cluster failed with, if that was a moment ago."""
-        if cluster in self._away:
-            error, since = self._away[cluster]
-            if monotonic() - since < _AWAY_SECONDS:
-                raise copy(error)  # each outcome has its own, since raising it adds to its traceback
-            del self._away[cluster]
-
-
-def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
-    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
+def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
+    """Return the clusters by id. Raises InvalidArgumentError if there is none, or one twice."""
     clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
     if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
         raise InvalidArgumentError(
             f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
         )
-    if len({each.id for each in clusters}) < len(clusters):
+    by_id = {each.id: each for each in clusters}
+    if len(by_id) < len(clusters):
         raise InvalidArgumentError("cluster has the same cluster twice")
-    return clusters
+    return by_id
 
 
-def _checked_admins(admin: str | Mapping[str, str] | None, clusters: list[str]) -> dict[str, str | None]:
+def _checked_admins(admin: str | Mapping[str, str] | None, clusters: Collection[str]) -> dict[str, str | None]:
     """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
     if isinstance(admin, Mapping):
         if unknown := [id for id in admin if id not in clusters]:

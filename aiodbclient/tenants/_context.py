@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from .._request.pause import Pause
 from ..errors import InvalidArgumentError, StoreError
 from ._claims import HeldClaim, clock
 from ._clusters import Sites
@@ -20,6 +21,13 @@ from ._rooms import Rooms
 from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
+
+AT_A_TIME = 16  # tenants of one cluster that a job works on. Their server takes fewer connections
+
+
+def turns_of(clusters: Iterable[str]) -> dict[str, asyncio.Semaphore]:
+    """How many tenants of each cluster to work on at a time."""
+    return {id: asyncio.Semaphore(AT_A_TIME) for id in clusters}
 
 
 @frozen(kw_only=True, eq=False)
@@ -35,6 +43,10 @@ class Context:
     lease: float
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
+
+    def for_job(self, pause: Pause) -> Context:
+        """The same for one job, with turns of its own."""
+        return evolve(self, sites=self.sites.for_job(pause), turns=turns_of(self.sites.clients))
 
     def for_role(self, role: Role) -> Context:
         """The same for another role."""
@@ -95,19 +107,17 @@ class Context:
     def _why_not_ours(self, record: Record) -> str:
         """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
         name, cluster = tenant_of(record.name)[0], cluster_of(record)
-        if cluster is not None and cluster not in self.sites:
-            own = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
+        if cluster is not None and cluster not in self.sites.clients:
+            own = f"{'this is' if len(self.sites.clients) == 1 else 'these are'} {', '.join(self.sites.clients)}"
             return (
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: a name is taken in the whole "
                 "store, so choose another one, or name that cluster too; nothing was sent"
             )
-        credential, intent, engine = record.current or record.previous, intent_of(record), self.sites.engine
+        credential, intent = record.current or record.previous, intent_of(record)
         if credential is not None:
             is_ours = credential.database == self.prefix + name
-        elif intent is not None and engine is not None:
-            is_ours = self._is_login(intent.login, name, engine)
         else:
-            is_ours = True
+            is_ours = intent is None or self._is_login(intent.login, name)
         if is_ours:
             return ""
         return (
@@ -115,8 +125,10 @@ class Context:
             "created with; a name is taken in the whole store; nothing was sent"
         )
 
-    def _is_login(self, login: str, name: str, engine: str) -> bool:
+    def _is_login(self, login: str, name: str) -> bool:
+        """Whether the tenant may have such a login, as far as the engine is known."""
+        engine = self.sites.engine
         try:
-            return login in names_of(name, engine, self.prefix, self.role).logins
+            return engine is None or login in names_of(name, engine, self.prefix, self.role).logins
         except InvalidArgumentError:  # with another prefix the name itself may be invalid
             return False

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Literal, TypeVar
 
@@ -59,37 +57,24 @@ class TenantEvent:
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
-    __slots__ = ("_seconds", "_start", "ended", "meter")
+    __slots__ = ("_counted", "_seconds", "_start", "ended", "meter")
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.ended = set[str]()  # others whose sessions were ended
         self._start = monotonic()
         self._seconds = defaultdict[str, float](float)
+        self._counted = 0.0  # of all kinds
 
-    async def on(self, what: Literal["store", "setup", "claim"], call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as those of the store, the caller's own code, or waits for a claim."""
-        start = monotonic()
+    async def on(self, what: Literal["sql", "store", "setup", "turn", "claim"], call: Awaitable[T]) -> T:
+        """Await ``call``, and count its seconds as ``what``, except those of requests and of other kinds."""
+        start = monotonic() - self.meter.seconds - self._counted
         try:
             return await call
         finally:
-            self._seconds[what] += monotonic() - start
-
-    async def on_sql(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as SQL, except those of requests and of the store."""
-        start = monotonic() - self.meter.seconds - self._seconds["store"]
-        try:
-            return await call
-        finally:
-            self._seconds["sql"] += max(0.0, monotonic() - self.meter.seconds - self._seconds["store"] - start)
-
-    @asynccontextmanager
-    async def in_turn(self, turns: asyncio.Semaphore) -> AsyncGenerator[None]:
-        """Wait for one of ``turns``, and hold it."""
-        start = monotonic()
-        async with turns:
-            self._seconds["turn"] += monotonic() - start
-            yield
+            seconds = max(0.0, monotonic() - self.meter.seconds - self._counted - start)
+            self._seconds[what] += seconds
+            self._counted += seconds
 
     def report(
         self, on_event: Callable[[TenantEvent], object] | None, name: str, role: Role, action: Action, error: str | None

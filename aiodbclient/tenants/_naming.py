@@ -41,6 +41,7 @@ _LOGINS: Mapping[Role, tuple[str, str]] = {
     Role.READER: ("ra", "rb"),
 }
 _TEMPORARY = "t"  # how the name of the temporary login ends
+_ENDINGS = (*(ending for both in _LOGINS.values() for ending in both), _TEMPORARY, *Role)  # see ``is_derived``
 OF_A_GROUP = f"_[0-9a-f]{{16}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})")
 _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -120,15 +121,10 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
     on_mysql = engine in MYSQL
     _refuse(database, on_mysql=on_mysql)
     most, digest = _MAX_USER if on_mysql else _MAX_NAME, _digest(database)
-
-    def derived(what: str) -> str:
-        ending = f"_{digest}_{what}"
-        return database[: most - len(ending)] + ending
-
-    logins = {role: (derived(first), derived(second)) for role, (first, second) in _LOGINS.items()}
+    derived = {what: f"{database[: most - 18 - len(what)]}_{digest}_{what}" for what in _ENDINGS}
+    logins = {each: (derived[first], derived[second]) for each, (first, second) in _LOGINS.items()}
     if len(database) <= most:
         logins[Role.OWNER] = database, logins[Role.OWNER][1]
-    groups = {each: derived(each) for each in Role}
     return Names(
         tenant=tenant,
         role=role,
@@ -136,11 +132,11 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         database=database,
         logins=logins[role],
         owner_logins=logins[Role.OWNER],
-        all_logins=frozenset(login for both in logins.values() for login in both),
-        temporary=derived(_TEMPORARY),
-        owner=groups[Role.OWNER],
-        group=groups[role],
-        groups=tuple(groups[each] for each in ROLES),
+        all_logins=frozenset().union(*logins.values()),
+        temporary=derived[_TEMPORARY],
+        owner=derived[Role.OWNER],
+        group=derived[role],
+        groups=tuple(derived[each] for each in ROLES),
     )
 
 

@@ -62,6 +62,11 @@ class TenantDone(Done):
     credential: Credential
 
 
+def done(action: Action, credential: Credential) -> TenantDone:
+    """The outcome of the tenant of ``credential``."""
+    return TenantDone(name=credential.name, action=action, credential=credential)
+
+
 @frozen(kw_only=True)
 class TenantRepaired(TenantDone):
     """A tenant without problems now. If its removal or suspension was unfinished, that was finished.

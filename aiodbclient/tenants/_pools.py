@@ -59,7 +59,7 @@ class TenantPools(Generic[PoolT]):
         With asyncpg::
 
             async def open_pool(credential):
-                return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context())
+                return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=0)
 
             pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close)
             async with pools, pools.use("alpha") as pool:

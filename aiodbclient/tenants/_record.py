@@ -83,6 +83,15 @@ _FINISHED_BY: Mapping[Verb, str] = {
 }
 
 
+_WHY_UNUSABLE: Mapping[State, str] = {
+    State.SUSPENDING: "is being suspended",
+    State.RESUMING: "is being resumed: try again in a moment",
+    State.MOVING: "is being moved to another cluster: try again in a moment, or repair it if no process moves it",
+    State.REMOVING: "is being removed, or its removal is unfinished: run remove",
+    State.RESETTING: "is being repaired, or its repair is unfinished: run repair",
+}
+
+
 @frozen
 class Intent:
     """What a process is about to do to a tenant."""
@@ -186,36 +195,15 @@ def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Crede
 
 def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
     """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
+    state = state_of(record)
+    if state is State.ABSENT and role is not Role.OWNER:
+        return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
+    what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
+    if state is State.SUSPENDED and record is not None and record.current is not None:
+        what = f"is suspended since {record.current.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
     who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-    match state_of(record):
-        case State.SUSPENDED:
-            assert record is not None
-            assert record.current is not None
-            since = f"{record.current.suspended:%Y-%m-%d %H:%M} UTC"
-            return SuspendedError(f"{who} is suspended since {since}: resume it first; nothing was sent")
-        case State.SUSPENDING:
-            return SuspendedError(f"{who} is being suspended; nothing was sent")
-        case State.RESUMING:
-            return SuspendedError(f"{who} is being resumed: try again in a moment; nothing was sent")
-        case State.MOVING:
-            return SuspendedError(
-                f"{who} is being moved to another cluster: try again in a moment, or repair it if no process moves it; "
-                "nothing was sent"
-            )
-        case State.REMOVING:
-            return TenantNotFoundError(
-                f"{who} is being removed, or its removal is unfinished: run remove; nothing was sent"
-            )
-        case State.RESETTING:
-            return TenantNotFoundError(
-                f"{who} is being repaired, or its repair is unfinished: run repair; nothing was sent"
-            )
-        case State.ABSENT if role is not Role.OWNER:
-            return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
-        case _:
-            return TenantNotFoundError(
-                f"{who} has no usable credential on record: provision it first; nothing was sent"
-            )
+    kind = SuspendedError if state.is_shut else TenantNotFoundError
+    return kind(f"{who} {what}; nothing was sent")
 
 
 def no_roles(name: str, role: Role) -> TenantNotFoundError:

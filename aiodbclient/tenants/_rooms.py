@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import TypeAlias
@@ -77,7 +76,7 @@ class Rooms:
         self._most = most
         self._clock = clock
         self._has_choice = len(clusters) > 1 or most is not None or place is not None
-        self._tenants = Counter[str]()
+        self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
         self._seats: dict[str, Seat] = {}  # not counted when the store was read
         self._read_at = -inf
         self._choosing = asyncio.Lock()
@@ -136,25 +135,15 @@ class Rooms:
     async def _count(self) -> None:
         """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
-        found = Counter[str]()
-        entries: Callable[[], AsyncIterator[tuple[str, str] | Record | StoreError]]
-        entries = getattr(self._store, "homes", partial(entries_of, self._store))
-        async for entry in entries():
-            if isinstance(entry, StoreError):
-                continue
+        found = Counter[str | None]()
+        async for entry in entries_of(self._store):
             if isinstance(entry, Record):
-                entry = entry.name, self._home(entry)
-            record_name, cluster = entry
-            name, role = tenant_of(record_name)
-            if role is Role.OWNER and name not in self._seats and cluster is not None:
-                found[cluster] += 1
+                name, role = tenant_of(entry.name)
+                if role is Role.OWNER and name not in self._seats:
+                    with suppress(StoreError):  # an intent of a newer version
+                        found[cluster_of(entry)] += 1
         self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
         self._read_at = self._clock()
-
-    def _home(self, record: Record) -> str | None:
-        with suppress(StoreError):  # an intent of a newer version
-            return cluster_of(record)
-        return None
 
     def _rooms(self) -> list[Room]:
         return [Room(each, self._tenants[each], self._most) for each in self._clusters]

@@ -16,7 +16,7 @@ from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._clusters import Sites
-from ._context import Context, Setup
+from ._context import Context, Setup, turns_of
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
@@ -37,7 +37,7 @@ from ._usage import Usage, usage_of, with_usage
 from ._verbs.check import CheckTenants
 from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
-from ._verbs.jobs import TenantJob, turns_of
+from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
 from ._verbs.provision import IfExists, ProvisionTenants
@@ -57,7 +57,8 @@ class Tenants:
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
     number of processes may work with the same store at once.
 
-    Making a ``Tenants`` connects to nothing and needs no event loop.
+    Making a ``Tenants`` connects to nothing and needs no event loop. The names that a method takes may be long, lazy or
+    async.
 
     With several clusters each tenant is on one of them, which is on record before the first request that changes
     something. Runs work on the clusters side by side. One that is away fails its own tenants, and no others.
@@ -124,8 +125,8 @@ class Tenants:
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
-            rooms=Rooms(store, [*sites], most, place),
-            turns=turns_of(sites),
+            rooms=Rooms(store, [*sites.clients], most, place),
+            turns=turns_of(sites.clients),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -136,7 +137,7 @@ class Tenants:
     def __repr__(self) -> str:
         context = self._context
         what = "Tenants" if context.role is Role.OWNER else f"Tenants ({context.role})"
-        clusters = [context.sites.client(each) for each in context.sites]
+        clusters = [*context.sites.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         return f"<{what} of {where} in {context.store!r}>"
 
@@ -185,9 +186,7 @@ class Tenants:
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._context, if_exists)
-        job.sites.pause, job.turns = None, self._context.turns
-        return (await job.do(job.check(name), Meter())).credential
+        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -232,7 +231,7 @@ class Tenants:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
                 name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
                 become the tenant's, with a new login. The login that was there goes on working, as the previous one,
@@ -295,7 +294,7 @@ class Tenants:
         run the same at once: each tenant is rotated once.
 
         Args:
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
             force: Whether to rotate a tenant again that is not retired yet, which revokes the previous credential.
 
@@ -319,7 +318,7 @@ class Tenants:
         Safe to repeat after an error and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
 
         Returns:
@@ -340,7 +339,7 @@ class Tenants:
         cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
 
         Returns:
             The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
@@ -358,7 +357,7 @@ class Tenants:
         repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
 
         Returns:
             The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
@@ -379,7 +378,7 @@ class Tenants:
         the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
 
         Args:
-            names: The tenants. May be long, lazy or async. None, only with ``suspended_for``: all on record.
+            names: The tenants. None, only with ``suspended_for``: all on record.
             keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
             suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
 
@@ -410,7 +409,7 @@ class Tenants:
         was, or finishes the move if the copy was complete.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             to: The cluster, or its id. None: ``place`` chooses among the others, as for a new tenant.
             max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
                 and if the copy takes longer, it fails and is opened again.
@@ -449,7 +448,7 @@ class Tenants:
         Safe to repeat and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants.
             folder: A folder that exists.
 
         Returns:
@@ -466,8 +465,10 @@ class Tenants:
     async def load(self, name: str, file: str | os.PathLike[str]) -> Credential:
         """Load a file of ``dump`` into the empty database of a tenant, of the same or another name.
 
-        The file may be from somebody else: what is in it runs with the rights of the tenant alone. Its manifest must be
-        beside it. Objects belong to the tenant. Rights of logins that do not exist are left out.
+        Its manifest must be beside it. What is in the file runs with the rights of a temporary login of the tenant.
+        Later its functions and triggers run in the sessions of the tenant's programs, and on PostgreSQL they can set
+        its password there: load a file of somebody else only into a tenant of theirs. Objects belong to the tenant.
+        Rights of logins that do not exist are left out.
 
         If it fails or is cancelled, the database may hold a part of the file. Then remove the tenant and provision it
         before you repeat it.
@@ -490,9 +491,7 @@ class Tenants:
             StoreError: The store failed.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = LoadTenant(self._context, file)
-        job.sites.pause = None
-        return (await job.do(job.check(name), Meter())).credential
+        return (await self._one(LoadTenant(self._context, file), name)).credential
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
@@ -540,7 +539,7 @@ class Tenants:
 
         Args:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
-            names: The tenants. May be long, lazy or async. None: all on record.
+            names: The tenants. None: all on record.
             at_a_time: How many calls of ``work`` at a time.
             first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
                 for one of them, unless ``most_failed`` allows it.
@@ -561,12 +560,18 @@ class Tenants:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
         return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
+    async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
+        """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
+        job.context = evolve(job.context, turns=self._context.turns)
+        job.context.sites.pause = None
+        return await job.do(job.check(name), Meter())
+
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.sites.pause = None
+            job.context.sites.pause = None
         return Run(self._context.names() if names is None else names, job, at_a_time)
 
 

@@ -12,7 +12,7 @@ from .._bulk.specs import listed
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import DatabaseClientError, NotFoundError
-from ._clusters import AWAY, JobSites
+from ._clusters import AWAY
 from ._context import Context
 from ._events import Timer
 from ._naming import check_tenant
@@ -44,7 +44,7 @@ _OfServer: TypeAlias = Mapping[str, tuple[int, int]] | DatabaseClientError
 
 async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServer]:
     """Ask all servers at the same time for the size and the sessions of each database."""
-    sites = JobSites(context.sites, Pause())
+    sites = context.sites.for_job(Pause())
 
     async def read(cluster: str) -> _OfServer:
         try:

@@ -1,6 +1,6 @@
 """Replace a link that stands alone by what it leads to: a snippet or an example in a box, a page of the root whole.
 
-In the repository, the same line is a link that one can follow.
+The box is open if the text of the link is bold. In the repository, the same line is a link that one can follow.
 """
 
 from __future__ import annotations
@@ -32,4 +32,5 @@ def _text(title: str, path: Path) -> str:
         return text
     if path.suffix == ".py":
         text = f"```python\n{text}```\n"
-    return f'??? example "{title}"\n\n{textwrap.indent(text, "    ")}'
+    box = "???+" if title.startswith("**") else "???"
+    return f'{box} example "{title.strip("*")}"\n\n{textwrap.indent(text, "    ")}'

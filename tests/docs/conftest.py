@@ -103,14 +103,10 @@ def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """Undo changes of guides to the process: instrumented aiohttp, and logging as set up by Litestar."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    """Undo what a guide changes of the process: instrumented aiohttp, and the logger."""
     yield
     if AioHttpClientInstrumentor().is_instrumented_by_opentelemetry:
         AioHttpClientInstrumentor().uninstrument()
-    root.handlers[:] = handlers
-    root.setLevel(level)
     logger = logging.getLogger("aiodbclient")
     logger.setLevel(logging.NOTSET)
     for each in list(logger.filters):

@@ -13,6 +13,7 @@ import pytest
 from aiodbclient import Capabilities, errors
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Problem
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,6 +22,11 @@ def test_the_table_of_errors_is_whole() -> None:
     page = (DOCS / "how-to" / "errors.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert {*rows, "DatabaseClientError"} == {name for name, value in vars(errors).items() if inspect.isclass(value)}
+
+
+def test_the_table_of_problems_is_whole() -> None:
+    page = (DOCS / "how-to" / "check.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(map(str, Problem))
 
 
 def test_the_table_of_engines_is_the_guards() -> None:

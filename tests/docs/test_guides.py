@@ -15,14 +15,9 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
-from fastapi import FastAPI
-from litestar import Litestar
 
-from aiodbclient import errors
 from aiodbclient._request.retry import LOST_STATUSES, RULES, Failure, Then
 from aiodbclient.sandbox import Sandbox
 
@@ -52,7 +47,6 @@ NEEDS = {
     "how-to/move.md": "another_cluster",
     "how-to/observe.md": "as_it_was empty_folder",
     "how-to/pools.md": "drivers",
-    "how-to/web-backend.md": "as_it_was drivers",
     "how-to/your-own-store.md": "vault",
 }
 
@@ -149,29 +143,6 @@ async def run(block: str, page: str, namespace: Namespace) -> None:
         await running
     if "async def main() -> None:" in block:
         await namespace["main"]()
-    if "app = " in block:
-        await start_and_stop(namespace["app"])
-
-
-async def start_and_stop(app: Any) -> None:
-    """An app of the guide to web backends starts in its framework, has a working client, and ends."""
-    match app:
-        case FastAPI():
-            async with app.router.lifespan_context(app):
-                assert len(await app.state.client.clusters.list()) == 1
-                client = app.state.client
-        case Litestar():
-            async with app.lifespan():
-                assert len(await app.state.client.clusters.list()) == 1
-                client = app.state.client
-        case web.Application():
-            runner = web.AppRunner(app)
-            await runner.setup()
-            [client] = app.values()
-            assert len(await client.clusters.list()) == 1
-            await runner.cleanup()
-    with pytest.raises(errors.ConfigurationError, match="closed"):
-        await client.clusters.list()
 
 
 async def test_the_vault_is_asked_once_and_again_after_a_401(

@@ -19,16 +19,23 @@ PAGE = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
 MESSAGES = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
 # Messages of PostgreSQL, MySQL, OpenSSL, the C library and aiohttp.
 OF_OTHERS = {
+    "412: the cluster is not online",
     "Access denied for user",
     "CERTIFICATE_VERIFY_FAILED",
     "Cannot connect to host",
     "Connection refused",
     "Name or service not known",
+    "No space left on device",
     "certificate verify failed",
-    "max_user_connections",
+    "connection timeout expired",
+    "has exceeded the 'max_user_connections' resource",
     "password authentication failed for user",
     "permission denied for database",
+    "permission denied for schema",
+    "remaining connection slots are reserved",
+    "server version mismatch",
     "sorry, too many clients already",
+    "terminating connection due to administrator command",
     "too many connections for role",
 }
 

@@ -31,5 +31,5 @@ async def test_the_queue_outlives_a_worker(valkey: ValkeyServer) -> None:
     killed_at = re.search(r"killed a worker when (\d+) ", printed)
     assert killed_at is not None
     assert 0 < int(killed_at[1]) < 24
-    assert "users.create 201: 24" in printed
+    assert "users.create" not in printed  # tenants are made by SQL
     assert "429" not in printed

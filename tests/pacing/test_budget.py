@@ -341,6 +341,27 @@ def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() ->
     live(main)
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_waiter_that_is_cancelled_just_before_its_turn_takes_no_slot(others: int) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (2, 10.0), reserve=1)
+        await budget.acquire()
+        await budget.acquire()
+        queue = Queue(budget, loop)
+        first = await queue.enter("first")
+        bulk = [await queue.enter("bulk", bulk=True) for _ in range(others)]
+        first.cancel()  # it has not run yet ...
+        budget.release(sent=False)  # ... when its turn comes, and the reserve is not for the bulk call behind it
+        await settle()
+        assert budget.snapshot().in_flight == 1
+        assert queue.went == []
+        budget.release(sent=False)
+        await asyncio.gather(*bulk)
+        assert len(queue.went) == others
+
+    live(main)
+
+
 def test_ten_thousand_waiters_leave_nothing_behind() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = RateBudget(clock=loop.time)
@@ -370,11 +391,11 @@ def test_memory_is_bounded_by_the_limits() -> None:
         await spend(budget, 500)
         assert [len(window.answers) <= window.limit for window in budget._ledger.windows] == [True, True]
         # Answers are kept for half a minute longer, in case the server still counts them.
-        assert len(budget._ledger._countable) <= 20 * (1 + 30 / 10) + 20
+        assert len(budget._ledger.answers) <= 20 * (1 + 30 / 10) + 20
 
         unpaced = budget_on(loop)
         await spend(unpaced, 500)
-        assert len(unpaced._ledger._countable) <= 64
+        assert len(unpaced._ledger.answers) <= 64
 
     live(main)
 

@@ -8,21 +8,15 @@ import random
 import pytest
 
 from aiodbclient._pacing.gate import Expiring, Gate
-from aiodbclient._pacing.headers import Said
 from aiodbclient._pacing.ramp import Ramp
 
 NONE_SOON = Expiring(0, math.inf)
 
 
-def refusal(wait: float | None) -> Said:
-    return Said(None, None, refused=True, wait=wait)
-
-
 def test_the_gate_is_closed_for_as_long_as_the_429_says() -> None:
     gate = Gate()
     for now in (0.0, 10.0):
-        gate.close(refusal(5.0), NONE_SOON, now)
-        gate.answered(now + 6.0)
+        gate.close(5.0, NONE_SOON, 1, now)
         assert (gate.until, gate.later) == (now + 5.0, now + 5.0)
 
 
@@ -32,7 +26,7 @@ def test_without_a_time_it_is_a_random_part_of_a_longest_one_that_doubles_up_to_
     monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
     gate, now, waits = Gate(), 0.0, list[float]()
     for _ in range(9):
-        gate.close(refusal(None), NONE_SOON, now)
+        gate.close(None, NONE_SOON, 0, now)
         waits.append(gate.until - now)
         now = gate.until
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -41,41 +35,44 @@ def test_without_a_time_it_is_a_random_part_of_a_longest_one_that_doubles_up_to_
 def test_where_the_server_refuses_again_at_once_calls_without_max_wait_wait_longer() -> None:
     gate, now, waits = Gate(), 0.0, list[tuple[float, float]]()
     for _ in range(4):
-        gate.close(refusal(1.0), NONE_SOON, now)
+        gate.close(1.0, NONE_SOON, 0, now)
         waits.append((gate.until - now, gate.later - now))
         now = gate.later
     assert waits == [(1, 1), (1, 4), (1, 16), (1, 16)]
 
-    gate.answered(now)
-    gate.close(refusal(1.0), NONE_SOON, now)
+    gate.close(1.0, NONE_SOON, 1, now)
     for wait in (16, 8, 4, 2, 1, 1):  # it was right, so half as long
         now = gate.later
-        gate.answered(now)
-        gate.close(refusal(1.0), NONE_SOON, now)
+        gate.close(1.0, NONE_SOON, 1, now)
         assert gate.later - now == wait
 
 
 def test_they_wait_no_longer_than_until_some_of_our_own_slots_have_expired_and_again_where_that_helped() -> None:
     gate = Gate()
-    gate.close(refusal(1.0), NONE_SOON, 0.0)
-    gate.close(refusal(1.0), Expiring(10, 3.5), 1.0)
+    gate.close(1.0, NONE_SOON, 0, 0.0)
+    gate.close(1.0, Expiring(10, 3.5), 0, 1.0)
     assert gate.later == 3.5
-    for _ in range(10):
-        gate.answered(3.5)
-    gate.close(refusal(1.0), Expiring(10, 20.0), 4.0)
+    gate.close(1.0, Expiring(10, 20.0), 10, 4.0)
     assert (gate.until, gate.later) == (5.0, 20.0)
 
-    gate.answered(20.0)  # only one: it does not help any more
-    gate.close(refusal(1.0), Expiring(10, 40.0), 21.0)
+    gate.close(1.0, Expiring(10, 40.0), 1, 21.0)  # only one was accepted: it does not help any more
     assert gate.later < 40.0
+
+
+def test_without_a_slot_of_our_own_that_expires_they_wait_no_longer_than_before() -> None:
+    gate = Gate()
+    gate.close(1.0, NONE_SOON, 0, 0.0)
+    gate.close(1.0, Expiring(10, 3.5), 0, 1.0)
+    gate.close(1.0, NONE_SOON, 10, 4.0)  # though to wait for such slots has proved right
+    assert (gate.until, gate.later) == (5.0, 6.0)
 
 
 def test_a_429_that_was_in_flight_when_the_gate_closed_counts_once_and_can_keep_it_closed() -> None:
     gate = Gate()
-    gate.close(refusal(5.0), NONE_SOON, 0.0)
-    gate.close(refusal(1.0), NONE_SOON, 4.5)
+    gate.close(5.0, NONE_SOON, 0, 0.0)
+    gate.close(1.0, NONE_SOON, 0, 4.5)
     assert (gate.refusals, gate.until) == (0, 5.5)
-    gate.close(refusal(0.1), NONE_SOON, 5.0)
+    gate.close(0.1, NONE_SOON, 0, 5.0)
     assert (gate.refusals, gate.until) == (0, 5.5)
 
 

@@ -132,6 +132,12 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0.0, 20.0), st.integers(1, 15)), max_size=20),
 )
+@example(
+    [Request(1.0, 1.0, 1.0, None), Request(0.5, 1.0, 1.0, None)],
+    [Window(2, 16.5)],
+    0.0,
+    [(1.5, 1), (19.0, 2)],
+)  # refused again and again, with no slot of our own
 def test_all_calls_go_soon_after_others_stop(
     plan: list[Request], windows: list[Window], skew: float, others: list[tuple[float, int]]
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from aiodbclient import RateBudget, Window
 from aiodbclient._pacing import shared
 from aiodbclient._pacing.cells import Cell, Step, T
-from aiodbclient._pacing.state import CellError
+from aiodbclient._pacing.fleet import CellError
 from aiodbclient.shared_budget import SharedRateBudget
 
 from .world import VirtualLoop, live

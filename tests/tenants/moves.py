@@ -16,12 +16,10 @@ from psycopg import AsyncConnection
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient._request.call import Meter
-from aiodbclient._request.pause import Pause
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.errors import SuspendedError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
-from aiodbclient.tenants._clusters import JobSites
 from aiodbclient.tenants._naming import Role, names_of
 
 _used = iter(range(10**6))
@@ -110,7 +108,7 @@ async def enters(credential: Credential) -> bool:
 async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context, database, logins = tenants._context, False, list[str]()
-    site = await JobSites(context.sites, Pause()).site(cluster.id, Meter())
+    site = await context.sites.site(cluster.id, Meter())
     for role in Role:
         found = await site.server.find(names_of(name, site.engine, context.prefix, role))
         database |= found.database

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from traceback import walk_tb
 from types import FrameType
 
@@ -16,7 +17,6 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy.files import nameless
 from aiodbclient.tenants._copy.postgres import PostgresCopier, programs
 from aiodbclient.tenants._naming import Names, names_of
 
@@ -138,12 +138,12 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
     assert await copier.is_empty(writer)
     assert await copier.obstacles(survey, writer) == []
-    with nameless() as file:
+    with TemporaryFile() as file:
         await copier.dump(reader, "", file, lambda _: None)
         await copier.restore(writer, file, lambda _: None)
     assert await copier.count(writer) == await copier.count(reader)
     assert not await copier.is_empty(writer)
-    await copier.finish(survey, reader, writer)
+    await copier.finish(survey, writer, "")
     assert run(server.dsn, "SHOW search_path", database=there.database) == [("public, tools",)]
     grants = (
         "SELECT has_function_privilege('public', oid, 'EXECUTE'), pg_get_userbyid(proowner) "
@@ -171,7 +171,7 @@ async def test_a_dump_is_loaded_into_a_tenant_of_another_name(server: Restartabl
     run(server.dsn, f'CREATE ROLE "{there.groups[0]}"')
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.found(names, version)
-    with nameless() as file:
+    with TemporaryFile() as file:
         await copier.dump(reader, "", file, lambda _: None)
         run(server.dsn, "DROP OWNED BY stranger", database=names.database)
         run(server.dsn, "DROP ROLE stranger")
@@ -203,7 +203,7 @@ async def test_what_a_tenant_wrote_gains_nothing_by_a_copy(server: RestartablePo
     there, _, writer = made(server.dsn, f"{name}b")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier, error = await PostgresCopier.found(there, version, version), ""
-    with nameless() as file:
+    with TemporaryFile() as file:
         await (await PostgresCopier.found(names, version)).dump(reader, "", file, lambda _: None)
         try:
             await copier.load(writer, file, names, lambda _: None)
@@ -263,7 +263,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
     owned(server.dsn, names, "CREATE TABLE t (n int)")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.found(names, version)
-    with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, nameless() as file:
+    with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
         dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
         while not (found := _programs(names.owner)):
@@ -279,7 +279,7 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, "failing")
     run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
     copier = await PostgresCopier.found(names, str(run(server.dsn, "SHOW server_version")[0][0]))
-    with nameless() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
+    with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file, lambda _: None)
     assert PASSWORD not in str(failed.value)
     assert not [frame.f_code.co_name for frame in frames_of(failed.value) if PASSWORD in repr(frame.f_locals)]

@@ -51,19 +51,6 @@ def test_a_record_comes_back_as_it_was(seal: Seal, record: Record) -> None:
     assert seal.open(record.name, seal.seal(record)) == record
 
 
-@given(SEALS, RECORDS)
-def test_the_cluster_is_found_without_decoding_the_record(seal: Seal, record: Record) -> None:
-    clusters = [each.cluster for each in (record.current, record.previous) if each is not None and each.cluster]
-    found = seal.find_cluster(seal.seal(record))
-    assert found == (clusters[0] if clusters and clusters[0].isalnum() and clusters[0].isascii() else found)
-    assert found is None or found in clusters
-
-
-@pytest.mark.parametrize("text", ["", "v1.plain.x.y", "v1.fernet.x.y", b"v1"])
-def test_no_cluster_is_found_in_what_is_no_record(text: Any) -> None:
-    assert Seal().find_cluster(text) is Seal(Fernet.generate_key()).find_cluster(text) is None
-
-
 @given(SEALS, RECORDS, TEXT)
 def test_a_record_is_nobody_elses(seal: Seal, record: Record, other: str) -> None:
     if other != record.name:

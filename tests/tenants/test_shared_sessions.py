@@ -71,7 +71,7 @@ async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     await anywhere.tenants().ensure("alpha")
     site, admin = (
-        await anywhere.tenants()._context.sites.read(anywhere.cluster.id, Meter(), None),
+        await anywhere.tenants()._context.sites.site(anywhere.cluster.id, Meter()),
         await admin_of(anywhere),
     )
     names = names_of("alpha", site.engine, anywhere.prefix)

@@ -60,13 +60,8 @@ class Copier(ABC):
         """Whether nothing is in the database of ``writer``."""
 
     @abstractmethod
-    async def dump(
-        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
-    ) -> None:
-        """Dump the database, with the ``routines`` that ``reader`` may not read.
-
-        ``still``: without what would begin to run by itself, which ``finish`` copies.
-        """
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+        """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
 
     @abstractmethod
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
@@ -81,5 +76,5 @@ class Copier(ABC):
         """The number of rows of each table, and where each sequence is."""
 
     @abstractmethod
-    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
-        """Copy the settings of the database, and what ``dump`` left out."""
+    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
+        """Copy the settings of the database, and make the ``events``, which begin to run."""

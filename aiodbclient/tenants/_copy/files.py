@@ -6,11 +6,10 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from hashlib import file_digest
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any
 
 from attrs import asdict, evolve, frozen
@@ -49,13 +48,6 @@ def path_in(folder: Path, tenant: str, ending: str) -> Path:
     if tenant.startswith(".") or "/" in tenant or os.sep in tenant or not tenant.isprintable():
         raise InvalidArgumentError(f"the name {tenant!r} is not safe as the name of a file; nothing was sent")
     return folder / f"{tenant}{ending}"
-
-
-@contextmanager
-def nameless() -> Generator[IO[bytes]]:
-    """A file without a name. So nothing is left of it, however this process ends."""
-    with TemporaryFile() as file:
-        yield file
 
 
 @asynccontextmanager

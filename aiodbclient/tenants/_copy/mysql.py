@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -16,18 +17,16 @@ from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
 from .copier import Copier, Survey
-from .definers import Definers
-from .files import nameless
 from .programs import Copied, Programs, installed, missing, run
 
 _OLDEST = (8, 0)
 _CONNECT_SECONDS = 15
 _DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
+    "--skip-triggers",
     *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
 )
 _OF_ORACLE = ("--set-gtid-purged=OFF", "--column-statistics=0")
-_DATA, _EVENTS = ("--skip-routines", "--triggers"), ("--events", "--no-create-info", "--no-data", "--skip-triggers")
 # What a file says runs as SQL alone: no command of the client, and no file of this machine.
 _RESTORE = (
     *("--binary-mode", "--batch", "--local-infile=0"),
@@ -41,6 +40,7 @@ _TABLES = """
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = database() AND table_type = 'BASE TABLE' ORDER BY 1
 """
+_VIEWS = "SELECT table_name FROM information_schema.views WHERE table_schema = database()"
 _KEYED = """
 SELECT table_name FROM information_schema.table_constraints
 WHERE table_schema = database() AND constraint_type = 'PRIMARY KEY'
@@ -121,19 +121,17 @@ class MySQLCopier(Copier):
             )
         return found
 
-    async def dump(
-        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
-    ) -> None:
-        target.write(routines.encode())  # first, because views may call them
-        target.flush()
-        copied(len(routines))
-        await self._dump(reader, target, copied, _DATA if still else (*_DATA, "--events"))
-
-    async def _dump(self, reader: Credential, target: IO[bytes], copied: Copied, what: tuple[str, ...]) -> None:
-        options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *what)
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+        async with _session(reader) as rows:
+            views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
+        options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *views)
         with _connection(self.tools, reader) as (connection, files):
             command = [self.tools.dump, *connection, *options, reader.database]
-            await run(command, {}, stdout=target, through=Definers().feed, pass_fds=files, copied=copied)
+            await run(command, {}, stdout=target, pass_fds=files, copied=copied)
+        target.seek(0, os.SEEK_END)
+        target.write(programs.encode())
+        target.flush()
+        copied(len(programs))
 
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         source.seek(0)
@@ -157,13 +155,15 @@ class MySQLCopier(Copier):
                 found[name] = str(number)
         return found
 
-    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
+    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         async with _session(writer) as rows:
             character_set, collation = survey.facts["schema"]
             await rows(f"ALTER DATABASE {_quoted(writer.database)} CHARACTER SET {character_set} COLLATE {collation}")
-        with nameless() as file:
-            await self._dump(reader, file, lambda _: None, _EVENTS)
-            await self.restore(writer, file, lambda _: None)
+        if events:
+            with TemporaryFile() as file:
+                file.write(events.encode())
+                file.flush()
+                await self.restore(writer, file, lambda _: None)
 
 
 @asynccontextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, LiteralString
@@ -22,12 +23,12 @@ from .._servers.postgres.sessions import CAFile, connect
 from .copier import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run, text_of
 from .relay import PORT, relayed
+from .rights import of_others
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
 _RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
-# A role in a GRANT or REVOKE of a dump.
-_ROLE = re.compile(r'(?:(?<= TO )|(?<= FROM )|(?<= FOR ROLE ))(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))')
+_LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
@@ -45,7 +46,7 @@ _GRANTEES = """
 SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
 WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
 AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND r.rolname <> ALL(%(everything)s) AND r.rolname !~ '^pg_' ORDER BY 1
+AND r.rolname <> %(owner)s AND r.rolname !~ '^pg_' ORDER BY 1
 """
 # ``pg_restore`` would have to be the grantor.
 _GRANTED = """
@@ -61,6 +62,11 @@ SELECT count(*), current_setting('max_locks_per_transaction')::bigint
 FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
 """
 _FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
+_HIDDEN = """
+SELECT oid::regclass::text, pg_get_userbyid(relowner) FROM pg_class
+WHERE relrowsecurity AND NOT pg_has_role(relowner, 'USAGE')
+AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') ORDER BY 1
+"""
 _UNREADABLE = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -93,6 +99,11 @@ SELECT NOT EXISTS (SELECT FROM pg_largeobject_metadata) AND NOT EXISTS (
   AND oid NOT IN (SELECT objid FROM pg_depend WHERE deptype IN ('e', 'i'))
 )
 """
+_BLOCKED = """
+SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
+  unnest(pg_blocking_pids(l.pid)) b (pid) JOIN pg_stat_activity a USING (pid)
+WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
+"""
 _LARGE_OBJECTS = "SELECT count(*) FROM pg_largeobject_metadata"
 _THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
 
@@ -117,6 +128,7 @@ class PostgresCopier(Copier):
             extensions = await session.rows(_EXTENSIONS, names)
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
+            hidden = await session.rows(_HIDDEN)
             unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
             ((tables, locks),) = await session.rows(_LOCKS)
             granted = await session.rows(_GRANTED, names)
@@ -127,6 +139,11 @@ class PostgresCopier(Copier):
                 f"row security is forced on {forced[0]}, so its owner cannot read all rows: "
                 f"ALTER TABLE {forced[0]} NO FORCE ROW LEVEL SECURITY"
             )
+        refusals += [
+            f"row security of {table}, which belongs to {owner!r}, hides rows from the tenant: "
+            f'ALTER TABLE {table} OWNER TO "{self.names.owner}"'
+            for table, owner in hidden[:1]
+        ]
         if unreadable:
             refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
         refusals += [
@@ -170,12 +187,29 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
-    async def dump(
-        self, reader: Credential, routines: str, target: IO[bytes], copied: Copied, *, still: bool = False
-    ) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         async with _environment(self.tools, reader) as environment:
-            await run([self.tools.dump, *options, _place(reader)], environment, stdout=target, copied=copied)
+            command = [self.tools.dump, *options, _place(reader)]
+            await self._unblocked(reader, run(command, environment, stdout=target, copied=copied))
+
+    async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
+        """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
+        task = asyncio.create_task(copying)
+        values = {"login": credential.username, "seconds": _LOCK_SECONDS}
+        try:
+            while not (await asyncio.wait([task], timeout=_LOCK_SECONDS))[0]:
+                async with self._session(credential) as session:
+                    blocking = await session.rows(_BLOCKED, values)
+                if blocking:
+                    login = blocking[0][0]
+                    raise GrantError(
+                        f"it was ended: an open transaction of the login {login!r} holds a lock that it needs"
+                    )
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        await task
 
     async def is_empty(self, writer: Credential) -> bool:
         async with self._session(writer) as session:
@@ -183,25 +217,27 @@ class PostgresCopier(Copier):
         return bool(is_empty)
 
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
-        await self._restore(writer, source, await self._entries(writer, source), copied)
+        await self._restore(writer, source, await self._entries(writer, source, self.names), copied)
 
     async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
         """Restore a dump of the tenant with these ``names``, which may have readers that this one has not."""
-        entries = await self._entries(writer, source)
+        entries = await self._entries(writer, source, names)
         rights = [each for each in entries if _RIGHTS.match(each)]
-        await self._restore(writer, source, [each for each in entries if each not in rights], copied)
+        data = [each for each in entries if each not in rights]
+        await self._unblocked(writer, self._restore(writer, source, data, copied))
         source.seek(0)
         with _listed(rights) as path:
             text = await text_of([self.tools.restore, "--file=-", f"--use-list={path}"], source)
         roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
         async with self._session(writer) as session:
-            for statement in _rights(text, roles):
+            for statement in of_others(text, roles):
                 await session.rows(statement.encode(), fine=psycopg.errors.UndefinedObject)
 
-    async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
+    async def _entries(self, writer: Credential, source: IO[bytes], names: Names) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
 
-        The administrator made these extensions, so the tenant may not even comment on one.
+        The administrator made these extensions, so the tenant may not even comment on one. Nor may it change what other
+        roles than the owner's of the dump, with its ``names``, give by default.
         """
         source.seek(0)
         listing = await text_of([self.tools.restore, "--list"], source)
@@ -209,8 +245,13 @@ class PostgresCopier(Copier):
             there = [entry for (entry,) in await session.rows(_THERE)]
         left_out = tuple(f"{each} " for each in there)
         comments = tuple(f"COMMENT - EXTENSION {each[12:]}" for each in left_out if each.startswith("EXTENSION - "))
-        entries = [(line, match[1]) for line in listing.splitlines() if (match := _ENTRY.match(line))]
-        return [line for line, entry in entries if not entry.startswith((*left_out, *comments))]
+        entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
+        return [
+            line
+            for line, entry in entries
+            if not entry.startswith((*left_out, *comments))
+            and (entry.endswith(f" {names.owner}") or not entry.startswith("DEFAULT ACL "))
+        ]
 
     async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str], copied: Copied) -> None:
         source.seek(0)
@@ -233,7 +274,7 @@ class PostgresCopier(Copier):
                 found |= dict(await session.rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
         return found
 
-    async def finish(self, survey: Survey, reader: Credential, writer: Credential) -> None:
+    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         database = Identifier(writer.database)
         async with self._session(writer) as session:
             for of_login, in_database, name, value in survey.facts["settings"]:
@@ -242,9 +283,10 @@ class PostgresCopier(Copier):
                     where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
                     what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
                 await session.rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                await session.rows("BEGIN READ WRITE")  # the setting may be default_transaction_read_only
                 await session.rows(_SET, {"name": name, "value": value})
                 await session.rows(
-                    SQL("ALTER {} SET {} FROM CURRENT; RESET ALL").format(what, Identifier(*name.split(".")))
+                    SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
                 )
 
     @asynccontextmanager
@@ -335,19 +377,6 @@ def _listed(entries: list[str]) -> Generator[str]:
 
 def _roles_of(names: Names) -> list[str]:
     return [names.owner, *names.groups, *names.owner_logins]
-
-
-def _rights(text: str, roles: Mapping[str, str]) -> Generator[str]:
-    """The statements of a dump that give rights, to the ``roles`` of another tenant."""
-
-    def of_other(match: re.Match[str]) -> str:
-        name = match[2] or match[1].replace('""', '"')
-        return f'"{roles[name]}"' if name in roles else match[0]
-
-    for statement in text.split(";\n"):
-        lines = [line for line in statement.splitlines() if line and not line.startswith("--")]
-        if lines and lines[0].startswith(("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ")):
-            yield _ROLE.sub(of_other, "\n".join(lines))
 
 
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:

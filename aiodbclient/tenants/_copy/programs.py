@@ -15,6 +15,7 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGKILL
+from tempfile import TemporaryFile
 from typing import IO
 
 from attrs import frozen
@@ -55,7 +56,9 @@ async def installed(dump: str, restore: str) -> list[Programs]:
     """Return the pairs of programs that are installed: those on PATH first."""
     found = list[Programs]()
     for first, second in await asyncio.to_thread(_pairs, dump, restore):
-        text = await _version(first)
+        text = ""
+        with suppress(GrantError):
+            text = await text_of([first, "--version"])
         if match := _VERSION.search(text):
             major, minor = (int(each) for each in match.groups() if each)
             found.append(Programs(first, second, (major, minor), text, lacks_tls=_WHEEL in first))
@@ -83,13 +86,12 @@ async def run(
     *,
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
-    through: Callable[[bytes], bytes] | None = None,
     pass_fds: Iterable[int] = (),
     copied: Copied = lambda _: None,
 ) -> None:
     """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
 
-    ``through`` changes what it writes. Safe to cancel: then the program is killed and reaped.
+    Safe to cancel: then the program is killed and reaped.
     """
     name = Path(command[0]).name
     process, reason = None, ""
@@ -98,7 +100,7 @@ async def run(
             *command,
             env={**_environment(), **environment},
             stdin=stdin or DEVNULL,
-            stdout=PIPE if through else stdout or DEVNULL,
+            stdout=stdout or DEVNULL,
             stderr=PIPE,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
@@ -111,13 +113,9 @@ async def run(
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
             watching = tasks.create_task(_watch(stdin or stdout, copied))
-            if through is not None and stdout is not None:
-                await _pass_on(process, stdout, through)
             await process.wait()
             await errors
             watching.cancel()
-    except ExceptionGroup as failed:
-        raise GrantError(f"{name} was stopped: its output could not be written: {failed.exceptions[0]}") from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -127,19 +125,12 @@ async def run(
         raise GrantError(f"{name} failed: {_reason(errors.result(), process.returncode)}")
 
 
-async def text_of(command: Sequence[str], stdin: IO[bytes]) -> str:
-    """Run a program that prints a text about a file, and return the text. Raises GrantError if it fails."""
-    process = await create_subprocess_exec(*command, env=_environment(), stdin=stdin, stdout=PIPE, stderr=PIPE)
-    try:
-        output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode:
-        raise GrantError(f"{Path(command[0]).name} failed: {_reason(errors[:_MOST_ERRORS], process.returncode)}")
-    return output.decode(errors="surrogateescape")
+async def text_of(command: Sequence[str], stdin: IO[bytes] | None = None) -> str:
+    """Run a program that prints a text, and return the text. Raises GrantError if it fails."""
+    with TemporaryFile() as output:
+        await run(command, {}, stdin=stdin, stdout=output)
+        output.seek(0)
+        return output.read().decode(errors="surrogateescape")
 
 
 def _environment() -> dict[str, str]:
@@ -156,20 +147,6 @@ def _folders() -> list[str]:
     return list(dict.fromkeys(folders))
 
 
-async def _version(program: str) -> str:
-    with suppress(OSError, TimeoutError):
-        process = await create_subprocess_exec(program, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
-        try:
-            async with asyncio.timeout(10):
-                return (await process.communicate())[0].decode(errors="replace")
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-    return ""
-
-
 async def _errors(process: Process) -> bytes:
     """What the program reports, to its end. A long report is read and cut."""
     assert process.stderr is not None
@@ -177,14 +154,6 @@ async def _errors(process: Process) -> bytes:
     while chunk := await process.stderr.read(65_536):
         kept += chunk[: _MOST_ERRORS - len(kept)]
     return bytes(kept)
-
-
-async def _pass_on(process: Process, target: IO[bytes], through: Callable[[bytes], bytes]) -> None:
-    assert process.stdout is not None
-    while chunk := await process.stdout.read(1 << 20):
-        await asyncio.to_thread(target.write, through(chunk))
-    await asyncio.to_thread(target.write, through(b""))
-    await asyncio.to_thread(target.flush)
 
 
 async def _watch(file: IO[bytes] | None, copied: Copied) -> None:

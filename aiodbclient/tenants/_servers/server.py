@@ -205,8 +205,8 @@ class Server(ABC):
         """End and drop ``names.temporary``. Does nothing if it is gone."""
 
     @abstractmethod
-    async def routines(self, names: Names) -> str:
-        """MySQL: return the statements that make what ``names.temporary`` may not read: the routines."""
+    async def programs(self, names: Names) -> tuple[str, str]:
+        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
 
     @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:

@@ -69,9 +69,7 @@ class Store(Protocol):
 
     A store may also have ``def entries(self) -> AsyncIterator[Record | StoreError]``: as ``records``, but with the
     error of each unreadable record in its place, so that a damaged record does not block the others. And ``async def
-    discard(self, name: str) -> None``, which removes a record without reading it. And ``def homes(self) ->
-    AsyncIterator[tuple[str, str] | Record]``: the name of each record and the id of its cluster, or the record, so that
-    the tenants of each cluster are counted without decoding all records.
+    discard(self, name: str) -> None``, which removes a record without reading it.
 
     Raises:
         StoreError: By every method: the store is not open, or cannot be read or written.

@@ -22,7 +22,7 @@ from .sealing import Key, Seal, check_lease, check_storable
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[Any, ...]]
 
-_PER_PAGE = 2000  # records that ``records`` reads at once
+_PER_PAGE = 500  # records that ``records`` reads at once. Decoding them takes some ms of the event loop
 _SOME = 10  # records of which one shows whether the key opens the store
 
 
@@ -106,7 +106,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         return None if text is None else self._seal.open(name, text)
 
     def records(self) -> AsyncIterator[Record]:
-        """Yield all records in the order of their names, reading 2,000 at a time.
+        """Yield all records in the order of their names, reading 500 at a time.
 
         Names that are stored meanwhile may be missing.
 
@@ -121,28 +121,15 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        async for name, text in self._rows():
-            try:
-                entry: Record | StoreError = self._seal.open(name, text)
-            except StoreError as error:
-                entry = error
-            yield entry
-
-    async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
-        """Yield the name of each record and the id of its cluster, or the record if no credential names a cluster.
-
-        This takes a fifth of the time of ``records``. Records that cannot be read are left out.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        async for name, text in self._rows():
-            if (cluster := self._seal.find_cluster(text)) is not None:
-                yield name, cluster
-            else:
-                with suppress(StoreError):
-                    yield self._seal.open(name, text)
-        self._counted()
+        after = ""
+        while page := await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE):
+            for name, text in page:
+                try:
+                    entry: Record | StoreError = self._seal.open(name, text)
+                except StoreError as error:
+                    entry = error
+                yield entry
+            after = page[-1][0]
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
@@ -233,13 +220,6 @@ class BaseStore(ABC, Generic[ConnectionT]):
         rows = await self._opened().fetch(self._sql.get, name=name)
         return rows[0][0] if rows else None
 
-    async def _rows(self) -> AsyncIterator[tuple[str, str]]:
-        after = ""
-        while page := await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE):
-            for name, text in page:
-                yield name, text
-            after = page[-1][0]
-
     def _opened(self) -> ConnectionT:
         if self._connection is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
@@ -251,9 +231,6 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     async def _open(self, connection: ConnectionT) -> None:
         """Open a connection that does not open itself."""
-
-    def _counted(self) -> None:
-        """Called after ``homes``: a new name may be claimed soon."""
 
     @abstractmethod
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:

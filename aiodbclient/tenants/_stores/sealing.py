@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
-_CLUSTER = re.compile(r'"cluster": "([^"\\]+)"')  # of a credential, in JSON: a quote inside of a string is escaped
 _KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
 
 
@@ -69,46 +68,20 @@ class Seal:
             StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
                 text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
-        try:
-            return self._open(name, text)
-        except StoreError as error:
-            error.damaged = (name,)
-            raise
-
-    def _open(self, name: str, text: str) -> Record:
         kind, body = unwrap(name, text)
-        if (kind == "fernet") != (self._fernet is not None):
-            if kind == "fernet":
-                raise StoreError(f"the record of {name!r} is encrypted", advice="open the store with its key=")
-            raise StoreError(
-                f"the record of {name!r} is not encrypted, and the store was opened with a key",
-                advice="open it without key=",
-            )
-        if self._fernet is not None:
-            opened = _decrypted(self._fernet, body)
-            if opened is None:
-                raise StoreError(
-                    f"the record of {name!r} was encrypted with another key", advice="open the store with its key="
-                )
-            body = opened
-        record = _record(body)
+        if kind == "fernet" and self._fernet is None:
+            raise _unreadable(name, "is encrypted", "open the store with its key=")
+        if kind == "plain" and self._fernet is not None:
+            raise _unreadable(name, "is not encrypted, and the store was opened with a key", "open it without key=")
+        opened = body if self._fernet is None else _decrypted(self._fernet, body)
+        if opened is None:
+            raise _unreadable(name, "was encrypted with another key", "open the store with its key=")
+        record = _record(opened)
         if record is None:
-            raise StoreError(f"the record of {name!r} has a form that this version of aiodbclient does not support")
+            raise _unreadable(name, "has a form that this version of aiodbclient does not support")
         if record.name != name:
-            raise StoreError(f"the record of {name!r} belongs to another name")
+            raise _unreadable(name, "belongs to another name")
         return record
-
-    def find_cluster(self, text: str) -> str | None:
-        """Return the cluster that a credential in ``text`` names, without decoding the rest. It verifies no checksum.
-
-        Returns:
-            The id of the cluster. None if it is not found so: ``open`` the text.
-        """
-        body: str | None = text if isinstance(text, str) else None
-        if body is not None and self._fernet is not None:
-            body = _decrypted(self._fernet, body.rpartition(".")[2])
-        found = None if body is None else _CLUSTER.search(body)
-        return None if found is None else found[1]
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
         """Check before any work whether the key opens the store, by its first undamaged record.
@@ -130,21 +103,21 @@ class Seal:
 
 def unwrap(name: str, text: str) -> tuple[str, str]:
     """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or belongs to another name."""
-    if not isinstance(text, str):  # a TEXT column of SQLite can hold a blob too
-        raise _damaged(name)
-    version, _, rest = text.partition(".")
-    kind, _, rest = rest.partition(".")
-    checksum, _, body = rest.partition(".")
+    parts = text.split(".", 3) if isinstance(text, str) else []  # a TEXT column of SQLite can hold a blob too
+    version, kind, checksum, body = parts if len(parts) == 4 else ("", "", "", "")
     if version != "v1" or kind not in ("plain", "fernet") or checksum != _checksum(name, kind, body):
-        raise _damaged(name)
+        raise _unreadable(
+            name,
+            "is damaged, or belongs to another name: restore it from a backup, or delete this row and provision the "
+            "tenant again",
+        )
     return kind, body
 
 
-def _damaged(name: str) -> StoreError:
-    return StoreError(
-        f"the record of {name!r} is damaged, or belongs to another name: restore it from a backup, or delete this row "
-        "and provision the tenant again"
-    )
+def _unreadable(name: str, why: str, advice: str = "") -> StoreError:
+    error = StoreError(f"the record of {name!r} {why}", advice=advice)
+    error.damaged = (name,)
+    return error
 
 
 def check_storable(name: str) -> str:

@@ -89,9 +89,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
             _warned.add(self._path)
             _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
 
-    def _counted(self) -> None:
-        self._opened().submit(self._verify)  # the caller waits for the API now; an error is that of the claim
-
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
         connection = self._opened()
         claim = partial(self._make_claim, connection.owner, name, token, lease, new)

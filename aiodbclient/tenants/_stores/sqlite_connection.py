@@ -42,7 +42,6 @@ _ADVICE = {
     sqlite3.SQLITE_NOTADB: "the file is damaged, or is not a store: restore it from a backup",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
-_MOVED = "its file was moved, replaced or removed while it was open"
 
 
 class SQLiteConnection:
@@ -103,7 +102,7 @@ class SQLiteConnection:
     def _submit(self, call: Callable[[], T]) -> Future[T]:
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
-        return self._thread.submit(self._converting_errors, call)
+        return self._thread.submit(self._run, call)
 
     # The methods below run in the thread.
 
@@ -163,30 +162,28 @@ class SQLiteConnection:
             if database.in_transaction:
                 database.execute("ROLLBACK")
 
-    def _with_patience(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``, which is tried again while another process has locked the file."""
+    def _run(self, call: Callable[[], T]) -> T:
+        """Return the result of ``call``, which is tried again while another process has locked the file.
+
+        Converts errors of SQLite and of the system to StoreErrors.
+        """
         until = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 return call()
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or self._closing or time.monotonic() >= until:
-                    raise
-
-    def _converting_errors(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``. Convert errors of SQLite and of the system to StoreErrors."""
-        try:
-            return self._with_patience(call)
-        except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
-            raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
-        except (sqlite3.Error, OSError) as error:
-            code = error.sqlite_errorcode if isinstance(error, sqlite3.Error) else 0
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            advice = f" ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else ""
-            if code == sqlite3.SQLITE_READONLY_DBMOVED:
-                reason, advice = _MOVED, ""
-            raise StoreError(f"cannot use the store {self._path}: {reason}{advice}") from None
+            except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
+                raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
+            except OSError as error:
+                raise StoreError(f"cannot use the store {self._path}: {error.strerror}") from None
+            except sqlite3.Error as error:
+                code = error.sqlite_errorcode
+                if code & 0xFF == sqlite3.SQLITE_BUSY and not self._closing and time.monotonic() < until:
+                    continue
+                if code == sqlite3.SQLITE_READONLY_DBMOVED:
+                    reason = "its file was moved, replaced or removed while it was open"
+                else:
+                    reason = f"{error} ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else f"{error}"
+                raise StoreError(f"cannot use the store {self._path}: {reason}") from None
 
 
 def _mark_moved(to: str, database: sqlite3.Connection) -> None:

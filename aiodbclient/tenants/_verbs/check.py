@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from ..._request.call import Meter
 from ...errors import GrantError, ServerError, StoreError, TransportError
-from .._clusters import AWAY, Site
+from .._clusters import AWAY
 from .._events import Timer
-from .._naming import Role, names_of
+from .._naming import Role
 from .._outcomes import Problem, TenantChecked
 from .._record import cluster_of, intent_of, suspended, unusable, usable
-from .._stores import entries_of
+from .._stores import Record, entries_of
 from .jobs import TenantJob
 from .mend import examine
 from .tenant import Tenant
@@ -49,10 +49,10 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def _strays(self) -> AsyncIterator[_Stray]:
         on_record, prefix = await self._on_record(), self.context.prefix
-        for cluster in self.context.sites:
+        for cluster in self.context.sites.clients:
             databases: tuple[str, ...] = ()
             with suppress(*AWAY):
-                site = await self.sites.site(cluster, Meter())
+                site = await self.context.sites.site(cluster, Meter())
                 databases = await site.server.tenants()
             for database in databases:
                 is_known = (cluster, database) in on_record or (None, database) in on_record
@@ -76,28 +76,26 @@ class CheckTenants(TenantJob[TenantChecked]):
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.context.record(name, timer)
         if isinstance(name, _Stray) and cluster_of(record) != name.cluster:
-            return await self._look_at_stray(name, timer)
-        site = await self.site(name, record, timer)
-        tenant = self._tenant(name, site, timer)
+            return await self._look_at_stray(await self.on(name.cluster, name, timer))
+        tenant = await self.on(await self.cluster_for(name, record, timer), name, timer)
+        with self.context.sites.watched(tenant.site.cluster, name):
+            return await timer.on("sql", self._look(tenant, record))
+
+    async def _look(self, tenant: Tenant, record: Record | None) -> TenantChecked:
+        name = tenant.names.tenant
         problems: tuple[Problem, ...] = ()
-        with self.sites.watched(site.cluster, name):
-            for _ in range(_LOOKS):
-                if record is None:
-                    raise unusable(name, record, self.context.role)
-                problems = await examine(tenant, record)
-                if not problems:
-                    break
-                before, record = record, await self.context.record(name, timer)
-                if record == before:
-                    break
+        for _ in range(_LOOKS):
+            if record is None:
+                raise unusable(name, record, self.context.role)
+            problems = await examine(tenant, record)
+            if not problems:
+                break
+            before, record = record, await self.context.record(name, tenant.timer)
+            if record == before:
+                break
         return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
 
-    async def _look_at_stray(self, name: _Stray, timer: Timer) -> TenantChecked:
-        tenant = self._tenant(name, await self.sites.site(name.cluster, timer.meter), timer)
-        found = await tenant.sql(tenant.server.find(tenant.names))
+    async def _look_at_stray(self, tenant: Tenant) -> TenantChecked:
+        found = await tenant.server.find(tenant.names)
         problems = (Problem.NOT_ON_RECORD,) if found.database else ()
-        return TenantChecked(name=name, credential=None, problems=problems)
-
-    def _tenant(self, name: str, site: Site, timer: Timer) -> Tenant:
-        names = names_of(name, site.engine, self.context.prefix, self.context.role)
-        return Tenant(context=self.context, sites=self.sites, site=site, names=names, timer=timer)
+        return TenantChecked(name=tenant.names.tenant, credential=None, problems=problems)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ..._bulk.outcomes import Action
+from ...engines import POSTGRESQL
 from ...errors import ConflictError, GrantError, InvalidArgumentError
 from .._context import Context
 from .._copy import copier_of
 from .._copy.files import Manifest, checked_folder, path_in, read, whole
 from .._credential import Credential
 from .._naming import Role, names_of
-from .._outcomes import TenantDone, TenantDumped
+from .._outcomes import TenantDone, TenantDumped, done
 from .._record import State, Verb, required, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
@@ -42,7 +45,7 @@ class DumpTenants(ClaimingJob[TenantDumped]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDumped:
         name, site = tenant.names.tenant, tenant.site
-        version = (await tenant.sql(tenant.server.administrator())).version
+        version = (await tenant.server.administrator()).version
         copier = await copier_of(site.engine).found(tenant.names, version)
         path = path_in(self._folder, name, copier.ending)
         await tenant.intend(Verb.DUMP, tenant.current.username)
@@ -61,15 +64,12 @@ class DumpTenants(ClaimingJob[TenantDumped]):
                 database_bytes=survey.bytes,
             )
             async with whole(path, manifest) as file:
-                routines = await tenant.sql(tenant.server.routines(tenant.names))
-                await copier.dump(reader, routines, file, self._copied)
+                programs = "".join(await tenant.server.programs(tenant.names))
+                await copier.dump(reader, programs, file, self.count_copied)
         finally:
-            await tenant.sql(tenant.server.drop_temporary(tenant.work))
+            await tenant.server.drop_temporary(tenant.work)
             await tenant.held.intend(tenant.intent)  # such as that of a rotation that was not finished
         return TenantDumped(name=name, file=path, bytes=path.stat().st_size)
-
-    def _copied(self, number: int) -> None:
-        self.copied += number
 
 
 class LoadTenant(ClaimingJob[TenantDone]):
@@ -90,7 +90,7 @@ class LoadTenant(ClaimingJob[TenantDone]):
         name, kind = tenant.names.tenant, copier_of(tenant.site.engine)
         manifest, file = await asyncio.to_thread(read, self._path)
         with file:
-            version = (await tenant.sql(tenant.server.administrator())).version
+            version = (await tenant.server.administrator()).version
             reason = f"it is of {manifest.engine}" if manifest.engine != tenant.site.engine else ""
             if reason := reason or kind.refusal(manifest.server, version):
                 raise InvalidArgumentError(
@@ -103,16 +103,29 @@ class LoadTenant(ClaimingJob[TenantDone]):
                     status=409,
                     advice="load the file into a new tenant, or drop what is in the database",
                 )
+            before = names_of(manifest.database, tenant.site.engine)
             try:
-                await copier.load(tenant.current, file, names_of(manifest.database, tenant.site.engine), self._copied)
+                async with _writer(tenant) as writer:
+                    await copier.load(writer, file, before, self.count_copied)
             except GrantError as error:
                 raise GrantError(
                     f"{error}; the database of the tenant {name!r} has a part of the file", tenant=name
                 ) from error
-        return TenantDone(name=name, action=Action.DONE, credential=tenant.current)
+        return done(Action.DONE, tenant.current)
 
-    def _copied(self, number: int) -> None:
-        self.copied += number
+
+@asynccontextmanager
+async def _writer(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
+    """A login that may load a file. On PostgreSQL a hostile one could set the password of the login that loads it."""
+    if tenant.site.engine not in POSTGRESQL:
+        yield tenant.current
+        return
+    await tenant.intend(Verb.DUMP, tenant.current.username)
+    try:
+        yield await reader_of(tenant)
+    finally:
+        await tenant.server.drop_temporary(tenant.work)
+        await tenant.held.intend(tenant.intent)
 
 
 def _refuse_roles(context: Context) -> None:

@@ -12,8 +12,7 @@ from .._naming import Role
 from .._outcomes import Problem
 from .._record import State, Verb, intent_of, left_behind, state_of
 from .._stores import Record
-from .jobs import on_roles
-from .tenant import ClaimedTenant, Tenant
+from .tenant import ClaimedTenant, Tenant, on_roles
 
 _LOST = "lost"  # in an intent: the database is lost, and another one is being made
 
@@ -32,7 +31,7 @@ async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
 
 async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[Problem]:
     names, server, state = tenant.names, tenant.server, state_of(record)
-    found, intent = await tenant.sql(server.find(names)), intent_of(record)
+    found, intent = await server.find(names), intent_of(record)
     problems = set[Problem]() if intent is None else {Problem.UNFINISHED}
     if left_behind(record) is not None:
         problems.add(Problem.LEFT_BEHIND)
@@ -43,21 +42,19 @@ async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[
         return problems | ({Problem.LOGIN_BACK} if found.logins else set[Problem]())
     existing = {*found.logins, *found.ended}
     changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
+    kept = list[str]()
     for credential in (current, record.previous):
         if credential is None or credential.username == changing:
             continue
         is_current = credential is current
         if credential.username not in existing:
             problems.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
-        elif found.database and not await works(tenant, credential, found.logins):
+            continue
+        kept.append(credential.username)
+        if found.database and not await works(tenant, credential, found.logins):
             problems.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
-    kept = [
-        each.username
-        for each in (current, record.previous)
-        if each is not None and each.username in existing and each.username != changing
-    ]
     if found.database:
-        problems |= await tenant.sql(server.problems(names, kept))
+        problems |= await server.problems(names, kept)
     if state is State.USABLE and changing is not None:
         problems.discard(Problem.LOGIN_BACK)  # it is the login of the verb that was not finished
     return problems
@@ -68,13 +65,11 @@ async def works(tenant: Tenant, credential: Credential, working: Collection[str]
     if credential.password is None:
         return credential.username in working
     login, password = credential.username, Secret(credential.password)
-    return await tenant.sql(tenant.server.log_in(tenant.names, login, password)) is None
+    return await tenant.server.log_in(tenant.names, login, password) is None
 
 
-async def mend(
-    tenant: ClaimedTenant, problems: Collection[Problem] = (), *, recreate: bool = False
-) -> tuple[Credential, Credential | None]:
-    """Mend a tenant that is not shut, and finish what a process began. Return what is stored now."""
+async def mend(tenant: ClaimedTenant, problems: Collection[Problem] = (), *, recreate: bool = False) -> Credential:
+    """Mend a tenant that is not shut, and finish what a process began. Return its credential."""
     current, previous, intent = tenant.current, tenant.previous, tenant.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
@@ -88,29 +83,23 @@ async def mend(
     verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
     await tenant.intend(verb, current.username, _LOST if is_lost else "")
     if is_lost:
-        await tenant.sql(server.create(work))
+        await server.create(work)
     if ends_other:
-        await tenant.end_login(other)
+        await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)
         previous = None
     if is_refused or (is_unknown and not await works(tenant, current)):
         current = await tenant.set_login(current.username)
     kept = [current.username, *([] if previous is None else [previous.username])]
-    await tenant.sql(server.mend(work, kept))
-    await _drop_ended(tenant, kept)
+    await server.mend(work, kept)
+    for login in (await server.find(names)).ended:
+        if login not in kept:  # others held it when it was retired
+            await tenant.drop_login(login)
     if is_lost:
         await on_roles(tenant, _give_role)
         current = await tenant.set_up(evolve(current, is_set_up=False))
     await tenant.held.keep(current, previous)
-    return current, previous
-
-
-async def _drop_ended(tenant: ClaimedTenant, kept: Collection[str]) -> None:
-    """Drop ended logins that others held when they were retired."""
-    found = await tenant.sql(tenant.server.find(tenant.names))
-    for login in found.ended:
-        if login not in kept:
-            await tenant.drop_login(login)
+    return current
 
 
 async def _give_role(role: ClaimedTenant) -> None:
@@ -118,9 +107,9 @@ async def _give_role(role: ClaimedTenant) -> None:
     if role.state is not State.USABLE:
         return
     await role.intend(Verb.REPAIR, role.current.username)
-    await role.sql(role.server.create(role.work))
+    await role.server.create(role.work)
     kept = [each.username for each in (role.current, role.previous) if each is not None]
-    await role.sql(role.server.mend(role.work, kept))
+    await role.server.mend(role.work, kept)
     await role.held.keep(role.current, role.previous)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from time import monotonic
 
 from attrs import evolve
@@ -23,14 +23,14 @@ from .._clusters import Site
 from .._context import Context
 from .._copy import copier_of
 from .._copy.copier import Copier, Survey
-from .._copy.files import check_free, nameless
+from .._copy.files import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role, names_of
 from .._outcomes import TenantMoved
 from .._record import State, Verb, left_behind, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
-from .moving import Plan, freeze, reader_of, settle, undo
+from .moving import MovePlan, freeze, reader_of, settle, undo
 from .provision import conflict
 from .tenant import ClaimedTenant
 
@@ -82,8 +82,8 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             if name not in self._moved or left_behind(tenant.record) is None:
                 raise
             return evolve(self._moved[name], left=str(left))
-        without = {home} if self._to is None else {*self.context.sites} - {self._to}
-        site, seat = await self.sites.choose(name, rooms, tenant.timer.meter, without)
+        without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
+        site, seat = await self.context.sites.choose(name, rooms, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
         try:
             outcome = await _Move(self, tenant, site).run()
@@ -111,7 +111,7 @@ class _Move:
         self._job = job
         self._tenant = tenant
         self._there = evolve(tenant, site=site)
-        self._plan = Plan(site.cluster)
+        self._plan = MovePlan(site.cluster)
         self._frozen_at: float | None = None
 
     async def run(self) -> TenantMoved:
@@ -119,9 +119,9 @@ class _Move:
         tenant, there = self._tenant, self._there
         await self._refuse_adopted()
         copier = await self._copier()
-        if found := await there.sql(there.server.find(there.names)):
+        if found := await there.server.find(there.names):
             raise conflict(there, found, elsewhere=True)
-        self._plan = Plan(there.site.cluster, await tenant.sql(tenant.server.guests(tenant.names)))
+        self._plan = MovePlan(there.site.cluster, await tenant.server.guests(tenant.names))
         await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:
             return await self._steps(copier)
@@ -178,7 +178,7 @@ class _Move:
 
     async def _copier(self) -> Copier:
         """Find the programs. Raises MoveError if the other server is older."""
-        source, target = [(await each.sql(each.server.administrator())).version for each in (self._tenant, self._there)]
+        source, target = [(await each.server.administrator()).version for each in (self._tenant, self._there)]
         kind = copier_of(self._tenant.site.engine)
         if reason := kind.refusal(source, target):
             raise self._error(reason)
@@ -187,18 +187,18 @@ class _Move:
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
         there = self._there
-        unknown = await there.sql(there.server.unknown(there.names, self._plan.guests))
+        unknown = await there.server.unknown(there.names, self._plan.guests)
         refusals = [*survey.refusals, *(f"{who} has rights here, and does not exist there: {_MEND}" for who in unknown)]
         if refusals:
             raise self._error("; ".join(refusals))
-        await self._tenant.sql(self._tenant.server.routines(self._tenant.names))  # it may not read some
-        await asyncio.to_thread(check_free, Path(tempfile.gettempdir()), survey.bytes)
-        await there.sql(there.server.create(there.work))
+        await self._tenant.server.programs(self._tenant.names)  # it may not read some
+        await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
+        await there.server.create(there.work)
         for role in ROLES:
             if await there.context.for_role(role).record(there.names.tenant, there.timer) is not None:
                 names = names_of(there.names.tenant, there.site.engine, there.context.prefix, role)
-                await there.sql(there.server.create(evolve(there.work, names=names)))
-        await there.sql(there.server.add_extensions(there.work, survey.extensions))
+                await there.server.create(evolve(there.work, names=names))
+        await there.server.add_extensions(there.work, survey.extensions)
         writer = await there.set_login(self._tenant.current.username)
         if obstacles := await copier.obstacles(survey, writer):
             raise self._error("; ".join(obstacles))
@@ -206,21 +206,21 @@ class _Move:
 
     async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
         there = self._there
-        routines = await self._tenant.sql(self._tenant.server.routines(self._tenant.names))
-        with nameless() as file:
+        programs, events = await self._tenant.server.programs(self._tenant.names)
+        with TemporaryFile() as file:  # without a name, so nothing is left of it
             try:
                 async with asyncio.TaskGroup() as tasks:
                     counting = tasks.create_task(copier.count(reader))
-                    tasks.create_task(copier.dump(reader, routines, file, self._copied, still=True))
+                    tasks.create_task(copier.dump(reader, programs, file, self._job.count_copied))
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
-            await copier.restore(writer, file, self._copied)
+            await copier.restore(writer, file, self._job.count_copied)
         counted, copied = counting.result(), await copier.count(writer)
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
-        await copier.finish(survey, reader, writer)
-        refused = await there.sql(there.server.log_in(there.names, writer.username, Secret(writer.password or "")))
+        await copier.finish(survey, writer, events)
+        refused = await there.server.log_in(there.names, writer.username, Secret(writer.password or ""))
         if refused is not None:
             raise self._error(f"the new login is refused: {refused}")
 
@@ -229,18 +229,15 @@ class _Move:
         tenant, there, suspended = self._tenant, self._there, self._tenant.current.suspended
         credential = evolve(outcome.credential, since=await tenant.now(), suspended=suspended)
         if suspended is not None:
-            await there.end_login(credential.username)
+            await there.server.end_login(there.work, credential.username)
             await there.drop_login(credential.username)
-        await there.sql(there.server.reopen(there.work, self._plan.guests))
+        await there.server.reopen(there.work, self._plan.guests)
         assert self._frozen_at is not None
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)
         self._job.note(outcome)
         await tenant.held.keep(credential, tenant.current)
         return outcome
-
-    def _copied(self, number: int) -> None:
-        self._job.copied += number
 
     def _error(self, reason: str) -> MoveError:
         here, there = self._tenant.site.cluster, self._there.site.cluster
@@ -254,9 +251,9 @@ def _checked_target(context: Context, to: ClusterClient | str | None) -> str | N
     """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
     if context.role is not Role.OWNER:
         raise InvalidArgumentError("readers and writers move with their tenant: call move of the tenants themselves")
-    if len(context.sites) < 2:
+    if len(context.sites.clients) < 2:
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to
-    if cluster is not None and cluster not in context.sites:
+    if cluster is not None and cluster not in context.sites.clients:
         raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
     return cluster

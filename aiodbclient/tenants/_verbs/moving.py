@@ -6,26 +6,20 @@ the copy, and the earlier one as the previous. So a previous credential of anoth
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from random import uniform
 
 from attrs import asdict, evolve, frozen
 
 from ...errors import MoveError
-from .._clusters import AWAY, Site
+from .._clusters import AWAY
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role, names_of
 from .._record import Intent, State, Verb, left_behind
-from .._servers.server import Work
-from .tenant import ClaimedTenant, new_password
-
-_LOOK = 0.2  # s between two looks at a role that another process has claimed
+from .tenant import ClaimedTenant, new_password, on_roles
 
 
 @frozen
-class Plan:
+class MovePlan:
     """What the intent of a move says besides its login."""
 
     to: str  # the id of the other cluster
@@ -35,7 +29,7 @@ class Plan:
         return json.dumps(asdict(self))
 
     @classmethod
-    def read(cls, intent: Intent) -> Plan:
+    def read(cls, intent: Intent) -> MovePlan:
         """Read what ``str`` returned."""
         fields = json.loads(intent.more)
         return cls(fields["to"], tuple(fields["guests"]))
@@ -49,9 +43,9 @@ async def settle(tenant: ClaimedTenant) -> bool:
     if left_behind(tenant.record) is not None:
         await finish(tenant)
     elif intent is not None and intent.verb in (Verb.PREPARE, Verb.MOVE):
-        await undo(tenant, Plan.read(intent), shut=intent.verb is Verb.MOVE)
+        await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
     elif intent is not None and intent.verb is Verb.DUMP:
-        await tenant.sql(tenant.server.drop_temporary(tenant.work))
+        await tenant.server.drop_temporary(tenant.work)
         await tenant.held.keep(tenant.current, tenant.previous)
     else:
         return False
@@ -69,31 +63,31 @@ async def settle_here(tenant: ClaimedTenant) -> bool:
 async def reader_of(tenant: ClaimedTenant) -> Credential:
     """A login that may read the whole database, for a dump."""
     password = new_password()
-    login = await tenant.sql(tenant.server.temporary_login(tenant.work, password))
+    login = await tenant.server.temporary_login(tenant.work, password)
     return tenant.site.credential(tenant.names, login, password, await tenant.now())
 
 
-async def freeze(tenant: ClaimedTenant, plan: Plan) -> None:
+async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
     """Let nobody work in the database, until ``undo`` or for ever."""
     await tenant.intend(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
-    await _on_roles(tenant, tenant.site, _freeze_role)
+    await on_roles(tenant, _freeze_role)
     for login in tenant.names.logins:
-        await tenant.end_login(login)
-    await tenant.sql(tenant.server.shut(tenant.work))
+        await tenant.server.end_login(tenant.work, login)
+    await tenant.server.shut(tenant.work)
 
 
-async def undo(tenant: ClaimedTenant, plan: Plan, *, shut: bool) -> None:
+async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
     """Open the tenant again where it is, then drop the copy. ``shut``: whether ``freeze`` began."""
     current, previous = tenant.current, tenant.previous
     await tenant.held.renew()  # raises an error if the move was committed after all
     if shut and current.suspended is None:
-        await _on_roles(tenant, tenant.site, _open_role)
+        await on_roles(tenant, _open_role)
         await _open(tenant)
-        await tenant.sql(tenant.server.reopen(tenant.work, plan.guests))
+        await tenant.server.reopen(tenant.work, plan.guests)
     if shut:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.intend(Verb.PREPARE, current.username, str(plan))
-    await tenant.sql(tenant.server.drop_temporary(tenant.work))
-    site = await tenant.sites.site(plan.to, tenant.timer.meter)
+    await tenant.server.drop_temporary(tenant.work)
+    site = await tenant.context.sites.site(plan.to, tenant.timer.meter)
     await drop_all(evolve(tenant, site=site))
     await tenant.held.keep(current, previous)
 
@@ -103,10 +97,10 @@ async def finish(tenant: ClaimedTenant) -> None:
     behind = left_behind(tenant.record)
     assert behind is not None
     assert behind.cluster is not None
-    await _on_roles(tenant, tenant.site, _bring_role)
-    if behind.cluster in tenant.sites.sites:  # otherwise the cluster is gone, for these ``Tenants``
+    await on_roles(tenant, _bring_role)
+    if behind.cluster in tenant.context.sites.clients:  # otherwise the cluster is gone, for these ``Tenants``
         try:
-            site = await tenant.sites.site(behind.cluster, tenant.timer.meter)
+            site = await tenant.context.sites.site(behind.cluster, tenant.timer.meter)
             await drop_all(evolve(tenant, site=site))
         except AWAY as error:
             raise MoveError(
@@ -120,20 +114,20 @@ async def finish(tenant: ClaimedTenant) -> None:
 async def drop_all(tenant: ClaimedTenant) -> None:
     """Drop everything that a cluster has of a tenant."""
     server, names = tenant.server, tenant.names
-    await tenant.sql(server.end_work(tenant.work))
-    await tenant.sql(server.drop_temporary(tenant.work))
+    await server.end_work(tenant.work)
+    await server.drop_temporary(tenant.work)
     roles = [
         evolve(tenant.work, names=names_of(names.tenant, tenant.site.engine, tenant.context.prefix, role))
         for role in ROLES
     ]
     for work in (tenant.work, *roles):
         for login in work.names.logins:
-            await tenant.sql(server.end_login(work, login))
-    await tenant.sql(server.drop_database(tenant.work))
+            await server.end_login(work, login)
+    await server.drop_database(tenant.work)
     for work in (*roles, tenant.work):
         for login in work.names.logins:
-            await tenant.sql(server.drop_login(work, login))
-        await tenant.sql(server.forget(work))
+            await server.drop_login(work, login)
+        await server.forget(work)
 
 
 async def _freeze_role(role: ClaimedTenant) -> None:
@@ -142,7 +136,7 @@ async def _freeze_role(role: ClaimedTenant) -> None:
     if role.state is not State.ABSENT:
         await role.intend(Verb.MOVE, role.current.username)
         for login in role.names.logins:
-            await role.end_login(login)
+            await role.server.end_login(role.work, login)
 
 
 async def _open_role(role: ClaimedTenant) -> None:
@@ -157,15 +151,15 @@ async def _open(tenant: ClaimedTenant) -> None:
     logins = [each for each in (tenant.current, tenant.previous) if each is not None]
     for each in logins:
         assert each.password is not None  # an adopted login is not moved
-        await tenant.sql(tenant.server.set_login(tenant.work, each.username, Secret(each.password)))
-    await tenant.sql(tenant.server.mend(tenant.work, [each.username for each in logins]))
+        await tenant.server.set_login(tenant.work, each.username, Secret(each.password))
+    await tenant.server.mend(tenant.work, [each.username for each in logins])
 
 
 async def _bring_role(role: ClaimedTenant) -> None:
     """Give a role its login on the cluster to which its tenant was moved."""
     if role.record.current is None or role.record.current.cluster == role.site.cluster:
         return
-    await role.sql(role.server.create(role.work))
+    await role.server.create(role.work)
     current = role.current
     if current.suspended is None:
         credential = await role.set_login(current.username)
@@ -173,18 +167,3 @@ async def _bring_role(role: ClaimedTenant) -> None:
         credential = role.site.credential(role.names, current.username, current.password, await role.now())
         credential = evolve(credential, suspended=current.suspended)
     await role.held.keep(credential)
-
-
-async def _on_roles(tenant: ClaimedTenant, site: Site, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
-    """Claim the reader and the writer that the tenant has on record, and call ``work`` with each, on ``site``."""
-    name, timer = tenant.names.tenant, tenant.timer
-    for role in ROLES:
-        context = tenant.context.for_role(role)
-        if await context.record(name, timer) is None:
-            continue
-        names = names_of(name, site.engine, context.prefix, role)
-        while (held := await context.claim(names, timer)) is None:
-            await timer.on("claim", asyncio.sleep(uniform(0.0, _LOOK)))
-        async with held:
-            record, sessions = evolve(held.record, name=name), Work(names, held.check_lease, timer.ended)
-            await work(evolve(tenant, context=context, site=site, names=names, held=held, record=record, work=sessions))

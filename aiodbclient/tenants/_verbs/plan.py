@@ -10,20 +10,17 @@ from attrs import evolve, field, frozen
 from ..._bulk.run import Run
 from ..._bulk.specs import listed
 from ..._request.call import Meter
-from ..._request.pause import Pause
 from ...errors import InvalidArgumentError
-from .._clusters import JobSites
 from .._context import Context
 from .._events import Timer
-from .._naming import Role, names_of
+from .._naming import names_of
 from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
-from .._record import State, cluster_of, is_empty, no_roles, state_of
+from .._record import State, is_empty, state_of
 from .check import CheckTenants
 from .jobs import ClaimingJob, TenantJob
-from .provision import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere
+from .provision import IfExists, ProvisionTenants, find, find_elsewhere
 from .remove import RemoveTenants
 from .repair import RepairTenants
-from .tenant import Tenant
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -101,19 +98,18 @@ class ApplyTenantPlan(TenantJob[TenantDone | TenantRemoved]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantDone | TenantRemoved:
         job = self._others.get(name, self._provision)
-        job.sites, job.turns = self.sites, self.turns
+        job.context = self.context
         done: TenantDone | TenantRemoved = await job.do_one(name, timer)
         return done
 
 
 async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
     """Compare ``names`` with the store and the servers. Raises as ``Tenants.plan``."""
-    check_if_exists(if_exists)
-    itself, context = context, evolve(context, rooms=context.rooms.without_seats())  # its seats are for the plan alone
+    # Its seats are for the plan alone.
+    job = ProvisionTenants(evolve(context, rooms=context.rooms.without_seats()), if_exists)
+    job.context.sites.pause = None
     wanted = await listed(names)
-    sites = JobSites(context.sites, Pause())
-    sites.pause = None
-    engine = (await sites.any()).engine
+    engine = (await job.context.sites.any()).engine
     unseen = {names_of(name, engine, context.prefix, context.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record, reason in context.all_records():
@@ -127,7 +123,8 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
         (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), list[str](), list[str]()
     for name in unseen:
-        tenant = await _placed(context, sites, name)
+        timer = Timer(Meter())
+        tenant = await job.on(await job.cluster_for(name, None, timer), name, timer)
         if await find_elsewhere(tenant) is not None:
             conflict.append(name)
         elif not await find(tenant):
@@ -145,21 +142,8 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
         extra=tuple(extra),
         prune=prune,
         if_exists=if_exists,
-        context=itself,
+        context=context,
     )
-
-
-async def _placed(context: Context, sites: JobSites, name: str) -> Tenant:
-    """A new tenant on the cluster that it would get."""
-    timer = Timer(Meter())
-    home = None
-    if context.role is not Role.OWNER:
-        home = cluster_of(await context.for_role(Role.OWNER).record(name, timer))
-        if home is None:
-            raise no_roles(name, context.role)
-    site = await sites.site(home, timer.meter) if home else (await sites.choose(name, context.rooms, timer.meter))[0]
-    names = names_of(name, site.engine, context.prefix, context.role)
-    return Tenant(context=context, sites=sites, site=site, names=names, timer=timer)
 
 
 async def _broken(context: Context, names: list[str]) -> frozenset[str]:

@@ -12,34 +12,62 @@ from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._clusters import AWAY
 from .._context import Context
 from .._credential import Credential
+from .._events import Timer
 from .._naming import Role
-from .._outcomes import TenantDone
-from .._record import State, Verb, state_of, unusable, usable
+from .._outcomes import TenantDone, done
+from .._record import State, Verb, cluster_of, state_of, unusable, usable
+from .._rooms import Seat
 from .._servers.server import Found
 from .._stores import Record
 from .jobs import ClaimingJob
 from .mend import mend
-from .remove import finish_removal
+from .remove import remove
 from .tenant import ClaimedTenant, Tenant, refuse_role
 
 IfExists = Literal["error", "adopt"]
 
 
-def check_if_exists(if_exists: IfExists) -> IfExists:
-    """Return ``if_exists``. Raises InvalidArgumentError if it is neither."""
-    if if_exists not in get_args(IfExists):
-        raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
-    return if_exists
-
-
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
-    creates = True
-
     def __init__(self, context: Context, if_exists: IfExists = "error") -> None:
         super().__init__(context)
-        self._if_exists: IfExists = check_if_exists(if_exists)
+        if if_exists not in get_args(IfExists):
+            raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
+        self._if_exists: IfExists = if_exists
+        self._seats: dict[str, Seat] = {}  # of new tenants, by name
+
+    async def do_one(self, name: str, timer: Timer) -> TenantDone:
+        """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
+        while True:
+            try:
+                return await super().do_one(name, timer)
+            except AWAY as error:
+                seat = self._seats.get(name)
+                if seat is None or seat.on_record or not self._may_choose:
+                    raise
+                self.context.sites.note_away(seat.cluster, error)
+            finally:
+                if (seat := self._seats.pop(name, None)) is not None:
+                    self.context.rooms.give_back(seat)
+
+    @property
+    def _may_choose(self) -> bool:
+        """Whether a tenant may go to another cluster than the one that was chosen first."""
+        return len(self.context.sites.clients) > 1 and self.context.rooms.place is None
+
+    async def cluster_for(self, name: str, record: Record | None, timer: Timer) -> str:
+        """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
+        sites, rooms, role = self.context.sites, self.context.rooms, self.context.role
+        if role is not Role.OWNER or cluster_of(record) is not None:
+            cluster = await super().cluster_for(name, record, timer)
+            if role is not Role.OWNER or state_of(record) is not State.PROVISIONING or not self._may_choose:
+                return cluster
+            with suppress(*AWAY):
+                return (await sites.site(cluster, timer.meter)).cluster
+        if name not in self._seats:
+            _, self._seats[name] = await sites.choose(name, rooms, timer.meter)
+        return self._seats[name].cluster
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         if state_of(record).is_shut:
@@ -47,16 +75,23 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         credential = usable(record)
         if credential is None or self._lacks_setup(credential):
             return None
-        return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return done(Action.KEPT, credential)
 
     def _lacks_setup(self, credential: Credential) -> bool:
         context = self.context
         return context.setup is not None and context.role is Role.OWNER and not credential.is_set_up
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        try:
+            return await self._work(tenant)
+        finally:
+            if (seat := self._seats.get(tenant.names.tenant)) is not None:
+                seat.on_record = not tenant.held.leaves_nothing
+
+    async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
         state = tenant.state
         if state is State.REMOVING:
-            await finish_removal(tenant)
+            await remove(tenant)
             return None
         await refuse_role(tenant)
         if state is State.RESETTING or (state is State.USABLE and tenant.intent is not None):
@@ -67,7 +102,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             await tenant.held.keep(credential, tenant.previous)
         else:
             action, credential = await provision(tenant, self._if_exists)
-        return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
+        return done(action, credential)
 
 
 async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tuple[Action, Credential]:
@@ -80,7 +115,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     if verb is Verb.ADOPT:
         return Action.ADOPTED, await _adopt(tenant, login)
     await tenant.intend(Verb.PROVISION, login)
-    is_new = await tenant.sql(tenant.server.create(tenant.work))
+    is_new = await tenant.server.create(tenant.work)
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
         await tenant.held.intend(None)
         raise conflict(tenant, Found(database=True, logins=()))
@@ -98,7 +133,7 @@ async def _withdraw(tenant: ClaimedTenant) -> None:
     """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
     await tenant.held.intend(None)
     if tenant.names.role is Role.OWNER:
-        await tenant.sql(tenant.server.drop_database(tenant.work))
+        await tenant.server.drop_database(tenant.work)
 
 
 async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:
@@ -125,13 +160,13 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
     """Take over what others made, with a new ``login``. The one that was there goes on working until ``retire``."""
     names, server = tenant.names, tenant.server
     await tenant.intend(Verb.ADOPT, login)
-    found = await tenant.sql(server.find(names))
+    found = await server.find(names)
     if not found.database:
-        await tenant.sql(server.create(tenant.work))
+        await server.create(tenant.work)
     old = names.other(login) if names.other(login) in found.logins else None
     if names.role is Role.OWNER:
         try:
-            await tenant.sql(server.adopt(tenant.work, old))
+            await server.adopt(tenant.work, old)
         except ConflictError:  # it is not the tenant's to take
             await tenant.held.intend(None)
             raise
@@ -143,7 +178,7 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
 
 async def find(tenant: Tenant) -> Found:
     """What exists that a new tenant, or a new role of one, would make."""
-    found = await tenant.sql(tenant.server.find(tenant.names))
+    found = await tenant.server.find(tenant.names)
     return found if tenant.names.role is Role.OWNER else evolve(found, database=False)
 
 
@@ -151,10 +186,10 @@ async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
-    for cluster in tenant.sites.sites:
+    for cluster in tenant.context.sites.clients:
         if cluster != tenant.site.cluster:
             with suppress(*AWAY):
-                there = evolve(tenant, site=await tenant.sites.site(cluster, tenant.timer.meter))
+                there = evolve(tenant, site=await tenant.context.sites.site(cluster, tenant.timer.meter))
                 if found := await find(there):
                     return conflict(there, found, elsewhere=True)
     return None

@@ -11,8 +11,8 @@ from .._naming import Role
 from .._outcomes import TenantRemoved
 from .._record import State, Verb, is_empty, state_of, suspended, unusable
 from .._stores import Record
-from .jobs import AgedJob, on_roles
-from .tenant import ClaimedTenant
+from .jobs import AgedJob
+from .tenant import ClaimedTenant, on_roles
 
 
 class RemoveTenants(AgedJob[TenantRemoved]):
@@ -45,26 +45,27 @@ class RemoveTenants(AgedJob[TenantRemoved]):
         return TenantRemoved(name=name, action=Action.DELETED)
 
 
-async def remove(tenant: ClaimedTenant, verb: Verb = Verb.REMOVE) -> None:
-    """Remove a tenant, or its reader or writer. ``Verb.RELEASE`` keeps the database.
+async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
+    """Remove a tenant, or its reader or writer. ``Verb.RELEASE`` keeps the database. None: as an unfinished removal.
 
     Its logins end first, so that nothing of it works on. They are dropped after the database, with what they owned.
     """
     names, server, work = tenant.names, tenant.server, tenant.work
     is_whole, logins = names.role is Role.OWNER, names.logins
+    if verb is None:
+        verb = tenant.intent.verb if tenant.intent is not None and tenant.state is State.REMOVING else Verb.REMOVE
     await tenant.intend(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
     for login in logins:
-        await tenant.end_login(login)
+        await tenant.server.end_login(tenant.work, login)
     await on_roles(tenant, remove)
     if is_whole and verb is Verb.REMOVE:
-        await tenant.sql(server.drop_database(work))
+        await server.drop_database(work)
     for login in logins:
         await tenant.drop_login(login)
-    await tenant.sql(server.release(work) if is_whole and verb is Verb.RELEASE else server.forget(work))
+    if is_whole and verb is Verb.RELEASE:
+        await server.release(work)
+    else:
+        await server.forget(work)
     await tenant.held.forget()
-
-
-async def finish_removal(tenant: ClaimedTenant) -> None:
-    """Go on with the removal that is on record."""
-    assert tenant.intent is not None
-    await remove(tenant, tenant.intent.verb)
+    if is_whole:
+        tenant.context.rooms.removed(names.tenant, tenant.site.cluster)

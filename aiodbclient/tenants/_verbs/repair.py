@@ -12,7 +12,7 @@ from .jobs import ClaimingJob
 from .mend import examine, mend
 from .moving import settle
 from .provision import provision
-from .remove import finish_removal
+from .remove import remove
 from .suspend import resume, suspend
 from .tenant import ClaimedTenant, refuse_role
 
@@ -40,7 +40,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
                 raise unusable(name, tenant.record, self.context.role)
             case State.REMOVING:
                 credential = await _ended(tenant)
-                await finish_removal(tenant)
+                await remove(tenant)
                 action, problem = Action.DELETED, Problem.REMOVAL_UNFINISHED
             case State.PROVISIONING:
                 await refuse_role(tenant)
@@ -62,7 +62,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         if problems and tenant.state is State.SUSPENDED:
             action, credential = Action.SUSPENDED, await suspend(tenant)
         elif problems:
-            action, (credential, _) = Action.REPAIRED, await mend(tenant, problems, recreate=self._recreate)
+            action, credential = Action.REPAIRED, await mend(tenant, problems, recreate=self._recreate)
         return TenantRepaired(name=name, action=action, credential=credential, problems=problems)
 
 

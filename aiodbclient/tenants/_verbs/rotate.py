@@ -8,7 +8,7 @@ from ..._bulk.outcomes import Action
 from ...errors import RotationPendingError
 from .._context import Context
 from .._credential import Credential
-from .._outcomes import TenantDone
+from .._outcomes import TenantDone, done
 from .._record import Verb, required, suspended
 from .._stores import Record
 from .jobs import AgedJob
@@ -25,7 +25,7 @@ class RotateTenants(AgedJob[TenantDone]):
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = suspended(record) or required(name, record, self.context.role)
         if credential.suspended or _was_rotated(before, credential) or self.is_young(credential.since):
-            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+            return done(Action.KEPT, credential)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
@@ -36,7 +36,7 @@ class RotateTenants(AgedJob[TenantDone]):
                 "again would revoke it while programs may still use it",
                 advice="retire it first, or pass force=True",
             )
-        return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=await rotate(tenant))
+        return done(Action.ROTATED, await rotate(tenant))
 
 
 async def rotate(tenant: ClaimedTenant) -> Credential:
@@ -60,20 +60,19 @@ class RetireTenants(AgedJob[TenantDone]):
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
         rotated = _was_rotated(before, credential)
         if credential.suspended or nothing_to_end or rotated or self.is_young(credential.since):
-            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+            return done(Action.KEPT, credential)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await retire(tenant)
-        action = Action.KEPT if tenant.previous is None else Action.RETIRED
-        return TenantDone(name=tenant.names.tenant, action=action, credential=tenant.current)
+        return done(Action.KEPT if tenant.previous is None else Action.RETIRED, tenant.current)
 
 
 async def retire(tenant: ClaimedTenant) -> None:
     """End the previous login, or what an unfinished rotation left of it."""
     other = tenant.names.other(tenant.current.username)
     await tenant.intend(Verb.RETIRE, other)
-    await tenant.end_login(other)
+    await tenant.server.end_login(tenant.work, other)
     await tenant.drop_login(other)  # or the next rotation, or ``repair``
     await tenant.held.keep(tenant.current)
 

@@ -6,13 +6,13 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from .._credential import Credential
-from .._outcomes import TenantDone
+from .._outcomes import TenantDone, done
 from .._record import State, Verb, left_behind, state_of, suspended, unusable, usable
 from .._stores import Record
-from .jobs import ClaimingJob, on_roles
+from .jobs import ClaimingJob
 from .moving import settle_here
 from .remove import remove
-from .tenant import ClaimedTenant, refuse_role
+from .tenant import ClaimedTenant, on_roles, refuse_role
 
 
 class SuspendTenants(ClaimingJob[TenantDone]):
@@ -24,13 +24,12 @@ class SuspendTenants(ClaimingJob[TenantDone]):
         if state_of(record) in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
             raise unusable(name, record, self.context.role)
         credential = suspended(record)
-        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None if credential is None else done(Action.KEPT, credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         if await settle_here(tenant):
             return None
-        credential = await suspend(tenant)
-        return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
+        return done(Action.SUSPENDED, await suspend(tenant))
 
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
@@ -38,11 +37,11 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     current, other = tenant.current, tenant.names.other(tenant.current.username)
     await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
     await on_roles(tenant, _suspend_role)
-    await tenant.end_login(current.username)
-    await tenant.end_login(other)
+    await tenant.server.end_login(tenant.work, current.username)
+    await tenant.server.end_login(tenant.work, other)
     if tenant.was_adopted(other):
         await tenant.drop_login(other)
-    await tenant.sql(tenant.server.shut(tenant.work))
+    await tenant.server.shut(tenant.work)
     credential = evolve(current, suspended=current.suspended or await tenant.now())
     await tenant.held.keep(credential, left_behind(tenant.record))
     return credential
@@ -63,7 +62,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
         if credential is not None:
-            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+            return done(Action.KEPT, credential)
         if state_of(record) not in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
             raise unusable(name, record, self.context.role)
         return None
@@ -75,7 +74,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         if tenant.state is State.SUSPENDING:
             await suspend(tenant)
             return None
-        return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=await resume(tenant))
+        return done(Action.RESUMED, await resume(tenant))
 
 
 async def resume(tenant: ClaimedTenant) -> Credential:

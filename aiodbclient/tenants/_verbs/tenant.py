@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from random import uniform
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from ..._bulk.settle import if_found
 from ...clusters import for_work
 from ...errors import GrantError, PermissionDeniedError, UnsupportedOperationError
 from .._claims import HeldClaim
-from .._clusters import JobSites, Site
+from .._clusters import Site
 from .._context import Context
 from .._credential import Credential, Secret
 from .._events import Timer
-from .._naming import Names, Role
+from .._naming import ROLES, Names, Role, names_of
 from .._record import Intent, State, Verb, intent_of, no_roles, state_of, unusable, usable
 from .._servers.server import Server, Work
 from .._stores import Record
 
-T = TypeVar("T")
+_LOOK = 0.2  # s between two looks at a role that another process has claimed
 
 
 @frozen(kw_only=True)
@@ -31,7 +32,6 @@ class Tenant:
     """One tenant of a job."""
 
     context: Context
-    sites: JobSites
     site: Site
     names: Names
     timer: Timer
@@ -41,38 +41,30 @@ class Tenant:
         """The server with its database."""
         return self.site.server
 
-    async def sql(self, call: Awaitable[T]) -> T:
-        """Await a call of ``server``, and count its seconds."""
-        return await self.timer.on_sql(call)
+    async def now(self) -> datetime:
+        """The time by the clock of the store."""
+        return await self.timer.on("store", self.context.now())
 
 
 @frozen(kw_only=True)
 class ClaimedTenant(Tenant):
-    """One tenant under its claim."""
+    """One tenant under its claim. Record, intent and state are as they were when it was claimed."""
 
     held: HeldClaim
-    record: Record  # when it was claimed
+    record: Record
     work: Work
-
-    @property
-    def intent(self) -> Intent | None:
-        """What a process that died, or lost its claim, was about to do."""
-        return intent_of(self.record)
-
-    @property
-    def state(self) -> State:
-        """Its state when it was claimed."""
-        return state_of(self.record)
+    intent: Intent | None = field(init=False, default=Factory(lambda self: intent_of(self.record), takes_self=True))
+    state: State = field(init=False, default=Factory(lambda self: state_of(self.record), takes_self=True))
 
     @property
     def current(self) -> Credential:
-        """The credential on record when it was claimed. There is one in every state but ABSENT and PROVISIONING."""
+        """The credential on record. There is one in every state but ABSENT and PROVISIONING."""
         assert self.record.current is not None
         return self.record.current
 
     @property
     def previous(self) -> Credential | None:
-        """The previous credential on record when it was claimed."""
+        """The previous credential on record."""
         return self.record.previous
 
     async def intend(self, verb: Verb, login: str, more: str = "") -> None:
@@ -82,8 +74,8 @@ class ClaimedTenant(Tenant):
     async def set_login(self, login: str, *, may_exist: bool = True) -> Credential:
         """Make the login or, if it ``may_exist`` and does, end it and reset it. Test it, and return its credential."""
         password = new_password()
-        await self.sql(self.server.set_login(self.work, login, password, may_exist=may_exist))
-        refused = await self.sql(self.server.log_in(self.names, login, password))
+        await self.server.set_login(self.work, login, password, may_exist=may_exist)
+        refused = await self.server.log_in(self.names, login, password)
         if refused is not None:
             raise GrantError(
                 f"tenant {self.names.tenant!r}: the server refuses the new login {login!r}: {refused}",
@@ -92,18 +84,14 @@ class ClaimedTenant(Tenant):
         is_set_up = self.record.current is not None and self.record.current.is_set_up
         return evolve(self.site.credential(self.names, login, password, await self.now()), is_set_up=is_set_up)
 
-    async def end_login(self, login: str) -> None:
-        """End the login for good."""
-        await self.sql(self.server.end_login(self.work, login))
-
-    async def drop_login(self, login: str) -> bool:
-        """Drop a login that was ended. Return False if others hold that up: it stays, ended."""
-        dropped = await self.sql(self.server.drop_login(self.work, login))
+    async def drop_login(self, login: str) -> None:
+        """Drop a login that was ended. If others hold that up, it stays, ended."""
+        dropped = await self.server.drop_login(self.work, login)
         if dropped and self.was_adopted(login):
-            client = for_work(self.sites.sites.client(self.site.cluster), self.timer.meter)
+            client = self.context.sites.clients[self.site.cluster]
+            client = for_work(client, self.timer.meter, tenant=self.names.tenant)
             with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
                 await if_found(client.users.delete(login))
-        return dropped
 
     def was_adopted(self, login: str) -> bool:
         """Whether ``login`` is the previous one, and was made by others."""
@@ -118,27 +106,49 @@ class ClaimedTenant(Tenant):
         await self.held.renew()
         return evolve(credential, is_set_up=True)
 
-    async def now(self) -> datetime:
-        """The time by the clock of the store."""
-        return await self.timer.on("store", self.context.now())
-
 
 def new_password() -> Secret:
     """A random password. Its form fits the password policies of MySQL."""
     return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
+def claimed(tenant: Tenant, held: HeldClaim) -> ClaimedTenant:
+    """The same tenant under its claim. Raises as ``Context.check_record``."""
+    context, site, names, timer = tenant.context, tenant.site, tenant.names, tenant.timer
+    record = evolve(held.record, name=names.tenant)
+    context.check_record(record)
+    work = Work(names, held.check_lease, timer.ended)
+    return ClaimedTenant(context=context, site=site, names=names, timer=timer, held=held, record=record, work=work)
+
+
+async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
+    """Claim the reader and the writer that the tenant has on record, and call ``work`` with each, on its cluster."""
+    name, site, timer = tenant.names.tenant, tenant.site, tenant.timer
+    for each in ROLES if tenant.names.role is Role.OWNER else ():
+        context = tenant.context.for_role(each)
+        if await context.record(name, timer) is None:
+            continue
+        names = names_of(name, site.engine, context.prefix, each)
+        while (held := await context.claim(names, timer)) is None:
+            await timer.on("claim", asyncio.sleep(uniform(0.0, _LOOK)))
+        async with held:
+            role = claimed(Tenant(context=context, site=site, names=names, timer=timer), held)
+            if role.intent is not None:
+                await role.server.end_work(role.work)
+            await work(role)
+
+
 async def refuse_role(tenant: ClaimedTenant) -> None:
     """For a reader or writer: raise an error if the tenant cannot have one."""
-    name, role, site = tenant.names.tenant, tenant.names.role, tenant.site
+    name, role = tenant.names.tenant, tenant.names.role
     if role is Role.OWNER:
         return
     owner = await tenant.context.for_role(Role.OWNER).record(name, tenant.timer)
     if usable(owner) is None:
         raise no_roles(name, role) if owner is None else unusable(name, owner)
-    if reason := await tenant.sql(tenant.server.why_no_roles(tenant.names)):
+    if reason := await tenant.server.why_no_roles(tenant.names):
         raise UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {role}; nothing was created",
-            engine=site.engine,
+            engine=tenant.site.engine,
             operation="tenants.role",
         )

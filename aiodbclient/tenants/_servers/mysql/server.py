@@ -32,6 +32,7 @@ from ..shared_sessions import SharedSessions
 from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
 from .ending import end, end_in_schema, has_sessions
 from .leftovers import make_writable, roll_back_prepared
+from .programs import read_programs
 from .rights import (
     RIGHTS,
     TEMPORARY,
@@ -48,7 +49,6 @@ from .rights import (
     unknown,
     wrong_rights,
 )
-from .routines import read_routines
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, quoted
 from .usage import tenants, usage
 
@@ -247,8 +247,8 @@ class MySQLServer(Server):
             await self._end(schema, work.names.temporary)
             await drop_account(schema, work.names.temporary)
 
-    async def routines(self, names: Names) -> str:
-        return await self._sessions.read(lambda session: read_routines(_reading(session, names)))
+    async def programs(self, names: Names) -> tuple[str, str]:
+        return await self._sessions.read(lambda session: read_programs(_reading(session, names)))
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         return

@@ -20,9 +20,10 @@ from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
-from .sessions import Session, Statement, quoted
+from .sessions import BlockedError, Session, Statement, quoted
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
+_MOST_BLOCKED = 5  # statements that wait for a lock
 _READ = 10_000  # how many objects to read at once
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
@@ -172,18 +173,23 @@ async def drop_owned(session: Session, role: str) -> None:
 async def _each(
     session: Session, enter: Callable[[], AbstractAsyncContextManager[None]], statements: Sequence[Statement]
 ) -> None:
-    """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end."""
+    """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end.
+
+    Others can lock what some of them need, and each of these takes a second: after ``_MOST_BLOCKED`` it ends.
+    """
     with suppress(GrantError):
         async with enter():
             await session.run_all(*statements)
         return
-    refused: GrantError | None = None
+    refused, blocked = None, 0
     for statement in statements:
         try:
             async with enter():
                 await session.run(statement)
         except GrantError as error:
-            refused = refused or error
+            refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
+        if blocked == _MOST_BLOCKED:
+            break
     if refused is not None:
         raise refused
 

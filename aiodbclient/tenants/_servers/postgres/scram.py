@@ -108,7 +108,9 @@ class _Wire:
         self._answered = False  # whether the server got a password
 
     async def log_in(self, user: str, password: Secret, database: str) -> None:
-        options = b"\0".join(each.encode() for each in ("user", user, "database", database)) + b"\0\0"
+        # A tenant's settings can make the server send warnings of any length.
+        given = ("user", user, "database", database, "options", "-c client_min_messages=error")
+        options = b"\0".join(each.encode() for each in given) + b"\0\0"
         self._writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
         kind, content = await self._authentication()
         if kind == _SASL:
@@ -119,10 +121,9 @@ class _Wire:
             kind, _ = await self._authentication()
         if kind != _OK:
             raise ServerAwayError(f"the server asks for an authentication ({kind}) that is not supported")
-        while (message := await self._message())[0] not in b"EZ":
-            pass
-        if message[0] == b"E"[0]:
-            code, text = _read_error(message[1])
+        kind, length = await self._head()
+        if kind == b"E"[0]:
+            code, text = _read_error(await self._reader.readexactly(min(length, _MOST_BYTES)))
             if code.startswith("28"):  # such as NOLOGIN
                 raise LoginRefusedError(text)  # another one, such as a full database, says that the password was right
 
@@ -172,10 +173,16 @@ class _Wire:
         return struct.unpack_from("!i", content)[0], content[4:]
 
     async def _message(self) -> tuple[int, bytes]:
-        kind, length = struct.unpack("!Bi", await self._reader.readexactly(5))
-        if not 4 <= length <= _MOST_BYTES:
+        kind, length = await self._head()
+        if length > _MOST_BYTES:
             raise ServerAwayError("the server does not speak PostgreSQL's protocol")
-        return kind, await self._reader.readexactly(length - 4)
+        return kind, await self._reader.readexactly(length)
+
+    async def _head(self) -> tuple[int, int]:
+        kind, length = struct.unpack("!Bi", await self._reader.readexactly(5))
+        if length < 4:
+            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+        return kind, length - 4
 
     def _send(self, content: str) -> None:
         self._answered = True

@@ -260,8 +260,8 @@ class PostgresServer(Server):
         await self.end_login(work, work.names.temporary)
         await logins.drop(self._opener(work), work.names.temporary)
 
-    async def routines(self, names: Names) -> str:
-        return ""
+    async def programs(self, names: Names) -> tuple[str, str]:
+        return "", ""
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         async with self._session(work.names, work.names.database, check=work.check) as session:

@@ -1,0 +1,211 @@
+"""Attacks on PostgreSQL that worked once: on copies, on the test of a login, and on the patience of housekeeping."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient import Action, Engine
+from aiodbclient.errors import GrantError, MoveError
+from aiodbclient.tenants._copy import postgres as copy
+from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants._naming import Names, Role, names_of
+from aiodbclient.tenants._servers.postgres import PostgresServer
+
+from .conftest import Place, only
+from .managed import PASSWORD, Managed, ended, ready
+from .moves import Two, enters, sql
+
+LONG = ",".join(f'"{number:060}"' for number in range(5_000))
+
+
+@pytest.mark.parametrize(
+    "setting", ["search_path = {long}", "role = '{long}'", "session_authorization = '{long}'"], ids=str.split
+)
+@pytest.mark.parametrize("what", ["DATABASE {database}", "ROLE {login}"])
+async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
+    managed: Managed, server: PostgresServer, names: Names, what: str, setting: str
+) -> None:
+    """Since PostgreSQL 18 the server sends search_path at each login, and others in warnings."""
+    login = names.logins[0]
+    with managed.open(login, names.database) as session:
+        session.execute("SET ROLE NONE" if what.startswith("ROLE") else "SELECT 1")
+        change = f"ALTER {what} SET {setting}"
+        session.execute(change.format(long=LONG, database=names.database, login=login).encode())
+    assert await server.log_in(names, login, Secret(PASSWORD)) is None
+    assert await server.log_in(names, login, Secret("wrong")) is not None
+    await ready(server, names, login, "new")
+    assert await ended(server, names, login)
+    assert await server.log_in(names, login, Secret("new")) is not None
+
+
+async def test_policies_that_a_neighbour_locks_do_not_hang_a_retirement(
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
+) -> None:
+    """Each of them would take a second, and a neighbour can make thousands."""
+    login = names.logins[0]
+    with managed.open(evil.logins[0], evil.database) as session:
+        session.execute("CREATE TABLE public.t (x int)")
+        for number in range(30):
+            policy = SQL("CREATE POLICY {} ON public.t TO {}")
+            session.execute(policy.format(Identifier(f"p{number}"), Identifier(login)))
+    with closing(managed.open(evil.logins[0], evil.database)) as session:
+        session.execute("BEGIN; LOCK TABLE public.t")
+        began = time.monotonic()
+        assert not await ended(server, names, login)
+        assert time.monotonic() - began < 20
+    assert await ended(server, names, login)
+
+
+LOCKS = ["LOCK TABLE t", "ALTER VIEW v SET (security_barrier = true)", "DROP SEQUENCE s"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+async def test_a_lock_of_a_tenant_does_not_hang_a_dump(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    """It would hang the backup of all other tenants."""
+    monkeypatch.setattr(copy, "_LOCK_SECONDS", 1.0)
+    tenants = place.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int)", "CREATE VIEW v AS TABLE t", "CREATE SEQUENCE s")
+    async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
+        await session.execute(lock.encode())
+        async with asyncio.timeout(40):
+            outcome = await only(tenants.dump(["alpha"], tmp_path))
+        assert isinstance(outcome.error, GrantError)
+        assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(outcome.error)
+        await session.rollback()
+    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
+
+
+async def test_a_file_does_not_set_the_password_of_the_login_that_loads_it(place: Place, tmp_path: Path) -> None:
+    tenants = place.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    await sql(
+        alpha,
+        "CREATE FUNCTION public.evil(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine';"
+        " PERFORM set_config('role', pg_get_userbyid(datdba), false)"
+        " FROM pg_database WHERE datname = current_database(); RETURN 1; END $$",
+        "CREATE TABLE t (n int CHECK (public.evil(n) = 1))",
+        "INSERT INTO t VALUES (2)",
+    )
+    assert not await enters(alpha)  # its own
+    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
+    with pytest.raises(GrantError, match="password authentication failed"):  # that of the login that is dropped
+        await tenants.load("beta", tmp_path / "alpha.dump")
+    assert await sql(beta, "SELECT n FROM t") == [(2,)]
+    assert "_t" not in {login[-2:] for login in await place.logins()}  # the login that loaded it is dropped
+
+
+ODD = ["a\u2028b", "a;\nb", "a\n\n--b", 'a";b', "a\x1cb", "x TO {owner}", "x FROM {owner}"]
+
+
+async def test_a_dump_with_odd_names_and_rights_is_loaded(place: Place, tmp_path: Path) -> None:
+    tenants = place.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    owner = names_of("alpha", Engine.PG, place.prefix).owner
+    odd = [name.format(owner=owner) for name in ODD]
+    async with await psycopg.AsyncConnection.connect(alpha.uri, autocommit=True) as session:
+        for name in odd:
+            await session.execute(SQL("CREATE TABLE {} (n int)").format(Identifier(name)))
+            await session.execute(SQL("GRANT SELECT ON {} TO PUBLIC").format(Identifier(name)))
+            await session.execute(SQL("REVOKE UPDATE ON {} FROM CURRENT_USER").format(Identifier(name)))
+        # A login of the owner gives rights by default, which only that login may change.
+        await session.execute("SET ROLE NONE; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
+    await tenants.load("beta", tmp_path / "alpha.dump")
+    rights = (
+        "SELECT relname, has_table_privilege('public', oid, 'SELECT'), has_table_privilege(oid, 'UPDATE')"
+        " FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    assert sorted(await sql(beta, rights)) == sorted((name, True, False) for name in odd)
+
+
+REFUSED = {
+    "a reader's login": ["GRANT SELECT ON t TO {reader}"],
+    "a table of the login": [
+        "GRANT CREATE ON SCHEMA public TO {login}",
+        "SET ROLE NONE",
+        "CREATE TABLE public.mine (n int)",
+        "ALTER TABLE public.mine ENABLE ROW LEVEL SECURITY",
+        "GRANT ALL ON public.mine TO {owner}",
+    ],
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_would_break_a_move_is_found_before_the_tenant_is_frozen(two: Two, what: str) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    reader = names_of("alpha", Engine.PG, two.prefix, Role.READER)
+    await sql(alpha, "CREATE TABLE t (n int)")
+    await tenants.role("reader").ensure("alpha")
+    names = {"reader": reader.logins[0], "login": alpha.username, "owner": reader.owner}
+    await sql(alpha, *(each.format(**names) for each in REFUSED[what]))
+    async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
+        outcome = await only(tenants.move(["alpha"], to=two.new))
+        await session.execute("SELECT 1")  # it was never frozen
+    assert isinstance(outcome.error, MoveError)
+    assert ("granted rights to" if "reader" in what else "row security of public.mine") in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER DATABASE {database} SET default_transaction_read_only = on"],
+        ["SET ROLE NONE", "ALTER ROLE {login} SET default_transaction_read_only = on"],
+        ["SET ROLE NONE", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"],
+    ],
+)
+async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: Two, statements: list[str]) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert (moved.error, moved.action) == (None, Action.MOVED)
+
+
+async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    """It goes on after the leaked login was retired. ``check`` reports that the password on record is refused."""
+    leaked, new = names.logins
+    with managed.open(leaked, names.database) as session:
+        session.execute(
+            "CREATE FUNCTION public.useful() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+            " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine'; RETURN 1; END $$"
+        )
+    assert await ended(server, names, leaked)
+    with managed.open(new, names.database) as session:
+        session.execute("SELECT public.useful()")
+    assert managed.lets_in(new, names.database, "mine")
+    assert await server.log_in(names, new, Secret(PASSWORD)) is not None
+
+
+async def test_a_session_in_template1_keeps_the_api_from_making_a_database(managed: Managed, names: Names) -> None:
+    with closing(managed.open(names.logins[0], "template1")), pytest.raises(psycopg.errors.ObjectInUse):
+        managed.api("CREATE DATABASE held_up TEMPLATE template1")
+
+
+async def test_what_no_role_can_be_refused(managed: Managed, server: PostgresServer, names: Names) -> None:
+    if managed.version < 15:
+        pytest.skip("such databases have no readers there")
+    reader = await managed.role(names.tenant, Role.READER, server)
+    with (
+        managed.open(names.logins[0], names.database) as owner,
+        managed.open(reader.logins[0], reader.database) as session,
+    ):
+        owner.execute("LISTEN jobs")
+        session.execute("NOTIFY jobs, 'forged'")
+        assert [each.payload for each in owner.notifies(timeout=10, stop_after=1)] == ["forged"]
+        session.execute("SELECT pg_advisory_lock(1)")
+        assert owner.execute("SELECT pg_try_advisory_lock(1)").fetchone() == (False,)
+        session.execute("SELECT lo_from_bytea(0, 'large')")
