@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ..tenants import Credential, Record, Store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
-_DIGITS = re.compile(r"\d")
 _NEAR = 0.75  # how near a name must be to the one that was meant
 
 
@@ -187,7 +185,6 @@ def _nearest(name: str, others: Collection[str]) -> str | None:
     """The one of ``others`` that is nearest to ``name``; None if several are as near, or all are far."""
     if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
         return alike[0]
-    others = [each for each in others if _DIGITS.sub("", each) != _DIGITS.sub("", name)]  # a number is no slip
     near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
     return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
 

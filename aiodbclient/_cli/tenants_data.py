@@ -104,9 +104,9 @@ async def move_tenants(
     """
     wanted = named(names or [], None, everybody)
     sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
-    if {*sources} <= {to}:
-        raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster. Nothing was sent")
     async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
+        if len(opened.called) == 1:
+            raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
         there = next(id for id, name in opened.called.items() if name == to)
         found, missing = opened.select(wanted, Role.OWNER)
         records = opened.found[Role.OWNER].records

@@ -271,7 +271,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
-    if broken:
+    if broken and code in (DONE, SOME_FAILED):
         _say_what_helps(opened, broken)
         code = DIFFERENT if code == DONE else code
     return code

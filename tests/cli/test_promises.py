@@ -308,13 +308,6 @@ def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: l
     command.remove_all()
 
 
-def test_another_number_is_no_slip_of_the_hand(command: Command) -> None:
-    command.provision("cust-001", "cust-north")
-    assert "Did you mean" not in command("tenants", "show", "cust-007", *command.place).err
-    assert "Did you mean cust-north?" in command("tenants", "show", "cust-nroth", *command.place).err
-    command.remove_all()
-
-
 @pytest.mark.parametrize("line", [["--help"], ["tenants", "--help"], ["tenants", "list"], ["tenants", "show"]])
 def test_what_needs_no_cluster_imports_no_client(command: Command, names: list[str], line: list[str]) -> None:
     """A TAB, a help and a list are felt: importing these takes longer than all the rest."""
