@@ -156,9 +156,9 @@ async def dump_tenants(
 
     Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
     """
-    if not folder.is_dir():
-        raise InvalidArgumentError(f"--folder {folder}: there is no such folder. Nothing was sent")
     async with open_selection(place, chosen, [Role.OWNER]) as selected:
+        if not folder.is_dir():
+            raise InvalidArgumentError(f"--folder {folder}: there is no such folder. Nothing was changed")
         report = selected.opened.report(
             printed,
             row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
