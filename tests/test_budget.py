@@ -208,7 +208,7 @@ async def test_calls_that_got_a_429_wait_in_their_place_and_none_fails(
 
     refused, done = await refusing(server, make_client, refusals, at_once=1 if refusals == 1 else 40)
 
-    assert asyncio.get_running_loop().time() - started < 8.0
+    assert asyncio.get_running_loop().time() - started < 15.0
     assert len(done) == 40
     if refusals > 1:
         # 16 are sent at once. The refused ones go before all others, and soon some travel side by side.

@@ -121,7 +121,7 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
     plain.advice = ""  # it is for programs
     text = str(plain)
     if isinstance(error, APIError) and (error.id or error.message) and not _verbose.get():
-        said = ": ".join(part for part in (error.id, error.message) if part)
+        said = ": ".join(part for part in (error.id, error.message) if part).rstrip(".")
         text = f"the API answered {error.status} {said}"
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
         text += "; it may have been applied" if error.may_have_applied else ""

@@ -206,7 +206,9 @@ class RateBudget:
         said = said_by_429(headers, ledger.longest)
         ledger.hear(said, ledger.begun(now), now)
         ledger.refuse(said, now)
-        self._queue.refuse_before(ledger.gate.until, now)
+        self._queue.refuse_late(
+            {*self._queue}, lambda place, bulk: ledger.opens(now, place, self.reserve if bulk else 0) - now, now
+        )
         return ledger.gate.until - now
 
     def snapshot(self) -> Snapshot:

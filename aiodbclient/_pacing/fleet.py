@@ -48,7 +48,6 @@ class NewerError(Exception):
 class Member:
     """One process, as it last reported."""
 
-    number: int = 0  # of the report
     seen: float = 0.0  # when it reported
     held: int = 0  # its requests in flight, without those that a 429 answered
     interactive: int = 0  # how many of its calls wait in this lane
@@ -95,7 +94,7 @@ class Fleet:
     def merge(self, other: Fleet) -> None:
         """Add what ``other`` knows and this one has lost."""
         for name, member in other.members.items():
-            if name not in self.members or self.members[name].number < member.number:
+            if name not in self.members or self.members[name].seen < member.seen:
                 self.members[name] = member
         if other.token.gate.until > self.token.gate.until:
             self.token = other.token

@@ -99,7 +99,7 @@ class Ledger:
         """
         when = max(now, self.gate.opens(patient=patient))
         for window in self.windows:
-            when = max(when, window.opens(now, self.in_flight, ahead, reserve))
+            when = max(when, window.opens(now, self.unanswered, ahead, reserve))
         return when
 
     def reason(self, now: float) -> str:

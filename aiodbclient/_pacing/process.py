@@ -34,7 +34,6 @@ class Process:
         self._share = share
         self._where = where
         self._name = ""
-        self._number = 0  # of the last report that the server has
         self._heard: Heard | None = None  # the headers that came last, until they are reported
         self._warned = -math.inf  # when the present outage was last logged
 
@@ -51,7 +50,6 @@ class Process:
         # Not before: processes that were forked from one another would have the same name.
         self._name = self._name or secrets.token_hex(6)
         member = Member(
-            number=self._number + 1,
             held=ledger.unanswered,
             interactive=int(interactive),
             bulk=int(min(len(queue.bulk), room - interactive)),
@@ -63,7 +61,7 @@ class Process:
 
     def heed(self, report: Report, turn: Turn, now: float) -> None:
         """Take in what came of a turn, except for its slots."""
-        self._number, self.turn = report.member.number, turn
+        self.turn = turn
         if self._heard is report.heard:
             self._heard = None
         gate = turn.ledger.gate.shifted(-turn.ahead)
@@ -94,14 +92,12 @@ class Process:
         self.alone = True
         of_fleet = Ledger(self._windows) if self.turn is None else self.turn.ledger
         then = now if self.turn is None else now + self.turn.ahead
-        # What the other processes may have taken since the last turn: up to all slots of the shortest window.
-        unknown = 0 if self.turn is None or then - self.turn.now <= self.probe else of_fleet.windows[0].limit
         for window, whole, held in zip(self.ledger.windows, of_fleet.windows, of_fleet.held(then), strict=True):
             window.limit = max(1, int(whole.limit * self._share))
             if self.turn is not None:
                 # Other processes may hold slots of our share for one more window. So this process first takes only its
                 # share of the slots that are free. The rest counts as answered now.
-                free = max(0, whole.limit - unknown - held - of_fleet.in_flight) * window.limit // whole.limit
+                free = max(0, whole.limit - held - of_fleet.in_flight) * window.limit // whole.limit
                 window.answers.extend([now] * (window.limit - window.used(now) - self.ledger.in_flight - free))
 
     def warn(self, error: CellError, now: float) -> None:

@@ -117,11 +117,13 @@ class Queue:
         """Refuse a call, since it would have to wait for ``wait`` seconds."""
         self._fail(waiter, refusal(wait))
 
-    def refuse_before(self, until: float, now: float) -> None:
-        """Refuse all calls whose patience ends before ``until``: nothing may go before that."""
-        for waiter in [*self]:
-            if waiter.deadline < until:
-                self.refuse(waiter, until - now)
+    def refuse_late(self, among: set[Waiter], wait_of: Callable[[int, bool], float], now: float) -> None:
+        """Refuse those that would wait for too long. ``wait_of`` says how long, by place and lane."""
+        for place, waiter in [*enumerate(self)]:
+            if waiter.deadline < math.inf and waiter in among:
+                wait = wait_of(place, waiter.bulk)
+                if wait > waiter.deadline - now:
+                    self.refuse(waiter, wait)
 
     def fail(self, error: BaseException) -> None:
         """End all calls with ``error``."""

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -135,11 +135,11 @@ class SharedRateBudget:
         said = said_by_429(headers, self.windows[-1].seconds)
         process.hear(said, now)
         process.ledger.refuse(said, now)
-        if not process.alone:
+        if process.alone:
+            self._serve_alone(now)
+        else:
             await self._ask()
-        gate, now = process.ledger.gate, time.monotonic()
-        self._queue.refuse_before(gate.until, now)
-        return round(max(0.0, gate.until - now), 3)
+        return round(max(0.0, process.ledger.gate.until - time.monotonic()), 3)
 
     @property
     def is_shared(self) -> bool:
@@ -250,7 +250,7 @@ class SharedRateBudget:
             for _ in range(count):
                 if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile, as the next report says
                     process.ledger.begin(now)
-        self._refuse(asked, lambda place, bulk: turn.wait(place, bulk, now), now)
+        queue.refuse_late(asked, lambda place, bulk: turn.wait(place, bulk, now), now)
         queue.arm(now, math.inf)
         if queue:
             again = turn.again()
@@ -261,15 +261,7 @@ class SharedRateBudget:
         """Serve the calls that wait from the share of this process."""
         queue, ledger, reserve = self._queue, self._process.ledger, int(self.reserve * self.fallback_share)
         serve(queue, ledger, reserve, now)
-        self._refuse({*queue}, lambda place, bulk: ledger.opens(now, place, reserve if bulk else 0) - now, now)
-
-    def _refuse(self, asked: set[Waiter], wait_of: Callable[[int, bool], float], now: float) -> None:
-        """Refuse those that would wait too long."""
-        for place, waiter in [*enumerate(self._queue)]:
-            if waiter.deadline < math.inf and waiter in asked:
-                wait = wait_of(place, waiter.bulk)
-                if wait > waiter.deadline - now:
-                    self._queue.refuse(waiter, wait)
+        queue.refuse_late({*queue}, lambda place, bulk: ledger.opens(now, place, reserve if bulk else 0) - now, now)
 
     def _on_leaving(self, waiter: Waiter) -> None:
         if waiter.granted:  # and cancelled before it woke

@@ -97,7 +97,7 @@ class Turn:
         if report.last is None or self.now - report.last.now >= longest:
             return False
         old = self.fleet.members.get(report.name)
-        return old is None or old.number < report.member.number - 1
+        return old is None or old.seen < min(report.last.now, self.now)
 
     def _wait_for_others(self, reserve: int) -> None:
         """Find out which other processes wait, and what is kept for them."""

@@ -27,7 +27,7 @@ class TenantEvent:
         action: The action of its outcome.
         duration: Seconds in all.
         api: Seconds of requests to the API, including ``budget``.
-        sql: Seconds in the database server.
+        sql: Seconds in the database server, and in the programs of a move or a dump.
         store: Seconds in the store.
         requests: The number of requests to the API.
         error: The name of the exception's class; None if the work did not fail.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import define, frozen
 
@@ -80,6 +80,7 @@ class Rooms:
         self._seats: dict[str, Seat] = {}  # not counted when the store was read
         self._read_at = -inf
         self._choosing = asyncio.Lock()
+        self._chooser: asyncio.Task[Any] | None = None  # waits for ``place``
 
     def without_seats(self) -> Rooms:
         """The same rooms without the seats, for a plan."""
@@ -87,6 +88,8 @@ class Rooms:
 
     async def read(self) -> list[Room]:
         """Read the store, and return the rooms in the order of the clusters."""
+        if self._chooser is asyncio.current_task():  # ``place`` asks, and was just told
+            return self._rooms()
         async with self._choosing:
             await self._count()
             return self._rooms()
@@ -159,7 +162,11 @@ class Rooms:
             )
         if self.place is None or (without and len(rooms) == 1):
             return min(free.values(), key=lambda room: room.tenants).cluster
-        chosen = await self.place(name, rooms)
+        self._chooser = asyncio.current_task()
+        try:
+            chosen = await self.place(name, rooms)
+        finally:
+            self._chooser = None
         cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(

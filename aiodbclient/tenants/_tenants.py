@@ -465,10 +465,10 @@ class Tenants:
     async def load(self, name: str, file: str | os.PathLike[str]) -> Credential:
         """Load a file of ``dump`` into the empty database of a tenant, of the same or another name.
 
-        Its manifest must be beside it. What is in the file runs with the rights of a temporary login of the tenant.
-        Later its functions and triggers run in the sessions of the tenant's programs, and on PostgreSQL they can set
-        its password there: load a file of somebody else only into a tenant of theirs. Objects belong to the tenant.
-        Rights of logins that do not exist are left out.
+        Its manifest must be beside it. What is in the file runs with the rights of the tenant, on PostgreSQL of a
+        temporary login. Later its functions and triggers run in the sessions of the tenant's programs, and on
+        PostgreSQL they can set its password there: load a file of somebody else only into a tenant of theirs. Objects
+        belong to the tenant. Rights of logins that do not exist are left out.
 
         If it fails or is cancelled, the database may hold a part of the file. Then remove the tenant and provision it
         before you repeat it.

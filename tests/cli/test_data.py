@@ -36,7 +36,6 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     assert command("tenants", "usage", a, *command.place, "--sort", "age").code == 2
     missing = command("tenants", "usage", a, names[9], *command.place)
     assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
-    command.remove_all()
 
 
 def test_tenants_are_moved_and_the_question_says_whence(
@@ -81,4 +80,3 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
     refused = command("tenants", "load", names[9], str(file), *command.place)
     assert (refused.code, f"{names[9]}: not on record" in refused.err) == (2, True)
-    command.remove_all()

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from aiodbclient.sandbox import Sandbox
+
 from .conftest import COMMAND, Command
 
 pytest.importorskip("typer", reason="needs the cli extra")
@@ -22,6 +24,11 @@ from aiodbclient import _cli as cli
 from aiodbclient._cli.app import app
 
 GROUPS = ("clusters", "users", "dbs", "tenants")
+
+
+@pytest.fixture
+def sandbox(sandbox_with_tls: Sandbox) -> Sandbox:
+    return sandbox_with_tls
 
 
 def commands() -> dict[str, Any]:

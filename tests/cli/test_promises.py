@@ -43,7 +43,6 @@ def test_a_file_of_something_else_removes_nothing(command: Command, names: list[
     kept.write_text(f"name\n{names[0]}\n{names[5]}\n")
     asked = command("tenants", "provision", "--from", str(kept), "--prune", *command.place)
     assert "This removes 2, keeps 1, creates 1. There is no terminal" in asked.err
-    command.remove_all()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,6 @@ def test_a_failed_rotation_advises_what_was_typed(command: Command, names: list[
         assert command("tenants", "rotate", *which, *command.place).code == 0
         after = credentials(command)
         assert any(before[name] != after[name] for name in names[:2])
-    command.remove_all()
 
 
 def credentials(command: Command) -> dict[str, str]:
@@ -85,14 +83,12 @@ def test_all_readers_are_rotated(command: Command, names: list[str], role: str) 
     assert command("tenants", "provision", names[0], "--role", role, *command.place).code == 0
     done = command("tenants", "rotate", "--all", "--role", role, "--yes", *command.place)
     assert (done.code, done.out) == (0, "1 rotated\n")
-    command.remove_all()
 
 
 def test_a_check_that_failed_is_not_all_well(command: Command, names: list[str]) -> None:
     command.provision(names[0])
     checked = command("tenants", "check", names[0], names[9], *command.place)
     assert (checked.code, checked.out.splitlines()[-1]) == (1, "1 checked, 1 failed")
-    command.remove_all()
 
 
 def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[str]) -> None:
@@ -139,8 +135,6 @@ def test_what_may_be_a_tenants_is_left_alone(command: Command, names: list[str])
     pruned = command(*prune, "--not-a-tenant")
     assert (pruned.code, f"  {a}: may be tenants' logins, left alone" in pruned.out) == (0, True)
     assert command("tenants", "check", *command.place).code == 0
-    command.remove_all()
-    assert command("users", "delete", command.cluster, "reporting", "--yes", "--not-a-tenant").code == 0
 
 
 def test_more_than_a_few_typed_names_need_their_number(command: Command, names: list[str]) -> None:
@@ -167,7 +161,6 @@ def test_a_new_password_is_announced(command: Command, names: list[str]) -> None
     assert command("users", "reset", command.cluster, a, "--yes", "--not-a-tenant").code == 0
     [changed] = command("tenants", "repair", a, *command.place, "--json").objects()
     assert (changed["action"], changed["credential_changed"]) == ("repaired", True)
-    command.remove_all()
 
 
 def test_a_store_that_others_could_read_is_reported(command: Command, names: list[str]) -> None:
@@ -178,7 +171,6 @@ def test_a_store_that_others_could_read_is_reported(command: Command, names: lis
     assert stat.S_IMODE(Path(command.store).stat().st_mode) == 0o600
     assert command(*advised(seen.err, "tenants rotate"), "--yes").out == "1 rotated\n"
     assert "could read" not in command("tenants", "list", *command.place).err
-    command.remove_all()
 
 
 def test_every_file_is_private(command: Command, names: list[str]) -> None:
@@ -204,7 +196,6 @@ def test_every_file_is_private(command: Command, names: list[str]) -> None:
     assert command("tenants", "exec", names[0], *command.place, "--failed", str(failed), "--", "true").code == 0
     for file in (failed, command.folder / "ca.pem"):
         assert not file.exists() or stat.S_IMODE(file.stat().st_mode) == 0o600
-    command.remove_all()
 
 
 def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -> None:
@@ -219,7 +210,6 @@ def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -
     assert names[0] in command("tenants", "list", *store).out
     assert command("tenants", "rooms", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
     assert len(command.sent()) == before  # it asks for no cluster
-    command.remove_all()
 
 
 def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]) -> None:
@@ -243,7 +233,6 @@ def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]
         command("tenants", "rooms", *command.place, "--json").objects(),
     ):
         assert {(each["cluster"], each["cluster_name"]) for each in objects} == {(cluster, command.cluster)}
-    command.remove_all()
 
 
 def test_a_credential_is_delivered_as_programs_take_it(command: Command, names: list[str]) -> None:
@@ -260,7 +249,6 @@ def test_a_credential_is_delivered_as_programs_take_it(command: Command, names: 
     secret = shown("-o", "k8s", "--secret-name", "alpha-db", "--namespace", "prod")
     assert "metadata:\n  name: alpha-db\n  namespace: prod\n" in secret
     assert command("tenants", "show", a, *command.place, "-o", "k8s", "--namespace", "a: b").code == 2
-    command.remove_all()
 
 
 def test_what_programs_print_is_shown_with_the_tenant(command: Command, names: list[str]) -> None:
@@ -275,7 +263,6 @@ def test_what_programs_print_is_shown_with_the_tenant(command: Command, names: l
         f"{a}: two",
     ]
     assert [f"{b}: {line}" in done.err for line in ("one", "\\x1b[31mred", "two", "exit code 1")] == [True] * 4
-    command.remove_all()
 
 
 def test_a_canary_that_fails_spares_the_others(command: Command, names: list[str]) -> None:
@@ -343,7 +330,6 @@ def test_a_timeout_holds_for_a_locked_store_too(command: Command, names: list[st
     other.close()
     wrong = command("tenants", "list", *command.place, "--timeout", "soon")
     assert (wrong.code, "0.5s" in wrong.err) == (2, True)
-    command.remove_all()
 
 
 def test_the_store_is_named_if_it_is_empty(command: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ WITH_TENANTS = {
     "how-to/readers.md",
     "how-to/rotate.md",
     "how-to/tenants.md",
-    "how-to/web-backend.md",
 }
 
 
@@ -103,11 +101,6 @@ def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """Undo what a guide changes of the process: instrumented aiohttp, and the logger."""
+    """Undo what a guide changes of the process: instrumented aiohttp."""
     yield
-    if AioHttpClientInstrumentor().is_instrumented_by_opentelemetry:
-        AioHttpClientInstrumentor().uninstrument()
-    logger = logging.getLogger("aiodbclient")
-    logger.setLevel(logging.NOTSET)
-    for each in list(logger.filters):
-        logger.removeFilter(each)
+    AioHttpClientInstrumentor().uninstrument()

@@ -252,13 +252,13 @@ async def test_a_row_that_another_session_has_locked_is_waited_for_no_longer_tha
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = secrets.token_hex(8)
-    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=0.3) as budget:
+    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=1.0) as budget:
         await answer(budget)
         async with await AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT FROM aiodbclient_budgets WHERE key = %s FOR UPDATE", [key])
             started = time.monotonic()
             await answer(budget, 2)
-            assert 0.25 <= time.monotonic() - started < 5.0
+            assert 0.9 <= time.monotonic() - started < 10.0
             await other.rollback()
         async with asyncio.timeout(10.0):
             await until(lambda: budget.snapshot().used == (3,))
@@ -270,7 +270,7 @@ async def test_a_process_that_stands_still_in_the_middle_of_a_change_blocks_the_
     postgres_url: str,
 ) -> None:
     key = secrets.token_hex(8)
-    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=0.3)
+    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=1.0)
     await answer(still)
     cell: Any = still._cell
     started = time.monotonic()
@@ -279,7 +279,7 @@ async def test_a_process_that_stands_still_in_the_middle_of_a_change_blocks_the_
     async with SharedRateBudget(postgres_url, LONG, key=key, timeout=5.0) as other:
         await answer(other)
         assert other.snapshot().used == (2,)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 5.0
     await still.aclose()
 
 

@@ -27,7 +27,7 @@ AT = 1_700_000_000.0
 def state() -> dict[str, Any]:
     """What a fleet wrote: two answers, a request in flight and one process that waits."""
     written = Fleet.of(WINDOWS)
-    written.members["a"] = Member(number=3, seen=AT, held=1, interactive=2, share=0.1, answers=[5000, 1, 1000, 1])
+    written.members["a"] = Member(seen=AT, held=1, interactive=2, share=0.1, answers=[5000, 1, 1000, 1])
     decoded: dict[str, Any] = json.loads(written.dump())
     return decoded
 
@@ -127,7 +127,7 @@ async def test_what_somebody_else_writes_stops_nobody_for_longer_than_the_window
     hostile["token"]["others_until"] = 1e12
     hostile["token"]["others"] = hostile["token"]["gate"]["refusals"] = 10**9
     hostile["token"]["gate"]["until"] = hostile["token"]["gate"]["later"] = 1e12
-    hostile["members"][mine] |= {"number": 10**12, "seen": 1e12}
+    hostile["members"][mine] |= {"seen": 1e12}
     hostile["members"]["x"] = hostile["members"][mine] | {"held": 100, "interactive": 10**9, "share": 9.0}
     hostile["members"]["x"]["answers"] = [0, 50]
     await fleet.write(json.dumps(hostile))

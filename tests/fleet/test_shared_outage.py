@@ -183,22 +183,29 @@ async def test_a_server_with_an_old_copy_of_its_memory_gets_what_it_lacks(
 
 
 @virtually
-async def test_an_idle_process_takes_nothing_of_a_window_that_others_filled_before_the_outage(
-    fleet: VirtualFleet,
-) -> None:
+async def test_an_idle_process_goes_on_at_once_with_its_share_of_what_it_knew_to_be_free(fleet: VirtualFleet) -> None:
     busy, idle = await fleet.make(20, fallback_share=0.5), await fleet.make(20, fallback_share=0.5)
     await answer(busy)
     await answer(idle)
-    answered = now()
     await asyncio.sleep(10.0)  # so that its facts about the other are old
-    await answer(busy)  # after a pause, only a few go before this one shows that there is no other client
-    assert await granted_at_once(busy, 20) == 17
+    fleet.down = True
+
+    assert await granted_at_once(idle, 20) == 9
+
+
+@virtually
+async def test_a_process_that_knows_of_a_full_window_waits_for_its_end(fleet: VirtualFleet) -> None:
+    busy, other = await fleet.make(20, fallback_share=0.5), await fleet.make(20, fallback_share=0.5)
+    await answer(other)
+    answered = now()
+    await answer(busy, 3)
+    assert await granted_at_once(busy, 20) == 16
+    assert await granted_at_once(other, 1) == 0
 
     fleet.down = True
 
-    assert await granted_at_once(idle, 20) == 0
     with pytest.raises(errors.RateLimitError) as caught:
-        await idle.acquire(max_wait=1.0)
+        await other.acquire(max_wait=1.0)
     left = 60.0 - (now() - answered)  # until its own first slot is free
     assert caught.value.retry_after == pytest.approx(left, abs=0.1)
 

@@ -341,6 +341,30 @@ def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() ->
     live(main)
 
 
+def test_a_429_refuses_at_once_who_would_wait_too_long_and_nobody_else() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (3, 60.0), (100, 3600.0)), loop.time()
+        for _ in range(3):
+            await budget.acquire()
+        waiting = [asyncio.create_task(budget.acquire(max_wait=61.0 + n)) for n in range(2)]
+        hasty = asyncio.create_task(budget.acquire(max_wait=70.0))
+        await settle()
+        assert budget.snapshot().waiting == 3
+        for _ in range(2):  # so that two slots of the window are free when the gate opens
+            await budget.throttle({"retry-after": "20"})
+        assert budget.snapshot().waiting == 3
+        await budget.throttle({"retry-after": "65"})
+        assert budget.snapshot().waiting == 1
+        for _ in range(3):
+            budget.release()
+        refused = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(error) for error in refused} == {RateLimitError}
+        await hasty
+        assert loop.time() - start == pytest.approx(65, abs=0.001)
+
+    live(main)
+
+
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_waiter_that_is_cancelled_just_before_its_turn_takes_no_slot(others: int) -> None:
     async def main(loop: VirtualLoop) -> None:

@@ -23,7 +23,7 @@ def with_member(*ages: float, seen: float = NOW, name: str = "a", **more: int) -
 
 
 def test_what_is_known_comes_back() -> None:
-    written = with_member(5.0, 1.0, 1.0, number=3, held=1, interactive=2, bulk=1)
+    written = with_member(5.0, 1.0, 1.0, held=1, interactive=2, bulk=1)
     written.token = Token(4000, 3000, 7, NOW + 30.0, Gate(NOW + 1.0, NOW + 4.0, refusals=2, due=3))
 
     read = load(written.dump(), WINDOWS, NOW)
@@ -62,10 +62,10 @@ def test_what_no_window_counts_is_left_out() -> None:
 
 
 def test_what_the_cell_has_lost_comes_back_and_what_is_newer_stays() -> None:
-    known = with_member(1.0, number=3)
-    known.members["b"] = Member(number=7, seen=NOW, held=2)
+    known = with_member(1.0, seen=NOW - 1.0)
+    known.members["b"] = Member(seen=NOW, held=2)
     known.token.gate.until = NOW + 5.0
-    cell = with_member(1.0, 2.0, number=4)
+    cell = with_member(1.0, 2.0)
 
     cell.merge(known)
 

@@ -219,8 +219,9 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     assert (await only(two.tenants().rotate(["alpha"]))).action is Action.ROTATED
 
 
-async def test_many_are_moved_and_one_that_fails_stops_no_other(two: Two) -> None:
-    tenants, names = two.tenants(), [f"n{number}" for number in range(8)]
+@pytest.mark.parametrize("number", [6, pytest.param(50, marks=pytest.mark.thorough)])
+async def test_a_cluster_is_emptied_and_one_tenant_that_fails_stops_no_other(two: Two, number: int) -> None:
+    tenants, names = two.tenants(), [f"n{each}" for each in range(number)]
     assert all([each.ok async for each in tenants.provision(names)])
     bad = await tenants.get("n3")
     assert bad is not None
@@ -230,4 +231,5 @@ async def test_many_are_moved_and_one_that_fails_stops_no_other(two: Two) -> Non
     assert "row security is forced on public.t" in str(outcomes["n3"].error)
     assert await enters(bad)
     old, new = await tenants.rooms()
-    assert (old.tenants, new.tenants) == (1, 7)
+    assert (old.tenants, new.tenants) == (1, number - 1)
+    assert {each.problems async for each in tenants.check()} == {()}

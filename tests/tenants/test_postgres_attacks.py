@@ -12,7 +12,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action, Engine
-from aiodbclient.errors import GrantError, MoveError
+from aiodbclient.errors import GrantError, InvalidArgumentError, MoveError
 from aiodbclient.tenants._copy import postgres as copy
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, Role, names_of
@@ -171,6 +171,70 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, Action.MOVED)
+
+
+REST = ', "tenant": "alpha", "program": "pg_dump", "date": "2026-11-28", "database_bytes": 1}'
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[" * 60_000,
+        '{"database": 7, "engine": "pg", "server": "18.1"',
+        '{"database": "a", "engine": "pg", "server": "x"',
+    ],
+    ids=["nested", "number", "version"],
+)
+async def test_a_manifest_that_is_none_is_refused(place: Place, tmp_path: Path, manifest: str) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("beta")
+    (tmp_path / "alpha.json").write_text(f"{manifest}{REST}")
+    (tmp_path / "alpha.dump").write_bytes(b"")
+    with pytest.raises(InvalidArgumentError, match=r"alpha.json is not the manifest of a dump"):
+        await tenants.load("beta", tmp_path / "alpha.dump")
+
+
+async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    """With exit_on_error, the first refusal would end the administrator's session."""
+    login = names.logins[0]
+    managed.api("CREATE SCHEMA theirs", names.database)
+    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), names.database)
+    with managed.open(login, names.database) as session:
+        session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
+        session.execute(SQL("ALTER DATABASE {} SET exit_on_error = on").format(Identifier(names.database)))
+        session.execute("SET ROLE NONE; CREATE TABLE theirs.t (); CREATE TABLE public.t ()")
+    assert not await ended(server, names, login)
+    owned = (
+        "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE relname = 't' ORDER BY 1"
+    )
+    assert managed.api(owned, names.database) == [("public", names.owner), ("theirs", login)]
+    managed.api("DROP SCHEMA theirs CASCADE", names.database)
+    assert await ended(server, names, login)
+
+
+async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_writers(
+    managed: Managed, server: PostgresServer, names: Names
+) -> None:
+    login = names.logins[0]
+    with managed.open(login, names.database) as session:
+        session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
+        session.execute(
+            "SET ROLE NONE; CREATE PROCEDURE public.p(a int, b int) LANGUAGE sql AS 'SELECT 1';"
+            "CREATE PROCEDURE public.p(INOUT \"a;\" int, OUT b int) LANGUAGE sql AS 'SELECT 1, 2'"
+        )
+        session.execute(
+            SQL("GRANT EXECUTE ON PROCEDURE public.p(IN int, IN int) TO {}").format(Identifier(names.owner))
+        )
+    assert await ended(server, names, login)
+    owned = "SELECT DISTINCT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = 'p'"
+    assert managed.api(owned, names.database) == [(names.owner,)]
+    if managed.version > 14:
+        with managed.open(names.logins[1], names.database) as session:
+            session.execute("REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
+        writer = await managed.role(names.tenant, Role.WRITER, server)
+        assert await server.problems(writer, writer.logins[:1]) == frozenset()
 
 
 async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,7 +13,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
+from attrs.validators import instance_of, matches_re
 
 from ...errors import ConfigurationError, InvalidArgumentError
 
@@ -26,9 +28,9 @@ class Manifest:
 
     format: int = _FORMAT
     tenant: str
-    database: str
+    database: str = field(validator=instance_of(str))
     engine: str
-    server: str  # its version
+    server: str = field(validator=matches_re(r"\d+(\.\d+)?\b.*"))  # its version
     program: str  # that made the dump, with its version
     date: str
     database_bytes: int
@@ -108,7 +110,11 @@ def read(path: Path) -> tuple[Manifest, IO[bytes]]:
         with of_path.open("rb") as file:
             fields: Any = json.loads(file.read(_MOST))
         manifest = Manifest(**fields)
-    except (OSError, ValueError, TypeError) as error:
+        if not all(isinstance(each, str) for each in (manifest.database, manifest.engine, manifest.server)):
+            raise ValueError("its database, engine and server must be strings")
+        if not re.match(r"\d+\.\d", manifest.server):
+            raise ValueError(f"{manifest.server!r} is no version of a server")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgumentError(f"{of_path} is not the manifest of a dump: {error}; nothing was sent") from None
     if manifest.format != _FORMAT:
         raise InvalidArgumentError(f"{of_path} has the format {manifest.format!r}: use a newer aiodbclient")

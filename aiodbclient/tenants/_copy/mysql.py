@@ -21,6 +21,7 @@ from .programs import Copied, Programs, installed, missing, run
 
 _OLDEST = (8, 0)
 _CONNECT_SECONDS = 15
+_PATIENCE = 60.0  # s for which a server may take nothing: MySQL waits on a full disk for ever, and reports nothing
 _DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
     "--skip-triggers",
@@ -137,7 +138,7 @@ class MySQLCopier(Copier):
         source.seek(0)
         with _connection(self.tools, writer) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
-            await run(command, {}, stdin=source, pass_fds=files, copied=copied)
+            await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
 
     async def is_empty(self, writer: Credential) -> bool:
         async with _session(writer) as rows:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from glob import glob
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from signal import SIGKILL
 from tempfile import TemporaryFile
+from time import monotonic
 from typing import IO
 
 from attrs import frozen
@@ -88,8 +90,11 @@ async def run(
     stdout: IO[bytes] | None = None,
     pass_fds: Iterable[int] = (),
     copied: Copied = lambda _: None,
+    patience: float = inf,
 ) -> None:
     """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
+
+    It is stopped if it neither reads nor writes for ``patience`` seconds.
 
     Safe to cancel: then the program is killed and reaped.
     """
@@ -112,10 +117,12 @@ async def run(
     try:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
-            watching = tasks.create_task(_watch(stdin or stdout, copied))
+            watching = tasks.create_task(_watch(stdin or stdout, copied, patience))
             await process.wait()
             await errors
             watching.cancel()
+    except ExceptionGroup as stopped:
+        raise GrantError(f"{name} was stopped: {stopped.exceptions[0]}") from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -156,17 +163,18 @@ async def _errors(process: Process) -> bytes:
     return bytes(kept)
 
 
-async def _watch(file: IO[bytes] | None, copied: Copied) -> None:
+async def _watch(file: IO[bytes] | None, copied: Copied, patience: float) -> None:
     """Report how far the program is in ``file``, whose place it shares with this process."""
     if file is None:
         return
-    before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+    before, since = os.lseek(file.fileno(), 0, os.SEEK_CUR), monotonic()
     try:
-        while True:
+        while monotonic() - since < patience:
             await asyncio.sleep(_LOOK)
             now = os.lseek(file.fileno(), 0, os.SEEK_CUR)
             copied(now - before)
-            before = now
+            before, since = now, monotonic() if now != before else since
+        raise GrantError(f"the server took nothing for {patience:.0f} s: is its disk full?")
     finally:
         copied(os.lseek(file.fileno(), 0, os.SEEK_CUR) - before)
 

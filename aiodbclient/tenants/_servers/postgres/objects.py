@@ -35,9 +35,15 @@ SELECT DISTINCT rolname::text FROM pg_shdepend s JOIN pg_roles r ON r.oid = refo
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
   AND classid NOT IN {HARMLESS} AND (NOT rolsuper OR rolname = current_user) AND rolname !~ '^pg_' ORDER BY 1
 """)
+# The quoted name of an object. Without its modes, the procedure ``p(int, int)`` is also ``p(IN int, OUT int)``.
+_NAME: LiteralString = """
+CASE i.type WHEN 'procedure' THEN (
+    SELECT format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE p.oid = objid) ELSE i.identity END
+"""
 # A sequence follows the table that has it as a column. Schemas first, so that the new owner may create in them.
 _OWNED = SQL(f"""
-SELECT i.type, i.identity FROM (
+SELECT i.type, {_NAME} FROM (
     SELECT classid, objid, objsubid FROM pg_shdepend s
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
@@ -69,7 +75,7 @@ SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
 
 # Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
 # tablespaces, so they are not here.
-_GRANTED = SQL("""
+_GRANTED = SQL(f"""
 WITH here (role, datdba) AS (
     SELECT 'pg_database_owner'::regrole::oid, datdba FROM pg_database WHERE datname = current_database()
 ), objects (class, objid, attnum, owner, acl) AS (
@@ -84,7 +90,7 @@ WITH here (role, datdba) AS (
     UNION ALL SELECT 'pg_largeobject', oid, 0, lomowner, lomacl FROM pg_largeobject_metadata
     UNION ALL SELECT 'pg_database', oid, 0, datdba, datacl FROM pg_database)
 SELECT DISTINCT pg_get_userbyid(coalesce(here.datdba, o.owner)), pg_get_userbyid(coalesce(g.datdba, a.grantor)), i.type,
-       i.identity
+       {_NAME} AS name
 FROM pg_roles me, objects o LEFT JOIN here ON here.role = o.owner,
      aclexplode(o.acl) a LEFT JOIN here g ON g.role = a.grantor,
      pg_identify_object(o.class::regclass, o.objid, 0) i

@@ -44,6 +44,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read\\ committed",
     "standard_conforming_strings": "on",
     "local_preload_libraries": "",
+    "exit_on_error": "off",
     "lock_timeout": f"{_LOCK_SECONDS * 1000:.0f}",
     "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
     "client_connection_check_interval": "1000",

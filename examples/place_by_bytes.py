@@ -1,0 +1,41 @@
+"""Put each new customer on the cluster with the least data: ``python place_by_bytes.py NAME CLUSTER_ID CLUSTER_ID``.
+
+A service reads the sizes every few minutes: each cluster answers with one query, however many tenants it has.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from math import inf
+
+from aiodbclient import DatabaseClient
+from aiodbclient.tenants import Room, SQLiteStore, Tenants
+
+
+class LeastData:
+    """Chooses the cluster with the least data when it was last read."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+
+    async def read(self, tenants: Tenants) -> None:
+        rooms = await tenants.rooms(usage=True)
+        self.bytes = {room.cluster: room.bytes for room in rooms if room.bytes is not None}
+
+    async def __call__(self, name: str, rooms: Sequence[Room]) -> str:
+        with_room = [room for room in rooms if room.free != 0]
+        # A cluster that could not be read comes last. Among equals, the one with fewer tenants.
+        return min(with_room, key=lambda room: (self.bytes.get(room.cluster, inf), room.tenants)).cluster
+
+
+async def main(name: str, *clusters: str) -> None:
+    place = LeastData()
+    async with DatabaseClient() as client, SQLiteStore("customers.db") as store:
+        tenants = Tenants([client.cluster(id) for id in clusters], store, place=place)
+        await place.read(tenants)
+        credential = await tenants.ensure(name)
+        print(name, "is on", credential.cluster)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

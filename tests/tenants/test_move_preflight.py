@@ -1,0 +1,180 @@
+"""What another server could not take is found before anybody is shut out, and a full disk costs the tenant nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from aiodbclient.errors import MoveError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy import mysql
+
+from ..mysql import SERVERS, administrator, running
+from . import servers
+from .conftest import only
+from .moves import Two, connected, left_on, opened, run, sql
+from .servers import RestartablePostgres, for_a_server, new_folder
+
+FREE = 40  # MB on the disk of the other server
+ROWS = 60_000  # of 1 kB each
+MYSQL = [each for each in SERVERS if each not in ("given", "none")]
+
+
+@pytest.fixture
+def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
+    """Two clusters, of which the first one has two extensions more, and the DSN of its superuser."""
+    folder = new_folder()
+    (folder / "extension").mkdir()
+    for name, trusted in (("ours", "true"), ("theirs", "false")):
+        control = f"default_version = '1'\nsuperuser = true\ntrusted = {trusted}\n"
+        for_a_server(folder / "extension").joinpath(f"{name}.control").write_text(control)
+        (folder / "extension" / f"{name}--1.sql").write_text(
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'"
+        )
+    here, there = RestartablePostgres(), RestartablePostgres()
+    with psycopg.connect(here.dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{folder}'")
+        connection.execute("SELECT pg_reload_conf()")
+    with Sandbox(windows=[]) as sandbox:
+        ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in (here, there)]
+        yield sandbox, ids[0], ids[1], here.dsn
+    here.close()
+    there.close()
+    rmtree(folder)
+
+
+async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_is_shut_out(
+    richer: tuple[Sandbox, str, str, str], tmp_path: Path
+) -> None:
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+        await sql(alpha, "CREATE EXTENSION ours")
+        with psycopg.connect(make_conninfo(richer[3], dbname=beta.database), autocommit=True) as superuser:
+            superuser.execute("CREATE EXTENSION theirs")
+        for credential, why in ((alpha, "'ours' is not available"), (beta, '"theirs" is not available')):
+            await _refused(two, credential, f"extension {why}")
+
+
+async def test_an_older_server_is_found_before_anybody_is_shut_out(tmp_path: Path) -> None:
+    older = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not older:
+        pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
+    here, there = RestartablePostgres(), RestartablePostgres(older[-1].parent)
+    with Sandbox(windows=[]) as sandbox:
+        old, new = [await sandbox.add_cluster("pg", dsn=each.dsn) for each in (here, there)]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
+    here.close()
+    there.close()
+
+
+async def _refused(two: Two, credential: Credential, why: str) -> None:
+    """The tenant is not moved, its open session goes on, and nothing is left on the other cluster."""
+    tenants, connection = two.tenants(), await connected(credential)
+    failed = await only(tenants.move([credential.name], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert why in str(failed.error)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}")
+    assert await run(connection, "SELECT 7") == [(7,)]
+    await connection.close()
+    assert await left_on(tenants, two.new, credential.name) == (False, [])
+    assert (await only(tenants.check([credential.name]))).problems == ()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of its own. Yields the file that, once it is written by ``fill``, leaves little room."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=600m,mode=0777", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    try:
+        yield folder / "ballast"
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    disk = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        for _ in range(disk.f_bavail * disk.f_frsize // 2**20 - FREE):
+            file.write(b"\0" * 2**20)
+
+
+@pytest.fixture(params=["pg", *(pytest.param(each, marks=pytest.mark.thorough) for each in MYSQL)])
+async def narrow(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Two, Path, Callable[[], None]]]:
+    """Two clusters, the file that fills the disk of the second one, and what makes room there again."""
+    disk = new_folder()
+    with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
+        ballast = stack.enter_context(small_disk(disk))
+        free: Callable[[], None] = ballast.unlink
+        if request.param == "pg":
+            here = RestartablePostgres()
+            monkeypatch.setattr(servers, "new_folder", lambda: for_a_server(_made(disk / "data")))
+            there = RestartablePostgres()
+            for each in (here, there):
+                stack.callback(each.close)
+            dsns = [here.dsn, there.dsn]
+
+            def free() -> None:
+                ballast.unlink()
+                if there.process.poll() is not None:  # it cannot even write its log
+                    (disk / "data" / "data" / "postmaster.pid").unlink(missing_ok=True)
+                    there.start()
+
+        else:
+            dsns = [stack.enter_context(running(request.param, each)) for each in (tmp_path, _made(disk / "data"))]
+            for dsn in dsns:
+                with administrator(dsn) as cursor:
+                    cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+        old, new = [await sandbox.add_cluster("pg" if request.param == "pg" else "mysql", dsn=dsn) for dsn in dsns]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            yield two, ballast, free
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+async def test_a_full_disk_on_the_other_server_costs_the_tenant_nothing(
+    narrow: tuple[Two, Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, ballast, free = narrow
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY, text VARCHAR(1000))")
+    for first in range(0, ROWS, 5_000):
+        rows = ", ".join(f"({number}, '{'x' * 1000}')" for number in range(first, first + 5_000))
+        await sql(alpha, f"INSERT INTO t VALUES {rows}")
+    fill(ballast)
+    monkeypatch.setattr(mysql, "_PATIENCE", 15.0)
+    failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError), failed
+    assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(ROWS,)]
+    free()
+
+    again = two.tenants()
+    while (await only(again.repair(["alpha"]))).error is not None:  # MySQL looks at its disk once a minute
+        await asyncio.sleep(5)
+    assert await left_on(again, two.new, "alpha") == (False, [])
+    assert (await only(again.check(["alpha"]))).problems == ()
+    moved = await only(again.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SELECT count(*) FROM t") == [(ROWS,)]
