@@ -291,6 +291,6 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
             "'aiodbclient[cli] @ git+https://host/it.git@abc'",
         ),
     ):
-        monkeypatch.setattr(cli, "distribution", lambda _, text=text: Installed(text))
+        monkeypatch.setattr("importlib.metadata.distribution", lambda _, text=text: Installed(text))
         assert cli._extra() == advice
     assert COMMAND

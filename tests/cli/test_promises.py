@@ -7,12 +7,15 @@ import re
 import shlex
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from aiodbclient._cli.output import wrapped
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
@@ -100,8 +103,8 @@ def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[s
     assert (moved.code, moved.out) == (0, "2 records copied\n")
     for verb in (["rotate", a], ["remove", a, "--yes"], ["suspend", a, "--yes"], ["provision", names[2]]):
         refused = command("tenants", *verb, *command.place)
-        assert refused.code in (1, 4), refused.out
-        assert f"it was moved to the store {target}" in refused.err
+        assert (refused.code, refused.out) == (4, "")
+        assert refused.err.endswith(f"was moved to the store {target}: use that one. Nothing was changed\n")
     assert command("store", "forget", command.store, a, "--yes").code == 4
     read = command("tenants", "list", *command.place)
     assert (read.code, f"was moved to the store {target}: use that one" in read.err) == (0, True)
@@ -128,6 +131,7 @@ def test_what_may_be_a_tenants_is_left_alone(command: Command, names: list[str])
     prune = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--max", "1"]
     refused = command(*prune)
     assert (refused.code, "other (1) may be a tenant's" in refused.err) == (2, True)
+    assert command(*advised(refused.err, "tenants list"), "--store", command.store).code == 0
     pruned = command(*prune, "--not-a-tenant")
     assert (pruned.code, f"  {a}: may be tenants' logins, left alone" in pruned.out) == (0, True)
     assert command("tenants", "check", *command.place).code == 0
@@ -262,13 +266,67 @@ def test_what_programs_print_is_shown_with_the_tenant(command: Command, names: l
     assert [f"{b}: {line}" in done.err for line in ("one", "\\x1b[31mred", "two", "exit code 1")] == [True] * 4
 
 
+def test_a_canary_that_fails_spares_the_others(command: Command, names: list[str]) -> None:
+    a, b, c = names[:3]
+    command.provision(a, b, c)
+    program = ["sh", "-c", f"! env | grep PGUSER={a}"]
+    ended = command("tenants", "exec", "--all", "--first", "1", *command.place, "--", *program)
+    assert (ended.code, ended.out.splitlines()) == (1, ["1 failed"])
+    assert "1 failed, 2 are left. To go on, run it again: aiodbclient tenants exec " in ended.err
+    again = advised(ended.err, "tenants exec")
+    assert again == ["tenants", "exec", a, b, c, "--first", "1", *command.place, "--", *program]
+
+    bad = command("tenants", "exec", "--all", "--at-a-time", "1", "--most-failed", "2", *command.place, "--", "false")
+    assert (bad.code, bad.out) == (1, "2 failed\n")
+    good = command("tenants", "exec", "--all", "--first", "1", "--most-failed", "1", *command.place, "--", "true")
+    assert (good.code, good.out.splitlines()[-1]) == (0, "3 done")
+    command.remove_all()
+
+
+def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: list[str]) -> None:
+    a = names[0]
+    command.provision(a)
+    command.leave(a, Verb.SUSPEND)
+    [row] = command("tenants", "list", *command.place).out.splitlines()[1:]
+    assert row.split()[:5] == [a, "owner", "suspending", row.split()[3], "suspend"]
+    for line in (["show", a], ["exec", a], ["exec", a, "--json"]):
+        refused = command("tenants", *line, *command.place, *(["--", "true"] if line[0] == "exec" else []))
+        assert (refused.code, "is being suspended" in refused.out + refused.err) == (1, True)
+    assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
+    command.remove_all()
+
+
+@pytest.mark.parametrize("line", [["--help"], ["tenants", "--help"], ["tenants", "list"], ["tenants", "show"]])
+def test_what_needs_no_cluster_imports_no_client(command: Command, names: list[str], line: list[str]) -> None:
+    """A TAB, a help and a list are felt: importing these takes longer than all the rest."""
+    command.provision(names[0])
+    slow = {"aiohttp", "psycopg", "yaml", "cryptography"}
+    place = ["--store", command.store] if "--help" not in line else []
+    words = f"aiodbclient {' '.join([*line, *place])} t"
+    completing = {"_AIODBCLIENT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
+    for environment, more in (({}, set[str]()), (completing, {"rich"})):  # rich prints tables
+        script = (
+            "import sys\nfrom aiodbclient._cli import main\n"
+            f"try: main()\nfinally: sys.stderr.write('imported: ' + ' '.join({slow | more} & set(sys.modules)) + '.')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, *line, *place],
+            env=command.environment | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == "imported: ."
+    command.remove_all()
+
+
 def test_a_timeout_holds_for_a_locked_store_too(command: Command, names: list[str]) -> None:
     command.provision(names[0])
     other = sqlite3.connect(command.store, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     started = time.monotonic()
     late = command("tenants", "list", *command.place, "--timeout", "0.5s")
-    assert (late.code, "no answer within --timeout" in late.err) == (4, True)
+    assert (late.code, "no answer within --timeout 0.5s" in late.err) == (4, True)
     assert time.monotonic() - started < 5.0
     other.close()
     wrong = command("tenants", "list", *command.place, "--timeout", "soon")
