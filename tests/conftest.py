@@ -44,6 +44,11 @@ def no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def warm(_aiodbclient_servers: None) -> None:
+    """A new embedded PostgreSQL takes a second of the processor, one that another test has left a tenth."""
+
+
 # The duration of an example depends on the load of the machine. `make mutants` only needs to know that a test fails,
 # not its simplest example.
 settings.register_profile("tests", deadline=None)

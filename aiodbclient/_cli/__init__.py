@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, distribution
 
 
 def main() -> None:
@@ -23,6 +22,8 @@ def main() -> None:
 
 def _extra() -> str:
     """What ``pip install`` takes to add the extra to the installed package: the place that it came from."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
     where = None
     with suppress(PackageNotFoundError, ValueError):
         where = json.loads(distribution("aiodbclient").read_text("direct_url.json") or "null")

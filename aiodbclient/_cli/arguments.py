@@ -4,68 +4,35 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import attrs
 import typer
 from attrs import frozen
 
 from ..errors import InvalidArgumentError
-from ..tenants import Role
-from .asking import FEW_TYPED
 from .completion import cluster_names, tenant_names
+from .options import (
+    CLUSTER_HELP,
+    CLUSTER_VARIABLE,
+    CLUSTERS_HELP,
+    COMMON,
+    EMPTY,
+    STORE_VARIABLE,
+    WHICH,
+    AdminOption,
+    ClusterArgument,
+    FromOption,
+    MaxOption,
+    PrivateOption,
+    argument,
+    duration_option,
+    option,
+    output_option,
+)
 from .output import this_is_json
-
-CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
-STORE_VARIABLE = "AIODBCLIENT_STORE"
-_CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
-_CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
-PlaceT = TypeVar("PlaceT", bound="Recorded")
-_COMMON = "common"  # the panel of options that most commands take: a page says them once
-_EMPTY = "--cluster is empty: give a name or an id, or leave it out. Nothing was sent"
-WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-
-def option(*names: str, **settings: Any) -> Any:
-    """An option. Its help says what its default is."""
-    return typer.Option(*names, show_default=False, **settings)
-
-
-def argument(metavar: str, help: str, **settings: Any) -> Any:
-    """An argument."""
-    return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
-
-
-def _duration(text: str) -> timedelta:
-    """A duration as operators write it: ``30d``, ``12h``, ``1d12h``."""
-    parts = re.findall(r"(\d{1,6}(?:\.\d{1,3})?)([wdhms])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise typer.BadParameter(f"it takes a duration such as 30d, 1d12h or 0.5s, not {text!r}")
-    return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
-
-
-def duration_option(name: str, help: str, **settings: Any) -> Any:
-    """An option that takes a duration."""
-    return option(name, metavar="DURATION", help=help, parser=_duration, **settings)
-
-
-def _output(forms: str, help: str, **settings: Any) -> Any:
-    """``-o``, which takes one of ``forms``."""
-
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in forms.split("|"):
-            raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
-        return value
-
-    return option("--output", "-o", metavar=forms, help=help, callback=check, **settings)
-
-
-ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
 
 
 @frozen(kw_only=True)
@@ -74,9 +41,9 @@ class Printed:
 
     output: Annotated[
         str | None,
-        _output("text|json", "json prints an object a line, and errors as objects.", rich_help_panel=_COMMON),
+        output_option("text|json", "json prints an object a line, and errors as objects.", rich_help_panel=COMMON),
     ] = None
-    json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=_COMMON)] = False
+    json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=COMMON)] = False
 
     def __attrs_post_init__(self) -> None:
         this_is_json(self.as_json)
@@ -95,10 +62,10 @@ class Table(Printed):
 
     output: Annotated[
         str | None,
-        _output(
+        output_option(
             "table|wide|json",
             "wide prints all columns, json an object a line and errors as objects.",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
         ),
     ] = None
 
@@ -114,10 +81,10 @@ class Rows(Table):
 
     output: Annotated[
         str | None,
-        _output(
+        output_option(
             "table|wide|name|json",
             "wide prints all columns, name the names alone, json an object a line and errors as objects.",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
         ),
     ] = None
     match: Annotated[
@@ -132,7 +99,7 @@ class Checked(Table):
 
     output: Annotated[
         str | None,
-        _output(
+        output_option(
             "problems|table|wide|json",
             "problems prints a line for each tenant that has one, the others print all tenants. Default: problems.",
         ),
@@ -145,7 +112,7 @@ class Shown(Table):
 
     output: Annotated[
         str | None,
-        _output(
+        output_option(
             "table|wide|json|env|sh|uri|k8s",
             "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
             "Default: table.",
@@ -163,21 +130,21 @@ class Api:
             "--budget",
             envvar="AIODBCLIENT_BUDGET",
             metavar="URL",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
             help="Share the rate limit with other processes through a PostgreSQL or a Valkey, such as "
             "postgresql://user@host/db or valkey://host:6379/0; `none` for a sandbox without limits. Put a URL with a "
             "password into the variable: other users of the machine can read arguments.",
         ),
     ] = None
     timeout: Annotated[
-        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", rich_help_panel=_COMMON)
+        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", rich_help_panel=COMMON)
     ] = None
     verbose: Annotated[
         bool,
         option(
             "--verbose",
             help="Print errors with the request and its id, and the seconds of each tenant.",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
         ),
     ] = False
 
@@ -188,7 +155,7 @@ class OnCluster(Api):
 
     cluster: Annotated[
         str | None,
-        option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
+        option("--cluster", metavar="CLUSTER", help=CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
     ] = None
 
 
@@ -227,7 +194,7 @@ class NamedOn(OnCluster):
 def _clusters(given: list[str] | None) -> list[str]:
     """The clusters of the options, or of the environment."""
     if "" in (given or ()):  # as from a variable of a script that is not set
-        raise typer.BadParameter(_EMPTY)
+        raise typer.BadParameter(EMPTY)
     return [each for each in ",".join(given or [os.environ.get(CLUSTER_VARIABLE, "")]).split(",") if each]
 
 
@@ -240,10 +207,10 @@ class Recorded(Api):
         option(
             "--cluster",
             metavar="CLUSTER",
-            help=_CLUSTERS_HELP,
+            help=CLUSTERS_HELP,
             autocompletion=cluster_names,
             callback=_clusters,
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
         ),
     ] = None
     store: Annotated[
@@ -252,7 +219,7 @@ class Recorded(Api):
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
             help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
             "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
             "$AIODBCLIENT_STORE_KEY encrypts the store.",
@@ -264,26 +231,10 @@ class Recorded(Api):
             "--prefix",
             envvar="AIODBCLIENT_PREFIX",
             metavar="TEXT",
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
             help="The prefix of the tenants' databases and logins.",
         ),
     ] = ""
-
-
-PrivateOption = Annotated[
-    bool, option("--private", help="Use the cluster's private connection.", rich_help_panel=_COMMON)
-]
-AdminOption = Annotated[
-    str | None,
-    option(
-        "--admin",
-        envvar="AIODBCLIENT_ADMIN",
-        metavar="DSN",
-        rich_help_panel=_COMMON,
-        help="The administrator who grants the rights, if it is not the cluster's primary user. Use the variable: "
-        "other users of the machine can read arguments.",
-    ),
-]
 
 
 @frozen(kw_only=True)
@@ -298,20 +249,10 @@ class Place(Recorded):
             "--connection-limit",
             metavar="N",
             min=1,
-            rich_help_panel=_COMMON,
+            rich_help_panel=COMMON,
             help="How many connections each login may have. Default: a quarter of the server's.",
         ),
     ] = None
-
-
-FromOption = Annotated[
-    Path | None,
-    option(
-        "--from",
-        metavar="FILE",
-        help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
-    ),
-]
 
 
 @frozen(kw_only=True)
@@ -340,18 +281,6 @@ class Listed:
     file: FromOption = None
 
 
-MaxOption = Annotated[
-    int | None,
-    option(
-        "--max",
-        metavar="N",
-        min=0,
-        help="Refuse to end or move more than N, in case a file was cut short. --yes needs it beside --all, "
-        f"--from and --prune, and for more than {FEW_TYPED} NAMEs.",
-    ),
-]
-
-
 @frozen(kw_only=True)
 class Pruning:
     """Whether a command removes what is not among the names, and how much at most."""
@@ -371,45 +300,6 @@ class Pruning:
                 f"none of these names is there, and --prune would remove ALL {len(extra)} that are: is it the right "
                 "file? Nothing was changed"
             )
-
-
-ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
-YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
-AdoptOption = Annotated[
-    bool, option("--adopt", help="Take over logins and databases that exist and are not on record.")
-]
-UsersFileOption = Annotated[
-    Path,
-    option(
-        "--from",
-        metavar="FILE",
-        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
-    ),
-]
-_ROLE_HELP = "Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner."
-_ROLES = [role.value for role in Role]
-RoleOption = Annotated[Role, option("--role", metavar="|".join(_ROLES), help=_ROLE_HELP)]
-
-
-def role_options(role: Role) -> list[str]:
-    """The options that lead another command to the same role."""
-    return [] if role is Role.OWNER else ["--role", role.value]
-
-
-def _roles(text: str) -> list[Role]:
-    if text not in (*_ROLES, "all"):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join((*_ROLES, 'all'))}")
-    return list(Role) if text == "all" else [Role(text)]
-
-
-RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
-MostOption = Annotated[
-    int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
-]
-NotATenantOption = Annotated[
-    bool,
-    option("--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."),
-]
 
 
 def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -443,7 +333,7 @@ def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str
     """The cluster, which may come from the option, the first word or the environment, and ``count`` names."""
     names = list(words or ())
     if option == "":  # as from a variable of a script that is not set
-        raise InvalidArgumentError(_EMPTY)
+        raise InvalidArgumentError(EMPTY)
     cluster = option or os.environ.get(CLUSTER_VARIABLE, "")
     if option is None and names and (not cluster or len(names) == count + 1):
         cluster, *names = names

@@ -8,13 +8,15 @@ import re
 from base64 import b64encode
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..engines import MYSQL, POSTGRESQL
+from ..engines import POSTGRESQL
 from ..errors import InvalidArgumentError
-from ..tenants import Credential
 from .names import read_text
 from .output import private, quoted
+
+if TYPE_CHECKING:
+    from ..tenants import Credential
 
 _LONGEST = 40  # characters of a tenant's name in that of its Secret
 
@@ -31,15 +33,10 @@ def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str
     variables = credential.env()
     if ca_file is None or credential.ca is None:
         return variables
-    if "DATABASE_URL" in variables:
-        variables["DATABASE_URL"] = credential.uri_for(ca_file=ca_file)
+    variables["DATABASE_URL"] = credential.uri_for(ca_file=ca_file)
     if credential.engine in POSTGRESQL:
-        variables |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": ca_file}
-    elif credential.engine in MYSQL:
-        variables |= {"MYSQL_SSL_MODE": "VERIFY_IDENTITY", "MYSQL_SSL_CA": ca_file}
-    else:
-        variables |= {"SSL_CA_FILE": ca_file}
-    return variables
+        return variables | {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": ca_file}
+    return variables | {"MYSQL_SSL_MODE": "VERIFY_IDENTITY", "MYSQL_SSL_CA": ca_file}
 
 
 def as_env_file(credential: Credential, ca_file: str | None) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
-from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
-from .doctor_findings import Figures, Findings, print_report
-from .doctor_trial import live
+from .arguments import ListedOn, Printed
 from .opening import find_cluster, open_client
+from .options import STORE_VARIABLE, AdminOption, PrivateOption, option
 from .output import DONE, SOME_FAILED
 from .running import changes, runs
 
@@ -43,6 +41,10 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try --report
     """
+    from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
+    from .doctor_findings import Figures, Findings, print_report
+    from .doctor_trial import live  # slow to import, as those are, and not needed for help
+
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place.budget, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):

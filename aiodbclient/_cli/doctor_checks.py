@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
@@ -31,8 +32,10 @@ from ..tenants._servers import server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
-from .opening import AnyBudget
 from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
+
+if TYPE_CHECKING:
+    from .opening import AnyBudget
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's

@@ -7,28 +7,27 @@ them.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .. import ClusterClient
+from .. import ClusterClient, Connection
 from .._request.raw import JSON
 from .._request.waits import waits
 from ..clusters import request_below
 from ..engines import POSTGRESQL, Engine
 from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential
+from ..tenants._credential import Secret
 from ..tenants._naming import names_of
 from .doctor_api import answered
 from .doctor_findings import Findings
+from .doctor_sql import Run, enters
 from .running import message_of
 
-if TYPE_CHECKING:
-    from .doctor_mysql import MySQLSql
-    from .doctor_postgres import PostgresSql
-
+_KNOWN = ("doadmin", "postgres", "_dodb")  # roles of the provider
 _POOL_SECONDS = 10.0  # for which a new pool may not be ready
 
 
@@ -40,33 +39,30 @@ class Asking:
     cluster: ClusterClient
     engine: Engine | str
     name: str
+    run: Run
+    connection: Connection
+    ca: str | None
     pending: set[str]  # the names that a request without an answer may still create
 
     async def ask_lists(self, made: Credential) -> None:
         """Whether the API lists what a tenant has by SQL."""
         await self._ask("lists", self._lists(made))
 
-    async def ask_all(self, sql: PostgresSql | MySQLSql, made: Credential) -> None:
+    async def ask_all(self, made: Credential) -> None:
         """What the API does with logins that SQL made, dropped or locked. ``made`` is a tenant's credential."""
         logins = dropped, shut, own = [f"{self.name}-{each}" for each in "dso"]
-        await self._ask("settings", sql.settings())
+        await self._ask("settings", self._settings())
         try:
-            await self._ask("dropped login", self._dropped(sql, dropped))
-            await self._ask("locked login", self._shut(sql, shut))
+            await self._ask("dropped login", self._dropped(dropped))
+            await self._ask("locked login", self._shut(shut))
             if self.engine in POSTGRESQL:
-                from .doctor_postgres import PostgresSql
-
-                assert isinstance(sql, PostgresSql)
-                await self._ask("login by SQL", self._deleted(sql, own, own))
-                await self._ask("pool", self._pool(sql, made))
+                await self._ask("login by SQL", self._deleted(own))
+                await self._ask("pool", self._pool(made))
             else:
-                from .doctor_mysql import MySQLSql
-
-                assert isinstance(sql, MySQLSql)
-                await self._ask("rights", self._rights(sql, own))
+                await self._ask("rights", self._rights(own))
         finally:
             for login in logins:
-                await sql.drop(login)
+                await self.run("drop", login)
 
     async def _ask(self, check: str, question: Awaitable[str]) -> None:
         try:
@@ -83,42 +79,56 @@ class Asking:
             said += f"the role without LOGIN: {_yes(owner in users)}, "
         return said + f"the database: {_yes(made.database in dbs)}"
 
-    async def _dropped(self, sql: PostgresSql | MySQLSql, login: str) -> str:
+    async def _settings(self) -> str:
+        return ", ".join(f"{name}={setting or 'none'}" for name, setting in sorted(await self.run("settings")))
+
+    async def _dropped(self, login: str) -> str:
         await answered(self.cluster.users.create(login), login, self.pending)
-        await sql.drop(login)
+        await self.run("drop", login)
         read, deleted = await _status(self.cluster.users.get(login)), await _status(self.cluster.users.delete(login))
         return f"after SQL dropped a login of the API, its read {read}, its deletion {deleted}"
 
-    async def _shut(self, sql: PostgresSql | MySQLSql, login: str) -> str:
+    async def _shut(self, login: str) -> str:
         await answered(self.cluster.users.create(login), login, self.pending)
-        await sql.shut(login)
+        await self.run("lock", login)
         read, reset = await _status(self.cluster.users.get(login)), await _status(self.cluster.users.reset_auth(login))
-        locked = "locked" if await sql.is_shut(login) else "open"
+        locked = "locked" if "ACCOUNT LOCK" in str(await self.run("account", login)) else "open"
         return f"after SQL locked a login of the API, its read {read}, its reset {reset}, and it is {locked}"
 
-    async def _rights(self, sql: MySQLSql, login: str) -> str:
+    async def _rights(self, login: str) -> str:
         await answered(self.cluster.users.create(login), login, self.pending)
-        return f"a login of the API has: {await sql.grants(login)}"
+        grants = [str(grant).partition(" TO ")[0] for (grant,) in await self.run("grants", login)]
+        return f"a login of the API has: {'; '.join(grants)}"
 
-    async def _deleted(self, sql: PostgresSql, login: str, database: str) -> str:
+    async def _deleted(self, name: str) -> str:
+        """What becomes of a login that owns a table, in a database of the same name."""
+        from ..tenants._servers.postgres.scram import verifier
+
+        password = Secret(secrets.token_urlsafe())
         try:
-            await sql.make_owner(login, database)
-            enters = _yes(await sql.enters(login, "template1"))
-            deleted = await _status(self.cluster.users.delete(login))
-            owner = await sql.owner_of(login, database)
+            await self.run("create database", name)
+            await self.run("close database", name)
+            await self.run("create", name, await verifier(password))
+            await self.run("join", name)
+            await self.run("own", name, inside=name)
+            entered = _yes(await enters(self.connection, self.ca, name, password, "template1"))
+            deleted = await _status(self.cluster.users.delete(name))
+            owners = [owner for (owner,) in await self.run("owner", inside=name)]
         finally:
-            await sql.drop_database(database)
-        return f"it enters template1: {enters}; its deletion by the API {deleted}, and its table {owner}"
+            await self.run("drop database", name)
+        owner = f"belongs to {owners[0] if owners[0] in _KNOWN else 'another role'}" if owners else "is gone"
+        owner = "is its own still" if owners == [name] else owner
+        return f"it enters template1: {entered}; its deletion by the API {deleted}, and its table {owner}"
 
-    async def _pool(self, sql: PostgresSql, made: Credential) -> str:
-        name = f"{self.name}-p"
-        wanted: JSON = {"name": name, "mode": "transaction", "size": 1, "db": made.database, "user": made.username}
+    async def _pool(self, made: Credential) -> str:
+        name, login, database = f"{self.name}-p", made.username, made.database
+        wanted: JSON = {"name": name, "mode": "transaction", "size": 1, "db": database, "user": login}
         try:
             answer = await request_below(self.cluster, "POST", "pools", json=wanted)
-            where = answer["pool"]["connection"]
+            where = answer["pool"]["connection"]["host"], answer["pool"]["connection"]["port"]
             for wait in waits(_POOL_SECONDS):
                 await asyncio.sleep(wait)
-                if await sql.enters(made.username, name, made.password, (where["host"], where["port"])):
+                if await enters(self.connection, self.ca, login, made.password, name, where):
                     return "a pool of the provider takes a login that SQL made"
             return "a pool of the provider does not take a login that SQL made"
         finally:

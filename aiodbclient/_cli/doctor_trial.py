@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import Cluster, ClusterClient
 from .._request.waits import waits
@@ -23,12 +23,9 @@ from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, try_api
 from .doctor_findings import Findings
 from .doctor_questions import Asking
+from .doctor_sql import on_mysql, on_postgresql
 from .output import note, took
 from .running import on_signals
-
-if TYPE_CHECKING:
-    from .doctor_mysql import MySQLSql
-    from .doctor_postgres import PostgresSql
 
 
 class _StepFailedError(Exception):
@@ -39,39 +36,30 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
-    asking = Asking(findings, cluster, info.engine, f"{name}-t", set())
-    by_sql = info.engine in POSTGRESQL | MYSQL
+    pending, by_sql = set[str](), info.engine in POSTGRESQL | MYSQL
     with TemporaryDirectory() as folder:
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
             tenants = Tenants(cluster, store, private=private, admin=admin) if by_sql else None
             try:
-                await try_api(findings, cluster, info.engine, asking.name, asking.pending)
+                await try_api(findings, cluster, info.engine, f"{name}-t", pending)
                 if tenants is not None:
-                    await _prove(asking, tenants, name, await _sql(cluster, info, private=private, admin=admin))
+                    connection = connection_of(info, private=private)
+                    ca = await cluster.ca() if connection.ssl else None
+                    # A traceback may show it.
+                    dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)
+                    run = on_postgresql(dsn, ca) if info.engine in POSTGRESQL else on_mysql(dsn, ca)
+                    asking = Asking(findings, cluster, info.engine, f"{name}-t", run, connection, ca, pending)
+                    await _prove(asking, tenants, name)
             except _StepFailedError:
                 pass
             except DatabaseClientError as error:
                 findings.fail("--try", error, REPORT)
             finally:
                 on_signals(lambda: note(f"wait: what was made for {name} is being removed"))
-                await remove(findings, tenants, cluster, info, name, asking.pending)
+                await remove(findings, tenants, cluster, info, name, pending)
 
 
-async def _sql(cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> PostgresSql | MySQLSql:
-    """The administrator of the cluster's server. This imports the driver."""
-    connection = connection_of(info, private=private)
-    ca = await cluster.ca() if connection.ssl else None
-    dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)  # a traceback may show it
-    if info.engine in POSTGRESQL:
-        from .doctor_postgres import PostgresSql
-
-        return PostgresSql(dsn, connection, ca)
-    from .doctor_mysql import MySQLSql
-
-    return MySQLSql(dsn, ca)
-
-
-async def _prove(asking: Asking, tenants: Tenants, name: str, sql: PostgresSql | MySQLSql) -> None:
+async def _prove(asking: Asking, tenants: Tenants, name: str) -> None:
     """Take a tenant through its life, and ask the API what it sees of it."""
     findings, readers = asking.findings, tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
@@ -83,7 +71,7 @@ async def _prove(asking: Asking, tenants: Tenants, name: str, sql: PostgresSql |
     await _check(findings, "still works", tenants, name, f"{after.username} logs in")
     await _step(findings, "reader", readers.provision([name]), "the login {} only reads")
     await _check(findings, "reader works", readers, name, "it logs in, and has the rights of a reader")
-    await asking.ask_all(sql, after)
+    await asking.ask_all(after)
 
 
 async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: str) -> Credential:

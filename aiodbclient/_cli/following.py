@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from .. import Action, Failed, Outcome, RequestEvent, Run
+from .. import Failed
 from ..errors import (
     ConflictError,
     DatabaseClientError,
@@ -18,9 +18,7 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
-from ..tenants import TenantEvent
 from .asking import some
-from .opening import AnyBudget
 from .output import (
     DONE,
     SOME_FAILED,
@@ -39,6 +37,9 @@ from .running import code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
+    from .. import Action, Outcome, RequestEvent, Run
+    from ..tenants import TenantEvent
+    from .opening import AnyBudget
     from .progress import Bar
 
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
@@ -67,7 +68,7 @@ class Report:
     settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
     # The commands that help those that failed, where running this one again does not.
     ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
-    events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
+    events: dict[str, TenantEvent] = field(factory=dict[str, Any])
     heard: Heard = field(factory=Heard)
 
 
@@ -78,7 +79,7 @@ class Tally:
     total: int
     again: Callable[[Collection[str]], str] | None = None  # the command that goes on after these; None: this one
     hurries: bool = False  # whether the first signal ends it at once
-    counts: Counter[Action] = field(factory=Counter[Action])
+    counts: Counter[Action] = field(factory=Counter[Any])
     finished: set[str] = field(factory=set[str])
     failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
     alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
@@ -124,7 +125,7 @@ async def follow(
                 async with run:
                     try:
                         async for outcome in run:
-                            if report.settle is not None and not isinstance(outcome, Failed):
+                            if report.settle is not None and outcome.error is None:
                                 outcome = await report.settle(outcome, role)
                             _take(outcome, role, tally, bar, report)
                             if tally.unwritable is not None:  # the outcomes have no reader
@@ -173,7 +174,7 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -
         seconds = {} if event is None else {"seconds": _seconds(event)}
         tally.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
         return
-    if not isinstance(outcome, Failed) and (details := report.details(outcome, role)):
+    if outcome.error is None and (details := report.details(outcome, role)):
         tally.write(details)
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
@@ -199,7 +200,10 @@ def _end(tally: Tally, report: Report, budget: AnyBudget) -> int:
             note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
     if tally.error is not None:
         code = code_of(tally.error)
-        code = UNUSABLE if code == SOME_FAILED else code
+        if code == SOME_FAILED:
+            code = UNUSABLE
+        elif type(tally.error) is DatabaseClientError:  # `exec` began no other: too many had failed
+            code = SOME_FAILED
         complain(message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code)
         return code
     if tally.unwritable is not None and not tally.unwritable.gone:

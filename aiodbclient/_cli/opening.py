@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
-from ..client import environment_token
 from ..engines import CAPABILITIES
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from .output import command_line, note, safe, span, speaks_json, this_command, write_error
 
 if TYPE_CHECKING:
+    from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
     from ..shared_budget import SharedRateBudget
 
-AnyBudget: TypeAlias = "RateBudget | SharedRateBudget"
+    AnyBudget: TypeAlias = RateBudget | SharedRateBudget
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -34,6 +33,8 @@ async def open_client(
 
     ``offline``: it needs no token and sends nothing.
     """
+    from .. import DatabaseClient, RateBudget  # slow to import
+
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
@@ -49,6 +50,8 @@ async def open_client(
 
 
 def _token() -> str:
+    from ..client import environment_token
+
     try:
         return environment_token()
     except ConfigurationError:

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
 from .. import Action, Run
-from .opening import AnyBudget
 from .output import NAME, console_of, note, printable, span, speaks_json, wrapped, write_error
+
+if TYPE_CHECKING:
+    from .opening import AnyBudget
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit

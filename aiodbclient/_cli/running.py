@@ -39,7 +39,6 @@ from .output import (
     OutputError,
     complain,
     end_output,
-    span,
     this_command,
     write_error,
 )
@@ -102,7 +101,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     except asyncio.CancelledError:
         why, code = "stopped", STOPPED
     except TimeoutError:
-        why, code = f"no answer within --timeout {span(seconds or 0)}", UNUSABLE
+        why, code = f"no answer within --timeout {seconds:g}s", UNUSABLE
     more = f": the last request may have been applied. To go on: {this_command()}" if _changes.get() else ""
     complain(f"{why}{more}", code)
     return code
@@ -127,7 +126,7 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
         text += "; it may have been applied" if error.may_have_applied else ""
     advice = _advice_for(error, retried=retried)
-    return f"{text}: {advice}" if advice else text
+    return f"{text.rstrip('.')}: {advice}" if advice else text
 
 
 def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:

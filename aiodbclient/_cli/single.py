@@ -10,21 +10,11 @@ from attrs import asdict
 from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
-from .arguments import (
-    Api,
-    ListedOn,
-    NamedOn,
-    NotATenantOption,
-    OnCluster,
-    Printed,
-    Rows,
-    ShowOption,
-    Table,
-    YesOption,
-)
+from .arguments import Api, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
 from .asking import confirm
 from .names import check_name
 from .opening import find_cluster, open_client, patiently, refuse_tenants
+from .options import NotATenantOption, ShowOption, YesOption
 from .output import DONE, as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
 from .running import changes, runs
 from .tables import print_rows

@@ -6,12 +6,15 @@ import os
 from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
-from ..tenants import PostgresStore, Role, SQLiteStore
+from ..tenants import Role
 from ..tenants._naming import record_name, tenant_of
 from ..tenants._record import cluster_of
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
+from ..tenants._stores.base import BaseStore
+from .arguments import Printed, Rows
 from .asking import confirm
-from .output import DONE, UNUSABLE, as_json, command_line, complain, note, quoted, safe, write
+from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option
+from .output import DONE, UNUSABLE, as_json, note, quoted, safe, write
+from .records import complain_damaged
 from .running import changes, runs
 from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, absolute, is_file, keys, open_store, shown
 from .tables import print_rows
@@ -26,7 +29,7 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
     Example: aiodbclient store list tenants.db
     """
     rows, damaged = list[dict[str, object]](), list[str]()
-    async with open_store(store, called="STORE") as opened:
+    async with open_store(store, called="STORE", reads=True) as opened:
         try:
             async for record in opened.records():
                 name, role = tenant_of(record.name)
@@ -62,8 +65,8 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE") as opened:
-        if not isinstance(opened, SQLiteStore | PostgresStore):
+    async with open_store(store, called="STORE", reads=True) as opened:
+        if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)
         changes()
@@ -142,9 +145,12 @@ async def copy_store(
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
+    async with (
+        open_store(source, called="STORE", reads=True) as read,
+        open_store(target, IfMissing.MAKE, to, called="TARGET") as written,
+    ):
         changes()
-        marked = read if isinstance(read, SQLiteStore | PostgresStore) else None
+        marked = read if isinstance(read, BaseStore) else None
         moved = None if marked is None else await marked.moved_to()
         count = await copy_records(read, written, claim=moved is None)
         if marked is not None and moved is None and not backup:
@@ -163,9 +169,3 @@ async def copy_store(
 
 def _say_done(count: int, what: str, printed: Printed) -> None:
     write(f"{as_json({what: count})}\n" if printed.as_json else f"{count} records {what}\n")
-
-
-def complain_damaged(where: str, name: str, role: Role) -> None:
-    """Print that a record is damaged, and the command that removes it."""
-    forget = command_line(["store", "forget", where, name, *role_options(role)])
-    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)

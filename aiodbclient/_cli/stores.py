@@ -6,15 +6,19 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum, auto
-from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants import PostgresStore, Seal, SQLiteStore, Store
 from ..tenants._record import cluster_of
+from ..tenants._stores.base import BaseStore
+from ..tenants._stores.sealing import Seal
 from .output import NAME, command_line, note, quoted
+
+if TYPE_CHECKING:
+    from ..tenants import Store
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -45,9 +49,17 @@ def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
 
 @asynccontextmanager
 async def open_store(
-    where: str, if_missing: IfMissing = IfMissing.FAIL, key: list[str] | None = None, called: str = "--store"
+    where: str,
+    if_missing: IfMissing = IfMissing.FAIL,
+    key: list[str] | None = None,
+    called: str = "--store",
+    *,
+    reads: bool = False,
 ) -> AsyncGenerator[Store]:
-    """Open the store. Says so if other users could read its passwords, or if another store replaces it."""
+    """Open the store. Says so if other users could read its passwords.
+
+    A store that another one replaces is only opened for a command that ``reads``, which says so.
+    """
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
     async with AsyncExitStack() as stack:
@@ -74,7 +86,7 @@ async def open_store(
         if opened is None and if_missing is IfMissing.EMPTY:
             note(f"{shown(where)} does not exist yet: provisioning creates it")
             folder = stack.enter_context(TemporaryDirectory())
-            opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
+            opened = await stack.enter_async_context(_store(f"{folder}/nothing.db", None, make=True))
         if opened is None:
             raise StoreError(
                 f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
@@ -87,19 +99,26 @@ async def open_store(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
                 f"cannot. To replace the passwords, do this and then retire: {rotate}"
             )
-        if isinstance(opened, SQLiteStore | PostgresStore) and (to := await opened.moved_to()) is not None:
-            note(
-                f"{shown(where)} was moved to {to}: use that one. What this one says may be old, and it takes no change"
-            )
+        if isinstance(opened, BaseStore) and (to := await opened.moved_to()) is not None:
+            moved = f"{shown(where)} was moved to {to}: use that one"
+            if not reads:
+                raise StoreError(f"{moved}. Nothing was changed")
+            note(f"{moved}. What this one says may be old, and it takes no change")
         yield opened
 
 
 def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
     scheme = _scheme_of(where)
     if scheme is None:
+        from ..tenants import SQLiteStore
+
         return SQLiteStore(where, key=key)
     if scheme in _POSTGRESQL:
+        from ..tenants import PostgresStore
+
         return PostgresStore(where, key=key, make=make)
+    from importlib.metadata import entry_points
+
     found = entry_points(group=ENTRY_POINTS, name=scheme)
     if not found:
         others = "".join(f", {name}://" for name in sorted(entry_points(group=ENTRY_POINTS).names))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import evolve
 
 from ..errors import InvalidArgumentError
-from ..tenants import Role, Usage
+from ..tenants import Role
 from ..tenants._record import cluster_of
-from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
-from .asking import some
+from .arguments import Chosen, Place, Printed, Table
+from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
-from .following import follow
+from .options import MaxOption, YesOption, argument, duration_option, option
 from .output import DONE, SOME_FAILED, note, safe, took, write
 from .running import changes, message_of, runs
 from .tables import print_rows
 from .tenants_place import Selection, named, open_place, open_selection, report_of
+
+if TYPE_CHECKING:
+    from ..tenants import Usage
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SORTS = {"size": "bytes", "connections": "connections"}
@@ -46,14 +49,11 @@ async def show_usage(
         if sort in _SORTS:
             found.sort(key=lambda each: getattr(each, _SORTS[sort]) or 0, reverse=True)
         rows = [{"name": each.name} | opened.home(each.cluster, printed) | _usage(each, printed) for each in found]
-    total = Usage(
-        name="total",
-        bytes=sum(each.bytes or 0 for each in found),
-        connections=sum(each.connections or 0 for each in found),
-    )
+    size, connections = (sum(getattr(each, which) or 0 for each in found) for which in ("bytes", "connections"))
+    total = {"name": "total", "size": sized(size), "connections": connections}
     if not printed.as_json and len(opened.called) < 2:
         rows = [{key: value for key, value in row.items() if key != "cluster"} for row in rows]
-    print_rows(rows if printed.as_json else [*rows, {"name": total.name} | _usage(total, printed)], printed)
+    print_rows(rows if printed.as_json else [*rows, total], printed)
     failed = dict(selected.missing) | {each.name: message_of(each.error) for each in found if each.error is not None}
     for name, why in failed.items():
         note(f"{safe(name)}: {why}")
@@ -105,43 +105,41 @@ async def move_tenants(
     wanted = named(names or [], None, everybody)
     sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
     async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
-        ids = {name: id for id, name in opened.called.items()}
-        found, missing = await opened.select(wanted, Role.OWNER)
+        if len(opened.called) == 1:
+            raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
+        there = next(id for id, name in opened.called.items() if name == to)
+        found, missing = opened.select(wanted, Role.OWNER)
         records = opened.found[Role.OWNER].records
-        homes = {name: cluster_of(records[name]) for name in found if name in records}
+        homes = {name: opened.called.get(cluster_of(records[name]) or "") for name in found if name in records}
+        going = [name for name in found if homes.get(name) != to and origin in (None, homes.get(name))]
         if wanted is None:
-            found = [name for name in found if homes.get(name) != ids[to]]
-        if origin is not None:
-            missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) != ids[origin]}
+            found = going
+        elif origin is not None:
+            missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) not in (origin, to)}
             found = [name for name in found if name not in missing]
-        if wanted is None:
-            missing = {}
         selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
-        cluster = opened.clusters_of(found, Role.OWNER)
-        question = f"Move {some(found)} ({len(found)}) from {cluster} to {safe(to)}: shut each while it is copied?"
-        selected.confirm_ending(question, len(found), cluster, most=most, yes=yes, done="moved")
-        report = report_of(printed, opened, show=False)
+        cluster = opened.clusters_of(going, Role.OWNER)
+        question = f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied?"
+        number, typed = len(going), selected.typed
+        confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="moved")
+        plain = report_of(printed, opened)
 
         def row(outcome: Any, role: str) -> dict[str, Any]:
             moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
-            return report.row(outcome, role) | moved
+            return plain.row(outcome, role) | moved
 
         def details(outcome: Any, role: str) -> str:
+            name, credential = safe(outcome.name), outcome.credential
+            if credential.cluster != there:
+                return f"{name}: kept where it is, since it would be shut for longer than --max-frozen"
             if outcome.action != "moved":
-                return f"{safe(outcome.name)}: {outcome.action}"
-            shut = took(outcome.frozen.total_seconds())
-            what = f"moved, {sized(outcome.bytes)}, shut for {shut} (new credential: deliver it)"
-            return "; ".join([f"{safe(outcome.name)}: {what}", *([safe(outcome.left)] if outcome.left else [])])
+                return f"{name}: kept, it is there already"
+            end = " (new credential: deliver it)" if credential.suspended is None else " (suspended)"
+            left = f"; {safe(outcome.left)}" if outcome.left else ""
+            return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
-        code = await follow(
-            {Role.OWNER.value: opened.tenants.move(found, ids[to], max_frozen)},
-            total=len(found),
-            budget=opened.budget,
-            report=evolve(report, row=row, details=details),
-            limited=False,
-            missing=missing,
-        )
-        return opened.end(code)
+        report = evolve(plain, row=row, details=details)
+        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report, limited=False)
 
 
 @runs
@@ -153,27 +151,20 @@ async def dump_tenants(
 ) -> int:
     """Dump the database of each tenant to a file, which only you can read. The tenants work meanwhile.
 
-    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. It needs pg_dump, or mysqldump of
-    MySQL.
+    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. An older one of the same name is
+    replaced. It needs pg_dump, or mysqldump of MySQL.
 
     Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, [Role.OWNER]) as selected:
-        opened, names = selected.opened, selected.names[Role.OWNER]
-        report = opened.report(
+        if not folder.is_dir():
+            raise InvalidArgumentError(f"--folder {folder}: there is no such folder. Nothing was changed")
+        report = selected.opened.report(
             printed,
             row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
             details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
         )
-        code = await follow(
-            {"": opened.tenants.dump(names, folder)},
-            total=len(names),
-            budget=opened.budget,
-            report=report,
-            limited=False,
-            missing=selected.missing,
-        )
-        return opened.end(code)
+        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report, limited=False)
 
 
 @runs
@@ -190,7 +181,7 @@ async def load_tenant(
     Example: aiodbclient tenants load alpha alpha.dump --cluster tenants-prod --store tenants.db
     """
     async with open_place(place) as opened:
-        _, missing = await opened.select([name], Role.OWNER)
+        _, missing = opened.select([name], Role.OWNER)
         if missing:
             raise InvalidArgumentError(f"{safe(name)}: {missing[name]}. Nothing was changed")
         changes()

@@ -9,22 +9,26 @@ import sys
 from asyncio.subprocess import Process, create_subprocess_exec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, role_options
+from ..tenants import Role
+from .arguments import Chosen, Printed, Recorded, given_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
-from .following import follow
 from .help import PROGRAM
 from .names import selecting, write_names
+from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, command_line, complain, note, private, safe, took
+from .records import is_suspended
 from .running import runs
-from .tenants_place import Opened, is_suspended, named, open_place
+from .tenants_place import Opened, named, open_place, open_records
 from .tenants_programs import Ran, run_quietly, shown_output
+
+if TYPE_CHECKING:
+    from ..tenants import Credential
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
@@ -90,8 +94,8 @@ async def exec_tenants(
         async with open_place(place) as opened:
             return await _exec_each(opened, program, wanted, printed, role, (at_a_time, first, most_failed), failed)
     [name] = words
-    async with open_place(place) as opened:
-        credentials, missing = await opened.credentials([name], role)
+    async with open_records(place) as records:
+        credentials, missing = records.credentials([name], role)
     if missing:
         complain(f"{safe(name)}: {missing[name]}", SOME_FAILED)
         return SOME_FAILED
@@ -112,7 +116,7 @@ async def _exec_each(
     if not _exists(program[0], dict(os.environ)):
         complain(f"{program[0]}: no such program", _NOT_FOUND)
         return _NOT_FOUND
-    names, missing = await opened.select(wanted, role)
+    names, missing = opened.select(wanted, role)
     records = opened.found[role].records
     asleep = [name for name in names if wanted is None and name in records and is_suspended(records[name])]
     names = [name for name in names if name not in asleep]
@@ -151,17 +155,9 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        code = await follow(
-            {role.value: opened.tenants.role(role).each(work, names, *pace)},
-            total=len(names),
-            budget=opened.budget,
-            report=report,
-            limited=False,
-            again=again,
-            missing=missing,
-            at_once=True,
-        )
-        return opened.end(code)
+        run = opened.tenants.role(role).each(work, names, *pace)
+        more: dict[str, Any] = {"limited": False, "again": again, "missing": missing, "at_once": True}
+        return await opened.run({role: run}, len(names), report, **more)
     finally:
         if failed is not None:
             write_names(failed, left)

@@ -6,36 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import evolve
 
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
+from ..tenants import Problem, Role
 from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
-from .arguments import (
-    AdoptOption,
-    Checked,
-    Chosen,
-    Listed,
-    MostOption,
-    Place,
-    Printed,
-    Pruning,
-    Recorded,
-    RoleOption,
-    RolesOption,
-    Rows,
-    Shown,
-    ShowOption,
-    Table,
-    option,
-)
+from .arguments import Checked, Chosen, Listed, Place, Printed, Pruning, Recorded, Rows, Shown, Table
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
-from .following import called, follow
+from .following import called
 from .names import locate_names, selecting
+from .options import AdoptOption, MostOption, RoleOption, RolesOption, ShowOption, option
 from .output import (
     DIFFERENT,
     DONE,
@@ -49,14 +33,19 @@ from .output import (
     write,
     write_styled,
 )
+from .records import Records, is_suspended
 from .running import runs
 from .stores import IfMissing, shown
 from .tables import print_objects, print_rows
-from .tenants_place import Opened, is_suspended, named, open_place, open_selection
+from .tenants_place import Opened, named, open_place, open_records, open_selection
+
+if TYPE_CHECKING:
+    from ..tenants import Credential, Plan, Record, Store, TenantChecked
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _LAST = ("since", "username")
+_STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
 _SIGNS = {
     "create": ("+ {}", "green"),
     "adopt": ("+ {} (adopted: its login or database exists)", "yellow"),
@@ -79,29 +68,29 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
-    async with open_place(place) as opened:
-        found = {role: (await opened.on_record(role)).records.values() for role in Role}
-        none = "" if any(found.values()) else await opened.elsewhere()
-    rows = [_line(record, role, printed, opened) for role, records in found.items() for record in records]
+    async with open_records(place) as on_record:
+        rows = [
+            _line(record, role, printed, on_record)
+            for role, found in on_record.found.items()
+            for record in found.records.values()
+        ]
     rows.sort(key=lambda row: str(row["name"]))
-    print_rows(rows, printed, last=_LAST, none=none or f"{shown(place.store)} has no tenants")
-    return opened.end(DONE)
+    print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
+    return on_record.end(DONE)
 
 
-def _line(record: Record, role: Role, printed: Table, opened: Opened) -> dict[str, object]:
+def _line(record: Record, role: Role, printed: Table, on_record: Records) -> dict[str, object]:
     now = record.current
     row: dict[str, object] = {"name": record.name, "role": role.value}
-    if printed.as_json or len(opened.called) > 1:
-        row |= opened.home(cluster_of(record), printed)
+    if printed.as_json or len(on_record.called) > 1:
+        row |= on_record.home(cluster_of(record), printed)
     state = state_of(record)
-    if now is None or state is State.REMOVING:
-        row["state"] = "removing" if state is State.REMOVING else "begun"
-    elif now.suspended is None:
-        row["state"] = "ready"
-    elif printed.as_json:
-        row |= {"state": "suspended", "suspended": now.suspended.isoformat(timespec="seconds")}
-    else:
-        row["state"] = f"suspended {_since(now.suspended)}"
+    row["state"] = _STATES.get(state, state.name.lower())
+    if state is State.SUSPENDED and now is not None and now.suspended is not None:
+        if printed.as_json:
+            row["suspended"] = now.suspended.isoformat(timespec="seconds")
+        else:
+            row["state"] = f"suspended {_since(now.suspended)}"
     return row | _age(now, printed) | {"pending": ", ".join(pending(record)) or None} | _login(now, printed)
 
 
@@ -173,8 +162,8 @@ async def show_tenants(
     for part in filter(None, (secret, namespace)):
         if not _KUBERNETES.fullmatch(part):
             raise InvalidArgumentError(f"{part!r} is no name in Kubernetes: it has lower-case letters, digits, - and .")
-    async with open_place(place) as opened:
-        credentials, missing = await opened.credentials(wanted, role)
+    async with open_records(place) as opened:
+        credentials, missing = opened.credentials(wanted, role)
     if wanted is None and not credentials:
         note(f"{shown(place.store)} has no tenants")
     if secret is not None and len(credentials) > 1:
@@ -189,7 +178,7 @@ def _print_credentials(
     credentials: list[Credential],
     printed: Shown,
     ca_file: Path | None,
-    opened: Opened,
+    opened: Records,
     *,
     show: bool,
     secret: tuple[str | None, str | None],
@@ -229,7 +218,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
     roles: list[Role] = role or [Role.OWNER]
-    broken, busy, rows = dict[tuple[str, str], TenantChecked](), set[tuple[str, str]](), list[dict[str, Any]]()
+    broken: dict[tuple[str, str], TenantChecked] = {}
+    busy, rows = set[tuple[str, str]](), list[dict[str, Any]]()
 
     def row(outcome: TenantChecked, role: str) -> dict[str, Any]:
         problems = list(outcome.problems)
@@ -263,8 +253,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         return outcome
 
     async with open_selection(place, chosen, roles, default_all=True) as selected:
-        opened, missing = selected.opened, selected.missing
-        owners = opened.found[Role.OWNER].records if Role.OWNER in roles else {}
+        opened = selected.opened
+        owners = opened.found[Role.OWNER].records
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
         report = opened.report(
             printed,
@@ -275,10 +265,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
                 ("" if broken or failed else ": all well") + (f", {asleep} suspended" if asleep else "")
             ),
         )
-        runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
-        total, budget = selected.total, opened.budget
-        code = await follow(runs, total=total, budget=budget, report=report, limited=False, missing=missing)
-        unchecked = {its: list((await opened.on_record(its)).records) for its in Role if its not in roles}
+        code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
+        unchecked = {its: opened.found[its].records for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
@@ -286,7 +274,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     if broken and code in (DONE, SOME_FAILED):
         _say_what_helps(opened, broken)
         code = DIFFERENT if code == DONE else code
-    return opened.end(code)
+    return code
 
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
@@ -335,7 +323,7 @@ async def plan_tenants(
     async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
         plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
-        records = (await opened.on_record(role)).records
+        records = opened.found[role].records
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)
     if printed.as_json:

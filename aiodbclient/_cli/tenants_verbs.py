@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from attrs import evolve
 
-from ..tenants import Record, Role
-from ..tenants._verbs.provision import IfExists
-from .arguments import (
+from ..tenants import Role
+from .arguments import Chosen, Listed, Place, Printed, Pruning
+from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
+from .names import locate_names, selecting
+from .options import (
     AdoptOption,
-    Chosen,
-    Listed,
     MaxOption,
     MostOption,
-    Place,
-    Printed,
-    Pruning,
     RoleOption,
     RolesOption,
     ShowOption,
@@ -27,13 +24,14 @@ from .arguments import (
     duration_option,
     option,
 )
-from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
-from .following import follow
-from .names import locate_names, selecting
 from .output import counted, note, this_command
+from .records import is_suspended, is_young, waits_for_retire
 from .running import runs
 from .stores import IfMissing
-from .tenants_place import is_suspended, is_young, open_place, open_selection, report_of, waits_for_retire
+from .tenants_place import open_place, open_selection, report_of
+
+if TYPE_CHECKING:
+    from ..tenants import Record
 
 _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
 
@@ -46,14 +44,6 @@ async def provision_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
-    if_exists: Annotated[
-        IfExists,
-        option(
-            metavar="error|adopt",
-            help="What to do with a login or database that exists and is not on record: fail, or take it over with a "
-            "new login. Default: error.",
-        ),
-    ] = "error",
     capacity: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -65,19 +55,17 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    action: IfExists = "adopt" if adopt else if_exists
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
     async with open_place(place, missing, capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
         if not pruning.prune:
-            kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
-            run = opened.tenants.role(role).provision(wanted, if_exists=action)
+            kept = {name for name, each in opened.found[role].records.items() if each.current is not None}
+            run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
             work = len(set(wanted) - kept)
-            return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
-        plan = await opened.plan(wanted, role, prune=True, if_exists=action)
-        await opened.on_record(role)
+            return await opened.run({role: run}, len(wanted), report, work=work)
+        plan = await opened.plan(wanted, role, prune=True, if_exists="adopt" if adopt else "error")
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
         cluster = opened.clusters_of(plan.extra, role)
@@ -85,9 +73,7 @@ async def provision_tenants(
         question = f"{removal(plan.extra, cluster, role)} This removes {len(plan.extra)}, {counts}."
         confirm_ending(question, len(plan.extra), typed=False, cluster=cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        return await follow(
-            {role.value: plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report
-        )
+        return await opened.run({role: plan.apply()}, sum(map(len, changed)), report)
 
 
 @runs
@@ -114,8 +100,10 @@ async def repair_tenants(
             going = selected.opened.half_removed(names, its)
             cluster = selected.opened.clusters_of(going, its)
             question = removal(going, cluster, its, "finish their removal, which deletes their data")
-            selected.confirm_ending(question, len(going), cluster, most=len(names), yes=yes or not has_terminal())
-        return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
+            number, typed, agreed = len(going), selected.typed, yes or not has_terminal()
+            confirm_ending(question, number, typed=typed, cluster=cluster, most=len(names), yes=agreed)
+        report = report_of(printed, selected.opened, show=show)
+        return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), report)
 
 
 @runs
@@ -154,7 +142,7 @@ async def rotate_tenants(
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         opened, total = selected.opened, selected.total
         found, cluster = opened.found, opened.cluster
-        owners = (await opened.on_record(Role.OWNER)).records
+        owners = found[Role.OWNER].records
         records = {its: found[its].records for its in selected.names}
         left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in selected.names.items()}
         selected = evolve(selected, names=left)
@@ -183,8 +171,7 @@ async def rotate_tenants(
 
         return await selected.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
-            printed,
-            show=show,
+            report_of(printed, opened, show=show),
             again=rest if older_than is None and not again else None,
         )
 
@@ -217,7 +204,9 @@ async def retire_tenants(
                 "sessions?",
                 yes=yes,
             )
-        return await selected.run(lambda tenants, names: tenants.retire(names, after=older_than), printed)
+        return await selected.run(
+            lambda tenants, names: tenants.retire(names, after=older_than), report_of(printed, selected.opened)
+        )
 
 
 @runs
@@ -234,8 +223,9 @@ async def suspend_tenants(
         going = selected.names[Role.OWNER]
         cluster = selected.opened.clusters_of(going, Role.OWNER)
         question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"
-        selected.confirm_ending(question, len(going), cluster, most=most, yes=yes, done="suspended")
-        return await selected.run(lambda tenants, names: tenants.suspend(names), printed)
+        number, typed = len(going), selected.typed
+        confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="suspended")
+        return await selected.run(lambda tenants, names: tenants.suspend(names), report_of(printed, selected.opened))
 
 
 @runs
@@ -250,7 +240,8 @@ async def resume_tenants(
         going = selected.names[Role.OWNER]
         if chosen.everybody and asks(len(going)):
             confirm(f"Resume {some(going) or 'no tenant'} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
-        return await selected.run(lambda tenants, names: tenants.resume(names), printed, show=show)
+        report = report_of(printed, selected.opened, show=show)
+        return await selected.run(lambda tenants, names: tenants.resume(names), report)
 
 
 @runs
@@ -289,11 +280,12 @@ async def remove_tenants(
             absent = f" Not on record: {some(list(missing))}." if missing else ""
             cluster = selected.opened.clusters_of(going, role)
             question = f"{removal(going, cluster, role, what)}{absent}"
-            selected.confirm_ending(question, len(going), cluster, most=most, yes=yes)
+            number, typed = len(going), selected.typed
+            confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes)
             going, missing = [*going, *missing], {}
         code = await evolve(selected, names={role: going}, missing=missing).run(
             lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=older_than),
-            printed,
+            report_of(printed, selected.opened),
             again=lambda done: this_command("--ignore-absent"),
         )
         if missing:

@@ -15,11 +15,12 @@ import attrs
 from .. import NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .arguments import ListedOn, NotATenantOption, Printed, Pruning, ShowOption, UsersFileOption, YesOption
+from .arguments import ListedOn, Printed, Pruning
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
+from .options import NotATenantOption, ShowOption, UsersFileOption, YesOption
 from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
 from .running import runs
 from .tables import print_objects
@@ -94,7 +95,7 @@ async def apply_users(
         pruning.check_kept(extra, (*plan.keep, *plan.update))
         if extra:
             what = f"{some(extra)} ({len(extra)})"
-            refuse_tenants(found, what, ["remove", "--cluster", cluster], not_a_tenant=not_a_tenant)
+            refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=not_a_tenant)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
         question = f"On {cluster}: {' and '.join(changes)}?"
         if pruning.prune:

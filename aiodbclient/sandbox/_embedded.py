@@ -146,20 +146,13 @@ class EmbeddedPostgres:
         """Record that the server is empty, as if it were new."""
         self._kept.pop("made", None)
 
-    def is_like(self, other: EmbeddedPostgres) -> bool:
-        """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
-        mine, others = (
-            (
-                server.data,
-                server.reach.bind,
-                server.reach.hosts,
-                server.settings,
-                server._programs,
-                server._authority is None,
-            )
-            for server in (self, other)
-        )
-        return mine == others and self.data is None
+    @property
+    def kind(self) -> tuple[object, ...] | None:
+        """Equal for two servers that are interchangeable; None for one that keeps its data, and is like no other."""
+        if self.data is not None:
+            return None
+        options = frozenset(self.settings.items())
+        return self.reach.bind, self.reach.hosts, options, self._programs, self._authority is None
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -231,10 +224,10 @@ class Pool:
         return self._users > 0
 
     def take(self, wanted: EmbeddedPostgres) -> EmbeddedPostgres:
-        """Take an idle server that is like ``wanted``; ``wanted`` itself if there is none."""
+        """Take an idle server of the kind of ``wanted``; ``wanted`` itself if there is none."""
         with self._lock:
             for server in self._idle:
-                if server.is_like(wanted) and not server.has_failed():
+                if server.kind == wanted.kind and not server.has_failed():
                     self._idle.remove(server)
                     return server
         return wanted

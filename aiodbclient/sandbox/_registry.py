@@ -126,16 +126,13 @@ class Registry:
         return MemoryBackend(engine, name, authority, users, dbs)
 
     def _embedded(self, new: NewCluster, cluster_id: str, authority: SandboxCA | None) -> EmbeddedPostgres:
-        kept = mapping(self._data, f"server of {cluster_id}")
-        folder = None if self._data is None else self._data.folder / f"postgres-{cluster_id}"
-        programs = None if new.server is None else Path(new.server)
         server = EmbeddedPostgres(
             authority,
-            kept,
-            folder,
+            mapping(self._data, f"server of {cluster_id}"),
+            None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
             in_memory=POOL.is_open,
             reach=self._reach,
-            programs=programs,
+            programs=None if new.server is None else Path(new.server),
             settings=_settings(new),
         )
         return POOL.take(server)

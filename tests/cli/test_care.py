@@ -14,11 +14,17 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import DatabaseClient
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._record import Verb
 
 from .conftest import COMMAND, Command
 
 _used = iter(range(10**6))
+
+
+@pytest.fixture
+def sandbox(sandbox_with_tls: Sandbox) -> Sandbox:
+    return sandbox_with_tls
 
 
 @pytest.fixture
@@ -292,7 +298,6 @@ def test_exec_passes_on_a_signal_that_comes_as_the_program_starts(command: Comma
     command.provision(names[0])
     program = ["/bin/sh", "-c", "kill -TERM $PPID; exec sleep 60"]
     assert command.process("tenants", "exec", names[0], *command.place, "--", *program).code == 128 + signal.SIGTERM
-    command.remove_all()
 
 
 def test_ctrl_c_on_a_read_says_nothing_of_writes(command: Command) -> None:
@@ -347,7 +352,6 @@ def test_a_forgotten_prefix_is_not_found_well(command: Command, names: list[str]
 
     command.environment["AIODBCLIENT_PREFIX"] = prefix
     assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
-    command.remove_all()
 
 
 def test_an_empty_cluster_is_not_the_one_of_the_environment(command: Command, names: list[str]) -> None:
@@ -357,4 +361,3 @@ def test_an_empty_cluster_is_not_the_one_of_the_environment(command: Command, na
     for arguments in (["tenants", "remove", names[0], "--yes", *place], ["users", "list", "--cluster", ""]):
         refused = command(*arguments)
         assert (refused.code, "--cluster is empty" in refused.err) == (2, True)
-    command.remove_all()

@@ -36,7 +36,6 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     assert command("tenants", "usage", a, *command.place, "--sort", "age").code == 2
     missing = command("tenants", "usage", a, names[9], *command.place)
     assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
-    command.remove_all()
 
 
 def test_tenants_are_moved_and_the_question_says_whence(
@@ -48,10 +47,16 @@ def test_tenants_are_moved_and_the_question_says_whence(
     asked = command(*move, a)
     assert (asked.code, f"Move {a} (1) from {command.cluster} to {second}: shut each" in asked.err) == (2, True)
     assert command(*move, "--all", "--yes").code == 2  # it needs --max
+    whence = command("tenants", "move", a, "--to", command.cluster, *command.place, "--yes")
+    assert (whence.code, "from which cluster? Give its name or id as --from" in whence.err) == (2, True)
+    kept = command(*move, a, "--yes", "--max-frozen", "0.001s")
+    assert (kept.code, kept.out.splitlines()[-1]) == (0, "1 kept"), kept.err
+    assert f"{a}: kept where it is, since it would be shut for longer than --max-frozen" in kept.out
     moved = command(*move, a, "--yes", "--json")
     assert moved.code == 0, moved.out + moved.err
     [outcome] = moved.objects()
     assert (outcome["action"], outcome["cluster_name"], outcome["credential_changed"]) == ("moved", second, True)
+    assert command(*move, a).out == f"{a}: kept, it is there already\n1 kept\n"  # it does not ask
     rest = command(*move, "--all", "--from", command.cluster, "--yes", "--max", "1")
     assert (rest.code, rest.out.splitlines()[-1]) == (0, "1 moved"), rest.out + rest.err
     assert "(new credential: deliver it)" in rest.out
@@ -64,6 +69,8 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     a, b = names[:2]
     command.provision(a, b)
     folder = str(command.folder)
+    lost = command("tenants", "dump", a, "--folder", f"{folder}/lost", *command.place)
+    assert (lost.code, f"--folder {folder}/lost: there is no such folder" in lost.err) == (2, True)
     done = command("tenants", "dump", a, "--folder", folder, *command.place)
     assert done.code == 0, done.out + done.err
     file = command.folder / f"{a}.dump"
@@ -73,4 +80,3 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
     refused = command("tenants", "load", names[9], str(file), *command.place)
     assert (refused.code, f"{names[9]}: not on record" in refused.err) == (2, True)
-    command.remove_all()

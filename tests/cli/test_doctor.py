@@ -30,6 +30,11 @@ from .conftest import SIGNALS, Command
 NOTES = {"open databases", "lists", "settings", "dropped login", "locked login", "login by SQL"}
 
 
+@pytest.fixture
+def sandbox(sandbox_with_tls: Sandbox) -> Sandbox:
+    return sandbox_with_tls
+
+
 def results(out: str) -> dict[str, str]:
     """The result of each check, by name."""
     return {line[6:].partition(":")[0]: line[:4].strip() for line in out.splitlines()}
@@ -371,14 +376,6 @@ def test_a_login_that_cannot_be_deleted_is_named(command: Command) -> None:
     assert (done.code, results(done.out)["removed"]) == (1, "FAIL")
     assert "Look for doctor-" in done.out
     assert names
-
-    async def clean() -> None:
-        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
-            [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
-            for name in names:
-                await client.cluster(cluster_id).users.delete(name)
-
-    asyncio.run(clean())
 
 
 def test_what_is_deleted_and_still_listed_is_looked_at_again(command: Command) -> None:

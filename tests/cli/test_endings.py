@@ -57,7 +57,6 @@ def test_names_that_nobody_typed_need_a_bound(
     assert "--yes --max" in bounded
     ran = command(*shlex.split(bounded)[1:])
     assert (ran.code, ran.out.splitlines()[-1]) == (0, done)
-    command.remove_all()
 
 
 def test_names_of_a_file_are_confirmed_by_their_number(command: Command, three: list[str]) -> None:
@@ -69,7 +68,6 @@ def test_names_of_a_file_are_confirmed_by_their_number(command: Command, three: 
         terminal.type(f"{answer}\n")
         assert terminal.end()[0] == code
     assert listed(command) == three[2:]
-    command.remove_all()
 
 
 def test_typed_names_need_a_y_and_no_bound(command: Command, three: list[str]) -> None:
@@ -79,7 +77,6 @@ def test_typed_names_need_a_y_and_no_bound(command: Command, three: list[str]) -
     assert terminal.end()[0] == 3
     assert command("tenants", "suspend", three[0], *command.place, "--yes").out == "1 suspended\n"
     assert command("tenants", "remove", three[0], *command.place, "--yes").code == 0
-    command.remove_all()
 
 
 def test_what_was_typed_before_a_question_does_not_answer_it(command: Command, three: list[str]) -> None:
@@ -89,7 +86,6 @@ def test_what_was_typed_before_a_question_does_not_answer_it(command: Command, t
     terminal.type("n\n")
     assert terminal.end()[0] == 3
     assert listed(command) == three
-    command.remove_all()
 
 
 @pytest.mark.parametrize(("hangs", "is_unclear"), [("clusters.list", False), ("users.create", True)])
@@ -112,7 +108,6 @@ def test_ctrl_c_at_a_question_says_that_nothing_was_changed(command: Command, th
     terminal.process.send_signal(signal.SIGINT)
     code, screen = terminal.end()
     assert (code, screen.endswith("aiodbclient: stopped: nothing was changed\r\n")) == (3, True), screen
-    command.remove_all()
 
 
 def test_ctrl_c_while_names_are_read_says_that_nothing_was_changed(command: Command) -> None:
@@ -137,7 +132,6 @@ def test_one_typo_removes_nothing(command: Command, three: list[str]) -> None:
     assert (code, "/min" in screen) == (1, False)  # nothing was done, so it has no progress
     [rest] = re.findall(r": (aiodbclient .*)\n", refused.err)
     assert command(*shlex.split(rest)[1:]).out.endswith("1 absent, 2 deleted\n")
-    command.remove_all()
 
 
 def test_the_name_that_was_meant_is_another_one_than_those_given(command: Command, three: list[str]) -> None:
@@ -147,7 +141,6 @@ def test_the_name_that_was_meant_is_another_one_than_those_given(command: Comman
     assert three[0] not in both.err.partition("Did you mean")[2].partition("?")[0]
     as_near_to_all = f"{three[0][:-1]}9"
     assert "Did you mean" not in command("tenants", "show", as_near_to_all, *command.place).err
-    command.remove_all()
 
 
 def half_remove(command: Command, name: str) -> None:
@@ -172,7 +165,6 @@ def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command,
 
     repaired = command("tenants", "repair", "--all", *command.place)
     assert (repaired.code, repaired.out) == (0, f"{a}: deleted: removal_unfinished\n1 deleted, 2 kept\n")
-    command.remove_all()
 
 
 def test_check_says_what_it_did_not_check(command: Command, three: list[str]) -> None:
@@ -197,7 +189,6 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
         0,
         f"{a} (reader): repaired: login_missing (new credential: deliver it)\n3 kept, 1 repaired\n",
     )
-    command.remove_all()
 
 
 def test_prune_without_anything_to_remove_names_a_bound_that_is_of_use(command: Command, three: list[str]) -> None:
@@ -205,7 +196,6 @@ def test_prune_without_anything_to_remove_names_a_bound_that_is_of_use(command: 
     assert unbounded.code == 2
     assert "--yes needs --max N here, the most that may be removed, such as: aiodbclient tenants" in unbounded.err
     assert "--max 10. Nothing was changed" in unbounded.err
-    command.remove_all()
 
 
 def test_suspended_tenants_are_counted_and_named_apart(command: Command, three: list[str]) -> None:
@@ -224,7 +214,6 @@ def test_suspended_tenants_are_counted_and_named_apart(command: Command, three: 
     assert terminal.end()[0] == 3
     rotated = command("tenants", "rotate", "--all", *command.place, "--yes")
     assert (rotated.code, rotated.out) == (0, f"1 kept, 2 rotated ({a}: suspended)\n")
-    command.remove_all()
 
 
 def test_many_failures_for_one_reason_are_counted(command: Command, three: list[str]) -> None:

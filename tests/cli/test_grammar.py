@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from aiodbclient.sandbox import Sandbox
+
 from .conftest import COMMAND, Command
 
 pytest.importorskip("typer", reason="needs the cli extra")
@@ -22,6 +24,11 @@ from aiodbclient import _cli as cli
 from aiodbclient._cli.app import app
 
 GROUPS = ("clusters", "users", "dbs", "tenants")
+
+
+@pytest.fixture
+def sandbox(sandbox_with_tls: Sandbox) -> Sandbox:
+    return sandbox_with_tls
 
 
 def commands() -> dict[str, Any]:
@@ -284,6 +291,6 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
             "'aiodbclient[cli] @ git+https://host/it.git@abc'",
         ),
     ):
-        monkeypatch.setattr(cli, "distribution", lambda _, text=text: Installed(text))
+        monkeypatch.setattr("importlib.metadata.distribution", lambda _, text=text: Installed(text))
         assert cli._extra() == advice
     assert COMMAND

@@ -22,7 +22,7 @@ from .conftest import Command
 def fleet() -> Iterator[Sandbox]:
     with Sandbox(windows=[], token="t0ken-secret") as fleet:
         for name in ("east", "west"):
-            asyncio.run(fleet.add_cluster("pg", name, backend="postgres"))
+            asyncio.run(fleet.add_cluster("pg", name, backend="postgres", tls=False))
         yield fleet
 
 
@@ -37,10 +37,6 @@ def many(command: Command, fleet: Sandbox) -> Command:
         "AIODBCLIENT_STORE": command.store,
     }
     return command
-
-
-def remove_all(command: Command) -> None:
-    assert command("tenants", "remove", "--all", "--yes", "--max", "99").code == 0
 
 
 def on(command: Command, *options: str) -> dict[str, str]:
@@ -68,7 +64,6 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert (foreign.code, "not on record" in foreign.err) == (1, True)
     taken = many("tenants", "provision", eastern, "--cluster", "west")
     assert (taken.code, "is on record for the cluster" in taken.err) == (1, True)
-    remove_all(many)
 
 
 def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
@@ -84,8 +79,6 @@ def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
     assert (listed.code, f"belong to other clusters: {east} (3)" in listed.err) == (0, True)
     [see] = re.findall(r": (aiodbclient .*)", listed.err)
     assert len(many(*shlex.split(see)[1:], "--json").objects()) == 3
-
-    remove_all(many)
 
 
 def test_rooms_are_counted_and_bounded(many: Command) -> None:
@@ -108,7 +101,6 @@ def test_rooms_are_counted_and_bounded(many: Command) -> None:
     before = len(many.sandbox.requests)
     by_id = many("tenants", "rooms", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
     assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
-    remove_all(many)
 
 
 def test_several_clusters_are_refused_where_one_is_meant(many: Command) -> None:
@@ -129,7 +121,6 @@ def test_doctor_leaves_tenants_of_other_clusters_alone(many: Command) -> None:
 
     assert done.code == 0, done.out
     assert "2 records, 1 of them of other clusters" in done.out
-    remove_all(many)
 
 
 def login(command: Command, name: str) -> str:
@@ -178,7 +169,6 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert many("tenants", "suspend", "b", "--yes").code == 0
     removed = many("tenants", "remove", "--all", "--older-than", "0s", "--yes", "--max", "1")
     assert removed.out == "b: deleted\n1 deleted\n"
-    remove_all(many)
 
 
 def test_all_tenants_are_suspended_by_their_number_alone(many: Command) -> None:
@@ -199,7 +189,6 @@ def test_all_tenants_are_suspended_by_their_number_alone(many: Command) -> None:
     alone.expect("Resume")
     alone.type("y\n")
     assert alone.end()[0] == 0
-    remove_all(many)
 
 
 def test_verbose_says_where_the_time_goes(many: Command) -> None:
@@ -217,4 +206,3 @@ def test_verbose_says_where_the_time_goes(many: Command) -> None:
     quiet = many("tenants", "check", "--json").objects()
     assert "seconds" not in json.dumps(quiet)
     assert Path(many.store).exists()
-    remove_all(many)

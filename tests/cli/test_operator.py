@@ -41,15 +41,11 @@ def provision(command: Command, *names: str) -> None:
     assert command("tenants", "provision", *names, *command.place).code == 0
 
 
-def clean(command: Command) -> None:
-    done = command("tenants", "remove", "--all", *command.place, "--yes", "--max", "9")
-    assert done.code == 0, done.err
-
-
 def damage(command: Command, name: str) -> None:
     with closing(sqlite3.connect(command.store)) as store, store:
         for change in ("insert", "update", "delete"):  # a copy of the store may have been its successor
             store.execute(f"DROP TRIGGER IF EXISTS moved_{change}")
+        store.execute("DROP TABLE IF EXISTS moved")
         changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [name])
         assert changed.rowcount == 1
 
@@ -118,7 +114,6 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
     assert command("tenants", "retire", "--all", *command.place, "--yes").out == "1 kept, 1 retired\n"
     forgotten = command("tenants", "retire", "--all", *command.place)  # in cron it fails before anything is due
     assert (forgotten.code, "Retire the previous logins of no tenant" in forgotten.err) == (2, True)
-    clean(command)
 
 
 def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list[str]) -> None:
@@ -134,7 +129,6 @@ def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list
     assert command("tenants", "retire", "--all", *command.place, "--role", "all", "--yes").out == "3 retired\n"
     lacking = command("tenants", "rotate", b, *command.place, "--role", "reader")
     assert (lacking.code, f"{b}: it has no reader" in lacking.err) == (1, True)
-    clean(command)
 
 
 def run_suggested(command: Command, more: str, *options: str) -> set[str]:
@@ -190,7 +184,6 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     for name in (f"{a}-user", f"{a}-other", a):
         command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant")
     command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant")
-    clean(command)
 
 
 def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: list[str]) -> None:
@@ -200,7 +193,7 @@ def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: 
 
     async def beside() -> tuple[Done, Done]:
         async with SQLiteStore(command.store) as store:
-            assert await store.claim(a, 60.0) is not None
+            assert await store.claim(a, 600.0) is not None
             checks = [command.process("tenants", "check", *command.place, *more) for more in ([], ["--json"])]
         return checks[0], checks[1]
 
@@ -211,7 +204,6 @@ def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: 
     assert [(each["state"], each["problems"]) for each in objects] == [("in progress", [])]
     command.sandbox.faults.clear()
     assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished\n")
-    clean(command)
 
 
 def test_a_plan_counts_what_it_leaves_alone(command: Command, names: list[str]) -> None:
@@ -221,7 +213,6 @@ def test_a_plan_counts_what_it_leaves_alone(command: Command, names: list[str]) 
         0,
         "0 to create, 0 to resume, 0 to remove, 1 to keep, 3 others on record left alone\n",
     )
-    clean(command)
 
 
 def test_tables_fit_and_programs_get_the_same_members(command: Command, names: list[str]) -> None:
@@ -242,7 +233,6 @@ def test_tables_fit_and_programs_get_the_same_members(command: Command, names: l
     for member in ("username", "since"):
         assert listed[0][member] == shown[member] == checked[member]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", shown["since"])
-    clean(command)
 
 
 @pytest.mark.parametrize("columns", [80, 0])  # 0: nobody said how wide it is
@@ -324,7 +314,6 @@ def test_errors_are_without_internals(command: Command, names: list[str]) -> Non
     assert "key=" not in lost.err
     del command.environment["AIODBCLIENT_STORE_KEY"]
     command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.token
-    clean(command)
 
 
 def test_no_connection_is_said_in_plain_words(command: Command) -> None:
@@ -355,7 +344,6 @@ def test_one_damaged_record_does_not_stop_the_others(command: Command, names: li
     again = command("store", "forget", command.store, b, "--yes")
     assert (again.code, "is not on record" in again.err) == (4, True)
     assert command("tenants", "check", *command.place).code == 0
-    clean(command)
     for delete in (["users", "delete"], ["dbs", "delete"]):
         assert command(*delete, command.cluster, b, "--yes", "--not-a-tenant").code == 0
 
@@ -388,7 +376,6 @@ def test_completion_offers_safe_names_and_no_files(command: Command, shell: str,
         line = " ".join(map(shlex.quote, arguments))
         done = subprocess.run(["bash", "-c", f"{line}; exit $?"], env=home, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    clean(command)
 
 
 def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> None:
@@ -407,7 +394,6 @@ def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> Non
     ]
     assert len(set(secrets)) == len(secrets) == 5
     assert all(re.fullmatch(r"op-[a-z0-9-]+-[0-9a-f]{16}", each) for each in secrets)
-    clean(command)
 
 
 def test_users_apply_loses_no_password_on_mongodb(command: Command) -> None:
@@ -434,7 +420,6 @@ def test_the_connection_limit_is_an_option(command: Command, names: list[str]) -
     assert command("tenants", "provision", names[1], *command.place, "--connection-limit", "7").code == 0
     ran = command.process("tenants", "exec", names[1], *command.place, "--", sys.executable, "-c", LIMIT)
     assert ran.out == "7\n"
-    clean(command)
 
 
 async def test_a_waiting_store_is_released_by_check(command: Command, names: list[str]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli import stores
 from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command
@@ -74,7 +73,7 @@ def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, mon
     def entry_points(*, group: str, name: str) -> list[type[Entry]]:
         return [Entry] if (group, name) == ("aiodbclient.stores", "vault") else []
 
-    monkeypatch.setattr(stores, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     place = ["--cluster", command.cluster, "--store", "vault://secret/tenants"]
     assert command("tenants", "provision", "vaulted", *place).code == 0
     assert "vaulted" in command("tenants", "list", *place).out

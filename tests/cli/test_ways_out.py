@@ -28,7 +28,6 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
     assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force).out == "2 rotated\n"
     assert command(*retire).out == "2 retired\n"
-    command.remove_all()
 
 
 def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> None:
@@ -43,7 +42,6 @@ def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> 
     [again, _] = suggested(both)
     assert again[:3] == ["tenants", "exec", b]
     assert command(*resume).out.endswith("\n1 resumed\n")
-    command.remove_all()
 
 
 def test_a_missing_database_names_recreate(command: Command, names: list[str]) -> None:
@@ -56,7 +54,6 @@ def test_a_missing_database_names_recreate(command: Command, names: list[str]) -
     assert suggested(checked) == suggested(refused)
     [recreate] = suggested(checked)
     assert command(*recreate).code == 0
-    command.remove_all()
 
 
 def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: Command, names: list[str]) -> None:
@@ -72,7 +69,6 @@ def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: 
     assert "give Tenants" not in full.err
     [rooms] = suggested(full)
     assert command(*rooms).code == 0
-    command.remove_all()
 
 
 def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list[str]) -> None:
@@ -92,7 +88,6 @@ def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list
     nothing = command(*again)
     assert (nothing.code, nothing.out) == (0, "nothing to do\n")
     file.unlink()
-    command.remove_all()
 
 
 def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[str]) -> None:
@@ -105,7 +100,6 @@ def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[
     [cluster_id] = re.findall(r"[0-9a-f-]{36}", command(*ids).out)
     assert names[0] in command("tenants", "list", "--cluster", cluster_id, "--store", command.store).out
     command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
-    command.remove_all()
 
 
 def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command, names: list[str]) -> None:
@@ -118,7 +112,6 @@ def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command,
     assert command("store", "forget", names[0], "--yes").out == f"{names[0]}: forgotten\n"
     assert command("store", "forget", copy, names[1], "--yes").out == f"{names[1]}: forgotten\n"
     del command.environment["AIODBCLIENT_STORE"]
-    command.remove_all()
 
 
 def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> None:
@@ -145,4 +138,3 @@ def test_users_that_look_like_a_tenants_are_left_alone(command: Command, names: 
     assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
     assert command(*apply, "--max", "1").out.endswith("1 deleted\n")
     assert command("tenants", "check", *command.place).code == 0
-    command.remove_all()

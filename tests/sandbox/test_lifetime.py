@@ -103,7 +103,7 @@ async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
     assert not any(map(alive, servers))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
 def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -144,7 +144,7 @@ def shared_memory() -> set[str]:
 @pytest.mark.parametrize(
     ("which", "number"),
     [(which, signal.SIGKILL) for which in ("program", "keeper", "server")]
-    + [("keeper", signal.SIGHUP), ("keeper", signal.SIGTERM)],
+    + [pytest.param("keeper", number, marks=pytest.mark.thorough) for number in (signal.SIGHUP, signal.SIGTERM)],
 )
 def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
     private_tmp: Path, which: str, number: signal.Signals

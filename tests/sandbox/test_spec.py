@@ -74,6 +74,7 @@ def test_every_answer_is_as_described(
         assert {operation for operation, status in sandbox.counts if status and status < 300} == EVERYTHING
 
 
+@pytest.mark.thorough
 def test_random_requests_to_any_engine_are_answered_as_described(described: Path, tmp_path: Path) -> None:
     engines = ["pg", "mysql", "mongodb", "kafka", "opensearch", "redis", "valkey"]
     with Sandbox(windows=[]) as sandbox:

@@ -24,6 +24,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
+from aiodbclient.sandbox._keeper.front import Front, server_context
 from aiodbclient.sandbox._reach import SandboxCA
 
 from ..requirements import no_server
@@ -231,23 +232,50 @@ def test_what_comes_before_tls_is_refused(connection: JSON) -> None:
             assert client.recv(1) == b""
 
 
-def test_a_client_that_does_not_answer_the_end_of_tls_is_cut_off(connection: JSON, ca_file: Path) -> None:
+def _began(client: socket.socket, authority: str) -> tuple[ssl.SSLObject, ssl.MemoryBIO]:
+    """TLS that has begun for the client, and what it has yet to send."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = ssl.create_default_context(cafile=ca_file).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    tls = ssl.create_default_context(cadata=authority).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    client.sendall(_SSL_REQUEST)
+    assert client.recv(1) == b"S"
+    while True:
+        try:
+            tls.do_handshake()
+            return tls, outgoing
+        except ssl.SSLWantReadError:
+            client.sendall(outgoing.read())
+            incoming.write(client.recv(65536))
+
+
+def test_a_client_that_does_not_answer_the_end_of_tls_is_cut_off(connection: JSON, ca_file: Path) -> None:
     with socket.create_connection(("127.0.0.1", connection["port"]), timeout=20) as client:
-        client.sendall(_SSL_REQUEST)
-        assert client.recv(1) == b"S"
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                client.sendall(outgoing.read())
-                incoming.write(client.recv(65536))
+        tls, outgoing = _began(client, ca_file.read_text())
         tls.write(_startup("doadmin") + b"Q" + struct.pack("!I", 4))  # a query is no password: the server ends it
         client.sendall(outgoing.read())
         while client.recv(65536):
             pass
+
+
+async def test_a_client_that_leaves_as_tls_begins_is_not_worth_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = SandboxCA({})
+    context = server_context(authority.server_certificate("127.0.0.1"), tmp_path)
+    front = Front(context, str(tmp_path / "no server"), "127.0.0.1")
+    await front.open()
+
+    def leave() -> None:
+        with socket.create_connection(("127.0.0.1", front.port), timeout=20) as client:
+            tls, outgoing = _began(client, authority.certificate())
+            with suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+            client.sendall(outgoing.read())  # the end of the handshake and the end of TLS arrive together
+            while client.recv(65536):
+                pass
+
+    await asyncio.to_thread(leave)
+    await front.close()
+    assert not caplog.messages
 
 
 async def test_without_tls_for_who_must(sandbox: Sandbox) -> None:

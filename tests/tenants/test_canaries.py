@@ -88,7 +88,7 @@ async def test_a_failure_among_the_first_stops_the_others(tenants: Tenants) -> N
     found, why = await outcomes(tenants.each(work, first=3))
     assert sorted(each.name for each in found) == ["a", "b", "c"]
     assert sorted(work.called) == ["a", "c"]
-    assert why == "the run ended after 1 tenants failed; the work was not called for tenants without an outcome"
+    assert why == "the run ended after 1 failed; the work was not called for tenants without an outcome"
     assert {each.name: each.cluster for each in found} == {"a": CLUSTERS[0], "b": None, "c": CLUSTERS[0]}
     assert isinstance(next(each.error for each in found if each.name == "b"), SuspendedError)
 
@@ -103,7 +103,7 @@ async def test_a_later_failure_stops_nobody_unless_so_many_failed(tenants: Tenan
     work = Work("defg")
     found, why = await outcomes(tenants.each(work, at_a_time=1, most_failed=2))
     assert "".join(each.name for each in found) == "abcde"
-    assert "ended after 2 tenants failed" in why
+    assert "ended after 2 failed" in why
 
 
 @pytest.mark.parametrize("options", [{"first": -1}, {"first": 1.0}, {"most_failed": 0}, {"most_failed": True}])

@@ -18,6 +18,8 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._verbs import check
+from aiodbclient.tenants._verbs.mend import examine
 from aiodbclient.tenants.testing import LONG, a_credential
 
 from .conftest import SQL, Place, only, placed
@@ -218,7 +220,17 @@ async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp
     assert len(credentials) == len(names)
 
 
-async def test_a_check_sees_no_problem_in_what_others_are_changing(place: Place) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+async def test_a_check_sees_no_problem_in_what_others_are_changing(
+    place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it takes long to look, so that the record has changed after each look."""
+
+    async def slowly(*arguments: Any) -> tuple[Problem, ...]:
+        await asyncio.sleep(seconds)
+        return await examine(*arguments)
+
+    monkeypatch.setattr(check, "examine", slowly)
     names = [f"n{number}" for number in range(3)]
     tenants = place.tenants()
     assert all([outcome.ok async for outcome in tenants.provision(names)])

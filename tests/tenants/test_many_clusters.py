@@ -35,6 +35,8 @@ from aiodbclient.tenants._rooms import Rooms
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.testing import a_credential
 
+from ..sweeping import sweep
+
 _used = iter(range(10**6))
 
 
@@ -87,6 +89,7 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
         a, b, c = map(client.cluster, ids)
         yield Fleet(sandbox, client, store, a, b, c, f"m{next(_used)}_")
         sandbox.faults.clear()
+        sweep(sandbox)
 
 
 async def outcomes_of(run: AsyncIterator[Any]) -> dict[str, Any]:

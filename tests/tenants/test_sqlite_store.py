@@ -621,7 +621,7 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
 
 async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, SQLiteStore(path) as store:
-        cluster_id = await sandbox.add_cluster("pg", backend="postgres")
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres", tls=False)
         async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
             tenants = Tenants(client.cluster(cluster_id), store)
             for name in ("alpha", "beta", "gamma"):

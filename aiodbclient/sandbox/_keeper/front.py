@@ -153,13 +153,21 @@ async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         return None
 
 
+class _TLSProtocol(asyncio.StreamReaderProtocol):
+    """A protocol whose client may leave as TLS begins, before ``connection_made``: asyncio logs a warning for True."""
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
+
+
 async def _over_tls(
     writer: asyncio.StreamWriter, context: ssl.SSLContext
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Begin TLS on the connection of ``writer``."""
     # ``StreamWriter.start_tls`` sets no limit to the end of TLS before Python 3.12, and keeps unencrypted bytes.
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
+    protocol = _TLSProtocol(reader)
     transport = await loop.start_tls(
         writer.transport, protocol, context, server_side=True, ssl_shutdown_timeout=_GOODBYE_SECONDS
     )

@@ -93,6 +93,8 @@ class CheckTenants(TenantJob[TenantChecked]):
             before, record = record, await self.context.record(name, tenant.timer)
             if record == before:
                 break
+        else:
+            problems = (Problem.UNFINISHED,)  # somebody is changing it now, faster than this looks
         return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
 
     async def _look_at_stray(self, tenant: Tenant) -> TenantChecked:

@@ -88,7 +88,6 @@ class EachTenant(TenantJob[TenantResult[T]]):
         most = self._most_failed or (1 if error is self._failed_first else inf)
         if self._failed >= most:
             self.ending = DatabaseClientError(
-                f"the run ended after {self._failed} tenants failed; the work was not called for tenants without an "
-                "outcome"
+                f"the run ended after {self._failed} failed; the work was not called for tenants without an outcome"
             )
         return self.ending is not None

@@ -1,0 +1,206 @@
+"""What a store has on record for the clusters of a command, and which of it the command means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from difflib import SequenceMatcher, get_close_matches
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen
+
+from ..errors import InvalidArgumentError, StoreError
+from ..tenants import Role
+from ..tenants._naming import tenant_of
+from ..tenants._record import Verb, cluster_of, intent_of, is_empty, unusable, usable
+from ..tenants._stores import entries_of
+from .arguments import Printed, Recorded, given_options
+from .asking import FEW
+from .opening import is_id
+from .options import role_options
+from .output import DONE, SOME_FAILED, UNUSABLE, command_line, complain, quoted, safe
+from .stores import shown
+
+if TYPE_CHECKING:
+    from ..tenants import Credential, Record, Store
+
+_ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
+_NEAR = 0.75  # how near a name must be to the one that was meant
+
+
+@frozen
+class OnRecord:
+    """The records of a role, by the names of their tenants, and the names of those that are damaged."""
+
+    records: dict[str, Record] = field(factory=dict["str", "Record"])
+    damaged: list[str] = field(factory=list[str])
+
+
+@frozen(kw_only=True)
+class Records:
+    """What the store of ``place`` has on record."""
+
+    place: Recorded
+    store: Store
+    called: Mapping[str, str]  # what the operator calls each cluster, by its id
+    found: Mapping[Role, OnRecord] = field(factory=lambda: {role: OnRecord() for role in Role})
+    others: list[Record] = field(factory=list["Record"])  # of other clusters and prefixes
+
+    @property
+    def cluster(self) -> str:
+        """The cluster or clusters, as the operator named them."""
+        return ", ".join(self.called.values())
+
+    def home(self, cluster: str | None, printed: Printed) -> dict[str, object]:
+        """The cluster of a tenant: for people as they call it, for programs its id, and its name if it is known."""
+        if printed.as_json:
+            return {"cluster": cluster, "cluster_name": self.name_of(cluster)}
+        return {"cluster": self.called.get(cluster or "")}
+
+    def name_of(self, cluster: str | None) -> str | None:
+        """The name of a cluster, if it is known."""
+        name = self.called.get(cluster or "")
+        return None if name is None or is_id(name) else name
+
+    def clusters_of(self, names: Sequence[str], role: Role) -> str:
+        """The clusters of these tenants, as the operator named them."""
+        records = self.found[role].records
+        homes = {cluster_of(records[name]) for name in names if name in records}
+        return ", ".join(name for id, name in self.called.items() if id in homes) or self.cluster
+
+    def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
+        """The names of ``wanted`` that are on record, and why the others are not. None: all."""
+        found = self.found[role]
+        if wanted is None:
+            if not found.records and not found.damaged and (why := self.elsewhere()):
+                raise InvalidArgumentError(f"{why}. Nothing was changed")
+            return list(found.records), {}
+        there = {*found.records, *found.damaged}
+        owners = there if role is Role.OWNER else set(self.found[Role.OWNER].records)
+        others = owners.difference(wanted)  # a name that was given too is not the one that was meant
+        missing = {name: self._missing(name, role, owners, others) for name in wanted if name not in there}
+        return [name for name in wanted if name in there], missing
+
+    def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
+        if name in owners:
+            return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
+        meant = _nearest(name, others)
+        return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
+
+    def elsewhere(self) -> str:
+        """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
+        counts = Counter(map(cluster_of, self.others))
+        if any(found.records for found in self.found.values()) or not counts:
+            return ""
+        if prefixes := {str(_prefix_of(each)) for each in self.others if cluster_of(each) in self.called}:
+            uses = [f"--prefix {quoted(each)}" if each else "no --prefix" for each in sorted(prefixes)[:FEW]]
+            return (
+                f"{shown(self.place.store)} has tenants of {safe(self.cluster)} with another prefix alone: use "
+                f"{' or '.join(uses)}"
+            )
+        ids = [f"{safe(cluster)} ({count})" for cluster, count in counts.most_common(FEW)]
+        more = f" and {len(counts) - FEW} more" if len(counts) > FEW else ""
+        place = evolve(self.place, clusters=list(map(str, counts))[:FEW])
+        return (
+            f"{shown(self.place.store)} has no tenants of {safe(self.cluster)}: its {counts.total()} records belong to "
+            f"other clusters: {', '.join(ids)}{more}. To see them: "
+            f"{command_line(['tenants', 'list', *given_options(place, Recorded)])}"
+        )
+
+    def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
+        """The credentials of ``wanted``, and why the others have none. None: all that have one."""
+        names, missing = self.select(wanted, role)
+        records = self.found[role].records
+        there = {name: usable(records.get(name)) for name in names}
+        if wanted is not None:
+            missing |= {name: self._unusable(name, role) for name, each in there.items() if each is None}
+        return [each for each in there.values() if each is not None], missing
+
+    def _unusable(self, name: str, role: Role) -> str:
+        """Why a tenant on record has no credential to use."""
+        record = self.found[role].records.get(name)
+        if record is not None and is_suspended(record):
+            return f"it is suspended. To give it its login back: {self.command('resume', name)}"
+        return str(unusable(name, record, role)).removesuffix("; nothing was sent")
+
+    def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
+        """Those of the names whose removal, with all data, was begun and not finished."""
+        records = self.found[role].records
+        intents = {name: intent_of(records.get(name)) for name in names}
+        return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
+
+    def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
+        """Another command on the same tenants, to be copied."""
+        kind = Recorded if verb in ("list", "rooms") else type(self.place)
+        return command_line(["tenants", verb, *words, *role_options(role), *given_options(self.place, kind)])
+
+    def end(self, code: int) -> int:
+        """Report the damaged records. Returns the exit code."""
+        damaged = [(name, role) for role, found in self.found.items() for name in found.damaged]
+        for name, role in damaged:
+            complain_damaged(self.place.store, name, role)
+        return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
+
+
+async def read_records(place: Recorded, store: Store, called: Mapping[str, str]) -> Records:
+    """Read all records of a store. Without ``called``, its clusters are those on record."""
+    on_record = Records(place=place, store=store, called=dict(called))
+    entries: list[tuple[Role, Record]] = []
+    async for entry in entries_of(store):
+        name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+        try:
+            if isinstance(entry, StoreError):
+                raise entry
+            intent_of(entry)  # of a newer version: it counts as damaged
+        except StoreError as error:
+            if not error.damaged:
+                raise
+            on_record.found[role].damaged.append(name)
+        else:
+            entries.append((role, evolve(entry, name=name)))
+    clusters = called or {str(cluster): str(cluster) for _, each in entries if (cluster := cluster_of(each))}
+    for role, record in entries:
+        if cluster_of(record) not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
+            on_record.others.append(record)
+        elif not is_empty(record):
+            on_record.found[role].records[record.name] = record
+    return evolve(on_record, called=clusters)
+
+
+def _prefix_of(record: Record) -> str | None:
+    credential = record.current or record.previous
+    if credential is None or credential.database is None:
+        return None
+    return credential.database.removesuffix(record.name)
+
+
+def complain_damaged(where: str, name: str, role: Role) -> None:
+    """Print that a record is damaged, and the command that removes it."""
+    forget = command_line(["store", "forget", where, name, *role_options(role)])
+    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+
+
+def _nearest(name: str, others: Collection[str]) -> str | None:
+    """The one of ``others`` that is nearest to ``name``; None if several are as near, or all are far."""
+    if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
+        return alike[0]
+    near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
+    return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
+
+
+def is_suspended(record: Record, before: datetime | None = None) -> bool:
+    """Whether a tenant is suspended, or was by then."""
+    since = None if record.current is None else record.current.suspended
+    return since is not None and (before is None or since <= before)
+
+
+def is_young(record: Record, age: timedelta) -> bool:
+    """Whether the tenant's credential is younger than ``age``."""
+    since = None if record.current is None else record.current.since
+    return since is not None and datetime.now(UTC) - since < age
+
+
+def waits_for_retire(record: Record) -> bool:
+    """Whether the tenant was rotated, and its previous credential is not retired."""
+    return record.previous is not None and record.intended is None

@@ -1,0 +1,39 @@
+"""Drop what a test made on the PostgreSQLs of a sandbox that tests share, so that the next test finds them as new."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._postgres import PostgresBackend
+
+# Databases and roles that ``initdb`` did not make (FirstNormalObjectId), nor the sandbox.
+_DATABASES = "SELECT datname FROM pg_database WHERE oid >= 16384 AND datname <> 'defaultdb'"
+_ROLES = (
+    "SELECT rolname FROM pg_roles WHERE oid >= 16384"
+    " AND rolname <> ALL ('{doadmin,doadmin_group,_doadmin_managed,_doadmin_monitor,_doadmin_auditing}')"
+    " AND NOT starts_with(rolname, '_dodb')"
+)
+
+
+def sweep(sandbox: Sandbox) -> None:
+    """Drop all databases and roles that are not the sandbox's own. Removing tenants as a program does takes longer."""
+    for cluster in sandbox._clusters.values():
+        if not isinstance(cluster.backend, PostgresBackend) or cluster.backend.embedded is None:
+            continue
+        with psycopg.connect(cluster.backend._server._dsn, autocommit=True) as superuser:
+            for database in _names(superuser, _DATABASES):
+                with suppress(psycopg.errors.ObjectInUse):  # by a prepared transaction
+                    superuser.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
+                    superuser.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+            if roles := _names(superuser, _ROLES):
+                with suppress(psycopg.errors.DependentObjectsStillExist):  # they own something in ``defaultdb``
+                    superuser.execute(SQL("DROP ROLE {}").format(SQL(", ").join(roles)))
+
+
+def _names(superuser: psycopg.Connection[Any], query: str) -> list[Identifier]:
+    return [Identifier(name) for (name,) in superuser.execute(query.encode()).fetchall()]
