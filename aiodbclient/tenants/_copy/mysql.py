@@ -21,7 +21,8 @@ from .programs import Copied, Programs, installed, missing, run
 
 _OLDEST = (8, 0)
 _CONNECT_SECONDS = 15
-_PATIENCE = 60.0  # s for which a server may take nothing: MySQL waits on a full disk for ever, and reports nothing
+# s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
+_PATIENCE = 60.0
 _DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
     "--skip-triggers",
@@ -128,7 +129,7 @@ class MySQLCopier(Copier):
         options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *views)
         with _connection(self.tools, reader) as (connection, files):
             command = [self.tools.dump, *connection, *options, reader.database]
-            await run(command, {}, stdout=target, pass_fds=files, copied=copied)
+            await run(command, {}, stdout=target, pass_fds=files, copied=copied, patience=_PATIENCE)
         target.seek(0, os.SEEK_END)
         target.write(programs.encode())
         target.flush()

@@ -174,7 +174,7 @@ async def _watch(file: IO[bytes] | None, copied: Copied, patience: float) -> Non
             now = os.lseek(file.fileno(), 0, os.SEEK_CUR)
             copied(now - before)
             before, since = now, monotonic() if now != before else since
-        raise GrantError(f"the server took nothing for {patience:.0f} s: is its disk full?")
+        raise GrantError(f"nothing was copied for {patience:.0f} s: is the disk full, or a table locked?")
     finally:
         copied(os.lseek(file.fileno(), 0, os.SEEK_CUR) - before)
 

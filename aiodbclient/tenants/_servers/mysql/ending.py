@@ -39,9 +39,12 @@ from .session import Schema, Session, Thread
 ENDING_SECONDS = 30.0  # for the whole ending; longer than the server's ``connect_timeout`` (10 s)
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NO_SUCH_THREAD = (1094,)
+_NO_LONGER_THEIRS = (1094, 1095)  # gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
+_CHANGING = "Change user"  # the command of a thread that logs in as another user
 _PENDING = "unauthenticated user"  # the user of a connection that logs in
 _KILLED = "Killed"  # the command of a thread that ends with its statement
+_CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _PATIENCE = 2.0  # s to wait for such a thread
 # MariaDB: s until a statement that was running when the account was locked has ended. One that sets a password after
 # that would let a session in that no limit reaches, because the account has none while we log in.
@@ -72,6 +75,7 @@ async def end_in_schema(schema: Schema, log_in: LogIn) -> None:
     """End every session that uses the schema, whosever it is. On MariaDB, only the administrator's own."""
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
+    await _end_changing(schema, log_in)
     while left := await _in_schema(schema):
         users = {thread.user for thread in left}
         if own in users:
@@ -87,9 +91,43 @@ async def end_in_schema(schema: Schema, log_in: LogIn) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-async def has_sessions(schema: Schema, login: str) -> bool:
+async def has_sessions(schema: Schema, log_in: LogIn, login: str) -> bool:
     """Whether the login has a session, also if it was dropped."""
+    await _end_changing(schema, log_in)
     return any(thread.user == login for thread in await schema.session.threads())
+
+
+async def _end_changing(schema: Schema, log_in: LogIn) -> None:
+    """On MySQL: end sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
+
+    Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
+    of before, and waits for as long as it likes: ``net_read_timeout``.
+    """
+    if schema.session.is_mariadb:  # it shows the new user already, and KILL ends it
+        return
+    stuck = await _changing(schema)
+    if stuck:
+        await asyncio.sleep(_CHANGE_SECONDS)
+        stuck &= await _changing(schema)
+    for user in sorted({user for _, user in stuck}):
+        schema.work.ended.add(user)
+        password = _new_password()
+        async with helper(schema, user, password), log_in(user, password) as own:
+            for number in sorted(number for number, of in stuck if of == user):
+                await own.rows("KILL %s", number, fine=_NO_LONGER_THEIRS)
+    patience = monotonic() + _PATIENCE
+    while monotonic() < patience:
+        if not stuck & await _changing(schema):
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+async def _changing(schema: Schema) -> set[tuple[int, str]]:
+    query = (
+        "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads "
+        "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
+    )
+    return {(int(number), str(user)) for number, user in await schema.read(query, _CHANGING)}
 
 
 async def _in_schema(schema: Schema) -> list[Thread]:
@@ -122,6 +160,7 @@ async def _as_helper(
 ) -> None:
     """On MySQL: kill sessions of a user name with an account of that name for our own host."""
     password, reason = _new_password(), ""
+    await _end_changing(schema, log_in)
     # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
     async with helper(schema, login, password):
         while monotonic() < until:

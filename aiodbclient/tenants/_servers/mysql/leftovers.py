@@ -12,7 +12,7 @@ import pymysql
 
 from .session import LOCK_SECONDS, Schema, Session, identifier, reason_of
 
-_EXACTLY = "COLLATE utf8mb4_bin"  # MariaDB's information_schema ignores case and accents: other tenants' would count
+EXACTLY = "COLLATE utf8mb4_bin"  # MariaDB's information_schema ignores case and accents: other tenants' would count
 _LOCKED = 1205
 _TABLES = 100  # how many tables one statement locks
 
@@ -28,7 +28,7 @@ _CODE = (
 async def has_code(schema: Schema, login: str) -> bool:
     """Whether code in the tenant's schema runs as the login."""
     for table, where in _CODE:
-        query = f"SELECT 1 FROM information_schema.{table} WHERE {where} = %s AND DEFINER = %s {_EXACTLY} LIMIT 1"
+        query = f"SELECT 1 FROM information_schema.{table} WHERE {where} = %s AND DEFINER = %s {EXACTLY} LIMIT 1"
         if await schema.read(query, schema.name, f"{login}@%"):
             return True
     return False

@@ -11,17 +11,20 @@ import re
 import secrets
 from collections.abc import Sequence
 
+from .leftovers import EXACTLY
 from .session import Schema, identifier
 
-_ROUTINES = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2"
+_ROUTINES = (
+    "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s {} ORDER BY 1, 2"
+)
 _TRIGGERS = """
-SELECT 'TRIGGER', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
+SELECT 'TRIGGER', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s {}
 ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER
 """
-_EVENTS = "SELECT 'EVENT', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s ORDER BY 2"
+_EVENTS = "SELECT 'EVENT', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s {} ORDER BY 2"
 _VIEWS = """
 SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS JOIN information_schema.VIEWS
-USING (TABLE_SCHEMA, TABLE_NAME) WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION
+USING (TABLE_SCHEMA, TABLE_NAME) WHERE TABLE_SCHEMA = %s {} ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
 _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
@@ -30,7 +33,8 @@ _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})
 async def read_programs(schema: Schema) -> tuple[str, str]:
     """Return the script for routines, views and triggers, and the one for events. Runs none of them."""
     routines, triggers, events = [
-        await _shown(schema, await schema.read(query, schema.name)) for query in (_ROUTINES, _TRIGGERS, _EVENTS)
+        await _shown(schema, await schema.read(query.format(EXACTLY), schema.name))
+        for query in (_ROUTINES, _TRIGGERS, _EVENTS)
     ]
     return _script([*routines, *await _views(schema), *triggers]), _script(events)
 
@@ -54,7 +58,7 @@ async def _shown(schema: Schema, programs: Sequence[tuple[str, str]]) -> list[st
 async def _views(schema: Schema) -> list[str]:
     """The statements that make the views: first each with its columns alone, because one may read another."""
     columns = dict[str, list[str]]()
-    for view, column in await schema.read(_VIEWS, schema.name):
+    for view, column in await schema.read(_VIEWS.format(EXACTLY), schema.name):
         columns.setdefault(view, []).append(f"1 AS {_quoted(column)}")
     stubs = [f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
     statements = ["SET sql_mode = ''", *stubs]

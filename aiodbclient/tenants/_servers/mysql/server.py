@@ -266,7 +266,7 @@ class MySQLServer(Server):
     async def _end(self, schema: Schema, login: str) -> bool:
         """End a login. If it was dropped, end the sessions that it still has. Return whether there was anything."""
         await drop_helpers(schema, login)
-        found = "%" in await hosts(schema, login) or await has_sessions(schema, login)
+        found = "%" in await hosts(schema, login) or await has_sessions(schema, self._own, login)
         if found:
             await end(schema, self._own, login, await self._most(schema))
         return found

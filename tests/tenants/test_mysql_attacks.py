@@ -1,0 +1,145 @@
+"""What a hostile tenant tries against the verbs of others on MySQL and MariaDB. See README.md."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql._auth import scramble_caching_sha2, scramble_native_password
+from pymysql.constants import COMMAND
+from pymysql.cursors import Cursor
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy import mysql as copy_mysql
+
+from ..mysql import run
+from .conftest import Place, only
+from .mysql_servers import Server, server
+
+__all__ = ["server"]
+
+
+def connect(credential: Credential) -> pymysql.Connection[Cursor]:
+    return pymysql.connect(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=str.__str__(credential.password or ""),
+        database=credential.database,
+        autocommit=True,
+        ssl={"check_hostname": False},
+    )
+
+
+@contextmanager
+def changing(session: Any, user: str) -> Iterator[bytes]:
+    """A session that begins to log in as ``user`` and does not go on. Yields what the server waits for."""
+    run(session, "SET SESSION net_read_timeout = 100000")
+    wrong = b"\x14" + b"A" * 20 + b"\0" + struct.pack("<H", 45) + b"mysql_clear_password\0\0"
+    session._execute_command(COMMAND.COM_CHANGE_USER, user.encode() + b"\0" + wrong)
+    asked = session._read_packet().get_all_data()
+    assert asked[0] == 0xFE
+    try:
+        yield asked[1:]
+    finally:
+        session._force_close()
+
+
+def enter(session: Any, asked: bytes, password: str) -> None:
+    """Go on, with a password."""
+    plugin, _, salt = asked.partition(b"\0")
+    secret = str.__str__(password).encode()
+    if plugin == b"mysql_native_password":
+        session.write_packet(scramble_native_password(secret, salt[:20]))
+    else:
+        session.write_packet(scramble_caching_sha2(secret, salt[:20]))
+        session._read_packet()
+        session.write_packet(secret + b"\0")
+    session._read_packet()
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["neighbour", "own"])
+@pytest.mark.parametrize("is_reset", [False, True], ids=["ended", "reset"])
+async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_nor_enters(
+    server: Server, is_reset: bool, is_own: bool
+) -> None:
+    """On MySQL nobody sees the list of processes meanwhile, and the server has read the password of before."""
+    work, login, leaked = await server.make()
+    _, neighbour, password = await server.make()
+    session = server.connect(login, leaked) if is_own else server.connect(neighbour, password)
+    with changing(session, login) as asked:
+        if is_reset:
+            await server.set(work, login)
+        else:
+            await server.sql.end_login(work, login)
+        with pytest.raises(pymysql.MySQLError):
+            enter(session, asked, leaked)
+    assert server.sessions(login) == []
+    with server.as_root() as root:  # the helper of the neighbour's is gone
+        root.execute("SELECT Host FROM mysql.user WHERE User = %s", (neighbour,))
+        assert root.fetchall() == (("%",),)
+
+
+async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(server: Server) -> None:
+    """The information_schema of MariaDB finds the programs of both."""
+    work, login, password = await server.make(name="likeness")
+    _, other, secret = await server.make(name="LIKENESS")
+    theirs = server.connect(other, secret, other)
+    run(theirs, "CREATE PROCEDURE theirs() SELECT 1")
+    run(theirs, "CREATE EVENT theirs ON SCHEDULE EVERY 1 YEAR DO SELECT 1")
+    run(theirs, "CREATE VIEW theirs AS SELECT 1 AS a")
+    own = server.connect(login, password, login)
+    run(own, "CREATE PROCEDURE mine() SELECT 1")
+    async with server.sql.shared():
+        programs, events = await server.sql.programs(work.names)
+    assert "mine" in programs
+    assert "theirs" not in programs + events
+    for each in (own, theirs):
+        each.close()
+
+
+async def test_a_lock_of_a_tenant_stops_a_dump_of_mysql_and_hangs_nothing(
+    my_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_mysql, "_PATIENCE", 2.0)
+    tenants = my_place.tenants()
+    session = connect(await tenants.ensure("alpha"))
+    run(session, "CREATE TABLE t (a INT PRIMARY KEY)")
+    run(session, "LOCK TABLES t WRITE")
+    async with asyncio.timeout(30):
+        dumped = await only(tenants.dump(["alpha"], tmp_path))
+    assert isinstance(dumped.error, GrantError)
+    assert "nothing was copied for 2 s" in str(dumped.error)
+    session.close()
+    assert (await only(tenants.dump(["alpha"], tmp_path))).error is None
+
+
+async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_rolled_back(server: Server) -> None:
+    """On MySQL, also the table of the accounts. No right on it is needed."""
+    if server.is_mariadb():
+        pytest.skip("there the locks end with the session")
+    _, login, password = await server.make()
+    work, victim, _ = await server.make()
+    own = server.connect(login, password, login)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
+    body = "BEGIN IF new.a = 1 THEN UPDATE mysql.user SET User = User; END IF; END"
+    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
+    for each in ("XA START 'z'", "INSERT INTO mine VALUES (2)", "XA END 'z'", "XA PREPARE 'z'"):
+        run(own, each)
+    own.close()
+    try:
+        with pytest.raises(GrantError, match="Lock wait timeout"):
+            await server.sql.mend(work, [victim])
+    finally:
+        with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
+            administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
+    await server.sql.mend(work, [victim])
