@@ -280,7 +280,6 @@ def test_a_canary_that_fails_spares_the_others(command: Command, names: list[str
     assert (bad.code, bad.out) == (1, "2 failed\n")
     good = command("tenants", "exec", "--all", "--first", "1", "--most-failed", "1", *command.place, "--", "true")
     assert (good.code, good.out.splitlines()[-1]) == (0, "3 done")
-    command.remove_all()
 
 
 def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: list[str]) -> None:
@@ -293,7 +292,6 @@ def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: l
         refused = command("tenants", *line, *command.place, *(["--", "true"] if line[0] == "exec" else []))
         assert (refused.code, "is being suspended" in refused.out + refused.err) == (1, True)
     assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
-    command.remove_all()
 
 
 @pytest.mark.parametrize("line", [["--help"], ["tenants", "--help"], ["tenants", "list"], ["tenants", "show"]])
@@ -317,7 +315,6 @@ def test_what_needs_no_cluster_imports_no_client(command: Command, names: list[s
             check=True,
         )
         assert done.stderr == "imported: ."
-    command.remove_all()
 
 
 def test_a_timeout_holds_for_a_locked_store_too(command: Command, names: list[str]) -> None:
