@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
 from aiodbclient.errors import GrantError
-from aiodbclient.tenants import Credential
+from aiodbclient.tenants import Credential, Problem
 from aiodbclient.tenants._copy import mysql as copy_mysql
 
 from ..mysql import run
@@ -34,12 +36,12 @@ def connect(credential: Credential) -> pymysql.Connection[Cursor]:
         password=str.__str__(credential.password or ""),
         database=credential.database,
         autocommit=True,
-        ssl={"check_hostname": False},
+        ssl=credential.ssl_context(),
     )
 
 
 @contextmanager
-def changing(session: Any, user: str) -> Iterator[bytes]:
+def changing(session: Any, user: str) -> Generator[bytes]:
     """A session that begins to log in as ``user`` and does not go on. Yields what the server waits for."""
     run(session, "SET SESSION net_read_timeout = 100000")
     wrong = b"\x14" + b"A" * 20 + b"\0" + struct.pack("<H", 45) + b"mysql_clear_password\0\0"
@@ -143,3 +145,51 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
         with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
             administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
     await server.sql.mend(work, [victim])
+
+
+async def test_a_file_cannot_set_the_password_of_the_login_that_loads_it_except_on_mariadb(
+    my_place: Place, tmp_path: Path
+) -> None:
+    tenants = my_place.tenants()
+    await tenants.ensure("alpha")
+    file = (await only(tenants.dump(["alpha"], tmp_path))).file
+    assert file is not None
+    session = connect(await tenants.ensure("beta"))
+    is_mariadb = "MariaDB" in str(run(session, "SELECT VERSION()"))
+    session.close()
+    statement = "SET PASSWORD = PASSWORD('Mine-1-Mine');\n" if is_mariadb else "SET PASSWORD = 'Mine-1-Mine';\n"
+    file.write_text(statement)
+    manifest = file.with_suffix(".json")
+    facts = json.loads(manifest.read_text())
+    facts |= {"bytes": len(statement), "sha256": hashlib.sha256(statement.encode()).hexdigest()}
+    manifest.write_text(json.dumps(facts))
+    if is_mariadb:
+        await tenants.load("beta", file)
+        assert (await only(tenants.check(["beta"]))).problems == (Problem.PASSWORD_REFUSED,)
+        await only(tenants.rotate(["beta"]))
+        await only(tenants.retire(["beta"]))
+    else:
+        with pytest.raises(GrantError, match="Current password needs to be specified"):
+            await tenants.load("beta", file)
+    assert (await only(tenants.check(["beta"]))).problems == ()
+
+
+async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_removal(server: Server) -> None:
+    """The tenant is shut all the same, and goes when the lock does."""
+    work, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    theirs = server.connect(neighbour, secret, neighbour)
+    run(theirs, "CREATE TABLE held (a INT PRIMARY KEY)")
+    own = server.connect(login, password, login)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
+    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{neighbour}`.held SET a = a")
+    own.close()
+    run(theirs, "LOCK TABLES held WRITE")
+    await server.sql.end_login(work, login)
+    with pytest.raises(GrantError, match="a transaction holds tables of the schema"):
+        await server.sql.drop_database(work)
+    theirs.close()
+    await server.sql.drop_database(work)
+    assert not (await server.sql.find(work.names)).database
