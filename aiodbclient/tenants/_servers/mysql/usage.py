@@ -29,12 +29,24 @@ async def tenants(session: Session) -> Sequence[str]:
     return sorted(await _families(session))
 
 
+async def _sessions(session: Session) -> list[tuple[str, str | None]]:
+    """Return the user and the schema of each session.
+
+    On MySQL, SHOW PROCESSLIST hangs while a session changes its user.
+    """
+    if not session.is_mariadb and await session.rows("SELECT @@performance_schema") == [(1,)]:
+        table = "performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL"
+        query = f"SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM {table}"
+        return [(str(user), schema) for user, schema in await session.rows(query)]
+    return [(thread.user, thread.schema) for thread in await session.threads()]
+
+
 async def usage(session: Session) -> Mapping[str, tuple[int, int]]:
     families = await _families(session)
     of_login = {login: schema for schema, logins in families.items() for login in logins}
     connections = dict.fromkeys(families, 0)
-    for thread in await session.threads():
-        schema = of_login.get(thread.user) or thread.schema
+    for user, schema_in_use in await _sessions(session):
+        schema = of_login.get(user) or schema_in_use
         if schema in connections:
             connections[schema] += 1
     used = dict.fromkeys(families, 0)
