@@ -198,7 +198,7 @@ def _login_steps(session: Session, login: Login, limit: int | None, default: int
 
 
 async def default_limit(session: Session) -> int:
-    """A quarter of the server's connections, so that a rotation and a reader leave room for the administrator."""
+    """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
     [(connections,)] = await session.run(CONNECTIONS)
     return max(1, int(connections) // 4)
 
