@@ -23,7 +23,7 @@ from aiodbclient.tenants._copy import mysql as copy_mysql
 
 from ..mysql import run
 from .conftest import Place, only
-from .mysql_servers import Server, server
+from .mysql_servers import DENIED, Server, refused, server
 
 __all__ = ["server"]
 
@@ -87,6 +87,18 @@ async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_n
     with server.as_root() as root:  # the helper of the neighbour's is gone
         root.execute("SELECT Host FROM mysql.user WHERE User = %s", (neighbour,))
         assert root.fetchall() == (("%",),)
+
+
+async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:
+    """On MySQL, SHOW PROCESSLIST waits for it."""
+    work, login, password = await server.make()
+    own = server.connect(login, password, login)
+    session = server.connect(login, password)
+    with changing(session, login):
+        async with asyncio.timeout(5):
+            found = await server.sql.usage()
+    assert found[work.names.database][1] == 2
+    own.close()
 
 
 async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(server: Server) -> None:
@@ -193,3 +205,23 @@ async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_remov
     theirs.close()
     await server.sql.drop_database(work)
     assert not (await server.sql.find(work.names)).database
+
+
+async def test_a_merge_table_outlives_the_rights_with_which_it_was_made(server: Server) -> None:
+    """Not even ``mend``, which revokes the rights of others in a schema, ends that."""
+    work, login, password = await server.make()
+    _, guest, secret = await server.make()
+    with server.as_root() as root:
+        root.execute(f"CREATE TABLE `{login}`.mine (a INT PRIMARY KEY) ENGINE=MyISAM")
+        root.execute(f"GRANT SELECT, UPDATE, DELETE ON `{login}`.mine TO %s@'%%'", (guest,))
+    make = f"CREATE TABLE {{}} (a INT PRIMARY KEY) ENGINE=MERGE UNION=(`{login}`.mine)"
+    theirs = server.connect(guest, secret, guest)
+    run(theirs, make.format("made_before"))
+    await server.sql.mend(work, [login])
+    own = server.connect(login, password, login)
+    run(own, "INSERT INTO mine VALUES (7)")
+    assert refused(theirs, f"SELECT a FROM `{login}`.mine") in DENIED
+    assert refused(theirs, make.format("after")) in DENIED
+    assert run(theirs, "SELECT a FROM made_before") == [(7,)]
+    own.close()
+    theirs.close()
