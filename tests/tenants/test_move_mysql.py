@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from aiodbclient import Action
-from aiodbclient.errors import MoveError
+from aiodbclient.errors import GrantError, MoveError
 from aiodbclient.sandbox import Sandbox
 
 from ..mysql import SERVERS, administrator, running
 from .conftest import only
-from .moves import Two, left_on, opened, sql, writing
+from .moves import Two, connected, left_on, opened, run, sql, writing
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -105,6 +105,37 @@ async def test_a_table_without_a_key_is_found_before_anybody_is_shut_out(
     assert "it requires primary keys (sql_require_primary_key), and 'keyless' has none" in str(refused.error)
     assert await sql(before, "SELECT count(*) FROM keyless") == [(0,)]
     assert await left_on(tenants, two.new, "alpha") == (False, [])
+
+
+async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
+    two: Two, servers: tuple[Any, ...], tmp_path: Path
+) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    [(version,)] = await sql(alpha, "SELECT VERSION()")
+    if "MariaDB" in version or int(version.partition(".")[0]) < 9:
+        pytest.skip("needs MySQL 9")
+    view = "CREATE JSON DUALITY VIEW folded AS SELECT JSON_DUALITY_OBJECT('_id': a) FROM t"
+    await sql(alpha, "CREATE TABLE t (a INT PRIMARY KEY)", view)
+    library = f"CREATE LIBRARY `{alpha.database}`.shared LANGUAGE JAVASCRIPT AS 'export function f() {{ return 7; }}'"
+    with administrator(servers[3]) as here:  # the tenant may too, but the server warns that it lacks the language
+        here.execute(library)
+    session = await connected(alpha)
+
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    dumped = await only(tenants.dump(["alpha"], tmp_path))
+
+    for error, kind in ((moved.error, MoveError), (dumped.error, GrantError)):
+        assert isinstance(error, kind)
+        assert "no dump has a JSON duality view: drop 'folded'" in str(error)
+        assert "no dump has a library: drop 'shared'" in str(error)
+    assert await run(session, "SELECT 7") == [(7,)]
+    session.close()
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    await sql(alpha, "DROP VIEW folded")
+    with administrator(servers[3]) as here:
+        here.execute(f"DROP LIBRARY `{alpha.database}`.shared")
+    assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 
 
 async def test_a_tenant_is_dumped_and_loaded(two: Two, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ _PROGRAMS = """
 SELECT routine_name FROM information_schema.routines WHERE routine_schema = database() AND routine_type = 'FUNCTION'
 UNION SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()
 """
+# What no dump has: the tables of MySQL 9 that list it, and how their columns begin.
+_NOT_COPIED = {"JSON_DUALITY_VIEWS": ("JSON duality view", "TABLE"), "LIBRARIES": ("library", "LIBRARY")}
+_NOT_COPIED_HERE = f"""
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = 'information_schema' AND table_name IN {tuple(_NOT_COPIED)} ORDER BY 1
+"""
 _THINGS = """
 SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = database())
 + (SELECT count(*) FROM information_schema.routines WHERE routine_schema = database())
@@ -99,7 +105,8 @@ class MySQLCopier(Copier):
                 "schema": schema,
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
-        return Survey(bytes=int(size), tables=len(tables), refusals=(), facts=facts)
+            refusals = await _refusals(rows)
+        return Survey(bytes=int(size), tables=len(tables), refusals=tuple(refusals), facts=facts)
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
@@ -166,6 +173,17 @@ class MySQLCopier(Copier):
                 file.write(events.encode())
                 file.flush()
                 await self.restore(writer, file, lambda _: None)
+
+
+async def _refusals(rows: Rows) -> list[str]:
+    """Name what no copy would have."""
+    found = list[str]()
+    for (table,) in await rows(_NOT_COPIED_HERE):
+        kind, column = _NOT_COPIED[table]
+        query = f"SELECT {column}_NAME FROM information_schema.{table} WHERE {column}_SCHEMA = database() ORDER BY 1"
+        if names := [repr(name) for (name,) in await rows(query)]:
+            found.append(f"no dump has a {kind}: drop {', '.join(names)}, and make it again afterwards")
+    return found
 
 
 @asynccontextmanager
