@@ -190,6 +190,11 @@ class NamedOn(OnCluster):
         cluster, [name] = _split(self.words, self.cluster, 1)
         return cluster, name
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the command line has the cluster and the name, and leaves none to the environment."""
+        return self.cluster is not None or len(self.words or ()) > 1
+
 
 def _clusters(given: list[str] | None) -> list[str]:
     """The clusters of the options, or of the environment."""

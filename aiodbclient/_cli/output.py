@@ -198,16 +198,16 @@ def command_line(arguments: Iterable[str]) -> str:
 
 
 def quoted(argument: str) -> str:
-    r"""``argument`` for a shell. What is not safe is escaped in the form of bash, zsh and ksh: ``$'a\x1b'``."""
-    if argument.isprintable() and not any(each in argument for each in _UNSAFE):
+    r"""``argument`` for a shell. One with control characters is in the form of bash, zsh and ksh: ``$'a\x1b'``."""
+    if argument.isprintable():
         return shlex.quote(argument)
     return f"$'{''.join(map(_escaped, argument))}'"
 
 
 def _escaped(character: str) -> str:
-    if character == "'" or (character.isprintable() and character not in _UNSAFE):
-        return f"\\{character}" if character == "'" else character
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    if character in "'\\":
+        return f"\\{character}"
+    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def end_output(error: OutputError) -> int:

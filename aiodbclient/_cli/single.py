@@ -127,6 +127,8 @@ async def delete_db(
 ) -> int:
     """Delete a database and all its data. For a tenant, use `tenants remove`: this does not know tenants.
 
+    --yes needs the cluster beside the name.
+
     Example: aiodbclient dbs delete tenants-prod archive --not-a-tenant --yes
     """
     return await _delete("db", printed, place, not_a_tenant=not_a_tenant, yes=yes)
@@ -182,17 +184,36 @@ async def delete_user(
 ) -> int:
     """Delete a user. For a tenant, use `tenants remove`: this does not know tenants.
 
+    --yes needs the cluster beside the name.
+
     Example: aiodbclient users delete tenants-prod reporting --not-a-tenant --yes
     """
     return await _delete("user", printed, place, not_a_tenant=not_a_tenant, yes=yes)
 
 
-async def _delete(kind: str, printed: Printed, place: NamedOn, *, not_a_tenant: bool, yes: bool) -> int:
+def _to_end(place: NamedOn, *, yes: bool) -> tuple[str, str]:
+    """The cluster and the name of what is deleted or reset. Unasked, it must be clear which word is which."""
     cluster, name = place.target
+    if yes and not place.is_whole:  # the other word may have been an empty variable of a script
+        raise InvalidArgumentError(
+            f"--yes needs CLUSTER and NAME here, and only {name!r} is given. If it is the NAME: "
+            f"{this_command(*_wholly(place, cluster))}. Nothing was sent"
+        )
+    return cluster, name
+
+
+def _wholly(place: NamedOn, cluster: str) -> list[str]:
+    """The options that lead another command to the cluster, if the environment led this one."""
+    return [] if place.is_whole else ["--cluster", cluster]
+
+
+async def _delete(kind: str, printed: Printed, place: NamedOn, *, not_a_tenant: bool, yes: bool) -> int:
+    cluster, name = _to_end(place, yes=yes)
     what = f"the {_KINDS[kind]} {safe(name)}"
     async with _opened(place, cluster, f"{kind} {name}") as found:
         refuse_tenants(found, what, ["remove", name, "--cluster", cluster], not_a_tenant=not_a_tenant)
-        confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
+        question = f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?"
+        confirm(question, yes=yes, options=_wholly(place, cluster))
         changes()
         await (found.dbs if kind == "db" else found.users).delete(name)
     _print_done(name, f"deleted {what}", printed)
@@ -210,11 +231,11 @@ async def reset_user(
     """Give a user a new password. The old one stops working at once.
 
     `users get --show` prints the new one later. On MongoDB it does not, so this needs --show there. For a tenant, use
-    `tenants rotate`: this does not know tenants.
+    `tenants rotate`: this does not know tenants. --yes needs the cluster beside the name.
 
     Example: aiodbclient users reset tenants-prod reporting --show --not-a-tenant --yes
     """
-    cluster, name = place.target
+    cluster, name = _to_end(place, yes=yes)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
     if show:
         check_stdout(_LOST)
@@ -222,7 +243,7 @@ async def reset_user(
         rotate = ["rotate", name, "--cluster", cluster]
         refuse_tenants(found, f"the user {safe(name)}", rotate, not_a_tenant=not_a_tenant)
         _check_shown(found, show)
-        confirm(question, yes=yes)
+        confirm(question, yes=yes, options=_wholly(place, cluster))
         changes()
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed, show)

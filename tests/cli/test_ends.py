@@ -65,11 +65,23 @@ def test_notes_are_not_printed_on_the_standard_output(command: Command) -> None:
 
 
 def test_a_command_to_be_copied_has_no_control_characters() -> None:
-    arguments = ["tenants", "rotate", "plain", "a b", "it's", "a\x1b[31m'\\", "line\nfeed", "\x85\u202e", "\udcff"]
+    arguments = [
+        "tenants",
+        "rotate",
+        "plain",
+        "a b",
+        "$(a)`",
+        "\\",
+        "it's",
+        "a\x1b[31m'\\",
+        "line\nfeed",
+        "\x85\u202e",
+        "\udcff",
+    ]
     line = command_line(arguments)
 
     assert line.isprintable()
-    assert line.startswith("aiodbclient tenants rotate plain 'a b' ")
+    assert line.startswith("aiodbclient tenants rotate plain 'a b' '$(a)`' '\\' ")
     echo = ["bash", "-c", f"printf '%s\\0' {line}"]
     printed = subprocess.run(echo, env={"LC_ALL": "C"}, capture_output=True, check=True).stdout
     assert [each.decode(errors="surrogateescape") for each in printed.split(b"\0")[1:-1]] == arguments

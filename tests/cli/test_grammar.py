@@ -294,3 +294,27 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("importlib.metadata.distribution", lambda _, text=text: Installed(text))
         assert cli._extra() == advice
     assert COMMAND
+
+
+@pytest.mark.parametrize("verb", ["users delete", "users reset", "dbs delete"])
+def test_what_is_deleted_unasked_is_named_with_its_cluster(command: Command, verb: str) -> None:
+    """In ``dbs delete one $DB --yes``, with DB empty, ``one`` would be the database of the environment's cluster."""
+    command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+    kind, _ = verb.split()
+    assert command(kind, "create", "one-of-a-script", "--show" if kind == "users" else "--json").code == 0
+    before, options = len(command.sandbox.requests), ["--not-a-tenant", *(["--show"] if "reset" in verb else [])]
+
+    short = command(*verb.split(), "one-of-a-script", *options, "--yes")
+
+    assert (short.code, short.out, len(command.sandbox.requests)) == (2, "", before)
+    assert "--yes needs CLUSTER and NAME here, and only 'one-of-a-script' is given" in short.err
+    asks = command(*verb.split(), "one-of-a-script", *options)
+    for done in (short, asks):  # both name a command that works
+        [line] = re.findall(r": (aiodbclient .*?)\. Nothing", done.err)
+        words = shlex.split(line)[1:]
+        assert words[-2:] == ["--cluster", command.cluster]
+        assert "--yes" in words
+        assert command(*words).code == 0 or done is asks, words  # which is gone by then
+    if "reset" in verb:
+        assert command(*verb.split(), command.cluster, "one-of-a-script", *options, "--yes").code == 0
+        assert command("users", "delete", command.cluster, "one-of-a-script", "--not-a-tenant", "--yes").code == 0
