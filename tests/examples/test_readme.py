@@ -69,7 +69,7 @@ async def test_the_program_runs(tmp_path: Path) -> None:
 
 
 def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(tmp_path: Path) -> None:
-    [arguments] = re.findall(r"`python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)`", README)
+    [arguments] = re.findall(r"python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)$", README, re.MULTILINE)
     serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
     assert serving.stdout is not None
     try:

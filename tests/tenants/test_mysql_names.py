@@ -8,7 +8,9 @@ import pymysql
 import pytest
 
 from aiodbclient import Action
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Problem, Tenants
+from aiodbclient.tenants._naming import names_of
 
 from ..mysql import PATTERNS, SERVERS, administrator, in_grant
 from .conftest import Place, only
@@ -74,6 +76,33 @@ async def test_every_verb_and_role_stays_within_its_own_name(
     for role in (tenants, tenants.role("reader")):
         assert (await only(role.check([second]))).problems == ()  # the other one was not touched
     assert once(await tenants.ensure(second), "SELECT COUNT(*) FROM t") == [(2,)]
+
+
+async def test_a_name_that_grant_does_not_take_is_refused_before_anything_is_made(
+    my_place: Place, tenants: Tenants, its_dsn: str
+) -> None:
+    """Where GRANT takes patterns, each ``_`` counts twice."""
+    under = "_" * 20
+    room = 64 - len(my_place.prefix) - my_place.prefix.count("_") - 2 * len(under)
+    longest, longer = under + "a" * room, under + "a" * (room + 1)
+    once(await tenants.ensure(longest), "CREATE TABLE t (a INT PRIMARY KEY)")
+    schema = my_place.prefix + longer
+    with administrator(its_dsn) as root:
+        if in_grant(root, schema) == schema:
+            once(await tenants.ensure(longer), "CREATE TABLE t (a INT PRIMARY KEY)")
+            return
+        with pytest.raises(InvalidArgumentError, match="which makes 65; nothing was made"):
+            await tenants.ensure(longer)
+        assert await my_place.store.get(longer) is None
+        root.execute("SELECT User FROM mysql.user")
+        accounts = {user for (user,) in root.fetchall()} & names_of(schema, "mysql").all_logins
+        root.execute("SELECT schema_name FROM information_schema.schemata WHERE schema_name = %s", (schema,))
+        assert (accounts, root.fetchall()) == (set(), ())
+        root.execute(f"CREATE DATABASE `{schema}`")
+        adopted = await only(tenants.provision([longer], if_exists="adopt"))
+        root.execute(f"DROP DATABASE `{schema}`")
+    assert isinstance(adopted.error, InvalidArgumentError)
+    assert await my_place.store.get(longer) is None
 
 
 async def test_rights_that_the_other_mode_gave_are_found_and_given_again(tenants: Tenants, its_dsn: str) -> None:

@@ -115,7 +115,11 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     if verb is Verb.ADOPT:
         return Action.ADOPTED, await _adopt(tenant, login)
     await tenant.intend(Verb.PROVISION, login)
-    is_new = await tenant.server.create(tenant.work)
+    try:
+        is_new = await tenant.server.create(tenant.work)
+    except InvalidArgumentError:  # the server takes no such name
+        await tenant.held.intend(None)
+        raise
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
         await tenant.held.intend(None)
         raise conflict(tenant, Found(database=True, logins=()))
@@ -161,15 +165,15 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
     names, server = tenant.names, tenant.server
     await tenant.intend(Verb.ADOPT, login)
     found = await server.find(names)
-    if not found.database:
-        await server.create(tenant.work)
     old = names.other(login) if names.other(login) in found.logins else None
-    if names.role is Role.OWNER:
-        try:
+    try:
+        if not found.database:
+            await server.create(tenant.work)
+        if names.role is Role.OWNER:
             await server.adopt(tenant.work, old)
-        except ConflictError:  # it is not the tenant's to take
-            await tenant.held.intend(None)
-            raise
+    except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
+        await tenant.held.intend(None)
+        raise
     credential = await tenant.set_up(await tenant.set_login(login))
     previous = None if old is None else tenant.site.credential(names, old, None, await tenant.now())
     await tenant.held.keep(credential, previous)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from attrs import frozen
 
+from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem
 from .session import Schema, Session, identifier
@@ -17,6 +18,7 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
 TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})  # to dump the schema
+_MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it, on MariaDB and on MySQL
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
 _NAME = r"`(?:[^`]|``)*`"
@@ -122,6 +124,15 @@ async def revoke_all(schema: Schema, logins: Collection[str] | None = None) -> N
     for one in await access(schema):
         if not one.wide and (logins is None or one.grantee.user in logins):
             await revoke(schema, one)
+
+
+def check_name(schema: Schema) -> None:
+    """Refuse the name of a schema on which the server could not grant rights. Raises InvalidArgumentError."""
+    if len(schema.in_grant) > _MAX_IN_GRANT:
+        raise InvalidArgumentError(
+            f"{schema.name!r} is invalid as a tenant's name on this server: GRANT takes {_MAX_IN_GRANT} characters and "
+            f"counts each _ twice, which makes {len(schema.in_grant)}; nothing was made"
+        )
 
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:

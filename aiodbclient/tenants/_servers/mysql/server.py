@@ -38,6 +38,7 @@ from .rights import (
     TEMPORARY,
     access,
     access_of_others,
+    check_name,
     give_back,
     guests,
     is_proxied,
@@ -142,6 +143,7 @@ class MySQLServer(Server):
             if work.names.role is not Role.OWNER:
                 return not (found.logins or found.ended)
             if not found.database:
+                check_name(schema)
                 await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
                 await revoke_others(schema)
             return not found.database
@@ -189,6 +191,7 @@ class MySQLServer(Server):
 
     async def adopt(self, work: Work, login: str | None) -> None:
         async with self._schema(work, self._long_turns) as schema:
+            check_name(schema)
             if login is not None:
                 await _check_adoption(schema, login)
             await make_writable(schema)
