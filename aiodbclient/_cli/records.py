@@ -45,7 +45,9 @@ class Records:
     store: Store
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
     found: Mapping[Role, OnRecord] = field(factory=lambda: {role: OnRecord() for role in Role})
-    others: list[Record] = field(factory=list["Record"])  # of other clusters and prefixes
+    others: dict[tuple[Role, str], Record] = field(
+        factory=dict[tuple[Role, str], "Record"]
+    )  # of other clusters and prefixes
 
     @property
     def cluster(self) -> str:
@@ -85,15 +87,24 @@ class Records:
     def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
         if name in owners:
             return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
+        if record := self.foreign(name, role):
+            cluster, prefix = cluster_of(record), _prefix_of(record)
+            if cluster not in (None, *self.called):
+                return f"on record for the cluster {safe(cluster)}: add --cluster {safe(cluster)}"
+            return f"on record with another prefix: use {f'--prefix {quoted(prefix)}' if prefix else 'no --prefix'}"
         meant = _nearest(name, others)
         return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
 
+    def foreign(self, name: str, role: Role) -> Record | None:
+        """The record of a tenant of another cluster or prefix, if it has one."""
+        return self.others.get((role, name))
+
     def elsewhere(self) -> str:
         """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
-        counts = Counter(map(cluster_of, self.others))
+        counts = Counter(map(cluster_of, self.others.values()))
         if any(found.records for found in self.found.values()) or not counts:
             return ""
-        if prefixes := {str(_prefix_of(each)) for each in self.others if cluster_of(each) in self.called}:
+        if prefixes := {str(_prefix_of(each)) for each in self.others.values() if cluster_of(each) in self.called}:
             uses = [f"--prefix {quoted(each)}" if each else "no --prefix" for each in sorted(prefixes)[:FEW]]
             return (
                 f"{shown(self.place.store)} has tenants of {safe(self.cluster)} with another prefix alone: use "
@@ -162,7 +173,7 @@ async def read_records(place: Recorded, store: Store, called: Mapping[str, str])
     clusters = called or {str(cluster): str(cluster) for _, each in entries if (cluster := cluster_of(each))}
     for role, record in entries:
         if cluster_of(record) not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
-            on_record.others.append(record)
+            on_record.others[role, record.name] = record
         elif not is_empty(record):
             on_record.found[role].records[record.name] = record
     return evolve(on_record, called=clusters)

@@ -126,14 +126,18 @@ async def move_tenants(
 
         def row(outcome: Any, role: str) -> dict[str, Any]:
             moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
-            return plain.row(outcome, role) | moved
+            return plain.row(outcome, role) | moved | {"reason": why_kept(outcome)}
+
+        def why_kept(outcome: Any) -> str | None:
+            """Why a tenant was not moved; None if it was."""
+            if outcome.credential.cluster != there:
+                return f"with {sized(outcome.bytes)} it would be shut for longer than --max-frozen"
+            return None if outcome.action == "moved" else "it is there already"
 
         def details(outcome: Any, role: str) -> str:
             name, credential = safe(outcome.name), outcome.credential
-            if credential.cluster != there:
-                return f"{name}: kept where it is, since it would be shut for longer than --max-frozen"
-            if outcome.action != "moved":
-                return f"{name}: kept, it is there already"
+            if why := why_kept(outcome):
+                return f"{name}: kept, {why}"
             end = " (new credential: deliver it)" if credential.suspended is None else " (suspended)"
             left = f"; {safe(outcome.left)}" if outcome.left else ""
             return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
@@ -180,6 +184,8 @@ async def load_tenant(
 
     Example: aiodbclient tenants load alpha alpha.dump --cluster tenants-prod --store tenants.db
     """
+    if not file.exists():
+        raise InvalidArgumentError(f"{file} does not exist. Nothing was sent")
     async with open_place(place) as opened:
         _, missing = opened.select([name], Role.OWNER)
         if missing:

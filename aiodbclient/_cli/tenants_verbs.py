@@ -273,7 +273,8 @@ async def remove_tenants(
     among = None if before is None else partial(is_suspended, before=before)
     async with open_selection(place, chosen, [role], among=among) as selected:
         going, missing = selected.names[role], selected.missing
-        if missing and not ignore_absent:
+        foreign = [name for name in missing if selected.opened.foreign(name, role)]  # these are on record
+        if foreign or (missing and not ignore_absent):
             going = []  # nothing half done
         else:
             what = "logins and records; the databases stay" if keep_database else ""
@@ -288,6 +289,8 @@ async def remove_tenants(
             report_of(printed, selected.opened),
             again=lambda done: this_command("--ignore-absent"),
         )
-        if missing:
+        if foreign:
+            note("nothing was changed")
+        elif missing:
             note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")
         return code

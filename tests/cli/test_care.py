@@ -349,6 +349,10 @@ def test_a_forgotten_prefix_is_not_found_well(command: Command, names: list[str]
         assert f"has tenants of tenants-prod with another prefix alone: use --prefix {prefix}" in done.err
     assert f"use --prefix {prefix}" in command("tenants", "list", *command.place).err
     assert "use no --prefix" not in command("tenants", "check", *command.place, "--prefix", prefix).err
+    assert (
+        f"a: on record with another prefix: use --prefix {prefix}"
+        in command("tenants", "check", "a", *command.place).err
+    )
 
     command.environment["AIODBCLIENT_PREFIX"] = prefix
     assert command("tenants", "check", *command.place).out == "2 checked: all well\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -51,11 +52,14 @@ def test_tenants_are_moved_and_the_question_says_whence(
     assert (whence.code, "from which cluster? Give its name or id as --from" in whence.err) == (2, True)
     kept = command(*move, a, "--yes", "--max-frozen", "0.001s")
     assert (kept.code, kept.out.splitlines()[-1]) == (0, "1 kept"), kept.err
-    assert f"{a}: kept where it is, since it would be shut for longer than --max-frozen" in kept.out
+    assert re.search(rf"{a}: kept, with \d+\.\d MB it would be shut for longer than --max-frozen", kept.out)
+    [object] = command(*move, a, "--yes", "--max-frozen", "0.001s", "--json").objects()
+    assert (object["action"], object["reason"] in kept.out) == ("kept", True)
     moved = command(*move, a, "--yes", "--json")
     assert moved.code == 0, moved.out + moved.err
     [outcome] = moved.objects()
     assert (outcome["action"], outcome["cluster_name"], outcome["credential_changed"]) == ("moved", second, True)
+    assert outcome["reason"] is None
     assert command(*move, a).out == f"{a}: kept, it is there already\n1 kept\n"  # it does not ask
     rest = command(*move, "--all", "--from", command.cluster, "--yes", "--max", "1")
     assert (rest.code, rest.out.splitlines()[-1]) == (0, "1 moved"), rest.out + rest.err
@@ -77,6 +81,8 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     assert done.out.startswith(f"{a}: {file}, ")
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads((command.folder / f"{a}.json").read_text())
+    nothing = command("tenants", "load", b, str(command.folder / "typo.dump"), *command.place)
+    assert (nothing.code, f"{command.folder}/typo.dump does not exist. Nothing was sent" in nothing.err) == (2, True)
     assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
     refused = command("tenants", "load", names[9], str(file), *command.place)
     assert (refused.code, f"{names[9]}: not on record" in refused.err) == (2, True)

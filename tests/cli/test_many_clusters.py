@@ -60,8 +60,17 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     one = many("tenants", "list", "--cluster", "east", "--json").objects()
     assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]
     assert many("tenants", "check", "--cluster", "east").out == "2 checked: all well\n"
-    foreign = many("tenants", "check", eastern, "--cluster", "west")
-    assert (foreign.code, "not on record" in foreign.err) == (1, True)
+    [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
+    why = f"{eastern}: on record for the cluster {east}: add --cluster {east}"
+    for verb in ("check", "show", "suspend", "rotate", "remove", "load"):
+        more = [many.store] if verb == "load" else ["--yes"] if verb in ("suspend", "remove") else []
+        foreign = many("tenants", verb, eastern, *more, "--cluster", "west")
+        assert (foreign.code, why in foreign.err) == (2 if verb == "load" else 1, True), foreign
+        assert "not on record" not in foreign.err
+        assert "absent" not in foreign.err
+    absent = many("tenants", "remove", eastern, "nobody", "--yes", "--ignore-absent", "--cluster", "west")
+    assert (absent.code, why in absent.err, len(on(many))) == (1, True, 4)
+    assert many("tenants", "check", eastern, "--cluster", "west", "--cluster", east).out == "1 checked: all well\n"
     taken = many("tenants", "provision", eastern, "--cluster", "west")
     assert (taken.code, "is on record for the cluster" in taken.err) == (1, True)
 
