@@ -64,6 +64,8 @@ class Report:
     as_objects: bool
     row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
     details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
+    # A line about a success. With it, the standard output has the details alone, and all else is on the standard error.
+    remark: Callable[[Any], str] | None = None
     summary: Callable[[bool], str] = lambda failed: ""  # behind the numbers at the end, and whether all is not well
     settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
     # The commands that help those that failed, where running this one again does not.
@@ -137,7 +139,11 @@ async def follow(
     finally:
         if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
-            tally.write((done or "nothing to do") + ("" if tally.error else report.summary(bool(tally.failed))))
+            line = (done or "nothing to do") + ("" if tally.error else report.summary(bool(tally.failed)))
+            if report.remark is None:
+                tally.write(line)
+            else:
+                note(line)
     return _end(tally, report, budget)
 
 
@@ -176,6 +182,8 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -
         return
     if outcome.error is None and (details := report.details(outcome, role)):
         tally.write(details)
+    if outcome.error is None and report.remark is not None:
+        bar.say(f"{safe(name)}: {report.remark(outcome)}")
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
         bar.say(f"{safe(name)}: {spent}, {event.requests} requests")

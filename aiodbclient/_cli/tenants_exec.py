@@ -80,7 +80,8 @@ async def exec_tenants(
     code.
 
     For several it has no input, and its output is printed when it ends, the last MiB of it, with the tenant's name
-    before each line. -o json prints an object for each. Ctrl-C ends all of them. --all leaves out suspended tenants.
+    before each line. All else, also what those print that fail, is on the standard error. -o json prints an object for
+    each. Ctrl-C ends all of them. --all leaves out suspended tenants.
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
@@ -148,7 +149,8 @@ async def _exec_each(
     report = opened.report(
         printed,
         row=lambda outcome, role: outcome.value.as_object(),
-        details=lambda outcome, role: shown_output(outcome.name, outcome.value, took(outcome.value.seconds)),
+        details=lambda outcome, role: shown_output(outcome.name, outcome.value),
+        remark=lambda outcome: took(outcome.value.seconds),
         summary=lambda failed: f" ({some(asleep)}: suspended, left out)" if asleep else "",
         settle=settle,
     )

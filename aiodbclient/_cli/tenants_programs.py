@@ -50,9 +50,9 @@ def _lines(ran: Ran) -> list[str]:
     return [line for text in (ran.output, ran.errors) for line in text.splitlines() if line.strip()]
 
 
-def shown_output(name: str, ran: Ran, end: str) -> str:
+def shown_output(name: str, ran: Ran) -> str:
     """What a program printed, with the tenant's name before each line. No terminal acts on it."""
-    return "\n".join(f"{safe(name)}: {printable(line.expandtabs())}" for line in (*_lines(ran), end))
+    return "\n".join(f"{safe(name)}: {printable(line.expandtabs())}" for line in _lines(ran))
 
 
 async def run_quietly(program: list[str], environment: dict[str, str], folder: Path) -> Ran:

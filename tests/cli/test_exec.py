@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -53,9 +54,10 @@ def test_it_prints_a_line_for_each_and_goes_on_with_those_that_failed(command: C
     done = command.process("tenants", "exec", "--all", "--failed", str(left), *command.place, *RUN)
 
     assert done.code == 1
-    *printed, line, last = done.out.splitlines()
-    assert all(each.startswith(f"{a}: ") for each in printed)
-    assert (line.startswith(f"{a}: 0."), last) == (True, "1 done, 2 failed")
+    assert done.out == f"{a}: I am {a}\n"  # the program's lines alone
+    notes = [line for line in done.err.splitlines() if line.startswith("aiodbclient: ")]
+    assert re.fullmatch(rf"aiodbclient: {a}: \d+\.\d s", notes[0])
+    assert notes[1] == "aiodbclient: 1 done, 2 failed"
     for name in (b, c):
         lines = [line for line in done.err.splitlines() if line.startswith(f"{name}: ")]
         assert lines[-1].startswith(f"{name}: exit code 3 after 0.")
@@ -67,7 +69,7 @@ def test_it_prints_a_line_for_each_and_goes_on_with_those_that_failed(command: C
     again = command.process("tenants", "exec", "--from", str(left), "--failed", str(left), *command.place, *RUN)
     assert (again.code, left.read_text().split()) == (1, ["name", c])
     command.environment["FAIL"] = ""
-    assert command.process("tenants", "exec", a, b, *command.place, *RUN).out.endswith("2 done\n")
+    assert command.process("tenants", "exec", a, b, *command.place, *RUN).out.count("I am") == 2
 
 
 def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: list[str]) -> None:
@@ -108,7 +110,7 @@ def test_a_damaged_record_is_named(command: Command, tenants: list[str]) -> None
 
         store.execute("UPDATE credentials SET record = ? WHERE name = ?", [before, tenants[1]])
         store.commit()
-    assert (done.code, done.out.splitlines()[-1]) == (4, "2 done")
+    assert (done.code, done.out, "aiodbclient: 2 done\n" in done.err) == (4, "", True)
     assert f"{tenants[1]}: its record is damaged" in done.err
 
 
@@ -122,7 +124,7 @@ def test_as_many_run_at_a_time_as_asked(command: Command, tenants: list[str]) ->
         file.unlink()
     alone = f'rm -f "$FOLDER"/*.here; {meet}'
     done = command("tenants", "exec", "--all", "--at-a-time", "1", *command.place, "--", "sh", "-c", alone)
-    assert (done.code, done.out) == (1, "3 failed\n")
+    assert (done.code, done.out, "aiodbclient: 3 failed\n" in done.err) == (1, "", True)
 
 
 def is_running(process: int) -> bool:

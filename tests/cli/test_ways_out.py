@@ -77,16 +77,16 @@ def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list
     program = ["--", sys.executable, "-c", "import os, sys; sys.exit(os.environ['PGUSER'] != os.environ['GOOD'])"]
     done = command("tenants", "exec", "--all", *command.place, *program)
 
-    assert done.out.splitlines()[-1] == "1 done, 11 failed"
+    assert "aiodbclient: 1 done, 11 failed\n" in done.err
     [again] = suggested(done)
     file = Path(again[again.index("--from") + 1])
     assert sorted(file.read_text().split()) == sorted(["name", *names[1:]])
     assert file.stat().st_mode & 0o77 == 0
     assert "--at-a-time" not in again
-    assert command(*again).out == "11 failed\n"
+    assert "aiodbclient: 11 failed\n" in command(*again).err
     file.write_text("name\n")
     nothing = command(*again)
-    assert (nothing.code, nothing.out) == (0, "nothing to do\n")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "aiodbclient: nothing to do\n")
     file.unlink()
 
 
