@@ -45,9 +45,8 @@ class Records:
     store: Store
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
     found: Mapping[Role, OnRecord] = field(factory=lambda: {role: OnRecord() for role in Role})
-    others: dict[tuple[Role, str], Record] = field(
-        factory=dict[tuple[Role, str], "Record"]
-    )  # of other clusters and prefixes
+    # Of other clusters and prefixes.
+    others: dict[tuple[Role, str], Record] = field(factory=dict[tuple[Role, str], "Record"])
 
     @property
     def cluster(self) -> str:

@@ -130,7 +130,10 @@ async def copy_store(
     source: Annotated[str, argument("STORE", help="The store to read.")],
     target: Annotated[str, argument("TARGET", help="The store to write. It is created if it does not exist.")],
     printed: Printed,
-    backup: Annotated[bool, option("--backup", help="STORE stays in use, and TARGET is a backup of it.")] = False,
+    backup: Annotated[
+        bool,
+        option("--backup", help="STORE stays in use, and TARGET is a backup of it: older records there are replaced."),
+    ] = False,
 ) -> int:
     """Move all records of a store to another one, such as from a file to a PostgreSQL, or make a backup.
 
@@ -140,7 +143,7 @@ async def copy_store(
 
     Example: aiodbclient store copy tenants.db copy.db --backup
     """
-    from ..tenants._stores.moving import copy_records
+    from ..tenants._stores.moving import copy_records, refresh_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
@@ -152,7 +155,7 @@ async def copy_store(
         changes()
         marked = read if isinstance(read, BaseStore) else None
         moved = None if marked is None else await marked.moved_to()
-        count = await copy_records(read, written, claim=moved is None)
+        count = await (refresh_records if backup else copy_records)(read, written, claim=moved is None)
         if marked is not None and moved is None and not backup:
             await marked.mark_moved(shown(absolute(target)))
             count += await copy_records(read, written, claim=False)  # what changed meanwhile is refused, by its name

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aiodbclient.tenants import SQLiteStore
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
@@ -54,6 +55,40 @@ def test_a_store_is_copied_to_another_key(command: Command) -> None:
     command.environment["AIODBCLIENT_STORE_KEY"] = key
     there = ["--cluster", command.cluster, "--store", target]
     assert command("tenants", "remove", "copied", *there, "--yes").code == 0
+
+
+def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -> None:
+    backup = str(command.folder / "backup.db")
+    assert command("tenants", "provision", "kept", "turned", *command.place).code == 0
+    copy = ["store", "copy", command.store, backup]
+    assert command(*copy, "--backup").out == "2 records copied\n"
+    assert command("tenants", "provision", "added", *command.place).code == 0
+    for verb in ("rotate", "retire", "suspend", "resume"):
+        assert command("tenants", verb, "turned", *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
+        restored = ["--cluster", command.cluster, "--store", backup]
+        if verb in ("rotate", "suspend", "resume"):
+            wrong = command("store", "copy", backup, command.store, "--backup")
+            assert (wrong.code, "a newer record of 'turned' than the source" in wrong.err) == (4, True)
+        if verb == "rotate":
+            refused = command(*copy)  # it would become the store
+            assert (refused.code, "the target already has another record of 'turned'" in refused.err) == (4, True)
+        done = command(*copy, "--backup")
+        assert (done.code, done.out) == (0, "1 records copied\n"), done.err
+        assert command(*copy, "--backup").out == "0 records copied\n"
+        assert command("tenants", "check", *restored).out.startswith("3 checked: all well")
+    uris = {
+        each: command("tenants", "show", "turned", "-o", "uri", *each, shows=True).out
+        for each in (tuple(command.place), tuple(restored))
+    }
+    assert len(set(uris.values())) == 1
+    command.leave("kept", Verb.ROTATE)
+    assert command(*copy, "--backup").out == "1 records copied\n"
+    assert command("tenants", "repair", "kept", *command.place).code == 0
+    assert command(*copy, "--backup").out == "1 records copied\n"
+    assert command(*copy, "--backup").out == "0 records copied\n"
+    assert command("tenants", "check", *restored).out == "3 checked: all well\n"
+    assert command("tenants", "check", *command.place).out == "3 checked: all well\n"
+    assert command("tenants", "remove", "--all", *command.place, "--yes", "--max", "3").code == 0
 
 
 def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
