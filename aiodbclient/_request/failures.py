@@ -24,6 +24,7 @@ FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
 
 # The API or a gateway timed out. The server may still work on the request.
 _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
+_NO_WAIT = 0.05  # seconds: the windows have room, and only calls in flight are in the way
 
 
 def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
@@ -73,7 +74,12 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
 
 def no_slot(call: Call, wait: float | None) -> RateLimitError:
     """Make the error for a call that would wait longer than ``max_wait``: for ``wait`` seconds, if known."""
-    how_long = "within max_wait" if wait is None else f"for another {wait:.1f} s, longer than max_wait allows"
+    if wait is None:
+        how_long = "within max_wait"
+    elif wait < _NO_WAIT:
+        how_long = "within max_wait: other calls have it until they are answered"
+    else:
+        how_long = f"for another {wait:.1f} s, longer than max_wait allows"
     request = f" (request id {call.request_id})" if call.request_id else ""
     text = f"{call.what}: the rate budget has no slot {how_long}{request}"
     return RateLimitError(text, retry_after=wait)

@@ -92,6 +92,7 @@ def test_the_guide_knows_every_exit_code() -> None:
 
 
 def test_the_page_of_the_command_explains_each_option_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason="needs the group dev, which builds the site")
     extensions = GUIDE.parents[1] / "extensions"
     monkeypatch.syspath_prepend(str(extensions))
     monkeypatch.setenv("COLUMNS", "100")
