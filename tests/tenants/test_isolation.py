@@ -119,7 +119,7 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(mysql_cluster: tuple[Sand
             own = await connect(credential, db=credential.database)
             try:
                 if name.endswith("/old"):
-                    await execute(own, "CREATE TABLE t AS SELECT DATABASE() AS mine")
+                    await execute(own, "CREATE TABLE t (mine varchar(64) PRIMARY KEY) AS SELECT DATABASE() AS mine")
                 assert await execute(own, "SELECT mine FROM t") == [(credential.database,)]
                 seen = {name for (name,) in await execute(own, "SHOW DATABASES")}
                 assert credential.database in seen
