@@ -75,7 +75,7 @@ async def made(two: Two) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [0.04, 0.4, 0.75, 0.9, *(pytest.param(part / 100, marks=pytest.mark.thorough) for part in range(2, 102, 3))]
+    "part", [0.04, 0.4, 0.75, 0.9, *(pytest.param(part / 100, marks=pytest.mark.thorough) for part in range(2, 102, 6))]
 )
 async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_repair(two: Two, part: float) -> None:
     await made(two)
@@ -96,7 +96,9 @@ async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_re
     assert [each.problems async for each in tenants.check()] == [()]
 
 
-@pytest.mark.parametrize("part", [0.5, *(pytest.param(part / 10, marks=pytest.mark.thorough) for part in range(1, 11))])
+@pytest.mark.parametrize(
+    "part", [0.5, *(pytest.param(part / 10, marks=pytest.mark.thorough) for part in range(2, 11, 3))]
+)
 async def test_whenever_the_process_is_killed_a_dump_is_whole_or_not_there(
     two: Two, part: float, tmp_path: Path
 ) -> None:
