@@ -90,7 +90,7 @@ class Records:
             cluster, prefix = cluster_of(record), _prefix_of(record)
             if cluster not in (None, *self.called):
                 return f"on record for the cluster {safe(cluster)}: add --cluster {safe(cluster)}"
-            return f"on record with another prefix: use {f'--prefix {quoted(prefix)}' if prefix else 'no --prefix'}"
+            return f"on record with another prefix: use {_prefix_option(prefix)}"
         meant = _nearest(name, others)
         return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
 
@@ -104,7 +104,7 @@ class Records:
         if any(found.records for found in self.found.values()) or not counts:
             return ""
         if prefixes := {str(_prefix_of(each)) for each in self.others.values() if cluster_of(each) in self.called}:
-            uses = [f"--prefix {quoted(each)}" if each else "no --prefix" for each in sorted(prefixes)[:FEW]]
+            uses = map(_prefix_option, sorted(prefixes)[:FEW])
             return (
                 f"{shown(self.place.store)} has tenants of {safe(self.cluster)} with another prefix alone: use "
                 f"{' or '.join(uses)}"
@@ -176,6 +176,10 @@ async def read_records(place: Recorded, store: Store, called: Mapping[str, str])
         elif not is_empty(record):
             on_record.found[role].records[record.name] = record
     return evolve(on_record, called=clusters)
+
+
+def _prefix_option(prefix: str | None) -> str:
+    return f"--prefix {quoted(prefix)}" if prefix else "no --prefix"
 
 
 def _prefix_of(record: Record) -> str | None:

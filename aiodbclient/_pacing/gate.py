@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import backoff
 from attrs import define, evolve
 
+from .._backoff import expo
+
 _LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
 _LONGER = 16  # times the wait that it says, at most
 
@@ -67,4 +69,4 @@ class Gate:
 
 
 def _nth(refusals: int, *, factor: float = 1.0, longest: float = _LONGEST) -> float:
-    return next(islice(backoff.expo(factor=factor, max_value=longest), refusals + 1, None))
+    return next(islice(expo(factor=factor, max_value=longest), refusals, None))

@@ -12,6 +12,7 @@ import backoff
 from valkey.asyncio import Valkey
 from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError, ValkeyError
 
+from .._backoff import expo
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
 from .cells import Step, T
@@ -54,8 +55,7 @@ class ValkeyCell:
 
     async def change(self, step: Step[T]) -> T:
         """As for ``Cell``."""
-        pauses = backoff.expo(factor=_PAUSE, max_value=_LONGEST_PAUSE)
-        next(pauses)  # a backoff generator yields None first
+        pauses = expo(factor=_PAUSE, max_value=_LONGEST_PAUSE)
         while True:
             held, now = _read(await self._run("", ""))
             text, result = step(held.decode(errors="replace"), now)

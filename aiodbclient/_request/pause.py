@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import islice
 from time import monotonic
 
-import backoff
-
+from .._backoff import expo
 from .._pacing.budget import Budget
 from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
@@ -34,7 +32,7 @@ def _is_not_ready(error: APIError, call: Call) -> bool:
 
 def until_online() -> Iterator[float]:
     """Yield the seconds to wait before each further read of a cluster that is not online yet."""
-    return islice(backoff.expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST), 1, None)  # it yields None first
+    return expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST)
 
 
 class _Writes:

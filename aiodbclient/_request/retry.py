@@ -13,6 +13,7 @@ from types import MappingProxyType
 import backoff
 from attrs import field, frozen
 
+from .._backoff import expo
 from .._pacing.window import positive, whole
 from ..errors import DatabaseClientError, ServerError
 from .operations import Kind
@@ -93,8 +94,7 @@ class Pauses:
     __slots__ = ("_longest",)
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-        next(self._longest)  # a backoff generator yields None first
+        self._longest = expo(factor=policy.base_delay, max_value=policy.max_delay)
 
     def after(self, error: DatabaseClientError) -> float:
         """Return the seconds to wait after a try that failed with ``error``. Call it once for each failed try."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from itertools import islice
 from math import inf
 from typing import TypeVar
 
-import backoff
 from attrs import evolve
 
+from .._backoff import expo
 from ..errors import DatabaseClientError
 from ..models import User
 
@@ -25,7 +24,7 @@ def waits(total: float = inf, *, first: float = FIRST, longest: float = _LONGEST
     """Yield the seconds to wait before each look: first 0, then waits that double until their sum is ``total``."""
     yield 0.0
     waited = 0.0
-    for wait in islice(backoff.expo(factor=first, max_value=longest), 1, None):  # it yields None first
+    for wait in expo(factor=first, max_value=longest):
         if waited >= total:
             return
         yield wait

@@ -16,6 +16,7 @@ from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
+from .._servers.mysql.session import in_backticks
 from .copier import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run
 
@@ -160,14 +161,15 @@ class MySQLCopier(Copier):
         found = dict[str, str]()
         async with _session(credential) as rows:
             for (name,) in await rows(_TABLES):
-                ((number,),) = await rows(f"SELECT count(*) FROM {_quoted(name)}")
+                ((number,),) = await rows(f"SELECT count(*) FROM {in_backticks(name)}")
                 found[name] = str(number)
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         async with _session(writer) as rows:
             character_set, collation = survey.facts["schema"]
-            await rows(f"ALTER DATABASE {_quoted(writer.database)} CHARACTER SET {character_set} COLLATE {collation}")
+            schema = in_backticks(writer.database)
+            await rows(f"ALTER DATABASE {schema} CHARACTER SET {character_set} COLLATE {collation}")
         if events:
             with TemporaryFile() as file:
                 file.write(events.encode())
@@ -289,7 +291,3 @@ def _settings(credential: Credential, authority: str, *, on_mariadb: bool) -> Se
 def _in_file(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))

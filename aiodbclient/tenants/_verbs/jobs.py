@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from datetime import datetime, timedelta
-from random import uniform
 from typing import ClassVar, TypeVar
 
 from attrs import evolve
+from backoff import full_jitter
 
 from ..._bulk.job import Job
 from ..._bulk.outcomes import Action, Done
@@ -123,7 +123,7 @@ class ClaimingJob(TenantJob[DoneT]):
                 turns.release()
             if done is not None:
                 return done
-            await timer.on("claim", asyncio.sleep(uniform(0.0, next(looks))))
+            await timer.on("claim", asyncio.sleep(full_jitter(next(looks))))
             record = await self.context.record(name, timer)
         return done
 

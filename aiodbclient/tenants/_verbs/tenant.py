@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
-from random import uniform
 
 from attrs import Factory, evolve, field, frozen
+from backoff import full_jitter
 
 from ..._bulk.settle import if_found
 from ...clusters import for_work
@@ -130,7 +130,7 @@ async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaita
             continue
         names = names_of(name, site.engine, context.prefix, each)
         while (held := await context.claim(names, timer)) is None:
-            await timer.on("claim", asyncio.sleep(uniform(0.0, _LOOK)))
+            await timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
         async with held:
             role = claimed(Tenant(context=context, site=site, names=names, timer=timer), held)
             if role.intent is not None:

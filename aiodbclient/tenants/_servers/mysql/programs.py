@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 
 from .leftovers import EXACTLY
-from .session import Schema, identifier
+from .session import Schema, identifier, in_backticks
 
 _ROUTINES = (
     "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s {} ORDER BY 1, 2"
@@ -59,8 +59,8 @@ async def _views(schema: Schema) -> list[str]:
     """The statements that make the views: first each with its columns alone, because one may read another."""
     columns = dict[str, list[str]]()
     for view, column in await schema.read(_VIEWS.format(EXACTLY), schema.name):
-        columns.setdefault(view, []).append(f"1 AS {_quoted(column)}")
-    stubs = [f"CREATE VIEW {_quoted(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
+        columns.setdefault(view, []).append(f"1 AS {in_backticks(column)}")
+    stubs = [f"CREATE VIEW {in_backticks(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
     statements = ["SET sql_mode = ''", *stubs]
     await schema.read(f"USE {identifier(schema.name)}")  # otherwise the statements name the schema
     for view in columns:
@@ -81,7 +81,3 @@ def _script(statements: Sequence[str]) -> str:
     delimiter = f"//{secrets.token_hex(4)}"  # the client knows 15 characters of it
     lines = [f"{each} {delimiter}" for each in (*statements, "SET sql_mode = DEFAULT, time_zone = DEFAULT")]
     return "\n".join([f"DELIMITER {delimiter}", *lines, "DELIMITER ;", ""])
-
-
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))

@@ -286,4 +286,9 @@ def reason_of(error: pymysql.Error) -> str:
 
 def identifier(name: str) -> str:
     """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
-    return "`{}`".format(name.replace("`", "``").replace("%", "%%"))
+    return in_backticks(name).replace("%", "%%")
+
+
+def in_backticks(name: str) -> str:
+    """Return ``name`` as an identifier for the client ``mysql``, which formats nothing."""
+    return "`{}`".format(name.replace("`", "``"))
