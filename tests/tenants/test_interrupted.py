@@ -96,7 +96,7 @@ async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_fr
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # s between two looks at the record
-    monkeypatch.setattr("aiodbclient.tenants._verbs.jobs.uniform", lambda *_: 0.5)
+    monkeypatch.setattr("aiodbclient.tenants._verbs.jobs.full_jitter", lambda *_: 0.5)
     tenants = here.tenants()
     await tenants.ensure("alpha")
     in_use = (await only(tenants.rotate(["alpha"]))).credential
