@@ -155,7 +155,7 @@ async def copy_store(
 ) -> int:
     """Move all records of a store to another one, such as from a file to a PostgreSQL, or make or restore a backup.
 
-    Afterwards STORE refuses every change, or with --backup TARGET. Stop the processes that use STORE before you move it.
+    Afterwards STORE refuses every change, or with --backup TARGET. Before a move, stop the processes that use STORE.
     $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
     none if it is empty. Safe to repeat.
 
@@ -185,7 +185,9 @@ async def copy_store(
             count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
             if why is None and not backup and isinstance(read, BaseStore):
                 await read.refuse_changes(f"{MOVED} {shown(absolute(target))}")
-                count += await copy_records(read, written, claim=False)  # what changed meanwhile is refused, by its name
+                count += await copy_records(
+                    read, written, claim=False
+                )  # what changed meanwhile is refused, by its name
             places = {place async for record in written.records() if (place := cluster_of(record))}
     _say_done(count, "copied", printed)
     if restore:

@@ -113,6 +113,16 @@ async def open_store(
         yield opened
 
 
+@asynccontextmanager
+async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
+    """Open the store whose tenants a command on users or databases leaves alone. None if there is none."""
+    if where is None or is_missing(where):
+        yield None
+        return
+    async with open_store(where, IfMissing.EMPTY, reads=True) as opened:
+        yield opened
+
+
 async def refusal(store: Store) -> str | None:
     """Why a store refuses changes; None if it does not, or has no way to."""
     return await store.refusal() if isinstance(store, BaseStore) else None

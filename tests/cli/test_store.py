@@ -69,11 +69,18 @@ def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -
     assert command("tenants", "provision", "added", *command.place).code == 0
     reads = ["tenants", "show", "turned", "-o", "uri"]
     for verb in ("rotate", "retire", "suspend", "resume"):
-        assert command("tenants", verb, "turned", *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
+        assert (
+            command(
+                "tenants", verb, "turned", *command.place, *(["--yes"] if verb in ("suspend", "retire") else [])
+            ).code
+            == 0
+        )
         wrong = command("store", "copy", backup, command.store, "--backup")
         assert (wrong.code, "has records and is no backup" in wrong.err) == (2, True)
         done = command(*copy)
-        assert (done.code, done.out) == (0, "2 records copied\n" if verb == "rotate" else "1 records copied\n"), done.err
+        assert (done.code, done.out) == (0, "2 records copied\n" if verb == "rotate" else "1 records copied\n"), (
+            done.err
+        )
         assert command(*copy).out == "0 records copied\n"
     uris = {command(*reads, "--store", each, shows=True).out for each in (command.store, backup)}
     assert len(uris) == 1
@@ -116,7 +123,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
 
     asyncio.run(use())
     assert command("tenants", "rotate", "alpha", *command.place).code == 0
-    assert command("tenants", "retire", "alpha", *command.place).code == 0
+    assert command("tenants", "retire", "alpha", *command.place, "--yes").code == 0
     Path(command.store).unlink()
     [line] = re.findall(r"lost: aiodbclient (.*)\. Nothing", refused.err)
     by_accident = command("store", "copy", backup, restored)

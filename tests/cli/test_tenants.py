@@ -91,7 +91,7 @@ def test_a_life(command: Command, names: list[str]) -> None:
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
     assert "not retired" in again.err
-    assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
+    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
     assert planned.code == 5
@@ -248,14 +248,16 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
     command.sandbox.faults.add("sql.statement", delay=SLOWLY)
     before = on_record(command)
-    process = command.start("tenants", "rotate", *from_file(command, names), *command.place, "--force", "--json")
+    process = command.start(
+        "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "--json"
+    )
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     stopped = command.end(process)
 
     advice = stopped.err.rpartition("run it again: ")[2].partition('"')[0].strip()
-    assert " --force --json " in advice, stopped.err
+    assert " --force --yes --json " in advice, stopped.err
     assert "--older-than" not in advice
     command.sandbox.faults.clear()
     rotated = on_record(command)[first["name"]]
