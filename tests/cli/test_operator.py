@@ -43,9 +43,7 @@ def provision(command: Command, *names: str) -> None:
 
 def damage(command: Command, name: str) -> None:
     with closing(sqlite3.connect(command.store)) as store, store:
-        for change in ("insert", "update", "delete"):  # a copy of the store may have been its successor
-            store.execute(f"DROP TRIGGER IF EXISTS moved_{change}")
-        store.execute("DROP TABLE IF EXISTS moved")
+        store.execute("DROP TABLE IF EXISTS refusal")  # a copy of the store may have been its successor
         changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [name])
         assert changed.rowcount == 1
 
