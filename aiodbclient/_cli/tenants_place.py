@@ -154,7 +154,7 @@ async def open_place(
         store = None if isinstance(place, Place) else await stack.enter_async_context(opening)
         entries = Entries() if store is None else await read_entries(store)
         called = None if store is None else entries.find(wanted)
-        offline = called is not None
+        offline, clusters = called is not None, list["ClusterClient"]()
         client, budget = await stack.enter_async_context(open_client(place.budget, offline=offline, on_event=heard))
         if called is None:
             clusters = await _found(client, place)
