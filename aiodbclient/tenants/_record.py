@@ -187,11 +187,12 @@ def suspended(record: Record | None) -> Credential | None:
 
 def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundError:
     """The error for a tenant, or a role of it, that is on record and has no database."""
-    lost = f"the database {database!r} does not exist"
     if role is not Role.OWNER:
-        return NotFoundError(f"{lost}: repair the tenant {name!r} itself first", status=404)
+        return NotFoundError(
+            f"the database {database!r} does not exist: repair the tenant {name!r} itself first", status=404
+        )
     return NotFoundError(
-        f"{lost}, and what was in it is lost",
+        f"the database {database!r} does not exist, and what was in it is lost",
         status=404,
         advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
     )
