@@ -53,7 +53,6 @@ class Member:
     held: int = 0  # its requests in flight, without those that a 429 answered
     interactive: int = 0  # how many of its calls wait in this lane
     bulk: int = 0  # how many of its calls wait in this lane
-    share: float = 0.0  # its fallback share
     answers: list[int] = field(factory=list)  # pairs: milliseconds before ``seen``, and how many were answered then
 
     def moments(self) -> list[float]:
@@ -110,8 +109,7 @@ class Fleet:
                 in_flight += member.held
             else:
                 answers += [member.seen + lease] * member.held
-        ledger = Ledger(windows)
-        ledger.restore(sorted(answers), in_flight, now)
+        ledger = Ledger(windows, (answers, in_flight))
         ledger.gate, ledger.other_limit = self.token.gate, self.token.other_limit
         hour = ledger.windows[-1]
         hour.limit, hour.others, hour.others_until = self.token.limit, self.token.others, self.token.others_until
@@ -148,7 +146,7 @@ def load(text: str, windows: Sequence[Window], now: float) -> Fleet:
         raise NonsenseError(type(error).__name__) from error
     fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest.seconds - LATENCY}
     for member in fleet.members.values():
-        member.seen, member.share = min(member.seen, now), min(max(member.share, 0.0), 1.0)
+        member.seen = min(member.seen, now)
     token, latest = fleet.token, now + longest.seconds
     token.others, token.others_until = min(token.others, token.limit - 1), min(token.others_until, latest)
     token.gate.until, token.gate.later = min(token.gate.until, latest), min(token.gate.later, latest)
