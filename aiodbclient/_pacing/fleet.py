@@ -53,6 +53,7 @@ class Member:
     held: int = 0  # its requests in flight, without those that a 429 answered
     interactive: int = 0  # how many of its calls wait in this lane
     bulk: int = 0  # how many of its calls wait in this lane
+    share: float = 0.0  # its fallback share
     answers: list[int] = field(factory=list)  # pairs: milliseconds before ``seen``, and how many were answered then
 
     def moments(self) -> list[float]:
@@ -62,9 +63,7 @@ class Member:
 
     def used(self, seconds: float, now: float) -> int:
         """How many slots of a window it holds."""
-        least = (self.seen + seconds - now) * 1000
-        pairs = zip(self.answers[::2], self.answers[1::2], strict=True)
-        return self.held + sum(count for ago, count in pairs if ago < least)
+        return self.held + sum(answered > now - seconds for answered in self.moments())
 
 
 @define
@@ -146,7 +145,7 @@ def load(text: str, windows: Sequence[Window], now: float) -> Fleet:
         raise NonsenseError(type(error).__name__) from error
     fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest.seconds - LATENCY}
     for member in fleet.members.values():
-        member.seen = min(member.seen, now)
+        member.seen, member.share = min(member.seen, now), min(max(member.share, 0.0), 1.0)
     token, latest = fleet.token, now + longest.seconds
     token.others, token.others_until = min(token.others, token.limit - 1), min(token.others_until, latest)
     token.gate.until, token.gate.later = min(token.gate.until, latest), min(token.gate.later, latest)

@@ -52,6 +52,7 @@ class Process:
             held=ledger.unanswered,
             interactive=interactive,
             bulk=room - interactive,
+            share=self._share,
             answers=grouped(ledger.answers, self.windows, now),
         )
 
@@ -65,11 +66,8 @@ class Process:
             if self.ledger.gate.until <= now < gate.until:  # a 429 of another process closed it
                 self.ledger.ramp.restart()
             self.ledger.gate = gate
-        if turn.nonsense is not None:
-            self.warn(CellError(f"it held no budget, but nonsense: {turn.nonsense}"))
-        elif turn.lost:
-            logger.info("%s has lost the state of the rate budget: all processes report again", self._where)
-        if turn.is_unknown:
+        if turn.lost is not None:
+            self.warn(CellError(turn.lost))
             self.go_alone(now)
         elif self.alone:
             self._alone_until = min(self._alone_until, now + _REPORTS * self.probe)
@@ -117,7 +115,8 @@ class Process:
 class Turn:
     """What came of one turn: the process overwrites its own entry in the cell, and takes slots.
 
-    Each process that waits may have an equal part of the shortest window.
+    Each process that waits may have an equal part of the shortest window. One that does not report in time may be cut
+    off and use its fallback share, so that share stays free for one window.
     """
 
     def __init__(self, process: Process, queue: Queue, began: float, text: str, now: float) -> None:
@@ -126,16 +125,16 @@ class Turn:
         self.ahead = now - began  # of the clock of the process
         self.asked = {*queue}
         self.heard = process.heard
-        self.nonsense: str | None = None  # why the cell held no budget
+        self.lost: str | None = None  # why others may hold slots that the cell does not know of
         self.fleet = Fleet.of(windows)
         if text:
             try:
                 self.fleet = load(text, windows, now)
             except NonsenseError as error:
-                self.nonsense = str(error)
-        self.lost = self._lacks(process)  # whether the cell lacked what the process had reported
-        if self.lost and process.turn is not None:
+                self.lost = f"it held no budget, but nonsense: {error}"
+        if process.turn is not None and self._lacks(process.name, process.turn, windows[-1].seconds):
             self.fleet.merge(process.turn.fleet)
+            self.lost = self.lost or "it has lost what was reported"
         self._me = evolve(process.entry(queue, began), seen=now)
         self.fleet.members[process.name] = self._me
         if process.ledger.gate.until + self.ahead > self.fleet.token.gate.until:
@@ -144,20 +143,18 @@ class Turn:
         if self.heard is not None:
             self.ledger.hear(self.heard, now)
         self._patient = first is None or first.deadline == math.inf
-        self._shortest, self._reserve = windows[0], process.reserve
+        self._shortest = windows[0]
         in_time = now - windows[0].seconds / 10 - _GRACE
-        members = self.fleet.members.values()
-        self._others = [m for m in members if m is not self._me and m.interactive + m.bulk and m.seen >= in_time]
-        self.interactive, self.bulk = (0, 0) if self.is_unknown or process.alone else self._take()
+        waiting = [m for m in self.fleet.members.values() if m is not self._me and m.interactive + m.bulk]
+        self._others = [member for member in waiting if member.seen >= in_time]
+        gone = [member for member in waiting if in_time - windows[0].seconds <= member.seen < in_time]
+        self._kept = sum(int(windows[0].limit * member.share) for member in gone)
+        self._kept_for_bulk = self._kept + process.reserve
+        self.interactive, self.bulk = (0, 0) if self.lost is not None or process.alone else self._take()
         self._me.interactive -= self.interactive
         self._me.bulk -= self.bulk
         self.fleet.learn(self.ledger)
         self.text = self.fleet.dump()
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether others may hold slots that the cell does not know of."""
-        return self.lost or self.nonsense is not None
 
     def free(self, place: int, now: float) -> int:
         """How many slots of a window are free at ``now``, if nobody has taken one since."""
@@ -169,29 +166,27 @@ class Turn:
         """For how many seconds from ``now`` on a call at ``place`` waits, if the processes are served side by side."""
         at = now + self.ahead
         before = sum(min(m.interactive + (m.bulk if bulk else 0), place + 1) for m in self._others)
-        return self.ledger.opens(at, place + before, self._reserve if bulk else 0) - at
+        return self.ledger.opens(at, place + before, self._kept_for_bulk if bulk else self._kept) - at
 
     def again(self) -> float:
         """For how many seconds it is of no use to have another turn."""
         step = max(STEP, self._shortest.seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
-        reserve = 0 if self._me.interactive else self._reserve
+        reserve = self._kept if self._me.interactive else self._kept_for_bulk
         return max(step, self.ledger.opens(self.now, 0, reserve, patient=self._patient) - self.now)
 
-    def _lacks(self, process: Process) -> bool:
-        last = process.turn
-        if last is None or self.now - last.now >= process.windows[-1].seconds:
-            return False
-        old = self.fleet.members.get(process.name)
-        return old is None or old.seen < min(last.now, self.now)
+    def _lacks(self, name: str, last: Turn, longest: float) -> bool:
+        """Whether the cell lacks what the process reported in its last turn."""
+        old = self.fleet.members.get(name)
+        return self.now - last.now < longest and (old is None or old.seen < min(last.now, self.now))
 
     def _take(self) -> tuple[int, int]:
         """Take slots for calls of both lanes, and return how many."""
         me, others = self._me, self._others
-        interactive = self._take_up_to(me.interactive, [member.interactive for member in others], 0, 0)
+        interactive = self._take_up_to(me.interactive, [member.interactive for member in others], self._kept, 0)
         if interactive < me.interactive:
             return interactive, 0
         ahead = sum(member.interactive for member in others)
-        return interactive, self._take_up_to(me.bulk, [member.bulk for member in others], self._reserve, ahead)
+        return interactive, self._take_up_to(me.bulk, [member.bulk for member in others], self._kept_for_bulk, ahead)
 
     def _take_up_to(self, wanted: int, of_others: Sequence[int], reserve: int, ahead: int) -> int:
         """Take an equal part of the window, or all that the others do not need if that is more."""

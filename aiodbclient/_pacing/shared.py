@@ -42,8 +42,10 @@ class SharedRateBudget:
     """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
     Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. Processes that wait
-    share the shortest window equally. A 429 in one process makes all of them wait. The slots of a killed process are
-    free again half a shortest window later than usual.
+    share the shortest window equally. A 429 in one process makes all of them wait.
+
+    The slots of a killed process are free again half a shortest window later than usual. If the process was waiting,
+    its ``fallback_share`` stays reserved for one window: the process may be alive but disconnected.
 
     While the server does not answer, each process uses its ``fallback_share``. What it sent counts afterwards. The log
     says once that an outage began, and once that it ended.
@@ -61,7 +63,7 @@ class SharedRateBudget:
         reserve: How many slots of each window bulk calls leave free for other calls.
         fallback_share: The part of each window that this process uses while the server does not answer, such as
             1 / (number of processes). If the shares of all processes add up to more than 1, or only some of them are
-            cut off, some requests meet a 429.
+            cut off for long, some requests meet a 429.
         timeout: How many seconds the server may take to answer, before the process uses its ``fallback_share``. A call
             can wait for so much longer than its ``max_wait``.
 

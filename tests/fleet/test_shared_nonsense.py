@@ -27,7 +27,7 @@ AT = 1_700_000_000.0
 def state() -> dict[str, Any]:
     """What a fleet wrote: two answers, a request in flight and one process that waits."""
     written = Fleet.of(WINDOWS)
-    written.members["a"] = Member(seen=AT, held=1, interactive=2, answers=[5000, 1, 1000, 1])
+    written.members["a"] = Member(seen=AT, held=1, interactive=2, share=0.1, answers=[5000, 1, 1000, 1])
     decoded: dict[str, Any] = json.loads(written.dump())
     return decoded
 
@@ -63,7 +63,7 @@ NONSENSE = {
     "a time that is none": json.dumps(with_("members.a.seen", "now")),
     "a time without end": json.dumps(with_("members.a.seen", 10**400)),
     "an infinite time": json.dumps(state()).replace(f'"seen": {AT}', '"seen": 1e999'),
-    "not a number": json.dumps(with_("members.a.seen", float("nan"))),
+    "not a number": json.dumps(with_("members.a.share", float("nan"))),
     "half an answer": json.dumps(with_("members.a.answers", [1])),
     "an answer after the report": json.dumps(with_("members.a.answers", [-5, 1])),
     "more answers than memory": json.dumps(with_("members.a.answers", [5, 10**12])),
@@ -128,7 +128,7 @@ async def test_what_somebody_else_writes_stops_nobody_for_longer_than_the_window
     hostile["token"]["others"] = hostile["token"]["gate"]["refusals"] = 10**9
     hostile["token"]["gate"]["until"] = hostile["token"]["gate"]["later"] = 1e12
     hostile["members"][mine] |= {"seen": 1e12}
-    hostile["members"]["x"] = hostile["members"][mine] | {"held": 100, "interactive": 10**9}
+    hostile["members"]["x"] = hostile["members"][mine] | {"held": 100, "interactive": 10**9, "share": 9.0}
     hostile["members"]["x"]["answers"] = [0, 50]
     await fleet.write(json.dumps(hostile))
     started = now()
