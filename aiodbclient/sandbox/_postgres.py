@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import DEFAULT_DB, PRIMARY, Backend, check_name, new_password, refuse_primary
 from ._embedded import OWN_DATABASE, EmbeddedPostgres
 from ._postgres_provider import SYSTEM_ROLES, login, make_primary, make_system_roles
 from ._postgres_server import PostgresServer, Row, rows
@@ -121,7 +121,7 @@ class PostgresBackend(Backend):
             return await self._read(connection, name)
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_user_name(self.engine, new.name)
+        check_name(self.engine, "user", new.name)
         async with self._roles, self._server.connection() as connection:
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
@@ -171,7 +171,7 @@ class PostgresBackend(Backend):
             return [name for (name,) in await rows(connection, _DBS)]
 
     async def create_db(self, name: str) -> None:
-        check_db_name(self.engine, name)
+        check_name(self.engine, "database", name)
         if name in _SYSTEM_DBS:
             raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
