@@ -59,6 +59,7 @@ class EmbeddedPostgres:
         kept: MutableMapping[str, Any] | None = None,  # its password and port for the next start in the same folder
         folder: Path | None = None,  # of its data; None for a temporary one that is removed when it stops
         *,
+        is_new: bool = True,
         in_memory: bool = False,
         reach: Reach | None = None,
         programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
@@ -70,6 +71,7 @@ class EmbeddedPostgres:
         self.port: int = 0
         self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
+        self.is_new = is_new  # whether it is empty; a start removes what is there then
         self.folder: Path = Path()  # its files, while it runs
         self.own_database: str = ""  # the sandbox's own, in which no client has a session
         self.ca_file: str | None = None
@@ -132,19 +134,6 @@ class EmbeddedPostgres:
         if counts is None:
             raise RuntimeError("the embedded PostgreSQL is not running")
         return counts
-
-    @property
-    def is_new(self) -> bool:
-        """Whether ``mark_filled`` was never called: until then, each start begins with an empty server."""
-        return "made" not in self._kept
-
-    def mark_filled(self) -> None:
-        """Record that the new server has its users and databases."""
-        self._kept["made"] = True
-
-    def mark_empty(self) -> None:
-        """Record that the server is empty, as if it were new."""
-        self._kept.pop("made", None)
 
     @property
     def kind(self) -> tuple[object, ...] | None:

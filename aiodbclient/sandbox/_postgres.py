@@ -60,7 +60,7 @@ class PostgresBackend(Backend):
             await self._find_primary()
         elif self.embedded.is_new:
             await self._make_all()
-            self.embedded.mark_filled()
+            self.embedded.is_new = False
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -77,8 +77,8 @@ class PostgresBackend(Backend):
             verifier = self._verifier(connection, PRIMARY, password)
             await make_system_roles(connection)
             await make_primary(connection, self._server.major, verifier)
-        self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
+        self._secrets[PRIMARY] = verifier, password  # from now on the server is not new
 
     async def _find_primary(self) -> None:
         """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""

@@ -134,7 +134,7 @@ class PostgresServer:
         except (psycopg.Error, TimeoutError, RuntimeError) as error:
             _log.info("cannot empty an embedded PostgreSQL, so it is stopped: %s", type(error).__name__)
             return False
-        embedded.mark_empty()
+        embedded.is_new = True
         return True
 
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
