@@ -74,8 +74,7 @@ class EmbeddedPostgres:
         self.is_new = is_new  # whether it is empty; a start removes what is there then
         self.folder: Path = Path()  # its files, while it runs
         self.own_database: str = ""  # the sandbox's own, in which no client has a session
-        self.ca_file: str | None = None
-        self._authority = authority
+        self.authority = authority
         self._in_memory = in_memory
         self._programs = programs
         self.settings: dict[str, str] = dict(settings or {})
@@ -104,7 +103,6 @@ class EmbeddedPostgres:
             raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = report["port"]
         self.inner_port = report["inner"]
-        self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
         """Stop the server and remove its temporary files."""
@@ -141,7 +139,7 @@ class EmbeddedPostgres:
         if self.data is not None:
             return None
         options = frozenset(self.settings.items())
-        return self.reach.bind, self.reach.hosts, options, self._programs, self._authority is None
+        return self.reach.bind, self.reach.hosts, options, self._programs, self.authority is None
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -163,8 +161,7 @@ class EmbeddedPostgres:
             "port": self._kept.get("port", 0),
             "password": self.password,
             "settings": self.settings,
-            "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
-            "ca": self._authority.certificate() if self._authority else None,
+            "certificate": self.authority.server_certificate(*self.reach.certified) if self.authority else None,
         }
         self._keeper = keeper = subprocess.Popen(
             _keeper_command("main", binaries, SUPERUSER),

@@ -79,11 +79,13 @@ class PostgresServer:
         info = connection.info
         self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
         self.major = info.server_version // 10_000
+        if self.embedded is not None:
+            authority = self.embedded.authority
+            self.host, self.port, self.tls = self.embedded.reach.public_host, self.embedded.port, authority is not None
+            self.ca = authority.certificate() if authority else None
+            return
         self.tls = connection.pgconn.ssl_in_use
         self.ca = _verifying_ca(connection)
-        if self.embedded is not None:
-            self.host, self.port = self.embedded.reach.public_host, self.embedded.port
-            return
         self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
         self.password = derived_password(info.user, info.password)
         if not superuser:
@@ -182,8 +184,7 @@ def _superusers_dsn(server: EmbeddedPostgres, database: str) -> str:
         user=SUPERUSER,
         password=server.password,
         dbname=database,
-        sslmode="disable" if server.ca_file is None else "verify-full",
-        sslrootcert=server.ca_file,
+        sslmode="disable",
         gssencmode="disable",
     )
 
