@@ -247,8 +247,8 @@ def warm_servers() -> Generator[None]:
 
     When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any
     sandbox in this process. A server that cannot be emptied is stopped. Sandboxes with ``data`` do not share servers.
-    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. On exit, idle servers are
-    stopped.
+    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. A database takes 6 MB: set TMPDIR
+    to a folder on disk for tests that make thousands. On exit, idle servers are stopped.
 
     The pytest fixtures do this already. For tests that create their own ``Sandbox``:
 
