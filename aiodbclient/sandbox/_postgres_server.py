@@ -23,6 +23,7 @@ from ._reach import LOOPBACK
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
+_CONNECT_TRIES = 100
 _EMPTY_SECONDS = 5.0
 
 _ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
@@ -151,9 +152,15 @@ class PostgresServer:
 
     async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
         """Connect to ``database``, or to the maintenance database."""
-        if database is None:
-            return await AsyncConnection.connect(self._dsn, autocommit=True)
-        return await AsyncConnection.connect(self._dsn, autocommit=True, dbname=database)
+        where = self._dsn if database is None else make_conninfo(self._dsn, dbname=database)
+        for _ in range(_CONNECT_TRIES - 1):
+            try:
+                return await AsyncConnection.connect(where, autocommit=True)
+            except psycopg.OperationalError as error:
+                if "too many clients" not in str(error):
+                    raise
+                await asyncio.sleep(0.01)  # a server with few slots still ends a session that was closed
+        return await AsyncConnection.connect(where, autocommit=True)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
