@@ -13,10 +13,9 @@ from types import ModuleType
 
 import aiodbclient
 from aiodbclient import errors, sandbox, shared_budget, tenants
-from aiodbclient.tenants import testing
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = (aiodbclient, errors, tenants, testing, shared_budget, sandbox)
+MODULES = (aiodbclient, errors, tenants, shared_budget, sandbox)
 
 
 def public_names(module: ModuleType) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LINK = re.compile(
-    r"^\[(.+)\]\(((?:\.\./)+(?:(?:snippets|examples)/\w+\.(?:md|py)|[A-Z]+\.md))\)$",
+    r"^\[(.+)\]\(((?:\.\./)+(?:(?:snippets|examples|tests/tenants)/\w+\.(?:md|py)|[A-Z]+\.md))\)$",
     re.MULTILINE,
 )
 
@@ -28,7 +28,7 @@ def on_page_markdown(
 
 def _text(title: str, path: Path) -> str:
     text = path.read_text()
-    if path.parent.name not in ("snippets", "examples"):
+    if path.parent.name not in ("snippets", "examples", "tenants"):
         return text
     if path.suffix == ".py":
         text = f"```python\n{text}```\n"

@@ -168,7 +168,7 @@ async def test_the_contract_of_a_store_passes_on_the_vault(namespace: Namespace,
     tests = [name for name in dir(contract) if name.startswith("test_")]
     assert len(tests) > 15
     for name in tests:
-        await asyncio.to_thread(getattr(contract, name))
+        await getattr(contract, name)()
 
 
 @pytest.mark.parametrize("page", PROGRAMS)

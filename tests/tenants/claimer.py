@@ -8,7 +8,8 @@ import sys
 
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore
-from aiodbclient.tenants.testing import a_credential
+
+from .store_contract import a_credential
 
 
 async def main() -> None:

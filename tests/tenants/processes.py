@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from math import inf, nan
 
 from aiodbclient.tenants import Store
-from aiodbclient.tenants.testing import LONG, a_credential
+
+from .store_contract import LONG, a_credential
 
 BAD_LEASES = [nan, inf, -1, 0, "x", None]
 

@@ -20,11 +20,11 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._verbs import check
 from aiodbclient.tenants._verbs.mend import examine
-from aiodbclient.tenants.testing import LONG, a_credential
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments
 from .programs import ask, refusal
+from .store_contract import LONG, a_credential
 
 READS = {"clusters.get", "clusters.ca"}
 Breaks = Callable[[Place, Credential], Awaitable[object]]

@@ -25,10 +25,10 @@ from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants._claims import HeldClaim, clock
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._record import Intent, Verb, intent_of
-from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place
 from .programs import ask, session_of
+from .store_contract import LONG
 from .test_check_and_repair import admin_of
 
 

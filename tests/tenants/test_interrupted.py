@@ -13,10 +13,10 @@ from aiodbclient import Action
 from aiodbclient.errors import ClaimLostError, ConflictError, StoreError
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only
 from .programs import ask, refusal
+from .store_contract import LONG
 from .test_check_and_repair import admin_of
 
 

@@ -33,9 +33,9 @@ from aiodbclient.tenants import Record, Room, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._rooms import Rooms
 from aiodbclient.tenants._stores import Store
-from aiodbclient.tenants.testing import a_credential
 
 from ..sweeping import sweep
+from .store_contract import a_credential
 
 _used = iter(range(10**6))
 

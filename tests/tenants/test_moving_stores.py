@@ -14,9 +14,9 @@ from cryptography.fernet import Fernet
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
-from aiodbclient.tenants.testing import LONG, a_credential
 
 from .processes import claimer, keep, line
+from .store_contract import LONG, a_credential
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 EVERY_SHAPE = [

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
 from aiodbclient.tenants import Credential, TenantPools
-from aiodbclient.tenants.testing import a_credential
 
 from ..pacing.world import VirtualLoop, live
+from .store_contract import a_credential
 
 
 @define(eq=False)

@@ -20,10 +20,10 @@ from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import PostgresStore, Store
 from aiodbclient.tenants._stores import postgres_connection
 from aiodbclient.tenants._stores.sealing import Key
-from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
+from .store_contract import LONG, StoreContract, a_credential
 
 
 class TestPostgresStore(StoreContract):

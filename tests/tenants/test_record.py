@@ -13,7 +13,8 @@ from aiodbclient.errors import StoreError, SuspendedError, TenantNotFoundError
 from aiodbclient.tenants import Credential, Record
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, State, Verb, cluster_of, pending, state_of, unusable, usable
-from aiodbclient.tenants.testing import a_credential
+
+from .store_contract import a_credential
 
 TENANTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 MORE = st.just("") | st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"]), min_size=1).map(

@@ -21,11 +21,11 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only
 from .dying import died, moments
 from .programs import ask, refusal
+from .store_contract import LONG
 from .test_check_and_repair import admin_of
 
 READ = "SELECT x FROM t"

@@ -19,7 +19,8 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Role, Seal
 from aiodbclient.tenants._stores.sealing import check_lease, check_storable
-from aiodbclient.tenants.testing import a_credential
+
+from .store_contract import a_credential
 
 SEALS = st.sampled_from([Seal(), Seal(Fernet.generate_key())])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -30,9 +30,9 @@ from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._stores import sqlite_connection
 from aiodbclient.tenants._stores.moving import copy_records
 from aiodbclient.tenants._stores.sealing import Key
-from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
+from .store_contract import LONG, StoreContract, a_credential
 
 
 class TestSQLiteStore(StoreContract):
@@ -286,7 +286,7 @@ async def test_three_processes_share_a_file(path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from aiodbclient.tenants import SQLiteStore\n"
-        "from aiodbclient.tenants.testing import a_credential\n"
+        "from tests.tenants.store_contract import a_credential\n"
         "async def one(store, name):\n"
         "    claim = await store.claim(name, 60)\n"
         "    if claim is None or claim.record.current:\n"

@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from aiodbclient.errors import ClaimLostError
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
-from aiodbclient.tenants.testing import a_credential
+
+from .store_contract import a_credential
 
 PROCESSES = st.sampled_from([0, 1, 2])
 CHANGES = st.sampled_from(["intend", "renew", "keep", "forget"])

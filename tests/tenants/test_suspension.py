@@ -14,11 +14,11 @@ from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
 from aiodbclient.tenants import Credential, Problem, TenantPools, Tenants
 from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only
 from .dying import begun
 from .programs import ask, refusal
+from .store_contract import LONG
 from .test_policies import opened
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"

@@ -11,10 +11,10 @@ from cryptography.fernet import Fernet
 
 from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Store
-from aiodbclient.tenants.testing import LONG, StoreContract
 from vault_store import VaultStore, from_url
 
 from .processes import keep, password
+from .store_contract import LONG, StoreContract
 from .vault import Vault
 
 
@@ -62,11 +62,3 @@ def test_a_url_without_a_mount_and_a_folder_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("VAULT_TOKEN", "hunter2")
     with pytest.raises(InvalidArgumentError, match="vault://HOST:PORT/MOUNT/FOLDER"):
         from_url(url, None)
-
-
-def test_a_contract_without_a_place_says_what_to_write() -> None:
-    class TestMine(StoreContract):
-        pass
-
-    with pytest.raises(NotImplementedError, match="TestMine needs a method place"):
-        TestMine().test_what_is_not_on_record_is_none()

@@ -59,7 +59,7 @@ class Claim:
 
 @runtime_checkable
 class Store(Protocol):
-    """The methods that ``Tenants`` needs of a store. ``aiodbclient.tenants.testing`` has the tests that each must pass.
+    """The methods that ``Tenants`` needs of a store. Its guide has the tests that each must pass.
 
     A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
     committed. A cancelled method makes its whole change or none of it.
