@@ -22,8 +22,7 @@ from ..tenants._credential import Secret
 from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, try_api
 from .doctor_findings import Findings
-from .doctor_questions import Asking
-from .doctor_sql import on_mysql, on_postgresql
+from .doctor_questions import Asking, on_mysql, on_postgresql
 from .output import note, took
 from .running import on_signals
 
