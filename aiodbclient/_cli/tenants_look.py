@@ -61,7 +61,7 @@ _SIGNS = {
 async def list_tenants(printed: Rows, place: Recorded) -> int:
     """List the tenants in the store, with their readers and writers.
 
-    Without --cluster: of all clusters. It sends nothing, unless --cluster is a name.
+    Without --cluster: of all clusters. It sends nothing, unless --cluster is a name that is not in the store.
 
     The column `pending` names the command to run next: `retire` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
@@ -114,7 +114,7 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
 async def list_rooms(printed: Table, place: Recorded, capacity: MostOption = None) -> int:
     """List how many tenants each cluster has, and how many more it may have.
 
-    Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name.
+    Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name that is not in the store.
 
     Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
     """
@@ -151,7 +151,9 @@ async def show_tenants(
         str | None, option("--namespace", metavar="NAME", help="The namespace of the Secret of -o k8s.")
     ] = None,
 ) -> int:
-    """Print the stored credentials of the names, or of all. It sends nothing, unless --cluster is a name.
+    """Print the stored credentials of the names, or of all.
+
+    It sends nothing, unless --cluster is a name that is not in the store.
 
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output sh --ca-file ca.pem
@@ -168,7 +170,7 @@ async def show_tenants(
         note(f"{shown(place.store)} has no tenants")
     if secret is not None and len(credentials) > 1:
         raise InvalidArgumentError("--secret-name is for one tenant: give one name")
-    _print_credentials(credentials, printed, ca_file, opened, show=show, secret=(secret, namespace))
+    _print_credentials(credentials, printed, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
     return opened.end(SOME_FAILED if missing else DONE)
@@ -178,7 +180,6 @@ def _print_credentials(
     credentials: list[Credential],
     printed: Shown,
     ca_file: Path | None,
-    opened: Records,
     *,
     show: bool,
     secret: tuple[str | None, str | None],
@@ -202,15 +203,21 @@ def _print_credentials(
         case "k8s":
             write("---\n".join(as_secret(each, path, *secret) for each in credentials))
         case _:
-            rows = list[dict[str, Any]]()
-            for each in credentials:
-                name = opened.name_of(each.cluster)
-                rows.append(row_of(each, path, show=show, as_object=printed.as_json, cluster_name=name))
+            rows = [row_of(each, path, show=show, as_object=printed.as_json) for each in credentials]
             print_rows(rows, printed, last=("role", "engine", "port", "database"))
 
 
 @runs
-async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RolesOption = None) -> int:
+async def check_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Checked,
+    role: RolesOption = None,
+    not_on_record: Annotated[
+        bool,
+        option("--not-on-record", help="Find databases of tenants that the store lacks too, as after it was restored."),
+    ] = False,
+) -> int:
     """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
 
     A tenant that another command works on is no problem. Readers and writers are checked with --role.
@@ -218,6 +225,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
     roles: list[Role] = role or [Role.OWNER]
+    if not_on_record and (chosen.names or chosen.file or roles != [Role.OWNER]):
+        raise InvalidArgumentError("--not-on-record is for all tenants: give no names and no --role. Nothing was sent")
     broken: dict[tuple[str, str], TenantChecked] = {}
     busy, rows = set[tuple[str, str]](), list[dict[str, Any]]()
 
@@ -265,7 +274,10 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
                 ("" if broken or failed else ": all well") + (f", {asleep} suspended" if asleep else "")
             ),
         )
-        code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
+        if not_on_record:
+            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.total, report, limited=False)
+        else:
+            code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
         unchecked = {its: opened.found[its].records for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
@@ -282,6 +294,10 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
     lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems}
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
+    if strays := sorted(name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems):
+        adopt = opened.command("provision", *selecting(strays), "--adopt")
+        note(f"{some(strays)}: on a cluster, and not on record. If they are this store's, take them over: {adopt}")
+        lost.update(strays)
     for role in Role:
         names = [name for name, its in broken if its == role and name not in lost]
         which = names if len(names) <= FEW else ["--all"]
