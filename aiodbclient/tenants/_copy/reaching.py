@@ -1,4 +1,4 @@
-"""How a program of PostgreSQL reaches a server with a credential: an option, its environment, and TLS if it lacks that."""
+"""How a program of PostgreSQL reaches a server with a credential: by an option, its environment, and TLS for it."""
 
 from __future__ import annotations
 
