@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ....errors import GrantError
 from ..._credential import Secret
 from .entering import Opener, entered, roll_back
-from .objects import drop_owned, hand_over, revoke_all
+from .objects import drop_owned, hand_over
 from .sessions import BlockedError, Session
 
 _LOOK_SECONDS = 0.02
@@ -206,8 +206,4 @@ async def clear(opened: Opener, role: str) -> None:
         async with entered(opened, place) if place else opened() as session:
             if place == names.database and role in names.all_logins:
                 await hand_over(session, role)
-                await revoke_all(session, role)
-                async with session.member_of(role, names.owner):  # default privileges, and what it has of the owner
-                    await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
-            else:
-                await drop_owned(session, role)
+            await drop_owned(session, role)
