@@ -243,7 +243,7 @@ class PostgresServer(Admin, Server):
         """See ``Server``: ``CONNECT neighbour``."""
         async with self._session(names) as session:
             database = await databases.need_database(session)
-        kept = {database.owner, names.owner, session.admin, *names.everything}
+            kept = {database.owner, names.owner, session.admin, *names.everything}
         others = {who: rights for who, rights in database.privileges.items() if who not in kept}
         return tuple(f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights))
 
