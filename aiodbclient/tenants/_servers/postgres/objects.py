@@ -151,7 +151,7 @@ async def drop_owned(session: Session, role: str) -> None:
     while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
         async with session.acting(role):
             unlinked = await session.run(_UNLINK, role, _UNLINKED)
-    givers = await session.run_with(_GIVERS, {"role": role})
+    givers = await session.run(_GIVERS, role=role)
     owners = [giver for giver, owns in givers if owns]
     for some in (owners, *([giver] for giver, _ in givers)):  # who passed rights on revokes them while no owner
         if await session.run(_HAS_RIGHTS, role) == [(True,)]:
