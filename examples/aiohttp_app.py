@@ -1,9 +1,11 @@
 """Signups in aiohttp: one client for the whole process, opened in a cleanup context.
 
-pip install '.[tenants,sandbox]' asyncpg
-python -m aiodbclient.sandbox --cluster pg      # prints `export` lines: paste them into another terminal
-export TENANTS_DB=$HOME/signups.db              # outside the checkout: it holds passwords
-python examples/aiohttp_app.py
+In a clone:
+
+python3 -m venv .venv && .venv/bin/pip install -e '.[tenants,sandbox]'
+.venv/bin/python -m aiodbclient.sandbox --cluster pg  # prints `export` lines: paste them into another terminal
+export TENANTS_DB=$HOME/signups.db  # plain passwords, unless TENANTS_KEY has a key of `aiodbclient store keygen`
+.venv/bin/python examples/aiohttp_app.py
 curl -i -X POST localhost:8080/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 """
 
@@ -19,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Tenants
-from signups import message_of, status_of, tenants_from_environment
+from signups import NAME, message_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -50,7 +52,7 @@ async def sign_up(request: web.Request) -> web.Response:
     try:
         signup: Any = await request.json()
         tenant = signup["tenant"]
-        valid = re.fullmatch("[a-z][a-z0-9]{1,30}", tenant) is not None
+        valid = re.fullmatch(NAME, tenant) is not None
     except (ValueError, TypeError, KeyError):
         valid = False
         tenant = ""

@@ -1,9 +1,11 @@
 """Signups in FastAPI: one client for the whole process, opened in the lifespan.
 
-pip install '.[tenants,sandbox]' asyncpg fastapi uvicorn
-python -m aiodbclient.sandbox --cluster pg      # prints `export` lines: paste them into another terminal
-export TENANTS_DB=$HOME/signups.db              # outside the checkout: it holds passwords
-uvicorn --app-dir examples fastapi_app:app
+In a clone:
+
+python3 -m venv .venv && .venv/bin/pip install -e '.[tenants,sandbox]' asyncpg fastapi uvicorn
+.venv/bin/python -m aiodbclient.sandbox --cluster pg  # prints `export` lines: paste them into another terminal
+export TENANTS_DB=$HOME/signups.db  # plain passwords, unless TENANTS_KEY has a key of `aiodbclient store keygen`
+.venv/bin/uvicorn --app-dir examples fastapi_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 curl -i localhost:8000/tenants/alpha/size
 """
@@ -15,19 +17,19 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import message_of, pools_of, status_of, tenants_from_environment
+from signups import NAME, message_of, pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
 
 class Signup(BaseModel):
-    tenant: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]{1,30}$")]
+    tenant: Annotated[str, StringConstraints(pattern=NAME)]
 
 
 @asynccontextmanager
@@ -51,7 +53,7 @@ async def sign_up(signup: Signup, request: Request) -> dict[str, str | None]:
     return {"tenant": credential.name, "database": credential.database}
 
 
-async def tenant_connection(tenant: str, request: Request) -> AsyncGenerator[Any]:
+async def tenant_connection(tenant: Annotated[str, Path(pattern=NAME)], request: Request) -> AsyncGenerator[Any]:
     """A connection to the tenant's database. Check first that the visitor may act for this tenant."""
     pools: TenantPools[Any] = request.app.state.pools
     async with pools.use(tenant) as pool, pool.acquire() as connection:

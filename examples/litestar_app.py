@@ -1,9 +1,11 @@
 """Signups in Litestar: one client for the whole process, opened in a lifespan context.
 
-pip install '.[tenants,sandbox]' asyncpg litestar uvicorn
-python -m aiodbclient.sandbox --cluster pg      # prints `export` lines: paste them into another terminal
-export TENANTS_DB=$HOME/signups.db              # outside the checkout: it holds passwords
-uvicorn --app-dir examples litestar_app:app
+In a clone:
+
+python3 -m venv .venv && .venv/bin/pip install -e '.[tenants,sandbox]' asyncpg litestar uvicorn
+.venv/bin/python -m aiodbclient.sandbox --cluster pg  # prints `export` lines: paste them into another terminal
+export TENANTS_DB=$HOME/signups.db  # plain passwords, unless TENANTS_KEY has a key of `aiodbclient store keygen`
+.venv/bin/uvicorn --app-dir examples litestar_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 curl -i localhost:8000/tenants/alpha/size
 """
@@ -20,17 +22,17 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import ValidationException
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody, PathParameter
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import TenantPools, Tenants
-from signups import message_of, pools_of, status_of, tenants_from_environment
+from signups import NAME, message_of, pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
 
 class Signup(msgspec.Struct):
-    tenant: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9]{1,30}$")]
+    tenant: Annotated[str, msgspec.Meta(pattern=NAME)]
 
 
 @asynccontextmanager
@@ -51,7 +53,7 @@ async def sign_up(data: JSONBody[Signup], state: State) -> dict[str, str | None]
     return {"tenant": credential.name, "database": credential.database}
 
 
-async def tenant_connection(tenant: FromPath[str], state: State) -> AsyncGenerator[Any]:
+async def tenant_connection(tenant: Annotated[str, PathParameter(pattern=NAME)], state: State) -> AsyncGenerator[Any]:
     """A connection to the tenant's database. Check first that the visitor may act for this tenant."""
     pools: TenantPools[Any] = state.pools
     async with pools.use(tenant) as pool, pool.acquire() as connection:

@@ -10,9 +10,7 @@ from typing import Any
 
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
-    BadRequestError,
     DatabaseClientError,
-    InvalidArgumentError,
     NameTakenError,
     NoRoomError,
     RateLimitError,
@@ -20,10 +18,10 @@ from aiodbclient.errors import (
     SuspendedError,
     TenantNotFoundError,
     TransportError,
-    UnprocessableEntityError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 
+NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
 PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
 CONNECTIONS = int(os.environ.get("TENANTS_CONNECTIONS", "97"))  # that the database server allows, here one of 4 GB
 PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "1"))  # of this program
@@ -70,9 +68,7 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 404, {}
         case NameTakenError():  # something of that name exists that this app did not create
             return 409, {}
-        case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():
-            return 422, {}
-        case _:  # a problem with the token, cluster, store or database server: the operator must fix it
+        case _:  # the token, the cluster, the store or the database server: the operator must fix it
             return 500, {}
 
 

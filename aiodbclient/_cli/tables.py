@@ -61,8 +61,11 @@ def _chosen(rows: list[Row], printed: Rows) -> list[Row]:
 def _table(rows: Sequence[Row], last: Sequence[str], *, wide: bool) -> str:
     from rich.cells import cell_len, set_cell_size
 
+    def widest(column: Sequence[str]) -> int:
+        return max(map(cell_len, column))
+
     def width(columns: Sequence[Sequence[str]]) -> int:
-        return sum(max(map(cell_len, column)) for column in columns) + 2 * (len(columns) - 1)
+        return sum(map(widest, columns)) + 2 * (len(columns) - 1)
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in names]
@@ -74,7 +77,10 @@ def _table(rows: Sequence[Row], last: Sequence[str], *, wide: bool) -> str:
     if narrow and width(columns) > console.width:
         blocks = ("".join(f"{name}: {_cell(name, row.get(name))}\n" for name in names) for row in rows)
         return "\n".join(blocks)
-    padded = [[set_cell_size(cell, max(map(cell_len, column))) for cell in column] for column in columns]
+    padded = list[list[str]]()
+    for column in columns:
+        size = widest(column)
+        padded.append([set_cell_size(cell, size) for cell in column])
     lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
     if console.is_terminal and "NO_COLOR" not in os.environ:
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"

@@ -24,6 +24,7 @@ from .window import Window
 
 FORMAT = 1
 LARGEST = 4_000_000  # characters that a cell may hold
+_MOST_REFUSALS = 10  # after so many in a row the wait is the longest one
 
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -151,6 +152,7 @@ def load(text: str, windows: Sequence[Window], now: float) -> Fleet:
     token, latest = fleet.token, now + longest.seconds
     token.others, token.others_until = min(token.others, token.limit - 1), min(token.others_until, latest)
     token.gate.until, token.gate.later = min(token.gate.until, latest), min(token.gate.later, latest)
+    token.gate.refusals = min(token.gate.refusals, _MOST_REFUSALS)
     return fleet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import backoff
 from attrs import define, evolve
@@ -13,14 +13,9 @@ from attrs import define, evolve
 from .._backoff import expo
 
 _LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
-_LONGER = 16  # times the wait that it says, at most
-
-
-class Expiring(NamedTuple):
-    """How many of our own slots of the shortest window expire until a moment: enough to send a few again."""
-
-    slots: int
-    at: float
+_FEW = 4  # fewer accepted since the gate opened: others are quicker
+_LONGER = 4  # times as long after each refusal in a row
+_PART = 4  # but at most a quarter of the shortest window
 
 
 @define
@@ -28,33 +23,31 @@ class Gate:
     """Whether requests may go after a 429.
 
     It opens after the time that the 429 named (``backoff.runtime``), or after a random time that grows with each
-    refusal in a row (``backoff.expo`` with full jitter). If the server then refuses at once, others were quicker. So
-    calls without ``max_wait`` wait longer each time, but only until a few of our own slots have expired: then the
-    server has room for us. As long as that proves right, they wait so after each 429.
+    refusal in a row (``backoff.expo`` with full jitter). If the server then refuses again at once, others were quicker:
+    calls without ``max_wait`` wait longer after each refusal in a row, so that there is room for more than one.
     """
 
     until: float = -math.inf  # when it opens, or opened
     later: float = -math.inf  # when it opens for calls without ``max_wait``
-    refusals: int = 0  # grows when it opened and nothing was accepted
-    due: int = 0  # how many of our own slots were to expire before it opened
+    refusals: int = 0  # how often in a row it opened, and the server refused again at once
 
-    def close(self, named: float | None, expiring: Expiring, accepted: int, now: float) -> None:
-        """Close it after a 429, which ``named`` a wait or not. Since it opened, so many requests were ``accepted``."""
-        proved = 0 < self.due <= 2 * accepted
-        if now - self.until > _LONGEST:
-            self.refusals = 0
-        elif now >= self.until:  # otherwise the request was in flight when the gate closed
-            # Two more, and one less for each time that it was right.
-            self.refusals = max(0, self.refusals - 1) if accepted else self.refusals + 2
+    def close(self, named: float | None, accepted: int, shortest: float, now: float) -> None:
+        """Close it after a 429.
+
+        Args:
+            named: The wait that the 429 names, or None.
+            accepted: How many requests the server accepted since the gate opened.
+            shortest: The seconds of the shortest window.
+            now: The time.
+        """
+        if now >= self.until:  # otherwise the request was in flight when the gate closed
+            others_were_quicker = accepted < _FEW and now - self.until <= max(shortest, _LONGEST)
+            self.refusals = self.refusals + 1 if others_were_quicker else 0
         waits: Generator[float, Any, None] = backoff.runtime(value=self._wait)
         next(waits)  # a backoff generator yields None first
-        until = later = max(self.until, now + waits.send(named))
-        if proved and expiring.slots:
-            later = max(until, expiring.at)
-        elif self.refusals and named is not None:
-            later = max(until, min(now + _nth(self.refusals, factor=named, longest=_LONGER * named), expiring.at))
-        self.due = expiring.slots if later >= expiring.at > now else 0
-        self.until, self.later = until, max(self.later, later)
+        self.until = max(self.until, now + waits.send(named))
+        longer = 0.0 if named is None else max(named, self._nth(_LONGER, named, shortest / _PART))
+        self.later = max(self.until, self.later, now + longer)
 
     def opens(self, *, patient: bool) -> float:
         """When it opens, or opened, for a call. ``patient``: it has no ``max_wait``."""
@@ -65,8 +58,7 @@ class Gate:
         return evolve(self, until=self.until + ahead, later=self.later + ahead)
 
     def _wait(self, named: float | None) -> float:
-        return backoff.full_jitter(_nth((self.refusals + 1) // 2)) if named is None else named
+        return backoff.full_jitter(self._nth(2, 1.0, _LONGEST)) if named is None else named
 
-
-def _nth(refusals: int, *, factor: float = 1.0, longest: float = _LONGEST) -> float:
-    return next(islice(expo(factor=factor, max_value=longest), refusals, None))
+    def _nth(self, base: float, factor: float, longest: float) -> float:
+        return next(islice(expo(base=base, factor=factor, max_value=longest), self.refusals, None))

@@ -7,16 +7,15 @@ from bisect import bisect, bisect_left
 from collections import deque
 from collections.abc import Sequence
 
-from .gate import Expiring, Gate
+from .gate import Gate
 from .headers import Said
 from .ramp import Ramp
 from .window import SlidingWindow, Window
 
 LATENCY = 30.0  # seconds; an answer takes less
 _SANE_LIMIT = 10_000_000
-_ENOUGH = 5  # a fifth of the shortest window: so many own slots are worth waiting for
+_MINUTE = 60.0  # the shortest window, where there is none
 _RECENT = 64  # answers, where there are no windows
-_PAUSE = 10  # after a tenth of the shortest window without an answer, others may have come
 
 
 class Ledger:
@@ -88,8 +87,6 @@ class Ledger:
         """Take a slot, whether or not one is free."""
         if not self._sent:
             self._busy_since = now
-            if self.windows and self.answers and now - self.answers[-1] > self.windows[0].seconds / _PAUSE:
-                self.ramp.pause()
         self._sent.append(now)
 
     def opens(self, now: float, ahead: int, reserve: int, *, patient: bool = False) -> float:
@@ -158,14 +155,5 @@ class Ledger:
         self._refused = min(self._refused + 1, len(self._sent))
         recent = len(self.answers) - bisect(self.answers, self._sent[0]) if self._sent else 0
         accepted = len(self.answers) - bisect_left(self.answers, self.gate.until)
-        self.gate.close(said.wait, self._expiring(now), accepted, now)
+        self.gate.close(said.wait, accepted, self.windows[0].seconds if self.windows else _MINUTE, now)
         self.ramp.refuse(self.unanswered, recent, first=first)
-
-    def _expiring(self, now: float) -> Expiring:
-        """When as many of our slots of the shortest window have expired as are worth waiting for."""
-        if not self.windows:
-            return Expiring(0, math.inf)
-        window = self.windows[0]
-        count = min(window.used(now), max(1, window.limit // _ENOUGH))
-        # Without a slot of ours: when all that others hold now has expired.
-        return Expiring(count, (window.answers[count - 1] if count else now) + window.seconds)

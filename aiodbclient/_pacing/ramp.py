@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-# How many may be in flight before the first 429, and after a pause: others may have filled a window.
+# How many may be in flight before the first 429: others may have filled a window.
 _FIRST = 16
 _PART = 16  # or, if that is more, this part of the smallest limit
 _BETA = 0.7  # the part of what was accepted that a 429 leaves
@@ -18,10 +18,10 @@ class Ramp:
     the gate has opened one request tries, each success lets two more go until that is reached, and the cubic follows.
     """
 
-    __slots__ = ("_began", "_first", "_goal", "_size", "_top")
+    __slots__ = ("_began", "_goal", "_size", "_top")
 
     def __init__(self, limit: float) -> None:
-        self._first = self._size = max(_FIRST, limit / _PART)  # how many may be in flight
+        self._size = max(_FIRST, limit / _PART)  # how many may be in flight
         self._goal = self._top = self._size  # until where it doubles, and what the server accepted at once
         self._began: float | None = None  # when the first success came after it
 
@@ -29,11 +29,6 @@ class Ramp:
     def at_most(self) -> float:
         """How many requests may be in flight: a whole number or ``math.inf``."""
         return self._size if math.isinf(self._size) else max(1, round(self._size))
-
-    def pause(self) -> None:
-        """Begin gently after a pause: others may have come."""
-        if self._size > self._first:
-            self._size, self._began = self._first, None
 
     def succeed(self, now: float) -> None:
         """Grow after a success, by one at most."""

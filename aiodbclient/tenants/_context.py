@@ -76,12 +76,15 @@ class Context:
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
+        async for entry in self.entries():
+            yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
+
+    async def entries(self) -> AsyncIterator[Record | StoreError]:
+        """Yield the records of these names, with the error of each that cannot be read in its place."""
         async for entry in self._entries():
-            if isinstance(entry, StoreError):
-                yield tenant_of(entry.damaged[0])[0]
             # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            elif not is_empty(entry) and not self._why_not_ours(entry):
-                yield entry.name
+            if isinstance(entry, StoreError) or not (is_empty(entry) or self._why_not_ours(entry)):
+                yield entry
 
     async def _entries(self) -> AsyncIterator[Record | StoreError]:
         async for entry in entries_of(self.store):

@@ -11,13 +11,14 @@ from attrs import evolve, frozen
 from .._bulk.specs import listed
 from .._request.call import Meter
 from .._request.pause import Pause
-from ..errors import DatabaseClientError, NotFoundError
+from ..errors import DatabaseClientError, StoreError
 from ._clusters import AWAY
 from ._context import Context
 from ._events import Timer
-from ._naming import check_tenant
-from ._record import cluster_of, unusable
+from ._naming import check_tenant, tenant_of
+from ._record import cluster_of, no_database, unusable
 from ._rooms import Room
+from ._stores import Record
 
 
 @frozen(kw_only=True)
@@ -59,7 +60,10 @@ async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServe
 
 async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] | None) -> AsyncIterator[Usage]:
     """Yield the usage of each tenant. See ``Tenants.usage``."""
-    found = [await _place(context, each) for each in await listed(context.names() if names is None else names)]
+    if names is None:
+        found = [_on_record(context, each) async for each in context.entries()]
+    else:
+        found = [await _named(context, each) for each in await listed(names)]
     clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
     servers = await _read(context, clusters)
     for each in found:
@@ -68,20 +72,26 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
         elif isinstance(of_server := servers[each.cluster], DatabaseClientError):
             yield evolve(each, error=of_server)
         elif (of_database := of_server.get(context.prefix + each.name)) is None:
-            missing = NotFoundError(f"the database of the tenant {each.name!r} does not exist: check it", status=404)
-            yield evolve(each, error=missing)
+            yield evolve(each, error=no_database(each.name, context.prefix + each.name))
         else:
             yield evolve(each, bytes=of_database[0], connections=of_database[1])
 
 
-async def _place(context: Context, given: str) -> Usage:
+async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
         record = await context.record(name, Timer(Meter()))
-        cluster = cluster_of(record)
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
-    return Usage(name=name, cluster=cluster, error=None if cluster else unusable(name, record, context.role))
+    return _on_record(context, record or Record(name=name))
+
+
+def _on_record(context: Context, entry: Record | StoreError) -> Usage:
+    """Where a tenant is, or why that is unknown."""
+    if isinstance(entry, StoreError):
+        return Usage(name=tenant_of(entry.damaged[0])[0], error=entry)
+    cluster = cluster_of(entry)
+    return Usage(name=entry.name, cluster=cluster, error=None if cluster else unusable(entry.name, entry, context.role))
 
 
 async def with_usage(context: Context, rooms: Iterable[Room]) -> list[Room]:

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich import cells
 
 from aiodbclient import __version__
+from aiodbclient._cli.arguments import Table
+from aiodbclient._cli.tables import print_rows
 
 from ..server import CLUSTER, Server, says
 from .conftest import COMMAND, Command
@@ -27,6 +30,22 @@ def test_clusters(command: Command) -> None:
     assert re.search(rf"^tenants-prod  pg .*  {cluster_id}$", table.out, re.MULTILINE)
     [cluster] = [each for each in lines.objects() if each["id"] == cluster_id]
     assert (cluster["name"], cluster["engine"], cluster["status"]) == ("tenants-prod", "pg", "online")
+
+
+def test_each_cell_of_a_long_table_is_measured_once_or_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured, cell_len = 0, cells.cell_len
+
+    def counted(text: str) -> int:
+        nonlocal measured
+        measured += 1
+        return cell_len(text)
+
+    monkeypatch.setattr(cells, "cell_len", counted)
+    print_rows([{"name": f"n{number}", "size": "7.9 MB"} for number in range(1000)], Table())
+    assert len(capsys.readouterr().out.splitlines()) == 1001
+    assert 0 < measured <= 2 * 2 * 1001
 
 
 def test_users_from_their_creation_to_their_end(command: Command) -> None:

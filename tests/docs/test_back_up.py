@@ -24,7 +24,7 @@ CREATE VIEW how_many AS SELECT count(*) FROM shop.orders; SELECT lo_create(4711)
 FILL_MYSQL = """
 CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2);
 CREATE VIEW how_many AS SELECT count(*) n FROM orders;
-CREATE FUNCTION one() RETURNS int DETERMINISTIC RETURN 1;
+CREATE FUNCTION seven() RETURNS int DETERMINISTIC RETURN 7;
 """
 
 
@@ -60,9 +60,9 @@ class Shell:
         options = f"--role {role} --cluster {cluster}"
         return self(f"aiodbclient tenants exec {tenant} {options} -- psql -qAt -c '{statement}'").strip()
 
-    def mysql(self, tenant: str, statement: str) -> str:
-        client = 'mysql --host="$MYSQL_HOST" --user="$MYSQL_USER" --ssl-ca="$MYSQL_SSL_CA" -N "$MYSQL_DATABASE"'
-        return self(f"aiodbclient tenants exec {tenant} -- sh -c '{client} -e \"{statement}\"'").strip()
+    def mysql(self, program: str, tenant: str, statement: str) -> str:
+        options = '--host="$MYSQL_HOST" --user="$MYSQL_USER" --ssl-ca="$MYSQL_SSL_CA" -N "$MYSQL_DATABASE"'
+        return self(f"aiodbclient tenants exec {tenant} -- sh -c '{program} {options} -e \"{statement}\"'").strip()
 
 
 def test_a_tenant_of_postgresql_is_dumped_and_loaded_into_another(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_tenant_of_mysql_is_dumped_and_loaded_into_another(tmp_path: Path, ser
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
         shell = Shell(sandbox, tmp_path)
         shell("aiodbclient tenants provision alpha")
-        shell.mysql("alpha", FILL_MYSQL)
+        shell.mysql(server, "alpha", FILL_MYSQL)
         shell("".join(dump_and_load()).replace("alpha.dump", "alpha.sql"))
-        assert shell.mysql("beta", "SELECT n, one() FROM how_many") == "2\t1"
+        assert shell.mysql(server, "beta", "SELECT n, seven() FROM how_many") == "2\t7"
 
 
 def dump_and_load() -> list[str]:

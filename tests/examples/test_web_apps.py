@@ -144,6 +144,15 @@ async def test_invalid_names_are_refused_and_nothing_is_sent(visitor: Visitor, s
     assert len(sandbox.requests) == before
 
 
+async def test_a_store_of_another_cluster_is_ours_to_repair(
+    serve: Serve, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for expected in (201, 500):
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
+            assert (await visitor.sign_up("alpha")).status == expected
+
+
 @pytest.mark.parametrize("app", [fastapi_app.app, litestar_app.app], ids=["fastapi", "litestar"])
 async def test_a_tenants_pool_follows_its_rotation(
     app: FastAPI | Litestar, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +176,8 @@ async def test_a_tenants_pool_follows_its_rotation(
         async with visitor.http.get("/tenants/beta/size") as answer:
             assert answer.status == 404
             assert "tenants.ensure" not in await answer.text()
+        async with visitor.http.get("/tenants/A/size") as answer:
+            assert answer.status == 422
 
 
 async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visitor: Visitor, sandbox: Sandbox) -> None:
@@ -211,12 +222,11 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.ConnectError(""), 503),
         (errors.RequestTimeoutError(""), 503),
         (errors.ServerError("", status=502), 503),
-        (errors.InvalidArgumentError(""), 422),
+        (errors.InvalidArgumentError(""), 500),
         (errors.TenantNotFoundError(""), 404),
         (errors.SuspendedError(""), 403),
         (errors.NameTakenError("", status=422), 409),
         (errors.NoRoomError(""), 503),
-        (errors.UnprocessableEntityError("", status=422), 422),
         (errors.GrantError(""), 500),
         (errors.StoreError(""), 500),
         (errors.AuthenticationError("", status=401), 500),

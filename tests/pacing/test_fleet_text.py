@@ -24,7 +24,7 @@ def with_member(*ages: float, seen: float = NOW, name: str = "a", **more: int) -
 
 def test_what_is_known_comes_back() -> None:
     written = with_member(5.0, 1.0, 1.0, held=1, interactive=2, bulk=1)
-    written.token = Token(4000, 3000, 7, NOW + 30.0, Gate(NOW + 1.0, NOW + 4.0, refusals=2, due=3))
+    written.token = Token(4000, 3000, 7, NOW + 30.0, Gate(NOW + 1.0, NOW + 4.0, refusals=2))
 
     read = load(written.dump(), WINDOWS, NOW)
 

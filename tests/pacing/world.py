@@ -86,6 +86,7 @@ class LimitingServer:
     counts_refused: bool = False
     stamps: list[float] = field(factory=list)
     zero: bool = False  # reports 0 remaining also when a shorter window is full
+    whole_seconds: bool = False  # in retry-after; otherwise milliseconds where a test scaled the window down
     spurious: int = 0  # the number of unjustified 429s to send next
 
     def _within(self, seconds: float) -> int:
@@ -117,8 +118,7 @@ class LimitingServer:
             held = min(self._within(length), short)
             oldest = self.stamps[-held] if held else now
             wait = max(0.001, oldest + length - now)
-            # Milliseconds if a test scaled the window down.
-            headers["retry-after"] = str(ceil(wait)) if length >= 60 else f"{wait:.3f}"
+            headers["retry-after"] = str(ceil(wait)) if length >= 60 or self.whole_seconds else f"{wait:.3f}"
         if self.zero and self.headers and any(self._within(s) >= limit for limit, s in self.windows[:-1]):
             headers["ratelimit-remaining"] = "0"
         return (429 if refused else 200), headers

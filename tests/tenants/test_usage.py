@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 from attrs import evolve
 from psycopg import AsyncConnection
 
-from aiodbclient.errors import TenantNotFoundError
+from aiodbclient.errors import NotFoundError, StoreError, TenantNotFoundError
+from aiodbclient.tenants import Tenants
 
 from .moves import Two
 
@@ -30,6 +33,30 @@ async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
     assert (old.name, (old.bytes or 0) > 2_000_000) == ((await two.old.info()).name, True)
     assert new.bytes is not None
     assert [room.bytes for room in await tenants.rooms()] == [None, None]
+
+
+async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_alone(two: Two) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    away = two.client.cluster(uuid4())
+    for name, cluster in (("damaged", two.old.id), ("elsewhere", away.id)):  # on record alone
+        claim = await two.store.claim(name, 60)
+        assert claim is not None
+        await two.store.keep(claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
+    with sqlite3.connect(two.path) as file:
+        file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
+
+    both = Tenants([two.old, away], two.store, two.prefix)
+    for names in (None, ["alpha", "damaged", "elsewhere"]):
+        found = {each.name: each async for each in both.usage(names)}
+        assert {name: type(each.error) for name, each in found.items()} == {
+            "alpha": type(None),
+            "damaged": StoreError,
+            "elsewhere": NotFoundError,
+        }
+        assert (found["alpha"].bytes or 0) > 1_000_000
+    old, gone = await both.rooms(usage=True)
+    assert ((old.bytes or 0) > 1_000_000, gone.bytes) == (True, None)
 
 
 async def test_a_server_with_many_tenants_is_asked_as_often_as_one_with_few(

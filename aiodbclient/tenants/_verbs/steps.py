@@ -21,12 +21,12 @@ from typing import Literal
 from attrs import evolve
 
 from ..._bulk.outcomes import Action
-from ...errors import ConflictError, InvalidArgumentError, NameTakenError, NotFoundError
+from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._clusters import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantRepaired
-from .._record import State, Verb, left_behind, unusable
+from .._record import State, Verb, left_behind, no_database, unusable
 from .._servers.server import Found
 from .check import examine
 from .moving import settle
@@ -233,7 +233,8 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     other = names.other(current.username)
     is_lost = intent is not None and intent.more == _LOST
     if Problem.DATABASE_MISSING in problems and not is_lost:
-        _refuse_loss(tenant, recreate=recreate)
+        if names.role is not Role.OWNER or not recreate:
+            raise no_database(names.tenant, names.database, names.role)
         is_lost = True
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.state is State.RESETTING
@@ -270,21 +271,6 @@ async def _give_role(role: ClaimedTenant) -> None:
     kept = [each.username for each in (role.current, role.previous) if each is not None]
     await role.server.mend(role.work, kept)
     await role.held.keep(role.current, role.previous)
-
-
-def _refuse_loss(tenant: ClaimedTenant, *, recreate: bool) -> None:
-    database = tenant.names.database
-    if tenant.names.role is not Role.OWNER:
-        raise NotFoundError(
-            f"the database {database!r} does not exist: repair the tenant {tenant.names.tenant!r} itself first",
-            status=404,
-        )
-    if not recreate:
-        raise NotFoundError(
-            f"the database {database!r} does not exist, and what was in it is lost",
-            status=404,
-            advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
-        )
 
 
 async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
