@@ -173,7 +173,7 @@ class DatabaseClient:
         The rate budget, the retries and the masking of secrets apply as to every other call. The client retries GET,
         HEAD, PUT and DELETE after a lost answer; if the retry of a DELETE finds nothing, the call succeeds. It does not
         retry POST and PATCH then, and sets ``may_have_applied`` on the error. It does not check whether the engine
-        supports the request: if not, the API refuses it.
+        supports the request: if not, the API refuses it. After a cancelled call the server may still do the work.
 
         Args:
             method: ``"GET"``, ``"HEAD"``, ``"PUT"``, ``"DELETE"``, ``"POST"`` or ``"PATCH"``.

@@ -106,7 +106,7 @@ class UsersAPI(UserCalls):
         prune: bool = False,
         store: TenantRecords | None = None,
     ) -> UserPlan:
-        """Compare the users of the cluster with the users you want. Changes nothing.
+        """Compare the users of the cluster with the users you want. It only reads: safe to repeat and to cancel.
 
         It lists the users once, however many there are. It also reads each name that the list has only in another
         spelling (other case, or white space around it).

@@ -100,7 +100,7 @@ def check_most(number: int, most: int | None, done: str = "removed") -> None:
     """Raise InvalidArgumentError if ``number`` is more than ``--max`` allows."""
     if most is not None and number > most:
         raise InvalidArgumentError(
-            f"{number} would be {done}, which is more than --max {most}: is the file complete? Nothing was changed"
+            f"{number} would be {done}, which is more than --max {most}: are these the ones? Nothing was changed"
         )
 
 

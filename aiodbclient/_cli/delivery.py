@@ -77,9 +77,7 @@ def since_of(credential: Credential) -> str | None:
     return None if credential.since is None else credential.since.isoformat(timespec="seconds")
 
 
-def row_of(
-    credential: Credential, ca_file: str | None, *, show: bool, as_object: bool, cluster_name: str | None = None
-) -> dict[str, Any]:
+def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:
     """The credential as a row of a table, or as the members of a JSON object. Secrets only with ``show``."""
     row: dict[str, Any] = {
         "name": credential.name,
@@ -91,7 +89,7 @@ def row_of(
         "host": credential.host,
     }
     if as_object:
-        row |= {"cluster": credential.cluster, "cluster_name": cluster_name, "since": since_of(credential)}
+        row |= {"cluster": credential.cluster, "cluster_name": credential.cluster_name, "since": since_of(credential)}
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
         if as_object:

@@ -32,6 +32,7 @@ from ..tenants._servers import server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
+from .running import advice_for
 from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
     try:
         found = await server.administrator()
     except GrantError as error:
-        more_room = "Close connections, or use a larger cluster"
-        trust = "Check the password and the cluster's trusted sources"
-        findings.fail("administrator", error, more_room if _FULL.search(str(error)) else trust)
+        advice = "Check the password and the cluster's trusted sources"
+        if _FULL.search(str(error)):
+            advice = "Close connections, or use a larger cluster"
+        findings.fail("administrator", error, "" if advice_for(error) else advice)
         return None
     if tls:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")

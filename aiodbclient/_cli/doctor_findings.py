@@ -16,7 +16,7 @@ from .._version import __version__
 from ..errors import APIError
 from .assumptions import ASSUMPTIONS
 from .output import printable, wrapped, write, write_styled
-from .running import message_of
+from .running import message_of, said_by
 
 _STYLES = {"ok": "", "note": "", "FAIL": "red", "skip": "yellow"}
 
@@ -41,7 +41,9 @@ class Findings:
         self.failed += 1
         kind = type(found).__name__ if isinstance(found, Exception) else ""
         self.results[check] = "failed", f"{kind} {found.status}" if isinstance(found, APIError) else kind
-        said = message_of(found, retried=True) if isinstance(found, Exception) else str(found)
+        said = str(found)
+        if isinstance(found, Exception):
+            said = said_by(found) if advice else message_of(found, retried=True)
         self._print("FAIL", check, said, advice)
 
     def note(self, check: str, found: str) -> None:

@@ -131,8 +131,8 @@ def refuse_tenants(cluster: ClusterClient, what: str, verb: Sequence[str], *, no
     """
     if not not_a_tenant and may_have_tenants(cluster):
         raise InvalidArgumentError(
-            f"{what} may be a tenant's, and this command does not know tenants. For a tenant: "
-            f"{command_line(['tenants', *verb])}. Otherwise: {this_command('--not-a-tenant')}. Nothing was changed"
+            f"{what} may be a tenant's. For a tenant: {command_line(['tenants', *verb])}. Otherwise: "
+            f"{this_command('--not-a-tenant')}. Nothing was changed"
         )
 
 

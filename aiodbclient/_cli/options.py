@@ -135,3 +135,7 @@ NotATenantOption = Annotated[
     bool,
     option("--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."),
 ]
+AlsoStoreOption = Annotated[
+    str | None,
+    option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Leave alone what is a tenant's in this store."),
+]

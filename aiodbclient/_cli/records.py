@@ -153,10 +153,34 @@ class Records:
         return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
 
 
-async def read_records(place: Recorded, store: Store, called: Mapping[str, str]) -> Records:
-    """Read all records of a store. Without ``called``, its clusters are those on record."""
-    on_record = Records(place=place, store=store, called=dict(called))
-    entries: list[tuple[Role, Record]] = []
+@frozen
+class Entries:
+    """All that a store has: the records with their tenants' names, and the tenants whose records are damaged."""
+
+    records: list[tuple[Role, Record]] = field(factory=list[tuple[Role, "Record"]])
+    damaged: list[tuple[Role, str]] = field(factory=list[tuple[Role, str]])
+
+    def clusters(self) -> dict[str, str]:
+        """The clusters on record: their names by their ids, or the ids where the names are not known."""
+        credentials = [record.current or record.previous for _, record in self.records]
+        names = {each.cluster: each.cluster_name for each in credentials if each is not None}
+        homes = {cluster for _, record in self.records if (cluster := cluster_of(record))}
+        return {home: names.get(home) or home for home in sorted(homes)}
+
+    def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
+        """The ids of clusters that an operator names, with these names. None if the store does not know them all."""
+        found = dict[str, str]()
+        for each in wanted:
+            ids = [each] if is_id(each) else [id for id, name in self.clusters().items() if name == each]
+            if len(ids) != 1:
+                return None
+            found[ids[0]] = each
+        return found
+
+
+async def read_entries(store: Store) -> Entries:
+    """Read a whole store."""
+    entries = Entries()
     async for entry in entries_of(store):
         name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
         try:
@@ -166,16 +190,24 @@ async def read_records(place: Recorded, store: Store, called: Mapping[str, str])
         except StoreError as error:
             if not error.damaged:
                 raise
-            on_record.found[role].damaged.append(name)
+            entries.damaged.append((role, name))
         else:
-            entries.append((role, evolve(entry, name=name)))
-    clusters = called or {str(cluster): str(cluster) for _, each in entries if (cluster := cluster_of(each))}
-    for role, record in entries:
+            entries.records.append((role, evolve(entry, name=name)))
+    return entries
+
+
+def arranged(place: Recorded, store: Store, entries: Entries, called: Mapping[str, str]) -> Records:
+    """What a command on ``place`` means of a store. Without ``called``, its clusters are those on record."""
+    clusters = called or entries.clusters()
+    on_record = Records(place=place, store=store, called=clusters)
+    for role, name in entries.damaged:
+        on_record.found[role].damaged.append(name)
+    for role, record in entries.records:
         if cluster_of(record) not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
             on_record.others[role, record.name] = record
         elif not is_empty(record):
             on_record.found[role].records[record.name] = record
-    return evolve(on_record, called=clusters)
+    return on_record
 
 
 def _prefix_option(prefix: str | None) -> str:
@@ -213,6 +245,13 @@ def is_young(record: Record, age: timedelta) -> bool:
     """Whether the tenant's credential is younger than ``age``."""
     since = None if record.current is None else record.current.since
     return since is not None and datetime.now(UTC) - since < age
+
+
+def names_on_record(record: Record) -> set[str]:
+    """The tenant of a record, its database, and the logins of its credentials."""
+    credentials = [each for each in (record.current, record.previous) if each is not None]
+    names = {name for each in credentials for name in (each.username, each.database)}
+    return names | {tenant_of(record.name)[0]}
 
 
 def waits_for_retire(record: Record) -> bool:

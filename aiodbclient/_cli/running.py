@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from copy import copy
@@ -18,6 +19,7 @@ from ..errors import (
     ConfigurationError,
     ConflictError,
     DatabaseClientError,
+    GrantError,
     InvalidArgumentError,
     NoRoomError,
     NotFoundError,
@@ -37,12 +39,18 @@ from .output import (
     STOPPED,
     UNUSABLE,
     OutputError,
+    command_line,
     complain,
     end_output,
     this_command,
     write_error,
 )
 
+_NO_DATABASE = re.compile(r'administrator .*cannot log in.* database "(.+)" does not exist', re.DOTALL)
+_SCOPES = (
+    "tenants need the scopes database:read and database:view_credentials, changes of users and databases also "
+    "database:create, database:update and database:delete"
+)
 _verbose: ContextVar[bool] = ContextVar("_verbose", default=False)
 _changes: ContextVar[bool] = ContextVar("_changes", default=False)
 
@@ -115,6 +123,12 @@ def on_signals(react: Callable[[], object]) -> None:
 
 def message_of(error: Exception, *, retried: bool = False) -> str:
     """What to print of ``error``: without the request unless ``--verbose``, and with advice for an operator."""
+    text, advice = said_by(error), advice_for(error, retried=retried)
+    return f"{text.rstrip('.')}: {advice}" if advice else text
+
+
+def said_by(error: Exception) -> str:
+    """What an error says, without advice, and without the request unless ``--verbose``."""
     if not isinstance(error, DatabaseClientError):
         return str(error)
     plain = copy(error)
@@ -125,15 +139,24 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
         text = f"the API answered {error.status} {said}"
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
         text += "; it may have been applied" if error.may_have_applied else ""
-    advice = _advice_for(error, retried=retried)
-    return f"{text.rstrip('.')}: {advice}" if advice else text
+    return text
 
 
-def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
+def advice_for(error: Exception, *, retried: bool = False) -> str:
     """What an operator does about ``error``. Where the library has no advice, most errors need none here either."""
+    if not isinstance(error, DatabaseClientError):
+        return ""
     match error:
         case AuthenticationError():
-            return "check $DIGITALOCEAN_TOKEN"
+            return (
+                "$DIGITALOCEAN_TOKEN is wrong, expired or revoked. Make another one in the control panel, under API: "
+                f"{_SCOPES}"
+            )
+        case PermissionDeniedError():
+            return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
+        case GrantError() if gone := _NO_DATABASE.search(str(error)):
+            create = command_line(["dbs", "create", "CLUSTER", gone[1]])
+            return f"the administrator logs in through this database. To create it again: {create}"
         case _ if not error.advice or has_way_out(error):
             return ""
         case StoreError():

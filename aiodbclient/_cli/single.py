@@ -10,13 +10,17 @@ from attrs import asdict
 from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
+from ..tenants._naming import is_reserved, tenant_of
+from ..tenants._record import cluster_of
 from .arguments import Api, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
 from .asking import confirm
 from .names import check_name
-from .opening import find_cluster, open_client, patiently, refuse_tenants
-from .options import NotATenantOption, ShowOption, YesOption
+from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
+from .options import AlsoStoreOption, NotATenantOption, ShowOption, YesOption, role_options
 from .output import DONE, as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
+from .records import names_on_record
 from .running import changes, runs
+from .stores import open_known, shown
 from .tables import print_rows
 
 _SECRETS = ("password", "access_cert", "access_key")
@@ -123,15 +127,20 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
 
 @runs
 async def delete_db(
-    printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
+    printed: Printed,
+    place: NamedOn,
+    store: AlsoStoreOption = None,
+    not_a_tenant: NotATenantOption = False,
+    yes: YesOption = False,
 ) -> int:
-    """Delete a database and all its data. For a tenant, use `tenants remove`: this does not know tenants.
+    """Delete a database and all its data. For a tenant, use `tenants remove`.
 
-    --yes needs the cluster beside the name.
+    It refuses what is a tenant's in the store, and what belongs to the cluster, such as defaultdb. --yes needs the
+    cluster beside the name.
 
     Example: aiodbclient dbs delete tenants-prod archive --not-a-tenant --yes
     """
-    return await _delete("db", printed, place, not_a_tenant=not_a_tenant, yes=yes)
+    return await _delete("db", printed, place, store, not_a_tenant=not_a_tenant, yes=yes)
 
 
 @runs
@@ -180,15 +189,20 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
 
 @runs
 async def delete_user(
-    printed: Printed, place: NamedOn, not_a_tenant: NotATenantOption = False, yes: YesOption = False
+    printed: Printed,
+    place: NamedOn,
+    store: AlsoStoreOption = None,
+    not_a_tenant: NotATenantOption = False,
+    yes: YesOption = False,
 ) -> int:
-    """Delete a user. For a tenant, use `tenants remove`: this does not know tenants.
+    """Delete a user. For a tenant, use `tenants remove`.
 
-    --yes needs the cluster beside the name.
+    It refuses what is a tenant's in the store, and what belongs to the cluster, such as doadmin. --yes needs the
+    cluster beside the name.
 
     Example: aiodbclient users delete tenants-prod reporting --not-a-tenant --yes
     """
-    return await _delete("user", printed, place, not_a_tenant=not_a_tenant, yes=yes)
+    return await _delete("user", printed, place, store, not_a_tenant=not_a_tenant, yes=yes)
 
 
 def _to_end(place: NamedOn, *, yes: bool) -> tuple[str, str]:
@@ -207,11 +221,15 @@ def _wholly(place: NamedOn, cluster: str) -> list[str]:
     return [] if place.is_whole else ["--cluster", cluster]
 
 
-async def _delete(kind: str, printed: Printed, place: NamedOn, *, not_a_tenant: bool, yes: bool) -> int:
+async def _delete(
+    kind: str, printed: Printed, place: NamedOn, store: str | None, *, not_a_tenant: bool, yes: bool
+) -> int:
     cluster, name = _to_end(place, yes=yes)
     what = f"the {_KINDS[kind]} {safe(name)}"
+    if is_reserved(name):
+        raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it. Nothing was sent")
     async with _opened(place, cluster, f"{kind} {name}") as found:
-        refuse_tenants(found, what, ["remove", name, "--cluster", cluster], not_a_tenant=not_a_tenant)
+        await _refuse_tenants(found, what, "remove", name, cluster, store, not_a_tenant=not_a_tenant)
         question = f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?"
         confirm(question, yes=yes, options=_wholly(place, cluster))
         changes()
@@ -225,13 +243,14 @@ async def reset_user(
     printed: Table,
     place: NamedOn,
     show: ShowOption = False,
+    store: AlsoStoreOption = None,
     not_a_tenant: NotATenantOption = False,
     yes: YesOption = False,
 ) -> int:
     """Give a user a new password. The old one stops working at once.
 
     `users get --show` prints the new one later. On MongoDB it does not, so this needs --show there. For a tenant, use
-    `tenants rotate`: this does not know tenants. --yes needs the cluster beside the name.
+    `tenants rotate`: this refuses what is a tenant's in the store. --yes needs the cluster beside the name.
 
     Example: aiodbclient users reset tenants-prod reporting --show --not-a-tenant --yes
     """
@@ -240,14 +259,30 @@ async def reset_user(
     if show:
         check_stdout(_LOST)
     async with _opened(place, cluster, f"user {name}") as found:
-        rotate = ["rotate", name, "--cluster", cluster]
-        refuse_tenants(found, f"the user {safe(name)}", rotate, not_a_tenant=not_a_tenant)
+        what = f"the user {safe(name)}"
+        await _refuse_tenants(found, what, "rotate", name, cluster, store, not_a_tenant=not_a_tenant)
         _check_shown(found, show)
         confirm(question, yes=yes, options=_wholly(place, cluster))
         changes()
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed, show)
     return DONE
+
+
+async def _refuse_tenants(
+    found: ClusterClient, what: str, verb: str, name: str, cluster: str, store: str | None, *, not_a_tenant: bool
+) -> None:
+    """Refuse what is a tenant's in the store, and without ``not_a_tenant`` what may be one's. ``verb`` is for those."""
+    async with open_known(store if may_have_tenants(found) else None) as opened:
+        for record in [] if opened is None else [each async for each in opened.records()]:
+            tenant, role = tenant_of(record.name)
+            if name in names_on_record(record) and cluster_of(record) in (None, found.id):
+                there = [*role_options(role), "--cluster", cluster, "--store", str(store)]
+                raise InvalidArgumentError(
+                    f"{what} belongs to the tenant {safe(tenant)} in {shown(str(store))}. For the tenant: "
+                    f"{command_line(['tenants', verb, tenant, *there])}. Nothing was changed"
+                )
+    refuse_tenants(found, what, [verb, name, "--cluster", cluster], not_a_tenant=not_a_tenant)
 
 
 def _check_shown(found: ClusterClient, show: bool) -> None:

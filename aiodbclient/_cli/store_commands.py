@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Role
@@ -13,11 +13,26 @@ from ..tenants._stores.base import BaseStore
 from .arguments import Printed, Rows
 from .asking import confirm
 from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option
-from .output import DONE, UNUSABLE, as_json, note, quoted, safe, write
+from .output import DONE, UNUSABLE, as_json, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged
 from .running import changes, runs
-from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, absolute, is_file, keys, open_store, shown
+from .stores import (
+    BACKUP,
+    KEY_VARIABLE,
+    MOVED,
+    TARGET_KEY_VARIABLE,
+    IfMissing,
+    absolute,
+    is_file,
+    keys,
+    open_store,
+    refusal,
+    shown,
+)
 from .tables import print_rows
+
+if TYPE_CHECKING:
+    from ..tenants import Store
 
 StoreArgument = Annotated[str, argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE)]
 
@@ -65,7 +80,7 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE", reads=True) as opened:
+    async with open_store(store, called="STORE", reads=True, backs_up=True) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)
@@ -134,40 +149,78 @@ async def copy_store(
         bool,
         option("--backup", help="STORE stays in use, and TARGET is a backup of it: older records there are replaced."),
     ] = False,
+    restore: Annotated[
+        bool, option("--restore", help="STORE is a backup. TARGET is used from now on, since the store was lost.")
+    ] = False,
 ) -> int:
-    """Move all records of a store to another one, such as from a file to a PostgreSQL, or make a backup.
+    """Move all records of a store to another one, such as from a file to a PostgreSQL, or make or restore a backup.
 
-    Afterwards STORE refuses every change, unless TARGET is a --backup. Stop the processes that use STORE before.
+    Afterwards STORE refuses every change, or with --backup TARGET. Before a move, stop the processes that use STORE.
     $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
     none if it is empty. Safe to repeat.
 
     Example: aiodbclient store copy tenants.db copy.db --backup
+    Example: aiodbclient store copy copy.db restored.db --restore
     """
     from ..tenants._stores.moving import copy_records, refresh_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
+    if backup and restore:
+        raise InvalidArgumentError("give --backup or --restore, not both. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with (
-        open_store(source, called="STORE", reads=True) as read,
-        open_store(target, IfMissing.MAKE, to, called="TARGET") as written,
-    ):
-        changes()
-        marked = read if isinstance(read, BaseStore) else None
-        moved = None if marked is None else await marked.moved_to()
-        count = await (refresh_records if backup else copy_records)(read, written, claim=moved is None)
-        if marked is not None and moved is None and not backup:
-            await marked.mark_moved(shown(absolute(target)))
-            count += await copy_records(read, written, claim=False)  # what changed meanwhile is refused, by its name
+    async with open_store(source, called="STORE", reads=True) as read:
+        why = await refusal(read)
+        is_backup = why is not None and why.startswith(BACKUP)
+        if is_backup and not (backup or restore):
+            raise InvalidArgumentError(
+                f"{shown(source)} {why}. If that one is lost: {this_command('--restore')}. Nothing was changed"
+            )
+        if restore and not is_backup:
+            raise InvalidArgumentError(f"{shown(source)} is no backup: leave out --restore. Nothing was changed")
+        async with open_store(target, IfMissing.MAKE, to, called="TARGET", backs_up=backup) as written:
+            if backup:
+                await _mark_backup(source, target, written)
+            changes()
+            count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
+            if why is None and not backup and isinstance(read, BaseStore):
+                await read.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                count += await copy_records(
+                    read, written, claim=False
+                )  # what changed meanwhile is refused, by its name
+            places = {place async for record in written.records() if (place := cluster_of(record))}
     _say_done(count, "copied", printed)
-    if backup:
-        return DONE
-    if marked is None:
+    if restore:
+        options = [word for place in sorted(places) for word in ("--cluster", place)]
+        repair = command_line(["tenants", "repair", "--all", "--store", target, *options])
+        note(f"use {shown(target)} from now on. To replace the passwords that changed since the backup: {repair}")
+    elif not backup:
+        _say_what_is_left(source, read, encrypts=bool(to))
+    return DONE
+
+
+async def _mark_backup(source: str, target: str, written: Store) -> None:
+    """Make a new or empty store, or a backup, a backup of ``source``, before it has a record."""
+    if not isinstance(written, BaseStore):
+        note(f"{shown(target)} has no way to refuse changes: let no program use it")
+        return
+    if await written.refusal() is None:
+        async for _ in written.entries():
+            raise InvalidArgumentError(
+                f"{shown(target)} has records and is no backup, so it may be in use: give another TARGET. Nothing was "
+                "changed"
+            )
+    await written.refuse_changes(f"{BACKUP} {shown(absolute(source))}")
+    await written.ignore_refusal()
+
+
+def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:
+    """Print what becomes of a store that was moved."""
+    if not isinstance(read, BaseStore):
         note(f"{shown(source)} has no way to refuse changes: let no process use it any more")
     if is_file(source):
-        plain = "holds passwords as plain text. " if to and not keys() else "takes no change any more. "
+        plain = "holds passwords as plain text. " if encrypts and not keys() else "takes no change any more. "
         note(f"{shown(source)} {plain}Delete it when all processes use the copy: rm {quoted(source)}")
-    return DONE
 
 
 def _say_done(count: int, what: str, printed: Printed) -> None:

@@ -25,6 +25,7 @@ TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
+BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
 
 
 class IfMissing(Enum):
@@ -55,10 +56,11 @@ async def open_store(
     called: str = "--store",
     *,
     reads: bool = False,
+    backs_up: bool = False,
 ) -> AsyncGenerator[Store]:
     """Open the store. Says so if other users could read its passwords.
 
-    A store that another one replaces is only opened for a command that ``reads``, which says so.
+    One that refuses changes is only opened for a command that ``reads``, which says so, or that ``backs_up`` into it.
     """
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
@@ -99,12 +101,31 @@ async def open_store(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
                 f"cannot. To replace the passwords, do this and then retire: {rotate}"
             )
-        if isinstance(opened, BaseStore) and (to := await opened.moved_to()) is not None:
-            moved = f"{shown(where)} was moved to {to}: use that one"
-            if not reads:
-                raise StoreError(f"{moved}. Nothing was changed")
-            note(f"{moved}. What this one says may be old, and it takes no change")
+        why = await refusal(opened)
+        if why is not None and backs_up and why.startswith(BACKUP) and isinstance(opened, BaseStore):
+            await opened.ignore_refusal()
+        elif why is not None and reads:
+            note(f"{shown(where)} {why}: use that one. What this one says may be old, and it takes no change")
+        elif why is not None:
+            restore = command_line(["store", "copy", where, "restored.db", "--restore"])
+            lost = f". If that one is lost: {restore}" if why.startswith(BACKUP) else ""
+            raise StoreError(f"{shown(where)} {why}: use that one{lost}. Nothing was changed")
         yield opened
+
+
+@asynccontextmanager
+async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
+    """Open the store whose tenants a command on users or databases leaves alone. None if there is none."""
+    if where is None or is_missing(where):
+        yield None
+        return
+    async with open_store(where, IfMissing.EMPTY, reads=True) as opened:
+        yield opened
+
+
+async def refusal(store: Store) -> str | None:
+    """Why a store refuses changes; None if it does not, or has no way to."""
+    return await store.refusal() if isinstance(store, BaseStore) else None
 
 
 def _store(where: str, key: list[str] | None, *, make: bool) -> Store:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process, create_subprocess_exec
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,11 +22,11 @@ from .delivery import environment_of
 from .help import PROGRAM
 from .names import selecting, write_names
 from .options import RoleOption, option, role_options
-from .output import SOME_FAILED, command_line, complain, note, private, safe, took
+from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
 from .records import is_suspended
 from .running import runs
 from .tenants_place import Opened, named, open_place, open_records
-from .tenants_programs import Ran, run_quietly, shown_output
+from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 
 if TYPE_CHECKING:
     from ..tenants import Credential
@@ -77,11 +78,12 @@ async def exec_tenants(
 
     The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
     does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
-    code.
+    code: 127 if there is no such program, 3 if --timeout ended it.
 
-    For several it has no input, and its output is printed when it ends, the last MiB of it, with the tenant's name
-    before each line. All else, also what those print that fail, is on the standard error. -o json prints an object for
-    each. Ctrl-C ends all of them. --all leaves out suspended tenants.
+    For several, and with --from, --all, --failed or -o json, it has no input, and this exits with 1 if one failed. Its
+    output is printed when it ends, the last MiB of it, with the tenant's name before each line. All else, also what
+    those print that fail, is on the standard error. -o json prints an object for each, with its exit code. Ctrl-C ends
+    all of them. --all leaves out suspended tenants.
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
@@ -202,8 +204,14 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         code = await process.wait()
     except asyncio.CancelledError:  # --timeout
         process.terminate()
-        await process.wait()
-        raise
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        complain(f"--timeout has ended the program. To go on: {this_command()}", STOPPED)
+        return STOPPED
     return code if code >= 0 else 128 - code
 
 

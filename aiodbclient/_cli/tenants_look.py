@@ -61,7 +61,7 @@ _SIGNS = {
 async def list_tenants(printed: Rows, place: Recorded) -> int:
     """List the tenants in the store, with their readers and writers.
 
-    Without --cluster: of all clusters. It sends nothing, unless --cluster is a name.
+    Without --cluster: of all clusters. It sends nothing, unless --cluster is a name that is not in the store.
 
     The column `pending` names the command to run next: `retire` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
@@ -114,7 +114,7 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
 async def list_rooms(printed: Table, place: Recorded, capacity: MostOption = None) -> int:
     """List how many tenants each cluster has, and how many more it may have.
 
-    Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name.
+    Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name that is not in the store.
 
     Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
     """
@@ -151,7 +151,9 @@ async def show_tenants(
         str | None, option("--namespace", metavar="NAME", help="The namespace of the Secret of -o k8s.")
     ] = None,
 ) -> int:
-    """Print the stored credentials of the names, or of all. It sends nothing, unless --cluster is a name.
+    """Print the stored credentials of the names, or of all.
+
+    It sends nothing, unless --cluster is a name that is not in the store.
 
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output sh --ca-file ca.pem
@@ -168,7 +170,7 @@ async def show_tenants(
         note(f"{shown(place.store)} has no tenants")
     if secret is not None and len(credentials) > 1:
         raise InvalidArgumentError("--secret-name is for one tenant: give one name")
-    _print_credentials(credentials, printed, ca_file, opened, show=show, secret=(secret, namespace))
+    _print_credentials(credentials, printed, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
     return opened.end(SOME_FAILED if missing else DONE)
@@ -178,7 +180,6 @@ def _print_credentials(
     credentials: list[Credential],
     printed: Shown,
     ca_file: Path | None,
-    opened: Records,
     *,
     show: bool,
     secret: tuple[str | None, str | None],
@@ -202,10 +203,7 @@ def _print_credentials(
         case "k8s":
             write("---\n".join(as_secret(each, path, *secret) for each in credentials))
         case _:
-            rows = list[dict[str, Any]]()
-            for each in credentials:
-                name = opened.name_of(each.cluster)
-                rows.append(row_of(each, path, show=show, as_object=printed.as_json, cluster_name=name))
+            rows = [row_of(each, path, show=show, as_object=printed.as_json) for each in credentials]
             print_rows(rows, printed, last=("role", "engine", "port", "database"))
 
 

@@ -30,10 +30,10 @@ from .asking import some
 from .delivery import lines_of, row_of
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
-from .opening import find_clusters, is_id, open_client, patiently
+from .opening import find_clusters, open_client, patiently
 from .options import WHICH
 from .output import command_line, note, safe, this_command
-from .records import Records, read_records
+from .records import Entries, Records, arranged, read_entries
 from .running import has_way_out
 from .stores import IfMissing, open_store
 
@@ -116,13 +116,15 @@ class Opened(Records):
 
 @asynccontextmanager
 async def open_records(place: Recorded) -> AsyncGenerator[Records]:
-    """Open the store. Nothing is sent, and no token is needed, if the clusters are given by ids, or not at all."""
-    called = {each: each for each in place.clusters or ()}
-    if not all(map(is_id, called)):
-        async with open_client(place.budget) as (client, _):
-            called = {each.id: name for each, name in zip(await _found(client, place), called, strict=True)}
+    """Open the store. Nothing is sent, and no token is needed, if the store knows the clusters."""
     async with open_store(place.store, reads=True) as store:
-        yield await read_records(place, store, called)
+        entries = await read_entries(store)
+        called = entries.find(place.clusters or ())
+        if called is None:
+            async with open_client(place.budget) as (client, _):
+                found = await _found(client, place)
+            called = {each.id: name for each, name in zip(found, place.clusters or (), strict=True)}
+        yield arranged(place, store, entries, called)
 
 
 @asynccontextmanager
@@ -139,7 +141,6 @@ async def open_place(
     events: dict[str, TenantEvent] = {}
     wanted = place.clusters or []
     options: dict[str, Any] = {}
-    offline = not isinstance(place, Place) and all(map(is_id, wanted))
     if isinstance(place, Place):
         if not wanted:
             raise InvalidArgumentError(WHICH.format("--cluster"))
@@ -149,15 +150,22 @@ async def open_place(
     if place.verbose:
         options["on_event"] = lambda event: events.__setitem__(event.name, event)
     async with AsyncExitStack() as stack:
-        opening = open_client(place.budget, offline=offline, on_event=heard)
-        client, budget = await stack.enter_async_context(opening)
-        clusters = [client.cluster(UUID(each)) for each in wanted] if offline else await _found(client, place)
-        for engine in {each.engine for each in clusters if each.engine is not None}:
-            check_tenants(new, engine, place.prefix)
-        store = await stack.enter_async_context(open_store(place.store, if_missing, reads=not isinstance(place, Place)))
-        names = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
-        records = await read_records(place, store, names)
-        if not clusters:  # those on record; if there are none, one that does not exist
+        opening = open_store(place.store, if_missing, reads=not isinstance(place, Place))
+        store = None if isinstance(place, Place) else await stack.enter_async_context(opening)
+        entries = Entries() if store is None else await read_entries(store)
+        called = None if store is None else entries.find(wanted)
+        offline, clusters = called is not None, list["ClusterClient"]()
+        client, budget = await stack.enter_async_context(open_client(place.budget, offline=offline, on_event=heard))
+        if called is None:
+            clusters = await _found(client, place)
+            called = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
+            for engine in {each.engine for each in clusters if each.engine is not None}:
+                check_tenants(new, engine, place.prefix)
+        if store is None:
+            store = await stack.enter_async_context(opening)
+            entries = await read_entries(store)
+        records = arranged(place, store, entries, called)
+        if offline:  # without records there is no cluster, and one that does not exist does no harm
             clusters = [client.cluster(UUID(each)) for each in records.called or [str(UUID(int=0))]]
         tenants = Tenants(clusters, store, prefix=place.prefix, most=most, **options)
         yield Opened(
@@ -272,8 +280,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
         if credential is None:
             members: dict[str, Any] = {}
         else:
-            name = opened.name_of(credential.cluster)
-            members = row_of(credential, None, show=show, as_object=True, cluster_name=name)
+            members = row_of(credential, None, show=show, as_object=True)
         members["credential_changed"] = is_new(outcome, role)
         return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
 

@@ -16,7 +16,7 @@ from attrs import asdict, frozen
 from .output import printable, safe, took
 
 _MOST_BYTES = 1 << 20  # of each output
-_GRACE = 5.0  # s from SIGTERM to SIGKILL
+GRACE = 5.0  # s from SIGTERM to SIGKILL
 
 
 @frozen
@@ -83,7 +83,7 @@ async def _end(process: Process) -> None:
     try:
         _signal(process, signal.SIGTERM)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(GRACE):
                 await process.wait()
     finally:
         _signal(process, signal.SIGKILL)

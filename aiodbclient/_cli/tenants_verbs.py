@@ -125,6 +125,8 @@ async def rotate_tenants(
 ) -> int:
     """Give each tenant a new credential, with its other login. The old one works until `retire`.
 
+    --force ends old logins that programs may still use, so it asks first.
+
     After a crash, run it again: --all and --from leave out tenants that were rotated within the last hour and wait for
     `retire`.
 
@@ -151,11 +153,11 @@ async def rotate_tenants(
         due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
         ends = sum(map(waits_for_retire, due))
         going = len(due) if force else len(due) - ends
-        if chosen.everybody and asks(going):
-            olds = counted(ends, "old login")
-            ended = f"This ends {olds} that programs may still use." if force else "The old ones keep working."
+        if (chosen.everybody and asks(going)) or (force and ends):
+            olds = f"{counted(ends, 'old login')}: programs that still use {'it stop' if ends == 1 else 'them stop'}"
+            ended = f"This ends {olds} working." if force else "The old ones keep working."
             refused = "" if force or not ends else f" Refused, since they wait for `retire`: {ends}."
-            asleep = [record.name for record in owners.values() if is_suspended(record)]
+            asleep = [each.name for each in owners.values() if chosen.everybody and is_suspended(each)]
             alone = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
             logins = counted(going, "login")
             confirm(f"Give {logins} on {cluster} new credentials? {ended}{refused}{alone}", yes=yes)
@@ -166,7 +168,8 @@ async def rotate_tenants(
                 return this_command()
             names = dict.fromkeys(name for its in left.values() for name in its if name not in done)
             roles = [] if role is None else ["--role", role[0] if len(role) == 1 else "all"]
-            options = [*roles, *(["--force"] if force else []), *(["--json"] if printed.as_json else [])]
+            flags = (("--force", force), ("--yes", force and yes), ("--json", printed.as_json))
+            options = [*roles, *(flag for flag, given in flags if given)]
             return opened.command("rotate", *selecting(list(names)), *options)
 
         return await selected.run(
@@ -187,21 +190,22 @@ async def retire_tenants(
     ] = None,
     yes: YesOption = False,
 ) -> int:
-    """Revoke the previous credential, and end its sessions.
+    """Revoke the previous credential, and end its sessions. Programs that still use it stop working, so it asks first.
 
-    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db --yes
     Example: aiodbclient tenants retire --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         found, cluster = selected.opened.found, selected.opened.cluster
-        records = [record for its in selected.names for record in found[its].records.values() if record.previous]
-        olds = [record.name for record in records if older_than is None or not is_young(record, older_than)]
-        if chosen.everybody and asks(len(olds)):
+        records = [record for its, names in selected.names.items() for record in map(found[its].records.get, names)]
+        due = [each for each in records if each is not None and each.previous is not None]
+        olds = [each.name for each in due if older_than is None or not is_young(each, older_than)]
+        if olds or (chosen.everybody and asks(0)):
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
             confirm(
                 f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}, and end their "
-                "sessions?",
+                "sessions? Programs that still use them stop working.",
                 yes=yes,
             )
         return await selected.run(

@@ -20,9 +20,10 @@ from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .options import NotATenantOption, ShowOption, UsersFileOption, YesOption
+from .options import AlsoStoreOption, NotATenantOption, ShowOption, UsersFileOption, YesOption
 from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
 from .running import runs
+from .stores import open_known
 from .tables import print_objects
 
 T = TypeVar("T")
@@ -36,7 +37,9 @@ _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a 
 
 
 @runs
-async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption) -> int:
+async def plan_users(
+    printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption, store: AlsoStoreOption = None
+) -> int:
     """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
     Example: aiodbclient users plan tenants-prod --from users.yaml
@@ -45,14 +48,16 @@ async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: 
     wanted = _wanted(file, pruning)
     async with open_client(place.budget) as (client, _), patiently():
         found = await find_cluster(client, cluster)
-        plan = await found.users.plan(wanted, prune=pruning.prune)
+        async with open_known(store) as records:
+            plan = await found.users.plan(wanted, prune=pruning.prune, store=records)
     if printed.as_json:
         print_objects(_changes(plan))
     else:
         _print(plan)
     pruning.check_kept(plan.extra, (*plan.keep, *plan.update))
     if plan.prune and plan.extra and may_have_tenants(found):
-        note("--prune knows tenants' logins by their names alone. `users apply` needs --not-a-tenant for all others")
+        known = "by their names alone" if store is None else "by their names and by --store"
+        note(f"--prune knows tenants' logins {known}. `users apply` needs --not-a-tenant for all others")
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     return DIFFERENT if plan else DONE
@@ -64,6 +69,7 @@ async def apply_users(
     place: ListedOn,
     pruning: Pruning,
     file: UsersFileOption,
+    store: AlsoStoreOption = None,
     not_a_tenant: NotATenantOption = False,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -71,7 +77,8 @@ async def apply_users(
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
     It prints the plan first, and asks unless it only creates. --prune leaves alone what has the name of a tenant's
-    login, and needs --not-a-tenant for all others where tenants can be. --show prints the passwords of new users.
+    login or is one in the store, and needs --not-a-tenant for all others where tenants can be. --show prints the
+    passwords of new users.
     `users get --show` prints them later, except on MongoDB, where creating users needs --show.
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
@@ -82,7 +89,8 @@ async def apply_users(
     async with open_client(place.budget, on_event=heard) as (client, limit):
         async with patiently():
             found = await find_cluster(client, cluster)
-            plan = await found.users.plan(wanted, prune=pruning.prune)
+            async with open_known(store) as records:
+                plan = await found.users.plan(wanted, prune=pruning.prune, store=records)
         known = None if found.engine is None else CAPABILITIES.get(found.engine)
         if plan.create and not show and known is not None and not known.returns_passwords:
             raise InvalidArgumentError(

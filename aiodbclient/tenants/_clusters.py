@@ -78,6 +78,7 @@ class Site:
             uri="" if password is None else connection.uri_for(User(login, password=password), names.database),
             ca=self.ca,
             cluster=self.cluster,
+            cluster_name=self.name,
             since=since,
             role=names.role,
         )

@@ -142,10 +142,9 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
 
 def _refuse(name: str, *, on_mysql: bool) -> None:
     """Refuse a name, with its prefix, that no tenant may have. Raises InvalidArgumentError."""
-    lower = name.lower()
-    if lower in _RESERVED or lower.startswith(_RESERVED_BEGINNINGS):
+    if is_reserved(name):
         reason = "it belongs to the cluster"
-    elif on_mysql and re.match(r"test(_|$)", lower):
+    elif on_mysql and re.match(r"test(_|$)", name.lower()):
         # The server compares the case of schemas or not, as lower_case_table_names says.
         reason = "MariaDB opens the schema test, and those whose names begin with test_, to every login"
     elif is_derived(name):
@@ -155,6 +154,11 @@ def _refuse(name: str, *, on_mysql: bool) -> None:
     else:
         return
     raise InvalidArgumentError(f"{name!r} is invalid as a tenant's name: {reason}; nothing was sent")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a database or login belongs to the cluster or engine."""
+    return name.lower() in _RESERVED or name.lower().startswith(_RESERVED_BEGINNINGS)
 
 
 def _digest(name: str) -> str:

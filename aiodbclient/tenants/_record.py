@@ -12,7 +12,7 @@ from typing import Self
 
 from attrs import frozen
 
-from ..errors import StoreError, SuspendedError, TenantNotFoundError
+from ..errors import NotFoundError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
 from ._naming import Role
 from ._stores import Record
@@ -183,6 +183,19 @@ def usable(record: Record | None) -> Credential | None:
 def suspended(record: Record | None) -> Credential | None:
     """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
     return record.current if record is not None and state_of(record) is State.SUSPENDED else None
+
+
+def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundError:
+    """The error for a tenant, or a role of it, that is on record and has no database."""
+    if role is not Role.OWNER:
+        return NotFoundError(
+            f"the database {database!r} does not exist: repair the tenant {name!r} itself first", status=404
+        )
+    return NotFoundError(
+        f"the database {database!r} does not exist, and what was in it is lost",
+        status=404,
+        advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
+    )
 
 
 def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:

@@ -11,12 +11,12 @@ from attrs import evolve, frozen
 from .._bulk.specs import listed
 from .._request.call import Meter
 from .._request.pause import Pause
-from ..errors import DatabaseClientError, NotFoundError, StoreError
+from ..errors import DatabaseClientError, StoreError
 from ._clusters import AWAY
 from ._context import Context
 from ._events import Timer
 from ._naming import check_tenant, tenant_of
-from ._record import cluster_of, unusable
+from ._record import cluster_of, no_database, unusable
 from ._rooms import Room
 from ._stores import Record
 
@@ -72,8 +72,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
         elif isinstance(of_server := servers[each.cluster], DatabaseClientError):
             yield evolve(each, error=of_server)
         elif (of_database := of_server.get(context.prefix + each.name)) is None:
-            missing = NotFoundError(f"the database of the tenant {each.name!r} does not exist: check it", status=404)
-            yield evolve(each, error=missing)
+            yield evolve(each, error=no_database(each.name, context.prefix + each.name))
         else:
             yield evolve(each, bytes=of_database[0], connections=of_database[1])
 

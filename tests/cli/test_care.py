@@ -90,10 +90,10 @@ def test_rotation_by_age(command: Command, names: list[str]) -> None:
     assert (again.code, again.out) == (0, "1 rotated\n")
     assert again.err == "aiodbclient: rotated within the last hour, and left alone until `retire`: 1\n"
     assert command("tenants", "retire", *everybody, "--older-than", "1d").out == "2 kept\n"
-    assert command("tenants", "rotate", a, "--force", *command.place).out == "1 rotated\n"
+    assert command("tenants", "rotate", a, "--force", *command.place, "--yes").out == "1 rotated\n"
     listed = {each["name"]: each for each in command("tenants", "list", *command.place, "--json").objects()}
     assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "retire")
-    assert command("tenants", "retire", *everybody).out == "2 retired\n"
+    assert command("tenants", "retire", *everybody, "--yes").out == "2 retired\n"
     for wrong in ("30", "d", "30x", "1d 2h", "-1d"):
         refused = command("tenants", "rotate", "--all", f"--older-than={wrong}", *command.place)
         assert (refused.code, "takes a duration such as 30d" in refused.err) == (2, True)
@@ -116,7 +116,7 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
 
     assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
     assert pending() == "retire"
-    assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
+    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
     assert pending() is None
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 

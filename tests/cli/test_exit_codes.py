@@ -43,6 +43,7 @@ ARGUMENTS = {
     "doctor": ["C"],
 }
 OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
+READ = ("tenants list", "tenants rooms", "tenants show", "tenants exec")  # what the store knows is not asked of the API
 STORED = ("list", "rooms", "check", "repair", "rotate", "retire", "suspend", "resume", "remove", "show", "exec")
 
 
@@ -62,7 +63,7 @@ def test_every_command_is_here() -> None:
 
 def test_a_wrong_token_is_4(command: Command) -> None:
     command.environment["DIGITALOCEAN_TOKEN"] = "hunter2-wrong"
-    for name in ARGUMENTS:
+    for name in set(ARGUMENTS).difference(READ):
         done = command(*line(command, name))
         assert (done.code, "401" in done.out + done.err) == (1 if name == "doctor" else 4, True), name
         assert "DIGITALOCEAN_TOKEN" in done.out + done.err
@@ -73,11 +74,11 @@ def test_no_token_and_an_unknown_cluster_and_an_unknown_option_are_2(command: Co
     for name in ARGUMENTS:
         unknown = command(*line(command, name)[:1], *line(command, name)[1:2], "--nonsense")
         assert (unknown.code, unknown.out) == (2, ""), name
-        if name != "clusters list":
+        if name not in ("clusters list", *READ):
             nowhere = command(*line(command, name, cluster="nowhere"))
             assert (nowhere.code, "no cluster is called 'nowhere'" in nowhere.err) == (2, True), name
     del command.environment["DIGITALOCEAN_TOKEN"]
-    for name in ARGUMENTS:
+    for name in set(ARGUMENTS).difference(READ):
         missing = command(*line(command, name))
         assert (missing.code, missing.out) == (2, ""), name
         assert "set DIGITALOCEAN_TOKEN" in missing.err

@@ -46,6 +46,7 @@ class Job:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "aiodbclient", "tenants", verb, "--from", str(self.names)),
             *("--cluster", self.cluster, "--store", str(self.store)),
+            *(["--yes"] if verb == "retire" else []),
             env=os.environ
             | {
                 "DIGITALOCEAN_TOKEN": self.sandbox.token,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aiodbclient.errors import StoreError
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
@@ -60,35 +64,83 @@ def test_a_store_is_copied_to_another_key(command: Command) -> None:
 def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -> None:
     backup = str(command.folder / "backup.db")
     assert command("tenants", "provision", "kept", "turned", *command.place).code == 0
-    copy = ["store", "copy", command.store, backup]
-    assert command(*copy, "--backup").out == "2 records copied\n"
+    copy = ["store", "copy", command.store, backup, "--backup"]
+    assert command(*copy).out == "2 records copied\n"
     assert command("tenants", "provision", "added", *command.place).code == 0
+    reads = ["tenants", "show", "turned", "-o", "uri"]
     for verb in ("rotate", "retire", "suspend", "resume"):
-        assert command("tenants", verb, "turned", *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
-        restored = ["--cluster", command.cluster, "--store", backup]
-        if verb in ("rotate", "suspend", "resume"):
-            wrong = command("store", "copy", backup, command.store, "--backup")
-            assert (wrong.code, "a newer record of 'turned' than the source" in wrong.err) == (4, True)
-        if verb == "rotate":
-            refused = command(*copy)  # it would become the store
-            assert (refused.code, "the target already has another record of 'turned'" in refused.err) == (4, True)
-        done = command(*copy, "--backup")
-        assert (done.code, done.out) == (0, "1 records copied\n"), done.err
-        assert command(*copy, "--backup").out == "0 records copied\n"
-        assert command("tenants", "check", *restored).out.startswith("3 checked: all well")
-    uris = {
-        each: command("tenants", "show", "turned", "-o", "uri", *each, shows=True).out
-        for each in (tuple(command.place), tuple(restored))
-    }
-    assert len(set(uris.values())) == 1
+        assert (
+            command(
+                "tenants", verb, "turned", *command.place, *(["--yes"] if verb in ("suspend", "retire") else [])
+            ).code
+            == 0
+        )
+        wrong = command("store", "copy", backup, command.store, "--backup")
+        assert (wrong.code, "has records and is no backup" in wrong.err) == (2, True)
+        done = command(*copy)
+        assert (done.code, done.out) == (0, "2 records copied\n" if verb == "rotate" else "1 records copied\n"), (
+            done.err
+        )
+        assert command(*copy).out == "0 records copied\n"
+    uris = {command(*reads, "--store", each, shows=True).out for each in (command.store, backup)}
+    assert len(uris) == 1
     command.leave("kept", Verb.ROTATE)
-    assert command(*copy, "--backup").out == "1 records copied\n"
+    assert command(*copy).out == "1 records copied\n"
     assert command("tenants", "repair", "kept", *command.place).code == 0
-    assert command(*copy, "--backup").out == "1 records copied\n"
-    assert command(*copy, "--backup").out == "0 records copied\n"
-    assert command("tenants", "check", *restored).out == "3 checked: all well\n"
+    assert command(*copy).out == "1 records copied\n"
     assert command("tenants", "check", *command.place).out == "3 checked: all well\n"
+
+    older = str(command.folder / "older.db")
+    assert command("store", "copy", command.store, older, "--backup").code == 0
+    assert command("tenants", "rotate", "turned", *command.place).code == 0
+    assert command(*copy).out == "1 records copied\n"
+    refused = command("store", "copy", older, backup, "--backup")
+    assert (refused.code, "a newer record of 'turned' than the source" in refused.err) == (4, True)
     assert command("tenants", "remove", "--all", *command.place, "--yes", "--max", "3").code == 0
+
+
+def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
+    backup, restored = str(command.folder / "backup.db"), str(command.folder / "restored.db")
+    assert command("tenants", "provision", "alpha", "beta", *command.place).code == 0
+    copy = ["store", "copy", command.store, backup]
+    assert command(*copy, "--backup").code == 0
+    assert (command(*copy, "--backup", "--restore").code, command(*copy, "--restore").code) == (2, 2)
+    place = ["--cluster", command.cluster, "--store", backup]
+    for verb in (["rotate", "--force"], ["remove"], ["suspend"], ["provision"], ["check"]):
+        yes = ["--yes"] if verb[0] in ("rotate", "remove", "suspend") else []
+        refused = command("tenants", *verb, "alpha", *place, *yes)
+        assert (refused.code, refused.out) == (4, "")
+        assert f"{backup} is a backup of the store {command.store}: use that one. If that one is lost: " in refused.err
+        assert refused.err.endswith("Nothing was changed\n")
+    read = command("tenants", "list", *place)
+    assert (read.code, "What this one says may be old, and it takes no change" in read.err) == (0, True)
+
+    async def use() -> None:
+        async with SQLiteStore(backup) as store:
+            assert await store.get("alpha") is not None
+            with pytest.raises(StoreError, match="it is a backup of the store"):
+                await store.claim("alpha", 10.0)
+
+    asyncio.run(use())
+    assert command("tenants", "rotate", "alpha", *command.place).code == 0
+    assert command("tenants", "retire", "alpha", *command.place, "--yes").code == 0
+    Path(command.store).unlink()
+    [line] = re.findall(r"lost: aiodbclient (.*)\. Nothing", refused.err)
+    by_accident = command("store", "copy", backup, restored)
+    assert (by_accident.code, f"{backup} {restored} --restore. Nothing" in by_accident.err) == (2, True)
+    assert not Path(restored).exists()
+    words = [restored if word == "restored.db" else word for word in shlex.split(line)]
+    done = command(*words)
+    assert (done.code, done.out) == (0, "2 records copied\n")
+    [line] = re.findall(r"since the backup: aiodbclient (.*)\n", done.err)
+    assert command("tenants", "check", "--cluster", command.cluster, "--store", restored).code == 5
+    assert command(*shlex.split(line)).code == 0
+    there = ["--cluster", command.cluster, "--store", restored]
+    assert command("tenants", "check", *there).out == "2 checked: all well\n"
+    assert command("store", "copy", restored, backup, "--backup").code == 0
+    assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
+    # What is gone from the store is gone from the backup only when somebody says so.
+    assert command("store", "forget", backup, "alpha", "--yes").out == "alpha: forgotten\n"
 
 
 def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_a_life(command: Command, names: list[str]) -> None:
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
     assert "not retired" in again.err
-    assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
+    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
     assert planned.code == 5
@@ -112,7 +112,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
 
 def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], ["retire", a], ["show"]):
+    retire = ["retire", a, "--yes"]
+    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], retire, ["show"]):
         for kind in ([], ["--json"]):
             assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
     assert command("users", "list", command.cluster).code == 0
@@ -248,14 +249,16 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
     command.sandbox.faults.add("sql.statement", delay=SLOWLY)
     before = on_record(command)
-    process = command.start("tenants", "rotate", *from_file(command, names), *command.place, "--force", "--json")
+    process = command.start(
+        "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "--json"
+    )
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     stopped = command.end(process)
 
     advice = stopped.err.rpartition("run it again: ")[2].partition('"')[0].strip()
-    assert " --force --json " in advice, stopped.err
+    assert " --force --yes --json " in advice, stopped.err
     assert "--older-than" not in advice
     command.sandbox.faults.clear()
     rotated = on_record(command)[first["name"]]
@@ -273,10 +276,10 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
     for arguments, complaint in (
         (["plan", *file], "No space left on device"),
         (["plan", *file, "--json"], "No space left on device"),
-        (["provision", *file], "2 are done, 0 are left. All are done"),
+        (["provision", *file], "are done, "),
         (["show", "--show"], "No space left on device"),
         (["show", "--show", "--json"], "No space left on device"),
-        (["provision", *file, "--show", "--json"], "2 are done, 0 are left. All are done"),
+        (["provision", *file, "--show", "--json"], "are done, "),
     ):
         with Path("/dev/full").open("w") as full:
             done = command.end(command.start("tenants", *arguments, *place, stdout=full))
@@ -502,7 +505,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
         asyncio.run(other.add_cluster("redis", "cache"))
         asyncio.run(other.add_cluster("cockroach", "new"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        for verb in ("plan", "provision", "rotate", "retire", "show"):
+        for verb in ("plan", "provision", "rotate", "retire"):
             done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
             assert (done.code, done.out) == (2, "")
             assert "redis clusters have no user management" in done.err
@@ -535,11 +538,10 @@ def test_stored_credentials_are_shown_while_the_api_is_down(command: Command, na
     [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
     command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
 
-    shown = command("tenants", "show", "--cluster", cluster_id, "--store", command.store, "--json")
-
-    assert shown.code == 0
-    assert [each["name"] for each in shown.objects()] == [names[0]]
-    assert command("tenants", "show", *command.place).code == 4
+    for cluster in (cluster_id, command.cluster):
+        shown = command("tenants", "show", "--cluster", cluster, "--store", command.store, "--json")
+        assert shown.code == 0
+        assert [each["name"] for each in shown.objects()] == [names[0]]
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
     assert "run it again" not in refused.err
     retire, force = suggested(refused)
     assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
-    assert command(*force).out == "2 rotated\n"
-    assert command(*retire).out == "2 retired\n"
+    assert command(*force, "--yes").out == "2 rotated\n"
+    assert command(*retire, "--yes").out == "2 retired\n"
 
 
 def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> None:
@@ -94,7 +94,8 @@ def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[
     command.provision(names[0])
     with Sandbox(windows=[]) as gone:
         command.environment["DIGITALOCEAN_API_URL"] = gone.url
-    dead = command("tenants", "list", *command.place)
+    assert names[0] in command("tenants", "list", *command.place).out
+    dead = command("tenants", "list", "--cluster", "another", "--store", command.store)
     assert dead.code == 4
     [ids] = suggested(dead)
     [cluster_id] = re.findall(r"[0-9a-f-]{36}", command(*ids).out)

@@ -39,7 +39,7 @@ def test_the_table_of_engines_is_the_guards() -> None:
         writes = str(capabilities.concurrent_user_writes) if capabilities.users else ""
         return [yes(capabilities.users), yes(capabilities.dbs), settings, writes]
 
-    rows = [line for line in (DOCS / "engines.md").read_text().splitlines() if line.startswith("| `")]
+    rows = [line for line in (DOCS / "how-to" / "users-and-dbs.md").read_text().splitlines() if line.startswith("| `")]
     documented = {}
     for line in rows:
         first, *rest = (cell.strip() for cell in line.strip("|").split("|"))

@@ -16,13 +16,7 @@ from aiodbclient.sandbox import Sandbox
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-TESTS = [block for block in BLOCKS if "def test_" in block]
-CALLS, BULK, TENANTS = [block for block in BLOCKS if "asyncio.run(" in block]
-
-
-def test_all_kinds_of_blocks_are_there() -> None:
-    assert len(TESTS) == 1
-    assert len(BLOCKS) == 4
+CALLS, BULK, TENANTS = BLOCKS
 
 
 def test_every_page_that_it_sends_to_is_there() -> None:
@@ -89,15 +83,3 @@ def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(
     finally:
         serving.terminate()
         serving.communicate()
-
-
-@pytest.mark.parametrize(("mode", "mark"), [("auto", ""), ("strict", "import pytest\n\n@pytest.mark.asyncio\n")])
-def test_the_test_passes(tmp_path: Path, mode: str, mark: str) -> None:
-    [block] = TESTS
-    (tmp_path / "test_signup.py").write_text(mark + block)
-    options = ["-p", "no:cacheprovider", "-p", "no:schemathesis", "-o", f"asyncio_mode={mode}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout

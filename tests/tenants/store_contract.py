@@ -36,6 +36,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
         uri=f"postgresql://{name}:{password}@db.example.com:25060/{name}",
         ca="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
         cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
+        cluster_name="tenants-prod",
         since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
     )
 

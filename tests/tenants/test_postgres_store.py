@@ -387,14 +387,17 @@ async def test_what_a_tenant_plants_later_is_not_used(planted: Planted) -> None:
             assert tenant.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
 
 
-async def test_a_store_that_was_moved_takes_no_change(postgres: str, table: str) -> None:
+async def test_a_store_that_refuses_changes_takes_them_from_a_copy_alone(postgres: str, table: str) -> None:
     async with PostgresStore(postgres, table) as store, PostgresStore(postgres, table) as other:
+        assert await other.refusal() is None
+        await store.refuse_changes("is empty")
+        assert await other.refusal() == "is empty"
+        await store.ignore_refusal()
         claim = await store.claim("alpha", 10.0)
         assert claim is not None
         await store.keep(claim, None)
-        await store.mark_moved("the new one's {store}")
-        await store.mark_moved("another one")
-        assert await other.moved_to() == "the new one's {store}"
+        await store.refuse_changes("was moved to the new one's {store}")
+        assert await other.refusal() == "was moved to the new one's {store}"
         with pytest.raises(StoreError, match="it was moved to the new one's"):
             await other.claim("alpha", 10.0)
         assert await other.get("alpha") is not None

@@ -41,6 +41,7 @@ CREDENTIALS = st.builds(
     role=st.sampled_from(Role),
     suspended=st.none() | st.datetimes(timezones=st.just(UTC)),
     is_set_up=st.booleans(),
+    cluster_name=MAYBE,
 )
 RECORDS = st.builds(
     Record, name=TEXT, current=st.none() | CREDENTIALS, previous=st.none() | CREDENTIALS, intended=MAYBE

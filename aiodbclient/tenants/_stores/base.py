@@ -53,12 +53,15 @@ class StoreConnection(Protocol):
     def change_soon(self, sql: LiteralString, **values: Value) -> object:
         """Submit a change without waiting for it."""
 
-    async def mark_moved(self, to: str) -> None:
+    async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
 
-    async def moved_to(self) -> str | None:
-        """Return where the store was moved to; None if it was not."""
+    async def refusal(self) -> str | None:
+        """Return why the store refuses changes; None if it does not."""
         ...
+
+    async def ignore_refusal(self) -> None:
+        """Let this connection alone change the store nevertheless."""
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
@@ -193,24 +196,28 @@ class BaseStore(ABC, Generic[ConnectionT]):
             raise ClaimLostError(f"a process works on {name!r}")
         await self._change(Claim(name=name, token=token, record=Record(name=name)), self._sql.forget)
 
-    async def mark_moved(self, to: str) -> None:
-        """Make the store refuse every change from now on, whichever process makes it: another store replaces it.
+    async def refuse_changes(self, why: str) -> None:
+        """Make the store refuse every change from now on, whichever process makes it: another store is in use.
 
         Args:
-            to: The store that replaces it, as its errors name it.
+            why: What its errors say of it, such as "is a backup of tenants.db".
 
         Raises:
             StoreError: The store cannot be changed.
         """
-        await self._opened().mark_moved(to)
+        await self._opened().refuse_changes(why)
 
-    async def moved_to(self) -> str | None:
-        """Return the store that replaces this one, as ``mark_moved`` was given it; None if there is none.
+    async def refusal(self) -> str | None:
+        """Return why the store refuses changes, as ``refuse_changes`` was given it; None if it does not.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        return await self._opened().moved_to()
+        return await self._opened().refusal()
+
+    async def ignore_refusal(self) -> None:
+        """Change the store nevertheless until it is closed, as a backup that is made again. Raises StoreError."""
+        await self._opened().ignore_refusal()
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):

@@ -55,7 +55,7 @@ async def copy_records(source: Store, target: Store, *, claim: bool = True) -> i
     Args:
         source: An open store.
         target: Another open store. Records that it already has must be equal.
-        claim: Whether to claim each record of ``source`` meanwhile. One that was moved cannot be claimed.
+        claim: Whether to claim each record of ``source`` meanwhile. A store that refuses changes gives no claims.
 
     Returns:
         The number of records that it wrote, without those that ``target`` already had.

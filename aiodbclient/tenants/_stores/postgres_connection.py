@@ -37,15 +37,17 @@ _COLUMNS: LiteralString = """(
     expires timestamptz
 )
 """
-_MARK_MOVED: LiteralString = """
+_REFUSE_CHANGES: LiteralString = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS
-    'BEGIN RAISE EXCEPTION ''it was moved to %'', TG_ARGV[0]; END';
-CREATE TRIGGER moved BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION {function}({to})
+    'BEGIN IF current_setting(''aiodbclient.copies'', true) IS DISTINCT FROM ''on'' THEN'
+    '    RAISE EXCEPTION ''it %'', TG_ARGV[0]; END IF; RETURN NULL; END';
+CREATE OR REPLACE TRIGGER refuses BEFORE INSERT OR UPDATE OR DELETE ON {table} EXECUTE FUNCTION {function}({why})
 """
-_MOVED_TO = """
+_REFUSAL = """
 SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
-WHERE tgname = 'moved' AND tgrelid = (SELECT tableoid FROM {table} LIMIT 1)
+WHERE tgname = 'refuses' AND tgrelid = to_regclass({name})
 """
+_IGNORE_REFUSAL = "SET aiodbclient.copies = 'on'"
 
 
 class PostgresConnection:
@@ -56,6 +58,7 @@ class PostgresConnection:
         self._name = table
         self._table = Identifier(*table.split("."))  # with its schema, while there is a connection
         self._make = make
+        self._ignores_refusal = False
         self._owner = secrets.randbits(63)  # the connection holds an advisory lock on it
         self._connection: AsyncConnection[Any] | None = None
         self._turn = asyncio.Lock()
@@ -79,16 +82,20 @@ class PostgresConnection:
         task.add_done_callback(self._ended)
         return task
 
-    async def mark_moved(self, to: str) -> None:
+    async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
-        if await self.moved_to() is None:
-            beside: Any = f'{self._table.as_string(None)[:-1]}_moved"'
-            await self._run(_MARK_MOVED, None, function=SQL(beside), to=Literal(to))
+        beside: Any = f'{self._table.as_string(None)[:-1]}_refuses"'
+        await self._run(_REFUSE_CHANGES, None, function=SQL(beside), why=Literal(why))
 
-    async def moved_to(self) -> str | None:
-        """Return where the store was moved to; None if it was not."""
-        rows = await self.fetch(_MOVED_TO)
+    async def refusal(self) -> str | None:
+        """Return why the store refuses changes; None if it does not."""
+        rows = await self.fetch(_REFUSAL)
         return str(rows[0][0]) if rows else None
+
+    async def ignore_refusal(self) -> None:
+        """Let this connection alone change the store nevertheless."""
+        self._ignores_refusal = True
+        await self.fetch(_IGNORE_REFUSAL)
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
@@ -113,7 +120,9 @@ class PostgresConnection:
                 async with asyncio.timeout(_TIMEOUT):
                     connection = await self._connected()
                     given = None if values is None else {**values, "owner": self._owner}
-                    cursor = await connection.execute(SQL(sql).format(table=self._table, **parts), given)
+                    name = Literal(self._table.as_string(None))
+                    statement = SQL(sql).format(table=self._table, name=name, **parts)
+                    cursor = await connection.execute(statement, given)
                     return await cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 await self._disconnect()
@@ -139,6 +148,8 @@ class PostgresConnection:
         await connection.execute(_SETTINGS, {"timeout": str(int(_STATEMENT_TIMEOUT * 1000))})
         while not await self._lock(connection):
             self._owner = secrets.randbits(63)  # everybody sees the number in pg_locks, and can lock it
+        if self._ignores_refusal:
+            await connection.execute(_IGNORE_REFUSAL)
         self._table = await own_table(connection, self._name, _COLUMNS if self._make else None)
 
     async def _lock(self, connection: AsyncConnection[Any]) -> bool:

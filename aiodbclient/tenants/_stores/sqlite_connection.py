@@ -34,7 +34,6 @@ CREATE TABLE credentials (
     expires REAL
 ) WITHOUT ROWID
 """
-_CHANGES = ("INSERT", "UPDATE", "DELETE")
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
@@ -54,6 +53,7 @@ class SQLiteConnection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         # Only the thread uses these:
         self._database: sqlite3.Connection | None = None
+        self._ignores_refusal = False
         self._owner: Owner | None = None
 
     async def open(self) -> None:
@@ -82,15 +82,17 @@ class SQLiteConnection:
             self._owner = Owner(self._path)
         return self._owner.name
 
-    async def mark_moved(self, to: str) -> None:
+    async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
-        if await self.moved_to() is None:
-            await asyncio.wrap_future(self.submit(partial(_mark_moved, to)))
+        await asyncio.wrap_future(self.submit(partial(_refuse_changes, why)))
 
-    async def moved_to(self) -> str | None:
-        """Return where the store was moved to; None if it was not."""
-        rows = await self.fetch("SELECT 1 FROM sqlite_master WHERE name = 'moved'")
-        return str((await self.fetch("SELECT target FROM moved"))[0][0]) if rows else None
+    async def refusal(self) -> str | None:
+        """Return why the store refuses changes; None if it does not."""
+        return await asyncio.wrap_future(self._submit(lambda: _refusal(self._opened())))
+
+    async def ignore_refusal(self) -> None:
+        """Let this connection alone change the store nevertheless."""
+        self._ignores_refusal = True
 
     async def aclose(self) -> None:
         """Finish what was submitted, and close the file. What still waits for a lock fails."""
@@ -155,6 +157,8 @@ class SQLiteConnection:
         database = self._opened()
         database.execute("BEGIN IMMEDIATE")
         try:
+            if not self._ignores_refusal and (why := _refusal(database)) is not None:
+                raise StoreError(f"cannot use the store {self._path}: it {why}")
             made = change(database)
             database.execute("COMMIT")
             return made
@@ -186,14 +190,18 @@ class SQLiteConnection:
                 raise StoreError(f"cannot use the store {self._path}: {reason}") from None
 
 
-def _mark_moved(to: str, database: sqlite3.Connection) -> None:
-    database.execute("CREATE TABLE moved (target TEXT)")
-    database.execute("INSERT INTO moved VALUES (?)", (to,))
-    message = f"it was moved to {to}".replace("'", "''")
-    for change in _CHANGES:
-        database.execute(
-            f"CREATE TRIGGER moved_{change} BEFORE {change} ON credentials BEGIN SELECT RAISE(ABORT, '{message}'); END"
-        )
+def _refuse_changes(why: str, database: sqlite3.Connection) -> None:
+    database.execute("CREATE TABLE IF NOT EXISTS refusal (why TEXT)")
+    database.execute("DELETE FROM refusal")
+    database.execute("INSERT INTO refusal VALUES (?)", (why,))
+
+
+def _refusal(database: sqlite3.Connection) -> str | None:
+    """Why the store refuses changes; None if it does not."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone() is None:
+        return None
+    why: str = database.execute("SELECT why FROM refusal").fetchone()[0]
+    return why
 
 
 def _make_file(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeVar
 
@@ -20,7 +21,7 @@ from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._events import Timer
 from .._naming import Role, check_tenant, names_of
-from .._record import State, cluster_of, no_roles, usable
+from .._record import State, cluster_of, no_database, no_roles, usable
 from .._stores import Record
 from .moving import settle
 from .tenant import ClaimedTenant, Tenant, claimed
@@ -142,6 +143,11 @@ class ClaimingJob(TenantJob[DoneT]):
                     return await self.work(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _on_record(tenant)
+            names, is_there = tenant.names, True
+            with suppress(GrantError):  # such as that the server is away
+                is_there = tenant.record.current is None or (await tenant.server.find(names)).database
+            if not is_there:
+                raise no_database(names.tenant, names.database, names.role) from error
             raise
 
     @abstractmethod

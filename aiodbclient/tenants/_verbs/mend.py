@@ -6,11 +6,10 @@ from collections.abc import Collection
 
 from attrs import evolve
 
-from ...errors import NotFoundError
 from .._credential import Credential, Secret
 from .._naming import Role
 from .._outcomes import Problem
-from .._record import State, Verb, intent_of, left_behind, state_of
+from .._record import State, Verb, intent_of, left_behind, no_database, state_of
 from .._stores import Record
 from .tenant import ClaimedTenant, Tenant, on_roles
 
@@ -73,8 +72,8 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem] = (), *, rec
     current, previous, intent = tenant.current, tenant.previous, tenant.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    if Problem.DATABASE_MISSING in problems:
-        _refuse_loss(tenant, recreate=recreate)
+    if Problem.DATABASE_MISSING in problems and (tenant.names.role is not Role.OWNER or not recreate):
+        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     is_lost = Problem.DATABASE_MISSING in problems or (intent is not None and intent.more == _LOST)
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.state is State.RESETTING
@@ -111,18 +110,3 @@ async def _give_role(role: ClaimedTenant) -> None:
     kept = [each.username for each in (role.current, role.previous) if each is not None]
     await role.server.mend(role.work, kept)
     await role.held.keep(role.current, role.previous)
-
-
-def _refuse_loss(tenant: ClaimedTenant, *, recreate: bool) -> None:
-    database = tenant.names.database
-    if tenant.names.role is not Role.OWNER:
-        raise NotFoundError(
-            f"the database {database!r} does not exist: repair the tenant {tenant.names.tenant!r} itself first",
-            status=404,
-        )
-    if not recreate:
-        raise NotFoundError(
-            f"the database {database!r} does not exist, and what was in it is lost",
-            status=404,
-            advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
-        )

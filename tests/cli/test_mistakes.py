@@ -1,0 +1,165 @@
+"""What an operator does by mistake is refused before anything is lost, and says what helps."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import sys
+from uuid import uuid4
+
+from aiodbclient import DatabaseClient
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Command
+
+
+def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    command.provision(a)
+    assert command("tenants", "rotate", a, *command.place).code == 0
+    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
+    reader = command("tenants", "list", *command.place, "--json").objects()
+    logins = {each["role"]: each["username"] for each in reader}
+    command.environment["AIODBCLIENT_STORE"] = command.store
+    for line, name, verb in (
+        (["dbs", "delete"], a, f"remove {a}"),
+        (["users", "delete"], a, f"remove {a}"),  # the previous login
+        (["users", "delete"], logins["owner"], f"remove {a}"),
+        (["users", "reset"], logins["reader"], f"rotate {a} --role reader"),
+    ):
+        refused = command(*line, command.cluster, name, "--yes", "--not-a-tenant")
+        assert (refused.code, f"belongs to the tenant {a} in the store {command.store}" in refused.err) == (2, True)
+        assert f"tenants {verb} --cluster {command.cluster} --store {command.store}. Nothing" in refused.err
+    assert command("dbs", "create", command.cluster, b).code == 0
+    assert command("dbs", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
+    assert command("users", "create", command.cluster, b).code == 0
+    file = command.folder / "users.yaml"
+    file.write_text(f"- doadmin\n- {b}\n")
+    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--not-a-tenant", "--yes", "--max", "0"]
+    assert command(*apply).code == 0
+    command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")  # before the first tenant
+    assert command("users", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
+    command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
+    locked = command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--store", command.store)
+    assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
+    del command.environment["AIODBCLIENT_STORE_KEY"], command.environment["AIODBCLIENT_STORE"]
+    assert command("tenants", "check", a, *command.place).code == 0
+
+
+def test_what_belongs_to_the_cluster_is_not_deleted(command: Command) -> None:
+    with Sandbox(windows=[]) as own:
+        asyncio.run(own.add_cluster("pg", "fresh", backend="postgres", tls=False))
+        command.environment |= {"DIGITALOCEAN_TOKEN": own.token, "DIGITALOCEAN_API_URL": own.url}
+        for kind, name in (("dbs", "defaultdb"), ("users", "doadmin")):
+            refused = command(kind, "delete", "fresh", name, "--not-a-tenant", "--yes")
+            assert (refused.code, f"{name} belongs to the cluster" in refused.err) == (2, True)
+
+        async def delete() -> None:
+            async with DatabaseClient(own.token, base_url=own.url) as client:
+                [cluster] = [each for each in await client.clusters.list() if each.name == "fresh"]
+                await client.cluster(cluster.id).dbs.delete("defaultdb")
+
+        asyncio.run(delete())  # as the control panel does
+        broken = command("doctor", "fresh")
+        assert broken.code == 1
+        failed = command("tenants", "provision", "alpha", "--cluster", "fresh", "--store", command.store)
+        for said in (broken.out, failed.err):
+            assert "the administrator logs in through this database. To create it again: aiodbclient dbs create" in said
+            assert "trusted sources" not in said
+        [line] = re.findall("again: aiodbclient (.*)", broken.out)
+        assert command(*line.replace("CLUSTER", "fresh").split()).code == 0
+        assert command("doctor", "fresh").code == 0
+    command.environment |= {"DIGITALOCEAN_TOKEN": command.sandbox.token, "DIGITALOCEAN_API_URL": command.sandbox.url}
+
+
+def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, names: list[str]) -> None:
+    a = names[0]
+    command.provision(a)
+    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    for verb in (["dump", "--folder", str(command.folder)], ["rotate"], ["usage"]):
+        failed = command("tenants", verb[0], a, *verb[1:], *command.place)
+        assert failed.code == 1
+        assert f"{a}: the database '{a}' does not exist, and what was in it is lost\n" in failed.err
+        assert "SET " not in failed.err
+    dumped = command("tenants", "dump", a, "--folder", str(command.folder), *command.place)
+    [repair] = re.findall("make an empty one: aiodbclient (.*)", dumped.err)
+    assert command(*shlex.split(repair)).code == 0
+    assert command("tenants", "dump", a, "--folder", str(command.folder), *command.place).code == 0
+
+
+def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: list[str]) -> None:
+    a, b, c = names[:3]
+    command.provision(a, b, c)
+    nothing = command("tenants", "retire", a, *command.place)
+    assert (nothing.code, nothing.out) == (0, "1 kept\n")
+    assert command("tenants", "rotate", a, b, *command.place).code == 0
+    retire = ["tenants", "retire", a, b, c, *command.place]
+    asked = command(*retire)
+    assert f"Retire the previous logins of {a}, {b} (2 logins of 2 tenants) on {command.cluster}, and" in asked.err
+    assert (asked.code, "Programs that still use them stop working." in asked.err) == (2, True)
+    force = ["tenants", "rotate", a, c, "--force", *command.place]
+    asked = command(*force)
+    assert "Give 2 logins on tenants-prod new credentials? This ends 1 old login: programs that still use" in asked.err
+    assert asked.code == 2
+    assert command("tenants", "rotate", c, "--force", *command.place).code == 0  # it ends none
+    terminal = command.terminal(*retire, columns=200)
+    assert "stop working. [y/N]" in terminal.expect("[y/N]")
+    terminal.type("n\n")
+    code, seen = terminal.end()
+    assert (code, "nothing was changed" in seen) == (3, True)
+    pending = [each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()]
+    assert pending == ["retire", "retire", "retire"]
+    assert command(*force, "--yes").out == "2 rotated\n"
+    assert command(*retire, "--yes").out == "3 retired\n"
+
+
+def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: list[str]) -> None:
+    a = names[0]
+    command.provision(a)
+    run = ["tenants", "exec", a, *command.place]
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    said = " ".join(command("tenants", "exec", "--help").out.split())
+    assert "this exits with its exit code: 127 if there is no such program, 3 if --timeout ended it." in said
+    assert command.process(*run, "--", sys.executable, "-c", "exit(7)").code == 7
+    assert command.process(*run, "--", "nosuchprogram").code == 127
+    ended = command.process(*run, "--timeout", "6s", "--", *sleep)
+    assert (ended.code, "--timeout has ended the program. To go on: aiodbclient tenants exec" in ended.err) == (3, True)
+    assert "-o json" in said.partition("this exits with 1 if one failed")[0]
+    failed = command.process(*run, "--json", "--", sys.executable, "-c", "exit(7)")
+    assert (failed.code, failed.objects()[0]["exit_code"]) == (1, 7)
+
+
+def test_a_name_that_the_store_knows_is_not_asked_of_the_api(command: Command, names: list[str]) -> None:
+    a = names[0]
+    command.provision(a)
+    before = len(command.sandbox.requests)
+    for verb in ("list", "rooms", "show"):
+        assert command("tenants", verb, *command.place).code == 0
+    for which in (a, "--all"):
+        assert command.process("tenants", "exec", which, *command.place, "--", "true").code == 0
+    assert len(command.sandbox.requests) == before
+    del command.environment["DIGITALOCEAN_TOKEN"]
+    assert a in command("tenants", "list", *command.place).out
+    [listed] = command("tenants", "list", "--store", command.store, "--json").objects()
+    assert listed["cluster_name"] == command.cluster
+    unknown = command("tenants", "list", "--cluster", "nowhere", "--store", command.store)
+    assert (unknown.code, "there is no API token" in unknown.err) == (2, True)
+
+
+def test_a_wrong_token_or_id_says_what_to_do(command: Command) -> None:
+    wrong = command("tenants", "check", "--cluster", str(uuid4()), "--store", command.store)
+    assert (wrong.code, "`aiodbclient clusters list` lists them" in wrong.err) == (2, True)
+    command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.add_token(["database:create"])
+    lacking = command("clusters")
+    assert (lacking.code, "database:read" in lacking.err, "in the control panel, under API" in lacking.err) == (
+        4,
+        True,
+        True,
+    )
+    command.environment["DIGITALOCEAN_TOKEN"] = "hunter2-wrong"
+    refused = command("clusters").err
+    assert "wrong, expired or revoked. Make another one in the control panel, under API: tenants need the" in refused
+    assert "scopes database:read and database:view_credentials" in refused
+    doctor = command("doctor", command.cluster).out
+    assert doctor.count("Make ") == 1
