@@ -47,7 +47,7 @@ class PostgresServer:
     def start(self) -> None:
         with ThreadPoolExecutor(1) as other_thread:  # this one may run an event loop
             other_thread.submit(lambda: asyncio.run(self._running.start())).result()
-        self._running.mark_filled()
+        self._running.is_new = False
 
     def stop(self) -> None:
         self._running.end()

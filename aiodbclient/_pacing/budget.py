@@ -140,7 +140,7 @@ class RateBudget:
 
     def __attrs_post_init__(self) -> None:
         self._ledger = Ledger(self.windows)
-        self._queue = Queue(self._clock, self._on_timer, self._on_overdue)
+        self._queue = Queue(self._clock, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -188,8 +188,7 @@ class RateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        now, ledger = self._clock(), self._ledger
-        ledger.hear(said_by(headers), ledger.begun(now), now)
+        self._ledger.hear(said_by(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -204,11 +203,9 @@ class RateBudget:
         """
         now, ledger = self._clock(), self._ledger
         said = said_by_429(headers, ledger.longest)
-        ledger.hear(said, ledger.begun(now), now)
+        ledger.hear(said, now)
         ledger.refuse(said, now)
-        self._queue.refuse_late(
-            {*self._queue}, lambda place, bulk: ledger.opens(now, place, self.reserve if bulk else 0) - now, now
-        )
+        self._refuse_late({*self._queue}, now)
         return ledger.gate.until - now
 
     def snapshot(self) -> Snapshot:
@@ -227,9 +224,12 @@ class RateBudget:
         else:
             serve(self._queue, self._ledger, self.reserve, self._clock())
 
-    def _on_overdue(self, waiter: Waiter, now: float) -> None:
-        self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
-        serve(self._queue, self._ledger, self.reserve, now)
-
     def _on_timer(self, now: float) -> None:
         serve(self._queue, self._ledger, self.reserve, now)
+        if overdue := {waiter for waiter in self._queue if waiter.is_overdue(now)}:
+            self._refuse_late(overdue, now)
+            serve(self._queue, self._ledger, self.reserve, now)
+
+    def _refuse_late(self, among: set[Waiter], now: float) -> None:
+        ledger, reserve = self._ledger, self.reserve
+        self._queue.refuse_late(among, lambda n, bulk: ledger.opens(now, n, reserve if bulk else 0) - now, now)

@@ -63,9 +63,7 @@ class Member:
 
     def used(self, seconds: float, now: float) -> int:
         """How many slots of a window it holds."""
-        least = (self.seen + seconds - now) * 1000
-        pairs = zip(self.answers[::2], self.answers[1::2], strict=True)
-        return self.held + sum(count for ago, count in pairs if ago < least)
+        return self.held + sum(answered > now - seconds for answered in self.moments())
 
 
 @define
@@ -110,8 +108,7 @@ class Fleet:
                 in_flight += member.held
             else:
                 answers += [member.seen + lease] * member.held
-        ledger = Ledger(windows)
-        ledger.restore(sorted(answers), in_flight, now)
+        ledger = Ledger(windows, (answers, in_flight))
         ledger.gate, ledger.other_limit = self.token.gate, self.token.other_limit
         hour = ledger.windows[-1]
         hour.limit, hour.others, hour.others_until = self.token.limit, self.token.others, self.token.others_until

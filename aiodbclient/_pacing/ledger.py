@@ -5,42 +5,35 @@ from __future__ import annotations
 import math
 from bisect import bisect, bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from .gate import Gate
+from .gate import Gate, Ramp
 from .headers import Said
-from .ramp import Ramp
 from .window import SlidingWindow, Window
 
 LATENCY = 30.0  # seconds; an answer takes less
 _SANE_LIMIT = 10_000_000
-_MINUTE = 60.0  # the shortest window, where there is none
-_RECENT = 64  # answers, where there are no windows
+_MINUTE, _RECENT = 60.0, 64  # the shortest window where there is none, and how many answers are kept then
 
 
 class Ledger:
-    """Which slots are taken, and whether another one is free."""
+    """Which slots are taken, and whether another one is free.
 
-    __slots__ = ("_busy_since", "_refused", "_sent", "answers", "gate", "other_limit", "ramp", "windows")
+    ``fleet`` has the requests of all processes: when they were answered, and how many are in flight. It has no ramp.
+    """
 
-    def __init__(self, windows: Sequence[Window]) -> None:
-        self.windows = tuple(SlidingWindow(window.limit, window.seconds) for window in windows)  # the shortest first
+    __slots__ = ("_refused", "_sent", "answers", "gate", "other_limit", "ramp", "windows")
+
+    def __init__(self, windows: Sequence[Window], fleet: tuple[Iterable[float], int] | None = None) -> None:
+        answers, in_flight = fleet or ((), 0)
+        self.answers = sorted(answers)  # when requests were answered that the server may still count
+        self.windows = tuple(SlidingWindow(w.limit, w.seconds, self.answers) for w in windows)  # the shortest first
         self.gate = Gate()
-        self.ramp = Ramp(min((window.limit for window in windows), default=math.inf))
-        # When requests were answered that the server may still count
-        self.answers = deque[float](maxlen=None if windows else _RECENT)
-        self._sent = deque[float]()  # when the requests in flight were sent; the first one counts as the first to end
-        self._busy_since = 0.0  # since then a request has always been in flight
+        self.ramp = Ramp(math.inf if fleet else min((window.limit for window in windows), default=math.inf))
+        # When the requests in flight were sent; the first one counts as the first to end
+        self._sent = deque[float]([0.0] * in_flight)
         self._refused = 0  # how many of those in flight a 429 has answered
         self.other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
-
-    def restore(self, answers: Sequence[float], in_flight: int, now: float) -> None:
-        """Count the requests of a fleet: those answered, the oldest first, and those in flight. It has no ramp."""
-        self.ramp = Ramp(math.inf)
-        self.answers.extend(answers)
-        for window in self.windows:
-            window.answers.extend(answers[bisect(answers, now - window.seconds) :])
-        self._sent.extend([now] * in_flight)
 
     @property
     def longest(self) -> float:
@@ -62,13 +55,7 @@ class Ledger:
         return tuple(window.used(now) + window.of_others(now) for window in self.windows)
 
     def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
-        """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``.
-
-        Args:
-            now: The time.
-            reserve: How many slots of each window stay free.
-            patient: Whether the next call has no ``max_wait``.
-        """
+        """How many slots may be taken now if ``reserve`` of each window stay free (``patient``: no ``max_wait``)."""
         if now < self.gate.opens(patient=patient):
             return 0
         free = self.ramp.at_most
@@ -85,15 +72,10 @@ class Ledger:
 
     def begin(self, now: float) -> None:
         """Take a slot, whether or not one is free."""
-        if not self._sent:
-            self._busy_since = now
         self._sent.append(now)
 
     def opens(self, now: float, ahead: int, reserve: int, *, patient: bool = False) -> float:
-        """When a request with ``ahead`` others before it may go, as far as we know.
-
-        The ramp is left out: when it lets a request go depends on answers.
-        """
+        """When a request with ``ahead`` others before it may go. The ramp is left out: it depends on answers."""
         when = max(now, self.gate.opens(patient=patient))
         for window in self.windows:
             when = max(when, window.opens(now, self.unanswered, ahead, reserve))
@@ -112,32 +94,18 @@ class Ledger:
         if self._refused:
             self._refused -= 1
         elif sent:
-            for window in self.windows:
-                window.answers.append(now)
             self.answers.append(now)
-            while self.answers[0] <= now - self.longest - LATENCY:
-                self.answers.popleft()
+            kept = bisect(self.answers, now - self.longest - LATENCY) if self.windows else -_RECENT
+            del self.answers[:kept]
             if now >= self.gate.until:
                 self.ramp.succeed(now)
 
-    def begun(self, now: float) -> float:
-        """Since when the request that is answered ``now`` may have been sent."""
-        return max(self._busy_since, now - LATENCY) if self._sent else now
-
-    def hear(self, said: Said, begun: float, now: float) -> None:
-        """Learn of the hour from an answer's headers, whose request was sent after ``begun`` and has not ended."""
+    def hear(self, said: Said, now: float) -> None:
+        """Learn of the hour from an answer's headers: its limit, and how many of its requests were others'."""
         limit, remaining = said.limit, said.remaining
-        if limit is not None and remaining is not None and self.windows:
-            window = self.windows[-1]
-            explained = len(window.answers) + len(self._sent)
-            if limit != window.limit or limit - remaining > explained or window.others or self.other_limit:
-                self._compare(limit, remaining, begun, now)
-
-    def _compare(self, limit: int, remaining: int, begun: float, now: float) -> None:
-        """Take over the longest window's limit, and find out how many of its requests were others'."""
-        window = self.windows[-1]
-        if not max(1, remaining) <= limit <= _SANE_LIMIT:
+        if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return
+        window = self.windows[-1]
         if limit != window.limit:
             before, self.other_limit = self.other_limit, limit
             if len(self.windows) == 1 or before != limit:  # the header may be about a window that this budget lacks
@@ -145,8 +113,8 @@ class Ledger:
             window.limit = limit
         self.other_limit = None
         if remaining:  # 0 can also mean that a shorter window is full
-            # The server counted this request after it was sent: no earlier than when we last had nothing in flight.
-            ours = len(self.answers) - bisect(self.answers, begun - window.seconds) + len(self._sent)
+            # When it counted, the server may still have counted those that have expired by now.
+            ours = len(self.answers) + len(self._sent)
             window.others, window.others_until = max(0, limit - remaining - ours), now + window.seconds
 
     def refuse(self, said: Said, now: float) -> None:

@@ -32,6 +32,10 @@ class Waiter:
     deadline: float  # when its patience ends
     woken: asyncio.Future[None]  # done when it is granted a slot; the error says why it gets none
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether its patience has ended."""
+        return self.deadline <= now + _TIMER_STEP
+
     @property
     def granted(self) -> bool:
         """Whether it has a slot."""
@@ -41,17 +45,13 @@ class Waiter:
 class Queue:
     """The calls that wait for one budget, in the order in which they came, bulk calls behind all others."""
 
-    def __init__(
-        self, clock: Callable[[], float], on_timer: Callable[[float], None], on_overdue: Callable[[Waiter, float], None]
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], on_timer: Callable[[float], None]) -> None:
         self.interactive: list[Waiter] = []
         self.bulk: list[Waiter] = []
         self._numbers = count()
         self._clock = clock
         self._on_timer = on_timer
-        self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
         self._announced = -math.inf  # the end of the wait that was logged last
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Queue:
             )
         waiter = Waiter(number, bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:
-            timer = loop.call_later(max(max_wait, _TIMER_STEP), self._run_out, waiter)
+            timer = loop.call_later(max(max_wait, _TIMER_STEP), self._ring)
             waiter.woken.add_done_callback(lambda _: timer.cancel())
         insort(self._lane(bulk), waiter, key=_number)
         return waiter
@@ -113,17 +113,13 @@ class Queue:
         lane.pop(0).woken.set_result(None)
         return True
 
-    def refuse(self, waiter: Waiter, wait: float) -> None:
-        """Refuse a call, since it would have to wait for ``wait`` seconds."""
-        self._fail(waiter, refusal(wait))
-
     def refuse_late(self, among: set[Waiter], wait_of: Callable[[int, bool], float], now: float) -> None:
         """Refuse those that would wait for too long. ``wait_of`` says how long, by place and lane."""
         for place, waiter in [*enumerate(self)]:
             if waiter.deadline < math.inf and waiter in among:
                 wait = wait_of(place, waiter.bulk)
-                if wait > waiter.deadline - now:
-                    self.refuse(waiter, wait)
+                if wait > waiter.deadline - now or waiter.is_overdue(now):
+                    self._fail(waiter, refusal(wait))
 
     def fail(self, error: BaseException) -> None:
         """End all calls with ``error``."""
@@ -138,25 +134,14 @@ class Queue:
             logger.warning("waiting %.1f s for the rate limit, %s: %s", when - now, why, calls)
 
     def arm(self, now: float, when: float) -> None:
-        """Set the timer to ``when``, unless it rings earlier. Off if no call waits."""
-        if not self:
-            when = math.inf
+        """Set the timer to ``when``. Off if no call waits."""
         if self._timer is not None:
-            if self._timer_at <= when < math.inf:
-                return
             self._timer.cancel()
-            self._timer = None
-        if when < math.inf:
+        if self and when < math.inf:
             self._timer = asyncio.get_running_loop().call_later(max(when - now, _TIMER_STEP), self._ring)
-            self._timer_at = when
 
     def _ring(self) -> None:
-        self._timer = None
         self._on_timer(self._clock())
-
-    def _run_out(self, waiter: Waiter) -> None:
-        if not waiter.woken.done():
-            self._on_overdue(waiter, self._clock())
 
     def _fail(self, waiter: Waiter, error: BaseException) -> None:
         self.leave(waiter)

@@ -22,9 +22,8 @@ from .budget import Snapshot, below_every_limit, by_length, serve
 from .cells import Cell, cell_at
 from .fleet import CellError, NewerError
 from .headers import said_by, said_by_429
-from .process import Process
+from .process import STEP, Process, Turn
 from .queue import Queue, Waiter
-from .turn import STEP, Report, Turn
 from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
@@ -46,7 +45,7 @@ class SharedRateBudget:
     share the shortest window equally. A 429 in one process makes all of them wait.
 
     The slots of a killed process are free again half a shortest window later than usual. If the process was waiting,
-    its ``fallback_share`` stays reserved for five shortest windows: the process may be alive but disconnected.
+    its ``fallback_share`` stays reserved for one window: the process may be alive but disconnected.
 
     While the server does not answer, each process uses its ``fallback_share``. What it sent counts afterwards. The log
     says once that an outage began, and once that it ended.
@@ -63,7 +62,8 @@ class SharedRateBudget:
         key: A name for the token, not the token itself. Use ``token_key(token)``.
         reserve: How many slots of each window bulk calls leave free for other calls.
         fallback_share: The part of each window that this process uses while the server does not answer, such as
-            1 / (number of processes). If the shares of all processes add up to more than 1, some requests meet a 429.
+            1 / (number of processes). If the shares of all processes add up to more than 1, or only some of them are
+            cut off for long, some requests meet a 429.
         timeout: How many seconds the server may take to answer, before the process uses its ``fallback_share``. A call
             can wait for so much longer than its ``max_wait``.
 
@@ -92,8 +92,8 @@ class SharedRateBudget:
     def __attrs_post_init__(self) -> None:
         _check(self)
         self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
-        self._process = Process(self.windows, self.fallback_share, self._cell.where)
-        self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
+        self._process = Process(self.windows, self.reserve, self.fallback_share, self._cell.where)
+        self._queue = Queue(time.monotonic, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot, as ``RateBudget.acquire`` does. Its place is among the calls of this process.
@@ -127,13 +127,12 @@ class SharedRateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._process.hear(said_by(headers), time.monotonic())
+        self._process.heard = said_by(headers)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
         now, process = time.monotonic(), self._process
-        said = said_by_429(headers, self.windows[-1].seconds)
-        process.hear(said, now)
+        process.heard = said = said_by_429(headers, self.windows[-1].seconds)
         process.ledger.refuse(said, now)
         if process.alone:
             self._serve_alone(now)
@@ -210,28 +209,25 @@ class SharedRateBudget:
     async def _ask(self) -> None:
         """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
         async with self._turns:
-            process, queue = self._process, self._queue
-            asked = {*queue}
-            report = process.report(queue, time.monotonic())
+            process = self._process
             try:
-                turn = await self._turn(report)
+                process.heed(await self._turn(), time.monotonic())
             except CellError as error:
-                process.warn(error, time.monotonic())
+                process.warn(error)
                 process.go_alone(time.monotonic())
-            else:
-                process.heed(report, turn, time.monotonic())
             self._asked = now = time.monotonic()
             if process.alone:
                 self._ask_by(now)
                 self._serve_alone(now)
             else:
-                self._serve(asked, now)
+                self._serve(now)
 
-    async def _turn(self, report: Report) -> Turn:
+    async def _turn(self) -> Turn:
         """Have a turn at the cell. Raises CellError."""
+        began = time.monotonic()
 
         def step(text: str, now: float) -> tuple[str, Turn]:
-            turn = Turn(self.windows, self.reserve, report, text, now)
+            turn = Turn(self._process, self._queue, began, text, now)
             return turn.text, turn
 
         try:
@@ -242,15 +238,15 @@ class SharedRateBudget:
         except NewerError:
             raise CellError("a later version of this package wrote the budget there") from None
 
-    def _serve(self, asked: set[Waiter], now: float) -> None:
-        """Serve the calls that wait by what came of the last turn, in which some of them were ``asked`` for."""
+    def _serve(self, now: float) -> None:
+        """Serve the calls that wait by what came of the last turn."""
         queue, process, turn = self._queue, self._process, self._process.turn
         assert turn is not None
         for bulk, count in ((False, turn.interactive), (True, turn.bulk)):
             for _ in range(count):
-                if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile, as the next report says
+                if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile, as the next turn says
                     process.ledger.begin(now)
-        queue.refuse_late(asked, lambda place, bulk: turn.wait(place, bulk, now), now)
+        queue.refuse_late(turn.asked, lambda place, bulk: turn.wait(place, bulk, now), now)
         queue.arm(now, math.inf)
         if queue:
             again = turn.again()
@@ -269,13 +265,11 @@ class SharedRateBudget:
         else:
             self._ask_by(time.monotonic() + self._pause)
 
-    def _on_overdue(self, _: Waiter, now: float) -> None:
-        self._on_timer(now)
-        self._ask_by(now)  # which tells it how long it would still wait
-
     def _on_timer(self, now: float) -> None:
         if self._process.alone:
             self._serve_alone(now)
+        else:
+            self._ask_by(now)
 
     def _next_slot(self, now: float) -> float:
         """For how many seconds the next call of this process waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from attrs import Attribute, field, frozen
@@ -45,23 +45,20 @@ class Window:
 
 
 class SlidingWindow:
-    """The slots of one window, as of now."""
+    """The slots of one window. ``answers``, which all windows share: when our requests were answered, in order."""
 
     __slots__ = ("answers", "limit", "others", "others_until", "seconds")
 
-    def __init__(self, limit: int, seconds: float) -> None:
+    def __init__(self, limit: int, seconds: float, answers: list[float]) -> None:
         self.limit = limit  # how many slots there are; an answer can change it
         self.seconds = seconds  # our slots are free again this long after the answer
-        self.answers = deque[float]()  # when our requests were answered, the oldest first
-        self.others = 0  # how many slots other clients hold: the last answer showed that
-        self.others_until = -math.inf  # when the last of them expires, if no further answer comes
+        self.answers = answers
+        self.others = 0  # how many slots other clients hold
+        self.others_until = -math.inf  # when the last of them expires, as far as we know
 
     def used(self, now: float) -> int:
         """How many of our answered requests hold a slot at ``now``."""
-        answers, seconds = self.answers, self.seconds
-        while answers and answers[0] + seconds <= now:
-            answers.popleft()
-        return len(answers)
+        return len(self.answers) - self._expired(now)
 
     def of_others(self, now: float) -> int:
         """How many slots others hold at ``now``."""
@@ -75,14 +72,18 @@ class SlidingWindow:
         """When a request with ``ahead`` others before it may go, if those in flight are answered now."""
         # Line up those that hold slots: our answered requests, those in flight, those ahead. A request may go when the
         # one ``room`` places before it gives up its slot. So every ``room`` requests ahead take one window.
-        used, room = self.used(now), self.room(now, reserve)
+        expired, room = self._expired(now), self.room(now, reserve)
+        used = len(self.answers) - expired
         if not room:
             return self.others_until
         windows, place = divmod(ahead, room)
         rank = place + used + in_flight - room
         if rank < 0:
             return now + windows * self.seconds
-        return (self.answers[rank] if rank < used else now) + (windows + 1) * self.seconds
+        return (self.answers[expired + rank] if rank < used else now) + (windows + 1) * self.seconds
+
+    def _expired(self, now: float) -> int:
+        return bisect_right(self.answers, now, key=lambda answered: answered + self.seconds)
 
 
 def seconds_for(requests: int, windows: Sequence[Window], used: Iterable[int] = ()) -> float:

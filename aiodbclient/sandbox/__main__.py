@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import uuid
 from collections.abc import Sequence
 from typing import Any, get_args
 from urllib.error import HTTPError
@@ -82,22 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_cluster,
         metavar="'ENGINE[=NAME][: OPTION...]'",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
-        f"version=14 tags=a tags=b'. OPTION: {', '.join(option_text.options(Sandbox.add_cluster))} (may be repeated)",
-    )
-    parser.add_argument(
-        "--cluster-id",
-        action="append",
-        default=[],
-        type=_cluster_id,
-        metavar="[NAME=]UUID",
-        help="the id of the cluster NAME, or of the only cluster (default: random; may be repeated)",
-    )
-    parser.add_argument(
-        "--online-after",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="how long clusters have the status 'creating' and refuse writes (default: 0)",
+        "version=14 tags=a tags=b', or 'mysql=shop: dsn=mysql://root:PASSWORD@127.0.0.1' for a server of your own. "
+        f"OPTION: {', '.join(option_text.options(Sandbox.add_cluster))} (may be repeated)",
     )
     parser.add_argument(
         "--fault",
@@ -107,14 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="'OPERATION: OPTION...'",
         help="make requests fail, for example 'users.create: status=503 nth=3', 'users.get,users.list: delay=0.5' or "
         "'*: cut probability=0.01'; `aiodbclient sandbox fault --help` lists the options (may be repeated)",
-    )
-    parser.add_argument(
-        "--dsn",
-        action="append",
-        default=[],
-        type=_dsn,
-        metavar="NAME=DSN",
-        help="put this PostgreSQL, MySQL or MariaDB server behind the cluster NAME (may be repeated)",
     )
     parser.add_argument(
         "--rate-limit",
@@ -134,9 +111,6 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="DIR",
         help="store clusters, users, dbs and tokens in this folder for the next start (default: store nothing)",
-    )
-    parser.add_argument(
-        "--no-tls", action="store_true", help="no TLS for clusters without --dsn, for clients that do not support it"
     )
     parser.add_argument("--json", action="store_true", help="print URL, token and clusters as one line of JSON")
     return parser
@@ -204,19 +178,11 @@ def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
     cluster, _, options = text.partition(":")
     engine, _, name = cluster.partition("=")
     if not engine:
-        raise argparse.ArgumentTypeError(f"{text!r} names no engine; write for example pg or pg=tenants")
+        raise argparse.ArgumentTypeError("it names no engine; write for example pg or pg=tenants")
     try:
         return engine, name or None, option_text.read(Sandbox.add_cluster, options)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _cluster_id(text: str) -> tuple[str | None, str]:
-    name, _, given = text.rpartition("=")
-    try:
-        return name or None, str(uuid.UUID(given))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither UUID nor NAME=UUID") from None
 
 
 def _fault(text: str) -> str:
@@ -231,13 +197,6 @@ def _fault_id(text: str) -> str:
     if text != "all" and not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not the ID of a fault; write --clear last to end all of them")
     return text
-
-
-def _dsn(text: str) -> tuple[str, str]:
-    name, _, dsn = text.partition("=")
-    if not name or "://" not in dsn:
-        raise argparse.ArgumentTypeError("write NAME=DSN, for example tenants=postgresql://postgres@127.0.0.1/postgres")
-    return name, dsn
 
 
 def _windows(text: str) -> list[Window]:
@@ -257,7 +216,10 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         async with sandbox:
-            clusters = await _add_clusters(sandbox, options)
+            clusters: list[dict[str, str]] = []
+            for engine, name, given in options.cluster:
+                cluster = await sandbox.add_cluster(engine, name, **given)
+                clusters.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
             for text in options.fault:
                 operation, given = option_text.read_fault(text, sandbox.clusters)
                 sandbox.faults.add(operation, **given)
@@ -276,29 +238,6 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"The sandbox cannot start: {error}", file=sys.stderr)
     return 1
-
-
-async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[dict[str, str]]:
-    dsns: dict[str, str] = dict(options.dsn)
-    ids: dict[str | None, str] = dict(options.cluster_id)
-    if None in ids and len(options.cluster) != 1:
-        raise ValueError("--cluster-id without NAME= needs exactly one --cluster; write --cluster-id NAME=UUID")
-    added: list[dict[str, str]] = []
-    for engine, name, given in options.cluster:
-        dsn = dsns.pop(name, None) if name else None
-        common: dict[str, Any] = {
-            "dsn": dsn,
-            "tls": dsn is not None or not options.no_tls,
-            "cluster_id": ids.pop(None, None) or ids.pop(name, None),
-            "online_after": options.online_after,
-        }
-        cluster = await sandbox.add_cluster(engine, name, **common | given)
-        added.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
-    for option, names in (("--dsn", dsns), ("--cluster-id", ids)):
-        if names:
-            unknown = ", ".join(map(str, names))
-            raise ValueError(f"{option} names no cluster: {unknown}; add --cluster ENGINE={next(iter(names))}")
-    return added
 
 
 def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *, unlimited: bool) -> None:

@@ -8,7 +8,7 @@ import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
@@ -81,20 +81,12 @@ def derived_password(user: str, password: str) -> str:
     return f"AVNS_{digest.hexdigest()[:20]}x0"
 
 
-def check_user_name(engine: str, name: str) -> None:
-    """Refuse with 422 a user name that the engine would truncate or refuse."""
-    _check_length(engine, "user", name, mysql=32)
-
-
-def check_db_name(engine: str, name: str) -> None:
-    """Refuse with 422 a db name that the engine would truncate or refuse."""
-    _check_length(engine, "database", name, mysql=64)
-
-
-def _check_length(engine: str, kind: str, name: str, *, mysql: int) -> None:
+def check_name(engine: str, kind: Literal["user", "database"], name: str) -> None:
+    """Refuse with 422 a name that the engine would truncate or refuse."""
     if engine in MYSQL:
-        if len(name) > mysql:  # MySQL refuses it (manual, "Identifier Length Limits")
-            raise Refusal(422, f"{kind} name must have at most {mysql} characters")
+        limit = 32 if kind == "user" else 64
+        if len(name) > limit:  # MySQL refuses it (manual, "Identifier Length Limits")
+            raise Refusal(422, f"{kind} name must have at most {limit} characters")
         return
     limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
     if len(name.encode()) > limit:
@@ -185,7 +177,7 @@ class MemoryBackend(Backend):
             raise not_found() from None
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_user_name(self.engine, new.name)
+        check_name(self.engine, "user", new.name)
         await self._write()
         if new.name in self._users:
             raise name_taken("user")
@@ -223,7 +215,7 @@ class MemoryBackend(Backend):
         return list(self._dbs)
 
     async def create_db(self, name: str) -> None:
-        check_db_name(self.engine, name)
+        check_name(self.engine, "database", name)
         if name in self._dbs:
             raise name_taken("database")
         self._dbs[name] = None

@@ -238,14 +238,6 @@ def _uri(connection: JSON, host: str) -> str:
     return f"{scheme}://{login}@{host}:{port}/{database}{query}"
 
 
-def _encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _ca(backend: Backend) -> str:
     try:
         pem = backend.ca()
@@ -267,7 +259,7 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
         return SandboxAnswer(200, {"database": await cluster.document(view)})
     if operation == "clusters.ca":
         return SandboxAnswer(200, {"ca": {"certificate": b64encode(_ca(backend).encode()).decode()}})
-    if "\0" in name or not _encodable(name):
+    if "\0" in name or not validation.is_text(name):
         raise not_found()
     if not (capabilities.users if kind == "users" else capabilities.dbs):
         raise unsupported()
@@ -281,7 +273,7 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
             cluster.lag.created("users", user["name"])
             return SandboxAnswer(201, {"user": user})
         case "users.update":
-            settings = validation.settings(cluster.engine, body, required=True)
+            settings = validation.new_settings(cluster.engine, body)
             user = cluster.lag.user(await backend.update_user(name, settings))
             return SandboxAnswer(201, {"user": view.written(user)})
         case "users.reset_auth":

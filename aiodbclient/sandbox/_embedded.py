@@ -59,6 +59,7 @@ class EmbeddedPostgres:
         kept: MutableMapping[str, Any] | None = None,  # its password and port for the next start in the same folder
         folder: Path | None = None,  # of its data; None for a temporary one that is removed when it stops
         *,
+        is_new: bool = True,
         in_memory: bool = False,
         reach: Reach | None = None,
         programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
@@ -70,10 +71,10 @@ class EmbeddedPostgres:
         self.port: int = 0
         self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
+        self.is_new = is_new  # whether it is empty; a start removes what is there then
         self.folder: Path = Path()  # its files, while it runs
         self.own_database: str = ""  # the sandbox's own, in which no client has a session
-        self.ca_file: str | None = None
-        self._authority = authority
+        self.authority = authority
         self._in_memory = in_memory
         self._programs = programs
         self.settings: dict[str, str] = dict(settings or {})
@@ -102,7 +103,6 @@ class EmbeddedPostgres:
             raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = report["port"]
         self.inner_port = report["inner"]
-        self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
         """Stop the server and remove its temporary files."""
@@ -134,25 +134,12 @@ class EmbeddedPostgres:
         return counts
 
     @property
-    def is_new(self) -> bool:
-        """Whether ``mark_filled`` was never called: until then, each start begins with an empty server."""
-        return "made" not in self._kept
-
-    def mark_filled(self) -> None:
-        """Record that the new server has its users and databases."""
-        self._kept["made"] = True
-
-    def mark_empty(self) -> None:
-        """Record that the server is empty, as if it were new."""
-        self._kept.pop("made", None)
-
-    @property
     def kind(self) -> tuple[object, ...] | None:
         """Equal for two servers that are interchangeable; None for one that keeps its data, and is like no other."""
         if self.data is not None:
             return None
         options = frozenset(self.settings.items())
-        return self.reach.bind, self.reach.hosts, options, self._programs, self._authority is None
+        return self.reach.bind, self.reach.hosts, options, self._programs, self.authority is None
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -174,8 +161,7 @@ class EmbeddedPostgres:
             "port": self._kept.get("port", 0),
             "password": self.password,
             "settings": self.settings,
-            "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
-            "ca": self._authority.certificate() if self._authority else None,
+            "certificate": self.authority.server_certificate(*self.reach.certified) if self.authority else None,
         }
         self._keeper = keeper = subprocess.Popen(
             _keeper_command("main", binaries, SUPERUSER),
@@ -261,8 +247,8 @@ def warm_servers() -> Generator[None]:
 
     When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any
     sandbox in this process. A server that cannot be emptied is stopped. Sandboxes with ``data`` do not share servers.
-    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. On exit, idle servers are
-    stopped.
+    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. A database takes 6 MB: set TMPDIR
+    to a folder on disk for tests that make thousands. On exit, idle servers are stopped.
 
     The pytest fixtures do this already. For tests that create their own ``Sandbox``:
 

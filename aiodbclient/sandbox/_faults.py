@@ -24,11 +24,9 @@ _APPLIES_TO: dict[str, frozenset[str]] = {
     "cut": OPERATIONS | _SQL,
     "delay": OPERATIONS | _SQL,
     "status": OPERATIONS,
-    "not_implemented": OPERATIONS,
     "headers": OPERATIONS,
     "html": OPERATIONS,
     "truncate": OPERATIONS,
-    "reset_skew": OPERATIONS,
     "answer_name": frozenset(
         {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
     ),
@@ -148,7 +146,6 @@ class Faults:
         cut: bool = False,
         delay: float = 0.0,
         status: int | None = None,
-        not_implemented: bool = False,
         headers: Mapping[str, str] | None = None,
         html: bool = False,
         truncate: bool = False,
@@ -158,7 +155,6 @@ class Faults:
         unseen_for: float = 0.0,
         password_empty_for: float = 0.0,
         still_listed_for: float = 0.0,
-        reset_skew: float = 0.0,
         stop: bool = False,
         sqlstate: str | None = None,
     ) -> Fault:
@@ -167,8 +163,8 @@ class Faults:
         The options from ``operation`` to ``lasts`` select requests: a request must match all that you pass. The other
         options say what happens to it. You can combine them, and all faults that match a request apply.
 
-        ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work. ``cut``, ``status`` and
-        ``not_implemented`` then replace it. With ``after`` they happen after the work.
+        ``cut``, ``delay`` and ``status`` happen before the work. ``cut`` and ``status`` then replace it. With ``after``
+        they happen after the work.
 
         An embedded PostgreSQL also has SQL faults: for ``"sql.login"``, ``"sql.statement"``, or ``"sql"`` for both.
         They take ``cut``, ``delay``, ``after`` (of statements), ``stop`` and ``sqlstate``. They do not affect the API.
@@ -187,8 +183,8 @@ class Faults:
             delay: Wait this many seconds. Alone, it only delays: the work is done even if the client disconnects
                 meanwhile, as at the provider. A delay ends when the sandbox stops.
             status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
-                the API, with its HTML page (godo #142).
-            not_implemented: Answer with the provider's 501 (terraform-provider-digitalocean #1387).
+                the API, with its HTML page (godo #142). 501 has the provider's body (terraform-provider-digitalocean
+                #1387).
             headers: Add these headers to the answer.
             html: Replace the answer's body by a proxy's HTML page.
             truncate: Break off the answer's body in the middle. No header shows it.
@@ -199,7 +195,6 @@ class Faults:
             password_empty_for: Return the new password of this create or reset_auth as ``""`` for this many seconds,
                 also in its own answer.
             still_listed_for: Keep a deleted user in lists and clusters for this many seconds. Reading it is a 404.
-            reset_skew: Add this many seconds to ``ratelimit-reset``, also in a 429.
             stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it restarts by itself.
             sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
                 server is starting) or ``"28P01"`` (the password is wrong).
@@ -238,13 +233,9 @@ class Faults:
         for fault in self:
             self.remove(fault)
 
-    def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
-        """The faults that fire on this request, or that change its headers if the rate limit refused it."""
-        return [
-            fault
-            for fault in self._faults
-            if (fault.options["reset_skew"] or not limited) and fault.fires(operation, cluster, name)
-        ]
+    def meeting(self, operation: str | None, cluster: str | None, name: str | None) -> list[Fault]:
+        """The faults that fire on this request."""
+        return [fault for fault in self._faults if fault.fires(operation, cluster, name)]
 
     def attach(self, cluster: str, server: EmbeddedPostgres) -> None:
         """Apply the faults of SQL to the server of this cluster too."""

@@ -15,7 +15,7 @@ from pymysql.constants import ER
 
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import PRIMARY, Backend, check_name, new_password, refuse_primary
 from ._mysql_server import SYSTEM_DBS, MySQLAccount, MySQLServer, quoted
 from ._validation import JSON, RequestedUser
 
@@ -73,7 +73,7 @@ class MySQLBackend(Backend):
         return await self._run(self._read(name))
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_user_name(self.engine, new.name)
+        check_name(self.engine, "user", new.name)
         _check_characters(new.name, "user")
         return await self._run(self._create_user(new), "user", new.name)
 
@@ -91,7 +91,7 @@ class MySQLBackend(Backend):
         return await self._run(self._server.dbs())
 
     async def create_db(self, name: str) -> None:
-        check_db_name(self.engine, name)
+        check_name(self.engine, "database", name)
         _check_characters(name, "database")
         await self._run(self._create_db(name), "db", name)
 

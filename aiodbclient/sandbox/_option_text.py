@@ -28,7 +28,8 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
     for word in shlex.split(text):
         name, equals, value = word.partition("=")
         if name not in readers:
-            raise ValueError(f"unknown option {name!r}; the options are {', '.join(readers)}")
+            shown = repr(name) if name.isidentifier() else "in the text"  # it could be a part of a DSN
+            raise ValueError(f"unknown option {shown}; the options are {', '.join(readers)}")
         read = readers[name]
         try:
             if not equals and read is not _flag:

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import DEFAULT_DB, PRIMARY, Backend, check_name, new_password, refuse_primary
 from ._embedded import OWN_DATABASE, EmbeddedPostgres
 from ._postgres_provider import SYSTEM_ROLES, login, make_primary, make_system_roles
 from ._postgres_server import PostgresServer, Row, rows
@@ -60,7 +60,7 @@ class PostgresBackend(Backend):
             await self._find_primary()
         elif self.embedded.is_new:
             await self._make_all()
-            self.embedded.mark_filled()
+            self.embedded.is_new = False
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -77,8 +77,8 @@ class PostgresBackend(Backend):
             verifier = self._verifier(connection, PRIMARY, password)
             await make_system_roles(connection)
             await make_primary(connection, self._server.major, verifier)
-        self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
+        self._secrets[PRIMARY] = verifier, password  # from now on the server is not new
 
     async def _find_primary(self) -> None:
         """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
@@ -121,7 +121,7 @@ class PostgresBackend(Backend):
             return await self._read(connection, name)
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_user_name(self.engine, new.name)
+        check_name(self.engine, "user", new.name)
         async with self._roles, self._server.connection() as connection:
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
@@ -171,7 +171,7 @@ class PostgresBackend(Backend):
             return [name for (name,) in await rows(connection, _DBS)]
 
     async def create_db(self, name: str) -> None:
-        check_db_name(self.engine, name)
+        check_name(self.engine, "database", name)
         if name in _SYSTEM_DBS:
             raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.

@@ -23,6 +23,7 @@ from ._reach import LOOPBACK
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
+_CONNECT_TRIES = 100
 _EMPTY_SECONDS = 5.0
 
 _ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
@@ -79,11 +80,13 @@ class PostgresServer:
         info = connection.info
         self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
         self.major = info.server_version // 10_000
+        if self.embedded is not None:
+            authority = self.embedded.authority
+            self.host, self.port, self.tls = self.embedded.reach.public_host, self.embedded.port, authority is not None
+            self.ca = authority.certificate() if authority else None
+            return
         self.tls = connection.pgconn.ssl_in_use
         self.ca = _verifying_ca(connection)
-        if self.embedded is not None:
-            self.host, self.port = self.embedded.reach.public_host, self.embedded.port
-            return
         self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
         self.password = derived_password(info.user, info.password)
         if not superuser:
@@ -134,7 +137,7 @@ class PostgresServer:
         except (psycopg.Error, TimeoutError, RuntimeError) as error:
             _log.info("cannot empty an embedded PostgreSQL, so it is stopped: %s", type(error).__name__)
             return False
-        embedded.mark_empty()
+        embedded.is_new = True
         return True
 
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
@@ -149,9 +152,15 @@ class PostgresServer:
 
     async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
         """Connect to ``database``, or to the maintenance database."""
-        if database is None:
-            return await AsyncConnection.connect(self._dsn, autocommit=True)
-        return await AsyncConnection.connect(self._dsn, autocommit=True, dbname=database)
+        where = self._dsn if database is None else make_conninfo(self._dsn, dbname=database)
+        for _ in range(_CONNECT_TRIES - 1):
+            try:
+                return await AsyncConnection.connect(where, autocommit=True)
+            except psycopg.OperationalError as error:
+                if "too many clients" not in str(error):
+                    raise
+                await asyncio.sleep(0.01)  # a server with few slots still ends a session that was closed
+        return await AsyncConnection.connect(where, autocommit=True)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
@@ -182,8 +191,7 @@ def _superusers_dsn(server: EmbeddedPostgres, database: str) -> str:
         user=SUPERUSER,
         password=server.password,
         dbname=database,
-        sslmode="disable" if server.ca_file is None else "verify-full",
-        sslrootcert=server.ca_file,
+        sslmode="disable",
         gssencmode="disable",
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import MYSQL, POSTGRESQL, Engine
-from ._backends import Backend, MemoryBackend
+from ._backends import PRIMARY, Backend, MemoryBackend
 from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
 from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, can_embed
@@ -110,8 +110,9 @@ class Registry:
             _require("sandbox", *(DRIVERS if new.dsn is None else ["psycopg"]))
             from ._postgres import PostgresBackend
 
-            server = self._embedded(new, cluster_id, authority) if new.dsn is None else new.dsn
             secrets = mapping(self._data, f"secrets of {cluster_id}")
+            is_new = PRIMARY not in secrets
+            server = self._embedded(new, cluster_id, authority, is_new) if new.dsn is None else new.dsn
             return PostgresBackend(engine, server, secrets, open_public=new.dsn is None and _before_15(new.version))
         if engine in MYSQL and new.dsn is not None:
             _require("sandbox-mysql", "aiomysql")
@@ -125,11 +126,14 @@ class Registry:
         users, dbs = mapping(self._data, f"users of {cluster_id}"), mapping(self._data, f"dbs of {cluster_id}")
         return MemoryBackend(engine, name, authority, users, dbs)
 
-    def _embedded(self, new: NewCluster, cluster_id: str, authority: SandboxCA | None) -> EmbeddedPostgres:
+    def _embedded(
+        self, new: NewCluster, cluster_id: str, authority: SandboxCA | None, is_new: bool
+    ) -> EmbeddedPostgres:
         server = EmbeddedPostgres(
             authority,
             mapping(self._data, f"server of {cluster_id}"),
             None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
+            is_new=is_new,
             in_memory=POOL.is_open,
             reach=self._reach,
             programs=None if new.server is None else Path(new.server),

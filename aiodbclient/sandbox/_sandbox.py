@@ -1,22 +1,32 @@
-"""``Sandbox``: the public class. It adds clusters and tokens, and ``Service`` starts and stops it."""
+"""``Sandbox``: the public class. It serves the API, in the running event loop or in a thread."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, closing
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from aiohttp import web
 
 from .._pacing.budget import Window
 from ._clusters import NewCluster, SandboxCluster, Status
+from ._data import Data, mapping
 from ._faults import Faults
 from ._reach import LOOPBACK, Reach
 from ._records import RecordedRequest
 from ._registry import Registry
 from ._server import Api
-from ._service import NOT_RUNNING, Service
 from ._tokens import DOCUMENTED, SCOPES, Remaining, Tokens
+
+T = TypeVar("T")
+
+_NOT_RUNNING = "the sandbox is not running; enter it with `async with` or `with` first"
+_STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
 
 
 class Sandbox:
@@ -77,18 +87,22 @@ class Sandbox:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
             raise ValueError("token must not be empty; pass None for a random one")
-        reach = Reach(bind, allow_hosts)
+        self._reach = Reach(bind, allow_hosts)
+        self._port = port
+        self._folder = None if data is None else Path(data)
         faults = Faults()
-        self._registry = Registry(reach, faults)
+        self._registry = Registry(self._reach, faults)
         self._clusters = self._registry.running
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
-        folder = None if data is None else Path(data)
-        self._service = Service(self._api, self._registry, self._tokens, reach, port, folder)
+        self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, self._reach)
+        self._url: str | None = None  # None while it is not running
+        self._opened = AsyncExitStack()  # closes what ``__aenter__`` opened
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: _LoopThread | None = None
 
     def __repr__(self) -> str:
         clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
-        return f"<Sandbox {self._service.url or 'not running'} [{clusters}]>"
+        return f"<Sandbox {self._url or 'not running'} [{clusters}]>"
 
     @property
     def url(self) -> str:
@@ -97,9 +111,9 @@ class Sandbox:
         Raises:
             RuntimeError: The sandbox is not running.
         """
-        if self._service.url is None:
-            raise RuntimeError(NOT_RUNNING)
-        return self._service.url
+        if self._url is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return self._url
 
     @property
     def token(self) -> str:
@@ -205,7 +219,7 @@ class Sandbox:
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
-        return await self._service.run(self._registry.add(NewCluster(**options)))
+        return await self._run(self._registry.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
@@ -236,7 +250,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._cluster(cluster_id).backend.let_in(False, graceful=graceful))
+        await self._run(self._cluster(cluster_id).backend.let_in(False, graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
         """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
@@ -250,7 +264,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._cluster(cluster_id).backend.let_in(True))
+        await self._run(self._cluster(cluster_id).backend.let_in(True))
 
     def _cluster(self, cluster_id: str) -> SandboxCluster:
         if cluster_id not in self._clusters:
@@ -258,15 +272,80 @@ class Sandbox:
         return self._clusters[cluster_id]
 
     async def __aenter__(self) -> Self:
-        await self._service.start()
+        if self._loop is not None:
+            raise RuntimeError("the sandbox is running already")
+        async with AsyncExitStack() as opened:
+            data = None if self._folder is None else opened.enter_context(closing(Data(self._folder)))
+            opened.callback(self._tokens.close)
+            if data is not None:
+                self._tokens.open(mapping(data, "tokens"))
+            opened.push_async_callback(self._registry.close)
+            opened.push_async_callback(self._api.stop)
+            runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
+            opened.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
+            await self._registry.open(data)
+            self._opened = opened.pop_all()
+        self._loop = asyncio.get_running_loop()
+        self._url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._service.stop()
+        self._loop, self._url = None, None
+        await self._opened.aclose()
 
     def __enter__(self) -> Self:
-        self._service.start_in_thread()
+        thread = _LoopThread()
+        try:
+            thread.run(self.__aenter__())
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._service.stop_thread()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.run(self.__aexit__())
+            finally:
+                thread.stop()
+
+    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` in the event loop of the sandbox, or raise RuntimeError if it is not running."""
+        loop = self._loop
+        if loop is asyncio.get_running_loop():
+            return await coroutine
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError(_NOT_RUNNING)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+
+class _LoopThread:
+    """Runs coroutines for callers without an event loop, in a daemon thread, which does not delay an exit."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="aiodbclient-sandbox", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` in the thread and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def stop(self) -> None:
+        """Wait at most 10 seconds for running tasks, then stop the loop and the thread."""
+        self.run(_wait_for_tasks())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _wait_for_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=10)
+    await asyncio.get_running_loop().shutdown_default_executor()

@@ -133,22 +133,17 @@ class Api:
         if rights is None:
             return error(401, "Unable to authenticate you."), ()
         accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
-        faults = self.faults.meeting(route.operation, route.cluster, record.name, limited=not accepted)
-        if accepted:
-            answer = await _interrupted(faults, after=False)
-            if answer is None:
-                answer = await self._worked(request, route, rights.scopes, body, unreadable, faults)
-                answer = await _interrupted(faults, after=True) or answer
-        else:
-            answer = error(429, "API rate limit exceeded.")
+        if not accepted:
+            return error(429, "API rate limit exceeded.", headers), ()
+        faults = self.faults.meeting(route.operation, route.cluster, record.name)
+        answer = await _interrupted(faults, after=False)
+        if answer is None:
+            answer = await self._worked(request, route, rights.scopes, body, unreadable, faults)
+            answer = await _interrupted(faults, after=True) or answer
         if answer is not CUT:
             answer.headers.update(headers)
             for fault in faults:
                 answer.headers.update(fault.options["headers"])
-                if fault.options["reset_skew"] and "ratelimit-reset" in headers:
-                    answer.headers["ratelimit-reset"] = str(
-                        int(headers["ratelimit-reset"]) + round(fault.options["reset_skew"])
-                    )
         return answer, faults
 
     async def _worked(
@@ -267,10 +262,9 @@ async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer
             await asyncio.sleep(fault.options["delay"])
         if fault.options["cut"] and not fault.options["truncate"]:
             return CUT
-        if fault.options["not_implemented"]:
-            return not_implemented()
-        if fault.options["status"] is not None:
-            return error(fault.options["status"], phrase(fault.options["status"]))
+        status = fault.options["status"]
+        if status is not None:
+            return not_implemented() if status == 501 else error(status, phrase(status))
     return None
 
 

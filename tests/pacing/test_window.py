@@ -13,9 +13,7 @@ MINUTE = 60.0
 
 
 def window(limit: int, answers: list[float] | None = None) -> SlidingWindow:
-    made = SlidingWindow(limit, MINUTE)
-    made.answers.extend(answers or [])
-    return made
+    return SlidingWindow(limit, MINUTE, answers or [])
 
 
 def test_an_answered_request_counts_for_a_window_and_no_longer() -> None:

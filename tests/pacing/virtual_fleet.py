@@ -112,7 +112,7 @@ class VirtualFleet:
         return loop.outside()
 
     async def connect(self, *windows: Any, **options: Any) -> tuple[SharedRateBudget, Link]:
-        budget = SharedRateBudget(self._url, windows, key=self._key, **options)
+        budget: Any = SharedRateBudget(self._url, windows, key=self._key, **options)
         link = Link(budget._cell, self)
         budget._cell = link
         await self._stack.enter_async_context(budget)

@@ -140,10 +140,12 @@ OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
         ({"pg_allow_replication": 1}, "settings.pg_allow_replication must be a boolean"),
         ({"acl": {}}, "settings.acl must be a list"),
         ({"acl": [5]}, "settings.acl[0] must be a JSON object"),
-        ({"acl": [*ACL, {"permission": "admin"}]}, "settings.acl[2].topic is required and must be a string"),
+        ({"acl": [*ACL, {"permission": "admin"}]}, "settings.acl[2].topic is required"),
+        ({"acl": [{"topic": "t"}]}, "settings.acl[0].permission is required"),
+        ({"acl": [{**ACL[0], "topic": 5}]}, "settings.acl[0].topic must be a string"),
         (
-            {"acl": [{"topic": "t"}]},
-            "settings.acl[0].permission must be one of admin, consume, produce, produceconsume",
+            {"acl": [{**ACL[0], "permission": "read"}]},
+            "settings.acl[0].permission must be one of admin, consume, produce, produceconsume, produce_consume",
         ),
         ({"acl": [{**ACL[0], "id": 5}]}, "settings.acl[0].id must be a string"),
         ({"opensearch_acl": {}}, "settings.opensearch_acl must be a list"),
@@ -157,7 +159,7 @@ OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
         ({"mongo_user_settings": {"databases": "a"}}, "settings.mongo_user_settings.databases must be a list"),
         (
             {"mongo_user_settings": {"databases": ["a", 5]}},
-            "settings.mongo_user_settings.databases must be a list of strings",
+            "settings.mongo_user_settings.databases[1] must be a string",
         ),
         (
             {"mongo_user_settings": {"role": "root"}},
@@ -178,7 +180,8 @@ async def test_invalid_settings_are_reported_with_their_place(
     ("body", "message"),
     [
         ([], "the request body must be a JSON object"),
-        ({}, "name is required and must be a string"),
+        ({}, "name is required"),
+        ({"name": 5}, "name must be a string"),
         ({"name": ""}, "name must not be empty and must not contain NUL"),
         ({"name": "a\0b"}, "name must not be empty and must not contain NUL"),
         ({"name": "\ud800"}, "name must be valid unicode"),

@@ -146,7 +146,7 @@ async def test_the_proxy_in_front_answers_with_a_page_of_its_own(
 
 async def test_settings_that_the_provider_has_not_implemented(sandbox: Sandbox, call: Call) -> None:
     mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb")
-    sandbox.faults.add("users.update", not_implemented=True)
+    sandbox.faults.add("users.update", status=501)
     await call("POST", f"{mongodb}/users", {"name": "app"})
     settings = {"settings": {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}}
     answer = await call("PUT", f"{mongodb}/users/app", settings)
@@ -239,13 +239,11 @@ async def test_an_answer_broken_off_for_a_client_that_has_gone(
 
 async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
     async with Sandbox(windows=[Window(1, 60.0)]) as sandbox, caller(sandbox) as call:
-        skew = sandbox.faults.add(reset_skew=-3600)
-        cut = sandbox.faults.add(cut=True, nth=2)
+        past = sandbox.faults.add(headers={"ratelimit-reset": "1"})
         answers = [await call("GET", "/v2/databases") for _ in range(2)]
         assert [answer.status for answer in answers] == [200, 429]
-        assert all(int(answer.headers["ratelimit-reset"]) < time.time() for answer in answers)
-        assert skew.fired == 2
-        assert cut.seen == 1  # a request that the limit refuses meets no other fault
+        assert answers[0].headers["ratelimit-reset"] == "1"
+        assert past.seen == 1  # a request that the limit refuses meets no fault
 
 
 async def test_only_what_matches_fails(sandbox: Sandbox, call: Call, pg: str) -> None:

@@ -335,7 +335,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     programs = copied(found, home)
     settings: dict[str, object] = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0}
     settings |= {"password": "secret", "settings": {}}
-    settings |= {"certificate": None, "ca": None}
+    settings |= {"certificate": None}
     try:
         done = subprocess.run(
             [python, "-I", "-S", "-c", embedded._RUN_KEEPER, home, "main", programs, "me"],

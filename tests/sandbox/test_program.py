@@ -117,7 +117,7 @@ def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
 
 
 def test_a_rate_limit_and_clusters_without_tls() -> None:
-    with program("--json", "--rate-limit", "2/60", "--cluster", "kafka", "--no-tls") as process:
+    with program("--json", "--rate-limit", "2/60", "--cluster", "kafka: tls=false") as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
         for _ in range(2):
@@ -131,7 +131,7 @@ def test_a_rate_limit_and_clusters_without_tls() -> None:
 
 
 def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
-    arguments = ["--cluster", "redis=a", "--cluster", "kafka=b", "--cluster-id", f"b={ID}", "--online-after", "60"]
+    arguments = ["--cluster", "redis=a", "--cluster", f"kafka=b: cluster_id={ID} online_after=60"]
     faults = ["clusters.get: cluster=b nth=2 status=503 headers=retry-after:7 headers='x-why: no reason'"]
     faults += ["clusters.list,clusters.get: cluster=a status=404", "*: answer_name=somebody"]
     for fault in faults:
@@ -155,7 +155,7 @@ def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
 
 def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
     arguments = tmp_path / "arguments"
-    arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache\n--cluster-id\n{ID}\n--json\n")
+    arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache: cluster_id={ID}\n--json\n")
     with program(f"@{arguments}") as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
@@ -169,13 +169,11 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--cluster", "=x"], 2, "names no engine"),
         (["--rate-limit", "fast"], 2, "REQUESTS/SECONDS"),
         (["--rate-limit", "0/60"], 2, "REQUESTS/SECONDS"),
-        (["--dsn", "postgresql://x"], 2, "NAME=DSN"),
-        (["--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "names no cluster: a"),
-        (["--cluster", "pg=a", "--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "cannot be used"),
+        (["--cluster", "pg=a: dsn=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "cannot be used"),
+        (["--cluster", "pg=a dsn=postgresql://u:hunter2@127.0.0.1:1/x"], 2, "unknown option in the text; the options"),
+        (["--cluster", ": dsn=postgresql://u:hunter2@127.0.0.1:1/x"], 2, "names no engine"),
         (["--cluster", "redis=a", "--cluster", "redis=a"], 1, "'a' exists already"),
-        (["--cluster", "redis", "--cluster-id", ID, "--cluster", "redis"], 1, "needs exactly one --cluster"),
-        (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1, "--cluster-id names no cluster: a"),
-        (["--cluster", "redis", "--cluster-id", "mine"], 2, "'mine' is neither UUID nor NAME=UUID"),
+        (["--cluster", "redis: cluster_id=mine"], 1, "cluster_id must be a UUID, not 'mine'"),
         (["--fault", "*: cut cluster=a"], 1, "the fault names no cluster: a"),
         (["--fault", "users.create"], 2, "is not OPERATION: OPTION..., such as"),
         (["--fault", "users.destroy: cut"], 2, "unknown operation users.destroy"),
@@ -184,7 +182,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--fault", "users.create: status=99"], 2, "status must be from 200 to 599"),
         (["--fault", "users.create: statis=503"], 2, "unknown option 'statis'"),
         (["--fault", "users.create:"], 2, "this fault has no effect"),
-        (["--online-after", "soon"], 2, "invalid float value: 'soon'"),
+        (["--cluster", "redis: online_after=soon"], 2, "'online_after=soon' is not a valid value of online_after"),
         (["@/nowhere"], 2, "No such file"),
         (["--port", "70000"], 2, "port must be from 0 to 65535, not 70000"),
         (["--port", "-1"], 2, "port must be from 0 to 65535, not -1"),
@@ -213,7 +211,7 @@ def test_failures_have_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["--cluster", "=x"], 2), (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1)]
+    ("arguments", "code"), [(["--cluster", "=x"], 2), (["--cluster", "redis: cluster_id=mine"], 1)]
 )
 def test_the_process_ends_with_the_exit_code(arguments: list[str], code: int) -> None:
     done = subprocess.run([sys.executable, "-m", "aiodbclient.sandbox", *arguments], capture_output=True, text=True)

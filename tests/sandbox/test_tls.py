@@ -23,6 +23,7 @@ import pymysql
 import pytest
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _postgres_server as postgres_server
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
 from aiodbclient.sandbox._keeper.front import Front, server_context
 from aiodbclient.sandbox._reach import SandboxCA
@@ -86,10 +87,9 @@ def test_servers_that_start_together_have_one_authority() -> None:
 
 
 async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    strangers = SandboxCA({}).server_certificate("127.0.0.1")
-    monkeypatch.setattr(SandboxCA, "server_certificate", lambda *_: strangers)
+    monkeypatch.setattr(postgres_server, "SUPERUSER", "somebody")
     async with Sandbox() as sandbox:
-        with pytest.raises(RuntimeError, match="certificate verify failed"):
+        with pytest.raises(RuntimeError, match=r"cannot be used: .*password authentication failed"):
             await sandbox.add_cluster("pg", backend="postgres")
         assert not sandbox.clusters
 
@@ -313,7 +313,7 @@ class TestByDSN:
                 async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
                     cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=dsn)}"
                     shown = (await calling("GET", cluster)).json["database"]["connection"]
-                    assert shown["ssl"] is (server.ca_file is not None)
+                    assert shown["ssl"] is (server.authority is not None)
                     unknown = await calling("GET", f"{cluster}/ca")
                     assert unknown.status == 404
                     assert ("to the DSN of the server" in unknown.json["message"]) is shown["ssl"]

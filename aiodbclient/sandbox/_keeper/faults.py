@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
-from .stream import LOGIN, STATEMENT, fatal
+from .stream import fatal
+
+LOGIN, STATEMENT = "sql.login", "sql.statement"
 
 # PostgreSQL's messages for these codes.
 _MESSAGES = {

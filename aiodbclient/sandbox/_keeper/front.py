@@ -2,7 +2,7 @@
 
 It adds TLS because the wheel's PostgreSQL is built without it. It implements the start of the protocol (PostgreSQL's
 manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"). It forwards the rest unchanged,
-unless a fault applies. The server offers no channel binding, since it has no TLS itself.
+a message at a time, unless a fault applies. The server offers no channel binding, since it has no TLS itself.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from .faults import Broken, Failures, SqlFaults
-from .stream import LOGIN, LONGEST_STARTUP, STATEMENT, ClientStream, ServerStream, fatal, parameters
+from .stream import STATEMENTS, ServerStream, fatal, parameters
 
 _SSL_REQUEST = 80877103
 _GSSAPI_REQUEST = 80877104
 _CANCEL_REQUEST = 80877102
+_LONGEST_STARTUP = 10_000  # as in PostgreSQL (MAX_STARTUP_PACKET_LENGTH)
 _START_SECONDS = 60.0  # as in PostgreSQL (authentication_timeout)
 _GOODBYE_SECONDS = 2.0  # for a client that does not answer the end of TLS
 _BACKLOG = 1024
 _CHUNK = 65536
+_NO_FAULTS = SqlFaults()
 
 
 def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | None:
@@ -44,7 +45,7 @@ class Front:
     """Forwards connections to the socket ``server`` while it is open, with TLS if there is a ``context``."""
 
     def __init__(
-        self, context: ssl.SSLContext | None, server: str, host: str, port: int = 0, faults: SqlFaults | None = None
+        self, context: ssl.SSLContext | None, server: str, host: str, port: int = 0, faults: SqlFaults = _NO_FAULTS
     ) -> None:
         self._context = context
         self._server = server
@@ -99,27 +100,37 @@ class Front:
         connection.add_done_callback(self._connections.discard)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = reader, writer
+        client, tls = writer, self._context
         try:
-            start: bytes | None = b""
-            if self._context is not None:
-                async with asyncio.timeout(_START_SECONDS):
-                    start = await _start(reader, writer)
-                    if start == b"":
-                        client = await _over_tls(writer, self._context)
-            if start is not None:
-                await self._pass_on(*client, start)
+            async with asyncio.timeout(_START_SECONDS):
+                code, start = await _start(reader, writer, takes_tls=tls is not None)
+                if tls is not None and code == _SSL_REQUEST:
+                    reader, client = await _over_tls(writer, tls)
+                    code, start = await _start(reader, client, takes_tls=False)
+            failures = Failures(self._faults, self.shut)
+            # libpq's PQcancel sends its request without TLS. That holds a key and no password, and is no login.
+            if code != _CANCEL_REQUEST:
+                if tls is not None and client is writer:
+                    raise Broken(_refusal(start))
+                await failures.login(parameters(start).get("user", ""))
+            await self._pass_on(reader, client, start, failures)
+        except Broken as broken:
+            with suppress(OSError):
+                client.write(broken.answer)
+                client.close()
+                await client.wait_closed()
         except (OSError, EOFError, TimeoutError):
             pass  # one side has disconnected
         finally:
             writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes, failures: Failures
+    ) -> None:
         """Forward ``start``, which was read from the client already, and then bytes both ways until one side ends."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         try:
             server_writer.write(start)
-            failures = Failures(self._faults, self.shut) if self._faults and not start else None
             async with asyncio.TaskGroup() as both:
                 both.create_task(_from_client(reader, server_writer, writer, failures))
                 both.create_task(_from_server(server_reader, writer, failures))
@@ -128,29 +139,22 @@ class Front:
             server_writer.close()
 
 
-async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
-    """Accept TLS and return b"", return the whole message of a cancel request, or return None for another message."""
+async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, takes_tls: bool) -> tuple[int, bytes]:
+    """Read the first message, and return its code and its bytes; refuse encryption, or accept TLS, which ends it."""
     while True:
         head = await reader.readexactly(8)
         length, code = struct.unpack("!II", head)
-        if not 8 <= length <= LONGEST_STARTUP:
-            return None
-        if code == _SSL_REQUEST:
+        if not 8 <= length <= _LONGEST_STARTUP:
+            raise EOFError
+        if code == _SSL_REQUEST and takes_tls:
             reader.feed_eof()  # ``_over_tls`` reads what follows
             if await reader.read(1):
-                return None  # as PostgreSQL does: somebody on the way may have sent it
+                raise EOFError  # as PostgreSQL does: somebody on the way may have sent it
             writer.write(b"S")
-            return b""
-        if code == _GSSAPI_REQUEST:
-            writer.write(b"N")
-            continue
-        rest = await reader.readexactly(length - 8)
-        if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it holds a key and no password
-            return head + rest
-        writer.write(_refusal(rest))
-        writer.close()
-        await writer.wait_closed()
-        return None
+            return code, head
+        if code not in (_SSL_REQUEST, _GSSAPI_REQUEST):
+            return code, head + await reader.readexactly(length - 8)
+        writer.write(b"N")
 
 
 class _TLSProtocol(asyncio.StreamReaderProtocol):
@@ -176,56 +180,44 @@ async def _over_tls(
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-@contextmanager
-def _ending(client: asyncio.StreamWriter, to: asyncio.StreamWriter) -> Generator[None]:
-    """End one direction of a connection: close ``to``, which ends the other direction too."""
+async def _from_client(
+    reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter, failures: Failures
+) -> None:
+    """Forward each message from the client, unless a fault ends the connection. Its end ends the other direction."""
     try:
-        yield
-    except Broken as broken:
-        if broken.answer:
-            client.write(broken.answer)
-        else:
-            client.transport.abort()
-    except OSError:
+        while True:
+            head = await reader.readexactly(5)
+            length: int = struct.unpack_from("!I", head, 1)[0]
+            if head[:1] in STATEMENTS:
+                await failures.statement()
+            server.write(head + await reader.readexactly(max(length, 4) - 4))
+            await server.drain()
+    except Broken:
+        client.transport.abort()
+    except (OSError, EOFError):
         pass  # one side has disconnected
     finally:
-        to.close()
+        server.close()
 
 
-async def _from_client(
-    reader: asyncio.StreamReader,
-    server: asyncio.StreamWriter,
-    client: asyncio.StreamWriter,
-    failures: Failures | None,
-) -> None:
-    """Forward everything from the client, unless a fault ends the connection."""
-    stream = ClientStream()
-    with _ending(client, server):
-        while data := await reader.read(_CHUNK):
-            if failures is None:
-                server.write(data)
-            else:
-                for kind, piece in stream.feed(data):
-                    if kind == LOGIN:
-                        await failures.login(parameters(piece[8:]).get("user", ""))
-                    elif kind == STATEMENT:
-                        await failures.statement()
-                    server.write(piece)
-            await server.drain()
-
-
-async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures | None) -> None:
+async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures) -> None:
     """Forward everything from the server, unless a fault ends the connection."""
     held = ServerStream()
-    with _ending(client, client):
+    try:
         while data := await reader.read(_CHUNK):
-            if failures is not None and failures.after:
+            if failures.after:
                 if not held.feed(data):
                     continue
                 await failures.answered()
                 data, held = held.data, ServerStream()
             client.write(data)
             await client.drain()
+    except Broken:
+        client.transport.abort()
+    except OSError:
+        pass  # one side has disconnected
+    finally:
+        client.close()
 
 
 def _refusal(startup: bytes) -> bytes:

@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-_UNUSED = ("include", "doc")  # folders
-
 
 def become_nobody() -> None:
     """If this process is root, become ``nobody`` for good."""
@@ -42,17 +40,9 @@ def packed(binaries: Path) -> IO[bytes] | None:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with tarfile.open(fileobj=file, mode="w") as archive:
         for folder in filter(Path.exists, (binaries.parent, libraries)):
-            archive.add(folder, folder.relative_to(package.parent), filter=_for_everybody)
+            archive.add(folder, folder.relative_to(package.parent))
     file.seek(0)
     return file
-
-
-def _for_everybody(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    path = Path(member.name)
-    if path.suffix == ".a" or path.name in _UNUSED:
-        return None
-    member.mode |= 0o555 if member.mode & 0o100 else 0o444
-    return member
 
 
 def unpack(file: IO[bytes], binaries: Path, target: Path) -> Path:

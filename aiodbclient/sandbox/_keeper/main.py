@@ -38,10 +38,10 @@ def main() -> None:
     - ``host`` and ``port``: the address and port to listen on; any port if this one is taken, or for 0;
     - ``password``: the superuser's password;
     - ``settings``: those of the server that differ from ``postgres.py``'s;
-    - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
+    - ``certificate``: the server's key and chain as PEM; null for a server without TLS.
 
     The answers on stdout are JSON objects, one a line. The first one has the ``folder``, the second one ``port`` and
-    ``inner`` (a port for the sandbox itself, which is never shut). Either can have an ``error`` instead.
+    ``inner`` (a port for the sandbox itself, which is never shut, without TLS). Either can have an ``error`` instead.
 
     Each further line on stdin is a JSON object too. Its answer is a JSON object with the ``counts`` of the faults:
 
@@ -112,7 +112,6 @@ def _report(**fields: object) -> None:
 async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, starter: int) -> None:
     """Run PostgreSQL and its front, until stdin ends or one of the two other processes does."""
     context = server_context(settings["certificate"], base)
-    (base / "ca.pem").write_text(settings["ca"] or "")
     if not (base / "data").exists():
         method = settings["settings"].get("password_encryption", "scram-sha-256")
         postgres.initialise(binaries, base, superuser, settings["password"], method)
@@ -120,7 +119,7 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     os.chdir(base / "data")  # for PostgreSQL's socket: its absolute path may be too long
     faults = SqlFaults()
     front = Front(context, postgres.SOCKET, settings["host"], settings["port"], faults)
-    inner = Front(context, postgres.SOCKET, _LOOPBACK)
+    inner = Front(None, postgres.SOCKET, _LOOPBACK)
     await front.open()
     await inner.open()
     _report(port=front.port, inner=inner.port)
