@@ -20,7 +20,7 @@ from .asking import FEW
 from .opening import is_id
 from .options import role_options
 from .output import DONE, SOME_FAILED, UNUSABLE, command_line, complain, quoted, safe
-from .stores import shown
+from .stores import home_of, shown
 
 if TYPE_CHECKING:
     from ..tenants import Credential, Record, Store
@@ -89,7 +89,8 @@ class Records:
         if record := self.foreign(name, role):
             cluster, prefix = cluster_of(record), _prefix_of(record)
             if cluster not in (None, *self.called):
-                return f"on record for the cluster {safe(cluster)}: add --cluster {safe(cluster)}"
+                home = safe(self._home_of(record))
+                return f"on record for the cluster {home}: add --cluster {home}"
             return f"on record with another prefix: use {_prefix_option(prefix)}"
         meant = _nearest(name, others)
         return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
@@ -98,9 +99,14 @@ class Records:
         """The record of a tenant of another cluster or prefix, if it has one."""
         return self.others.get((role, name))
 
+    def _home_of(self, record: Record) -> str | None:
+        """What a command calls the cluster of a record. A cluster that was made again may have the name of one here."""
+        home = home_of(record)
+        return cluster_of(record) if home in self.called.values() else home
+
     def elsewhere(self) -> str:
         """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
-        counts = Counter(map(cluster_of, self.others.values()))
+        counts = Counter(map(self._home_of, self.others.values()))
         if any(found.records for found in self.found.values()) or not counts:
             return ""
         if prefixes := {str(_prefix_of(each)) for each in self.others.values() if cluster_of(each) in self.called}:
@@ -164,8 +170,8 @@ class Entries:
         """The clusters on record: their names by their ids, or the ids where the names are not known."""
         credentials = [record.current or record.previous for _, record in self.records]
         names = {each.cluster: each.cluster_name for each in credentials if each is not None}
-        homes = {cluster for _, record in self.records if (cluster := cluster_of(record))}
-        return {home: names.get(home) or home for home in sorted(homes)}
+        ids = {cluster for _, record in self.records if (cluster := cluster_of(record))}
+        return {id: names.get(id) or id for id in sorted(ids)}
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
         """The ids of clusters that an operator names, with these names. None if the store does not know them all."""

@@ -23,6 +23,7 @@ from .stores import (
     TARGET_KEY_VARIABLE,
     IfMissing,
     absolute,
+    clusters_in,
     is_file,
     keys,
     open_store,
@@ -80,7 +81,7 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE", reads=True, backs_up=True) as opened:
+    async with open_store(store, called="STORE", reads=True, on_backups=True) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)
@@ -169,7 +170,7 @@ async def copy_store(
     if backup and restore:
         raise InvalidArgumentError("give --backup or --restore, not both. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with open_store(source, called="STORE", reads=True) as read:
+    async with open_store(source, called="STORE", reads=True, on_backups=True) as read:
         why = await refusal(read)
         is_backup = why is not None and why.startswith(BACKUP)
         if is_backup and not (backup or restore):
@@ -178,7 +179,7 @@ async def copy_store(
             )
         if restore and not is_backup:
             raise InvalidArgumentError(f"{shown(source)} is no backup: leave out --restore. Nothing was changed")
-        async with open_store(target, IfMissing.MAKE, to, called="TARGET", backs_up=backup) as written:
+        async with open_store(target, IfMissing.MAKE, to, called="TARGET", on_backups=backup) as written:
             if backup:
                 await _mark_backup(source, target, written)
             changes()
@@ -188,12 +189,13 @@ async def copy_store(
                 count += await copy_records(
                     read, written, claim=False
                 )  # what changed meanwhile is refused, by its name
-            places = {place async for record in written.records() if (place := cluster_of(record))}
+            clusters = await clusters_in(written)
     _say_done(count, "copied", printed)
     if restore:
-        options = [word for place in sorted(places) for word in ("--cluster", place)]
-        repair = command_line(["tenants", "repair", "--all", "--store", target, *options])
+        repair = command_line(["tenants", "repair", "--all", "--store", target, *clusters])
+        check = command_line(["tenants", "check", "--not-on-record", "--store", target, *clusters])
         note(f"use {shown(target)} from now on. To replace the passwords that changed since the backup: {repair}")
+        note(f"to find the tenants that are newer than the backup: {check}")
     elif not backup:
         _say_what_is_left(source, read, encrypts=bool(to))
     return DONE

@@ -18,7 +18,7 @@ from ..tenants._stores.sealing import Seal
 from .output import NAME, command_line, note, quoted
 
 if TYPE_CHECKING:
-    from ..tenants import Store
+    from ..tenants import Record, Store
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -56,11 +56,12 @@ async def open_store(
     called: str = "--store",
     *,
     reads: bool = False,
-    backs_up: bool = False,
+    on_backups: bool = False,
 ) -> AsyncGenerator[Store]:
     """Open the store. Says so if other users could read its passwords.
 
-    One that refuses changes is only opened for a command that ``reads``, which says so, or that ``backs_up`` into it.
+    One that refuses changes is only opened for a command that ``reads``, which says so. A backup is also opened for one
+    that works ``on_backups``.
     """
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
@@ -73,7 +74,7 @@ async def open_store(
             path = Path(where)
             encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
             file = quoted(str(path.with_name(f"{path.stem}.key")))
-            copy = command_line(["store", "copy", where, str(encrypted)])
+            copy = command_line(["store", "copy", where, str(encrypted), *(["--backup"] if on_backups else [])])
             note(
                 f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
                 f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
@@ -94,15 +95,13 @@ async def open_store(
                 f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
             )
         if mode & 0o044 and key is None:
-            clusters = {cluster: None async for record in opened.records() if (cluster := cluster_of(record))}
-            options = [word for each in clusters for word in ("--cluster", each)]
-            rotate = command_line(["tenants", "rotate", "--all", "--store", where, *options])
+            rotate = command_line(["tenants", "rotate", "--all", "--store", where, *await clusters_in(opened)])
             note(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
                 f"cannot. To replace the passwords, do this and then retire: {rotate}"
             )
         why = await refusal(opened)
-        if why is not None and backs_up and why.startswith(BACKUP) and isinstance(opened, BaseStore):
+        if why is not None and on_backups and why.startswith(BACKUP) and isinstance(opened, BaseStore):
             await opened.ignore_refusal()
         elif why is not None and reads:
             note(f"{shown(where)} {why}: use that one. What this one says may be old, and it takes no change")
@@ -121,6 +120,18 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
         return
     async with open_store(where, IfMissing.EMPTY, reads=True) as opened:
         yield opened
+
+
+def home_of(record: Record) -> str | None:
+    """What the options of a command call the cluster of a tenant: its name, or its id where no credential has it."""
+    credential = record.current or record.previous
+    return cluster_of(record) if credential is None else credential.cluster_name or credential.cluster
+
+
+async def clusters_in(store: Store) -> list[str]:
+    """The options of a command on all clusters of a store."""
+    homes = {home: None async for record in store.records() if (home := home_of(record))}
+    return [word for each in homes for word in ("--cluster", each)]
 
 
 async def refusal(store: Store) -> str | None:

@@ -208,7 +208,16 @@ def _print_credentials(
 
 
 @runs
-async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RolesOption = None) -> int:
+async def check_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Checked,
+    role: RolesOption = None,
+    not_on_record: Annotated[
+        bool,
+        option("--not-on-record", help="Find databases of tenants that the store lacks too, as after it was restored."),
+    ] = False,
+) -> int:
     """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
 
     A tenant that another command works on is no problem. Readers and writers are checked with --role.
@@ -216,6 +225,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
     roles: list[Role] = role or [Role.OWNER]
+    if not_on_record and (chosen.names or chosen.file or roles != [Role.OWNER]):
+        raise InvalidArgumentError("--not-on-record is for all tenants: give no names and no --role. Nothing was sent")
     broken: dict[tuple[str, str], TenantChecked] = {}
     busy, rows = set[tuple[str, str]](), list[dict[str, Any]]()
 
@@ -263,7 +274,10 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
                 ("" if broken or failed else ": all well") + (f", {asleep} suspended" if asleep else "")
             ),
         )
-        code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
+        if not_on_record:
+            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.total, report, limited=False)
+        else:
+            code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
         unchecked = {its: opened.found[its].records for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
@@ -280,6 +294,10 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
     lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems}
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
+    if strays := sorted(name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems):
+        adopt = opened.command("provision", *selecting(strays), "--adopt")
+        note(f"{some(strays)}: on a cluster, and not on record. If they are this store's, take them over: {adopt}")
+        lost.update(strays)
     for role in Role:
         names = [name for name, its in broken if its == role and name not in lost]
         which = names if len(names) <= FEW else ["--all"]

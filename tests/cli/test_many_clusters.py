@@ -61,7 +61,7 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]
     assert many("tenants", "check", "--cluster", "east").out == "2 checked: all well\n"
     [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
-    why = f"{eastern}: on record for the cluster {east}: add --cluster {east}"
+    why = f"{eastern}: on record for the cluster east: add --cluster east"
     for verb in ("check", "show", "suspend", "rotate", "remove", "load"):
         more = [many.store] if verb == "load" else ["--yes"] if verb in ("suspend", "remove") else []
         foreign = many("tenants", verb, eastern, *more, "--cluster", "west")
@@ -78,14 +78,13 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
 def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
     assert many("tenants", "provision", "a", "--role", "reader", "--cluster", "east").code == 0
-    [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
 
     for arguments in (["check"], ["check", "--role", "all"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):
         done = many("tenants", *arguments[:1], "--cluster", "west", *arguments[1:])
         assert (done.code, done.out) == (2, ""), done
-        assert f"has no tenants of west: its 3 records belong to other clusters: {east} (3). To see them: " in done.err
+        assert "has no tenants of west: its 3 records belong to other clusters: east (3). To see them: " in done.err
     listed = many("tenants", "list", "--cluster", "west")
-    assert (listed.code, f"belong to other clusters: {east} (3)" in listed.err) == (0, True)
+    assert (listed.code, "belong to other clusters: east (3)" in listed.err) == (0, True)
     [see] = re.findall(r": (aiodbclient .*)", listed.err)
     assert len(many(*shlex.split(see)[1:], "--json").objects()) == 3
 

@@ -101,6 +101,7 @@ def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -
 
 def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     backup, restored = str(command.folder / "backup.db"), str(command.folder / "restored.db")
+    command.environment["AIODBCLIENT_PREFIX"] = "restored-"  # others have tenants on this server
     assert command("tenants", "provision", "alpha", "beta", *command.place).code == 0
     copy = ["store", "copy", command.store, backup]
     assert command(*copy, "--backup").code == 0
@@ -124,6 +125,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     asyncio.run(use())
     assert command("tenants", "rotate", "alpha", *command.place).code == 0
     assert command("tenants", "retire", "alpha", *command.place, "--yes").code == 0
+    assert command("tenants", "provision", "gamma", *command.place).code == 0
     Path(command.store).unlink()
     [line] = re.findall(r"lost: aiodbclient (.*)\. Nothing", refused.err)
     by_accident = command("store", "copy", backup, restored)
@@ -132,13 +134,21 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     words = [restored if word == "restored.db" else word for word in shlex.split(line)]
     done = command(*words)
     assert (done.code, done.out) == (0, "2 records copied\n")
-    [line] = re.findall(r"since the backup: aiodbclient (.*)\n", done.err)
-    assert command("tenants", "check", "--cluster", command.cluster, "--store", restored).code == 5
-    assert command(*shlex.split(line)).code == 0
+    assert "What this one says may be old" not in done.err
+    [repair] = re.findall(r"since the backup: aiodbclient (.*)\n", done.err)
+    [check] = re.findall(r"newer than the backup: aiodbclient (.*)\n", done.err)
     there = ["--cluster", command.cluster, "--store", restored]
+    assert command("tenants", "check", *there).code == 5
+    assert command(*shlex.split(repair)).code == 0
     assert command("tenants", "check", *there).out == "2 checked: all well\n"
+    newer = command(*shlex.split(check))
+    assert (newer.code, newer.out) == (5, "gamma: not_on_record\n3 checked\n")
+    [adopt] = re.findall(r"take them over: aiodbclient (.*)\n", newer.err)
+    assert command(*shlex.split(adopt)).out == "1 adopted\n"
+    assert command(*shlex.split(check)).out == "3 checked: all well\n"
+    assert command("tenants", "check", "alpha", *there, "--not-on-record").code == 2
     assert command("store", "copy", restored, backup, "--backup").code == 0
-    assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
+    assert command("tenants", "remove", "--all", *there, "--yes", "--max", "3").code == 0
     # What is gone from the store is gone from the backup only when somebody says so.
     assert command("store", "forget", backup, "alpha", "--yes").out == "alpha: forgotten\n"
 
