@@ -47,15 +47,14 @@ PATTERNS = "mysql-patterns"  # MySQL with partial_revokes=OFF, where GRANT takes
 @contextmanager
 def running(server: str, folder: Path) -> Iterator[str]:
     """Run ``server`` with its data in ``folder``. Yields an administrator's DSN."""
-    match server:
-        case "given":
-            yield from _left_as_it_was(os.environ["AIODBCLIENT_MYSQL_DSN"])
-        case "mariadb" | "mysql" | "mysql-patterns":
-            yield from _run(server, folder)
-        case _:
-            no_server(
-                "mysql", "no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none"
-            )
+    if server == "given":
+        yield from _left_as_it_was(os.environ["AIODBCLIENT_MYSQL_DSN"])
+        return
+    own = RestartableMySQL(server, folder)
+    try:
+        yield own.dsn
+    finally:
+        own.stop()
 
 
 def _left_as_it_was(dsn: str) -> Iterator[str]:
@@ -114,54 +113,73 @@ def _everything(cursor: Cursor) -> set[tuple[str, ...]]:
     return accounts | {tuple(row) for row in cursor.fetchall()}
 
 
-def _run(server: str, folder: Path) -> Iterator[str]:
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    data = f"--datadir={folder / 'data'}"
-    # Nothing must survive a crash of the machine.
-    quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
-    if server == "mariadb":
-        quick.append("--innodb-log-file-size=8M")
-    # A MariaDB that starts deletes the temporary tables of the others in its folder, which then crash.
-    common = ["--no-defaults", data, f"--tmpdir={folder}", *user, *quick]
-    port = free_port()
-    options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(f"{folder / 'ca.pem'}")
-    server_certificate = authority.issue_cert("127.0.0.1")
-    server_certificate.private_key_pem.write_to_path(f"{folder / 'key.pem'}")
-    server_certificate.cert_chain_pems[0].write_to_path(f"{folder / 'cert.pem'}")
-    options += [f"--ssl-{part}={folder / part}.pem" for part in ("ca", "key", "cert")]
-    if server == "mariadb":
-        install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        installed_db = subprocess.run(["mariadb-install-db", *common, *install], capture_output=True, text=True)
-        assert installed_db.returncode == 0, installed_db.stdout + installed_db.stderr
-    else:
-        subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
-        options += ["--mysqlx=OFF", f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}"]
-        options.append("--sql-require-primary-key=ON")
-    # As the provider's servers: see docs/why/provider.md.
-    options.append("--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES")
-    process = subprocess.Popen(
-        ["mariadbd" if server == "mariadb" else "mysqld", *common, *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _set_root_password(port, process)
-        yield f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{port}?ssl-ca={quote(f'{folder}/ca.pem')}"
-    finally:
-        process.terminate()
-        process.wait()
+class RestartableMySQL:
+    """A ``server`` with a fixed port and its data in ``folder``. ``dsn`` is the administrator's."""
 
-
-def _set_root_password(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+    def __init__(self, server: str, folder: Path) -> None:
+        if server == "none":
+            no_server(
+                "mysql", "no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none"
+            )
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        data = f"--datadir={folder / 'data'}"
+        # Nothing must survive a crash of the machine, but of the server: the tests kill it.
+        quick = ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=0"]
+        if server == "mariadb":
+            quick.append("--innodb-log-file-size=8M")
+        # A MariaDB that starts deletes the temporary tables of the others in its folder, which then crash.
+        common = ["--no-defaults", data, f"--tmpdir={folder}", *user, *quick]
+        self._port = free_port()
+        options = [f"--port={self._port}", "--bind-address=127.0.0.1"]
+        options += [f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(f"{folder / 'ca.pem'}")
+        server_certificate = authority.issue_cert("127.0.0.1")
+        server_certificate.private_key_pem.write_to_path(f"{folder / 'key.pem'}")
+        server_certificate.cert_chain_pems[0].write_to_path(f"{folder / 'cert.pem'}")
+        options += [f"--ssl-{part}={folder / part}.pem" for part in ("ca", "key", "cert")]
+        if server == "mariadb":
+            install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+            installed_db = subprocess.run(["mariadb-install-db", *common, *install], capture_output=True, text=True)
+            assert installed_db.returncode == 0, installed_db.stdout + installed_db.stderr
+        else:
+            subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
+            options += ["--mysqlx=OFF", f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}"]
+            options.append("--sql-require-primary-key=ON")
+        # As the provider's servers: see docs/why/provider.md.
+        options.append("--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES")
+        self._command = ["mariadbd" if server == "mariadb" else "mysqld", *common, *options]
+        self.dsn = f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}?ssl-ca={quote(f'{folder}/ca.pem')}"
+        self.start("")
         try:
-            with pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True) as root:
+            with self._log_in("") as root:
                 root.cursor().execute("ALTER USER root@localhost IDENTIFIED BY %s", [PASSWORD])
-            return
-        except pymysql.OperationalError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise
-            time.sleep(0.05)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, password: str = PASSWORD) -> None:
+        """Start it, and wait until it takes the password of root."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._log_in(password).close()
+                return
+            except pymysql.OperationalError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.stop()
+                    raise
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Break all connections at once, as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _log_in(self, password: str) -> pymysql.Connection[Cursor]:
+        return pymysql.connect(host="127.0.0.1", port=self._port, user="root", password=password, autocommit=True)

@@ -13,7 +13,7 @@ from attrs import define, evolve
 from .._backoff import expo
 
 _LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
-_FEW = 4  # fewer accepted since the gate opened: others are quicker
+_FEW = 3  # fewer accepted since the gate opened: others are quicker
 _LONGER = 4  # times as long after each refusal in a row
 _SHORT = 4  # but at most a quarter of the shortest window
 

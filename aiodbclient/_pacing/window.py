@@ -83,7 +83,7 @@ class SlidingWindow:
         return (self.answers[expired + rank] if rank < used else now) + (windows + 1) * self.seconds
 
     def _expired(self, now: float) -> int:
-        return bisect_right(self.answers, now, key=lambda answered: answered + self.seconds)
+        return bisect_right(self.answers, now - self.seconds)
 
 
 def seconds_for(requests: int, windows: Sequence[Window], used: Iterable[int] = ()) -> float:

@@ -34,17 +34,22 @@ from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._usage import Usage, usage_of, with_usage
+from ._verbs.changes import (
+    RemoveTenants,
+    RepairTenants,
+    ResumeTenants,
+    RetireTenants,
+    RotateTenants,
+    SuspendTenants,
+)
 from ._verbs.check import CheckTenants
 from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
-from ._verbs.provision import IfExists, ProvisionTenants
-from ._verbs.remove import RemoveTenants
-from ._verbs.repair import RepairTenants
-from ._verbs.rotate import RetireTenants, RotateTenants
-from ._verbs.suspend import ResumeTenants, SuspendTenants
+from ._verbs.provision import ProvisionTenants
+from ._verbs.steps import IfExists
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)

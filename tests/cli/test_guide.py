@@ -82,7 +82,7 @@ def test_the_guide_is_true(command: Command, alone: Sandbox) -> None:
         )
         assert settled(done.stdout) == settled(said), line
         exported += f"{line}\n" if line.startswith("export ") else ""
-    assert len(steps()) > 25
+    assert len(steps()) > 20
 
 
 def test_the_page_of_the_command_explains_each_option_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_where_the_server_refuses_again_at_once_calls_without_max_wait_wait_long
     None
 ):
     gate, now, waits = Gate(), 0.0, list[tuple[float, float]]()
-    for accepted in (0, 0, 3, 0, 4, 0):
+    for accepted in (0, 0, 2, 0, 3, 0):
         gate.close(1.0, accepted, MINUTE, now)
         waits.append((gate.until - now, gate.later - now))
         now = gate.later

@@ -19,7 +19,7 @@ from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._verbs import check
-from aiodbclient.tenants._verbs.mend import examine
+from aiodbclient.tenants._verbs.check import examine
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
+from attrs import evolve
 
 from aiodbclient import Action
 from aiodbclient.errors import GrantError, MoveError
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants._copy.mysql import MySQLCopier
 
-from ..mysql import SERVERS, administrator, running
+from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from .conftest import only
 from .moves import Two, connected, left_on, opened, run, sql, writing
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ...]]:
-    """A sandbox with two clusters, and the DSN of the second one's superuser."""
+    """A sandbox with two clusters, and their servers."""
     if request.param == "given":
         pytest.skip("needs two servers")
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
-        dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
-        yield sandbox, *[asyncio.run(sandbox.add_cluster("mysql", dsn=dsn)) for dsn in dsns], dsns[0], dsns[1]
+        own = [RestartableMySQL(request.param, tmp_path_factory.mktemp("mysql")) for _ in range(2)]
+        for each in own:
+            stack.callback(each.stop)
+        yield sandbox, *[asyncio.run(sandbox.add_cluster("mysql", dsn=each.dsn)) for each in own], *own
 
 
 @pytest.fixture
 async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
-    for dsn in servers[3:]:
-        with administrator(dsn) as cursor:
+    for each in servers[3:]:
+        with administrator(each.dsn) as cursor:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
     async with opened(servers[0], servers[1], servers[2], tmp_path / "store") as two:
         yield two
@@ -52,6 +58,154 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(
+    two: Two, servers: tuple[Any, ...]
+) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)")
+    name, password = f"{two.prefix}reporting", "Report-1-ing"
+    make = f"CREATE USER '{name}'@'%' IDENTIFIED BY '{password}'"
+    with administrator(servers[3].dsn) as here:
+        here.execute(make)
+        here.execute(f"GRANT SELECT, INSERT ON `{in_grant(here, alpha.database)}`.* TO '{name}'@'%'")
+    neighbour = evolve(alpha, username=name, password=password)
+    refused = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(refused.error, MoveError)
+    assert f"`{name}`@`%` has rights here, and does not exist there: create it, or revoke them" in str(refused.error)
+    await sql(neighbour, "INSERT INTO t VALUES (1000000)")
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+
+    with administrator(servers[4].dsn) as there:
+        there.execute(make)
+    [(version,)] = await sql(alpha, "SELECT VERSION()")
+    if "MariaDB" in version:
+        async with closing(await connected(neighbour)) as session:
+            refused = await only(tenants.move(["alpha"], to=two.new))
+            assert isinstance(refused.error, MoveError)
+            assert f"sessions of {name!r} in the schema" in str(refused.error)
+            await run(session, "INSERT INTO t VALUES (1000001)")
+        assert await sql(alpha, "SELECT count(*) FROM t") == [(2,)]
+        assert await left_on(tenants, two.new, "alpha") == (False, [])
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        assert moved.error is None
+        assert await sql(moved.credential, "SELECT count(*) FROM t") == [(2,)]
+        return
+    acknowledged, shut_out = {1000000}, 0
+    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+    while not moving.done():
+        try:
+            async with closing(await connected(neighbour)) as session:
+                while not moving.done():
+                    number = len(acknowledged)
+                    await run(session, f"INSERT INTO t VALUES ({number})")
+                    acknowledged.add(number)
+        except (pymysql.Error, OSError, RuntimeError):
+            shut_out += 1
+            await asyncio.sleep(0.02)
+    moved = moving.result()
+    assert moved.error is None
+    assert shut_out > 1
+    assert len(acknowledged) > 5
+    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+    after = evolve(moved.credential, username=name, password=password)
+    await sql(after, "INSERT INTO t VALUES (2000000)")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_prepared_transaction_is_rolled_back_or_named_before_the_copy(
+    two: Two, servers: tuple[Any, ...], is_open: bool
+) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", "INSERT INTO t VALUES (7)")
+    xid = f"'{two.prefix}{is_open}'"
+    async with closing(await connected(alpha)) as session:
+        await run(session, f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}")
+        if not is_open:
+            session.close()
+            await asyncio.sleep(0.5)  # until the server has seen it
+        moved = await only(tenants.move(["alpha"], to=two.new))
+
+    if moved.error is not None:  # without XA_RECOVER_ADMIN, MySQL lists no prepared transaction
+        assert isinstance(moved.error, MoveError)
+        assert "a transaction holds tables of the schema" in str(moved.error)
+        assert "XA_RECOVER_ADMIN" in str(moved.error)
+        assert await left_on(tenants, two.new, "alpha") == (False, [])
+        assert await sql(alpha, "SELECT n FROM t") == [(7,)]
+        with administrator(servers[3].dsn) as here:
+            here.execute(f"XA ROLLBACK {xid}")
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        assert moved.error is None
+    assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers: tuple[Any, ...]) -> None:
+    tenants, there = two.tenants(), servers[4]
+    alpha = await filled(two)
+    restore = MySQLCopier.restore
+
+    async def dying(self: MySQLCopier, *arguments: Any) -> None:
+        copying = asyncio.ensure_future(restore(self, *arguments))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(there.kill)
+        await copying
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MySQLCopier, "restore", dying)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(100_000,)]
+
+    await asyncio.to_thread(there.start)
+    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is Action.MOVED
+
+
+async def test_a_cluster_that_dies_before_the_commit_costs_nothing(two: Two, servers: tuple[Any, ...]) -> None:
+    tenants, here = two.tenants(), servers[3]
+    alpha = await filled(two)
+    dump = MySQLCopier.dump
+
+    async def dying(self: MySQLCopier, *arguments: Any) -> None:
+        here.kill()  # in one piece: the move may be cancelled meanwhile
+        await dump(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MySQLCopier, "dump", dying)
+        failed = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(failed.error, MoveError)
+    assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
+    await asyncio.to_thread(here.start)
+    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(100_000,)]
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+@asynccontextmanager
+async def closing(connection: Any) -> AsyncIterator[Any]:
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def filled(two: Two) -> Credential:
+    """A tenant with 100,000 rows."""
+    alpha = await two.tenants().ensure("alpha")
+    rows = [", ".join(f"({number})" for number in range(start, start + 10_000)) for start in range(0, 100_000, 10_000)]
+    await sql(alpha, "CREATE TABLE t (n INT PRIMARY KEY)", *[f"INSERT INTO t VALUES {each}" for each in rows])
+    return alpha
 
 
 async def test_programs_in_the_database_move_with_it_and_run_as_the_tenant(two: Two) -> None:
@@ -93,7 +247,7 @@ async def test_a_table_without_a_key_is_found_before_anybody_is_shut_out(
 ) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
-    with administrator(servers[3]) as here, administrator(servers[4]) as there:
+    with administrator(servers[3].dsn) as here, administrator(servers[4].dsn) as there:
         here.execute("SELECT VERSION()")
         if "MariaDB" in str(here.fetchall()):
             pytest.skip("MariaDB requires no primary key")
@@ -118,7 +272,7 @@ async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
     view = "CREATE JSON DUALITY VIEW folded AS SELECT JSON_DUALITY_OBJECT('_id': a) FROM t"
     await sql(alpha, "CREATE TABLE t (a INT PRIMARY KEY)", view)
     library = f"CREATE LIBRARY `{alpha.database}`.shared LANGUAGE JAVASCRIPT AS 'export function f() {{ return 7; }}'"
-    with administrator(servers[3]) as here:  # the tenant may too, but the server warns that it lacks the language
+    with administrator(servers[3].dsn) as here:  # the tenant may too, but the server warns that it lacks the language
         here.execute(library)
     session = await connected(alpha)
 
@@ -133,7 +287,7 @@ async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
     session.close()
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     await sql(alpha, "DROP VIEW folded")
-    with administrator(servers[3]) as here:
+    with administrator(servers[3].dsn) as here:
         here.execute(f"DROP LIBRARY `{alpha.database}`.shared")
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 

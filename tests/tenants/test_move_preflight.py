@@ -152,7 +152,7 @@ def _made(folder: Path) -> Path:
 
 
 async def test_a_full_disk_on_the_other_server_costs_the_tenant_nothing(
-    narrow: tuple[Two, Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+    narrow: tuple[Two, Path, Callable[[], None]],
 ) -> None:
     two, ballast, free = narrow
     tenants = two.tenants()
@@ -162,8 +162,9 @@ async def test_a_full_disk_on_the_other_server_costs_the_tenant_nothing(
         rows = ", ".join(f"({number}, '{'x' * 1000}')" for number in range(first, first + 5_000))
         await sql(alpha, f"INSERT INTO t VALUES {rows}")
     fill(ballast)
-    monkeypatch.setattr(mysql, "_PATIENCE", 15.0)
-    failed = await only(tenants.move(["alpha"], to=two.new))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mysql, "_PATIENCE", 15.0)
+        failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError), failed
     assert f"was not moved to the cluster {two.new.id}" in str(failed.error)
     assert await tenants.get("alpha") == alpha

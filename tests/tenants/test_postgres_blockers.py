@@ -16,7 +16,7 @@ from aiodbclient.errors import GrantError
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer, blockers
-from aiodbclient.tenants._servers.postgres import server as steps
+from aiodbclient.tenants._servers.postgres import admin as steps
 
 from .managed import PASSWORD, Managed, ended, ready, work
 

@@ -170,13 +170,13 @@ async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
         session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(names.logins[0])))
     await server.end_login(work(names), names.logins[0])
     statements = list[Any]()
-    run = Session.run_with
+    run = Session.run
 
-    async def counted(self: Session, statement: Any, values: Any) -> list[Any]:
+    async def counted(self: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
         statements.append(statement)
-        return await run(self, statement, values)
+        return await run(self, statement, *values, **named)
 
-    monkeypatch.setattr(Session, "run_with", counted)
+    monkeypatch.setattr(Session, "run", counted)
     assert await server.drop_login(work(names), names.logins[0])
     assert len(statements) < 60
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from tempfile import TemporaryDirectory
 from traceback import TracebackException
+from typing import Any
 
 import psycopg
 import pytest
@@ -102,15 +103,15 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
     managed.api("ALTER SYSTEM SET log_min_duration_statement = 0")
     managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
     seen = list[sessions.Statement]()
-    run = sessions.Session.run_with
+    run = sessions.Session.run
 
-    async def seeing(session: sessions.Session, statement: sessions.Statement, values: object) -> list[object]:
+    async def seeing(session: sessions.Session, statement: sessions.Statement, *values: Any, **named: Any) -> list[Any]:
         seen.append(statement)
-        return await run(session, statement, values)
+        return await run(session, statement, *values, **named)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sessions.Session, "run_with", seeing)
+            patch.setattr(sessions.Session, "run", seeing)
             await ready(server, names, names.logins[0], "hunter2-hunter2")
         assert not any("hunter2" in each.as_string(None) for each in seen)
         assert any("SCRAM-SHA-256$4096:" in each.as_string(None) for each in seen)

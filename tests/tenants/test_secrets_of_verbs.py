@@ -70,5 +70,8 @@ async def test_no_frame_of_a_verb_under_a_timeout_shows_a_password(
     assert found == set()
 
     monkeypatch.setattr(tenant, "new_password", lambda: NEW)  # a frame would show it, if it were no Secret
-    _, found = await cut_off(anywhere.tenants(), secrets, range(10, 130, 10))
-    assert found
+    for milliseconds in range(10, 1_000, 10):
+        _, found = await cut_off(anywhere.tenants(), secrets, [milliseconds])
+        if found:
+            return
+    pytest.fail("no frame showed the password that is no Secret, so the test would not see one")

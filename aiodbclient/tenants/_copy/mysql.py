@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from functools import partial
+from math import inf
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any, TypeAlias
 
-import pymysql
-
-from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
-from .._servers.mysql.session import in_backticks
+from .._servers.mysql.session import identifier, opened
+from .._servers.server import LoginRefusedError, ServerAwayError
 from .copier import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run
 
 _OLDEST = (8, 0)
-_CONNECT_SECONDS = 15
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
 _PATIENCE = 60.0
 _DUMP = (
@@ -161,14 +159,14 @@ class MySQLCopier(Copier):
         found = dict[str, str]()
         async with _session(credential) as rows:
             for (name,) in await rows(_TABLES):
-                ((number,),) = await rows(f"SELECT count(*) FROM {in_backticks(name)}")
+                ((number,),) = await rows(f"SELECT count(*) FROM {identifier(name)}")
                 found[name] = str(number)
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         async with _session(writer) as rows:
             character_set, collation = survey.facts["schema"]
-            schema = in_backticks(writer.database)
+            schema = identifier(writer.database)
             await rows(f"ALTER DATABASE {schema} CHARACTER SET {character_set} COLLATE {collation}")
         if events:
             with TemporaryFile() as file:
@@ -191,41 +189,23 @@ async def _refusals(rows: Rows) -> list[str]:
 @asynccontextmanager
 async def _session(credential: Credential) -> AsyncGenerator[Rows]:
     """Run statements as a login of the tenant, without a bound of time."""
-    tls = None if credential.ca is None else verifying_context(credential.ca)
-    connection: Any = Connection(
-        host=credential.host,
-        port=credential.port,
-        user=credential.username,
-        password=Secret(credential.password or ""),
-        db=credential.database,
-        ssl=tls,
-        charset="utf8mb4",
-        cursorclass=Cursor,
-    )
-
-    async def rows(statement: str) -> list[Any]:
-        try:
-            async with connection.cursor() as cursor:
-                await cursor.execute(statement)
-                return list(await cursor.fetchall())
-        except (pymysql.Error, *NOT_MYSQL) as error:
-            reason = error.args[-1] if error.args else type(error).__name__
-        raise GrantError(f"MySQL refused a statement of the copy: {reason}")
-
+    options = {
+        "host": credential.host,
+        "port": credential.port,
+        "user": credential.username,
+        "password": Secret(credential.password or ""),
+        "db": credential.database,
+    }
     try:
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
-        except (pymysql.Error, TimeoutError, *NOT_MYSQL) as error:
-            reason = error.args[-1] if error.args else type(error).__name__
-        except BaseException as error:
-            error.__traceback__ = None  # the driver's frames show the password
-            raise
-        else:
-            yield rows
-            return
-    finally:
-        connection.close()
+        session = await opened(
+            options, None if credential.ca is None else verifying_context(credential.ca), prepared=False
+        )
+    except (LoginRefusedError, ServerAwayError) as refused:
+        reason = str(refused)
+    else:
+        async with aclosing(session):
+            yield partial(session.rows, seconds=inf)
+        return
     raise GrantError(f"MySQL refused a login to copy the database: {reason}")
 
 

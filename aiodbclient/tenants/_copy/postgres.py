@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -22,7 +21,7 @@ from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
 from .copier import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run, text_of
-from .relay import PORT, relayed
+from .reaching import environment_of, place_of
 from .rights import of_others
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
@@ -189,8 +188,8 @@ class PostgresCopier(Copier):
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        async with _environment(self.tools, reader) as environment:
-            command = [self.tools.dump, *options, _place(reader)]
+        async with environment_of(self.tools, reader) as environment:
+            command = [self.tools.dump, *options, place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target, copied=copied))
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
@@ -257,8 +256,8 @@ class PostgresCopier(Copier):
         source.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
-            command = [self.tools.restore, *options, f"--use-list={path}", _place(writer)]
-            async with _environment(self.tools, writer) as environment:
+            command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
+            async with environment_of(self.tools, writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
@@ -382,36 +381,3 @@ def _roles_of(names: Names) -> list[str]:
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
-
-
-def _place(credential: Credential) -> str:
-    """The database, as an option. The connection ends some seconds after the server has vanished."""
-    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
-    return f"--dbname=dbname='{credential.database}' {alive}"
-
-
-@asynccontextmanager
-async def _environment(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
-    """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
-    environment = {
-        "PGHOST": credential.host,
-        "PGPORT": str(credential.port),
-        "PGUSER": credential.username,
-        "PGPASSWORD": Secret(credential.password or ""),
-        "PGDATABASE": credential.database,
-        "PGPASSFILE": os.devnull,
-        "PGCONNECT_TIMEOUT": "15",
-        "PGAPPNAME": "aiodbclient",
-        "PGSSLMODE": "prefer",
-    }
-    context = credential.ssl_context()
-    if context is not None and tools.lacks_tls:
-        async with relayed(credential.host, credential.port, context) as folder:
-            yield environment | {"PGHOST": folder, "PGPORT": str(PORT), "PGSSLMODE": "disable"}
-        return
-    with NamedTemporaryFile("w", encoding="ascii") as authority:
-        authority.write(credential.ca or "")
-        authority.flush()
-        if context is not None:
-            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
-        yield environment

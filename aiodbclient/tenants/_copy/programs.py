@@ -98,7 +98,8 @@ async def run(
 
     Safe to cancel: then the program is killed and reaped.
     """
-    name = Path(command[0]).name
+    name, file = Path(command[0]).name, stdin or stdout
+    began = 0 if file is None else _place_in(file)
     process, reason = None, ""
     try:
         process = await create_subprocess_exec(
@@ -117,7 +118,7 @@ async def run(
     try:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
-            watching = tasks.create_task(_watch(stdin or stdout, copied, patience))
+            watching = tasks.create_task(_watch(file, began, copied, patience))
             await process.wait()
             await errors
             watching.cancel()
@@ -163,20 +164,24 @@ async def _errors(process: Process) -> bytes:
     return bytes(kept)
 
 
-async def _watch(file: IO[bytes] | None, copied: Copied, patience: float) -> None:
-    """Report how far the program is in ``file``, whose place it shares with this process."""
+def _place_in(file: IO[bytes]) -> int:
+    return os.lseek(file.fileno(), 0, os.SEEK_CUR)
+
+
+async def _watch(file: IO[bytes] | None, before: int, copied: Copied, patience: float) -> None:
+    """Report how far the program is in ``file``, whose place it shares with this process: ``before`` at its start."""
     if file is None:
         return
-    before, since = os.lseek(file.fileno(), 0, os.SEEK_CUR), monotonic()
+    since = monotonic()
     try:
         while monotonic() - since < patience:
             await asyncio.sleep(_LOOK)
-            now = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            now = _place_in(file)
             copied(now - before)
             before, since = now, monotonic() if now != before else since
         raise GrantError(f"nothing was copied for {patience:.0f} s: is the disk full, or a table locked?")
     finally:
-        copied(os.lseek(file.fileno(), 0, os.SEEK_CUR) - before)
+        copied(_place_in(file) - before)
 
 
 def _reason(errors: bytes, code: int) -> str:

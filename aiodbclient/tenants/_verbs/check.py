@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from attrs import evolve
+
 from ..._request.call import Meter
 from ...errors import GrantError, ServerError, StoreError, TransportError
 from .._clusters import AWAY
+from .._credential import Credential
 from .._events import Timer
 from .._naming import Role
 from .._outcomes import Problem, TenantChecked
-from .._record import cluster_of, intent_of, suspended, unusable, usable
+from .._record import State, Verb, cluster_of, intent_of, left_behind, state_of, suspended, unusable, usable
 from .._stores import Record, entries_of
 from .jobs import TenantJob
-from .mend import examine
 from .tenant import Tenant
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
@@ -101,3 +103,46 @@ class CheckTenants(TenantJob[TenantChecked]):
         found = await tenant.server.find(tenant.names)
         problems = (Problem.NOT_ON_RECORD,) if found.database else ()
         return TenantChecked(name=tenant.names.tenant, credential=None, problems=problems)
+
+
+async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
+    """Compare the tenant's ``record`` with the server."""
+    state = state_of(record)
+    if state is State.REMOVING:
+        return (Problem.REMOVAL_UNFINISHED,)
+    if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
+        return (Problem.UNFINISHED,)
+    async with tenant.server.shared():
+        found = await _problems(tenant, record, record.current)
+    return tuple(problem for problem in Problem if problem in found)
+
+
+async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[Problem]:
+    names, server, state = tenant.names, tenant.server, state_of(record)
+    found, intent = await server.find(names), intent_of(record)
+    problems = set[Problem]() if intent is None else {Problem.UNFINISHED}
+    if left_behind(record) is not None:
+        problems.add(Problem.LEFT_BEHIND)
+        record = evolve(record, previous=None)
+    if not found.database:
+        problems.add(Problem.DATABASE_MISSING)
+    if state is State.SUSPENDED:
+        return problems | ({Problem.LOGIN_BACK} if found.logins else set[Problem]())
+    existing = {*found.logins, *found.ended}
+    changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
+    kept = list[str]()
+    for credential in (current, record.previous):
+        if credential is None or credential.username == changing:
+            continue
+        is_current = credential is current
+        if credential.username not in existing:
+            problems.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
+            continue
+        kept.append(credential.username)
+        if found.database and not await tenant.works(credential, found.logins):
+            problems.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
+    if found.database:
+        problems |= await server.problems(names, kept)
+    if state is State.USABLE and changing is not None:
+        problems.discard(Problem.LOGIN_BACK)  # it is the login of the verb that was not finished
+    return problems

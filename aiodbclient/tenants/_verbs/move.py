@@ -31,7 +31,7 @@ from .._record import State, Verb, left_behind, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
 from .moving import MovePlan, freeze, reader_of, settle, undo
-from .provision import conflict
+from .steps import conflict
 from .tenant import ClaimedTenant
 
 _AT_A_TIME = 4  # tenants

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal, get_args
-
-from attrs import evolve
+from typing import get_args
 
 from ..._bulk.outcomes import Action
-from ...errors import ConflictError, InvalidArgumentError, NameTakenError
+from ...errors import InvalidArgumentError
 from .._clusters import AWAY
 from .._context import Context
 from .._credential import Credential
 from .._events import Timer
 from .._naming import Role
 from .._outcomes import TenantDone, done
-from .._record import State, Verb, cluster_of, state_of, unusable, usable
+from .._record import State, cluster_of, state_of, unusable, usable
 from .._rooms import Seat
-from .._servers.server import Found
 from .._stores import Record
 from .jobs import ClaimingJob
-from .mend import mend
-from .remove import remove
-from .tenant import ClaimedTenant, Tenant, refuse_role
-
-IfExists = Literal["error", "adopt"]
+from .steps import IfExists, finish, provision
+from .tenant import ClaimedTenant, refuse_role
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
@@ -90,124 +84,13 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
         state = tenant.state
-        if state is State.REMOVING:
-            await remove(tenant)
+        if state in (State.REMOVING, State.RESETTING) or (state is State.USABLE and tenant.intent is not None):
+            await finish(tenant)
             return None
         await refuse_role(tenant)
-        if state is State.RESETTING or (state is State.USABLE and tenant.intent is not None):
-            await mend(tenant)
-            return None
         if state is State.USABLE:  # the command made it, for example, which has no setup
             action, credential = Action.KEPT, await tenant.set_up(tenant.current)
             await tenant.held.keep(credential, tenant.previous)
         else:
             action, credential = await provision(tenant, self._if_exists)
         return done(action, credential)
-
-
-async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tuple[Action, Credential]:
-    """Make the database and the login, set it up, and store the credential."""
-    intent = tenant.intent
-    if intent is None or intent.cluster != tenant.site.cluster:  # its cluster is away: it is placed again
-        verb, login = await _choose(tenant, if_exists)
-    else:  # a process found nothing there and began to make it, so what exists is ours
-        verb, login = intent.verb, intent.login
-    if verb is Verb.ADOPT:
-        return Action.ADOPTED, await _adopt(tenant, login)
-    await tenant.intend(Verb.PROVISION, login)
-    try:
-        is_new = await tenant.server.create(tenant.work)
-    except InvalidArgumentError:  # the server takes no such name
-        await tenant.held.intend(None)
-        raise
-    if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
-        await tenant.held.intend(None)
-        raise conflict(tenant, Found(database=True, logins=()))
-    try:
-        made = await tenant.set_login(login, may_exist=intent is not None)
-    except ConflictError:  # somebody made it a moment ago
-        await _withdraw(tenant)
-        raise conflict(tenant, Found(database=False, logins=(login,))) from None
-    credential = await tenant.set_up(made)
-    await tenant.held.keep(credential)
-    return Action.CREATED, credential
-
-
-async def _withdraw(tenant: ClaimedTenant) -> None:
-    """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
-    await tenant.held.intend(None)
-    if tenant.names.role is Role.OWNER:
-        await tenant.server.drop_database(tenant.work)
-
-
-async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:
-    """Choose how a new tenant gets its login, and the login."""
-    if tenant.intent is None and (taken := await find_elsewhere(tenant)) is not None:
-        raise taken
-    names, found = tenant.names, await find(tenant)
-    if not found:
-        return Verb.PROVISION, names.logins[0]
-    if if_exists == "error":
-        raise conflict(tenant, found)
-    if len(found.logins) > 1:
-        first, second = found.logins
-        raise ConflictError(
-            f"the logins {first!r} and {second!r} exist and are not on record, and a tenant has only these two; "
-            "nothing was changed",
-            status=409,
-            advice="drop the one that no program uses, and run this again",
-        )
-    return Verb.ADOPT, names.other(found.logins[0]) if found.logins else names.logins[0]
-
-
-async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
-    """Take over what others made, with a new ``login``. The one that was there goes on working until ``retire``."""
-    names, server = tenant.names, tenant.server
-    await tenant.intend(Verb.ADOPT, login)
-    found = await server.find(names)
-    old = names.other(login) if names.other(login) in found.logins else None
-    try:
-        if not found.database:
-            await server.create(tenant.work)
-        if names.role is Role.OWNER:
-            await server.adopt(tenant.work, old)
-    except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.held.intend(None)
-        raise
-    credential = await tenant.set_up(await tenant.set_login(login))
-    previous = None if old is None else tenant.site.credential(names, old, None, await tenant.now())
-    await tenant.held.keep(credential, previous)
-    return credential
-
-
-async def find(tenant: Tenant) -> Found:
-    """What exists that a new tenant, or a new role of one, would make."""
-    found = await tenant.server.find(tenant.names)
-    return found if tenant.names.role is Role.OWNER else evolve(found, database=False)
-
-
-async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
-    """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
-    if tenant.names.role is not Role.OWNER:
-        return None
-    for cluster in tenant.context.sites.clients:
-        if cluster != tenant.site.cluster:
-            with suppress(*AWAY):
-                there = evolve(tenant, site=await tenant.context.sites.site(cluster, tenant.timer.meter))
-                if found := await find(there):
-                    return conflict(there, found, elsewhere=True)
-    return None
-
-
-def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> NameTakenError:
-    what = [f"the login {login!r}" for login in (*found.logins, *found.ended)]
-    if found.database:
-        what.append(f"the database {tenant.names.database!r}")
-    exist = "exists and is" if len(what) == 1 else "exist and are"
-    where = f" on the cluster {tenant.site.cluster}" if elsewhere else ""
-    alone = " and that cluster alone" if elsewhere else ""
-    return NameTakenError(
-        f"{' and '.join(what)} {exist} not on record, so somebody else created this{where}; nothing was changed",
-        status=409,
-        advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 
@@ -44,6 +44,12 @@ class Tenant:
     async def now(self) -> datetime:
         """The time by the clock of the store."""
         return await self.timer.on("store", self.context.now())
+
+    async def works(self, credential: Credential, working: Collection[str] = ()) -> bool:
+        """Whether the login can log in with the password on record. That of an adopted one is unknown."""
+        if credential.password is None:
+            return credential.username in working
+        return await self.server.log_in(self.names, credential.username, Secret(credential.password)) is None
 
 
 @frozen(kw_only=True)

@@ -71,24 +71,30 @@ async def end(schema: Schema, log_in: LogIn, login: str, connections: int) -> No
     await _as_helper(schema, log_in, login, until, lambda thread: thread.user == login, ends_pending=True)
 
 
-async def end_in_schema(schema: Schema, log_in: LogIn) -> None:
-    """End every session that uses the schema, whosever it is. On MariaDB, only the administrator's own."""
+async def end_in_schema(schema: Schema, log_in: LogIn) -> str:
+    """End every session that uses the schema, whosever it is.
+
+    On MariaDB, only the administrator's own: return who has others, which may still do there what they could.
+    """
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
     await _end_changing(schema, log_in)
     while left := await _in_schema(schema):
         users = {thread.user for thread in left}
+        named = ", ".join(sorted(map(repr, users)))
         if own in users:
             await _kill(schema.session, left, own)
         elif schema.session.is_mariadb:
-            return
+            return named
         elif monotonic() > until:
-            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), "")
-        for user in sorted(users - {own}):
+            raise _not_ended(schema, named, "")
+        others = [] if schema.session.is_mariadb else sorted(users - {own})
+        for user in others:
             schema.work.ended.add(user)
             numbers = {thread.number for thread in left if thread.user == user}
             await _as_helper(schema, log_in, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
         await asyncio.sleep(_PAUSE)
+    return ""
 
 
 async def has_sessions(schema: Schema, log_in: LogIn, login: str) -> bool:

@@ -187,7 +187,12 @@ class MySQLServer(Server):
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await self._shut(schema, still=still)
+            others = await self._shut(schema, still=still)
+            if others and still:
+                raise schema.error(
+                    f"MariaDB lets nobody but {others}, or a superuser, end the sessions of {others} in the schema, "
+                    "where they can still write: end them, and run it again"
+                )
 
     async def adopt(self, work: Work, login: str | None) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -274,15 +279,18 @@ class MySQLServer(Server):
             await end(schema, self._own, login, await self._most(schema))
         return found
 
-    async def _shut(self, schema: Schema, *, still: bool) -> None:
+    async def _shut(self, schema: Schema, *, still: bool) -> str:
+        """Return who may still write there: see ``end_in_schema``."""
         names = schema.names
         await revoke_others(schema)
         await revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
         if names.role is Role.OWNER:
-            await end_in_schema(schema, self._own)
+            others = await end_in_schema(schema, self._own)
             left = await roll_back_prepared(schema)
             if left and still:
                 raise schema.error(left)
+            return others
+        return ""
 
     async def _problems(self, schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
         found, most = set[Problem](), await self._most(schema)

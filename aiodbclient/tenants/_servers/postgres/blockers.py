@@ -84,12 +84,12 @@ class Watch:
             "own": sorted(self.work.names.everything),
             "patience": PATIENCE_SECONDS,
         }
-        for login, database, blocker, is_to_end in await session.run_with(_SESSIONS, values):
+        for login, database, blocker, is_to_end in await session.run(_SESSIONS, **values):
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
             if is_to_end:
                 await session.run(_TERMINATE, blocker)
                 self._ended(login)
-        for database, gid, owner, is_to_end in await session.run_with(_PREPARED, values):
+        for database, gid, owner, is_to_end in await session.run(_PREPARED, **values):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
             if is_to_end:
                 await roll_back_these(self.opened, [(database, gid, owner)])

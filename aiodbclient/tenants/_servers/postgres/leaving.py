@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic
 
@@ -21,7 +20,6 @@ from .strangers import end_sessions
 _EMPTY_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datallowconn, datconnlimit FROM pg_database WHERE datname = %s")
-_PRESENT = SQL("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members, pg_roles me WHERE rolname = %s AND me.oid IN (member, roleid) AND NOT admin_option
@@ -90,11 +88,6 @@ async def release(session: Session) -> None:
         await session.run(SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
         await session.run(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
     await take(session, list(closing_steps(session, await need_database(session), ())))
-
-
-async def present(session: Session, roles: Collection[str]) -> list[tuple[str, bool]]:
-    """Return which of these roles exist, and whether each may log in."""
-    return [(name, enters) for name, enters in await session.run(_PRESENT, sorted(roles))]
 
 
 async def forget(opened: Opener, role: str) -> None:

@@ -16,13 +16,17 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ....errors import GrantError
 from ..._credential import Secret
 from .entering import Opener, entered, roll_back
-from .objects import drop_owned, hand_over, revoke_all
+from .objects import drop_owned, hand_over
 from .sessions import BlockedError, Session
 
 _LOOK_SECONDS = 0.02
 _FIGHT_MILLISECONDS = 200  # for which a change of a login waits for a session of the login
 _ENTERING_SECONDS = 1.0  # in which a connection with a right password becomes a session
 
+CONNECTIONS = SQL("""
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+""")
 _EXISTS = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s")
 _END_SESSIONS = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()
@@ -56,6 +60,12 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
 """)
 
 
+async def default_limit(session: Session) -> int:
+    """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
+    [(connections,)] = await session.run(CONNECTIONS)
+    return max(1, int(connections) // 4)
+
+
 async def exists(session: Session, role: str) -> bool:
     """Whether there is such a role."""
     return bool(await session.run(_EXISTS, role))
@@ -84,9 +94,10 @@ def start_as_owner(session: Session, login: str) -> Composed:
 
 
 async def create_login(
-    session: Session, login: str, stored: Secret, limit: int, role: str, *, may_exist: bool = True
+    session: Session, login: str, stored: Secret, limit: int | None, role: str, *, may_exist: bool = True
 ) -> None:
     """Create a login as a member of ``role``, or reset one that was ended, in one transaction."""
+    limit = limit or await default_limit(session)
     names, name = session.names, Identifier(login)
     is_new = not may_exist or not await exists(session, login)
     is_owner = login in names.owner_logins
@@ -116,15 +127,11 @@ async def _resets(session: Session, login: str) -> list[Composed]:
     return [SQL("ALTER ROLE {} {}RESET ALL").format(Identifier(login), place) for place in places]
 
 
-async def begun(session: Session, *, existed: bool) -> set[str]:
+async def begun(session: Session, *, existed: bool = True) -> set[str]:
     """Return the connections that may still enter with an earlier password, if there was one."""
     if existed or await session.run(_IS_IN_USE, session.names.database):
-        return await _begun(session)
+        return {transaction for (transaction,) in await session.run(_BEGUN)}
     return set()
-
-
-async def _begun(session: Session) -> set[str]:
-    return {transaction for (transaction,) in await session.run(_BEGUN)}
 
 
 async def end(opened: Opener, session: Session, login: str, until: float) -> None:
@@ -134,10 +141,10 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
     await _lock_out(opened, session, login, until)
     await _leave(session, login)
     await roll_back(opened, owner=login)
-    began, entering = await _begun(session), monotonic() + _ENTERING_SECONDS
+    began, entering = await begun(session), monotonic() + _ENTERING_SECONDS
     while True:
         ((ended,),) = await session.run(_END_SESSIONS, login)
-        began &= await _begun(session) if began else set()
+        began &= await begun(session) if began else set()
         if not ended and (not began or monotonic() > entering):
             return
         if monotonic() > until:
@@ -199,8 +206,4 @@ async def clear(opened: Opener, role: str) -> None:
         async with entered(opened, place) if place else opened() as session:
             if place == names.database and role in names.all_logins:
                 await hand_over(session, role)
-                await revoke_all(session, role)
-                async with session.member_of(role, names.owner):  # default privileges, and what it has of the owner
-                    await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
-            else:
-                await drop_owned(session, role)
+            await drop_owned(session, role)

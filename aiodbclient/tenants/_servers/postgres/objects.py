@@ -4,19 +4,17 @@
 server has. So ``hand_over`` gives away each object by a statement of its own. None of these statements runs code of a
 tenant.
 
-``DROP OWNED BY`` revokes privileges only if the session has the rights of each object's owner. So ``revoke_all``
-revokes each privilege as the owner of the object.
+``DROP OWNED BY`` revokes privileges only if the session has the rights of who granted them: the object's owner, or
+another one. So ``drop_owned`` runs it as each of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from itertools import groupby
 from typing import LiteralString
 
-from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
@@ -72,30 +70,25 @@ _UNLINK = SQL("""
 SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
     WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s) AS few
 """)
-
-# Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
-# tablespaces, so they are not here.
-_GRANTED = SQL(f"""
-WITH here (role, datdba) AS (
-    SELECT 'pg_database_owner'::regrole::oid, datdba FROM pg_database WHERE datname = current_database()
-), objects (class, objid, attnum, owner, acl) AS (
-    SELECT 'pg_class', oid, 0, relowner, relacl FROM pg_class
-    UNION ALL SELECT 'pg_class', c.oid, attnum, relowner, attacl FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-    UNION ALL SELECT 'pg_namespace', oid, 0, nspowner, nspacl FROM pg_namespace
-    UNION ALL SELECT 'pg_proc', oid, 0, proowner, proacl FROM pg_proc
-    UNION ALL SELECT 'pg_type', oid, 0, typowner, typacl FROM pg_type
-    UNION ALL SELECT 'pg_language', oid, 0, lanowner, lanacl FROM pg_language
-    UNION ALL SELECT 'pg_foreign_server', oid, 0, srvowner, srvacl FROM pg_foreign_server
-    UNION ALL SELECT 'pg_foreign_data_wrapper', oid, 0, fdwowner, fdwacl FROM pg_foreign_data_wrapper
-    UNION ALL SELECT 'pg_largeobject', oid, 0, lomowner, lomacl FROM pg_largeobject_metadata
-    UNION ALL SELECT 'pg_database', oid, 0, datdba, datacl FROM pg_database)
-SELECT DISTINCT pg_get_userbyid(coalesce(here.datdba, o.owner)), pg_get_userbyid(coalesce(g.datdba, a.grantor)), i.type,
-       {_NAME} AS name
-FROM pg_roles me, objects o LEFT JOIN here ON here.role = o.owner,
-     aclexplode(o.acl) a LEFT JOIN here g ON g.role = a.grantor,
-     pg_identify_object(o.class::regclass, o.objid, 0) i
-WHERE me.rolname = %s AND me.oid IN (a.grantee, a.grantor) AND o.owner NOT IN (a.grantee, me.oid)
-ORDER BY 1, 2, 3, 4
+# Who owns what a role has rights on, in this database or of the server, and who passed such rights on to it. Owners of
+# policies and of the schema ``public`` are not in ``pg_shdepend``.
+_GIVERS = SQL("""
+SELECT pg_get_userbyid(giver), bool_or(owns) FROM (
+    SELECT s.refobjid, s.deptype = 'o'
+    FROM pg_shdepend mine JOIN pg_shdepend s USING (dbid, classid, objid), pg_roles me
+    WHERE rolname = %(role)s AND mine.refclassid = 'pg_authid'::regclass AND mine.refobjid = me.oid
+      AND mine.deptype = 'a' AND s.deptype IN ('o', 'a') AND s.refobjid <> me.oid
+      AND (dbid = 0 OR dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    UNION SELECT relowner, true FROM pg_policy JOIN pg_class c ON c.oid = polrelid, pg_roles me
+    WHERE rolname = %(role)s AND me.oid = ANY (polroles)
+    UNION SELECT datdba, true FROM pg_database WHERE datname = current_database()
+) AS givers (giver, owns) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user
+GROUP BY giver ORDER BY 1
+""")
+_HAS_RIGHTS = SQL("""
+SELECT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND deptype IN ('a', 'r')
+    AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+    AND (dbid = 0 OR dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
 """)
 _WORDS: dict[str, str] = {
     "view": "TABLE",
@@ -115,22 +108,6 @@ _ALTERED: dict[str, str] = {
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "statistics object": "STATISTICS",
 }
-_POLICIES = SQL("""
-SELECT pg_get_userbyid(relowner), nspname, relname, polname, ARRAY(
-    SELECT pg_get_userbyid(other) FROM unnest(polroles) AS other WHERE other <> me.oid)
-FROM pg_policy JOIN pg_class c ON c.oid = polrelid JOIN pg_namespace n ON n.oid = relnamespace, pg_roles me
-WHERE rolname = %s AND me.oid = ANY (polroles) ORDER BY 1
-""")
-
-
-@frozen
-class _Granted:
-    """A privilege that a role has on an object of another, or passed on."""
-
-    owner: str
-    grantor: str
-    kind: str  # the word of GRANT
-    identity: str  # the quoted name
 
 
 def in_parts(identities: Sequence[str]) -> Iterator[Composed]:
@@ -166,12 +143,21 @@ async def hand_over(session: Session, role: str) -> None:
 
 
 async def drop_owned(session: Session, role: str) -> None:
-    """Drop what ``role`` owns in the session's database, and what it has there of others."""
+    """Drop what ``role`` owns in the session's database, and revoke what it has there of others, and granted of that.
+
+    Some may only be revoked by a superuser. They stay.
+    """
     unlinked = None
     while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
         async with session.acting(role):
             unlinked = await session.run(_UNLINK, role, _UNLINKED)
-    await revoke_all(session, role)
+    givers = await session.run(_GIVERS, role=role)
+    owners = [giver for giver, owns in givers if owns]
+    for some in (owners, *([giver] for giver, _ in givers)):  # who passed rights on revokes them while no owner
+        if await session.run(_HAS_RIGHTS, role) == [(True,)]:
+            with suppress(GrantError):
+                async with session.member_of(role, *some):
+                    await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
     async with session.acting(role):
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
@@ -211,51 +197,3 @@ async def _open_schemas(session: Session) -> None:
         text = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}")
         async with session.acting(owner):
             await session.run_all(*(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
-
-
-async def revoke_all(session: Session, role: str) -> None:
-    """Revoke the privileges of ``role`` in this database, what it granted to others, and remove it from policies.
-
-    Some may only be revoked by a superuser. They stay.
-    """
-    changes = [*_revokes(role, await _granted(session, role))] + [one async for one in _policy_changes(session, role)]
-    for owner, of_owner in groupby(changes, key=lambda change: change[0]):
-        with suppress(GrantError):
-            statements = [statement for _, statement in of_owner]
-            if owner == session.admin:
-                await session.run_all(*statements)
-            else:
-                await _each(session, partial(session.acting, owner), statements)
-
-
-async def _granted(session: Session, role: str) -> list[_Granted]:
-    """Return the privileges of ``role`` on objects of the session's database, and on all databases."""
-    return [
-        _Granted(owner, grantor, _WORDS.get(kind, str(kind).upper()), *rest)
-        for owner, grantor, kind, *rest in await session.run(_GRANTED, role)
-    ]
-
-
-async def _policy_changes(session: Session, role: str) -> AsyncGenerator[tuple[str, Composed]]:
-    for owner, schema, table, policy, others in await session.run(_POLICIES, role):
-        where = SQL("{} ON {}").format(Identifier(policy), Identifier(schema, table))
-        if others:
-            roles = SQL(", ").join(map(Identifier, others))
-            yield owner, SQL("ALTER POLICY {} TO {}").format(where, roles)
-        else:
-            yield owner, SQL("DROP POLICY {}").format(where)
-
-
-def _revokes(role: str, privileges: list[_Granted]) -> Iterator[tuple[str, Composed]]:
-    """Yield the statements for many objects each, and the owner of the objects, to run each as."""
-    wanted = sorted(
-        {
-            (each.owner, role if each.grantor in (each.owner, role) else each.grantor, each.kind, each.identity)
-            for each in privileges
-        }
-    )
-    for (owner, whom, kind), of_kind in groupby(wanted, key=lambda each: each[:3]):
-        what = "ALL" if whom == role else "GRANT OPTION FOR ALL"
-        for objects in in_parts([identity for *_, identity in of_kind]):
-            text = verbatim(f"REVOKE {what} ON {kind} {{}} FROM {{}} CASCADE")
-            yield owner, text.format(objects, Identifier(whom))

@@ -1,44 +1,37 @@
-"""``PostgresServer``: the steps of ``Server`` on PostgreSQL, and the sessions that they run in.
+"""``PostgresServer``: the steps of ``Server`` on PostgreSQL.
 
-``sessions`` connects. ``databases`` has a tenant's database and what it lacks, ``roles`` the rights of its readers and
-writers, ``logins`` their life. ``leaving`` shuts and drops a database, ``adoption`` takes one over, ``moving`` copies
-one. ``objects`` knows who owns what, ``strangers`` what others own. ``entering`` opens a database, ``blockers`` ends
-who is in the way. ``scram`` makes and tests passwords.
+``admin`` has the administrator's sessions, ``sessions`` what one is. ``databases`` has a tenant's database and what it
+lacks, ``logins`` their life. ``leaving`` shuts and drops a database. ``objects`` knows who owns what, ``strangers``
+what others own, also to adopt it. ``entering`` opens a database, ``blockers`` ends who is in the way. ``scram`` makes
+and tests passwords.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
-from psycopg import AsyncConnection
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Identifier
 
-from ...._libpq import one_line
-from ....errors import ConflictError, GrantError
-from ..._credential import Secret, verifying_context
-from ..._naming import Names, Role
+from ....engines import Engine
+from ....errors import ConflictError, InvalidArgumentError
+from ..._credential import Secret
+from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
-from ..shared_sessions import SessionLostError, SharedSessions
-from . import adoption, databases, leaving, logins, moving, roles, scram
-from .blockers import Watch
-from .entering import Opener, entered
-from .sessions import STEP_SECONDS, BlockedError, CAFile, ExistsError, Session, admin_options, clear, connect
-from .strangers import reclaim, strangers
+from . import admin, databases, leaving, logins, scram, strangers
+from .admin import PAUSE_SECONDS, Admin, label_of
+from .entering import entered
+from .sessions import ExistsError, Session
 
-ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
-_CONNECTIONS = 4  # to one server at a time; each step needs one for some milliseconds
 _TESTS = 4  # how many logins of tenants to test at a time
-_PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _LOGIN_SECONDS = 90.0  # the server ends a connection that does not log in after its authentication_timeout, 60 s
-_NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
+_TEMPORARY_CONNECTIONS = 4
 
 _ADMINISTRATOR = SQL("""
 SELECT rolname, current_setting('server_version'), clock_timestamp(),
@@ -62,29 +55,27 @@ _END_WORK = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
+_PRESENT = SQL("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
+_DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datconnlimit <> -2")
+_USAGE = SQL("""
+SELECT datname, pg_database_size(d.oid), (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
+FROM pg_database d WHERE datname = ANY (%s)
+""")
 
-T = TypeVar("T")
 
-
-class PostgresServer(Server):
+class PostgresServer(Admin, Server):
     """The PostgreSQL of one cluster. See ``Server``."""
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
-        self._admin = admin_options(admin)
-        self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
-        self._context = None if self._ca is None or ca is None else verifying_context(ca)
+        super().__init__(admin, ca)
         self._limit = connection_limit
-        self._version = 0  # of the server; 0 until it is known
-        self._address: scram.Address | None = None  # None until the administrator has logged in
-        self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._tests = asyncio.Semaphore(_TESTS)
-        self._sessions = SharedSessions(self._open, self._close)
 
     # The cluster.
 
     async def administrator(self) -> Administrator:
         [(name, version, clock, *has)] = await self._ask(_ADMINISTRATOR)
-        [(connections,)] = await self._ask(databases.CONNECTIONS)
+        [(connections,)] = await self._ask(logins.CONNECTIONS)
         lacks = tuple(right for right, there in zip(_RIGHTS, has, strict=True) if not there)
         return Administrator(name, version, lacks, int(connections), clock.astimezone(UTC))
 
@@ -92,14 +83,11 @@ class PostgresServer(Server):
         return tuple(name for (name,) in await self._ask(_OPEN_DATABASES))
 
     async def tenants(self) -> tuple[str, ...]:
-        return tuple(sorted(moving.made(await self._ask(moving.OWNERS))))
+        return tuple(sorted(_made(await self._ask(_DATABASES))))
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
-        made = moving.made(await self._ask(moving.OWNERS))
-        return {name: (size, open_) for name, size, open_ in await self._ask(moving.USAGE, list(made))}
-
-    def shared(self) -> AbstractAsyncContextManager[None]:
-        return self._sessions.shared()
+        made = list(_made(await self._ask(_DATABASES)))
+        return {name: (size, open_) for name, size, open_ in await self._ask(_USAGE, made)}
 
     # Looking at a tenant.
 
@@ -112,13 +100,15 @@ class PostgresServer(Server):
         if not (await self.find(names)).database:
             return ""
         async with entered(partial(self._session, names), names.database) as session:
-            return await roles.why_no_roles(session)
+            return await databases.why_no_roles(session)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
-        address = await self._where()
+        if self._address is None:
+            await self._ask(SQL("SELECT 1"))
+        assert self._address is not None
         try:
             async with self._tests:
-                await scram.log_in(address, login, password, names.database)
+                await scram.log_in(self._address, login, password, names.database)
                 return None
         except LoginRefusedError as refused:
             return str(refused)
@@ -129,23 +119,25 @@ class PostgresServer(Server):
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
             steps = await databases.lacking(session, logins, self._limit)
-            return frozenset({step.problem for step in steps} | {problem for problem, _ in await strangers(session)})
+            return frozenset(
+                {step.problem for step in steps} | {problem for problem, _ in await strangers.found(session)}
+            )
 
         found = await self._read(names, outside)
         if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
             return found
         async with self._session(names, names.database) as session:
-            return found | {step.problem for step in await roles.lacking_inside(session)}
+            return found | {step.problem for step in await databases.lacking_inside(session)}
 
     # Steps of the verbs.
 
     async def end_work(self, work: Work) -> None:
         async with self._session(work.names, check=work.check) as session:
-            until = monotonic() + ENDING_SECONDS
-            while await session.run(_END_WORK, _label(work.names)) != [(0,)]:
+            until = monotonic() + admin.ENDING_SECONDS
+            while await session.run(_END_WORK, label_of(work.names)) != [(0,)]:
                 if monotonic() > until:
                     raise session.error("the sessions of an earlier process do not end: run it again")
-                await asyncio.sleep(_PAUSE_SECONDS / 10)
+                await asyncio.sleep(PAUSE_SECONDS / 10)
 
     async def create(self, work: Work) -> bool:
         is_new = await self._step(work, databases.create)
@@ -160,15 +152,13 @@ class PostgresServer(Server):
             await self.end_login(work, login)
             await self.drop_login(work, login)
         await self._wait_for_logins(names, login, existed)
-        create = partial(self._create_login, login=login, stored=stored, may_exist=may_exist)
+        create = partial(
+            logins.create_login, login=login, stored=stored, limit=self._limit, role=names.group, may_exist=may_exist
+        )
         with suppress(ExistsError):
             await self._step(work, create)
             return
         raise ConflictError(f"the login {login!r} exists, and was not changed", status=409)
-
-    async def _create_login(self, session: Session, login: str, stored: Secret, may_exist: bool) -> None:
-        limit = self._limit or await databases.default_limit(session)
-        await logins.create_login(session, login, stored, limit, session.names.group, may_exist=may_exist)
 
     async def _wait_for_logins(self, names: Names, login: str, existed: bool) -> None:
         """Wait for connections that may still enter with an earlier password of ``login``."""
@@ -176,11 +166,11 @@ class PostgresServer(Server):
         while begun:
             if monotonic() > until:
                 raise of_tenant(names, f"a connection that began to log in before {login!r} was ended does not end")
-            await asyncio.sleep(_PAUSE_SECONDS / 10)
+            await asyncio.sleep(PAUSE_SECONDS / 10)
             begun &= await self._read(names, partial(logins.begun, existed=True))
 
     async def end_login(self, work: Work, login: str) -> None:
-        until = monotonic() + ENDING_SECONDS
+        until = monotonic() + admin.ENDING_SECONDS
         await self._step(work, partial(logins.end, self._opener(work, turns=False), login=login, until=until))
 
     async def drop_login(self, work: Work, login: str) -> bool:
@@ -193,12 +183,21 @@ class PostgresServer(Server):
         await self._step(work, outside)
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
-        if left := await reclaim(self._opener(work)):
+        if left := await strangers.reclaim(self._opener(work)):
             raise of_tenant(
                 work.names,
                 f"the administrator cannot change all that is others' in the database {work.names.database!r}: "
                 f"{'; '.join(left)}: a superuser has to, or the owner of these objects",
             )
+
+    async def _mend_inside(self, work: Work) -> None:
+        async with entered(self._opener(work), work.names.database):
+            pass
+
+        async def inside(session: Session) -> None:
+            await databases.take(session, await databases.lacking_inside(session))
+
+        await self._step(work, inside, work.names.database)
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         """See ``Server``. No transaction is ever left."""
@@ -207,11 +206,11 @@ class PostgresServer(Server):
 
     async def adopt(self, work: Work, login: str | None) -> None:
         names = work.names
-        await self._read(names, partial(adoption.check, login=login))
+        await self._read(names, partial(strangers.check_adoption, login=login))
         for other in sorted(names.all_logins - {login}):  # somebody may know its password
             await self.end_login(work, other)
-        await self._step(work, partial(adoption.take_database, login=login))
-        await adoption.take_objects(self._opener(work), login)
+        await self._step(work, partial(strangers.take_database, login=login))
+        await strangers.take_objects(self._opener(work), login)
 
     async def drop_database(self, work: Work) -> None:
         if await self._read(work.names, leaving.is_open):
@@ -233,7 +232,7 @@ class PostgresServer(Server):
             await self._forget(work, names.everything)
 
     async def _forget(self, work: Work, gone: Collection[str]) -> None:
-        for role, enters in await self._read(work.names, partial(leaving.present, roles=gone)):
+        for role, enters in await self._ask(_PRESENT, sorted(gone)):
             if enters:
                 await self.end_login(work, role)
             await leaving.forget(self._opener(work), role)
@@ -241,155 +240,51 @@ class PostgresServer(Server):
     # Moving and dumping.
 
     async def guests(self, names: Names) -> tuple[str, ...]:
+        """See ``Server``: ``CONNECT neighbour``."""
         async with self._session(names) as session:
-            return await moving.guests(session)
+            database = await databases.need_database(session)
+            kept = {database.owner, names.owner, session.admin, *names.everything}
+        others = {who: rights for who, rights in database.privileges.items() if who not in kept}
+        return tuple(f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights))
 
     async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        async with self._session(names) as session:
-            return await moving.unknown(session, guests)
+        everybody = {guest.partition(" ")[2] for guest in guests} - {databases.PUBLIC}
+        there = {name for name, _ in await self._ask(_PRESENT, sorted(everybody))}
+        return tuple(sorted(everybody - there))
 
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
-        await self._step(work, partial(moving.reopen, guests=guests))
+        await self._step(work, partial(databases.give_back, guests=guests))
 
     async def temporary_login(self, work: Work, password: Secret) -> str:
+        """See ``Server``. It is a member of the owner role alone."""
         await self.drop_temporary(work)
-        stored = await scram.verifier(password)
-        await self._step(work, partial(moving.create_temporary, stored=stored))
-        return work.names.temporary
+        login, owner, stored = work.names.temporary, work.names.owner, await scram.verifier(password)
+        create = partial(logins.create_login, login=login, stored=stored, limit=_TEMPORARY_CONNECTIONS, role=owner)
+        await self._step(work, create)
+        return login
 
     async def drop_temporary(self, work: Work) -> None:
         await self.end_login(work, work.names.temporary)
-        await logins.drop(self._opener(work), work.names.temporary)
+        await self.drop_login(work, work.names.temporary)
 
     async def programs(self, names: Names) -> tuple[str, str]:
         return "", ""
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         async with self._session(work.names, work.names.database, check=work.check) as session:
-            await moving.add_extensions(session, extensions)
-
-    # Sessions.
-
-    async def _mend_inside(self, work: Work) -> None:
-        async with entered(self._opener(work), work.names.database):
-            pass
-
-        async def inside(session: Session) -> None:
-            await databases.take(session, await roles.lacking_inside(session))
-
-        await self._step(work, inside, work.names.database)
-
-    async def _step(self, work: Work, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
-        """Do a step in a session of the administrator. If a lock blocks it, retry, and end the tenants that hold it."""
-        watch, until = Watch(work, self._opener(work, turns=False)), monotonic() + ENDING_SECONDS
-        while True:
-            try:
-                async with self._session(work.names, database, check=work.check) as session, watch.over(session):
-                    return await do(session)
-            except BlockedError as error:
-                blocked = error
-            if monotonic() > until:
-                raise (
-                    of_tenant(work.names, f"{watch.seen}, so it was not finished: {blocked}") if watch.seen else blocked
-                )
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _opener(self, work: Work, *, turns: bool = True) -> Opener:
-        def opened(database: str | None = None) -> AbstractAsyncContextManager[Session]:
-            return self._session(work.names, database, check=work.check, turns=turns)
-
-        return opened
-
-    @asynccontextmanager
-    async def _session(
-        self,
-        names: Names,
-        database: str | None = None,
-        *,
-        check: Callable[[], object] = lambda: None,
-        turns: bool = True,
-    ) -> AsyncGenerator[Session]:
-        """A session of the administrator for one tenant. The server lists it as ``_label(names)``."""
-        try:
-            async with (
-                self._turns if turns else nullcontext(),
-                asyncio.timeout(STEP_SECONDS + 60),
-                self._labelled(_label(names), database) as server,
-            ):
-                yield Session(names, server, check)
-            return
-        except TimeoutError:
-            pass
-        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: the server did not answer in time")
-
-    @asynccontextmanager
-    async def _labelled(self, label: str, database: str | None) -> AsyncGenerator[AsyncConnection[Any]]:
-        if database is None:
-            async with self._sessions.session(partial(_name, label=label)) as server:
-                yield server
-            return
-        server = await self._open(label, database)
-        try:
-            yield server
-        finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
-            await self._close(server)
-
-    async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
-        """Do what only reads in a session that others share."""
-        return await self._sessions.read(lambda server: do(Session(names, server)))
-
-    async def _ask(self, statement: SQL, *values: Any) -> list[Any]:
-        """The rows of one statement of the administrator that only reads."""
-
-        async def read(server: AsyncConnection[Any]) -> list[Any]:
-            try:
-                return await (await server.execute(statement, values or None)).fetchall()
-            except psycopg.Error as error:
-                reason = one_line(error)
-            kind = SessionLostError if server.closed else GrantError
-            raise kind(f"PostgreSQL refused a statement: {reason}")
-
-        return await self._sessions.read(read)
-
-    async def _open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
-        """Connect, again if the server has another version than is known: it may know other settings."""
-        options = self._admin | ({} if database is None else {"dbname": database})
-        reason = ""
-        try:
-            server = await connect(options, self._ca, self._version, label)
-            info, known = server.info, self._version
-            self._version = info.server_version
-            context = (self._context or scram.context_of(self._admin)) if server.pgconn.ssl_in_use else None
-            self._address = scram.Address(info.host or info.hostaddr, info.port, context)
-            if known == self._version:
-                return server
-            await self._close(server)
-            return await connect(options, self._ca, self._version, label)
-        except psycopg.OperationalError as error:
-            reason = one_line(error)
-            clear(error)
-        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
-
-    async def _close(self, server: AsyncConnection[Any]) -> None:
-        await server.close()  # it awaits nothing
-
-    async def _where(self) -> scram.Address:
-        if self._address is None:
-            await self._ask(SQL("SELECT 1"))
-        assert self._address is not None
-        return self._address
+            schemas = {name for (name,) in await session.run(SQL("SELECT nspname::text FROM pg_namespace"))}
+            for name, schema in extensions:
+                if schema not in schemas:
+                    async with session.acting(work.names.owner):
+                        await session.run(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
+                create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+                async with session.member_of(work.names.owner):
+                    await session.run(create.format(Identifier(name), Identifier(schema)))
 
 
-async def _name(server: AsyncConnection[Any], label: str) -> None:
-    """Name a session, also to see whether the server has ended it."""
-    try:
-        await server.execute(SQL("SET application_name = {}").format(Literal(label)))
-        return
-    except psycopg.Error as error:
-        reason = one_line(error)
-    raise SessionLostError(f"{_NO_ADMINISTRATOR}: {reason}")
-
-
-def _label(names: Names) -> str:
-    """The ``application_name`` of the sessions that work on a tenant's role under its claim."""
-    return names.group
+def _made(databases: Sequence[Any]) -> Iterator[str]:
+    """Yield the databases that ``create`` made, of their names and owners."""
+    for database, owner in databases:
+        with suppress(InvalidArgumentError):
+            if names_of(database, Engine.PG).owner == owner:
+                yield database

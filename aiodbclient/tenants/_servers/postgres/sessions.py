@@ -176,16 +176,12 @@ class Session:
         """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
         return self.server.info.server_version >= WITH_OPTIONS
 
-    async def run(self, statement: Statement, *values: Any) -> list[Any]:
-        """Execute ``statement`` and return its rows."""
-        return await self.run_with(statement, values or None)
-
-    async def run_with(self, statement: Statement, values: Any) -> list[Any]:
-        """Execute ``statement`` with positional or named ``values``, and return its rows."""
+    async def run(self, statement: Statement, *values: Any, **named: Any) -> list[Any]:
+        """Execute ``statement`` with positional or named values, and return its rows."""
         self.check()
         kind: type[GrantError] = GrantError
         try:
-            cursor = await self.server.execute(statement, values)
+            cursor = await self.server.execute(statement, named or values or None)
             return [] if cursor.description is None else await cursor.fetchall()
         except psycopg.Error as error:
             reason = error.diag.message_primary or one_line(error)

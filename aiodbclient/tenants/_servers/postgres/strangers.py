@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from psycopg.sql import SQL
 
-from ....errors import GrantError
+from ....errors import ConflictError, GrantError
 from ..._outcomes import Problem
+from .databases import lacking, need_database, take
 from .entering import Opener, entered
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners
@@ -55,33 +56,33 @@ WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> A
 """)
 
 
-async def strangers(session: Session) -> list[tuple[Problem, str]]:
+async def found(session: Session) -> list[tuple[Problem, str]]:
     """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
     names, ours = session.names, sorted(session.names.everything)
-    found = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
-    found += [
+    all = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
+    all += [
         (Problem.OPEN_TO_OTHERS, f"{member!r} is a member of {role!r}")
         for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
     ]
-    found += [
+    all += [
         (Problem.TOO_MANY_RIGHTS, f"{role!r} has the rights of {power!r}")
         for role, power in await session.run(_POWERS, ours, ours)
     ]
-    found += [
+    all += [
         (Problem.OPEN_TO_OTHERS, f"{login!r} has an open session there")
         for (login,) in await session.run(_OTHERS, names.database, ours)
     ]
-    found += [
+    all += [
         (Problem.OWNED_BY_OTHERS, f"its own objects in the database {database!r}")
         for (database,) in await session.run(_ELSEWHERE, names.owner, names.database)
     ]
-    return found
+    return all
 
 
 async def reclaim(opened: Opener) -> list[str]:
     """Give the owner role what others own in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
-        if not await strangers(session):
+        if not await found(session):
             return []
         names = session.names
         memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
@@ -94,7 +95,7 @@ async def reclaim(opened: Opener) -> list[str]:
     reasons = await _hand_over_all(opened, names.database, others) if others else []
     await drop_elsewhere(opened)
     async with opened() as session:
-        left = [what for _, what in await strangers(session)]
+        left = [what for _, what in await found(session)]
     return left + reasons if left else []
 
 
@@ -125,3 +126,75 @@ async def _hand_over_all(opened: Opener, database: str, others: list[str]) -> li
             except GrantError as refused:
                 reasons.append(str(refused))
     return reasons
+
+
+# Adoption: a database and what is in it become the tenant's, and the login that was there goes on. ``REASSIGN OWNED``
+# of the administrator or of a login would take the other databases with it. So the owner of each object is changed by a
+# statement of its own, from what ``pg_shdepend`` lists for this database.
+
+_ATTRIBUTES = SQL("""
+SELECT name FROM pg_roles, LATERAL (
+    VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
+           ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
+WHERE rolname = %s AND has
+""")
+# Before 16, CREATEROLE suffices.
+_MAY_ALTER = SQL("""
+SELECT current_setting('server_version_num')::int < 160000 OR pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
+FROM pg_roles WHERE rolname = %s
+""")
+_POWERS_OF_ADOPTED = SQL("""
+SELECT p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = %s AND NOT p.rolsuper
+  AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
+  AND pg_has_role(r.oid, p.oid, 'MEMBER') ORDER BY 1
+""")
+# The other databases in which the login owns something, and what it owns of the server.
+_OWNS_ELSEWHERE = SQL("""
+SELECT DISTINCT coalesce(here.datname, shared.datname) FROM pg_shdepend s
+LEFT JOIN pg_database here ON here.oid = dbid
+LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND deptype = 'o' AND coalesce(here.datname, shared.datname) <> %s ORDER BY 1
+""")
+
+
+async def check_adoption(session: Session, login: str | None) -> None:
+    """Raise ConflictError if the database or the login is not the tenant's to take."""
+    names, database = session.names, await need_database(session)
+    reasons = list[str]()
+    if database.owner not in {session.admin, names.owner} and not await _may_alter(session, database.owner):
+        reasons.append(
+            f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
+        )
+    if login is not None:
+        of_login = [f"it has {attribute}" for (attribute,) in await session.run(_ATTRIBUTES, login)]
+        of_login += [f"it has the rights of {power!r}" for (power,) in await session.run(_POWERS_OF_ADOPTED, login)]
+        elsewhere = await session.run(_OWNS_ELSEWHERE, login, names.database)
+        of_login += [f"it owns something in the database {database!r}" for (database,) in elsewhere]
+        if not await _may_alter(session, login):
+            of_login.append("the administrator may not alter it")
+        reasons += [f"the login {login!r} cannot be adopted: {reason}" for reason in of_login]
+    if reasons:
+        raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
+
+
+async def _may_alter(session: Session, role: str) -> bool:
+    return await session.run(_MAY_ALTER, role) == [(True,)]
+
+
+async def take_database(session: Session, login: str | None) -> None:
+    """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
+    await take(session, await lacking(session, () if login is None else (login,), None))
+    await end_sessions(session, session.names.everything | ({login} if login else set()))
+
+
+async def take_objects(opened: Opener, login: str | None) -> None:
+    """Give the tenant what anybody owns in the database. ``problems`` reports what the administrator may not give."""
+    async with opened() as session:
+        names, others = session.names, await owners(session)
+    ours = names.everything - {login}
+    async with entered(opened, names.database) as session:
+        for other in others:
+            if other not in ours:
+                with suppress(GrantError):
+                    await hand_over(session, other)
