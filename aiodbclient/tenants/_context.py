@@ -113,8 +113,8 @@ class Context:
         if cluster is not None and cluster not in self.sites.clients:
             own = f"{'this is' if len(self.sites.clients) == 1 else 'these are'} {', '.join(self.sites.clients)}"
             return (
-                f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: a name is taken in the whole "
-                "store, so choose another one, or name that cluster too; nothing was sent"
+                f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
+                "choose another name, since a name is taken in the whole store; nothing was sent"
             )
         credential, intent = record.current or record.previous, intent_of(record)
         if credential is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.errors import (
+    ClaimLostError,
     ConflictError,
     InvalidArgumentError,
     MoveError,
@@ -18,6 +19,7 @@ from aiodbclient.errors import (
     TenantNotFoundError,
 )
 from aiodbclient.tenants import Tenants
+from aiodbclient.tenants._verbs.move import _Move
 
 from .conftest import only
 from .moves import Two, enters, left_on, sql
@@ -156,6 +158,30 @@ async def test_a_cancelled_move_leaves_the_tenant_open(two: Two) -> None:
         assert await enters(credential)
     await only(tenants.repair(["alpha"]))
     assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_repair_without_the_other_cluster_opens_the_tenant_and_names_that_cluster(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: object) -> None:
+        raise ClaimLostError("the process is stopped, and another one takes the claim")
+
+    tenants, alone = two.tenants(), Tenants(two.old, two.store, two.prefix)
+    alpha = await tenants.ensure("alpha")
+    with monkeypatch.context() as patched:
+        patched.setattr(_Move, "_transfer", die)
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, ClaimLostError)
+    assert await tenants.get("alpha") is None
+
+    repaired = await only(alone.repair(["alpha"]))
+    assert isinstance(repaired.error, InvalidArgumentError)
+    assert f"on the cluster {two.new.id} is still there: name that cluster too" in str(repaired.error)
+    assert await enters(alpha)
+    assert isinstance((await only(alone.suspend(["alpha"]))).error, InvalidArgumentError)
+
+    await only(tenants.repair(["alpha"]))
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    assert (await only(alone.check(["alpha"]))).problems == ()
 
 
 async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) -> None:

@@ -7,10 +7,11 @@ the copy, and the earlier one as the previous. So a previous credential of anoth
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from attrs import asdict, evolve, frozen
 
-from ...errors import MoveError
+from ...errors import InvalidArgumentError, MoveError, NotFoundError
 from .._clusters import AWAY
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role, names_of
@@ -87,8 +88,14 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
     if shut:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.intend(Verb.PREPARE, current.username, str(plan))
     await tenant.server.drop_temporary(tenant.work)
-    site = await tenant.context.sites.site(plan.to, tenant.timer.meter)
-    await drop_all(evolve(tenant, site=site))
+    if plan.to not in tenant.context.sites.clients:
+        raise InvalidArgumentError(
+            f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.site.cluster}, but what an unfinished "
+            f"move made on the cluster {plan.to} is still there: name that cluster too"
+        )
+    with suppress(NotFoundError):  # the cluster is gone, and the copy with it
+        site = await tenant.context.sites.site(plan.to, tenant.timer.meter)
+        await drop_all(evolve(tenant, site=site))
     await tenant.held.keep(current, previous)
 
 
