@@ -28,6 +28,7 @@ OF_OTHERS = {
     "No space left on device",
     "certificate verify failed",
     "connection timeout expired",
+    "database is locked",
     "has exceeded the 'max_user_connections' resource",
     "password authentication failed for user",
     "permission denied for database",
