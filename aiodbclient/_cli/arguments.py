@@ -21,6 +21,7 @@ from .options import (
     COMMON,
     EMPTY,
     STORE_VARIABLE,
+    TIMEOUT_GRACE,
     WHICH,
     AdminOption,
     ClusterArgument,
@@ -137,7 +138,13 @@ class Api:
         ),
     ] = None
     timeout: Annotated[
-        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", rich_help_panel=COMMON)
+        timedelta | None,
+        duration_option(
+            "--timeout",
+            "Stop after so long, such as 30s. A command on many names begins no more of them then, and those in "
+            f"progress get up to {TIMEOUT_GRACE:.0f}s to finish.",
+            rich_help_panel=COMMON,
+        ),
     ] = None
     verbose: Annotated[
         bool,
