@@ -95,6 +95,12 @@ class Records:
         meant = _nearest(name, others)
         return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
 
+    def unseen(self, wanted: Collection[str], role: Role) -> list[str]:
+        """Those of ``wanted`` that have no record, and could get one."""
+        owners = self.found[Role.OWNER].records
+        lacking = [name for name in wanted if name not in {*self.found[role].records, *self.found[role].damaged}]
+        return [n for n in lacking if not self.foreign(n, role) and (role is Role.OWNER or n in owners)]
+
     def foreign(self, name: str, role: Role) -> Record | None:
         """The record of a tenant of another cluster or prefix, if it has one."""
         return self.others.get((role, name))

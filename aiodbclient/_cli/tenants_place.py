@@ -13,6 +13,7 @@ from attrs import frozen
 
 from ..engines import guard_tenants
 from ..errors import (
+    ConflictError,
     InvalidArgumentError,
     NameTakenError,
     NoRoomError,
@@ -35,7 +36,7 @@ from .options import WHICH
 from .output import command_line, note, safe, this_command
 from .records import Entries, Records, arranged, read_entries
 from .running import has_way_out
-from .stores import IfMissing, open_store
+from .stores import IfMissing, open_store, shown
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, Run
@@ -87,10 +88,16 @@ class Opened(Records):
     def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is NoRoomError:
             yield f"no room. {self._more_room()}"
-        elif kind is NameTakenError and len(self.called) > 1:
-            yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is NameTakenError:
-            yield f"not on record, and on the cluster. If it is this tenant's, take it over: {this_command('--adopt')}"
+            where = (
+                f"not on record in {shown(self.place.store)}, and on {'a' if len(self.called) > 1 else 'the'} cluster"
+            )
+            adopt = (
+                "use --adopt and that --cluster alone"
+                if len(self.called) > 1
+                else f"take it over: {this_command('--adopt')}"
+            )
+            yield f"{where}. If another store owns it, use that store. If it is this tenant's, {adopt}"
         else:
             yield from self._ways_of(kind, selecting(names), role, verb)
 
@@ -103,6 +110,12 @@ class Opened(Records):
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:
             yield self.lost(which)
+        elif kind is ConflictError:  # the two logins of a tenant exist
+            drop = command_line(["users", "delete", "CLUSTER", "LOGIN", "--not-a-tenant"])
+            yield (
+                f"not on record in {shown(self.place.store)}. If another store owns it, use that store. Otherwise drop "
+                f"the login that no program uses, and run this again. To drop it: {drop}"
+            )
         else:
             yield f"begun, and not finished. To finish: {self.command(verb, *which, role=role)}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -27,11 +27,12 @@ from .options import (
 from .output import counted, note, this_command
 from .records import is_suspended, is_young, waits_for_retire
 from .running import runs
-from .stores import IfMissing
+from .stores import IfMissing, shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
     from ..tenants import Record
+    from .tenants_place import Opened
 
 _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
 
@@ -51,7 +52,7 @@ async def provision_tenants(
     """Create a database and a login for each name, and store the credentials. Tenants in the store are kept.
 
     With several clusters, a new tenant goes to the one with the fewest. With --role reader or writer: create such a
-    login for tenants that are in the store.
+    login for tenants that are in the store. --adopt asks before it takes over what exists.
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
@@ -61,6 +62,9 @@ async def provision_tenants(
     async with open_place(place, missing, capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
         if not pruning.prune:
+            if adopt and not yes:
+                there = (await opened.plan(opened.unseen(wanted, role), role, if_exists="adopt")).adopt
+                _confirm_adoption(there, opened, yes=yes)
             kept = {name for name, each in opened.found[role].records.items() if each.current is not None}
             run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
             work = len(set(wanted) - kept)
@@ -68,6 +72,7 @@ async def provision_tenants(
         plan = await opened.plan(wanted, role, prune=True, if_exists="adopt" if adopt else "error")
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
+        _confirm_adoption(plan.adopt, opened, yes=yes)
         cluster = opened.clusters_of(plan.extra, role)
         counts = f"keeps {len(there)}, creates {len(plan.create) + len(plan.adopt)}"
         question = f"{removal(plan.extra, cluster, role)} This removes {len(plan.extra)}, {counts}."
@@ -75,6 +80,17 @@ async def provision_tenants(
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         names = [name for each in changed for name in each]
         return await opened.run({role: plan.apply()}, {role: names}, report)
+
+
+def _confirm_adoption(names: Sequence[str], opened: Opened, *, yes: bool) -> None:
+    """Ask before what exists is taken over: another store may own it, and its tenant may be in use."""
+    if names:
+        exist = "exists already and is" if len(names) == 1 else "exist already and are"
+        confirm(
+            f"{len(names)} {exist} not on record in {shown(opened.place.store)}: {some(names)}. Another store may own "
+            f"{'it' if len(names) == 1 else 'them'}. Take over the logins and the databases with all data?",
+            yes=yes,
+        )
 
 
 @runs

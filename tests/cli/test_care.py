@@ -15,6 +15,7 @@ import pytest
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
 from .conftest import COMMAND, Command
@@ -162,8 +163,46 @@ def test_nothing_is_taken_over_unasked(command: Command, names: list[str]) -> No
     refused = command("tenants", "provision", a, b, *command.place)
     assert (refused.code, refused.out) == (1, "1 created, 1 failed\n")
     assert command("tenants", "plan", a, *command.place, "--adopt").out.startswith(f"+ {a} (adopted: ")
-    assert command("tenants", "provision", a, "--adopt", *command.place).out == "1 adopted\n"
+    assert command("tenants", "provision", a, "--adopt", *command.place, "--yes").out == "1 adopted\n"
     assert command("tenants", "remove", a, b, *command.place, "--yes").code == 0
+
+
+def test_the_tenant_of_another_store_is_taken_over_only_after_a_question(command: Command, names: list[str]) -> None:
+    """A store that is named by mistake has no tenants, so each tenant of the right store could be taken over."""
+    a, b = names[:2]
+    command.provision(a)
+    other, fourth = (["--cluster", command.cluster, "--store", str(command.folder / f"{each}.db")] for each in "of")
+    adopt = ["tenants", "provision", a, b, "--adopt", *other]
+    question = f"1 exists already and is not on record in the store {other[-1]}: {a}. Another store may own it."
+
+    async def claim() -> None:  # as a process does that is killed before it began anything
+        async with SQLiteStore(other[-1]) as store:
+            await store.claim(a, 0.01)
+
+    asyncio.run(claim())
+    refused = command(*adopt)
+    assert (refused.code, refused.out) == (2, "")
+    assert question in refused.err
+    assert refused.err.endswith(f"{' '.join(adopt)} --yes. Nothing was changed\n")
+    asked = command.terminal(*adopt, columns=400)
+    asked.expect("[y/N]")
+    asked.type("n\n")
+    assert (asked.end()[0], question in asked.seen) == (3, True)
+    pruned = command(*adopt, "--prune")
+    assert (pruned.code, question in pruned.err) == (2, True)
+    assert command("tenants", "check", a, *command.place).out == "1 checked: all well\n"
+
+    # What is new or on record is no question.
+    assert command("tenants", "provision", b, "--adopt", *other).out == "1 created\n"
+    assert command("tenants", "provision", b, "--adopt", *other).out == "1 kept\n"
+    assert command(*adopt, "--yes").out == "1 adopted, 1 kept\n"
+
+    # Now both logins of it exist, and a third store can add none.
+    full = command("tenants", "provision", a, "--adopt", *fourth, "--yes")
+    assert (full.code, full.out) == (1, "1 failed\n")
+    assert f"{a}: not on record in the store {fourth[-1]}. If another store owns it, use that store." in full.err
+    assert "To finish" not in full.err
+    assert command("tenants", "remove", a, b, *other, "--yes").code == 0
 
 
 def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> None:

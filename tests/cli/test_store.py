@@ -144,7 +144,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     newer = command(*shlex.split(check))
     assert (newer.code, newer.out) == (5, "gamma: not_on_record\n3 checked\n")
     [adopt] = re.findall(r"take them over: aiodbclient (.*)\n", newer.err)
-    assert command(*shlex.split(adopt)).out == "1 adopted\n"
+    assert command(*shlex.split(adopt), "--yes").out == "1 adopted\n"
     assert command(*shlex.split(check)).out == "3 checked: all well\n"
     assert command("tenants", "check", "alpha", *there, "--not-on-record").code == 2
     assert command("store", "copy", restored, backup, "--backup").code == 0

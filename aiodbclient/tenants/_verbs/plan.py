@@ -119,6 +119,8 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
             continue
         if reason:
             raise InvalidArgumentError(reason)
+        if is_empty(record):  # only claimed: what exists is not ours
+            continue
         del unseen[record.name]
         (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), list[str](), list[str]()
