@@ -19,6 +19,7 @@ from .options import (
     CLUSTERS_HELP,
     COMMON,
     STORE_VARIABLE,
+    TIMEOUT_GRACE,
     WHICH,
     AdminOption,
     ClusterArgument,
@@ -135,7 +136,13 @@ class Api:
         ),
     ] = None
     timeout: Annotated[
-        timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.", rich_help_panel=COMMON)
+        timedelta | None,
+        duration_option(
+            "--timeout",
+            "Stop after so long, such as 30s. A command on many names begins no more of them then, and those in "
+            f"progress get up to {TIMEOUT_GRACE:.0f}s to finish.",
+            rich_help_panel=COMMON,
+        ),
     ] = None
     verbose: Annotated[
         bool,

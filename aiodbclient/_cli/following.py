@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     SettingsDifferError,
+    StoreError,
     UnsupportedOperationError,
 )
 from .asking import some
+from .options import TIMEOUT_GRACE
 from .output import (
     DONE,
     SOME_FAILED,
@@ -33,7 +36,7 @@ from .output import (
     this_command,
     write,
 )
-from .running import code_of, has_way_out, message_of, on_signals
+from .running import code_of, has_way_out, message_of, on_signals, on_timeout
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from .progress import Bar
 
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
+_LATE = f"--timeout is over, and what is in flight gets up to {TIMEOUT_GRACE:.0f}s to finish"
+_LOOKING = 5.0  # s that the store may take to say what is unfinished
 
 
 @define
@@ -62,6 +67,7 @@ class Report:
     """What is printed of each outcome. Its functions get the role that the run is for, or an empty text."""
 
     as_objects: bool
+    changes: bool = False  # whether a name may be left unfinished
     row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
     details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
     # A line about a success. With it, the standard output has the details alone, and all else is on the standard error.
@@ -87,7 +93,8 @@ class Tally:
     alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
     error: DatabaseClientError | None = None  # ended the whole run
     stopped: bool = False
-    at_once: bool = False  # ended by a second signal, or by --timeout
+    at_once: bool = False  # ended by a second signal, or because --timeout was over for too long
+    begun: Sequence[str] = ()  # have no outcome, and are unfinished on record
     unwritable: OutputError | None = None  # why the standard output failed
 
     def write(self, line: str) -> None:
@@ -110,14 +117,21 @@ async def follow(
     again: Callable[[Collection[str]], str] | None = None,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
+    unfinished: Callable[[], Awaitable[Collection[str]]] | None = None,
 ) -> int:
-    """Do runs one after the other, and print their progress and their outcomes. ``at_once``: a signal cancels them."""
+    """Do runs one after the other, and print their progress and their outcomes.
+
+    ``at_once``: a signal and ``--timeout`` cancel them. ``unfinished`` reads which names are begun and not finished.
+    """
     from .progress import Bar  # slow to import, and not needed for help
 
     tally = Tally(total + len(missing), again, hurries=at_once)
     try:
-        with Bar(tally.total, total if work is None else work, budget, limited=limited) as bar:
-            on_signals(partial(_stop, tally, bar, asyncio.current_task()))
+        with (
+            Bar(tally.total, total if work is None else work, budget, limited=limited) as bar,
+            nullcontext() if at_once else on_timeout(lambda: _stop(tally, bar, _LATE)),
+        ):
+            on_signals(partial(_on_signal, tally, bar, asyncio.current_task()))
             for name, why in missing.items():
                 _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report)
             for role, run in runs.items():
@@ -144,15 +158,25 @@ async def follow(
                 tally.write(line)
             else:
                 note(line)
+    if unfinished is not None and tally.counts.total() < tally.total:
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_LOOKING):
+                failed = {called(each.name, role) for each, role in tally.failed}
+                tally.begun = [name for name in await unfinished() if name not in failed]
     return _end(tally, report, budget)
 
 
-def _stop(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
+def _on_signal(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
     """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
     if task is not None and (tally.stopped or tally.hurries):
         task.cancel()
         return
-    bar.say("stopping: what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once")
+    _stop(tally, bar, "what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once")
+
+
+def _stop(tally: Tally, bar: Bar, why: str) -> None:
+    """Begin no more names."""
+    bar.say(f"stopping: {why}")
     tally.stopped = True
     if bar.run is not None:
         bar.run.stop()
@@ -247,9 +271,15 @@ def _is_final(error: Exception) -> bool:
 
 def _progress(tally: Tally) -> str:
     """How far a run came that did not end, and how to go on."""
-    failed, left = len(tally.failed), tally.total - tally.counts.total()
-    done = f"{tally.counts.total() - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
-    return done + (f"To go on, run it again: {_again(tally)}" if left + failed else "All are done")
+    failed, begun = len(tally.failed), len(tally.begun)
+    left = tally.total - tally.counts.total()
+    parts = [
+        f"{tally.counts.total() - failed} are done",
+        *([f"{failed} failed"] if failed else []),
+        *([f"{begun} are begun and not finished ({some(tally.begun)})"] if begun else []),
+        f"{left - begun} are left",
+    ]
+    return f"{', '.join(parts)}. " + (f"To go on, run it again: {_again(tally)}" if left + failed else "All are done")
 
 
 def _again(tally: Tally) -> str:

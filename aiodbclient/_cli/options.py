@@ -56,6 +56,7 @@ def output_option(forms: str, help: str, **settings: Any) -> Any:
     return option("--output", "-o", metavar=forms, help=help, callback=check, **settings)
 
 
+TIMEOUT_GRACE = 30.0  # s that names in progress get to finish when --timeout is over
 ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", CLUSTER_HELP, autocompletion=cluster_names)]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from datetime import timedelta
@@ -33,6 +34,7 @@ from ..errors import (
 )
 from .arguments import expanded
 from .asking import SIGNALS, DeclinedError
+from .options import TIMEOUT_GRACE
 from .output import (
     BAD_USAGE,
     SOME_FAILED,
@@ -53,6 +55,7 @@ _SCOPES = (
 )
 _verbose: ContextVar[bool] = ContextVar("_verbose", default=False)
 _changes: ContextVar[bool] = ContextVar("_changes", default=False)
+_limit: ContextVar[asyncio.Timeout | None] = ContextVar("_limit", default=None)
 
 
 def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
@@ -104,7 +107,8 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     assert task is not None
     on_signals(task.cancel)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
+            _limit.set(limit)
             return await work
     except asyncio.CancelledError:
         why, code = "stopped", STOPPED
@@ -119,6 +123,22 @@ def on_signals(react: Callable[[], object]) -> None:
     """Call ``react`` on SIGINT and SIGTERM from now on."""
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, react)
+
+
+@contextmanager
+def on_timeout(react: Callable[[], object]) -> Generator[None]:
+    """Within this block, the end of ``--timeout`` calls ``react``. The command is cancelled ``TIMEOUT_GRACE`` later."""
+    limit = _limit.get()
+    when = None if limit is None else limit.when()
+    if limit is None or when is None:
+        yield
+        return
+    limit.reschedule(when + TIMEOUT_GRACE)
+    timer = asyncio.get_running_loop().call_at(when, react)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def message_of(error: Exception, *, retried: bool = False) -> str:

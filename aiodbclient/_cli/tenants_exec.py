@@ -161,7 +161,7 @@ async def _exec_each(
     try:
         run = opened.tenants.role(role).each(work, names, *pace)
         more: dict[str, Any] = {"limited": False, "again": again, "missing": missing, "at_once": True}
-        return await opened.run({role: run}, len(names), report, **more)
+        return await opened.run({role: run}, {role: names}, report, **more)
     finally:
         if failed is not None:
             write_names(failed, left)

@@ -275,7 +275,7 @@ async def check_tenants(
             ),
         )
         if not_on_record:
-            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.total, report, limited=False)
+            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report, limited=False)
         else:
             code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
         unchecked = {its: opened.found[its].records for its in Role if its not in roles}

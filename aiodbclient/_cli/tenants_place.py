@@ -53,9 +53,19 @@ class Opened(Records):
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
 
-    async def run(self, runs: Mapping[Role, Run[Any]], total: int, report: Report, **more: Any) -> int:
+    async def run(
+        self, runs: Mapping[Role, Run[Any]], names: Mapping[Role, Collection[str]], report: Report, **more: Any
+    ) -> int:
         """Do the runs, and print what becomes of them, as ``follow`` does. Returns the exit code."""
-        each = {role.value: run for role, run in runs.items()}
+
+        async def unfinished() -> list[str]:
+            wanted = {(role, name) for role, its in names.items() for name in its}
+            records = (await read_entries(self.store)).records
+            begun = [(each.name, role) for role, each in records if each.intended is not None]
+            return [called(name, role) for name, role in begun if (role, name) in wanted]
+
+        each, total = {role.value: run for role, run in runs.items()}, sum(map(len, names.values()))
+        more["unfinished"] = unfinished if report.changes else None
         return self.end(await follow(each, total=total, budget=self.budget, report=report, **more))
 
     def report(self, printed: Printed, **more: Any) -> Report:
@@ -250,7 +260,7 @@ class Selection:
     async def run(self, verb: Callable[[Tenants, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
         """Do ``verb`` for each role, and print what becomes of it, as ``follow`` does. Returns the exit code."""
         runs = {role: verb(self.opened.tenants.role(role), its) for role, its in self.names.items() if its}
-        return await self.opened.run(runs, self.total, report, missing=self.missing, **more)
+        return await self.opened.run(runs, self.names, report, missing=self.missing, **more)
 
 
 @asynccontextmanager
@@ -314,5 +324,9 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
         return "\n".join(lines)
 
     return opened.report(
-        printed, row=row, details=details, summary=lambda failed: f" ({some(left)}: suspended)" if left else ""
+        printed,
+        changes=True,
+        row=row,
+        details=details,
+        summary=lambda failed: f" ({some(left)}: suspended)" if left else "",
     )

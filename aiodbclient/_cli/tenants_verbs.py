@@ -68,7 +68,7 @@ async def provision_tenants(
             kept = {name for name, each in opened.found[role].records.items() if each.current is not None}
             run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
             work = len(set(wanted) - kept)
-            return await opened.run({role: run}, len(wanted), report, work=work)
+            return await opened.run({role: run}, {role: wanted}, report, work=work)
         plan = await opened.plan(wanted, role, prune=True, if_exists="adopt" if adopt else "error")
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
@@ -78,7 +78,8 @@ async def provision_tenants(
         question = f"{removal(plan.extra, cluster, role)} This removes {len(plan.extra)}, {counts}."
         confirm_ending(question, len(plan.extra), typed=False, cluster=cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        return await opened.run({role: plan.apply()}, sum(map(len, changed)), report)
+        names = [name for each in changed for name in each]
+        return await opened.run({role: plan.apply()}, {role: names}, report)
 
 
 def _confirm_adoption(names: Sequence[str], opened: Opened, *, yes: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli import tenants_exec
+from aiodbclient._cli import running, tenants_exec
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
@@ -28,6 +28,10 @@ def three(command: Command, names: list[str]) -> list[str]:
 
 def listed(command: Command) -> list[str]:
     return [each["name"] for each in command("tenants", "list", *command.place, "--json").objects()]
+
+
+def states(command: Command) -> set[str]:
+    return {each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +169,56 @@ def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command,
 
     repaired = command("tenants", "repair", "--all", *command.place)
     assert (repaired.code, repaired.out) == (0, f"{a}: deleted: removal_unfinished\n1 deleted, 2 kept\n")
+
+
+def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command, names: list[str]) -> None:
+    names = [f"{names[0]}-{number}" for number in range(24)]  # more than are begun at once
+    command.provision(*names)
+    # The command gets going at once. Then each statement takes a second, and all names more than ten.
+    slow = command.sandbox.faults.add("sql.statement", nth=100, times=10**6, delay=1.0)
+    process = command.start("tenants", "remove", "--all", "--yes", "--max", "24", *command.place, "--timeout", "6s")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "stopping: --timeout is over, and what is in flight gets up to 30s to finish" in said, said
+    assert slow.fired
+    command.sandbox.faults.clear()
+    stopped = command.end(process)
+
+    *lines, summary = stopped.out.splitlines()
+    gone = set(names).difference(listed(command))
+    assert 0 < len(gone) < 24
+    assert (stopped.code, {*lines}, summary) == (3, {f"{name}: deleted" for name in gone}, f"{len(gone)} deleted")
+    assert f"stopped early: {len(gone)} are done, {24 - len(gone)} are left. To go on, run it again" in stopped.err
+    assert states(command) <= {"ready"}
+
+
+@pytest.mark.parametrize("ending", ["signals", "timeout"])
+def test_what_is_begun_and_cannot_be_finished_is_named(
+    command: Command, three: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["tenants", "remove", *three, *command.place, "--yes"]
+    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=5.0)
+    if ending == "timeout":
+        monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
+        stopped = command(*line, "--timeout", "4s")
+    else:
+        process = command.start(*line)
+        while "removing" not in states(command):
+            time.sleep(0.05)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)  # two signals at the same moment are one
+        stopped = command.end(process)
+    command.sandbox.faults.clear()
+
+    assert (stopped.code, stopped.out) == (3, "")
+    found = re.search(r"0 are done, (\d) are begun and not finished \((.+)\), (\d) are left\. To go on", stopped.err)
+    assert found is not None, stopped.err
+    begun = found[2].split(", ")
+    records = command("tenants", "list", *command.place, "--json").objects()
+    assert sorted(begun) == sorted(each["name"] for each in records if each["state"] == "removing")
+    assert (int(found[1]), int(found[3])) == (len(begun), 3 - len(begun))
+    assert command(*line).out.endswith("3 deleted\n")
 
 
 def test_check_says_what_it_did_not_check(command: Command, three: list[str]) -> None:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -315,13 +316,12 @@ def test_what_needs_no_cluster_imports_no_client(command: Command, names: list[s
 
 def test_a_timeout_holds_for_a_locked_store_too(command: Command, names: list[str]) -> None:
     command.provision(names[0])
-    other = sqlite3.connect(command.store, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    started = time.monotonic()
-    late = command("tenants", "list", *command.place, "--timeout", "0.5s")
-    assert (late.code, "no answer within --timeout 0.5s" in late.err) == (4, True)
-    assert time.monotonic() - started < 5.0
-    other.close()
+    with closing(sqlite3.connect(command.store, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        late = command("tenants", "list", *command.place, "--timeout", "0.5s")
+        assert (late.code, "no answer within --timeout 0.5s" in late.err) == (4, True)
+        assert time.monotonic() - started < 5.0
     wrong = command("tenants", "list", *command.place, "--timeout", "soon")
     assert (wrong.code, "0.5s" in wrong.err) == (2, True)
 

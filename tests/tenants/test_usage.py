@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
@@ -43,7 +44,7 @@ async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_
         claim = await two.store.claim(name, 60)
         assert claim is not None
         await two.store.keep(claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
-    with sqlite3.connect(two.path) as file:
+    with closing(sqlite3.connect(two.path, isolation_level=None)) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
 
     both = Tenants([two.old, away], two.store, two.prefix)
