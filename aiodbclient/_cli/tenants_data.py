@@ -105,10 +105,10 @@ async def move_tenants(
     wanted = named(names or [], None, everybody)
     sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
     async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
-        if len(opened.called) == 1:
-            raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
         there = next(id for id, name in opened.called.items() if name == to)
         found, missing = opened.select(wanted, Role.OWNER)
+        if len(opened.called) == 1 and (wanted is None or missing):  # what is there already is kept
+            raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
         records = opened.found[Role.OWNER].records
         homes = {name: opened.called.get(cluster_of(records[name]) or "") for name in found if name in records}
         going = [name for name in found if homes.get(name) != to and origin in (None, homes.get(name))]
@@ -119,7 +119,10 @@ async def move_tenants(
             found = [name for name in found if name not in missing]
         selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
         cluster = opened.clusters_of(going, Role.OWNER)
-        question = f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied?"
+        question = (
+            f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets new "
+            "credentials: programs that do not use TenantPools need them, and the new host."
+        )
         number, typed = len(going), selected.typed
         confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="moved")
         plain = report_of(printed, opened)

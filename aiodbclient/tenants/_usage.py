@@ -16,7 +16,7 @@ from ._clusters import AWAY
 from ._context import Context
 from ._events import Timer
 from ._naming import check_tenant, tenant_of
-from ._record import cluster_of, no_database, unusable
+from ._record import State, cluster_of, no_database, state_of, unusable
 from ._rooms import Room
 from ._stores import Record
 
@@ -72,9 +72,9 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
         elif isinstance(of_server := servers[each.cluster], DatabaseClientError):
             yield evolve(each, error=of_server)
         elif (of_database := of_server.get(context.prefix + each.name)) is None:
-            yield evolve(each, error=no_database(each.name, context.prefix + each.name))
+            yield evolve(each, error=each.error or no_database(each.name, context.prefix + each.name))
         else:
-            yield evolve(each, bytes=of_database[0], connections=of_database[1])
+            yield evolve(each, bytes=of_database[0], connections=of_database[1], error=None)
 
 
 async def _named(context: Context, given: str) -> Usage:
@@ -87,11 +87,12 @@ async def _named(context: Context, given: str) -> Usage:
 
 
 def _on_record(context: Context, entry: Record | StoreError) -> Usage:
-    """Where a tenant is, or why that is unknown."""
+    """Where a tenant is, or why that is unknown. Also why it may have no database."""
     if isinstance(entry, StoreError):
         return Usage(name=tenant_of(entry.damaged[0])[0], error=entry)
-    cluster = cluster_of(entry)
-    return Usage(name=entry.name, cluster=cluster, error=None if cluster else unusable(entry.name, entry, context.role))
+    is_whole = state_of(entry) not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
+    error = None if is_whole else unusable(entry.name, entry, context.role)
+    return Usage(name=entry.name, cluster=cluster_of(entry), error=error)
 
 
 async def with_usage(context: Context, rooms: Iterable[Room]) -> list[Room]:

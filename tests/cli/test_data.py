@@ -48,7 +48,10 @@ def test_tenants_are_moved_and_the_question_says_whence(
     asked = command(*move, a)
     assert (asked.code, f"Move {a} (1) from {command.cluster} to {second}: shut each" in asked.err) == (2, True)
     assert command(*move, "--all", "--yes").code == 2  # it needs --max
-    whence = command("tenants", "move", a, "--to", command.cluster, *command.place, "--yes")
+    assert "Each gets new credentials: programs that do not use TenantPools need them" in asked.err
+    back = ["tenants", "move", "--to", command.cluster, *command.place, "--yes"]
+    assert command(*back, a).out == f"{a}: kept, it is there already\n1 kept\n"
+    whence = command(*back, a, names[9])
     assert (whence.code, "from which cluster? Give its name or id as --from" in whence.err) == (2, True)
     kept = command(*move, a, "--yes", "--max-frozen", "0.001s")
     assert (kept.code, kept.out.splitlines()[-1]) == (0, "1 kept"), kept.err

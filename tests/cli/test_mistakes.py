@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
@@ -108,13 +109,18 @@ def test_what_belongs_to_the_cluster_is_not_deleted(command: Command) -> None:
 
 def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, names: list[str]) -> None:
     a = names[0]
-    command.provision(a)
-    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    command.provision(a, names[1])
+    for each in names[:2]:
+        assert command("dbs", "delete", command.cluster, each, "--yes", "--not-a-tenant").code == 0
     for verb in (["dump", "--folder", str(command.folder)], ["rotate"], ["usage"]):
         failed = command("tenants", verb[0], a, *verb[1:], *command.place)
         assert failed.code == 1
         assert f"{a}: the database '{a}' does not exist, and what was in it is lost\n" in failed.err
         assert "SET " not in failed.err
+    command.leave(names[1], Verb.REMOVE)
+    removing = command("tenants", "usage", names[1], *command.place)
+    assert (removing.code, f"the tenant '{names[1]}' is being removed" in removing.err) == (1, True)
+    assert "lost" not in removing.err
     dumped = command("tenants", "dump", a, "--folder", str(command.folder), *command.place)
     [repair] = re.findall("make an empty one: aiodbclient (.*)", dumped.err)
     assert command(*shlex.split(repair)).code == 0

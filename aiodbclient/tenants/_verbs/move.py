@@ -251,7 +251,7 @@ def _checked_target(context: Context, to: ClusterClient | str | None) -> str | N
     """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
     if context.role is not Role.OWNER:
         raise InvalidArgumentError("readers and writers move with their tenant: call move of the tenants themselves")
-    if len(context.sites.clients) < 2:
+    if to is None and len(context.sites.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to
     if cluster is not None and cluster not in context.sites.clients:
