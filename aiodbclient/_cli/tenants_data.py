@@ -120,8 +120,8 @@ async def move_tenants(
         selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
         cluster = opened.clusters_of(going, Role.OWNER)
         question = (
-            f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets new "
-            "credentials: programs that do not use TenantPools need them, and the new host."
+            f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets "
+            "new credentials: programs that do not use TenantPools need them, and the new host."
         )
         number, typed = len(going), selected.typed
         confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="moved")

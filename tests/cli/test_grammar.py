@@ -151,9 +151,11 @@ def test_a_synonym_of_a_command_is_refused_with_the_right_word(command: Command)
         ("dbs ls", "list"),
         ("users rm a", "delete"),
         ("tenant list", "tenants"),
+        ("provision a", "tenants provision"),
     ):
         done = command(*line.split())
         assert (done.code, f"Did you mean {word!r}? See `aiodbclient" in done.err) == (2, True), done.err
+    assert "Did you mean 'users delete' or 'dbs delete'?" in command("delete", "a").err
 
 
 def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None:
