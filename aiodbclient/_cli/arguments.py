@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import attrs
-import typer
 from attrs import frozen
 
 from ..errors import InvalidArgumentError
@@ -19,7 +18,6 @@ from .options import (
     CLUSTER_VARIABLE,
     CLUSTERS_HELP,
     COMMON,
-    EMPTY,
     STORE_VARIABLE,
     TIMEOUT_GRACE,
     WHICH,
@@ -205,8 +203,6 @@ class NamedOn(OnCluster):
 
 def _clusters(given: list[str] | None) -> list[str]:
     """The clusters of the options, or of the environment."""
-    if "" in (given or ()):  # as from a variable of a script that is not set
-        raise typer.BadParameter(EMPTY)
     return [each for each in ",".join(given or [os.environ.get(CLUSTER_VARIABLE, "")]).split(",") if each]
 
 
@@ -344,8 +340,6 @@ def _members(kind: Any) -> Iterator[inspect.Parameter]:
 def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str, list[str]]:
     """The cluster, which may come from the option, the first word or the environment, and ``count`` names."""
     names = list(words or ())
-    if option == "":  # as from a variable of a script that is not set
-        raise InvalidArgumentError(EMPTY)
     cluster = option or os.environ.get(CLUSTER_VARIABLE, "")
     if option is None and names and (not cluster or len(names) == count + 1):
         cluster, *names = names

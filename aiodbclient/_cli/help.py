@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -43,6 +44,23 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_of(self, ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not (ctx.resilient_parsing or ctx.ignore_unknown_options):
+            self._refuse_empty(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
+        """Refuse empty words, as from a variable of a script that is not set: an empty path is the working directory.
+
+        An option whose default is the empty text takes one.
+        """
+        options = [each for each in self.params if each.param_type_name == "option" and each.metavar is not None]
+        may_be = {name: each.default == "" for each in options for name in each.opts}
+        for before, word in pairwise(["", *args]):
+            name = word.removesuffix("=") or before  # --folder= or --folder ""
+            if word in ("", f"{name}=") and not may_be.get(name, word != ""):
+                ctx.fail(f"{name if name in may_be else 'an argument'} is empty. Nothing was sent")
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [*(_metavar(param) for param in self.params if param.param_type_name == "argument"), "[OPTIONS]"]

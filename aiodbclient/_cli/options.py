@@ -18,7 +18,6 @@ STORE_VARIABLE = "AIODBCLIENT_STORE"
 CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
 CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
 COMMON = "common"  # the panel of options that most commands take: a page says them once
-EMPTY = "--cluster is empty: give a name or an id, or leave it out. Nothing was sent"
 WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 

@@ -15,6 +15,7 @@ from ..errors import InvalidArgumentError, StoreError
 from ..tenants._record import cluster_of
 from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
+from .options import STORE_VARIABLE
 from .output import NAME, command_line, note, quoted
 
 if TYPE_CHECKING:
@@ -114,11 +115,14 @@ async def open_store(
 
 @asynccontextmanager
 async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
-    """Open the store whose tenants a command on users or databases leaves alone. None if there is none."""
-    if where is None or is_missing(where):
+    """Open the store whose tenants a command on users or databases leaves alone. None if none is named.
+
+    One that does not exist is a mistake, such as $AIODBCLIENT_STORE in another folder, and not one without tenants.
+    """
+    if where is None:
         yield None
         return
-    async with open_store(where, IfMissing.EMPTY, reads=True) as opened:
+    async with open_store(where, called=f"--store or ${STORE_VARIABLE}", reads=True) as opened:
         yield opened
 
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import shlex
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 from aiodbclient import DatabaseClient
@@ -38,13 +39,45 @@ def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: 
     file.write_text(f"- doadmin\n- {b}\n")
     apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--not-a-tenant", "--yes", "--max", "0"]
     assert command(*apply).code == 0
-    command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")  # before the first tenant
+    # A name without a store behind it is no word that there are no tenants.
+    missing = command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")
+    named = ["--yes", "--not-a-tenant", "--store", missing]
+    for line in (["dbs", "delete", command.cluster, a], ["users", "delete", command.cluster, b]):
+        for options in (["--yes", "--not-a-tenant"], named):
+            refused = command(*line, *options)
+            assert (refused.code, f"{missing} does not exist: check --store or $AIODB" in refused.err) == (4, True)
+    assert (command(*apply).code, Path(missing).exists()) == (4, False)
+    del command.environment["AIODBCLIENT_STORE"]
     assert command("users", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
     command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
     locked = command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--store", command.store)
     assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
-    del command.environment["AIODBCLIENT_STORE_KEY"], command.environment["AIODBCLIENT_STORE"]
+    del command.environment["AIODBCLIENT_STORE_KEY"]
     assert command("tenants", "check", a, *command.place).code == 0
+
+
+def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:
+    """A variable of a script that is not set is an empty word. As a folder it would be the working directory."""
+    a, place = names[0], command.place
+    command.provision(a)
+    before = len(command.sent())
+    for line, said in (
+        (["tenants", "dump", "--all", *place, "--folder", ""], "--folder is empty"),
+        (["tenants", "dump", "--all", *place, "--folder="], "--folder is empty"),
+        (["tenants", "provision", *place, "--from", ""], "--from is empty"),
+        (["tenants", "exec", "--all", *place, "--failed", "", "--", "true"], "--failed is empty"),
+        (["tenants", "show", a, *place, "-o", "uri", "--ca-file", ""], "--ca-file is empty"),
+        (["tenants", "move", a, *place, "--to", ""], "--to is empty"),
+        (["dbs", "delete", command.cluster, "", "--yes", "--not-a-tenant"], "an argument is empty"),
+        (["users", "delete", command.cluster, "--yes", "", "--not-a-tenant"], "an argument is empty"),
+    ):
+        refused = command(*line)
+        assert (refused.code, refused.out) == (2, ""), line
+        assert f"aiodbclient: {said}. Nothing was sent. See" in refused.err
+    assert len(command.sent()) == before
+    assert command("tenants", "check", a, *place, "--prefix", "").code == 0
+    program = ["--", sys.executable, "-c", "import sys; sys.exit(sys.argv[1:] != ['', '--x='])", "", "--x="]
+    assert command("tenants", "exec", a, *place, *program).code == 0
 
 
 def test_what_belongs_to_the_cluster_is_not_deleted(command: Command) -> None:
