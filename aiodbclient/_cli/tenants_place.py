@@ -298,6 +298,10 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
             return False
         return before is None or (before.username, before.password) != (now.username, now.password)
 
+    def is_renewed(outcome: Any, role: str) -> bool:
+        """Whether a removal that was stopped was finished, and the tenant created again."""
+        return outcome.action == "created" and bool(opened.half_removed([outcome.name], Role(role)))
+
     def row(outcome: Any, role: str) -> dict[str, Any]:
         credential = outcome.credential
         if credential is None:
@@ -305,6 +309,8 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
         else:
             members = row_of(credential, None, show=show, as_object=True)
         members["credential_changed"] = is_new(outcome, role)
+        if is_renewed(outcome, role):
+            members["removal_finished"] = True
         return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
 
     def details(outcome: Any, role: str) -> str:
@@ -317,6 +323,9 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
             lines.append(f"{who}: {outcome.action}: {', '.join(problems)}{end}")
         elif outcome.action in ("repaired", "resumed") and end:
             lines.append(f"{who}: {outcome.action}{end}")
+        elif is_renewed(outcome, role):
+            deleted = "its data is deleted" if role == Role.OWNER else "its login is deleted"
+            lines.append(f"{who}: its removal is finished, {deleted}, and it is created again{end}")
         elif outcome.action == "deleted":
             lines.append(f"{safe(outcome.name)}: deleted")
         if show and outcome.credential is not None:

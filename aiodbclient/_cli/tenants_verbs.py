@@ -54,6 +54,8 @@ async def provision_tenants(
     With several clusters, a new tenant goes to the one with the fewest. With --role reader or writer: create such a
     login for tenants that are in the store. --adopt asks before it takes over what exists.
 
+    It asks before it finishes removals that were stopped, which deletes their data, and creates those tenants again.
+
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
     wanted = locate_names(listed.names, listed.file)
@@ -61,7 +63,13 @@ async def provision_tenants(
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
     async with open_place(place, missing, capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
+        renewed = opened.half_removed([*wanted], role)
         if not pruning.prune:
+            if renewed:
+                cluster = opened.clusters_of(renewed, role)
+                what = removal(renewed, cluster, role, "finish their removal, which deletes their data")
+                question, number, typed = f"{what} They are created again, empty.", len(renewed), listed.file is None
+                confirm_ending(question, number, typed=typed, cluster=cluster, most=pruning.most, yes=yes)
             if adopt and not yes:
                 there = (await opened.plan(opened.unseen(wanted, role), role, if_exists="adopt")).adopt
                 _confirm_adoption(there, opened, yes=yes)
@@ -73,10 +81,14 @@ async def provision_tenants(
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
         _confirm_adoption(plan.adopt, opened, yes=yes)
-        cluster = opened.clusters_of(plan.extra, role)
-        counts = f"keeps {len(there)}, creates {len(plan.create) + len(plan.adopt)}"
-        question = f"{removal(plan.extra, cluster, role)} This removes {len(plan.extra)}, {counts}."
-        confirm_ending(question, len(plan.extra), typed=False, cluster=cluster, most=pruning.most, yes=yes)
+        ending = [*plan.extra, *renewed]
+        cluster = opened.clusters_of(ending, role)
+        again = f" (again: {some(renewed)})" if renewed else ""
+        counts = (
+            f"keeps {len(there) - len(renewed)}, creates {len(plan.create) + len(plan.adopt) + len(renewed)}{again}"
+        )
+        question = f"{removal(ending, cluster, role)} This removes {len(ending)}, {counts}."
+        confirm_ending(question, len(ending), typed=False, cluster=cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         names = [name for each in changed for name in each]
         return await opened.run({role: plan.apply()}, {role: names}, report)

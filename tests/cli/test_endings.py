@@ -192,6 +192,35 @@ def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command,
     assert states(command) <= {"ready"}
 
 
+@pytest.mark.parametrize("prune", [False, True])
+def test_provision_asks_before_it_finishes_a_removal(command: Command, three: list[str], prune: bool) -> None:
+    a, b, _ = three
+    kept = three if prune else [a, b]
+    half_remove(command, a)
+    file = command.folder / "names.csv"
+    file.write_text("name\n" + "".join(f"{name}\n" for name in kept))
+    for names in [["--from", str(file)]] if prune else [[a, b], ["--from", str(file)]]:
+        line = ["tenants", "provision", *names, *command.place, *(["--prune"] if prune else [])]
+        refused = command(*line)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"Remove {a} from tenants-prod: " in refused.err
+        assert "no terminal to ask on" in refused.err
+        assert states(command) == {"removing", "ready"}
+    for options in (["--yes"], ["--yes", "--max", "0"]):
+        assert command(*line, *options).code == 2
+    assert "1 would be removed, which is more than --max 0" in command(*line, *options).err
+
+    again = "its removal is finished, its data is deleted, and it is created again (new credential: deliver it)"
+    done = command(*line, "--yes", "--max", "1")
+    assert (done.code, done.out.splitlines()[0]) == (0, f"{a}: {again}"), done.err
+    assert states(command) == {"ready"}
+
+    half_remove(command, a)
+    typed = command("tenants", "provision", a, *command.place, "--yes", "--json").objects()
+    assert [(each["action"], each["removal_finished"]) for each in typed] == [("created", True)]
+    assert "removal_finished" not in command("tenants", "provision", a, *command.place, "--json").out
+
+
 @pytest.mark.parametrize("ending", ["signals", "timeout"])
 def test_what_is_begun_and_cannot_be_finished_is_named(
     command: Command, three: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
