@@ -118,7 +118,8 @@ def test_ctrl_c_while_names_are_read_says_that_nothing_was_changed(command: Comm
     pipe = command.folder / "names"
     os.mkfifo(pipe)
     process = command.start("tenants", "remove", "--from", str(pipe), *command.place)
-    writer = os.open(pipe, os.O_WRONLY)  # waits until the command reads
+    writer = os.open(pipe, os.O_WRONLY)  # waits until the command opens it
+    time.sleep(0.2)  # until it reads: no signal ends a read that begins after it
     process.send_signal(signal.SIGINT)
     done = command.end(process)
     os.close(writer)
