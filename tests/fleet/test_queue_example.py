@@ -21,15 +21,15 @@ async def test_the_queue_outlives_a_worker(valkey: ValkeyServer) -> None:
         sys.executable,
         str(EXAMPLE / "run.py"),
         "--tenants",
-        "24",
+        "90",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     printed, log = (text.decode() for text in await run.communicate())
     assert run.returncode == 0, printed + log
-    assert "24 of 24 credentials stored; 24 of them can log in and create a table" in printed
+    assert "90 of 90 credentials stored; 90 of them can log in and create a table" in printed
     killed_at = re.search(r"killed a worker when (\d+) ", printed)
     assert killed_at is not None
-    assert 0 < int(killed_at[1]) < 24
+    assert 0 < int(killed_at[1]) < 90
     assert "users.create" not in printed  # tenants are made by SQL
     assert "429" not in printed
