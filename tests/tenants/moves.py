@@ -14,7 +14,7 @@ import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient._request.call import Meter
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.errors import SuspendedError
@@ -114,6 +114,17 @@ async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[
         database |= found.database
         logins += [*found.logins, *found.ended]
     return database, logins
+
+
+async def assert_whole_after_repair(two: Two, tenants: Tenants, alpha: Credential, rows: int) -> None:
+    """Repair a tenant whose move was cut off before the commit: it is where it was, and nothing is left of the copy."""
+    [repaired] = [outcome async for outcome in two.tenants().repair(["alpha"])]
+    assert repaired.action is Action.REPAIRED
+    assert await tenants.get("alpha") == alpha
+    assert await sql(alpha, "SELECT count(*) FROM t") == [(rows,)]
+    assert await left_on(tenants, two.new, "alpha") == (False, [])
+    [checked] = [outcome async for outcome in tenants.check(["alpha"])]
+    assert checked.problems == ()
 
 
 @define

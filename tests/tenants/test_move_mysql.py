@@ -20,7 +20,7 @@ from aiodbclient.tenants._copy.mysql import MySQLCopier
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from .conftest import only
-from .moves import Two, connected, left_on, opened, run, sql, writing
+from .moves import Two, assert_whole_after_repair, connected, left_on, opened, run, sql, writing
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -185,11 +185,7 @@ async def test_a_cluster_that_dies_before_the_commit_costs_nothing(two: Two, ser
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
     await asyncio.to_thread(here.start)
-    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
-    assert await tenants.get("alpha") == alpha
-    assert await sql(alpha, "SELECT count(*) FROM t") == [(100_000,)]
-    assert await left_on(tenants, two.new, "alpha") == (False, [])
-    assert (await only(tenants.check(["alpha"]))).problems == ()
+    await assert_whole_after_repair(two, tenants, alpha, 100_000)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from aiodbclient.tenants import Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 
 from .conftest import only
-from .moves import Two, enters, left_on, opened, sql, writing
+from .moves import Two, assert_whole_after_repair, enters, left_on, opened, sql, writing
 from .servers import RestartablePostgres
 
 OLDER = [
@@ -165,11 +165,7 @@ async def test_a_cluster_that_dies_before_the_commit_costs_nothing(
     assert isinstance(failed.error, MoveError)
     assert str(failed.error).endswith(f"it is on the cluster {two.old.id}: run repair")
     await asyncio.to_thread(here.start)
-    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
-    assert await tenants.get("alpha") == alpha
-    assert await sql(alpha, "SELECT count(*) FROM t") == [(1000,)]
-    assert await left_on(tenants, two.new, "alpha") == (False, [])
-    assert (await only(tenants.check(["alpha"]))).problems == ()
+    await assert_whole_after_repair(two, tenants, alpha, 1000)
 
 
 async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
