@@ -211,7 +211,7 @@ async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
         verb = tenant.intent.verb if tenant.intent is not None and tenant.state is State.REMOVING else Verb.REMOVE
     await tenant.intend(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
     for login in logins:
-        await tenant.server.end_login(tenant.work, login)
+        await server.end_login(work, login)
     await on_roles(tenant, remove)
     if is_whole and verb is Verb.REMOVE:
         await server.drop_database(work)
@@ -245,7 +245,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     if is_lost:
         await server.create(work)
     if ends_other:
-        await tenant.server.end_login(tenant.work, other)
+        await server.end_login(work, other)
         await tenant.drop_login(other)
         previous = None
     if is_refused or (is_unknown and not await tenant.works(current)):
