@@ -84,7 +84,7 @@ class SharedRateBudget(Pacer):
     fallback_share: float = field(default=0.1, kw_only=True)
     timeout: float = field(default=1.0, kw_only=True, validator=positive)
 
-    _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True, repr=False)
+    _clock: Callable[[], float] = field(init=False, repr=False, default=time.monotonic)
     _ledger: Ledger = field(init=False, repr=False)
     _queue: Queue = field(init=False, repr=False, factory=Queue)
     _cell: Cell = field(init=False, repr=False)

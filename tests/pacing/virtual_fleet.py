@@ -107,7 +107,8 @@ class VirtualFleet:
         return loop.outside()
 
     async def connect(self, *windows: Any, **options: Any) -> tuple[SharedRateBudget, Link]:
-        budget: Any = SharedRateBudget(self._url, windows, key=self._key, clock=now, **options)
+        budget: Any = SharedRateBudget(self._url, windows, key=self._key, **options)
+        budget._clock = now
         link = Link(budget._cell, self)
         budget._cell = link
         await self._stack.enter_async_context(budget)
