@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from aiodbclient import Action
+from aiodbclient import Action, Failed
 from aiodbclient.errors import (
     ClaimLostError,
     ConflictError,
@@ -202,6 +202,7 @@ async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_
     with monkeypatch.context() as patched:
         patched.setattr(SQLiteStore, "keep", elsewhere)
         moved = await only(tenants.move(["alpha"], to=two.new))
+    assert not isinstance(moved, Failed)
     assert moved.left.endswith(
         f"what is left of it on the cluster {unknown} is still there: run repair with that cluster too"
     )
