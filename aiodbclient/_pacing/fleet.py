@@ -1,7 +1,8 @@
 """A fleet: what its processes know of each other, as the cell stores it, and what each does in its turn. Pure.
 
 Each process overwrites its own entry, ``Member``: a total, so a report can arrive twice or be lost. What is known of
-the token is one more entry, ``Token``: the gate that opens last wins. Times are in seconds of the server's clock.
+the token is one more entry, ``Token``: the gate that opens last wins. Times are by the clock of the process, and in the
+text by the server's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from cattrs import Converter
 
 from ..errors import ConfigurationError
@@ -45,6 +46,7 @@ class Member:
     """One process, as it last reported."""
 
     seen: float = 0.0  # when it reported
+    reports: int = 1  # how often it did
     held: int = 0  # its requests in flight, without those that a 429 answered
     waiting: list[int] = field(
         factory=lambda: [0, 0]
@@ -85,10 +87,18 @@ class Fleet:
     def merge(self, other: Fleet) -> None:
         """Add what ``other`` knows and this one has lost."""
         for name, member in other.members.items():
-            if name not in self.members or self.members[name].seen < member.seen:
+            if name not in self.members or self.members[name].reports < member.reports:
                 self.members[name] = member
         if other.token.gate.until > self.token.gate.until:
             self.token = other.token
+
+    def shifted(self, ahead: float) -> Fleet:
+        """Return it by a clock that is ``ahead``."""
+        token = self.token
+        return Fleet(
+            evolve(token, others_until=token.others_until + ahead, gate=token.gate.shifted(ahead)),
+            {name: evolve(member, seen=member.seen + ahead) for name, member in self.members.items()},
+        )
 
     def dump(self) -> str:
         """Return it as text."""
@@ -96,25 +106,14 @@ class Fleet:
         return f"{FORMAT} {_digest(FORMAT, body)} {body}"
 
 
-def load(text: str, longest: float, now: float) -> Fleet | None:
-    """Read what the cell holds, without processes that hold no slot any more; None if no budget wrote it.
-
-    Raises CellError if a later version of this package did.
-    """
+def load(text: str) -> Fleet | None:
+    """Read what the cell holds; None if no budget wrote it. Raises CellError if a later version of this package did."""
     version, digest, body = [*text.split(" ", 2), "", ""][:3]
     if digest != _digest(version, body):
         return None
     if int(version) > FORMAT:
         raise CellError("a later version of this package wrote the budget there")
-    fleet = _converter.structure(json.loads(body), Fleet)
-    fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest - LATENCY}
-    # Somebody may have set the server's clock back.
-    for member in fleet.members.values():
-        member.seen = min(member.seen, now)
-    token, latest = fleet.token, now + longest
-    token.others_until = min(token.others_until, latest)
-    token.gate.until, token.gate.later = min(token.gate.until, latest), min(token.gate.later, latest)
-    return fleet
+    return _converter.structure(json.loads(body), Fleet)
 
 
 def grouped(moments: Iterable[float], windows: Sequence[Window], now: float) -> list[int]:
@@ -160,21 +159,20 @@ class Process:
         """
         # Not before: processes that were forked from one another would have the same name.
         self._name = self._name or secrets.token_hex(6)
-        fleet, lost = self._read(text, at)
-        me = fleet.members[self._name] = self._entry(at, now)
-        self._share_gate(fleet, at - now, now)
+        fleet, lost = self._read(text, at - now, now)
+        me = fleet.members[self._name] = self._entry(now)
+        self._share_gate(fleet, now)
         self.granted = [0, 0]
         if not self.alone:
-            self._take_over(fleet, at, now)
+            self._take_over(fleet, now)
             self.ledger.hear(heard, now)
-            self._find_others(fleet, me, at)
+            self._find_others(fleet, me, now)
             if not lost:
-                self.granted = self._take(me, at, now)
-            hour = self.ledger.windows[-1]
-            until = hour.others_until + at - now
-            fleet.token = Token(hour.limit, self.ledger.other_limit, hour.others, until, fleet.token.gate)
+                self.granted = self._take(me, now)
+            hour, gate = self.ledger.windows[-1], self.ledger.gate
+            fleet.token = Token(hour.limit, self.ledger.other_limit, hour.others, hour.others_until, gate)
         self._written = fleet, lost
-        return fleet.dump()
+        return fleet.shifted(at - now).dump()
 
     def heed(self, now: float) -> None:
         """Note that what came of the turn is written."""
@@ -184,7 +182,7 @@ class Process:
         elif self.alone:
             self.alone -= 1
             if not self.alone:
-                self._take_over(self.fleet, self.fleet.members[self._name].seen, now)
+                self._take_over(self.fleet, now)
                 logger.info("the rate budget is shared again through %s", self.where)
 
     def go_alone(self, error: CellError, now: float) -> None:
@@ -215,67 +213,75 @@ class Process:
         """How many calls of other processes go before one with so many of its own ``ahead``, side by side."""
         return sum(min(sum(member.waiting[: bulk + 1]), ahead + 1) for member in self.others)
 
-    def _read(self, text: str, at: float) -> tuple[Fleet, str]:
+    def _read(self, text: str, ahead: float, now: float) -> tuple[Fleet, str]:
         """Return what the fleet knows, and why others may hold slots that the cell does not know of."""
         longest, lost = self.windows[-1].seconds, ""
-        fleet = load(text, longest, at) if text else None
-        if text and fleet is None:
-            lost = "it held no budget, but nonsense"
-        fleet = fleet or Fleet(Token(self.windows[-1].limit))
+        fleet = load(text) if text else Fleet(Token(self.windows[-1].limit))
+        if fleet is None:
+            fleet, lost = Fleet(Token(self.windows[-1].limit)), "it held no budget, but nonsense"
+        fleet = fleet.shifted(-ahead)
         if self.fleet is not None:
-            last, mine = self.fleet.members[self._name].seen, fleet.members.get(self._name)
-            if at - last < longest and (mine is None or mine.seen < min(last, at)):
+            last, mine = self.fleet.members[self._name], fleet.members.get(self._name)
+            if now - last.seen < longest and (mine is None or mine.reports < last.reports):
                 fleet.merge(self.fleet)
                 lost = lost or "it has lost what was reported"
+        fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest - LATENCY}
+        # Somebody may have set the server's clock back.
+        for member in fleet.members.values():
+            member.seen = min(member.seen, now)
+        token, gate, latest = fleet.token, fleet.token.gate, now + longest
+        token.others_until = min(token.others_until, latest)
+        gate.until, gate.later = min(gate.until, latest), min(gate.later, latest)
         return fleet, lost
 
-    def _entry(self, at: float, now: float) -> Member:
+    def _entry(self, now: float) -> Member:
         ledger, queue = self.ledger, self.queue
+        reports = self.fleet.members[self._name].reports if self.fleet is not None else 0
         room = int(min(len(queue), max(0, ledger.ramp.at_most - ledger.in_flight)))
         interactive = min(queue.ahead((True, 0)), room)
-        answers = grouped(ledger.own, self.windows, now)
-        return Member(at, ledger.unanswered, [interactive, room - interactive], self.share, answers)
+        waiting, answers = [interactive, room - interactive], grouped(ledger.own, self.windows, now)
+        return Member(now, reports + 1, ledger.unanswered, waiting, self.share, answers)
 
-    def _share_gate(self, fleet: Fleet, ahead: float, now: float) -> None:
+    def _share_gate(self, fleet: Fleet, now: float) -> None:
         """Let the gate that opens last be that of all."""
-        ledger, gate = self.ledger, fleet.token.gate.shifted(-ahead)
+        ledger, gate = self.ledger, fleet.token.gate
         if gate.until <= ledger.gate.until:
-            fleet.token.gate = ledger.gate.shifted(ahead)
+            fleet.token.gate = ledger.gate
             return
         if ledger.gate.until <= now < gate.until:  # a 429 of another process closed it
             ledger.ramp.restart()
         ledger.gate = gate
 
-    def _take_over(self, fleet: Fleet, at: float, now: float) -> None:
+    def _take_over(self, fleet: Fleet, now: float) -> None:
         """Have the requests of all processes in the ledger, and what is known of the token."""
-        ledger, ahead = self.ledger, at - now
+        ledger, token = self.ledger, fleet.token
         lease = max(1.0, self.windows[0].seconds / 2)  # a process that reported before may have died
         answers, in_flight = list[float](), 0
         for name, member in fleet.members.items():
             if name == self._name:
                 continue
-            answers += [moment - ahead for moment in member.moments()]
-            if at <= member.seen + lease:
+            answers += member.moments()
+            if now <= member.seen + lease:
                 in_flight += member.held
             else:
-                answers += [member.seen + lease - ahead] * member.held
+                answers += [member.seen + lease] * member.held
         ledger.share(answers, in_flight)
         for window, given in zip(ledger.windows, self.windows, strict=True):
             window.limit, window.others = given.limit, 0
-        hour, token = ledger.windows[-1], fleet.token
-        hour.limit, hour.others, hour.others_until = token.limit, token.others, token.others_until - ahead
+        hour = ledger.windows[-1]
+        hour.limit, hour.others, hour.others_until = token.limit, token.others, token.others_until
         ledger.other_limit = token.other_limit
 
-    def _find_others(self, fleet: Fleet, me: Member, at: float) -> None:
+    def _find_others(self, fleet: Fleet, me: Member, now: float) -> None:
         """Look which other processes wait, and for whom of them a share is kept."""
         shortest = self.windows[0]
-        in_time = at - shortest.seconds / 10 - _GRACE
+        in_time = now - shortest.seconds / 10 - _GRACE
         waiting = [m for m in fleet.members.values() if m is not me and any(m.waiting)]
         self.others = [member for member in waiting if member.seen >= in_time]
         gone = [member for member in waiting if in_time - shortest.seconds <= member.seen < in_time]
         self.kept = sum(int(shortest.limit * member.share) for member in gone)
 
-    def _take(self, me: Member, at: float, now: float) -> list[int]:
+    def _take(self, me: Member, now: float) -> list[int]:
         """Take an equal part of the shortest window for the calls of each lane, or all that the others do not need."""
         shortest, first = self.windows[0], self.queue.first()
         part = math.ceil(shortest.limit / (len(self.others) + 1))
@@ -283,8 +289,8 @@ class Process:
         for bulk in (False, True):
             ahead = sum(granted) + sum(sum(member.waiting[:bulk]) for member in self.others)
             free = self.ledger.free(now, self.reserved(bulk), patient=first is None or first.is_patient) - ahead
-            due = sum(max(0, min(m.waiting[bulk], part - m.used(shortest.seconds, at))) for m in self.others)
-            mine = max(part - me.used(shortest.seconds, at), free - due)
+            due = sum(max(0, min(m.waiting[bulk], part - m.used(shortest.seconds, now))) for m in self.others)
+            mine = max(part - me.used(shortest.seconds, now), free - due)
             granted[bulk] = int(max(0, min(me.waiting[bulk], free, mine)))
             me.waiting[bulk] -= granted[bulk]
             me.held += granted[bulk]
