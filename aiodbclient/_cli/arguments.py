@@ -148,7 +148,7 @@ class Api:
         bool,
         option(
             "--verbose",
-            help="Print errors with the request and its id, and the seconds of each tenant.",
+            help="Print errors with the request or the statement, and the seconds of each tenant.",
             rich_help_panel=COMMON,
         ),
     ] = False
