@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+
+from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
 
@@ -55,3 +60,48 @@ def test_what_is_said_of_one_name_after_an_outage_is_not_said_of_others(
     assert said
     assert said == {name: name in there for name in said}
     assert [name for name, error in failed.items() if "nothing was changed on" in error and name in there] == []
+
+
+def test_the_record_of_a_half_removed_tenant_is_not_forgotten_silently(command: Command, names: list[str]) -> None:
+    a, b, c = names[:3]
+    command.provision(a, b, c)
+    fault = command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=12, lasts=60.0)
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 1
+    command.sandbox.faults.remove(fault)
+    command.leave(b, Verb.ROTATE)
+
+    asked = command.terminal("store", "forget", command.store, a, columns=400)
+    assert f"{a} is half removed: its database or logins may still be on tenants-prod" in asked.expect("[y/N]")
+    [finish] = re.findall(r"To finish instead: aiodbclient (.*?)\. Remove the record", asked.seen)
+    asked.type("n\n")
+    assert asked.end()[0] == 3
+    assert command(*shlex.split(finish), "--yes").out == f"{a}: deleted\n1 deleted\n"
+
+    for name, note in ((b, f"{b} is waiting for `tenants rotate` to finish it: "), (c, "")):
+        done = command("store", "forget", command.store, name, "--yes")
+        assert (done.code, note in done.err, bool(done.err)) == (0, True, bool(note))
+        assert command("tenants", "provision", name, "--adopt", "--yes", *command.place).out == "1 adopted\n"
+
+
+def test_the_store_that_a_backup_replaces_takes_no_change(command: Command, names: list[str]) -> None:
+    a = names[0]
+    command.provision(a)
+    backup, restored = (str(command.folder / f"{each}.db") for each in ("backup", "restored"))
+    assert command("store", "copy", command.store, backup, "--backup").code == 0
+
+    done = command("store", "copy", backup, restored, "--restore")
+    assert done.code == 0
+    assert f"the store {command.store} is still there. It takes no change any more\n" in done.err
+    refused = command("tenants", "rotate", a, *command.place)
+    assert (refused.code, refused.out) == (4, "")
+    assert f"{command.store} was moved to the store {restored}: use that one. Nothing was changed" in refused.err
+    there = ["--cluster", command.cluster, "--store", restored]
+    assert command("tenants", "rotate", a, *there).out == "1 rotated\n"
+
+    Path(command.store).write_text("damaged")
+    again = command("store", "copy", backup, str(command.folder / "third.db"), "--restore")
+    assert again.code == 0
+    assert f"the store {command.store} is still there. Stop all processes that use it, " in again.err
+    Path(command.store).unlink()
+    again = command("store", "copy", backup, str(command.folder / "fourth.db"), "--restore")
+    assert (again.code, f"is {command.store}, and not there: stop all processes" in again.err) == (0, True)

@@ -194,4 +194,4 @@ def _on_record(tenant: ClaimedTenant) -> str:
     state = state_of(record)
     if state is State.USABLE:
         return "the credential on record was not touched"
-    return f"on record the tenant is {state.name.lower()}"
+    return f"its state on record is {state.name.lower()}"
