@@ -42,7 +42,7 @@ async def show_usage(
     """
     if sort not in (*_SORTS, "name"):
         raise InvalidArgumentError(f"--sort {sort}: it is size, connections or name. Nothing was sent")
-    async with open_selection(place, chosen, [Role.OWNER], default_all=True) as selected:
+    async with open_selection(place, chosen, [Role.OWNER], default_all=True, partly=True) as selected:
         opened = selected.opened
         found = [each async for each in opened.tenants.usage(selected.names[Role.OWNER])]
         found.sort(key=lambda each: each.name)
@@ -117,7 +117,8 @@ async def move_tenants(
         elif origin is not None:
             missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) not in (origin, to)}
             found = [name for name in found if name not in missing]
-        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
+        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing).whole()
+        going = [name for name in going if name in selected.names[Role.OWNER]]
         cluster = opened.clusters_of(going, Role.OWNER)
         question = (
             f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets "

@@ -25,7 +25,7 @@ from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
 from .records import is_suspended
 from .running import runs
-from .tenants_place import Opened, named, open_place, open_records
+from .tenants_place import Opened, Selection, named, open_place, open_records
 from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 
 if TYPE_CHECKING:
@@ -159,9 +159,10 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        run = opened.tenants.role(role).each(work, names, *pace)
-        more: dict[str, Any] = {"limited": False, "again": again, "missing": missing, "at_once": True}
-        return await opened.run({role: run}, {role: names}, report, **more)
+        selected = Selection(opened, wanted, True, {role: names}, missing).whole()
+        return await selected.run(
+            lambda tenants, names: tenants.each(work, names, *pace), report, limited=False, again=again, at_once=True
+        )
     finally:
         if failed is not None:
             write_names(failed, left)

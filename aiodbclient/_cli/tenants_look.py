@@ -261,7 +261,7 @@ async def check_tenants(
             broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_selection(place, chosen, roles, default_all=True) as selected:
+    async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
         opened = selected.opened
         owners = opened.found[Role.OWNER].records
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)

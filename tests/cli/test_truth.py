@@ -7,8 +7,11 @@ import re
 import shlex
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
+from aiodbclient.sandbox._postgres import PostgresBackend
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
@@ -37,7 +40,9 @@ def test_after_an_outage_only_what_is_on_record_is_called_that(command: Command,
         fault = command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=nth, lasts=60.0)
         done = command("tenants", "provision", name, *command.place)
         command.sandbox.faults.remove(fault)
-        said |= {name: is_there for text, is_there in SAID.items() if text in done.err}
+        for text, is_there in SAID.items():
+            if text in done.err:
+                said[name] = is_there
         if done.code == 0:
             break
     there = on_record(command)
@@ -77,6 +82,21 @@ def test_the_record_of_a_half_removed_tenant_is_not_forgotten_silently(command: 
     assert asked.end()[0] == 3
     assert command(*shlex.split(finish), "--yes").out == f"{a}: deleted\n1 deleted\n"
 
+    # PostgreSQL leaves such a database when it dies in a DROP DATABASE.
+    command.provision(a)
+    command.leave(a, Verb.REMOVE)
+    [cluster] = command.sandbox._clusters.values()
+    assert isinstance(cluster.backend, PostgresBackend)
+    with psycopg.connect(cluster.backend._server._dsn, autocommit=True) as superuser:
+        superuser.execute(
+            SQL(
+                "ALTER DATABASE {} OWNER TO doadmin; UPDATE pg_database SET datconnlimit = -2 WHERE datname = {}"
+            ).format(Identifier(a), a)
+        )
+    assert command("store", "forget", command.store, a, "--yes").code == 0
+    assert command("tenants", "provision", a, "--adopt", "--yes", *command.place).out == "1 adopted\n"
+    assert command("tenants", "check", a, *command.place).out == "1 checked: all well\n"
+
     for name, note in ((b, f"{b} is waiting for `tenants rotate` to finish it: "), (c, "")):
         done = command("store", "forget", command.store, name, "--yes")
         assert (done.code, note in done.err, bool(done.err)) == (0, True, bool(note))
@@ -105,3 +125,40 @@ def test_the_store_that_a_backup_replaces_takes_no_change(command: Command, name
     Path(command.store).unlink()
     again = command("store", "copy", backup, str(command.folder / "fourth.db"), "--restore")
     assert (again.code, f"is {command.store}, and not there: stop all processes" in again.err) == (0, True)
+
+
+def test_a_typo_among_several_names_changes_nothing(command: Command, names: list[str]) -> None:
+    """Half of a command that was mistyped is the worse half: what is done is not seen among what is not."""
+    a, b, typo = names[0], names[1], names[9]
+    command.provision(a, b)
+    before = command("tenants", "show", *command.place, "--show", "--json").objects()
+    file = command.folder / "names.csv"
+    file.write_text(f"name\n{a}\n{typo}\n")
+    failed = command.folder / "failed.csv"
+    for verb, *options in (
+        ["rotate"],
+        ["rotate", "--role", "all"],
+        ["retire", "--yes"],
+        ["suspend", "--yes"],
+        ["resume"],
+        ["repair"],
+        ["remove", "--yes"],
+        ["dump", "--folder", str(command.folder)],
+        ["exec", "--failed", str(failed)],
+    ):
+        for which in ([a, b, typo], ["--from", str(file)] if verb not in ("suspend", "remove") else [typo, a]):
+            program = ["--", "touch", str(command.folder / "ran")] if verb == "exec" else []
+            done = command("tenants", verb, *which, *options, *command.place, *program)
+            assert done.code == 1, (verb, done.out, done.err)
+            assert f"{typo}: not on record" in done.err
+            assert "nothing was done, since each of the names must be on record\n" in done.err
+            assert "1 failed\n" in done.out + done.err
+            [object] = command("tenants", verb, *which, *options, "--json", *command.place, *program).objects()
+            assert (object["name"], object["action"]) == (typo, "failed")
+    assert command("tenants", "show", *command.place, "--show", "--json").objects() == before
+    assert not (command.folder / "ran").exists()
+    assert failed.read_text().split() == ["name", a, typo]
+
+    # What only looks says what there is.
+    assert a in command("tenants", "show", a, typo, *command.place).out
+    assert command("tenants", "check", a, typo, *command.place).out == "1 checked, 1 failed\n"
