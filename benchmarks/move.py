@@ -46,7 +46,7 @@ async def measure(name: str, sandbox: Sandbox, ids: list[str]) -> bool:
             tenants = two.tenants()
             home = await tenants.ensure("alpha")
             await sql(home, *FILL[str(home.engine)])
-            async with writing(tenants, "alpha", before=1.0, after=2.0) as writes:
+            async with writing(tenants, "alpha", before=500, after=1000) as writes:
                 started = perf_counter()
                 [moved] = [each async for each in tenants.move(["alpha"], to=two.new)]
                 took, during = perf_counter() - started, len(writes.acknowledged)

@@ -6,7 +6,7 @@ import json
 import pickle
 import traceback
 from contextlib import suppress
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -370,11 +370,11 @@ def test_an_excerpt_keeps_what_stands_around_a_credential(body: str, expected: s
 
 @pytest.mark.parametrize("unit", ["x", "a://", '"password":"', "x@", '\\"', "bearer ", '"uri": [', " \n"])
 def test_an_excerpt_of_anything_long_is_quick(unit: str) -> None:
-    started = perf_counter()
+    started = thread_time()  # whatever else the machine does
 
     excerpt((unit * 10_000).encode(), Secrets())
 
-    assert perf_counter() - started < 0.5
+    assert thread_time() - started < 0.5
 
 
 def test_an_excerpt_masks_the_token_wherever_it_stands() -> None:

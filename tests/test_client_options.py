@@ -22,10 +22,10 @@ async def list_dbs(client: DatabaseClient) -> None:
 
 async def test_options_that_are_not_given_stay_the_same(server: Server, make_client: MakeClient) -> None:
     once = make_client().with_options(retry=RetryPolicy(max_tries=1)).with_options(headers={"X-Trace": "7"})
-    hurried = once.with_options(timeout=0.2)
+    hurried = once.with_options(timeout=1.0)
 
     server.will(stalls(), fails(503), DBS)
-    with pytest.raises(errors.RequestTimeoutError, match=r"0\.2 s"):
+    with pytest.raises(errors.RequestTimeoutError, match=r"1 s"):
         await list_dbs(hurried)
     with pytest.raises(errors.ServerError):
         await list_dbs(hurried.with_options(max_wait=1.0))
@@ -54,11 +54,11 @@ async def test_a_client_is_not_changed_by_another_one_made_from_it(server: Serve
 
 async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
-    hurried = make_client(max_wait=0.01, budget=RateBudget([Window(1, 0.5)]))
+    hurried = make_client(max_wait=0.01, budget=RateBudget([Window(1, 2.0)]))
     await list_dbs(hurried)
 
     with pytest.raises(errors.RateLimitError):
-        await list_dbs(hurried.with_options(timeout=2.0))
+        await list_dbs(hurried.with_options(timeout=20.0))
     await list_dbs(hurried.with_options(max_wait=None))
 
     assert len(server.requests) == 2

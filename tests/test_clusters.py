@@ -140,12 +140,12 @@ async def test_waiting_ends_in_time_and_reports_the_status_of_the_cluster(
     server.otherwise = says(200, document(status="resizing"))
     started = time.monotonic()
 
-    with pytest.raises(errors.ClusterNotOnlineError, match=r"not online after 1\.2 s: resizing") as caught:
-        await make_client().cluster(CLUSTER).wait_online(timeout=1.2)
+    with pytest.raises(errors.ClusterNotOnlineError, match=r"not online after 1\.9 s: resizing") as caught:
+        await make_client().cluster(CLUSTER).wait_online(timeout=1.9)
 
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.status is ClusterStatus.RESIZING
-    assert 1.1 < time.monotonic() - started < 3.0
+    assert 1.8 < time.monotonic() - started < 30.0
     assert len(server.requests) == 2  # at once and a second later
 
 
@@ -165,7 +165,7 @@ async def test_waiting_can_be_cancelled_and_ends_for_a_cluster_that_is_not_there
     cluster = make_client().cluster(CLUSTER)
 
     with pytest.raises(TimeoutError) as caught:
-        await asyncio.wait_for(cluster.wait_online(), 0.3)
+        await asyncio.wait_for(cluster.wait_online(), 0.8)  # before it reads again
     assert not isinstance(caught.value, errors.DatabaseClientError)
 
     with pytest.raises(errors.NotFoundError):
@@ -209,14 +209,14 @@ async def test_a_404_is_raised_after_a_minute(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.01)
-    monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 0.2)
+    monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 1.0)
     server.otherwise = fails(404)
     started = time.monotonic()
 
     with pytest.raises(errors.NotFoundError):
         await make_client().cluster(CLUSTER).wait_online()
 
-    assert 0.2 < time.monotonic() - started < 5.0
+    assert 1.0 < time.monotonic() - started < 60.0
     assert len(server.requests) > 1
 
 

@@ -8,7 +8,7 @@ import logging
 import traceback
 from base64 import b64encode
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import Any
 from urllib.parse import quote
 
@@ -165,12 +165,12 @@ def test_masking_is_quick_for_any_passwords_of_an_answer() -> None:
     known = Secrets()
     known.learn(f"aaaa{n}" for n in range(4000))
     known.learn("a" * n for n in range(4, 64))
-    started = perf_counter()
+    started = thread_time()  # whatever else the machine does
 
     for text in ("a" * 8000, "\\u0061" * 2000, "%61" * 3000, "aaaab" * 2000):
         known.masked(text)
 
-    assert perf_counter() - started < 2.0
+    assert thread_time() - started < 2.0
 
 
 def test_newer_passwords_take_the_place_of_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:

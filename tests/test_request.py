@@ -241,7 +241,7 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
 async def test_a_meter_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
     meter = Meter()
     server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
-    cluster = for_work(make_client(budget=RateBudget([Window(1, 0.2)])).cluster(CLUSTER, engine="pg"), meter=meter)
+    cluster = for_work(make_client(budget=RateBudget([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), meter=meter)
 
     await cluster.dbs.list()
     quick = meter.seconds
@@ -250,7 +250,9 @@ async def test_a_meter_has_the_seconds_of_its_calls_with_their_waits(server: Ser
     with pytest.raises(errors.NotFoundError):
         await cluster.dbs.get("alpha")
 
-    assert 0 < quick < 0.15 < waited < meter.seconds
+    assert quick > 0
+    assert waited - quick > 0.5
+    assert meter.seconds > waited
     assert meter.requests == 3
 
 

@@ -61,10 +61,10 @@ async def test_a_borrowed_session_keeps_its_user_agent_and_the_client_its_timeou
     server.will(DBS, stalls())
     own = aiohttp.ClientTimeout(total=1e-9)
     async with aiohttp.ClientSession(headers={"User-Agent": "theirs/1.0"}, timeout=own) as session:
-        dbs = make_client(session=session, timeout=0.2, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, "pg").dbs
+        dbs = make_client(session=session, timeout=1.0, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, "pg").dbs
 
         await dbs.list()
-        with pytest.raises(errors.RequestTimeoutError, match=r"0\.2 s"):
+        with pytest.raises(errors.RequestTimeoutError, match=r"1 s"):
             await dbs.list()
 
     assert server.requests[0].headers["user-agent"] == "theirs/1.0"
@@ -288,7 +288,7 @@ async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Se
 
     dbs = make_client(hanging, timeout=0.1).cluster(CLUSTER, engine="pg").dbs
 
-    both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), 5)
+    both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), 60)
 
     for error in both:
         assert isinstance(error, errors.RequestTimeoutError)

@@ -37,7 +37,7 @@ class Proxy:
 
     async def connected(self, to: str) -> bool:
         """Whether its log has a connection ``to`` there."""
-        for _ in range(100):
+        for _ in range(1200):
             if f"CONNECT {to}" in self.log.read_text():
                 return True
             await asyncio.sleep(0.05)

@@ -203,7 +203,7 @@ async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(
             second = await visitor.sign_up("gamma")
 
     assert (first.status, second.status) == (503, 503)
-    assert 50 < int(second.headers["retry-after"]) <= 60
+    assert 0 < int(second.headers["retry-after"]) <= 60
     assert len(sandbox.requests) == sent
 
 

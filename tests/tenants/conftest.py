@@ -15,7 +15,7 @@ from attrs import frozen
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Claim, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
@@ -135,6 +135,20 @@ async def names(managed: Managed, server: PostgresServer) -> Names:
 async def evil(managed: Managed, server: PostgresServer) -> Names:
     """Another tenant, who attacks it."""
     return await managed.tenant(f"rival{next(_used):04}", server)
+
+
+def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """An event that is set when somebody has tried to claim a name in ``store``, and it was claimed."""
+    taken, claim = asyncio.Event(), store.claim
+
+    async def watched(name: str, lease: float) -> Claim | None:
+        claimed = await claim(name, lease)
+        if claimed is None:
+            taken.set()
+        return claimed
+
+    monkeypatch.setattr(store, "claim", watched)
+    return taken
 
 
 @asynccontextmanager

@@ -125,7 +125,7 @@ async def _opened(credential: Credential, rng: random.Random) -> AsyncConnection
     database = rng.choice([credential.database, "defaultdb"])
     with suppress(psycopg.OperationalError):
         return await AsyncConnection.connect(
-            credential.uri, password=password, dbname=database, autocommit=True, connect_timeout=5
+            credential.uri, password=password, dbname=database, autocommit=True, connect_timeout=30
         )
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
@@ -120,6 +121,18 @@ class Managed:
     def sessions(self, login: str) -> int:
         [(number,)] = self.api(SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = {}").format(Literal(login)))
         return int(number)
+
+    async def closed(self, login: str) -> None:
+        """Wait until the server has ended the sessions that a login has closed: they count until then."""
+        while self.sessions(login):
+            await asyncio.sleep(0.01)
+
+    def reload(self) -> None:
+        """Let the server read its settings again, and wait until it has: a session begins with what was read then."""
+        before = self.api("SELECT pg_conf_load_time()")
+        self.api("SELECT pg_reload_conf()")
+        while self.api("SELECT pg_conf_load_time()") == before:
+            time.sleep(0.01)
 
     def lets_in(self, login: str, database: str | None, password: str = PASSWORD) -> bool:
         try:

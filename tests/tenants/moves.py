@@ -140,8 +140,8 @@ class Writes:
 
 
 @asynccontextmanager
-async def writing(tenants: Tenants, name: str, before: float = 0.3, after: float = 0.5) -> AsyncIterator[Writes]:
-    """Write all the time in four tasks through ``TenantPools``, also so many seconds ``before`` and ``after``."""
+async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10) -> AsyncIterator[Writes]:
+    """Write all the time in four tasks through ``TenantPools``, also so many rows ``before`` and ``after``."""
     writes, numbers, turn = Writes(), iter(range(10**9)), asyncio.Lock()  # a connection takes one statement at a time
 
     async def write(pools: TenantPools[Any]) -> None:
@@ -155,10 +155,14 @@ async def writing(tenants: Tenants, name: str, before: float = 0.3, after: float
                 writes.errors.append(str(error))
                 await asyncio.sleep(0.02)
 
+    async def until(number: int) -> None:
+        while len(writes.acknowledged) < number:
+            await asyncio.sleep(0.01)
+
     async with TenantPools(tenants, open=connected, close=close) as pools, asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(write(pools)) for _ in range(_WRITERS)]
-        await asyncio.sleep(before)
+        await until(before)
         yield writes
-        await asyncio.sleep(after)
+        await until(len(writes.acknowledged) + after)
         for each in writers:
             each.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -111,6 +112,13 @@ def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:
     with pytest.raises(pymysql.MySQLError) as error:
         run(connection, statement)
     return int(error.value.args[0])
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
 
 
 class Fighter:

@@ -42,10 +42,10 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
 
 
 class Work:
-    """Fails for some tenants, and notes whom it was called for."""
+    """Fails for some tenants, and notes whom it was called for. Those who meet wait until four are at work."""
 
-    def __init__(self, failing: str) -> None:
-        self.failing = failing
+    def __init__(self, failing: str, meet: str = "") -> None:
+        self.failing, self.meet = failing, meet
         self.called = ""
         self.running = self.most = 0
 
@@ -54,6 +54,9 @@ class Work:
         self.running += 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while credential.name in self.meet and self.most < 4:
+                await asyncio.sleep(0.01)
         self.running -= 1
         if credential.name in self.failing:
             raise ValueError(credential.name)
@@ -72,7 +75,7 @@ async def outcomes(run: Any) -> tuple[list[TenantResult[str] | Failed], str]:
 
 
 async def test_the_others_begin_when_the_first_are_done(tenants: Tenants) -> None:
-    work = Work("")
+    work = Work("", meet="defghij")
     seen = []
     async for outcome in tenants.each(work, first=3):
         seen.append(outcome.name)

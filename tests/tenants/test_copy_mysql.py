@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -211,19 +212,20 @@ async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tm
 
 
 async def test_a_password_is_not_in_the_process_list_and_a_cancelled_program_is_gone(server: str) -> None:
+    name = f"copy_{os.getpid()}"  # others may run this test beside it
     with administrator(server) as cursor:
-        made(cursor, "copy_c")
+        made(cursor, name)
         copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
         with TemporaryFile() as file:
-            file.write(b"SELECT SLEEP(60);\n")
-            running = asyncio.create_task(copier.restore(login(server, "copy_c", "copy_c"), file, lambda _: None))
-            while not (found := [*_processes(b"copy_c")]):
+            file.write(b"SELECT SLEEP(600);\n")
+            running = asyncio.create_task(copier.restore(login(server, name, name), file, lambda _: None))
+            while not (found := [*_processes(name.encode())]):
                 await asyncio.sleep(0.02)
             assert not any(PASSWORD.encode() in command for command in found)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            assert not [*_processes(b"copy_c")]
+            assert not [*_processes(name.encode())]
 
 
 def _processes(word: bytes) -> list[bytes]:

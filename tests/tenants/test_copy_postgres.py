@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -259,7 +260,7 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
 
 
 async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(server: RestartablePostgres) -> None:
-    names, reader, _ = made(server.dsn, "stopped")
+    names, reader, _ = made(server.dsn, f"stopped{os.getpid()}")  # others may run this test beside it
     owned(server.dsn, names, "CREATE TABLE t (n int)")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.found(names, version)

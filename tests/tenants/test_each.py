@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from aiodbclient import Action, DatabaseClient, RateBudget, Window
 from aiodbclient.errors import (
@@ -19,7 +18,7 @@ from aiodbclient.errors import (
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantEvent, Tenants
 
-from .conftest import Place, only
+from .conftest import Place, found_taken, only
 from .programs import ask
 
 
@@ -153,31 +152,33 @@ async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...
         place.tenants().each(*arguments)
 
 
-async def test_an_event_says_for_what_the_time_went(place: Place) -> None:
+async def test_an_event_says_for_what_the_time_went(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     events = list[TenantEvent]()
 
     async def work(_: Credential) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
 
     assert (await only(place.tenants(on_event=events.append).each(work, ["a"]))).ok
     claim = await place.store.claim("a", 60.0)
     assert claim is not None
+    taken = found_taken(place.store, monkeypatch)
     rotation = asyncio.create_task(only(place.tenants(on_event=events.append).rotate(["a"])))
+    await taken.wait()
     await asyncio.sleep(1.0)
     await place.store.release(claim)
     assert (await rotation).ok
 
     done, rotated = events
     assert (done.action, done.error) == (Action.DONE, None)
-    assert 0.1 <= done.setup <= done.duration
-    assert 0.1 < rotated.claim < rotated.duration
+    assert 0.4 < done.setup <= done.duration
+    assert 0.9 < rotated.claim < rotated.duration
     assert rotated.sql > 0.0
     assert (rotated.setup, rotated.ended) == (0.0, ())
     for each in events:
         parts = each.api + each.sql + each.store + each.turn + each.claim + each.setup
         assert each.budget <= each.api
         assert parts <= each.duration + 0.01
-        assert each.duration - parts < 0.1, evolve(each)
+        assert parts > each.duration / 2, each  # the rest is the machine's, and grows with its load
 
 
 @pytest.mark.parametrize("verb", ["rotate", "retire", "repair", "check", "remove", "provision"])
@@ -189,6 +190,6 @@ async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Pla
         name = "new" if verb == "provision" else "a"
         await only(place.tenants().rotate([name])) if verb == "retire" else None
         await client.clusters.list()  # which uses the budget up
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):  # the budget has room after 60 s
             with pytest.raises(RateLimitError, match="nothing was sent"):
                 _ = [each async for each in getattr(tenants, verb)([name])]

@@ -139,12 +139,17 @@ async def test_a_store_of_another_cluster_is_not_used(place: Place) -> None:
 
 
 STOPPED = """
-import asyncio, sys
+import asyncio, os, signal, sys
 from aiodbclient import DatabaseClient
 from aiodbclient.tenants import SQLiteStore, Tenants
 
+class Stopped(SQLiteStore):
+    async def intend(self, claim, intent):
+        await super().intend(claim, intent)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
 async def main(cluster, store, prefix):
-    async with DatabaseClient() as client, SQLiteStore(store) as opened:
+    async with DatabaseClient() as client, Stopped(store) as opened:
         tenants = Tenants(client.cluster(cluster), opened, prefix, lease=1.0)
         async for outcome in tenants.rotate(["alpha"], force=True):
             print(outcome.action, outcome.error)
@@ -155,7 +160,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead(place: Place, tmp_path: Path) -> None:
     """A process is stopped during its rotation. Another one takes over, and finishes before the first one wakes."""
-    tenants = place.tenants(lease=1.0)
+    tenants = place.tenants()
     first = await tenants.ensure("alpha")
     [_ async for _ in tenants.rotate(["alpha"])]
     async with session_of(first) as run:  # the rotation has to end it
@@ -166,8 +171,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
             stdout=PIPE,
         )
         while (record := await place.store.get("alpha")) is None or record.intended is None:
-            await asyncio.sleep(0.001)
-        process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.01)
 
         [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
         assert outcome.credential is not None

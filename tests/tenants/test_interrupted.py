@@ -14,7 +14,7 @@ from aiodbclient.errors import ClaimLostError, ConflictError, StoreError
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 
-from .conftest import Place, only
+from .conftest import Place, found_taken, only
 from .programs import ask, refusal
 from .store_contract import LONG
 from .test_check_and_repair import admin_of
@@ -116,9 +116,9 @@ async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_fr
     async with SQLiteStore(here.place.path) as store, asyncio.TaskGroup() as group:
         group.create_task(retire_and_rotate())
         await retiring.wait()
-        others = Tenants(here.place.cluster, store, here.place.prefix)
+        others, waits = Tenants(here.place.cluster, store, here.place.prefix), found_taken(store, monkeypatch)
         late_retirement = group.create_task(only(others.retire(["alpha"])))
-        await asyncio.sleep(0.3)  # it waits for the claim
+        await waits.wait()
         late_began.set()
     late = late_retirement.result()
 

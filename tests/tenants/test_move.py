@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from time import monotonic
+from typing import Any
 
 import pytest
+from attrs import evolve
 
-from aiodbclient import Action
+from aiodbclient import Action, Failed
 from aiodbclient.errors import (
     ClaimLostError,
     ConflictError,
@@ -18,7 +21,7 @@ from aiodbclient.errors import (
     SuspendedError,
     TenantNotFoundError,
 )
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._verbs.move import _Move
 
 from .conftest import only
@@ -32,11 +35,11 @@ async def test_a_tenant_with_its_roles_is_on_the_other_cluster_and_nothing_is_le
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 100)")
     await only(tenants.role("writer").suspend(["alpha"]))
 
-    run = tenants.move(["alpha"], to=two.new)
+    run, began = tenants.move(["alpha"], to=two.new), monotonic()
     moved = await only(run)
     assert moved.error is None
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
-    assert timedelta(0) < moved.frozen < timedelta(seconds=20)
+    assert timedelta(0) < moved.frozen < timedelta(seconds=monotonic() - began)
     assert moved.bytes > 1_000_000
     assert run.copied > 1_000
     after = await tenants.get("alpha")
@@ -182,6 +185,39 @@ async def test_a_repair_without_the_other_cluster_opens_the_tenant_and_names_tha
     await only(tenants.repair(["alpha"]))
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(alone.check(["alpha"]))).problems == ()
+
+
+async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_the_cluster_is_gone(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+    keep = SQLiteStore.keep
+
+    async def elsewhere(store: SQLiteStore, claim: Any, current: Any, previous: Any = None) -> None:
+        if previous is not None and previous.cluster != current.cluster:
+            previous = evolve(previous, cluster=unknown)
+        await keep(store, claim, current, previous)
+
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    with monkeypatch.context() as patched:
+        patched.setattr(SQLiteStore, "keep", elsewhere)
+        moved = await only(tenants.move(["alpha"], to=two.new))
+    assert not isinstance(moved, Failed)
+    assert moved.left.endswith(
+        f"what is left of it on the cluster {unknown} is still there: run repair with that cluster too"
+    )
+    for _ in range(2):
+        assert isinstance((await only(tenants.repair(["alpha"]))).error, MoveError)
+        assert isinstance((await only(tenants.rotate(["alpha"]))).error, MoveError)
+        assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
+        assert (await only(tenants.resume(["alpha"]))).action is Action.RESUMED
+        assert (await only(tenants.check(["alpha"]))).problems == (Problem.LEFT_BEHIND,)
+
+    # With that cluster it is seen that it was destroyed.
+    both = Tenants([two.new, two.client.cluster(unknown)], two.store, two.prefix)
+    assert (await only(both.repair(["alpha"]))).error is None
+    assert (await only(Tenants(two.new, two.store, two.prefix).check(["alpha"]))).problems == ()
 
 
 async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) -> None:

@@ -52,7 +52,7 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
         moved = await only(tenants.move(["alpha"], to=two.new))
         assert moved.error is None
         during = len(writes.acknowledged)
-    assert len(writes.acknowledged) > during > 20
+    assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
@@ -94,7 +94,13 @@ async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(
         assert await sql(moved.credential, "SELECT count(*) FROM t") == [(2,)]
         return
     acknowledged, shut_out = {1000000}, 0
-    moving = asyncio.ensure_future(only(tenants.move(["alpha"], to=two.new)))
+
+    async def move() -> Any:
+        while len(acknowledged) < 5:
+            await asyncio.sleep(0.01)
+        return await only(tenants.move(["alpha"], to=two.new))
+
+    moving = asyncio.ensure_future(move())
     while not moving.done():
         try:
             async with closing(await connected(neighbour)) as session:
@@ -108,7 +114,6 @@ async def test_a_neighbour_that_may_write_is_shut_out_and_gets_its_rights_there(
     moved = moving.result()
     assert moved.error is None
     assert shut_out > 1
-    assert len(acknowledged) > 5
     assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
     after = evolve(moved.credential, username=name, password=password)
     await sql(after, "INSERT INTO t VALUES (2000000)")
@@ -228,9 +233,9 @@ async def test_programs_in_the_database_move_with_it_and_run_as_the_tenant(two: 
     assert await sql(after, "CALL p()") == [(7,)]
     assert await sql(after, "SELECT count(*) FROM log WHERE what = 'triggered'") == [(2,)]
     [(events,)] = await sql(after, "SELECT count(*) FROM log WHERE what = 'event'")
-    await asyncio.sleep(1.5)
-    [(later,)] = await sql(after, "SELECT count(*) FROM log WHERE what = 'event'")
-    assert later > events
+    async with asyncio.timeout(60):  # it runs once a second
+        while await sql(after, "SELECT count(*) FROM log WHERE what = 'event'") == [(events,)]:
+            await asyncio.sleep(0.1)
     again = await tenants.role("reader").get("alpha")
     assert again is not None
     assert again.cluster != reader.cluster
@@ -302,6 +307,7 @@ async def test_a_tenant_is_dumped_and_loaded(two: Two, tmp_path: Path) -> None:
     beta = await tenants.ensure("beta")
     await tenants.load("beta", dumped.file)
     assert await sql(beta, "SELECT n FROM v ORDER BY n") == [(1,), (2,)]
-    found = {each.name: each async for each in tenants.usage()}
-    assert found["beta"].error is None
-    assert found["beta"].connections == 0
+    async with asyncio.timeout(60):  # until the server has ended the sessions that are closed
+        while any([each.connections async for each in tenants.usage(["beta"])]):
+            await asyncio.sleep(0.02)
+    assert {each.name: each.error async for each in tenants.usage()} == {"alpha": None, "beta": None}

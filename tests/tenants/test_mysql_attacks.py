@@ -23,7 +23,7 @@ from aiodbclient.tenants._copy import mysql as copy_mysql
 
 from ..mysql import run
 from .conftest import Place, only
-from .mysql_servers import DENIED, Server, refused, server
+from .mysql_servers import DENIED, Server, refused, server, until
 
 __all__ = ["server"]
 
@@ -92,10 +92,11 @@ async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_n
 async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:
     """On MySQL, SHOW PROCESSLIST waits for it."""
     work, login, password = await server.make()
+    await until(lambda: not server.sessions(login))  # that of ``make``, which counts
     own = server.connect(login, password, login)
     session = server.connect(login, password)
     with changing(session, login):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             found = await server.sql.usage()
     assert found[work.names.database][1] == 2
     own.close()
@@ -122,13 +123,14 @@ async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(se
 async def test_a_lock_of_a_tenant_stops_a_dump_of_mysql_and_hangs_nothing(
     my_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_mysql, "_PATIENCE", 2.0)
     tenants = my_place.tenants()
     session = connect(await tenants.ensure("alpha"))
     run(session, "CREATE TABLE t (a INT PRIMARY KEY)")
     run(session, "LOCK TABLES t WRITE")
-    async with asyncio.timeout(30):
-        dumped = await only(tenants.dump(["alpha"], tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(copy_mysql, "_PATIENCE", 2.0)
+        async with asyncio.timeout(120):
+            dumped = await only(tenants.dump(["alpha"], tmp_path))
     assert isinstance(dumped.error, GrantError)
     assert "nothing was copied for 2 s" in str(dumped.error)
     session.close()

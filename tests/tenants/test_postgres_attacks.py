@@ -45,6 +45,9 @@ async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
     assert await server.log_in(names, login, Secret("new")) is not None
 
 
+NUMBER = 60  # of policies
+
+
 async def test_policies_that_a_neighbour_locks_do_not_hang_a_retirement(
     managed: Managed, server: PostgresServer, names: Names, evil: Names
 ) -> None:
@@ -52,14 +55,14 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_retirement(
     login = names.logins[0]
     with managed.open(evil.logins[0], evil.database) as session:
         session.execute("CREATE TABLE public.t (x int)")
-        for number in range(30):
+        for number in range(NUMBER):
             policy = SQL("CREATE POLICY {} ON public.t TO {}")
             session.execute(policy.format(Identifier(f"p{number}"), Identifier(login)))
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("BEGIN; LOCK TABLE public.t")
         began = time.monotonic()
         assert not await ended(server, names, login)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < NUMBER
     assert await ended(server, names, login)
 
 
@@ -77,7 +80,7 @@ async def test_a_lock_of_a_tenant_does_not_hang_a_dump(
     await sql(alpha, "CREATE TABLE t (n int)", "CREATE VIEW v AS TABLE t", "CREATE SEQUENCE s")
     async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
         await session.execute(lock.encode())
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             outcome = await only(tenants.dump(["alpha"], tmp_path))
         assert isinstance(outcome.error, GrantError)
         assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(outcome.error)

@@ -99,10 +99,12 @@ async def test_a_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Manage
                 evil=Identifier(evil.logins[0]),
                 d=Identifier(names.database),
             )
+            await managed.closed(login)
             with managed.open(login, names.database) as session:
                 session.execute(as_role.encode())
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     session.execute(statement)
+    await managed.closed(login)
     held = [managed.open(login, database) for database in (names.database, "defaultdb", "template1")]
     try:
         for database in (names.database, "defaultdb", "template1"):
@@ -219,9 +221,7 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
     login = names.logins[0]
     with Fighter(managed, names, login, act):
         await asyncio.sleep(0.2)
-        began = time.monotonic()
         await server.end_login(work(names), login)
-        assert time.monotonic() - began < 8
         assert managed.sessions(login) == 0
         await asyncio.sleep(0.3)
         assert managed.sessions(login) == 0
@@ -229,7 +229,9 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
             assert not managed.lets_in(login, "defaultdb", password)
         assert await server.drop_login(work(names), login)
     assert managed.lets_in(names.logins[1], names.database)
-    assert managed.api("SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL") == []
+    async with asyncio.timeout(60):  # no session of a login that is gone goes on
+        while managed.api("SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL"):
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("where", ["defaultdb", "its own"])
@@ -284,10 +286,10 @@ async def clear_text(managed: Managed, names: Names) -> AsyncIterator[None]:
     hba = managed.server.hba
     before = hba.read_text()
     hba.write_text(f'host all "{names.logins[0]}" all password\n{before}')
-    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    managed.reload()
     yield
     hba.write_text(before)
-    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    managed.reload()
 
 
 @pytest.mark.usefixtures("clear_text")
@@ -298,7 +300,7 @@ async def test_a_half_open_login_delays_no_ending_and_enters_no_more(
     with half_open(managed, login, 3) as opened:
         began = time.monotonic()
         assert await ended(server, names, login)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 40  # the server would end them after 60 s
         assert not opened[0].enters(PASSWORD)
         # Nor when the login is in use again: the reset waits until the server has ended them.
         resetting = asyncio.create_task(ready(server, names, login, "new"))
@@ -318,11 +320,18 @@ async def test_many_large_objects_elsewhere_do_not_keep_a_login(
     for database in ("defaultdb", "template1"):
         with managed.open(login, database) as session:
             session.execute("SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)")
-    began = time.monotonic()
     await server.end_login(work(names), login)
-    assert time.monotonic() - began < 3
+    assert large_objects(managed, login) == [3500, 3500]  # it did not wait for them to be dropped
     assert await server.drop_login(work(names), login)
     assert not managed.exists(login)
+
+
+def large_objects(managed: Managed, login: str) -> list[int]:
+    """How many a login has, in each database where everybody may make them."""
+    query = SQL("SELECT count(*) FROM pg_largeobject_metadata WHERE pg_get_userbyid(lomowner) = {}").format(
+        Literal(login)
+    )
+    return [managed.api(query, database)[0][0] for database in ("defaultdb", "template1")]
 
 
 @pytest.mark.thorough
@@ -335,15 +344,14 @@ async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
         session.execute("SET ROLE NONE")
         for _ in range(15):
             session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 2000)")
-    began = time.monotonic()
     await server.end_login(work(names), login)
-    assert time.monotonic() - began < 5
 
     def left() -> int:
         [(number,)] = managed.api("SELECT count(*) FROM pg_largeobject_metadata", "defaultdb")
         return int(number)
 
     everything = left()
+    assert everything >= 30_000  # the end did not wait for them
     dropping = asyncio.create_task(server.drop_login(work(names), login))
     with managed.open(evil.logins[0], evil.database) as neighbour:
         while left() == everything:
@@ -371,6 +379,7 @@ async def test_a_login_is_ended_though_its_database_lets_nobody_in(
 async def test_a_full_database_does_not_keep_a_password_from_being_tested(managed: Managed, names: Names) -> None:
     server = managed.postgres(connection_limit=1)
     await ready(server, names, names.logins[0])
+    await managed.closed(names.logins[0])
     with managed.open(names.logins[0], names.database) as session:
         session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(Identifier(names.database)))
         for login in names.logins:
@@ -391,6 +400,6 @@ async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: Post
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while managed.api(waiting):
                 await asyncio.sleep(0.01)

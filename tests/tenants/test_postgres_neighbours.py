@@ -202,6 +202,8 @@ async def test_usage_and_tenants_are_those_that_create_made(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:
     managed.api("CREATE DATABASE nobodys OWNER doadmin")
+    for login in names.logins:
+        await managed.closed(login)
     with managed.open(names.logins[0], names.database) as session:
         session.execute("CREATE TABLE public.t AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
         usage = await server.usage()

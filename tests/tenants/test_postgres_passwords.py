@@ -34,22 +34,22 @@ ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" +
 
 @asynccontextmanager
 async def never_blocked() -> AsyncIterator[None]:
-    """The event loop goes on meanwhile."""
-    longest, last = 0.0, time.monotonic()
+    """The event loop goes on meanwhile: it never works for long without a pause, whatever others do."""
+    longest, last = 0.0, time.thread_time()
 
     async def beat() -> None:
         nonlocal longest, last
         while True:
             await asyncio.sleep(0.01)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
 
     beating = asyncio.create_task(beat())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield
     finally:
         beating.cancel()
-    assert longest < 1.5
+    assert longest < 1.0
 
 
 @pytest.mark.parametrize("rounds", [100_001, 3_000_000, 2_147_483_647])
@@ -101,7 +101,7 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
     managed.api("ALTER SYSTEM SET password_encryption = 'md5'")
     managed.api("ALTER SYSTEM SET log_statement = 'all'")
     managed.api("ALTER SYSTEM SET log_min_duration_statement = 0")
-    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    managed.reload()
     seen = list[sessions.Statement]()
     run = sessions.Session.run
 
@@ -119,7 +119,7 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
         assert managed.api(stored)[0][0].startswith("SCRAM-SHA-256$4096:")
     finally:
         managed.api("ALTER SYSTEM RESET ALL")
-        managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+        managed.reload()
 
 
 async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, names: Names) -> None:
@@ -142,13 +142,13 @@ async def test_other_authentications_with_a_password_work_too(
     before = hba.read_text()
     managed.api(SQL("SET password_encryption = md5; ALTER ROLE {} PASSWORD 'secret'").format(Identifier(login)))
     hba.write_text(f'host all "{login}" all {method}\n{before}')
-    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    managed.reload()
     try:
         assert await server.log_in(names, login, Secret(PASSWORD)) is None
         assert (await server.log_in(names, login, Secret("wrong")) is None) == (method == "trust")
     finally:
         hba.write_text(before)
-        managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+        managed.reload()
 
 
 async def test_the_administrator_may_log_in_through_a_socket_in_a_folder(managed: Managed, names: Names) -> None:
@@ -198,8 +198,10 @@ def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     os.kill(process.pid, signal.SIGCONT)
 
 
-def open_sockets() -> int:
-    return sum(os.path.realpath(f"/proc/self/fd/{fd}").startswith("/proc") for fd in os.listdir("/proc/self/fd"))
+def open_sockets() -> set[str]:
+    return {
+        path for fd in os.listdir("/proc/self/fd") if "socket:" in (path := os.path.realpath(f"/proc/self/fd/{fd}"))
+    }
 
 
 async def test_a_server_that_hangs_leaves_no_connection_open(
@@ -223,7 +225,7 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.sleep(0)
-    assert open_sockets() == before
+    assert open_sockets() <= before  # the garbage collector may have closed some of other tests
 
 
 @pytest.mark.thorough
@@ -241,7 +243,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
             os.kill(backend, signal.SIGSTOP)
         try:
             with pytest.raises(GrantError, match="did not answer within"):
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await server.problems(names, names.logins)
         finally:
             for backend in backends:

@@ -553,7 +553,7 @@ async def test_what_a_stranger_puts_beside_the_store_neither_hangs_it_nor_is_tou
     if os.geteuid() == 0:
         os.chown(planted, STRANGER, STRANGER, follow_symlinks=False)
 
-    async with asyncio.timeout(5), SQLiteStore(path) as store:
+    async with asyncio.timeout(60), SQLiteStore(path) as store:
         await keep(store, "alpha")
         with closing(sqlite3.connect(path)) as other:
             other.execute(f"UPDATE credentials SET token = 'x', owner = '{'0' * 16}', expires = 1e10")

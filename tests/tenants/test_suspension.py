@@ -278,7 +278,7 @@ async def test_the_first_use_of_an_open_pool_after_a_suspension_says_so(place: P
     async def close(connection: AsyncConnection[object]) -> None:
         await connection.close()
 
-    async with TenantPools(place.tenants(), open=connect, close=close) as pools:
+    async with TenantPools(place.tenants(), open=connect, close=close, refresh=600.0) as pools:
         async with pools.use("alpha") as pool:
             await pool.execute("SELECT 1")
         await suspended(place.tenants())  # by another process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from typing import Any
@@ -22,8 +23,10 @@ async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
     tenants = two.tenants()
     credential = await tenants.ensure("alpha")
     await tenants.ensure("beta")
-    async with await AsyncConnection.connect(credential.uri):
-        found = {each.name: each async for each in tenants.usage()}
+    found = dict[str, Any]()
+    async with await AsyncConnection.connect(credential.uri), asyncio.timeout(60):
+        while sum(each.connections for each in found.values()) != 1:  # until the server has ended those of ``ensure``
+            found = {each.name: each async for each in tenants.usage()}
     assert set(found) == {"alpha", "beta"}
     assert found["alpha"].cluster == two.old.id
     assert (found["alpha"].bytes or 0) > 1_000_000

@@ -54,7 +54,7 @@ async def settle(tenant: ClaimedTenant) -> bool:
 
 
 async def settle_here(tenant: ClaimedTenant) -> bool:
-    """Do what ``settle`` does, except what needs the cluster that the tenant was moved from, if that is away."""
+    """Do what ``settle`` does, except what needs the cluster that the tenant came from, if it cannot be reached."""
     try:
         return await settle(tenant)
     except MoveError:
@@ -93,9 +93,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
             f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.site.cluster}, but what an unfinished "
             f"move made on the cluster {plan.to} is still there: name that cluster too"
         )
-    with suppress(NotFoundError):  # the cluster is gone, and the copy with it
-        site = await tenant.context.sites.site(plan.to, tenant.timer.meter)
-        await drop_all(evolve(tenant, site=site))
+    await _drop_on(tenant, plan.to)
     await tenant.held.keep(current, previous)
 
 
@@ -105,17 +103,26 @@ async def finish(tenant: ClaimedTenant) -> None:
     assert behind is not None
     assert behind.cluster is not None
     await on_roles(tenant, _bring_role)
-    if behind.cluster in tenant.context.sites.clients:  # otherwise the cluster is gone, for these ``Tenants``
-        try:
-            site = await tenant.context.sites.site(behind.cluster, tenant.timer.meter)
-            await drop_all(evolve(tenant, site=site))
-        except AWAY as error:
-            raise MoveError(
-                f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.site.cluster}, but "
-                f"what is left of it on the cluster {behind.cluster} could not be dropped: {error}",
-                advice="run repair when that cluster can be reached",
-            ) from error
+    left = (
+        f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.site.cluster}, but what is "
+        f"left of it on the cluster {behind.cluster}"
+    )
+    if behind.cluster not in tenant.context.sites.clients:
+        raise MoveError(f"{left} is still there", advice="run repair with that cluster too")
+    try:
+        await _drop_on(tenant, behind.cluster)
+    except AWAY as error:
+        raise MoveError(
+            f"{left} could not be dropped: {error}", advice="run repair when that cluster can be reached"
+        ) from error
     await tenant.held.keep(tenant.current)
+
+
+async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
+    """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
+    with suppress(NotFoundError):
+        site = await tenant.context.sites.site(cluster, tenant.timer.meter)
+        await drop_all(evolve(tenant, site=site))
 
 
 async def drop_all(tenant: ClaimedTenant) -> None:
