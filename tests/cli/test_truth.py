@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import psycopg
@@ -162,3 +163,28 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
     # What only looks says what there is.
     assert a in command("tenants", "show", a, typo, *command.place).out
     assert command("tenants", "check", a, typo, *command.place).out == "1 checked, 1 failed\n"
+
+
+def test_a_suspended_tenant_whose_database_is_lost_gets_an_empty_one(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    command.provision(a, b)
+    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
+    assert command("tenants", "suspend", a, b, "--yes", *command.place).code == 0
+    for name in (a, b):
+        assert command("dbs", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
+    [first] = command("tenants", "check", a, *command.place).out.splitlines()[:1]
+    assert first == f"{a}: database_missing"
+    failed = command("tenants", "resume", a, *command.place)
+    assert (failed.code, f"database {a!r} does not exist, and what was in it is lost" in failed.err) == (1, True)
+    [advice] = re.findall(r"make an empty one: aiodbclient (.*)\n", failed.err)
+
+    done = command(*shlex.split(advice))
+    assert done.out == f"{a}: resumed: database_missing (new credential: deliver it)\n1 resumed\n"
+    assert command("tenants", "check", a, *command.place, "--role", "all").out == "2 checked: all well\n"
+    program = [sys.executable, "-c", "import psycopg; psycopg.connect('').execute('CREATE TABLE t ()')"]
+    assert command("tenants", "exec", a, "--json", *command.place, "--", *program).code == 0
+
+    asleep = command("tenants", "repair", b, "--recreate", *command.place)
+    assert asleep.out == f"{b}: suspended: database_missing\n1 suspended\n"
+    assert command("tenants", "check", b, *command.place).out == "1 checked: all well, 1 suspended\n"
+    assert command("tenants", "resume", b, *command.place).code == 0
