@@ -159,7 +159,7 @@ async def follow(
             else:
                 note(line)
     if unfinished is not None and tally.counts.total() < tally.total:
-        with suppress(StoreError, TimeoutError):
+        with suppress(StoreError, TimeoutError, asyncio.CancelledError):  # a signal ends the look, and not the report
             async with asyncio.timeout(_LOOKING):
                 failed = {called(each.name, role) for each, role in tally.failed}
                 tally.begun = [name for name in await unfinished() if name not in failed]

@@ -78,7 +78,7 @@ async def exec_tenants(
 
     The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
     does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
-    code: 127 if there is no such program, 3 if --timeout ended it.
+    code: 127 if there is no such program, 3 if --timeout ended it, 4 if --timeout was over before it began.
 
     For several, and with --from, --all, --failed or -o json, it has no input, and this exits with 1 if one failed. Its
     output is printed when it ends, the last MiB of it, with the tenant's name before each line. All else, also what

@@ -304,7 +304,7 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
 
 
 async def _recreate_shut(tenant: ClaimedTenant) -> ClaimedTenant:
-    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on after it."""
+    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
     if tenant.names.role is not Role.OWNER:
         raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     verb = Verb.RESUME if tenant.state is State.RESUMING else Verb.SUSPEND
