@@ -64,9 +64,10 @@ class Opened(Records):
             begun = [(each.name, role) for role, each in records if each.intended is not None]
             return [called(name, role) for name, role in begun if (role, name) in wanted]
 
-        each, total = {role.value: run for role, run in runs.items()}, sum(map(len, names.values()))
+        each = {role.value: run for role, run in runs.items()}
+        all_names = [called(name, role) for role, its in names.items() for name in its]
         more["unfinished"] = unfinished if report.changes else None
-        return self.end(await follow(each, total=total, budget=self.budget, report=report, **more))
+        return self.end(await follow(each, names=all_names, budget=self.budget, report=report, **more))
 
     def report(self, printed: Printed, **more: Any) -> Report:
         """What is printed of tenants, with the ways out of their failures."""

@@ -34,7 +34,8 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     objects = command("tenants", "usage", *command.place, "--json").objects()
     assert {each["name"] for each in objects} == {a, b}
     assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
-    assert command("tenants", "usage", a, *command.place, "--sort", "age").code == 2
+    wrong = command("tenants", "usage", a, *command.place, "--sort", "age")
+    assert (wrong.code, "no such column; there are name, cluster, size, connections" in wrong.err) == (2, True)
     missing = command("tenants", "usage", a, names[9], *command.place)
     assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
 
