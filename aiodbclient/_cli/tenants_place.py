@@ -267,7 +267,8 @@ class Selection:
         runs = {role: verb(self.opened.tenants.role(role), its) for role, its in self.names.items() if its}
         code = await self.opened.run(runs, self.names, report, missing=self.missing, **more)
         if self.missing and not self.total:
-            note("nothing was done, since each of the names must be on record")
+            others = len(self.wanted or ()) > len(self.missing)
+            note(f"nothing was done{' for the other names either' if others else ''}")
         return code
 
 

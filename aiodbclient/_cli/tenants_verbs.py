@@ -306,7 +306,8 @@ async def remove_tenants(
     among = None if before is None else partial(is_suspended, before=before)
     async with open_selection(place, chosen, [role], among=among, partly=ignore_absent) as selected:
         absent = selected.missing
-        if any(selected.opened.foreign(name, role) for name in absent):  # these are on record
+        is_foreign = any(selected.opened.foreign(name, role) for name in absent)  # then it is on record
+        if is_foreign:
             selected = selected.whole()
         elif ignore_absent:
             selected = evolve(selected, names={role: [*selected.names[role], *absent]}, missing={})
@@ -323,6 +324,6 @@ async def remove_tenants(
             report_of(printed, selected.opened),
             again=lambda done: this_command("--ignore-absent"),
         )
-        if selected.missing and not ignore_absent:
+        if selected.missing and not is_foreign:
             note(f"to leave out what is not on record: {this_command('--ignore-absent')}")
         return code
