@@ -103,7 +103,7 @@ async def test_names_fail_after_max_wait_and_nothing_more_is_sent(
 
     outcomes = [outcome async for outcome in cluster.users.provision(f"t{n}" for n in range(300))]
 
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < 30.0
     assert len(outcomes) == 300
     for outcome in outcomes:
         assert isinstance(outcome.error, errors.ClusterNotOnlineError)

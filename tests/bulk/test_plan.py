@@ -205,7 +205,7 @@ async def test_later_changes_of_the_specs_do_not_matter(pg: ClusterClient) -> No
 
     specs[1].name = "first"
 
-    assert await asyncio.wait_for(applied(plan), 10) == {"first": Action.CREATED, "second": Action.CREATED}
+    assert await asyncio.wait_for(applied(plan), 60) == {"first": Action.CREATED, "second": Action.CREATED}
 
 
 async def test_a_failure_stops_no_other_and_the_next_plan_has_the_rest(sandbox: Sandbox, pg: ClusterClient) -> None:

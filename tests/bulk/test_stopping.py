@@ -25,12 +25,18 @@ def our_tasks() -> set[str]:
     }
 
 
+async def turns(number: int) -> None:
+    """Let the event loop, in which the sandbox runs too, do what it has to do, however slow the machine is."""
+    for _ in range(number):
+        await asyncio.sleep(0.001)
+
+
 async def assert_quiet(sandbox: Sandbox) -> None:
     """Check that no request is running, and no more requests arrive."""
-    await asyncio.sleep(0.03)  # a cancelled request may have been sent
+    await turns(30)  # a cancelled request may have been sent
     assert our_tasks() == set()
     arrived = len(sandbox.requests)
-    await asyncio.sleep(0.1)
+    await turns(100)
     assert len(sandbox.requests) == arrived
 
 
@@ -58,7 +64,7 @@ async def test_break_while_the_run_is_still_held(sandbox: Sandbox, pg: ClusterCl
     run = pg.users.provision(endless(), concurrency=4)
     async for _ in run:
         break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while our_tasks():  # noqa: ASYNC110 - no event signals the end of started work
             await asyncio.sleep(0.01)
 
@@ -113,11 +119,12 @@ async def test_cancelling_the_task(sandbox: Sandbox, pg: ClusterClient, after: f
 
 
 async def test_cancelling_while_specs_are_awaited(sandbox: Sandbox, pg: ClusterClient) -> None:
-    ended = asyncio.Event()
+    awaited, ended = asyncio.Event(), asyncio.Event()
 
     async def stuck() -> AsyncIterator[str]:
         try:
             yield "a"
+            awaited.set()
             await asyncio.Event().wait()
         finally:
             ended.set()
@@ -126,8 +133,11 @@ async def test_cancelling_while_specs_are_awaited(sandbox: Sandbox, pg: ClusterC
         async for _ in pg.users.provision(stuck()):
             pass
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(consume(), 0.1)
+    task = asyncio.create_task(consume())
+    await awaited.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
     assert ended.is_set()
     assert our_tasks() == set()
@@ -170,9 +180,12 @@ async def test_stop_from_a_timer_ends_a_run_whose_specs_are_awaited(pg: ClusterC
         await asyncio.Event().wait()
 
     run = pg.users.provision(stuck())
-    asyncio.get_running_loop().call_later(0.1, run.stop)
-    async with asyncio.timeout(5):
-        assert [outcome.name async for outcome in run] == ["a"]
+    names = list[str]()
+    async with asyncio.timeout(60):
+        async for outcome in run:
+            names.append(outcome.name)
+            asyncio.get_running_loop().call_later(0.1, run.stop)
+    assert names == ["a"]
     assert our_tasks() == set()
 
 
@@ -195,7 +208,7 @@ async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterCl
             run.stop()
 
         stopping = asyncio.create_task(stop_when_spent())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             names = [outcome.name async for outcome in run]
             await stopping
 
@@ -205,11 +218,11 @@ async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterCl
 
 
 async def test_stop_while_the_run_sets_up_ends_it_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=3.0)
+    sandbox.faults.add("users.list", delay=600.0)
     run = pg.users.provision(endless())
     asyncio.get_running_loop().call_later(0.1, run.stop)
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         assert [outcome async for outcome in run] == []
 
     assert our_tasks() == set()
@@ -234,7 +247,7 @@ async def test_aclose_from_another_task_ends_the_loop_of_the_consumer(sandbox: S
 
 
 async def test_aclose_from_another_task_while_the_run_sets_up(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=3.0)
+    sandbox.faults.add("users.list", delay=600.0)
     run = pg.users.provision(endless())
 
     async def consume() -> list[str]:
@@ -242,7 +255,7 @@ async def test_aclose_from_another_task_while_the_run_sets_up(sandbox: Sandbox, 
 
     consumer = asyncio.create_task(consume())
     await asyncio.sleep(0.1)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await run.aclose()
         assert await consumer == []
 
@@ -257,7 +270,7 @@ async def test_async_with_ends_the_run_at_once(sandbox: Sandbox, pg: ClusterClie
 
 
 async def test_dropping_a_run_that_sets_up_cancels_what_it_reads(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=3.0)
+    sandbox.faults.add("users.list", delay=600.0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(pg.users.provision(endless())), 0.1)
 
@@ -274,7 +287,7 @@ async def test_stop_does_not_wait_for_what_the_rate_limit_refused(sandbox: Sandb
         run.stop()
 
     stopping = asyncio.create_task(stop_when_refused())
-    async with asyncio.timeout(5):  # the gate is closed for longer
+    async with asyncio.timeout(60):  # the gate is closed for longer
         assert [outcome async for outcome in run] == []
     await stopping
     assert our_tasks() == set()

@@ -21,7 +21,7 @@ async def collect(run: Run[Any]) -> dict[str, Any]:
 
 
 async def test_outcomes_come_in_the_order_of_completion(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.create", name="slow", delay=0.2)
+    sandbox.faults.add("users.create", name="slow", delay=1.0)
 
     names = [outcome.name async for outcome in pg.users.provision(["slow", "b", "c"])]
 

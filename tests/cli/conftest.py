@@ -39,7 +39,7 @@ from ..sweeping import sweep
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
 _used = iter(range(10**6))
-PATIENCE = 60.0  # seconds that a command may take on a busy machine
+PATIENCE = 120.0  # seconds that a command may take on a busy machine
 
 
 @frozen

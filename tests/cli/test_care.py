@@ -318,14 +318,14 @@ def test_exec_gives_a_program_the_credential_by_its_environment(command: Command
 def test_exec_passes_signals_on_and_leaves_no_file(command: Command, names: list[str], number: signal.Signals) -> None:
     a = names[0]
     assert command("tenants", "provision", a, *command.place).code == 0
-    program = "import os, time; print(os.environ['PGSSLROOTCERT'], flush=True); time.sleep(60)"
+    program = "import os, time; print(os.environ['PGSSLROOTCERT'], flush=True); time.sleep(600)"
     process = command.start("tenants", "exec", a, *command.place, "--", sys.executable, "-c", program)
     assert process.stdout is not None
     ca_file = Path(process.stdout.readline().strip())
     assert ca_file.exists()
 
     process.send_signal(number)
-    process.wait(30)
+    process.wait(100)
 
     assert process.returncode == 128 + number
     assert not ca_file.exists()
@@ -340,7 +340,7 @@ def test_exec_passes_on_a_signal_that_comes_as_the_program_starts(command: Comma
 
 
 def test_ctrl_c_on_a_read_says_nothing_of_writes(command: Command) -> None:
-    delayed = command.sandbox.faults.add("users.list", delay=20.0)
+    delayed = command.sandbox.faults.add("users.list", delay=300.0)
     process = command.start("users", "list", command.cluster)
     while not delayed.fired:
         time.sleep(0.02)
@@ -355,6 +355,10 @@ def test_the_shell_completes_tenants_from_the_store(command: Command, names: lis
     command.environment |= {"AIODBCLIENT_STORE": command.store, "AIODBCLIENT_CLUSTER": command.cluster}
     before = len(command.sent())
 
+    def completes(line: str, words: str) -> bool:
+        """Whether a TAB shows this. It gives up after two seconds, so on a busy machine one presses it again."""
+        return any(" ".join(completed(line)) == words for _ in range(20))
+
     def completed(line: str) -> list[str]:
         words = line.split(" ")
         environment = command.environment | {
@@ -366,13 +370,13 @@ def test_the_shell_completes_tenants_from_the_store(command: Command, names: lis
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert completed("aiodbclient tenants show ca") == [a]
-    assert completed("aiodbclient tenants exec ca") == [a]
-    assert completed("aiodbclient users list ") == [command.cluster]
+    assert completes("aiodbclient tenants show ca", a)
+    assert completes("aiodbclient tenants exec ca", a)
+    assert completes("aiodbclient users list ", command.cluster)
     assert completed("aiodbclient tenants rot") == ["rotate"]
     assert len(command.sent()) == before
     command.environment["AIODBCLIENT_COMPLETE_CLUSTERS"] = "1"
-    assert completed("aiodbclient users list ten") == [command.cluster]
+    assert completes("aiodbclient users list ten", command.cluster)
     assert len(command.sent()) > before
     command.environment["AIODBCLIENT_STORE"] = "/nowhere/tenants.db"
     assert " ".join(completed("aiodbclient tenants show ca")) == "(no name is known here)"

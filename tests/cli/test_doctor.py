@@ -310,7 +310,7 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
     report = done.out.partition("```\n")[2].partition("```")[0]
     assert re.search(rf"^requests    {requests}: ", report, re.MULTILINE)
     assert "rate limit  5000 an hour" in report
-    assert "reads 0." in report
+    assert re.search(r"reads \d+\.", report)
     for hidden in ("secret-name", "127.0.0.1", ".invalid", "doctor-", "doadmin@", other.token):
         assert hidden not in report
     held = {each.id for each in ASSUMPTIONS if f"held        {each.id}: {each.sentence}" in report}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
 import shlex
 import signal
 import sys
+import termios
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,11 +125,22 @@ def test_ctrl_c_while_names_are_read_says_that_nothing_was_changed(command: Comm
     os.mkfifo(pipe)
     process = command.start("tenants", "remove", "--from", str(pipe), *command.place)
     writer = os.open(pipe, os.O_WRONLY)  # waits until the command opens it
-    time.sleep(0.2)  # until it reads: no signal ends a read that begins after it
+    os.write(writer, b"name\n")
+    while unread(writer) or state_of(process.pid) != "S":  # no signal ends a read that begins after it
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     done = command.end(process)
     os.close(writer)
     assert (done.code, done.err) == (3, "aiodbclient: stopped: nothing was changed\n")
+
+
+def unread(pipe: int) -> int:
+    """How many bytes in a pipe nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def state_of(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_one_typo_removes_nothing(command: Command, three: list[str]) -> None:
@@ -178,9 +192,9 @@ def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command,
 def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(24)]  # more than are begun at once
     command.provision(*names)
-    # The command gets going at once. Then each statement takes a second, and all names more than ten.
-    slow = command.sandbox.faults.add("sql.statement", nth=100, times=10**6, delay=1.0)
-    process = command.start("tenants", "remove", "--all", "--yes", "--max", "24", *command.place, "--timeout", "6s")
+    # The command gets going at once. Then each statement takes two seconds, and all names more than twenty.
+    slow = command.sandbox.faults.add("sql.statement", nth=100, times=10**6, delay=2.0)
+    process = command.start("tenants", "remove", "--all", "--yes", "--max", "24", *command.place, "--timeout", "10s")
     assert process.stderr is not None
     said = process.stderr.readline()
     assert "stopping: --timeout is over, and what is in flight gets up to 30s to finish" in said, said
@@ -230,17 +244,19 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
     command: Command, three: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["tenants", "remove", *three, *command.place, "--yes"]
-    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=5.0)
+    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=10.0)
     if ending == "timeout":
         monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
-        stopped = command(*line, "--timeout", "4s")
+        stopped = command(*line, "--timeout", "8s")
     else:
         process = command.start(*line)
         while "removing" not in states(command):
             time.sleep(0.05)
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)  # two signals at the same moment are one
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "again, to end at once" not in (said := process.stderr.readline()):  # two at the same moment are one
+            assert said
+        process.send_signal(signal.SIGINT)
         stopped = command.end(process)
     command.sandbox.faults.clear()
 

@@ -165,7 +165,7 @@ def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: li
     assert (early.code, early.err) == (4, "aiodbclient: no answer within --timeout 0.01s\n")
     assert command.process(*run, "--", sys.executable, "-c", "exit(7)").code == 7
     assert command.process(*run, "--", "nosuchprogram").code == 127
-    ended = command.process(*run, "--timeout", "6s", "--", *sleep)
+    ended = command.process(*run, "--timeout", "10s", "--", *sleep)
     assert (ended.code, "--timeout has ended the program. To go on: aiodbclient tenants exec" in ended.err) == (3, True)
     assert "-o json" in said.partition("this exits with 1 if one failed")[0]
     failed = command.process(*run, "--json", "--", sys.executable, "-c", "exit(7)")

@@ -99,7 +99,7 @@ def test_reading_can_be_stopped(tmp_path: Path) -> None:
     """The event loop stands still while a pipe is read, so its own handlers of signals do not run."""
     before = signal.getsignal(signal.SIGINT)
     os.mkfifo(tmp_path / "names.csv")
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
 
     with pytest.raises(KeyboardInterrupt):

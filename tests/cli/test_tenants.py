@@ -151,7 +151,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
 
 
 def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> None:
-    delayed = command.sandbox.faults.add("sql.statement", delay=20.0)
+    delayed = command.sandbox.faults.add("sql.statement", delay=300.0)
     process = command.start("tenants", "provision", *names[:2], *command.place)
     while not delayed.fired:
         time.sleep(0.02)
@@ -166,7 +166,7 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
     ended = command.end(process)
     assert ended.code == 3
     assert ended.out == ""  # none was done, although there was work
-    assert time.monotonic() - started < 15.0
+    assert time.monotonic() - started < 100.0
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -185,7 +185,7 @@ def test_a_signal_ends_what_waits_for_the_rate_limit_and_says_why(
     process.send_signal(number)
     ended = command.end(process)
 
-    assert (ended.code, time.monotonic() - started < 15.0) == (3, True)
+    assert (ended.code, time.monotonic() - started < 100.0) == (3, True)
     assert "aiodbclient: the last request that failed: users.create: the API answered 429" in ended.err
     assert "aiodbclient: the rate limit allows the next request in " in ended.err
     assert "aiodbclient: stopped early: " in ended.err

@@ -112,7 +112,7 @@ async def test_the_documented_commands_suffice(valkey: ValkeyServer, caplog: pyt
     for _ in range(2):
         async with SharedRateBudget(url, [Window(4, 0.2), Window(50, 600.0)], timeout=5.0) as budget:
             for n in range(10):
-                await budget.acquire(max_wait=5.0)
+                await budget.acquire(max_wait=60.0)
                 if n == 5:
                     await budget.throttle({"retry-after": "0.1"})
                 else:
@@ -145,7 +145,7 @@ async def refuses(url: str, match: str = "waiting does not help") -> None:
 async def test_a_login_that_is_taken_away_later_is_logged_as_an_error(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with SharedRateBudget(await allow(valkey, "fleet", COMMANDS), [Window(20, 10.0)]) as budget:
+    async with SharedRateBudget(await allow(valkey, "fleet", COMMANDS), [Window(20, 10.0)], timeout=10.0) as budget:
         await answer(budget)
         await allow(valkey, "fleet", ["hello"])
         await answer(budget)  # with its share
@@ -156,7 +156,7 @@ async def test_a_login_that_is_taken_away_later_is_logged_as_an_error(
 
 async def test_the_token_is_not_in_the_key_and_the_key_expires(valkey: ValkeyServer) -> None:
     token = "dop_v1_" + "5ec2e7" * 8
-    async with SharedRateBudget(valkey.url, LONG, key=token_key(token)) as budget:
+    async with SharedRateBudget(valkey.url, LONG, key=token_key(token), timeout=10.0) as budget:
         await answer(budget)
     async with Valkey.from_url(valkey.url, decode_responses=True) as client:
         (key,) = [key async for key in client.scan_iter()]
@@ -252,15 +252,15 @@ async def test_a_row_that_another_session_has_locked_is_waited_for_no_longer_tha
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = secrets.token_hex(8)
-    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=1.0) as budget:
+    async with SharedRateBudget(postgres_url, LONG, key=key, fallback_share=0.5, timeout=3.0) as budget:
         await answer(budget)
         async with await AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT FROM aiodbclient_budgets WHERE key = %s FOR UPDATE", [key])
             started = time.monotonic()
             await answer(budget, 2)
-            assert 0.9 <= time.monotonic() - started < 10.0
+            assert 2.9 <= time.monotonic() - started < 60.0
             await other.rollback()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             await until(lambda: budget.snapshot().used == (3,))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= 30]
     assert "lock timeout" in warning or "no answer" in warning
@@ -270,22 +270,22 @@ async def test_a_process_that_stands_still_in_the_middle_of_a_change_blocks_the_
     postgres_url: str,
 ) -> None:
     key = secrets.token_hex(8)
-    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=1.0)
+    still = SharedRateBudget(postgres_url, LONG, key=key, timeout=3.0)
     await answer(still)
     cell: Any = still._cell
     started = time.monotonic()
     connection = await cell._connected()
     await cell._begin(connection)
-    async with SharedRateBudget(postgres_url, LONG, key=key, timeout=5.0) as other:
+    async with SharedRateBudget(postgres_url, LONG, key=key, timeout=30.0) as other:
         await answer(other)
         assert other.snapshot().used == (2,)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 25.0
     await still.aclose()
 
 
 async def test_a_cancelled_change_leaves_no_lock_and_no_session(postgres_url: str, admin: AsyncConnection[Any]) -> None:
     key = secrets.token_hex(8)
-    budget = SharedRateBudget(f"{postgres_url}?application_name={key}", LONG, key=key, timeout=10.0)
+    budget = SharedRateBudget(f"{postgres_url}?application_name={key}", LONG, key=key, timeout=60.0)
     await answer(budget)
     blocking = await AsyncConnection.connect(postgres_url)
     await blocking.execute("SELECT FROM aiodbclient_budgets WHERE key = %s FOR UPDATE", [key])
@@ -297,8 +297,8 @@ async def test_a_cancelled_change_leaves_no_lock_and_no_session(postgres_url: st
     await asyncio.sleep(0.1)
     await blocking.close()
     await closing
-    assert time.monotonic() - started < 3.0
-    async with asyncio.timeout(10.0):
+    assert time.monotonic() - started < 30.0
+    async with asyncio.timeout(60.0):
         while await count_sessions(admin, key):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
 
@@ -319,7 +319,7 @@ async def test_a_table_that_is_dropped_is_made_again(
         await answer(budget)
         await execute(admin, "DROP TABLE {name}.aiodbclient_budgets", name=name)
         await answer(budget)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             await until(lambda: "shared again" in caplog.text)
 
 

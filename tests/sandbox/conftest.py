@@ -69,6 +69,7 @@ def own_pool() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in (embedded, registry, postgres_server):
             patched.setattr(module, "POOL", pool)
+        patched.setattr(postgres_server, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 
 
