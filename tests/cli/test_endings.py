@@ -276,7 +276,7 @@ def test_in_json_what_was_not_done_is_named(
 ) -> None:
     """Also if a second Ctrl-C comes while the store is asked what is begun. Then it counts as left."""
     line = ["tenants", "remove", *three, *command.place, "--yes"]
-    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=5.0)
+    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=10.0)
     monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
     reads = list[Store]()
 
@@ -288,7 +288,7 @@ def test_in_json_what_was_not_done_is_named(
         return await read_entries(store)
 
     monkeypatch.setattr(tenants_place, "read_entries", read)
-    stopped = command(*line, "--timeout", "4s", "-o", "json")
+    stopped = command(*line, "--timeout", "8s", "-o", "json")
     command.sandbox.faults.clear()
 
     assert (stopped.code, stopped.out, len(reads)) == (3, "", 2)
