@@ -218,10 +218,10 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
     windows = [Window(250, 60.0), Window(5000, 3600.0)]
     with SERVERS[server]() as budgets:
         async with SharedRateBudget(budgets.url, windows, timeout=10.0) as budget:
-            process, now = budget._process, time.monotonic()
+            ledger, now = budget._ledger, time.monotonic()
             for n in range(history):
-                process.ledger.begin(now)
-                process.ledger.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
+                ledger.begin(now)
+                ledger.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
             await budget.acquire()
             budget.release()
             cpu, wall = time.process_time(), time.perf_counter()
@@ -231,8 +231,9 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
                 budget.observe({"ratelimit-limit": "5000", "ratelimit-remaining": "2600"})
                 budget.release()
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            assert process.turn is not None
-            return 1000 * cpu / grants, 1000 * wall / grants, len(process.turn.text)
+            fleet = budget._process.fleet
+            assert fleet is not None
+            return 1000 * cpu / grants, 1000 * wall / grants, len(fleet.dump())
 
 
 async def main() -> None:

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from .._pacing.budget import PacedBudget
+from .._pacing.budget import Pacer
 from .._pacing.window import seconds_for
 from .._request.call import Meter
 from ..errors import DatabaseClientError, InvalidArgumentError
@@ -64,7 +64,7 @@ class Executor(Generic[DoneT]):
     def expected(self) -> float | None:
         """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
         budget, total = self.job.pause.budget, self._source.total
-        if total is None or not isinstance(budget, PacedBudget):
+        if total is None or not isinstance(budget, Pacer):
             return None
         names = total - self._source.pulled + len(self._source.ready)
         names += sum(not meter.begun for meter in self._running.values())

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .headers import RateLimitStatus, said_by, said_by_429
+from .headers import RateLimitStatus, wait_after_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
 from .window import Window
@@ -70,17 +71,6 @@ class Snapshot:
     next_slot: float
 
 
-@runtime_checkable
-class PacedBudget(Protocol):
-    """A budget that shows how it stands."""
-
-    windows: tuple[Window, ...]
-
-    def snapshot(self) -> Snapshot:
-        """The budget as it is now."""
-        ...
-
-
 def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
     """Sort the windows by their length; None means the documented ones. Raises InvalidArgumentError."""
     if windows is None:
@@ -101,22 +91,140 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
         )
 
 
-def serve(queue: Queue, ledger: Ledger, reserve: int, now: float) -> None:
-    """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
-    when = math.inf
-    while (first := queue.first()) is not None:
-        patient, reserved = first.deadline == math.inf, reserve if first.bulk else 0
-        if not ledger.take(now, reserved, patient=patient):
-            if ledger.in_flight < ledger.ramp.at_most:  # else it takes an answer
-                when = ledger.opens(now, 0, reserved, patient=patient)
-                queue.announce(when, now, ledger.reason(now))
-            break
-        queue.grant(bulk=first.bulk)
-    queue.arm(now, when)
+class Pacer:
+    """What all budgets of this package do: let calls wait in order, until the ledger has a slot for them."""
+
+    __slots__ = ()
+    windows: tuple[Window, ...]
+    reserve: int
+    _clock: Callable[[], float]
+    _ledger: Ledger
+    _queue: Queue
+
+    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
+        """Wait for a slot. Return it with ``release``. Safe to cancel.
+
+        Args:
+            bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
+            max_wait: The longest wait in seconds; None means no limit.
+            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
+
+        Returns:
+            The place of the call.
+
+        Raises:
+            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
+                rest of the wait in seconds, as far as it is known.
+            ConfigurationError: Calls on another event loop are waiting.
+        """
+        now, queue = self._clock(), self._queue
+        place = queue.next_place() if place is None else place
+        order = (bulk, place)
+        ahead = queue.ahead(order)
+        if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
+            return place
+        if max_wait is not None and (wait := self._wait(ahead, bulk, now)) > max_wait:
+            raise refusal(wait)
+        waiter = queue.enter(order, max_wait, now)
+        self._serve(now)
+        await self._decision(waiter, max_wait)
+        return place
+
+    def release(self, *, sent: bool = True) -> None:
+        """Return a slot.
+
+        Args:
+            sent: Whether the server may have counted the request. If so, the slot is free one window from now,
+                otherwise at once.
+        """
+        now = self._clock()
+        self._ledger.end(now, sent=sent)
+        if self._queue:
+            self._serve(now)
+
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Learn from an answer's headers. Call it before ``release``."""
+        self._ledger.hear(RateLimitStatus.from_headers(headers), self._clock())
+
+    async def throttle(self, headers: Mapping[str, str]) -> float:
+        """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
+
+        The length is ``retry-after``, or the time until ``ratelimit-reset`` if that lies in the future and no further
+        than the longest window. Otherwise it is random: up to a second, up to two after a second refusal in a row, four
+        after a third, and so on up to a minute. Requests in flight are not affected. Calls whose ``max_wait`` is over
+        before that are refused now.
+
+        Returns:
+            The seconds until requests go again.
+        """
+        self.observe(headers)
+        now, ledger = self._clock(), self._ledger
+        ledger.refuse(wait_after_429(headers, ledger.longest), now)
+        self._refuse_late(now)
+        return ledger.gate.until - now
+
+    def snapshot(self) -> Snapshot:
+        """The budget as it is now."""
+        now, ledger = self._clock(), self._ledger
+        return Snapshot(ledger.held(now), ledger.in_flight, len(self._queue), self._wait(0, False, now))
+
+    def _reserved(self, bulk: bool) -> int:
+        """How many slots of each window a call leaves free."""
+        return self.reserve if bulk else 0
+
+    def _wait(self, ahead: int, bulk: bool, now: float) -> float:
+        """How many seconds a call waits with so many calls ``ahead`` of it."""
+        return self._ledger.opens(now, ahead, self._reserved(bulk)) - now
+
+    def _opens(self, first: Waiter, now: float) -> float:
+        """When the first call may go."""
+        when = self._ledger.opens(now, 0, self._reserved(first.is_bulk), patient=first.is_patient)
+        self._queue.announce(when, now, self._ledger.reason(now))
+        return when
+
+    def _serve(self, now: float) -> None:
+        """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
+        queue, ledger, when = self._queue, self._ledger, math.inf
+        while (first := queue.first()) is not None:
+            if not ledger.take(now, self._reserved(first.is_bulk), patient=first.is_patient):
+                if ledger.in_flight < ledger.ramp.at_most:  # else it takes an answer
+                    when = self._opens(first, now)
+                break
+            queue.grant(first)
+        queue.arm(when - now, lambda: self._serve(self._clock()))
+
+    async def _decision(self, waiter: Waiter, patience: float | None) -> None:
+        """Wait until the call is granted a slot, or raise why not."""
+        try:
+            async with asyncio.timeout(patience):
+                await waiter.woken
+        except TimeoutError:
+            if not waiter.granted:
+                wait = self._wait(self._queue.ahead(waiter.order), waiter.is_bulk, self._clock())
+                self._leave(waiter)
+                raise refusal(wait) from None
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(waiter)
+            raise
+
+    def _leave(self, waiter: Waiter) -> None:
+        self._queue.leave(waiter)
+        if waiter.granted:  # and cancelled before it woke
+            self.release(sent=False)
+        else:
+            self._serve(self._clock())
+
+    def _refuse_late(self, now: float, since: float = math.inf) -> None:
+        """Refuse those that came before ``since`` and would wait for longer than their patience lasts."""
+        for ahead, waiter in enumerate(self._queue):
+            if waiter.deadline < math.inf and waiter.since <= since:
+                wait = self._wait(ahead, waiter.is_bulk, now)
+                if wait > waiter.deadline - now or waiter.deadline <= now:
+                    self._queue.fail(waiter, refusal(wait))
 
 
 @define(eq=False)
-class RateBudget:
+class RateBudget(Pacer):
     """Keep one token's rate limit, for all clients on one event loop that are given this budget.
 
     Serves calls in order, bulk calls behind all others. Not thread-safe.
@@ -136,100 +244,7 @@ class RateBudget:
     reserve: int = field(default=0, kw_only=True, validator=below_every_limit)
     _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True, repr=False)
     _ledger: Ledger = field(init=False, repr=False)
-    _queue: Queue = field(init=False, repr=False)
+    _queue: Queue = field(init=False, repr=False, factory=Queue)
 
     def __attrs_post_init__(self) -> None:
         self._ledger = Ledger(self.windows)
-        self._queue = Queue(self._clock, self._on_timer)
-
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
-        """Wait for a slot. Return it with ``release``. Safe to cancel.
-
-        Args:
-            bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
-            max_wait: The longest wait in seconds; None means no limit.
-            place: What ``acquire`` returned for an earlier try of the same call, which then waits in its old place.
-
-        Returns:
-            The place of the call.
-
-        Raises:
-            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
-                rest of the wait in seconds, as far as it is known.
-            ConfigurationError: Calls on another event loop are waiting.
-        """
-        now = self._clock()
-        ledger, queue = self._ledger, self._queue
-        number = queue.next_number() if place is None else place
-        reserve = self.reserve if bulk else 0
-        ahead = queue.ahead(number, bulk)
-        if not ahead and ledger.take(now, reserve, patient=max_wait is None):
-            return number
-        if max_wait is not None:
-            wait = ledger.opens(now, ahead, reserve) - now
-            if wait > max_wait:
-                raise refusal(wait)
-        waiter = queue.enter(number, bulk, max_wait, now)
-        serve(queue, ledger, self.reserve, now)
-        await queue.decision(waiter, self._on_leaving)
-        return number
-
-    def release(self, *, sent: bool = True) -> None:
-        """Return a slot.
-
-        Args:
-            sent: Whether the server may have counted the request. If so, the slot is free one window from now,
-                otherwise at once.
-        """
-        now = self._clock()
-        self._ledger.end(now, sent=sent)
-        if self._queue:
-            serve(self._queue, self._ledger, self.reserve, now)
-
-    def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers. Call it before ``release``."""
-        self._ledger.hear(said_by(headers), self._clock())
-
-    async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
-
-        The length is ``retry-after``, or the time until ``ratelimit-reset`` if that lies in the future and no further
-        than the longest window. Otherwise it is random: up to a second, up to two after a second refusal in a row, four
-        after a third, and so on up to a minute. Requests in flight are not affected. Calls whose ``max_wait`` is over
-        before that are refused now.
-
-        Returns:
-            The seconds until requests go again.
-        """
-        now, ledger = self._clock(), self._ledger
-        said = said_by_429(headers, ledger.longest)
-        ledger.hear(said, now)
-        ledger.refuse(said, now)
-        self._refuse_late({*self._queue}, now)
-        return ledger.gate.until - now
-
-    def snapshot(self) -> Snapshot:
-        """The budget as it is now."""
-        now, ledger = self._clock(), self._ledger
-        return Snapshot(
-            used=ledger.held(now),
-            in_flight=ledger.in_flight,
-            waiting=len(self._queue),
-            next_slot=ledger.opens(now, 0, 0) - now,
-        )
-
-    def _on_leaving(self, waiter: Waiter) -> None:
-        if waiter.granted:  # and cancelled before it woke
-            self.release(sent=False)
-        else:
-            serve(self._queue, self._ledger, self.reserve, self._clock())
-
-    def _on_timer(self, now: float) -> None:
-        serve(self._queue, self._ledger, self.reserve, now)
-        if overdue := {waiter for waiter in self._queue if waiter.is_overdue(now)}:
-            self._refuse_late(overdue, now)
-            serve(self._queue, self._ledger, self.reserve, now)
-
-    def _refuse_late(self, among: set[Waiter], now: float) -> None:
-        ledger, reserve = self._ledger, self.reserve
-        self._queue.refuse_late(among, lambda n, bulk: ledger.opens(now, n, reserve if bulk else 0) - now, now)

@@ -1,32 +1,27 @@
-"""What the processes of a fleet know of each other, as the cell stores it: one text in JSON. Pure.
+"""What the processes of a fleet know of each other, as the cell stores it: one text. Pure.
 
 Each process overwrites its own entry, ``Member``: a total, so a report can arrive twice or be lost. What is known of
 the token is one more entry, ``Token``: the gate that opens last wins. Times are in seconds of the server's clock.
-
-The text may have been written by another version, or by somebody else: what it says is checked, and a time in the
-future counts as now.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
 
 from attrs import define, field
 from cattrs import Converter
 
 from .gate import Gate
-from .ledger import LATENCY, Ledger
+from .ledger import LATENCY
 from .window import Window
 
-FORMAT = 1
-LARGEST = 4_000_000  # characters that a cell may hold
-_MOST_REFUSALS = 10  # after so many in a row the wait is the longest one
+FORMAT = 1  # the version of the text, which begins with it and with the digest of the rest
 
-_NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_converter = Converter()
 
 
 class CellError(Exception):
@@ -37,33 +32,28 @@ class CellError(Exception):
         self.lasting = lasting
 
 
-class NonsenseError(Exception):
-    """The cell holds something that no budget wrote."""
-
-
-class NewerError(Exception):
-    """The cell was written in a later format than this version can read."""
-
-
 @define
 class Member:
     """One process, as it last reported."""
 
     seen: float = 0.0  # when it reported
     held: int = 0  # its requests in flight, without those that a 429 answered
-    interactive: int = 0  # how many of its calls wait in this lane
-    bulk: int = 0  # how many of its calls wait in this lane
+    waiting: list[int] = field(
+        factory=lambda: [0, 0]
+    )  # how many of its calls wait: single ones, and those of bulk runs
     share: float = 0.0  # its fallback share
     answers: list[int] = field(factory=list)  # pairs: milliseconds before ``seen``, and how many were answered then
 
     def moments(self) -> list[float]:
         """When its requests were answered."""
-        pairs = zip(self.answers[::2], self.answers[1::2], strict=True)
-        return [self.seen - ago / 1000 for ago, count in pairs for _ in range(count)]
+        return [self.seen - ago / 1000 for ago, count in self._pairs() for _ in range(count)]
 
     def used(self, seconds: float, now: float) -> int:
         """How many slots of a window it holds."""
-        return self.held + sum(answered > now - seconds for answered in self.moments())
+        return self.held + sum(count for ago, count in self._pairs() if self.seen - ago / 1000 > now - seconds)
+
+    def _pairs(self) -> Iterable[tuple[int, int]]:
+        return zip(self.answers[::2], self.answers[1::2], strict=True)
 
 
 @define
@@ -82,13 +72,7 @@ class Fleet:
     """What a fleet knows of its budget."""
 
     token: Token
-    members: dict[str, Member]  # the processes, by their names
-    format: int = FORMAT
-
-    @classmethod
-    def of(cls, windows: Sequence[Window]) -> Self:
-        """Return one that knows nothing."""
-        return cls(Token(windows[-1].limit), {})
+    members: dict[str, Member] = field(factory=dict)  # the processes, by their names
 
     def merge(self, other: Fleet) -> None:
         """Add what ``other`` knows and this one has lost."""
@@ -98,58 +82,30 @@ class Fleet:
         if other.token.gate.until > self.token.gate.until:
             self.token = other.token
 
-    def ledger(self, windows: Sequence[Window], me: Member, now: float) -> Ledger:
-        """Return a ledger of the requests of all processes. ``me`` reports now."""
-        lease = max(1.0, windows[0].seconds / 2)  # a process that reported before may have died
-        answers, in_flight = list[float](), 0
-        for member in self.members.values():
-            answers += member.moments()
-            if member is me or now <= member.seen + lease:
-                in_flight += member.held
-            else:
-                answers += [member.seen + lease] * member.held
-        ledger = Ledger(windows, (answers, in_flight))
-        ledger.gate, ledger.other_limit = self.token.gate, self.token.other_limit
-        hour = ledger.windows[-1]
-        hour.limit, hour.others, hour.others_until = self.token.limit, self.token.others, self.token.others_until
-        return ledger
-
-    def learn(self, ledger: Ledger) -> None:
-        """Take over what ``ledger`` knows of the token."""
-        hour = ledger.windows[-1]
-        self.token = Token(hour.limit, ledger.other_limit, hour.others, hour.others_until, ledger.gate)
-
     def dump(self) -> str:
         """Return it as text."""
-        return json.dumps(_converter.unstructure(self), separators=(",", ":"))
+        body = json.dumps(_converter.unstructure(self), separators=(",", ":"))
+        return f"{FORMAT} {_digest(FORMAT, body)} {body}"
 
 
-def load(text: str, windows: Sequence[Window], now: float) -> Fleet:
-    """Read what the cell holds, without processes that hold no slot any more. Raises NonsenseError and NewerError."""
-    longest = windows[-1]
-    try:
-        if len(text) > LARGEST:
-            raise ValueError("too long")
-        decoded = json.loads(text)
-        if _count(decoded["format"]) > FORMAT:
-            raise NewerError
-        fleet = _converter.structure(decoded, Fleet)
-        requests = sum(member.held + sum(member.answers[1::2]) for member in fleet.members.values())
-        if not isinstance(decoded["token"]["gate"], dict):
-            raise ValueError("no gate")
-        if fleet.token.limit == 0 or requests > 4 * longest.limit + 1000:
-            raise ValueError("no limit, or more requests than there are slots")
-        if any(len(member.answers) % 2 for member in fleet.members.values()):
-            raise ValueError("half an answer")
-    except _NONSENSE as error:
-        raise NonsenseError(type(error).__name__) from error
-    fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest.seconds - LATENCY}
+def load(text: str, longest: float, now: float) -> Fleet | None:
+    """Read what the cell holds, without processes that hold no slot any more; None if no budget wrote it.
+
+    Raises CellError if a later version of this package did.
+    """
+    version, digest, body = [*text.split(" ", 2), "", ""][:3]
+    if digest != _digest(version, body):
+        return None
+    if int(version) > FORMAT:
+        raise CellError("a later version of this package wrote the budget there")
+    fleet = _converter.structure(json.loads(body), Fleet)
+    fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest - LATENCY}
+    # Somebody may have set the server's clock back.
     for member in fleet.members.values():
-        member.seen, member.share = min(member.seen, now), min(max(member.share, 0.0), 1.0)
-    token, latest = fleet.token, now + longest.seconds
-    token.others, token.others_until = min(token.others, token.limit - 1), min(token.others_until, latest)
+        member.seen = min(member.seen, now)
+    token, latest = fleet.token, now + longest
+    token.others_until = min(token.others_until, latest)
     token.gate.until, token.gate.later = min(token.gate.until, latest), min(token.gate.later, latest)
-    token.gate.refusals = min(token.gate.refusals, _MOST_REFUSALS)
     return fleet
 
 
@@ -165,19 +121,5 @@ def grouped(moments: Iterable[float], windows: Sequence[Window], now: float) -> 
     return [number for pair in counts.items() for number in pair]
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("not a number")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError("not a count")
-    return value
-
-
-_converter = Converter(detailed_validation=False)
-_converter.register_structure_hook(int, lambda value, _: _count(value))
-_converter.register_structure_hook(float, lambda value, _: _number(value))
-_converter.register_unstructure_hook(float, lambda value: max(value, 0.0))  # JSON has no minus infinity
+def _digest(version: object, body: str) -> str:
+    return hashlib.sha256(f"{version} {body}".encode(errors="replace")).hexdigest()

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import isfinite
-from typing import NamedTuple
 
 from attrs import frozen
 
@@ -43,36 +42,22 @@ class RateLimitStatus:
         Returns:
             The status, or None if all of these headers are missing or invalid.
         """
-        said = said_by(headers)
+        limit, remaining = _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
         reset = _moment(headers.get("ratelimit-reset"))
-        if said.limit is None and said.remaining is None and reset is None:
+        if limit is None and remaining is None and reset is None:
             return None
-        return cls(said.limit, said.remaining, reset)
+        return cls(limit, remaining, reset)
 
 
-class Said(NamedTuple):
-    """What an answer says of the rate limit."""
-
-    limit: int | None
-    remaining: int | None
-    wait: float | None = None  # how many seconds a 429 asks us to wait
-
-
-def said_by(headers: Mapping[str, str]) -> Said:
-    """Read the headers of an answer that is not a 429."""
-    return Said(_whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining")))
-
-
-def said_by_429(headers: Mapping[str, str], longest: float) -> Said:
-    """Read the headers of a 429. A wait of more than ``longest`` seconds counts as missing."""
-    said = said_by(headers)
+def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
+    """Return how many seconds a 429 asks us to wait; None if it does not say, or more than ``longest``."""
     # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Dates are compared with
     # the answer's own ``date``: our clock does not matter.
-    reset = None if said.remaining else _moment(headers.get("ratelimit-reset"))
-    waits = (
-        wait for wait in (retry_after(headers), _until(reset, headers)) if wait is not None and 0 < wait <= longest
-    )
-    return said._replace(wait=next(waits, None))
+    reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
+    for wait in (retry_after(headers), _until(reset, headers)):
+        if wait is not None and 0 < wait <= longest:
+            return wait
+    return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -86,8 +71,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _whole(text: str | None) -> int | None:
-    # isdigit() also keeps "1_000" and thousands of digits away from int().
-    if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
+    # Ten digits are enough for a date in this century. isdigit() keeps "1_000" away from int().
+    if text is None or len(text) > 10 or not text.isascii() or not text.isdigit():
         return None
     return int(text)
 
@@ -103,12 +88,7 @@ def _number(text: str) -> float | None:
 @lru_cache(maxsize=64)  # answers repeat themselves
 def _moment(text: str | None) -> datetime | None:
     seconds = _whole(text)
-    if seconds is None:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _date(text: str | None) -> datetime | None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .gate import Gate, Ramp
-from .headers import Said
+from .headers import RateLimitStatus
 from .window import SlidingWindow, Window
 
 LATENCY = 30.0  # seconds; an answer takes less
@@ -19,19 +19,19 @@ _MINUTE, _RECENT = 60.0, 64  # the shortest window where there is none, and how 
 class Ledger:
     """Which slots are taken, and whether another one is free.
 
-    ``fleet`` has the requests of all processes: when they were answered, and how many are in flight. It has no ramp.
+    In a fleet ``share`` adds the requests of the other processes.
     """
 
-    __slots__ = ("_refused", "_sent", "answers", "gate", "other_limit", "ramp", "windows")
+    __slots__ = ("_refused", "_sent", "answers", "elsewhere", "gate", "other_limit", "own", "ramp", "windows")
 
-    def __init__(self, windows: Sequence[Window], fleet: tuple[Iterable[float], int] | None = None) -> None:
-        answers, in_flight = fleet or ((), 0)
-        self.answers = sorted(answers)  # when requests were answered that the server may still count
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self.answers = list[float]()  # when requests were answered that the server may still count
+        self.own = self.answers  # those of this process; another list once ``share`` was called
+        self.elsewhere = 0  # how many requests of other processes are in flight
         self.windows = tuple(SlidingWindow(w.limit, w.seconds, self.answers) for w in windows)  # the shortest first
         self.gate = Gate()
-        self.ramp = Ramp(math.inf if fleet else min((window.limit for window in windows), default=math.inf))
-        # When the requests in flight were sent; the first one counts as the first to end
-        self._sent = deque[float]([0.0] * in_flight)
+        self.ramp = Ramp(min((window.limit for window in windows), default=math.inf))
+        self._sent = deque[float]()  # when the requests in flight were sent; the first one counts as the first to end
         self._refused = 0  # how many of those in flight a 429 has answered
         self.other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
 
@@ -42,7 +42,7 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """How many requests have taken a slot and have not ended."""
+        """How many requests of this process have taken a slot and have not ended."""
         return len(self._sent)
 
     @property
@@ -51,8 +51,8 @@ class Ledger:
         return len(self._sent) - self._refused
 
     def held(self, now: float) -> tuple[int, ...]:
-        """How many slots of each window are taken, but for those in flight."""
-        return tuple(window.used(now) + window.of_others(now) for window in self.windows)
+        """How many slots of each window are taken, but for those of this process that are in flight."""
+        return tuple(window.used(now) + window.of_others(now) + self.elsewhere for window in self.windows)
 
     def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
         """How many slots may be taken now if ``reserve`` of each window stay free (``patient``: no ``max_wait``)."""
@@ -60,7 +60,7 @@ class Ledger:
             return 0
         free = self.ramp.at_most
         for window in self.windows:
-            free = min(free, window.room(now, reserve) - window.used(now))
+            free = min(free, window.room(now, reserve) - window.used(now) - self.elsewhere)
         return free - len(self._sent)
 
     def take(self, now: float, reserve: int, *, patient: bool = True) -> bool:
@@ -78,7 +78,7 @@ class Ledger:
         """When a request with ``ahead`` others before it may go. The ramp is left out: it depends on answers."""
         when = max(now, self.gate.opens(patient=patient))
         for window in self.windows:
-            when = max(when, window.opens(now, self.unanswered, ahead, reserve))
+            when = max(when, window.opens(now, self.unanswered + self.elsewhere, ahead, reserve))
         return when
 
     def reason(self, now: float) -> str:
@@ -94,18 +94,26 @@ class Ledger:
         if self._refused:
             self._refused -= 1
         elif sent:
-            self.answers.append(now)
-            kept = bisect(self.answers, now - self.longest - LATENCY) if self.windows else -_RECENT
-            del self.answers[:kept]
+            self._count(self.answers, now)
+            if self.own is not self.answers:
+                self._count(self.own, now)
             if now >= self.gate.until:
                 self.ramp.succeed(now)
 
-    def hear(self, said: Said, now: float) -> None:
+    def share(self, answers: Iterable[float], in_flight: int) -> None:
+        """Have the requests of other processes too: when they were answered, and how many are in flight."""
+        if self.own is self.answers:
+            self.own = [*self.answers]
+        self.answers[:] = sorted([*self.own, *answers])
+        self.elsewhere = in_flight
+
+    def hear(self, status: RateLimitStatus | None, now: float) -> None:
         """Learn of the hour from an answer's headers: its limit, and how many of its requests were others'."""
-        limit, remaining = said.limit, said.remaining
-        if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
+        if not self.windows or status is None or status.limit is None or status.remaining is None:
             return
-        window = self.windows[-1]
+        window, limit, remaining = self.windows[-1], status.limit, status.remaining
+        if not max(1, remaining) <= limit <= _SANE_LIMIT:
+            return
         if limit != window.limit:
             before, self.other_limit = self.other_limit, limit
             if len(self.windows) == 1 or before != limit:  # the header may be about a window that this budget lacks
@@ -114,14 +122,19 @@ class Ledger:
         self.other_limit = None
         if remaining:  # 0 can also mean that a shorter window is full
             # When it counted, the server may still have counted those that have expired by now.
-            ours = len(self.answers) + len(self._sent)
+            ours = len(self.answers) + len(self._sent) + self.elsewhere
             window.others, window.others_until = max(0, limit - remaining - ours), now + window.seconds
 
-    def refuse(self, said: Said, now: float) -> None:
-        """Close the gate after a 429, before its request has ended."""
+    def refuse(self, wait: float | None, now: float) -> None:
+        """Close the gate after a 429 that asks for a ``wait`` or not, before its request has ended."""
         first = now >= self.gate.until
         self._refused = min(self._refused + 1, len(self._sent))
-        recent = len(self.answers) - bisect(self.answers, self._sent[0]) if self._sent else 0
-        accepted = len(self.answers) - bisect_left(self.answers, self.gate.until)
-        self.gate.close(said.wait, accepted, self.windows[0].seconds if self.windows else _MINUTE, now)
+        recent = len(self.own) - bisect(self.own, self._sent[0]) if self._sent else 0
+        accepted = len(self.own) - bisect_left(self.own, self.gate.until)
+        self.gate.close(wait, accepted, self.windows[0].seconds if self.windows else _MINUTE, now)
         self.ramp.refuse(self.unanswered, recent, first=first)
+
+    def _count(self, answers: list[float], now: float) -> None:
+        answers.append(now)
+        kept = bisect(answers, now - self.longest - LATENCY) if self.windows else -_RECENT
+        del answers[:kept]

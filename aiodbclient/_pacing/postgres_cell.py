@@ -4,49 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from contextlib import suppress
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from .._libpq import one_line, options_of
 from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
-from .cells import Step, T
-from .fleet import LARGEST, CellError
+from .cells import LARGEST, Cell
+from .fleet import CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
 _TABLE = "aiodbclient_budgets"
 _COLUMNS: LiteralString = '(key text COLLATE "C" PRIMARY KEY, state text NOT NULL)'
-_SETTINGS = (
-    "SELECT set_config('lock_timeout', %(ms)s, false), set_config('statement_timeout', %(ms)s, false),"
-    " set_config('idle_in_transaction_session_timeout', %(ms)s, false), set_config('synchronous_commit', 'off', false)"
+_SETTINGS = "SELECT set_config('statement_timeout', %s, false), set_config('synchronous_commit', 'off', false)"
+_READ = SQL(
+    "SELECT coalesce((SELECT left(state, {}) FROM {} WHERE key = %s), ''),"
+    " extract(epoch FROM clock_timestamp())::float8"
 )
-_INSERT = SQL("INSERT INTO {} VALUES (%s, '') ON CONFLICT DO NOTHING; COMMIT")
-# The clock is read when the row is locked.
-_BEGIN = SQL(
-    "BEGIN; WITH held AS MATERIALIZED (SELECT state FROM {} WHERE key = %s FOR UPDATE)"
-    " SELECT left(state, %s), extract(epoch FROM clock_timestamp())::float8 FROM held"
+_SWAP = SQL(
+    "INSERT INTO {1} AS held VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET state = excluded.state"
+    " WHERE left(held.state, {0}) = %s"
 )
-_COMMIT = SQL("UPDATE {} SET state = %s WHERE key = %s; COMMIT")
 _MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
 # Where the server refuses a connection, libpq has only its text.
-_REFUSALS = (
-    "authentication failed",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "permission denied",
-    "certificate",
-    "does not support SSL",
+_REFUSALS = re.compile(
+    "authentication failed|does not exist|no pg_hba.conf entry|permission denied|certificate|does not support SSL"
 )
 
 
-class PostgresCell:
-    """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
+class PostgresCell(Cell):
+    """The text in one row of the table ``aiodbclient_budgets``."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         options = options_of(url)
@@ -59,24 +53,8 @@ class PostgresCell:
         self._dsn = make_conninfo("", **{"application_name": "aiodbclient-budget", **options})
         self._key = key
         self._milliseconds = str(max(1, round(timeout * 1000)))
-        self._connection: AsyncConnection[tuple[object, ...]] | None = None
+        self._connection: AsyncConnection[Any] | None = None
         self._table = Identifier(_TABLE)  # with its schema, once it is known
-
-    async def change(self, step: Step[T]) -> T:
-        """As for ``Cell``."""
-        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
-        changing = asyncio.create_task(self._change(step))
-        try:
-            return await asyncio.shield(changing)
-        except asyncio.CancelledError:
-            if self._connection is None:
-                changing.cancel()
-            else:
-                _shut_down(self._connection)
-            await asyncio.wait([changing])
-            if not changing.cancelled():
-                changing.exception()
-            raise
 
     async def aclose(self) -> None:
         """As for ``Cell``."""
@@ -84,39 +62,45 @@ class PostgresCell:
         if connection is not None:
             await connection.close()
 
-    async def _change(self, step: Step[T]) -> T:
+    async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
+        if held is not None and (await self._run(_SWAP, self._key, text, held)).rowcount == 1:
+            return None
+        return await (await self._run(_READ, self._key)).fetchone()
+
+    async def _run(self, statement: SQL, *values: str) -> AsyncCursor[Any]:
+        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
+        running = asyncio.create_task(self._execute(statement, values))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if self._connection is None:
+                running.cancel()
+            else:
+                _shut_down(self._connection)
+            await asyncio.wait([running])
+            if not running.cancelled():
+                running.exception()
+            raise
+
+    async def _execute(self, statement: SQL, values: tuple[str, ...]) -> AsyncCursor[Any]:
         try:
             connection = await self._connected()
-            text, result = step(*await self._begin(connection))
-            await connection.execute(_COMMIT.format(self._table), [text, self._key])
-        except (psycopg.Error, OSError, UnicodeError, NotOwnError) as error:
+            return await connection.execute(statement.format(LARGEST + 1, self._table), values)
+        except BaseException as error:
             await self.aclose()
-            raise _cell_error(error) from None
-        except BaseException:
-            await self.aclose()
+            if isinstance(error, psycopg.Error | OSError | UnicodeError | NotOwnError):
+                raise _cell_error(error) from None
             raise
-        return result
 
-    async def _begin(self, connection: AsyncConnection[tuple[object, ...]]) -> tuple[str, float]:
-        """Lock the row, and return its text and the time."""
-        while True:
-            cursor = await connection.execute(_BEGIN.format(self._table), [self._key, LARGEST + 1])
-            cursor.nextset()
-            if (row := await cursor.fetchone()) is not None:
-                return str(row[0]), float(str(row[1]))
-            await connection.execute(_INSERT.format(self._table), [self._key])
-
-    async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
+    async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
-            # This cursor sends two statements in one round trip.
-            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
-            self._connection = connection
-            await connection.execute(_SETTINGS, {"ms": self._milliseconds})
-            self._table = await own_table(connection, _TABLE, _COLUMNS, unlogged=True)
+            self._connection = await AsyncConnection.connect(self._dsn, autocommit=True)
+            await self._connection.execute(_SETTINGS, [self._milliseconds])
+            self._table = await own_table(self._connection, _TABLE, _COLUMNS, unlogged=True)
         return self._connection
 
 
-def _shut_down(connection: AsyncConnection[tuple[object, ...]]) -> None:
+def _shut_down(connection: AsyncConnection[Any]) -> None:
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as link:
         link.shutdown(socket.SHUT_RDWR)
 
@@ -129,5 +113,5 @@ def _cell_error(error: Exception) -> CellError:
     if state == "42501":
         why += f"; as the owner of the database: CREATE UNLOGGED TABLE {_TABLE} {_COLUMNS};"
         why += f" GRANT SELECT, INSERT, UPDATE ON {_TABLE} TO ..."
-    refused = isinstance(error, psycopg.OperationalError) and state is None and any(t in why for t in _REFUSALS)
+    refused = isinstance(error, psycopg.OperationalError) and state is None and _REFUSALS.search(why) is not None
     return CellError(why, lasting=refused or state in _MISTAKES or isinstance(error, NotOwnError))

@@ -11,22 +11,27 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from types import TracebackType
 from typing import Self
 
 from attrs import define, field
 
 from ..errors import ConfigurationError, InvalidArgumentError
-from .budget import Snapshot, below_every_limit, by_length, serve
+from .budget import Pacer, below_every_limit, by_length
 from .cells import Cell, cell_at
-from .fleet import CellError, NewerError
-from .headers import said_by, said_by_429
-from .process import STEP, Process, Turn
+from .fleet import CellError
+from .headers import RateLimitStatus
+from .ledger import Ledger
+from .process import Process
 from .queue import Queue, Waiter
 from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
+
+_STEP = 0.02  # seconds between two turns of one process, at least
+_STEP_OF_OTHERS = 0.005  # seconds more for each other process that waits
 
 
 def token_key(token: str) -> str:
@@ -38,7 +43,7 @@ def token_key(token: str) -> str:
 
 
 @define(eq=False)
-class SharedRateBudget:
+class SharedRateBudget(Pacer):
     """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
     Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. Processes that wait
@@ -79,9 +84,12 @@ class SharedRateBudget:
     fallback_share: float = field(default=0.1, kw_only=True)
     timeout: float = field(default=1.0, kw_only=True, validator=positive)
 
+    _clock: Callable[[], float] = field(init=False, repr=False, default=time.monotonic)
+    _ledger: Ledger = field(init=False, repr=False)
+    _queue: Queue = field(init=False, repr=False, factory=Queue)
     _cell: Cell = field(init=False, repr=False)
     _process: Process = field(init=False, repr=False)
-    _queue: Queue = field(init=False, repr=False)
+    _heard: RateLimitStatus | None = field(init=False, repr=False, default=None)  # since the last turn
     _turns: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
     _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
     _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
@@ -91,9 +99,10 @@ class SharedRateBudget:
 
     def __attrs_post_init__(self) -> None:
         _check(self)
+        self._ledger = Ledger(self.windows)
         self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
-        self._process = Process(self.windows, self.reserve, self.fallback_share, self._cell.where)
-        self._queue = Queue(time.monotonic, self._on_timer)
+        share, where = self.fallback_share, self._cell.where
+        self._process = Process(self._ledger, self._queue, self.windows, self.reserve, share, where)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot, as ``RateBudget.acquire`` does. Its place is among the calls of this process.
@@ -105,60 +114,46 @@ class SharedRateBudget:
         """
         if self._closed:
             raise _closed()
-        now, queue = time.monotonic(), self._queue
-        number = queue.next_number() if place is None else place
-        waiter = queue.enter(number, bulk, max_wait, now)
         if self._process.alone:
-            self._serve_alone(now)
-        elif max_wait is not None or queue.first() is waiter:
+            return await super().acquire(bulk=bulk, max_wait=max_wait, place=place)
+        now, queue = self._clock(), self._queue
+        place = queue.next_place() if place is None else place
+        waiter = queue.enter((bulk, place), max_wait, now)
+        if max_wait is not None or queue.first() is waiter:
             self._ask_by(now)
-        await queue.decision(waiter, self._on_leaving)
-        return number
+        await self._decision(waiter, None if max_wait is None else max_wait + self.timeout)
+        return place
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""
-        now, process = time.monotonic(), self._process
-        ramp_was_full = process.ledger.in_flight >= process.ledger.ramp.at_most
-        process.ledger.end(now, sent=sent)
-        if process.alone:
-            self._serve_alone(now)
-        is_urgent = not sent or process.turn is None or (ramp_was_full and len(self._queue) > 0)
-        self._ask_by(now if is_urgent else now + self._pause)
+        ledger = self._ledger
+        ramp_was_full = ledger.in_flight >= ledger.ramp.at_most
+        super().release(sent=sent)
+        is_urgent = not sent or self._process.fleet is None or (ramp_was_full and len(self._queue) > 0)
+        self._ask_by(self._clock() + (0.0 if is_urgent else self._pause))
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._process.heard = said_by(headers)
+        self._heard = RateLimitStatus.from_headers(headers)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
-        now, process = time.monotonic(), self._process
-        process.heard = said = said_by_429(headers, self.windows[-1].seconds)
-        process.ledger.refuse(said, now)
-        if process.alone:
-            self._serve_alone(now)
-        else:
+        await super().throttle(headers)
+        if not self._process.alone:
             await self._ask()
-        return round(max(0.0, process.ledger.gate.until - time.monotonic()), 3)
+        return round(max(0.0, self._ledger.gate.until - self._clock()), 3)
 
     @property
     def is_shared(self) -> bool:
         """Whether the server answered the last ask. Otherwise this process uses its ``fallback_share``."""
-        return self._process.turn is not None and not self._process.alone
-
-    def snapshot(self) -> Snapshot:
-        """The budget by the server's last reply; ``in_flight`` and ``waiting`` are those of this process, now."""
-        now, turn, own = time.monotonic(), self._process.turn, self._process.ledger
-        used = [0 for _ in self.windows]
-        if turn is not None:
-            used = [held + turn.ledger.in_flight for held in turn.ledger.held(now + turn.ahead)]
-        return Snapshot(tuple(used), own.in_flight, len(self._queue), self._next_slot(now))
+        return self._process.fleet is not None and not self._process.alone
 
     async def aclose(self) -> None:
         """Report, and close the connection. Waiting and later calls raise ConfigurationError. Safe to repeat."""
         if self._closed:
             return
         self._closed = True
-        self._queue.fail(_closed())
+        self._fail(_closed())
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -185,18 +180,19 @@ class SharedRateBudget:
 
     def _ask_by(self, when: float) -> None:
         """Have a turn at that time, or before."""
-        when = max(when, self._asked + (self._process.probe if self._process.alone else STEP))
+        probe = min(1.0, self.windows[0].seconds / 20)  # while the server does not answer
+        when = max(when, self._asked + (probe if self._process.alone else _STEP))
         if self._closed or when >= self._due:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._due = when
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), self._begin)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, when - self._clock()), self._begin)
 
     def _begin(self) -> None:
         self._due = math.inf
         if self._turns.locked():
-            self._ask_by(time.monotonic() + STEP)
+            self._ask_by(self._clock() + _STEP)
             return
         self._task = asyncio.create_task(self._ask(), name="aiodbclient-budget")
         self._task.add_done_callback(self._ended)
@@ -204,79 +200,62 @@ class SharedRateBudget:
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = _closed() if task.cancelled() else task.exception()
         if error is not None:
-            self._queue.fail(error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the wait of all calls."""
+        for waiter in self._queue:
+            self._queue.fail(waiter, copy(error))
 
     async def _ask(self) -> None:
         """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
         async with self._turns:
-            process = self._process
+            process, began = self._process, self._clock()
+            heard, self._heard = self._heard, None
             try:
-                process.heed(await self._turn(), time.monotonic())
+                async with asyncio.timeout(self.timeout):
+                    await self._cell.change(lambda text, at: process.turn(text, at, self._clock(), heard))
+                process.heed(self._clock())
+            except TimeoutError:
+                process.go_alone(CellError(f"no answer within {self.timeout:g} s"), self._clock())
             except CellError as error:
-                process.warn(error)
-                process.go_alone(time.monotonic())
-            self._asked = now = time.monotonic()
+                process.go_alone(error, self._clock())
+            self._asked = now = self._clock()
             if process.alone:
                 self._ask_by(now)
-                self._serve_alone(now)
-            else:
                 self._serve(now)
+                self._refuse_late(now)
+            else:
+                self._grant(now)
+                self._refuse_late(now, since=began)
 
-    async def _turn(self) -> Turn:
-        """Have a turn at the cell. Raises CellError."""
-        began = time.monotonic()
-
-        def step(text: str, now: float) -> tuple[str, Turn]:
-            turn = Turn(self._process, self._queue, began, text, now)
-            return turn.text, turn
-
-        try:
-            async with asyncio.timeout(self.timeout):
-                return await self._cell.change(step)
-        except TimeoutError:
-            raise CellError(f"no answer within {self.timeout:g} s") from None
-        except NewerError:
-            raise CellError("a later version of this package wrote the budget there") from None
+    def _grant(self, now: float) -> None:
+        """Grant the slots that the last turn took, and plan the next turn."""
+        queue, process = self._queue, self._process
+        for bulk, count in enumerate(process.granted):
+            for _ in range(count):
+                first = queue.first(bulk=bool(bulk))
+                if first is not None and first.is_bulk == bulk:  # else it left meanwhile, as the next turn says
+                    queue.grant(first)
+                    self._ledger.begin(now)
+        if (first := queue.first()) is not None:
+            step = max(_STEP, self.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(process.others)
+            self._ask_by(now + min(max(step, self._opens(first, now) - now), self._pause))
 
     def _serve(self, now: float) -> None:
-        """Serve the calls that wait by what came of the last turn."""
-        queue, process, turn = self._queue, self._process, self._process.turn
-        assert turn is not None
-        for bulk, count in ((False, turn.interactive), (True, turn.bulk)):
-            for _ in range(count):
-                if queue.grant(bulk=bulk):  # otherwise somebody left meanwhile, as the next turn says
-                    process.ledger.begin(now)
-        queue.refuse_late(turn.asked, lambda place, bulk: turn.wait(place, bulk, now), now)
-        queue.arm(now, math.inf)
-        if queue:
-            again = turn.again()
-            queue.announce(now + again, now, turn.ledger.reason(turn.now))
-            self._ask_by(now + min(again, self._pause))
+        if self._process.alone:  # otherwise a turn does
+            super()._serve(now)
 
-    def _serve_alone(self, now: float) -> None:
-        """Serve the calls that wait from the share of this process."""
-        queue, ledger, reserve = self._queue, self._process.ledger, int(self.reserve * self.fallback_share)
-        serve(queue, ledger, reserve, now)
-        queue.refuse_late({*queue}, lambda place, bulk: ledger.opens(now, place, reserve if bulk else 0) - now, now)
+    def _reserved(self, bulk: bool) -> int:
+        return self._process.reserved(bulk)
 
-    def _on_leaving(self, waiter: Waiter) -> None:
-        if waiter.granted:  # and cancelled before it woke
-            self.release(sent=False)
-        else:
-            self._ask_by(time.monotonic() + self._pause)
+    def _wait(self, ahead: int, bulk: bool, now: float) -> float:
+        before = 0 if self._process.alone else self._process.before(ahead, bulk)
+        return super()._wait(ahead + before, bulk, now)
 
-    def _on_timer(self, now: float) -> None:
-        if self._process.alone:
-            self._serve_alone(now)
-        else:
-            self._ask_by(now)
-
-    def _next_slot(self, now: float) -> float:
-        """For how many seconds the next call of this process waits."""
-        process = self._process
-        if process.turn is None or process.alone:
-            return process.ledger.opens(now, 0, 0) - now
-        return process.turn.wait(0, False, now)
+    def _leave(self, waiter: Waiter) -> None:
+        super()._leave(waiter)
+        self._ask_by(self._clock() + self._pause)
 
 
 def _closed() -> ConfigurationError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 
@@ -161,7 +160,7 @@ async def test_the_limit_and_the_gate_outlive_the_servers_memory(
     with pytest.raises(errors.RateLimitError) as caught:
         await other.acquire(max_wait=0.0)
     assert caught.value.retry_after == pytest.approx(14.0, abs=0.2)
-    assert json.loads(await fleet.read())["token"]["limit"] == 50
+    assert (await fleet.known())["token"]["limit"] == 50
 
 
 @virtually

@@ -5,14 +5,15 @@ import asyncio
 import pytest
 
 from aiodbclient import RateBudget, Window
+from aiodbclient._pacing.budget import Pacer
 
-from .virtual_fleet import AnyBudget, VirtualFleet
+from .virtual_fleet import VirtualFleet
 
 
 @pytest.fixture(params=["valkey", "postgres"])
-def fleet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> VirtualFleet:
+def fleet(request: pytest.FixtureRequest) -> VirtualFleet:
     """Shared budgets on each server, for a test in virtual time."""
-    return VirtualFleet(request.getfixturevalue(f"{request.param}_url"), monkeypatch)
+    return VirtualFleet(request.getfixturevalue(f"{request.param}_url"))
 
 
 class Pairs:
@@ -21,7 +22,7 @@ class Pairs:
     def __init__(self, fleet: VirtualFleet | None) -> None:
         self._fleet = fleet
 
-    async def __call__(self, *windows: Window, reserve: int = 0) -> tuple[AnyBudget, AnyBudget]:
+    async def __call__(self, *windows: Window, reserve: int = 0) -> tuple[Pacer, Pacer]:
         if self._fleet is None:
             budget = RateBudget(windows, reserve=reserve, clock=asyncio.get_running_loop().time)
             return budget, budget
@@ -34,8 +35,8 @@ class Pairs:
 
 
 @pytest.fixture(params=["local", "valkey", "postgres"])
-def make_pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pairs:
+def make_pair(request: pytest.FixtureRequest) -> Pairs:
     """For a test in virtual time of what all budgets have in common."""
     if request.param == "local":
         return Pairs(None)
-    return Pairs(VirtualFleet(request.getfixturevalue(f"{request.param}_url"), monkeypatch))
+    return Pairs(VirtualFleet(request.getfixturevalue(f"{request.param}_url")))

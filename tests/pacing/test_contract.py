@@ -12,10 +12,10 @@ import random
 import pytest
 
 from aiodbclient import Window, errors
-from aiodbclient._pacing.budget import Budget
+from aiodbclient._pacing.budget import Budget, Pacer
 
 from .conftest import Pairs
-from .virtual_fleet import ROUND_TRIP, AnyBudget, VirtualFleet, now, virtually
+from .virtual_fleet import ROUND_TRIP, VirtualFleet, now, virtually
 from .world import Client, Latency, LimitingServer, Perfect, optimum
 
 MINUTE = 60.0
@@ -29,21 +29,21 @@ def said(remaining: int, limit: int = 5000, **more: str) -> dict[str, str]:
     return headers | {name.replace("_", "-"): value for name, value in more.items()}
 
 
-async def answered(budget: AnyBudget, headers: dict[str, str], count: int = 1) -> None:
+async def answered(budget: Pacer, headers: dict[str, str], count: int = 1) -> None:
     for _ in range(count):
         await budget.acquire()
         budget.observe(headers)
         budget.release()
 
 
-async def refused(budget: AnyBudget, headers: dict[str, str]) -> float:
+async def refused(budget: Pacer, headers: dict[str, str]) -> float:
     await budget.acquire()
     wait = await budget.throttle(headers)
     budget.release()
     return wait
 
 
-async def go_at_once(budget: AnyBudget, many: int) -> int:
+async def go_at_once(budget: Pacer, many: int) -> int:
     """Make ``many`` calls without waiting, and return how many get a slot. They keep it."""
     verdicts = await asyncio.gather(*(budget.acquire(max_wait=0.0) for _ in range(many)), return_exceptions=True)
     assert {type(verdict) for verdict in verdicts} <= {int, errors.RateLimitError}
@@ -230,7 +230,7 @@ async def test_cancelled_anywhere_nothing_is_left(make_pair: Pairs) -> None:
     one, other = await make_pair(Window(20, 0.1))
     chance = random.Random(7)
 
-    async def use(end: AnyBudget) -> None:
+    async def use(end: Pacer) -> None:
         await end.acquire(max_wait=chance.choice([None, 0.01, 5.0]), bulk=chance.random() < 0.5)
         try:
             await asyncio.sleep(chance.random() * 0.01)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiodbclient import RateLimitStatus
-from aiodbclient._pacing.headers import said_by_429
+from aiodbclient._pacing.headers import wait_after_429
 
 RESET = 1444931833
 GARBAGE = ["", " ", "many", "-1", "1_000", "1e3", "5000.0", "٣", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "\x00"]
@@ -76,7 +76,7 @@ def test_no_text_makes_it_raise(headers: dict[str, str]) -> None:
     ],
 )
 def test_how_long_a_429_asks_to_wait_by_the_date_of_its_own_answer(headers: dict[str, str], wait: float | None) -> None:
-    assert said_by_429({"date": formatdate(RESET, usegmt=True), **headers}, longest=3600.0).wait == wait
+    assert wait_after_429({"date": formatdate(RESET, usegmt=True), **headers}, longest=3600.0) == wait
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of the process cannot be changed here")
@@ -86,18 +86,18 @@ def test_a_date_without_a_zone_is_utc_wherever_this_runs(monkeypatch: pytest.Mon
     try:
         for later in ("Thu, 15 Oct 2015 17:57:33 -0000", "Thu, 15 Oct 2015 19:57:33 +0200"):
             headers = {"date": formatdate(RESET, usegmt=True), "retry-after": later}
-            assert said_by_429(headers, longest=3600.0).wait == 20.0
+            assert wait_after_429(headers, longest=3600.0) == 20.0
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
 def test_without_a_date_the_reset_is_compared_with_our_clock() -> None:
-    wait = said_by_429({"ratelimit-reset": str(int(time.time()) + 100)}, longest=3600.0).wait
+    wait = wait_after_429({"ratelimit-reset": str(int(time.time()) + 100)}, longest=3600.0)
     assert wait == pytest.approx(100, abs=2)
 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "ratelimit-reset", "date"]), st.text()))
 def test_no_wait_is_longer_than_the_longest_window(headers: dict[str, str]) -> None:
-    wait = said_by_429(headers, longest=60.0).wait
+    wait = wait_after_429(headers, longest=60.0)
     assert wait is None or 0 < wait <= 60

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from aiodbclient import RateBudget, Window
-from aiodbclient._pacing import shared
-from aiodbclient._pacing.cells import Cell, Step, T
+from aiodbclient import Window
+from aiodbclient._pacing.cells import Cell
 from aiodbclient._pacing.fleet import CellError
 from aiodbclient.shared_budget import SharedRateBudget
 
 from .world import VirtualLoop, live
 
-AnyBudget = RateBudget | SharedRateBudget
+Step = Callable[[str, float], str]
 ROUND_TRIP = 0.001  # seconds
 
 
@@ -62,16 +59,15 @@ class Link:
     def mend(self) -> None:
         self._through.set()
 
-    async def change(self, step: Step[T]) -> T:
+    async def change(self, step: Step) -> None:
         await asyncio.sleep(ROUND_TRIP / 2)
         if self._fleet.down:
             raise CellError("it is down")
         if not self._through.is_set():
             self._late.append(asyncio.create_task(self._arrive(step)))
             await asyncio.get_running_loop().create_future()  # until the budget gives up
-        result = await self._arrive(step)
+        await self._arrive(step)
         await asyncio.sleep(ROUND_TRIP / 2)
-        return result
 
     async def aclose(self) -> None:
         self.mend()
@@ -79,12 +75,12 @@ class Link:
         with self._fleet.outside():
             await self._cell.aclose()
 
-    async def _arrive(self, step: Step[T]) -> T:
+    async def _arrive(self, step: Step) -> None:
         await self._through.wait()
         async with self._fleet.turn:
             self._fleet.changes += 1
             with self._fleet.outside():
-                return await self._cell.change(lambda text, _: step(text, now() + self._fleet.ahead))
+                await self._cell.change(lambda text, _: step(text, now() + self._fleet.ahead))
 
 
 class VirtualFleet:
@@ -97,14 +93,13 @@ class VirtualFleet:
         turn: Asks arrive in the order in which they are sent.
     """
 
-    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, url: str) -> None:
         self.down = False
         self.ahead = 1_000_000.0
         self.changes = 0
         self.turn = asyncio.Lock()
         self._url, self._key = url, secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        monkeypatch.setattr(shared, "time", SimpleNamespace(monotonic=now))
 
     def outside(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -113,6 +108,7 @@ class VirtualFleet:
 
     async def connect(self, *windows: Any, **options: Any) -> tuple[SharedRateBudget, Link]:
         budget: Any = SharedRateBudget(self._url, windows, key=self._key, **options)
+        budget._clock = now
         link = Link(budget._cell, self)
         budget._cell = link
         await self._stack.enter_async_context(budget)
@@ -125,18 +121,28 @@ class VirtualFleet:
 
     async def write(self, text: str) -> None:
         """Write something else into the cell. Empty: it forgets everything."""
-        await self._outside(lambda _, __: (text, None))
+        await self._outside(lambda _, __: text)
 
     async def read(self) -> str:
         """Return what the cell holds."""
-        return await self._outside(lambda text, _: (text, text))
+        seen = list[str]()
 
-    async def _outside(self, step: Step[T]) -> T:
+        def look(text: str, _: float) -> str:
+            seen.append(text)
+            return text
+
+        await self._outside(look)
+        return seen[-1]
+
+    async def known(self) -> Any:
+        """Return what the cell holds, without its digest."""
+        return json.loads((await self.read()).split(" ", 2)[2])
+
+    async def _outside(self, step: Step) -> None:
         cell = SharedRateBudget(self._url, key=self._key)._cell
         with self.outside():
-            result = await cell.change(step)
+            await cell.change(step)
             await cell.aclose()
-        return result
 
     async def aclose(self) -> None:
         self.down = False
