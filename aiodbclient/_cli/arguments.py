@@ -40,7 +40,7 @@ class Printed:
 
     output: Annotated[
         str | None,
-        output_option("text|json", "json prints an object a line, and errors as objects.", rich_help_panel=COMMON),
+        output_option("text|json", "json prints an object a line.", rich_help_panel=COMMON),
     ] = None
     json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=COMMON)] = False
 
@@ -63,7 +63,7 @@ class Table(Printed):
         str | None,
         output_option(
             "table|wide|json",
-            "wide prints all columns, json an object a line and errors as objects.",
+            "wide prints all columns, json an object a line.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -75,21 +75,27 @@ class Table(Printed):
 
 
 @frozen(kw_only=True)
-class Rows(Table):
+class Sorted(Table):
+    """How a command prints rows that can be sorted."""
+
+    sort: Annotated[str | None, option("--sort", metavar="COLUMN", help="Print the rows by this column.")] = None
+
+
+@frozen(kw_only=True)
+class Rows(Sorted):
     """How a command prints a list."""
 
     output: Annotated[
         str | None,
         output_option(
             "table|wide|name|json",
-            "wide prints all columns, name the names alone, json an object a line and errors as objects.",
+            "wide prints all columns, name the names alone, json an object a line.",
             rich_help_panel=COMMON,
         ),
     ] = None
     match: Annotated[
         str | None, option("--match", metavar="PATTERN", help="Print only names like this, such as 'eu-*'.")
     ] = None
-    sort: Annotated[str | None, option("--sort", metavar="COLUMN", help="Print the rows by this column.")] = None
 
 
 @frozen(kw_only=True)
@@ -130,17 +136,15 @@ class Api:
             envvar="AIODBCLIENT_BUDGET",
             metavar="URL",
             rich_help_panel=COMMON,
-            help="Share the rate limit with other processes through a PostgreSQL or a Valkey, such as "
-            "postgresql://user@host/db or valkey://host:6379/0; `none` for a sandbox without limits. Put a URL with a "
-            "password into the variable: other users of the machine can read arguments.",
+            help="Share the rate limit with other processes through postgresql://user@host/db or "
+            "valkey://host:6379/0. `none` is for a sandbox without limits.",
         ),
     ] = None
     timeout: Annotated[
         timedelta | None,
         duration_option(
             "--timeout",
-            "Stop after so long, such as 30s. A command on many names begins no more of them then, and those in "
-            f"progress get up to {TIMEOUT_GRACE:.0f}s to finish.",
+            f"Stop after so long, such as 30s. Names in progress get up to {TIMEOUT_GRACE:.0f}s to finish.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -148,7 +152,7 @@ class Api:
         bool,
         option(
             "--verbose",
-            help="Print errors with the request and its id, and the seconds of each tenant.",
+            help="Print errors with the request or the statement, and the seconds of each tenant.",
             rich_help_panel=COMMON,
         ),
     ] = False
@@ -228,9 +232,8 @@ class Recorded(Api):
             envvar=STORE_VARIABLE,
             metavar="STORE",
             rich_help_panel=COMMON,
-            help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
-            "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
-            "$AIODBCLIENT_STORE_KEY encrypts the store.",
+            help="Where the credentials are: a file such as tenants.db, or postgresql://user@host/db. "
+            "$AIODBCLIENT_STORE_KEY encrypts them.",
         ),
     ]
     prefix: Annotated[

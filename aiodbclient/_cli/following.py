@@ -84,11 +84,12 @@ class Report:
 class Tally:
     """What became of a command so far."""
 
-    total: int
+    names: Sequence[str]  # of all, with their roles
     again: Callable[[Collection[str]], str] | None = None  # the command that goes on after these; None: this one
     hurries: bool = False  # whether the first signal ends it at once
     counts: Counter[Action] = field(factory=Counter[Any])
     finished: set[str] = field(factory=set[str])
+    ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
     alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
     error: DatabaseClientError | None = None  # ended the whole run
@@ -96,6 +97,16 @@ class Tally:
     at_once: bool = False  # ended by a second signal, or because --timeout was over for too long
     begun: Sequence[str] = ()  # have no outcome, and are unfinished on record
     unwritable: OutputError | None = None  # why the standard output failed
+
+    @property
+    def total(self) -> int:
+        """How many names there are."""
+        return len(self.names)
+
+    def unended(self) -> dict[str, list[str]]:
+        """The names without an outcome: those that are begun, and the others."""
+        left = [name for name in self.names if name not in self.ended]
+        return {"begun": list(self.begun), "left": [name for name in left if name not in self.begun]}
 
     def write(self, line: str) -> None:
         """Print ``line`` on the standard output at once. Does nothing once that has failed."""
@@ -109,7 +120,7 @@ class Tally:
 async def follow(
     runs: Mapping[str, Run[Any]],
     *,
-    total: int,
+    names: Sequence[str],
     budget: AnyBudget,
     report: Report,
     work: int | None = None,
@@ -119,16 +130,16 @@ async def follow(
     at_once: bool = False,
     unfinished: Callable[[], Awaitable[Collection[str]]] | None = None,
 ) -> int:
-    """Do runs one after the other, and print their progress and their outcomes.
+    """Do runs one after the other, and print their progress and their outcomes. ``names`` are those that they are for.
 
     ``at_once``: a signal and ``--timeout`` cancel them. ``unfinished`` reads which names are begun and not finished.
     """
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally = Tally(total + len(missing), again, hurries=at_once)
+    tally = Tally([*missing, *names], again, hurries=at_once)
     try:
         with (
-            Bar(tally.total, total if work is None else work, budget, limited=limited) as bar,
+            Bar(tally.total, len(names) if work is None else work, budget, limited=limited) as bar,
             nullcontext() if at_once else on_timeout(lambda: _stop(tally, bar, _LATE)),
         ):
             on_signals(partial(_on_signal, tally, bar, asyncio.current_task()))
@@ -159,7 +170,7 @@ async def follow(
             else:
                 note(line)
     if unfinished is not None and tally.counts.total() < tally.total:
-        with suppress(StoreError, TimeoutError):
+        with suppress(StoreError, TimeoutError, asyncio.CancelledError):  # a signal ends the look, and not the report
             async with asyncio.timeout(_LOOKING):
                 failed = {called(each.name, role) for each, role in tally.failed}
                 tally.begun = [name for name in await unfinished() if name not in failed]
@@ -187,6 +198,7 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -
     tally.counts[outcome.action] += 1
     bar.advance(outcome.action)
     name = called(outcome.name, role)
+    tally.ended.add(name)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))
         error = outcome.error
@@ -236,17 +248,19 @@ def _end(tally: Tally, report: Report, budget: AnyBudget) -> int:
             code = UNUSABLE
         elif type(tally.error) is DatabaseClientError:  # `exec` began no other: too many had failed
             code = SOME_FAILED
-        complain(message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code)
+        complain(
+            message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code, **tally.unended()
+        )
         return code
     if tally.unwritable is not None and not tally.unwritable.gone:
-        complain(f"{tally.unwritable}; {_progress(tally)}", UNUSABLE)
+        complain(f"{tally.unwritable}; {_progress(tally)}", UNUSABLE, **tally.unended())
         return UNUSABLE
     if tally.at_once or (done < tally.total and (tally.stopped or tally.unwritable is not None)):
         if report.heard.last is not None:
             note(f"the last request that failed: {_failed(report.heard.last)}")
         if tally.counts.total() < tally.total and (wait := budget.snapshot().next_slot) > _WORTH_SAYING:
             note(f"the rate limit allows the next request in {span(wait)}")
-        complain(f"stopped early: {_progress(tally)}", STOPPED)
+        complain(f"stopped early: {_progress(tally)}", STOPPED, **tally.unended())
         return STOPPED
     if not tally.failed:
         return DONE

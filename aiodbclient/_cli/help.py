@@ -22,6 +22,8 @@ EXIT_CODES = (
     "standard output failed, 5 `plan` or `check` found a difference."
 )
 PROGRAM = "aiodbclient.program"
+_SECRETS = "Put a password into the variable of an option: other users of the machine can read arguments."
+_FIRST = ("--cluster", "--store", "--output", "--json")  # of the common options: these are needed most
 _EXAMPLE = "Example: "
 # What other commands call it: said to whoever types it here.
 _CALLED_HERE = {
@@ -167,6 +169,7 @@ def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
     text, examples = _parts(command.help or "")
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
+    shared = sorted(filter(is_common, options), key=_place_of) if common else []
     listed = command.list_commands(ctx) if isinstance(command, Group) else []
     formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)))
     _write(formatter, text)
@@ -177,15 +180,22 @@ def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
         ("Commands", [(name, command.summary(name)) for name in listed]),
         ("Arguments", [(_metavar(each).strip("[]-. "), about_of(each)) for each in arguments]),
         ("Options", [(option_of(each), about_of(each)) for each in options if not is_common(each)]),
-        ("Common options", [(option_of(each), about_of(each)) for each in options if is_common(each) and common]),
+        ("Common options", [(option_of(each), about_of(each)) for each in shared]),
     ):
         if rows:
             is_narrow = formatter.width < _TWO_COLUMNS and title != "Commands"
             with formatter.section(title):
-                formatter.write_dl(rows, col_max=4 if is_narrow else 26)
+                formatter.write_dl(rows, col_max=4 if is_narrow else 22 if title == "Common options" else 26)
+    _write(formatter, [_SECRETS] if any(each.envvar for each in shared) else [])
     _write(formatter, [EXIT_CODES] if common and not listed else [])
     _write(formatter, (command.epilog or "").split("\n\n"))
     return str(formatter.getvalue())
+
+
+def _place_of(option: Any) -> int:
+    """Where an option comes among the common ones, which are in the order of their sets otherwise."""
+    name = option.opts[0]
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _write(formatter: Any, paragraphs: Iterable[str]) -> None:

@@ -70,8 +70,7 @@ AdminOption = Annotated[
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
         rich_help_panel=COMMON,
-        help="The administrator who grants the rights, if it is not the cluster's primary user. Use the variable: "
-        "other users of the machine can read arguments.",
+        help="The administrator, if it is not the cluster's primary user.",
     ),
 ]
 

@@ -122,9 +122,9 @@ def note(text: str) -> None:
     _say({"note": text}, text)
 
 
-def complain(text: str, code: int) -> None:
-    """Print on the standard error why the command ends, and with which exit code."""
-    _say({"error": text, "exit_code": code}, text)
+def complain(text: str, code: int, **members: object) -> None:
+    """Print on the standard error why the command ends, and with which exit code. ``members`` are in JSON alone."""
+    _say({"error": text, "exit_code": code, **members}, text)
 
 
 def _say(members: Mapping[str, object], text: str) -> None:

@@ -142,17 +142,19 @@ def on_timeout(react: Callable[[], object]) -> Generator[None]:
 
 
 def message_of(error: Exception, *, retried: bool = False) -> str:
-    """What to print of ``error``: without the request unless ``--verbose``, and with advice for an operator."""
+    """What to print of ``error``, with advice for an operator."""
     text, advice = said_by(error), advice_for(error, retried=retried)
     return f"{text.rstrip('.')}: {advice}" if advice else text
 
 
 def said_by(error: Exception) -> str:
-    """What an error says, without advice, and without the request unless ``--verbose``."""
+    """What an error says, without advice, and without the request or the statement unless ``--verbose``."""
     if not isinstance(error, DatabaseClientError):
         return str(error)
     plain = copy(error)
     plain.advice = ""  # it is for programs
+    if isinstance(plain, GrantError) and not _verbose.get():
+        plain.statement = ""
     text = str(plain)
     if isinstance(error, APIError) and (error.id or error.message) and not _verbose.get():
         said = ": ".join(part for part in (error.id, error.message) if part).rstrip(".")

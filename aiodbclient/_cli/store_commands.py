@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Role
 from ..tenants._naming import record_name, tenant_of
-from ..tenants._record import cluster_of
+from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
 from .arguments import Printed, Rows
 from .asking import confirm
-from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option
+from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
 from .output import DONE, UNUSABLE, as_json, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged
 from .running import changes, runs
@@ -23,8 +23,11 @@ from .stores import (
     TARGET_KEY_VARIABLE,
     IfMissing,
     absolute,
+    backed_up,
     clusters_in,
+    home_of,
     is_file,
+    is_missing,
     keys,
     open_store,
     refusal,
@@ -84,7 +87,10 @@ async def forget_record(
     async with open_store(store, called="STORE", reads=True, on_backups=True) as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
-        confirm(question, yes=yes)
+        unfinished = await _unfinished(opened, store, name, role)
+        confirm(f"{unfinished} {question}".strip(), yes=yes)
+        if unfinished and yes:
+            note(unfinished)
         changes()
         await opened.discard(record_name(name, role))
     if printed.as_json:
@@ -92,6 +98,26 @@ async def forget_record(
     else:
         write(f"{safe(name)}: forgotten\n")
     return DONE
+
+
+async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
+    """A warning before the record of a tenant is removed on which a command has not finished; otherwise empty."""
+    try:
+        record = await opened.get(record_name(name, role))
+        if record is None or record.intended is None:
+            return ""
+        verb = pending(record)[0]
+    except StoreError as error:
+        if not error.damaged:
+            raise
+        return ""
+    home = home_of(record) or ""
+    what = "is half removed" if verb == "remove" else f"is waiting for `tenants {verb}` to finish it"
+    finish = command_line(["tenants", verb, name, *role_options(role), "--cluster", home, "--store", store])
+    return (
+        f"{safe(name)} {what}: its database or logins may still be on {safe(home)}, and only this record says so. "
+        f"To finish instead: {finish}."
+    )
 
 
 def _store_and_name(words: list[str]) -> tuple[str, str]:
@@ -183,6 +209,8 @@ async def copy_store(
             if backup:
                 await _mark_backup(source, target, written)
             changes()
+            if restore:
+                await _replace(str(why), target)
             count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
             if why is None and not backup and isinstance(read, BaseStore):
                 await read.refuse_changes(f"{MOVED} {shown(absolute(target))}")
@@ -199,6 +227,22 @@ async def copy_store(
     elif not backup:
         _say_what_is_left(source, read, encrypts=bool(to))
     return DONE
+
+
+async def _replace(why: str, target: str) -> None:
+    """Make the store of which a backup is refuse changes, before its successor has a record."""
+    lost = backed_up(why)
+    if lost is None or is_missing(lost):
+        what = "in a PostgreSQL" if lost is None else f"{lost}, and not there"
+        note(f"the store of the backup is {what}: stop all processes that still use it, since they would change it")
+    elif lost != absolute(target):
+        try:
+            async with open_store(lost, reads=True) as replaced:
+                if isinstance(replaced, BaseStore) and await replaced.refusal() is None:
+                    await replaced.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                    note(f"{shown(lost)} is still there. It takes no change any more")
+        except StoreError as error:
+            note(f"{shown(lost)} is still there. Stop all processes that use it, since it still takes changes: {error}")
 
 
 async def _mark_backup(source: str, target: str, written: Store) -> None:

@@ -171,6 +171,12 @@ def absolute(where: str) -> str:
     return os.path.abspath(where) if is_file(where) else where
 
 
+def backed_up(why: str) -> str | None:
+    """The file of which a store that refuses changes ``why`` is a backup; None if it is of a PostgreSQL."""
+    path = why.removeprefix(f"{BACKUP} {shown('')}")
+    return None if path == why else path
+
+
 def _mode(where: str) -> int:
     """The rights on the file of a store; 0 if it is no file."""
     path = Path(where)

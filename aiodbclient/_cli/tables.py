@@ -10,11 +10,12 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..errors import InvalidArgumentError
-from .arguments import Rows, Table
+from .arguments import Rows, Sorted, Table
 from .output import as_json, console_of, note, printable, safe, span, write
 
 Row: TypeAlias = Mapping[str, object]
 _NAMES = ("name", "username", "database", "problems")
+_OPPOSITE = {"age": "since", "since": "age"}  # one of them is printed, and sorts as the other the other way round
 _EMPTY = "-"
 
 
@@ -28,8 +29,10 @@ def print_rows(
     lines = list(rows)
     if not lines and none and not printed.as_json:
         note(none)
-    if isinstance(printed, Rows):
-        lines = _chosen(lines, printed)
+    if isinstance(printed, Rows) and (pattern := printed.match) is not None:
+        lines = [row for row in lines if fnmatchcase(str(row["name"]), pattern)]
+    if isinstance(printed, Sorted) and printed.sort is not None and lines:
+        lines = _sorted(lines, printed.sort)
     if printed.as_json:
         print_objects(lines, lost)
     elif printed.output == "name":
@@ -43,19 +46,16 @@ def print_objects(rows: Iterable[Row], lost: str = "") -> None:
     write("".join(f"{as_json(row)}\n" for row in rows), lost)
 
 
-def _chosen(rows: list[Row], printed: Rows) -> list[Row]:
-    """The rows with names like the pattern, in the order of a column. Those without a value there come last."""
-    if printed.match is not None:
-        pattern = printed.match
-        rows = [row for row in rows if fnmatchcase(str(row["name"]), pattern)]
-    if (column := printed.sort) is not None and rows:
-        known = dict.fromkeys(name for row in rows for name in row)
-        if column not in known:
-            raise InvalidArgumentError(f"--sort {column}: no such column; there are {', '.join(known)}")
-        there = [row for row in rows if row.get(column) is not None]
-        there.sort(key=lambda row: value if isinstance(value := row[column], int | timedelta) else str(value))
-        rows = there + [row for row in rows if row.get(column) is None]
-    return rows
+def _sorted(rows: list[Row], column: str) -> list[Row]:
+    """The rows in the order of a column. Those without a value there come last."""
+    known = dict.fromkeys(name for row in rows for name in row)
+    is_reverse = column not in known and _OPPOSITE.get(column) in known
+    by = _OPPOSITE[column] if is_reverse else column
+    if by not in known:
+        raise InvalidArgumentError(f"--sort {column}: no such column; there are {', '.join(known)}")
+    there = [row for row in rows if row.get(by) is not None]
+    there.sort(key=lambda row: value if isinstance(value := row[by], int | timedelta) else str(value))
+    return there[:: -1 if is_reverse else 1] + [row for row in rows if row.get(by) is None]
 
 
 def _table(rows: Sequence[Row], last: Sequence[str], *, wide: bool) -> str:

@@ -33,19 +33,23 @@ async def show_usage(
     place: Place,
     printed: Table,
     sort: Annotated[
-        str, option("--sort", metavar="size|connections|name", help="What comes first. Default: size.")
+        str, option("--sort", metavar="size|connections|name|cluster", help="What comes first. Default: size.")
     ] = "size",
 ) -> int:
     """Print the size of each tenant's database and its open connections, with the total. Without names: of all.
 
     Example: aiodbclient tenants usage --sort size --cluster tenants-prod --store tenants.db
     """
-    if sort not in (*_SORTS, "name"):
-        raise InvalidArgumentError(f"--sort {sort}: it is size, connections or name. Nothing was sent")
-    async with open_selection(place, chosen, [Role.OWNER], default_all=True) as selected:
+    if sort not in (*_SORTS, "name", "cluster"):
+        raise InvalidArgumentError(
+            f"--sort {sort}: no such column; there are name, cluster, size, connections. Nothing was sent"
+        )
+    async with open_selection(place, chosen, [Role.OWNER], default_all=True, partly=True) as selected:
         opened = selected.opened
         found = [each async for each in opened.tenants.usage(selected.names[Role.OWNER])]
         found.sort(key=lambda each: each.name)
+        if sort == "cluster":
+            found.sort(key=lambda each: opened.called.get(each.cluster or "", ""))
         if sort in _SORTS:
             found.sort(key=lambda each: getattr(each, _SORTS[sort]) or 0, reverse=True)
         rows = [{"name": each.name} | opened.home(each.cluster, printed) | _usage(each, printed) for each in found]
@@ -117,7 +121,8 @@ async def move_tenants(
         elif origin is not None:
             missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) not in (origin, to)}
             found = [name for name in found if name not in missing]
-        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing)
+        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing).whole()
+        going = [name for name in going if name in selected.names[Role.OWNER]]
         cluster = opened.clusters_of(going, Role.OWNER)
         question = (
             f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets "

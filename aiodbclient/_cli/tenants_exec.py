@@ -25,7 +25,7 @@ from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
 from .records import is_suspended
 from .running import runs
-from .tenants_place import Opened, named, open_place, open_records
+from .tenants_place import Opened, Selection, named, open_place, open_records
 from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def exec_tenants(
 
     The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
     does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
-    code: 127 if there is no such program, 3 if --timeout ended it.
+    code: 127 if there is no such program, 3 if --timeout ended it, 4 if --timeout was over before it began.
 
     For several, and with --from, --all, --failed or -o json, it has no input, and this exits with 1 if one failed. Its
     output is printed when it ends, the last MiB of it, with the tenant's name before each line. All else, also what
@@ -159,9 +159,10 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        run = opened.tenants.role(role).each(work, names, *pace)
-        more: dict[str, Any] = {"limited": False, "again": again, "missing": missing, "at_once": True}
-        return await opened.run({role: run}, {role: names}, report, **more)
+        selected = Selection(opened, wanted, True, {role: names}, missing).whole()
+        return await selected.run(
+            lambda tenants, names: tenants.each(work, names, *pace), report, limited=False, again=again, at_once=True
+        )
     finally:
         if failed is not None:
             write_names(failed, left)

@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Problem, Role
 from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
-from .arguments import Checked, Chosen, Listed, Place, Printed, Pruning, Recorded, Rows, Shown, Table
+from .arguments import Checked, Chosen, Listed, Place, Printed, Pruning, Recorded, Rows, Shown, Sorted, Table
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import called
@@ -111,7 +111,7 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
 
 
 @runs
-async def list_rooms(printed: Table, place: Recorded, capacity: MostOption = None) -> int:
+async def list_rooms(printed: Sorted, place: Recorded, capacity: MostOption = None) -> int:
     """List how many tenants each cluster has, and how many more it may have.
 
     Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name that is not in the store.
@@ -261,7 +261,7 @@ async def check_tenants(
             broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_selection(place, chosen, roles, default_all=True) as selected:
+    async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
         opened = selected.opened
         owners = opened.found[Role.OWNER].records
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)

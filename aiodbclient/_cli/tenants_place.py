@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..engines import guard_tenants
 from ..errors import (
@@ -64,9 +64,10 @@ class Opened(Records):
             begun = [(each.name, role) for role, each in records if each.intended is not None]
             return [called(name, role) for name, role in begun if (role, name) in wanted]
 
-        each, total = {role.value: run for role, run in runs.items()}, sum(map(len, names.values()))
+        each = {role.value: run for role, run in runs.items()}
+        all_names = [called(name, role) for role, its in names.items() for name in its]
         more["unfinished"] = unfinished if report.changes else None
-        return self.end(await follow(each, total=total, budget=self.budget, report=report, **more))
+        return self.end(await follow(each, names=all_names, budget=self.budget, report=report, **more))
 
     def report(self, printed: Printed, **more: Any) -> Report:
         """What is printed of tenants, with the ways out of their failures."""
@@ -257,10 +258,18 @@ class Selection:
         """How many names there are, each counted for each of its roles."""
         return sum(map(len, self.names.values()))
 
+    def whole(self) -> Selection:
+        """The same; nothing of it if a name is missing, so that a command is not half done because of a typo."""
+        return evolve(self, names=dict.fromkeys(self.names, ())) if self.missing else self
+
     async def run(self, verb: Callable[[Tenants, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
         """Do ``verb`` for each role, and print what becomes of it, as ``follow`` does. Returns the exit code."""
         runs = {role: verb(self.opened.tenants.role(role), its) for role, its in self.names.items() if its}
-        return await self.opened.run(runs, self.names, report, missing=self.missing, **more)
+        code = await self.opened.run(runs, self.names, report, missing=self.missing, **more)
+        if self.missing and not self.total:
+            others = len(self.wanted or ()) > len(self.missing)
+            note(f"nothing was done{' for the other names either' if others else ''}")
+        return code
 
 
 @asynccontextmanager
@@ -271,8 +280,12 @@ async def open_selection(
     *,
     among: Callable[[Record], bool] | None = None,
     default_all: bool = False,
+    partly: bool = False,
 ) -> AsyncGenerator[Selection]:
-    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means."""
+    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means.
+
+    If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
+    """
     words, file = chosen.names or [], chosen.file
     wanted = named(words, file, chosen.everybody or (default_all and not (words or file)))
     async with open_place(place) as opened:
@@ -283,7 +296,8 @@ async def open_selection(
                 missing = lacking
             if wanted is None and among is not None:
                 names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
-        yield Selection(opened, wanted, chosen.typed, names, missing)
+        selected = Selection(opened, wanted, chosen.typed, names, missing)
+        yield selected if partly else selected.whole()
 
 
 def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report:

@@ -304,26 +304,26 @@ async def remove_tenants(
     """
     before = None if older_than is None else datetime.now(UTC) - older_than
     among = None if before is None else partial(is_suspended, before=before)
-    async with open_selection(place, chosen, [role], among=among) as selected:
-        going, missing = selected.names[role], selected.missing
-        foreign = [name for name in missing if selected.opened.foreign(name, role)]  # these are on record
-        if foreign or (missing and not ignore_absent):
-            going = []  # nothing half done
-        else:
-            what = "logins and records; the databases stay" if keep_database else ""
-            absent = f" Not on record: {some(list(missing))}." if missing else ""
-            cluster = selected.opened.clusters_of(going, role)
-            question = f"{removal(going, cluster, role, what)}{absent}"
-            number, typed = len(going), selected.typed
+    async with open_selection(place, chosen, [role], among=among, partly=ignore_absent) as selected:
+        absent = selected.missing
+        is_foreign = any(selected.opened.foreign(name, role) for name in absent)  # then it is on record
+        if is_foreign:
+            selected = selected.whole()
+        elif ignore_absent:
+            selected = evolve(selected, names={role: [*selected.names[role], *absent]}, missing={})
+        going = [name for name in selected.names[role] if name not in absent]
+        what = "logins and records; the databases stay" if keep_database else ""
+        lacking = f" Not on record: {some(list(absent))}." if absent else ""
+        cluster = selected.opened.clusters_of(going, role)
+        question = f"{removal(going, cluster, role, what)}{lacking}"
+        number, typed = len(going), selected.typed
+        if not selected.missing:
             confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes)
-            going, missing = [*going, *missing], {}
-        code = await evolve(selected, names={role: going}, missing=missing).run(
+        code = await selected.run(
             lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=older_than),
             report_of(printed, selected.opened),
             again=lambda done: this_command("--ignore-absent"),
         )
-        if foreign:
-            note("nothing was changed")
-        elif missing:
-            note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")
+        if selected.missing and not is_foreign:
+            note(f"to leave out what is not on record: {this_command('--ignore-absent')}")
         return code

@@ -120,8 +120,8 @@ async def apply_users(
             return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
 
         report = Report(as_objects=printed.as_json, row=row, details=details, heard=heard)
-        total = len(plan.create) + len(plan.update) + len(extra)
-        return await follow({"": plan.apply()}, total=total, budget=limit, report=report)
+        changed = [*plan.create, *plan.update, *extra]
+        return await follow({"": plan.apply()}, names=changed, budget=limit, report=report)
 
 
 def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:

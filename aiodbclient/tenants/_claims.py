@@ -16,7 +16,7 @@ from ..errors import ClaimLostError, StoreError
 from ._credential import Credential
 from ._events import Timer
 from ._record import Intent, is_empty
-from ._stores import Claim, Store
+from ._stores import Claim, Record, Store
 
 
 def clock() -> float:
@@ -30,13 +30,17 @@ class HeldClaim:
     def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
-        self.record = claim.record  # when it was claimed
-        self.leaves_nothing = is_empty(self.record)  # whether nothing is on record, as far as this claim changed it
+        self.record = claim.record  # as this claim has changed it
         self._lease = lease
         self._until = since + lease
         self._timer = timer
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether nothing is on record for the name, as far as this claim changed it."""
+        return is_empty(self.record)
 
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())
@@ -75,18 +79,19 @@ class HeldClaim:
 
     async def intend(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
-        await self._timer.on("store", self.store.intend(self.claim, None if intent is None else str(intent)))
-        self.leaves_nothing = intent is None and is_empty(evolve(self.record, intended=None))
+        intended = None if intent is None else str(intent)
+        await self._timer.on("store", self.store.intend(self.claim, intended))
+        self.record = evolve(self.record, intended=intended)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
         await self._timer.on("store", self.store.keep(self.claim, current, previous))
-        self._ended, self.leaves_nothing = True, False
+        self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intended=None)
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
         await self._timer.on("store", self.store.forget(self.claim))
-        self._ended = self.leaves_nothing = True
+        self._ended, self.record = True, Record(name=self.record.name)
 
     async def _renew(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""

@@ -48,6 +48,7 @@ AWAY = (
     ServerError,
     TransportError,
 )
+_UNCHANGED = "nothing was changed on the cluster {}"
 _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
@@ -164,7 +165,7 @@ class Sites:
         try:
             await server.administrator()  # before anything is made that it could then not finish
         except GrantError as error:
-            error.may_have_applied, error.on_record = False, f"nothing was changed on the cluster {client.id}"
+            error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
@@ -204,7 +205,10 @@ class Sites:
 
     def note_away(self, cluster: str, error: DatabaseClientError) -> None:
         """Send nothing to the cluster for some seconds."""
-        self._away[cluster] = error, monotonic()
+        noted = copy(error)
+        if isinstance(noted, GrantError):  # it may have happened to one tenant, and is raised for others
+            noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
+        self._away[cluster] = noted, monotonic()
 
     def _engines(self) -> dict[Engine | str, str]:
         """The engines that are known, each with the id of a cluster."""

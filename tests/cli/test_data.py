@@ -34,7 +34,8 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     objects = command("tenants", "usage", *command.place, "--json").objects()
     assert {each["name"] for each in objects} == {a, b}
     assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
-    assert command("tenants", "usage", a, *command.place, "--sort", "age").code == 2
+    wrong = command("tenants", "usage", a, *command.place, "--sort", "age")
+    assert (wrong.code, "no such column; there are name, cluster, size, connections" in wrong.err) == (2, True)
     missing = command("tenants", "usage", a, names[9], *command.place)
     assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
 
@@ -53,6 +54,8 @@ def test_tenants_are_moved_and_the_question_says_whence(
     assert command(*back, a).out == f"{a}: kept, it is there already\n1 kept\n"
     whence = command(*back, a, names[9])
     assert (whence.code, "from which cluster? Give its name or id as --from" in whence.err) == (2, True)
+    typo = command(*move, a, names[9], "--yes")
+    assert (typo.code, typo.out, "nothing was done for the other names either" in typo.err) == (1, "1 failed\n", True)
     kept = command(*move, a, "--yes", "--max-frozen", "0.001s")
     assert (kept.code, kept.out.splitlines()[-1]) == (0, "1 kept"), kept.err
     assert re.search(rf"{a}: kept, with \d+\.\d MB it would be shut for longer than --max-frozen", kept.out)

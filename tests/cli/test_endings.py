@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._cli import running, tenants_exec
+from aiodbclient._cli import running, tenants_exec, tenants_place
+from aiodbclient._cli.records import Entries, read_entries
+from aiodbclient.tenants import Store
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
@@ -264,6 +267,35 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
     records = command("tenants", "list", *command.place, "--json").objects()
     assert sorted(begun) == sorted(each["name"] for each in records if each["state"] == "removing")
     assert (int(found[1]), int(found[3])) == (len(begun), 3 - len(begun))
+    assert command(*line).out.endswith("3 deleted\n")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_in_json_what_was_not_done_is_named(
+    command: Command, three: list[str], interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a second Ctrl-C comes while the store is asked what is begun. Then it counts as left."""
+    line = ["tenants", "remove", *three, *command.place, "--yes"]
+    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=10.0)
+    monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
+    reads = list[Store]()
+
+    async def read(store: Store) -> Entries:
+        reads.append(store)
+        if interrupted and len(reads) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        return await read_entries(store)
+
+    monkeypatch.setattr(tenants_place, "read_entries", read)
+    stopped = command(*line, "--timeout", "8s", "-o", "json")
+    command.sandbox.faults.clear()
+
+    assert (stopped.code, stopped.out, len(reads)) == (3, "", 2)
+    *_, end = map(json.loads, stopped.err.splitlines())
+    assert (end["exit_code"], sorted([*end["begun"], *end["left"]])) == (3, three)
+    assert bool(end["begun"]) is not interrupted
+    assert f"{len(end['left'])} are left. To go on, run it again: aiodbclient tenants remove" in end["error"]
     assert command(*line).out.endswith("3 deleted\n")
 
 

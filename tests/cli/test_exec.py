@@ -76,7 +76,7 @@ def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: li
     a, b, _ = tenants
     command.environment["FAIL"] = b
 
-    done = command.process("tenants", "exec", a, b, "nobody", "-o", "json", *command.place, *RUN)
+    done = command.process("tenants", "exec", a, b, "-o", "json", *command.place, *RUN)
 
     found = {each["name"]: each for each in done.objects()}
     assert done.code == 1
@@ -88,7 +88,8 @@ def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: li
     }
     assert found[a]["seconds"] > 0
     assert (found[b]["exit_code"], found[b]["errors"]) == (3, "one\n\ntwo\nthree\n")
-    assert found["nobody"]["error"].startswith("not on record")
+    [missing] = command.process("tenants", "exec", a, "nobody", "-o", "json", *command.place, *RUN).objects()
+    assert (missing["name"], missing["error"].startswith("not on record")) == ("nobody", True)
     [alone] = command.process("tenants", "exec", a, "--json", *command.place, *RUN).objects()
     assert alone["output"] == f"I am {a}\n"
 

@@ -98,6 +98,10 @@ def test_rooms_are_counted_and_bounded(many: Command) -> None:
         (name, 2, 2 - each["tenants"]) for name, each in zip(["east", "west"], rooms, strict=True)
     ]
     assert many("tenants", "rooms").out.splitlines()[0].split() == ["cluster", "tenants", "most", "free"]
+    for sort, first in (("cluster", "east"), ("tenants", min(rooms, key=lambda room: room["tenants"])["cluster_name"])):
+        assert many("tenants", "rooms", "--sort", sort).out.splitlines()[1].split()[0] == first
+    wrong = many("tenants", "rooms", "--sort", "name")
+    assert (wrong.code, "no such column; there are cluster, tenants, most, free" in wrong.err) == (2, True)
     full = many("tenants", "provision", "d", "e", "--most", "2")
     assert (full.code, full.out) == (1, "1 created, 1 failed\n")
     assert "there is no room for the tenant" in full.err

@@ -159,7 +159,10 @@ def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: li
     run = ["tenants", "exec", a, *command.place]
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     said = " ".join(command("tenants", "exec", "--help").out.split())
-    assert "this exits with its exit code: 127 if there is no such program, 3 if --timeout ended it." in said
+    assert "this exits with its exit code: 127 if there is no such program, 3 if --timeout ended it, 4 if" in said
+    assert "4 if --timeout was over before it began." in said
+    early = command.process(*run, "--timeout", "0s", "--", *sleep)
+    assert (early.code, early.err) == (4, "aiodbclient: no answer within --timeout 0s\n")
     assert command.process(*run, "--", sys.executable, "-c", "exit(7)").code == 7
     assert command.process(*run, "--", "nosuchprogram").code == 127
     ended = command.process(*run, "--timeout", "10s", "--", *sleep)

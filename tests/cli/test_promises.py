@@ -219,8 +219,12 @@ def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]
     assert line.split()[4] == "-"  # nothing is pending
     assert command(*where, "-o", "name", "--sort", "since").out.split() == [a, b]
     assert command(*where, "-o", "name", "--sort", "age").out.split() == [b, a]
+    assert [line.split()[0] for line in command(*where, "--sort", "since").out.splitlines()] == ["name", a, b]
+    assert [each["name"] for each in command(*where, "--sort", "age", "--json").objects()] == [b, a]
     refused = command(*where, "--sort", "size")
     assert (refused.code, "there are name, role, state, age, pending, username" in refused.err) == (2, True)
+    titles = command(*where, "-o", "wide").out.splitlines()[0].split()
+    assert {command(*where, "-o", "wide", "--sort", title).code for title in titles} == {0}
     assert "defaultdb" in command("dbs", "list", command.cluster, "-o", "name").out.split()
 
     [cluster] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]

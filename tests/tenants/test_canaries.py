@@ -91,7 +91,7 @@ async def test_a_failure_among_the_first_stops_the_others(tenants: Tenants) -> N
     found, why = await outcomes(tenants.each(work, first=3))
     assert sorted(each.name for each in found) == ["a", "b", "c"]
     assert sorted(work.called) == ["a", "c"]
-    assert why == "the run ended after 1 failed; the work was not called for tenants without an outcome"
+    assert why == "ended after 1 failed: no other tenant was begun"
     assert {each.name: each.cluster for each in found} == {"a": CLUSTERS[0], "b": None, "c": CLUSTERS[0]}
     assert isinstance(next(each.error for each in found if each.name == "b"), SuspendedError)
 

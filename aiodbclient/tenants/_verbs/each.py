@@ -87,7 +87,5 @@ class EachTenant(TenantJob[TenantResult[T]]):
         self._failed += 1
         most = self._most_failed or (1 if error is self._failed_first else inf)
         if self._failed >= most:
-            self.ending = DatabaseClientError(
-                f"the run ended after {self._failed} failed; the work was not called for tenants without an outcome"
-            )
+            self.ending = DatabaseClientError(f"ended after {self._failed} failed: no other tenant was begun")
         return self.ending is not None

@@ -21,7 +21,7 @@ from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._events import Timer
 from .._naming import Role, check_tenant, names_of
-from .._record import State, cluster_of, no_database, no_roles, usable
+from .._record import State, cluster_of, is_empty, no_database, no_roles, state_of, usable
 from .._stores import Record
 from .moving import settle
 from .tenant import ClaimedTenant, Tenant, claimed
@@ -186,8 +186,12 @@ class AgedJob(ClaimingJob[DoneT]):
 
 def _on_record(tenant: ClaimedTenant) -> str:
     """What the store holds for a tenant after a verb failed."""
-    if tenant.record.current is None:
+    record = tenant.held.record
+    if is_empty(record):
+        return "nothing is on record for the name"
+    if record.current is None:
         return f"the name is on record for the cluster {tenant.site.cluster}, without a credential"
-    if tenant.state is State.USABLE:
+    state = state_of(record)
+    if state is State.USABLE:
         return "the credential on record was not touched"
-    return f"the tenant is {tenant.state.name.lower()} on record"
+    return f"its state on record is {state.name.lower()}"

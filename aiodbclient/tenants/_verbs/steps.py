@@ -34,6 +34,7 @@ from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
 
 IfExists = Literal["error", "adopt"]
 
+_SHUT = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
 _LOST = "lost"  # in an intent: the database is lost, and another one is being made
 
 
@@ -196,7 +197,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
 
 
 async def _resume_role(role: ClaimedTenant) -> None:
-    if role.state in (State.SUSPENDING, State.SUSPENDED, State.RESUMING):
+    if role.state in _SHUT:
         await resume(role)
 
 
@@ -264,6 +265,8 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
 
 async def _give_role(role: ClaimedTenant) -> None:
     """Give a reader or writer its rights on a new database."""
+    if role.state in _SHUT:  # its login is made when the tenant is resumed
+        await role.server.create(role.work)
     if role.state is not State.USABLE:
         return
     await role.intend(Verb.REPAIR, role.current.username)
@@ -278,6 +281,8 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await settle(tenant):
         return _repaired(tenant, action, tenant.current, problems)
+    if recreate and tenant.state in _SHUT and not (await tenant.server.find(tenant.names)).database:
+        tenant, problems = await _recreate_shut(tenant), (Problem.DATABASE_MISSING,)
     match tenant.state:
         case State.ABSENT | State.MOVING:
             raise unusable(tenant.names.tenant, tenant.record, tenant.names.role)
@@ -296,6 +301,17 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
         case _:
             return await _mend_what_is_found(tenant, recreate=recreate)
     return _repaired(tenant, action, credential, problems)
+
+
+async def _recreate_shut(tenant: ClaimedTenant) -> ClaimedTenant:
+    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
+    if tenant.names.role is not Role.OWNER:
+        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
+    verb = Verb.RESUME if tenant.state is State.RESUMING else Verb.SUSPEND
+    await tenant.intend(verb, tenant.current.username)
+    await tenant.server.create(tenant.work)
+    await on_roles(tenant, _give_role)
+    return evolve(tenant, record=evolve(tenant.held.record, current=evolve(tenant.current, is_set_up=False)))
 
 
 async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:

@@ -71,6 +71,13 @@ async def drop(session: Session) -> None:
     await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
+async def drop_remains(session: Session) -> None:
+    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and another DROP is all that it takes."""
+    rows = await session.run(_STATE, session.names.database)
+    if rows and rows[0][2] == -2:
+        await drop(session)
+
+
 async def release(session: Session) -> None:
     """Leave a database that was shut to its owner role, without members, and close it to all others.
 

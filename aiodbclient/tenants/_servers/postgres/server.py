@@ -140,7 +140,11 @@ class PostgresServer(Admin, Server):
                 await asyncio.sleep(PAUSE_SECONDS / 10)
 
     async def create(self, work: Work) -> bool:
-        is_new = await self._step(work, databases.create)
+        try:
+            is_new = await self._step(work, databases.create)
+        except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
+            await self._step(work, leaving.drop_remains)
+            is_new = await self._step(work, databases.create)
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
         return is_new

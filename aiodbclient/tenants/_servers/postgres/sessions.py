@@ -59,7 +59,7 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 # A lock timeout, a statement timeout, a serialization failure and a deadlock.
 _BLOCKED = {"55P03", "57014", "40001", "40P01"}
-_DUPLICATE = "42710"
+_DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
 
@@ -71,7 +71,7 @@ class BlockedError(GrantError):
 
 
 class ExistsError(GrantError):
-    """The role that the statement creates exists."""
+    """The role or the database that the statement creates exists."""
 
 
 class CAFile:
@@ -187,7 +187,7 @@ class Session:
             reason = error.diag.message_primary or one_line(error)
             if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
                 kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-            elif error.sqlstate == _DUPLICATE:
+            elif error.sqlstate in _DUPLICATE:
                 kind = ExistsError
             elif self.server.closed:
                 kind = SessionLostError
