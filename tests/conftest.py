@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from budget_servers import PostgresServer
@@ -51,8 +51,11 @@ def warm(_aiodbclient_servers: None) -> None:
 
 # The duration of an example depends on the load of the machine. `make mutants` only needs to know that a test fails,
 # not its simplest example.
-settings.register_profile("tests", deadline=None)
-settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+SLOW = [HealthCheck.too_slow]  # it measures how long examples take to make
+settings.register_profile("tests", deadline=None, suppress_health_check=SLOW)
+settings.register_profile(
+    "mutants", deadline=None, suppress_health_check=SLOW, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("tests")
 
 

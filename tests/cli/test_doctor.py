@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -19,10 +20,11 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli.assumptions import ASSUMPTIONS
-from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import PostgresStore
+from aiodbclient.sandbox import Fault, Sandbox
+from aiodbclient.tenants import PostgresStore, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres.sessions import Session
 
 from ..mysql import SERVERS, running
 from .conftest import SIGNALS, Command
@@ -172,14 +174,20 @@ def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None
     assert list(results(done.out))[-1] == "removed"
 
 
-def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None:
-    # A statement in the middle of a step, here of one for the reader: a session that is lost before one is replaced.
-    broken = command.sandbox.faults.add("sql.statement", cut=True, nth=105)
+def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session is cut while it makes the login of the reader."""
+    run, broken = Session.run, list[Fault]()
 
+    async def breaking(session: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
+        if not broken and session.names.role is Role.READER and "CREATE ROLE" in statement.as_string(None):
+            broken.append(command.sandbox.faults.add("sql.statement", name="doadmin", cut=True, times=1))
+        return await run(session, statement, *values, **named)
+
+    monkeypatch.setattr(Session, "run", breaking)
     done = command("doctor", command.cluster, "--try")
 
     command.sandbox.faults.clear()
-    assert broken.fired
+    assert [each.fired for each in broken] == [1]
     assert done.code == 1
     assert "FAIL" in results(done.out).values()
     assert results(done.out)["removed"] == "ok"

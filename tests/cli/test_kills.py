@@ -24,6 +24,7 @@ from aiodbclient.tenants import Credential, SQLiteStore
 pytestmark = pytest.mark.thorough
 
 KILLS = 5
+SLOWLY = 0.1  # seconds for each statement: the kill comes before the last name is done
 
 
 @frozen
@@ -113,6 +114,7 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
     random = Random(20261)
     stored: dict[str, Credential] = {}
     killed = 0
+    job.sandbox.faults.add("sql.statement", name="doadmin", delay=SLOWLY)
     for kill in range(KILLS):
         process = await job.provision(6 * (kill + 1))
         wanted = len(stored) + random.randrange(1, 4)
@@ -126,6 +128,7 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
         assert stored.items() <= now.items()  # a stored credential never changes
         stored = now
 
+    job.sandbox.faults.clear()
     processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share the rest
     assert [(await ended(process))[::2] for process in processes] == [(0, "")] * 2
 
@@ -155,12 +158,14 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     before = await job.credentials()
     rotated = asyncio.Event()
     querying = asyncio.create_task(query(job, [*before], rotated))
+    job.sandbox.faults.add("sql.statement", name="doadmin", delay=SLOWLY)
     process = await job.start("rotate")
     while job.rotated() < 3 and process.returncode is None:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGKILL)
     await ended(process)
+    job.sandbox.faults.clear()
 
     code, printed, log = await ended(await job.start("rotate"))
 

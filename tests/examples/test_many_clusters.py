@@ -51,6 +51,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
             stderr=asyncio.subprocess.PIPE,
         )
 
+    sandbox.faults.add("sql.statement", delay=0.02)  # so that it is killed before it is done, also on a fast machine
     for made in (customers // 6, customers // 2):
         process = await start(*three)
         while await stored(tmp_path) < made and process.returncode is None:  # noqa: ASYNC110
@@ -58,6 +59,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
         process.send_signal(signal.SIGKILL)
         await process.communicate()
         assert process.returncode == -signal.SIGKILL
+    sandbox.faults.clear()
     printed, errors = await (await start(*three)).communicate()
     assert errors.count(b"\n") == errors.count(b"are in plain text") == 1
     lines = printed.decode().splitlines()

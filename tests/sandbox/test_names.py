@@ -50,7 +50,9 @@ def test_other_paths_lead_nowhere(path: str) -> None:
     assert match("DELETE", path) == NOWHERE
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(name=names)
 async def test_a_name_makes_the_round_trip_over_http(sandbox: Sandbox, call: Call, name: str) -> None:
     ids = list(sandbox.clusters) or [await sandbox.add_cluster("opensearch")]

@@ -192,7 +192,7 @@ async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
             session.execute(grant.format(Identifier(names.database), everybody))
         began = time.monotonic()
         await server.mend(work(names), names.logins)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20  # usually half a second
         assert await server.problems(names, names.logins) == frozenset()
     finally:
         managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('DROP ROLE many%s', i); END LOOP; END $$")

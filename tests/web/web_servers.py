@@ -32,7 +32,7 @@ SERVERS: Mapping[str, list[str]] = {
     "Litestar on uvicorn": [*_UVICORN, "web_apps:litestar"],
 }
 
-_PATIENCE = 30.0  # seconds that a server may take to start or to end, and a database server to let a login in
+_PATIENCE = 60.0  # seconds that a server may take to start or to end, and a database server to let a login in
 _LOGINS = 8  # at a time
 
 
