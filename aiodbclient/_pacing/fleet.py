@@ -48,9 +48,7 @@ class Member:
     seen: float = 0.0  # when it reported
     reports: int = 1  # how often it did
     held: int = 0  # its requests in flight, without those that a 429 answered
-    waiting: list[int] = field(
-        factory=lambda: [0, 0]
-    )  # how many of its calls wait: single ones, and those of bulk runs
+    waiting: list[int] = field(factory=lambda: [0, 0])  # how many of its calls wait: of each lane
     share: float = 0.0  # its fallback share
     answers: list[int] = field(factory=list)  # pairs: milliseconds before ``seen``, and how many were answered then
 

@@ -116,7 +116,7 @@ class SharedRateBudget(Pacer):
         ledger = self._ledger
         ramp_was_full = ledger.in_flight >= ledger.ramp.at_most
         super().release(sent=sent)
-        is_urgent = not sent or self._process.fleet is None or (ramp_was_full and len(self._queue) > 0)
+        is_urgent = not sent or (ramp_was_full and len(self._queue) > 0)
         self._ask_by(self._clock() + (0.0 if is_urgent else self._pause))
 
     def observe(self, headers: Mapping[str, str]) -> None:
@@ -219,10 +219,10 @@ class SharedRateBudget(Pacer):
     def _grant(self, now: float) -> None:
         """Grant the slots that the last turn took, and plan the next turn."""
         queue, process = self._queue, self._process
-        for bulk, count in enumerate(process.granted):
-            for _ in range(count):
-                first = queue.first(bulk=bool(bulk))
-                if first is not None and first.is_bulk == bulk:  # else it left meanwhile, as the next turn says
+        for bulk in (False, True):
+            for _ in range(process.granted[bulk]):
+                first = queue.first(bulk=bulk)
+                if first is not None and first.is_bulk is bulk:  # else it left meanwhile, as the next turn says
                     queue.grant(first)
                     self._ledger.begin(now)
         if (first := queue.first()) is not None:
