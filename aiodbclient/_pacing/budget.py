@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .headers import RateLimitStatus, wait_after_429
+from .headers import RateLimitStatus, hour_of, wait_after_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
 from .window import Window
@@ -119,7 +119,7 @@ class Pacer:
         """
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)
-        ahead = queue.ahead(order)
+        ahead = queue.ahead(order) if queue else 0
         if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
             return order[1]
         if max_wait is not None and (wait := self._wait(ahead, bulk, now)) > max_wait:
@@ -143,7 +143,7 @@ class Pacer:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._ledger.hear(RateLimitStatus.from_headers(headers), self._clock())
+        self._ledger.hear(*hour_of(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.

@@ -20,7 +20,7 @@ from cattrs import Converter
 
 from ..errors import ConfigurationError
 from .gate import Gate
-from .headers import RateLimitStatus
+from .headers import Hour
 from .ledger import LATENCY, Ledger
 from .queue import Queue
 from .window import Window
@@ -150,7 +150,7 @@ class Process:
     # By the turn, and why others may hold slots that the cell does not know of.
     _written: tuple[Fleet, str] = field(init=False)
 
-    def turn(self, text: str, at: float, now: float, heard: RateLimitStatus | None) -> str:
+    def turn(self, text: str, at: float, now: float, heard: Hour) -> str:
         """Have a turn at ``at`` by the server's clock. Returns the new text. It can be repeated until it is written.
 
         ``heard``: the newest headers.
@@ -163,7 +163,7 @@ class Process:
         self.granted = [0, 0]
         if not self.alone:
             self._take_over(fleet, now)
-            self.ledger.hear(heard, now)
+            self.ledger.hear(*heard, now)
             self._find_others(fleet, me, now)
             if not lost:
                 self.granted = self._take(me, now)

@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, below_every_limit, by_length
 from .cells import Cell, cell_at
 from .fleet import CellError, Process
-from .headers import RateLimitStatus
+from .headers import Hour, hour_of
 from .ledger import Ledger
 from .queue import Queue, Waiter
 from .window import Window, positive
@@ -77,7 +77,7 @@ class SharedRateBudget(Pacer):
     _queue: Queue = field(init=False, repr=False, factory=Queue)
     _cell: Cell = field(init=False, repr=False)
     _process: Process = field(init=False, repr=False)
-    _heard: RateLimitStatus | None = field(init=False, repr=False, default=None)  # since the last turn
+    _heard: Hour = field(init=False, repr=False, default=(None, None))  # since the last turn
     _turns: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
     _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
     _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
@@ -121,7 +121,7 @@ class SharedRateBudget(Pacer):
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._heard = RateLimitStatus.from_headers(headers)
+        self._heard = hour_of(headers)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
@@ -198,7 +198,7 @@ class SharedRateBudget(Pacer):
         """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
         async with self._turns:
             process, began = self._process, self._clock()
-            heard, self._heard = self._heard, None
+            heard, self._heard = self._heard, (None, None)
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._cell.change(lambda text, at: process.turn(text, at, self._clock(), heard))
