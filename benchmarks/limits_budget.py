@@ -1,4 +1,8 @@
-"""A budget built on the moving window of the ``limits`` package. For comparison only."""
+"""A budget built on the moving window of the ``limits`` package. For comparison only.
+
+The package does not use it: it trusts the clocks of its callers, counts a request when it is sent and not when it is
+answered, has only one window, and answers only yes or no, so callers must poll.
+"""
 
 from __future__ import annotations
 

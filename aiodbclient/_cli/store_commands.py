@@ -14,7 +14,7 @@ from .arguments import Printed, Rows
 from .asking import confirm
 from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
 from .output import DONE, UNUSABLE, as_json, command_line, note, quoted, safe, this_command, write
-from .records import complain_damaged
+from .records import complain_damaged, read_entries
 from .running import changes, runs
 from .stores import (
     BACKUP,
@@ -25,7 +25,6 @@ from .stores import (
     absolute,
     backed_up,
     clusters_in,
-    home_of,
     is_file,
     is_missing,
     keys,
@@ -111,7 +110,7 @@ async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
         if not error.damaged:
             raise
         return ""
-    home = home_of(record) or ""
+    home = (await read_entries(opened)).clusters().get(cluster_of(record) or "", "")
     what = "is half removed" if verb == "remove" else f"is waiting for `tenants {verb}` to finish it"
     finish = command_line(["tenants", verb, name, *role_options(role), "--cluster", home, "--store", store])
     return (

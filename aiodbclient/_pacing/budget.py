@@ -118,17 +118,16 @@ class Pacer:
             ConfigurationError: Calls on another event loop are waiting.
         """
         now, queue = self._clock(), self._queue
-        place = queue.next_place() if place is None else place
-        order = (bulk, place)
+        order = queue.order(bulk, place)
         ahead = queue.ahead(order)
         if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
-            return place
+            return order[1]
         if max_wait is not None and (wait := self._wait(ahead, bulk, now)) > max_wait:
             raise refusal(wait)
         waiter = queue.enter(order, max_wait, now)
         self._serve(now)
         await self._decision(waiter, max_wait)
-        return place
+        return order[1]
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot.

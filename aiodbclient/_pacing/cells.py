@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from ..errors import ConfigurationError
 
 LARGEST = 4_000_000  # characters of the text that are read
+Step = Callable[[str, float], str]
 
 
-class Cell(ABC):
-    """A text that is written only if it is still the one that was read."""
+class Cell(Protocol):
+    """A text that is read, changed and written at once, whoever else does that at the same time."""
 
     where: str  # names the server, for the log
 
-    async def change(self, step: Callable[[str, float], str]) -> None:
+    async def change(self, step: Step) -> None:
         """Replace the text with what ``step`` makes of it and of the server's time. Raises CellError."""
-        held, text = None, ""
-        while (found := await self._exchange(held, text)) is not None:
-            held, now = found
-            text = step(held, now)
 
-    @abstractmethod
     async def aclose(self) -> None:
         """Disconnect."""
-
-    @abstractmethod
-    async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
-        """Write ``text`` if the cell holds ``held``. Otherwise return what it holds, and the server's time."""
 
 
 def cell_at(url: str, key: str, lives: float, timeout: float) -> Cell:

@@ -62,9 +62,7 @@ def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read ``retry-after`` in seconds, from a number or a date; None if it is missing or invalid."""
-    text = headers.get("retry-after")
-    if text is None:
-        return None
+    text = headers.get("retry-after", "")
     number = _number(text)
     wait = _until(_date(text), headers) if number is None else number
     return wait if wait is not None and wait >= 0 else None

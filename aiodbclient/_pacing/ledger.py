@@ -9,11 +9,53 @@ from collections.abc import Iterable, Sequence
 
 from .gate import Gate, Ramp
 from .headers import RateLimitStatus
-from .window import SlidingWindow, Window
+from .window import Window
 
 LATENCY = 30.0  # seconds; an answer takes less
 _SANE_LIMIT = 10_000_000
 _MINUTE, _RECENT = 60.0, 64  # the shortest window where there is none, and how many answers are kept then
+
+
+class SlidingWindow:
+    """The slots of one window. ``answers``, which all windows share: when our requests were answered, in order."""
+
+    __slots__ = ("answers", "limit", "others", "others_until", "seconds")
+
+    def __init__(self, limit: int, seconds: float, answers: list[float]) -> None:
+        self.limit = limit  # how many slots there are; an answer can change it
+        self.seconds = seconds  # our slots are free again this long after the answer
+        self.answers = answers
+        self.others = 0  # how many slots other clients hold
+        self.others_until = -math.inf  # when the last of them expires, as far as we know
+
+    def used(self, now: float) -> int:
+        """How many of our answered requests hold a slot at ``now``."""
+        return len(self.answers) - self._expired(now)
+
+    def of_others(self, now: float) -> int:
+        """How many slots others hold at ``now``."""
+        return self.others if now < self.others_until else 0
+
+    def room(self, now: float, reserve: int) -> int:
+        """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
+        return max(0, max(1, self.limit - reserve) - self.of_others(now))
+
+    def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
+        """When a request with ``ahead`` others before it may go, if those in flight are answered now."""
+        # Line up those that hold slots: our answered requests, those in flight, those ahead. A request may go when the
+        # one ``room`` places before it gives up its slot. So every ``room`` requests ahead take one window.
+        expired, room = self._expired(now), self.room(now, reserve)
+        used = len(self.answers) - expired
+        if not room:
+            return self.others_until
+        windows, place = divmod(ahead, room)
+        rank = place + used + in_flight - room
+        if rank < 0:
+            return now + windows * self.seconds
+        return (self.answers[expired + rank] if rank < used else now) + (windows + 1) * self.seconds
+
+    def _expired(self, now: float) -> int:
+        return bisect(self.answers, now - self.seconds)
 
 
 class Ledger:

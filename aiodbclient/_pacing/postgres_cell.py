@@ -10,28 +10,30 @@ from contextlib import suppress
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from .._libpq import one_line, options_of
 from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
-from .cells import LARGEST, Cell
+from .cells import LARGEST, Step
 from .fleet import CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
 _TABLE = "aiodbclient_budgets"
 _COLUMNS: LiteralString = '(key text COLLATE "C" PRIMARY KEY, state text NOT NULL)'
-_SETTINGS = "SELECT set_config('statement_timeout', %s, false), set_config('synchronous_commit', 'off', false)"
-_READ = SQL(
-    "SELECT coalesce((SELECT left(state, {}) FROM {} WHERE key = %s), ''),"
-    " extract(epoch FROM clock_timestamp())::float8"
+_SETTINGS = (
+    "SELECT set_config('statement_timeout', %(ms)s, false), set_config('synchronous_commit', 'off', false),"
+    " set_config('idle_in_transaction_session_timeout', %(ms)s, false)"
 )
-_SWAP = SQL(
-    "INSERT INTO {1} AS held VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET state = excluded.state"
-    " WHERE left(held.state, {0}) = %s"
+# The clock is read when the row is locked.
+_BEGIN = SQL(
+    "BEGIN; INSERT INTO {0} VALUES (%(key)s, '') ON CONFLICT DO NOTHING;"
+    " WITH held AS MATERIALIZED (SELECT state FROM {0} WHERE key = %(key)s FOR UPDATE)"
+    " SELECT left(state, %(most)s), extract(epoch FROM clock_timestamp())::float8 FROM held"
 )
+_COMMIT = SQL("UPDATE {} SET state = %s WHERE key = %s; COMMIT")
 _MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
 # Where the server refuses a connection, libpq has only its text.
 _REFUSALS = re.compile(
@@ -39,8 +41,8 @@ _REFUSALS = re.compile(
 )
 
 
-class PostgresCell(Cell):
-    """The text in one row of the table ``aiodbclient_budgets``."""
+class PostgresCell:
+    """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         options = options_of(url)
@@ -56,47 +58,54 @@ class PostgresCell(Cell):
         self._connection: AsyncConnection[Any] | None = None
         self._table = Identifier(_TABLE)  # with its schema, once it is known
 
+    async def change(self, step: Step) -> None:
+        """As for ``Cell``."""
+        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
+        changing = asyncio.create_task(self._change(step))
+        try:
+            await asyncio.shield(changing)
+        except asyncio.CancelledError:
+            if self._connection is None:
+                changing.cancel()
+            else:
+                _shut_down(self._connection)
+            await asyncio.wait([changing])
+            if not changing.cancelled():
+                changing.exception()
+            raise
+
     async def aclose(self) -> None:
         """As for ``Cell``."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
-    async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
-        if held is not None and (await self._run(_SWAP, self._key, text, held)).rowcount == 1:
-            return None
-        return await (await self._run(_READ, self._key)).fetchone()
-
-    async def _run(self, statement: SQL, *values: str) -> AsyncCursor[Any]:
-        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
-        running = asyncio.create_task(self._execute(statement, values))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if self._connection is None:
-                running.cancel()
-            else:
-                _shut_down(self._connection)
-            await asyncio.wait([running])
-            if not running.cancelled():
-                running.exception()
-            raise
-
-    async def _execute(self, statement: SQL, values: tuple[str, ...]) -> AsyncCursor[Any]:
+    async def _change(self, step: Step) -> None:
         try:
             connection = await self._connected()
-            return await connection.execute(statement.format(LARGEST + 1, self._table), values)
+            text = step(*await self._begin(connection))
+            await connection.execute(_COMMIT.format(self._table), [text, self._key])
         except BaseException as error:
             await self.aclose()
             if isinstance(error, psycopg.Error | OSError | UnicodeError | NotOwnError):
                 raise _cell_error(error) from None
             raise
 
+    async def _begin(self, connection: AsyncConnection[Any]) -> tuple[str, float]:
+        """Lock the row, and return its text and the time."""
+        cursor = await connection.execute(_BEGIN.format(self._table), {"key": self._key, "most": LARGEST + 1})
+        while cursor.nextset():
+            pass
+        text, now = await cursor.fetchone() or ("", 0.0)
+        return text, now
+
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = await AsyncConnection.connect(self._dsn, autocommit=True)
-            await self._connection.execute(_SETTINGS, [self._milliseconds])
-            self._table = await own_table(self._connection, _TABLE, _COLUMNS, unlogged=True)
+            # This cursor sends several statements in one round trip.
+            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
+            self._connection = connection
+            await connection.execute(_SETTINGS, {"ms": self._milliseconds})
+            self._table = await own_table(connection, _TABLE, _COLUMNS, unlogged=True)
         return self._connection
 
 

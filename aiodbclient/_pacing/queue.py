@@ -51,7 +51,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
-        self._numbers = count()
+        self._places = count()
         self._timer: asyncio.TimerHandle | None = None
         self._announced = -math.inf  # the end of the wait that was logged last
 
@@ -61,9 +61,9 @@ class Queue:
     def __iter__(self) -> Iterator[Waiter]:
         return iter([*self._waiters])
 
-    def next_place(self) -> int:
-        """Return the place of a call that comes now."""
-        return next(self._numbers)
+    def order(self, bulk: bool, place: int | None) -> Order:
+        """Return the order of a call that has a ``place``, or comes now."""
+        return bulk, next(self._places) if place is None else place
 
     def ahead(self, order: Order) -> int:
         """How many calls are before the one with this order."""

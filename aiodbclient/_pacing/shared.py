@@ -1,9 +1,4 @@
-"""A rate budget that several processes share through PostgreSQL, Valkey or Redis.
-
-The package ``limits`` has a moving window for the same purpose. This does not use it: it trusts the clocks of its
-callers, counts a request when it is sent and not when it is answered, has only one window, and answers only yes or no,
-so callers must poll. ``benchmarks/fleet.py --limits`` measures what that costs.
-"""
+"""A rate budget that several processes share through PostgreSQL, Valkey or Redis."""
 
 from __future__ import annotations
 
@@ -21,10 +16,9 @@ from attrs import define, field
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, below_every_limit, by_length
 from .cells import Cell, cell_at
-from .fleet import CellError
+from .fleet import CellError, Process
 from .headers import RateLimitStatus
 from .ledger import Ledger
-from .process import Process
 from .queue import Queue, Waiter
 from .window import Window, positive
 
@@ -46,14 +40,8 @@ def token_key(token: str) -> str:
 class SharedRateBudget(Pacer):
     """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
-    Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. Processes that wait
-    share the shortest window equally. A 429 in one process makes all of them wait.
-
-    The slots of a killed process are free again half a shortest window later than usual. If the process was waiting,
-    its ``fallback_share`` stays reserved for one window: the process may be alive but disconnected.
-
-    While the server does not answer, each process uses its ``fallback_share``. What it sent counts afterwards. The log
-    says once that an outage began, and once that it ended.
+    Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. A 429 in one process
+    makes all of them wait.
 
     The constructor does no I/O and needs no event loop. Use the budget on one event loop, and close it with
     ``async with`` or ``aclose``. Not thread-safe.
@@ -117,12 +105,11 @@ class SharedRateBudget(Pacer):
         if self._process.alone:
             return await super().acquire(bulk=bulk, max_wait=max_wait, place=place)
         now, queue = self._clock(), self._queue
-        place = queue.next_place() if place is None else place
-        waiter = queue.enter((bulk, place), max_wait, now)
+        waiter = queue.enter(queue.order(bulk, place), max_wait, now)
         if max_wait is not None or queue.first() is waiter:
             self._ask_by(now)
         await self._decision(waiter, None if max_wait is None else max_wait + self.timeout)
-        return place
+        return waiter.order[1]
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""

@@ -12,7 +12,7 @@ from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermiss
 
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
-from .cells import LARGEST, Cell
+from .cells import LARGEST, Step
 from .fleet import CellError
 
 # Writes ARGV[2], for ARGV[3] milliseconds, if ARGV[1] is the digest of what is there. Otherwise returns what is there,
@@ -28,7 +28,7 @@ return {{held, redis.call('TIME')}}
 _MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions", "DB index is out of range")
 
 
-class ValkeyCell(Cell):
+class ValkeyCell:
     """The text at one key."""
 
     def __init__(self, url: str, key: str, lives: float) -> None:
@@ -49,11 +49,19 @@ class ValkeyCell(Cell):
         self._key = f"aiodbclient:{{{key}}}:budget"
         self._lives = math.ceil(lives * 1000)
 
+    async def change(self, step: Step) -> None:
+        """As for ``Cell``. The text is written only if it is still the one that was read."""
+        held, text = None, ""
+        while (found := await self._exchange(held, text)) is not None:
+            held, now = found
+            text = step(held, now)
+
     async def aclose(self) -> None:
         """As for ``Cell``."""
         await self._client.aclose()
 
     async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
+        """Write ``text`` if the key has ``held``. Otherwise return what it has, and the server's time."""
         digest = "" if held is None else hashlib.sha1(held.encode("latin-1"), usedforsecurity=False).hexdigest()
         try:
             answer = await self._script([self._key], [digest, text, self._lives])

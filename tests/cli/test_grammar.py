@@ -69,7 +69,7 @@ def examples() -> list[str]:
         "tenants rotate",
         "tenants retire",
     ]
-    last += ["tenants suspend", "tenants resume", "tenants remove"]
+    last += ["tenants suspend", "tenants resume", "tenants remove", "store copy copy.db"]  # this replaces tenants.db
 
     def place(example: str) -> tuple[int, int]:
         late = [at for at, verb in enumerate(last) if example.startswith(f"aiodbclient {verb}")]

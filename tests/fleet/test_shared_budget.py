@@ -362,7 +362,7 @@ async def test_a_waiter_learns_its_wait_although_the_call_before_it_left(fleet: 
 
 
 @virtually
-async def test_the_longest_window_is_counted_by_its_3600th_part_and_never_too_low(fleet: VirtualFleet) -> None:
+async def test_a_state_is_short_and_no_window_is_counted_too_low(fleet: VirtualFleet) -> None:
     windows = Window(150, 60.0), Window(400, 600.0)
     api = LimitingServer(now, ((150, 60.0), (400, 600.0)))
     client = Client((await fleet.connect(*windows))[0], api, lambda: 0.01)

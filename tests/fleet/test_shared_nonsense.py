@@ -39,13 +39,13 @@ NONSENSE = {
 
 @pytest.mark.parametrize("text", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_seen(text: str) -> None:
-    assert load(WRITTEN, 600.0, AT) is not None
-    assert load(text, 600.0, AT) is None
+    assert load(WRITTEN) is not None
+    assert load(text) is None
 
 
 @given(st.text() | st.binary().map(lambda read: read.decode("latin-1")))
 def test_no_other_text_is_taken_for_that_of_a_budget(text: str) -> None:
-    assert load(text, 600.0, AT) is None
+    assert load(text) is None
 
 
 @virtually

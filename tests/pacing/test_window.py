@@ -7,7 +7,7 @@ from bisect import insort
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient._pacing.window import SlidingWindow
+from aiodbclient._pacing.ledger import SlidingWindow
 
 MINUTE = 60.0
 
