@@ -184,6 +184,8 @@ def test_a_suspended_tenant_whose_database_is_lost_gets_an_empty_one(command: Co
     program = [sys.executable, "-c", "import psycopg; psycopg.connect('').execute('CREATE TABLE t ()')"]
     assert command("tenants", "exec", a, "--json", *command.place, "--", *program).code == 0
 
+    kept = command("tenants", "repair", b, *command.place)
+    assert (kept.code, "what was in it is lost" in kept.err) == (1, True)
     asleep = command("tenants", "repair", b, "--recreate", *command.place)
     assert asleep.out == f"{b}: suspended: database_missing\n1 suspended\n"
     assert command("tenants", "check", b, *command.place).out == "1 checked: all well, 1 suspended\n"

@@ -14,6 +14,7 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.errors import (
     ConflictError,
     InvalidArgumentError,
+    NotFoundError,
     RotationPendingError,
     TenantNotFoundError,
     UnsupportedOperationError,
@@ -265,6 +266,41 @@ async def test_a_role_survives_the_loss_of_the_database(anywhere: Place) -> None
     assert repaired.credential is not None
     await ask(repaired.credential, "CREATE TABLE t (x int PRIMARY KEY)")
     assert await may(reader, READ)
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_a_suspended_tenant_survives_the_loss_of_its_database(anywhere: Place, resuming: bool) -> None:
+    """It stays suspended; one whose ``resume`` has failed is resumed. Its roles come back, and its setup runs."""
+    set_up = list[str]()
+
+    async def setup(credential: Credential) -> None:
+        set_up.append(credential.name)
+
+    tenants = anywhere.tenants(setup=setup)
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+    await only(tenants.suspend(["alpha"]))
+    await anywhere.cluster.dbs.delete(reader.database or "")
+    action = Action.SUSPENDED
+    if resuming:
+        error = (await only(tenants.resume(["alpha"]))).error
+        assert isinstance(error, NotFoundError | None)
+        action = Action.REPAIRED if error is None else Action.RESUMED  # MySQL gives rights in what does not exist
+    assert isinstance((await only(tenants.repair())).error, NotFoundError)
+
+    repaired = await only(tenants.repair(recreate=True))
+
+    assert (repaired.action, repaired.error) == (action, None)
+    assert Problem.DATABASE_MISSING in repaired.problems
+    assert {outcome.problems async for outcome in tenants.check()} == {()}
+    assert (await only(tenants.resume(["alpha"]))).error is None
+    owner = await tenants.ensure("alpha")
+    assert set_up == ["alpha", "alpha"]
+    await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
+    assert (await only(tenants.role("reader").check())).problems == ()
+    again = await tenants.role("reader").get("alpha")
+    assert again is not None
+    assert await may(again, READ)
 
 
 NASTY = ["a_c", "abc", "a.c", "A", "a-c", "_a", "0"]

@@ -320,7 +320,7 @@ async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> Tenan
     problems = await examine(tenant, tenant.record)
     if not problems:
         return _repaired(tenant, Action.KEPT, tenant.current, problems)
-    if tenant.state is State.SUSPENDED:
+    if tenant.state is State.SUSPENDED and Problem.DATABASE_MISSING not in problems:
         return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
     return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems, recreate=recreate), problems)
 
