@@ -122,6 +122,21 @@ def test_help_is_plain_and_fits(command: Command, width: int) -> None:
         ]
 
 
+def test_the_options_of_a_command_come_before_those_of_all(command: Command) -> None:
+    command.environment["COLUMNS"] = "80"
+    for verb, option in (("rotate", "--older-than"), ("remove", "--keep-database"), ("exec", "--most-failed")):
+        own, title, common = command("tenants", verb, "--help").out.partition("\nCommon options:\n")
+        assert (option in own, option in common, bool(title)) == (True, False, True)
+        assert len(common.splitlines()) < len(own.splitlines())
+        assert common.lstrip().startswith("--cluster CLUSTER ")
+        assert (
+            common.index("--store")
+            < common.index("--output")
+            < common.index("--budget")
+            < common.index("Put a password")
+        )
+
+
 def test_a_group_alone_explains_itself_and_clusters_lists(command: Command) -> None:
     for arguments in ([], ["users"], ["dbs"], ["tenants"]):
         done = command(*arguments)
