@@ -173,6 +173,18 @@ def test_a_synonym_of_a_command_is_refused_with_the_right_word(command: Command)
     assert "Did you mean 'users delete' or 'dbs delete'?" in command("delete", "a").err
 
 
+def test_of_a_mistyped_option_the_one_that_was_meant_is_named(command: Command) -> None:
+    for line, hint in (
+        ("tenants show a --shwo", ". Did you mean --show?"),
+        ("tenants list --clutser a", ". Did you mean --cluster?"),
+        ("tenants rotate a --max 3", "."),
+    ):
+        verb, option = line.split()[1], line[line.index("--") :].split()[0]
+        done = command(*line.split())
+        assert done.code == 2
+        assert done.err == f"aiodbclient: no such option: {option}{hint} See `aiodbclient tenants {verb} --help`\n"
+
+
 def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None:
     command.environment |= {"AIODBCLIENT_CLUSTER": command.cluster, "AIODBCLIENT_STORE": command.store}
 
