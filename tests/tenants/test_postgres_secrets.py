@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -76,15 +77,17 @@ async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Mana
     errors, found, began = 0, set[str](), monotonic()
     await steps(managed.postgres(), names)
     whole = monotonic() - began
-    for part in range(1, 60):
-        server = managed.postgres()
+    for part in itertools.cycle(range(1, 50)):
+        if errors == 50:
+            break
+        server, began = managed.postgres(), monotonic()
         try:
             async with asyncio.timeout(whole * part / 60):
                 await steps(server, names)
+                whole = monotonic() - began  # the machine was slower when it was measured
         except (TimeoutError, DatabaseClientError) as error:
             errors += 1
             found.update(leaks(error, ("doadmin-secret", NEW)))
-    assert errors > 30
     assert found == set()
 
 
