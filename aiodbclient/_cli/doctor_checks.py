@@ -29,6 +29,7 @@ from ..tenants import Store
 from ..tenants._clusters import connection_of
 from ..tenants._credential import verifying_context
 from ..tenants._servers import server_of
+from ..tenants._servers.place import check_place
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
@@ -141,7 +142,14 @@ async def check_server(
     except (ConfigurationError, UnsupportedOperationError) as error:
         findings.fail("administrator", error, "Set AIODBCLIENT_ADMIN to the DSN of an administrator")
         return None
-    return await _check_administrator(findings, server, tls=ca is not None)
+    version = await _check_administrator(findings, server, tls=ca is not None)
+    if version is not None and admin is not None:
+        try:
+            await check_place(info, admin, ca)
+        except ConfigurationError as error:
+            findings.fail("administrator", error, "Unset AIODBCLIENT_ADMIN, or set it to a DSN of this cluster")
+            return None
+    return version
 
 
 async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str | None:

@@ -36,6 +36,7 @@ from ._credential import Credential
 from ._naming import Names
 from ._rooms import Rooms, Seat
 from ._servers import server_of
+from ._servers.place import check_place
 from ._servers.server import Server
 
 AWAY = (
@@ -161,9 +162,12 @@ class Sites:
         guard_tenants(info.engine)
         connection = connection_of(info, private=self._private)
         ca = await _authority(client, info.name) if connection.ssl else None
-        server = server_of(info.engine, connection, ca, self._admins[client.id], self._connection_limit)
+        admin = self._admins[client.id]
+        server = server_of(info.engine, connection, ca, admin, self._connection_limit)
         try:
             await server.administrator()  # before anything is made that it could then not finish
+            if admin is not None:
+                await check_place(info, admin, ca)
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise

@@ -21,15 +21,17 @@ from aiodbclient.errors import (
     GrantError,
     InvalidArgumentError,
 )
-from aiodbclient.tenants import Credential, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._claims import HeldClaim, clock
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._record import Intent, Verb, intent_of
 
-from .conftest import Place
+from .conftest import SQL, Place, only
+from .moves import enters
 from .programs import ask, session_of
 from .store_contract import LONG
 from .test_check_and_repair import admin_of
+from .test_outages import failure_of
 
 
 async def works(credential: Credential) -> None:
@@ -110,6 +112,29 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
         user = await place.cluster.users.get("doadmin")
         tenants = Tenants(cluster, place.store, place.prefix, admin=primary.uri_for(user))
         await works(await tenants.ensure("alpha"))
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_an_administrator_of_another_cluster_changes_nothing_there(anywhere: Place) -> None:
+    """As after a change of the cluster, but not of the environment."""
+    place = anywhere
+    first = await place.tenants().ensure("alpha")
+    info = await place.cluster.info()
+    server = info.connection
+    user = await place.cluster.users.get("doadmin")
+    assert server is not None
+    admin = server.uri_for(user)
+    other = place.client.cluster(await place.sandbox.add_cluster(str(info.engine), backend="memory", tls=False))
+    async with SQLiteStore(place.path.with_name("other")) as store:
+        tenants = Tenants(other, store, place.prefix, admin=admin)
+        for run in (tenants.provision, tenants.check, tenants.suspend, tenants.remove):
+            error = await failure_of(run(["alpha"]))
+            assert isinstance(error, ConfigurationError)
+            assert "which is not the server of the cluster" in str(error)
+            assert server.password is not None
+            assert server.password not in str(error)
+    assert await enters(first)
+    assert (await only(place.tenants().check(["alpha"]))).problems == ()
 
 
 async def test_an_ensure_that_is_cancelled_anywhere_can_be_repeated(place: Place) -> None:
