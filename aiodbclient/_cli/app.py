@@ -71,6 +71,7 @@ _GROUPS = {
     ),
     "doctor": "doctor.examine",
 }
+_NEAR = 0.8  # how near an option must be to the one that was meant
 _DOCTOR = "Check everything that tenants need"  # as its docstring begins: it need not be imported for this
 
 
@@ -146,8 +147,12 @@ def run(arguments: list[str]) -> int:
         message = getattr(error, "format_message", None)  # versions of Typer differ in the class for bad usage
         if message is None:
             raise
-        path = getattr(getattr(error, "ctx", None), "command_path", "aiodbclient")
+        context = getattr(error, "ctx", None)
+        path = getattr(context, "command_path", "aiodbclient")
         usage = _usage(message())
+        if hasattr(error, "possibilities") and context is not None:  # it names each that is a little like it
+            option = str(getattr(error, "option_name", ""))
+            usage = f"no such option: {option}{_meant(option, context.command)}"
         end = "" if usage.endswith("?") else "."
         complain(f"{usage}{end} See `{path} --help`", BAD_USAGE)
         return BAD_USAGE
@@ -156,6 +161,14 @@ def run(arguments: list[str]) -> int:
 def _usage(message: str) -> str:
     message = message.replace("Value error, ", "")  # some versions of Typer say this of each wrong value
     return message[:1].lower() + message[1:].rstrip(". \n")
+
+
+def _meant(option: str, command: Any) -> str:
+    """Which option was meant, if one is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(option, [name for param in command.params for name in param.opts], 1, _NEAR)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def _tell_version(wanted: bool) -> None:

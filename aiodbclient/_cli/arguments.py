@@ -40,7 +40,7 @@ class Printed:
 
     output: Annotated[
         str | None,
-        output_option("text|json", "json prints an object a line.", rich_help_panel=COMMON),
+        output_option("text|json", "json prints an object a line, errors too.", rich_help_panel=COMMON),
     ] = None
     json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=COMMON)] = False
 
@@ -63,7 +63,7 @@ class Table(Printed):
         str | None,
         output_option(
             "table|wide|json",
-            "wide prints all columns, json an object a line.",
+            "wide prints all columns, json an object a line, errors too.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -89,7 +89,7 @@ class Rows(Sorted):
         str | None,
         output_option(
             "table|wide|name|json",
-            "wide prints all columns, name the names alone, json an object a line.",
+            "wide prints all columns, name the names alone, json an object a line, errors too.",
             rich_help_panel=COMMON,
         ),
     ] = None

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .headers import RateLimitStatus, wait_after_429
+from .headers import RateLimitStatus, hour_of, wait_after_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
 from .window import Window
@@ -58,8 +58,8 @@ class Snapshot:
     """A budget at one moment.
 
     Attributes:
-        used: For each window, the shortest first: how many slots our answered requests hold, and in the longest one
-            also those of others that the last answer showed.
+        used: For each window, the shortest first: how many slots our answered requests hold, those of the other
+            processes of a fleet, and in the longest one also those of others that the last answer showed.
         in_flight: Requests without an answer yet. Each of them holds a slot of each window too.
         waiting: Calls that wait for a slot.
         next_slot: Seconds until a slot is free; 0.0 if one is.
@@ -119,7 +119,7 @@ class Pacer:
         """
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)
-        ahead = queue.ahead(order)
+        ahead = queue.ahead(order) if queue else 0
         if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
             return order[1]
         if max_wait is not None and (wait := self._wait(ahead, bulk, now)) > max_wait:
@@ -143,7 +143,7 @@ class Pacer:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._ledger.hear(RateLimitStatus.from_headers(headers), self._clock())
+        self._ledger.hear(*hour_of(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -176,7 +176,7 @@ class Pacer:
         return self._ledger.opens(now, ahead, self._reserved(bulk)) - now
 
     def _opens(self, first: Waiter, now: float) -> float:
-        """When the first call may go."""
+        """When the first call may go. A long wait is logged."""
         when = self._ledger.opens(now, 0, self._reserved(first.is_bulk), patient=first.is_patient)
         self._queue.announce(when, now, self._ledger.reason(now))
         return when
@@ -216,7 +216,7 @@ class Pacer:
     def _refuse_late(self, now: float, since: float = math.inf) -> None:
         """Refuse those that came before ``since`` and would wait for longer than their patience lasts."""
         for ahead, waiter in enumerate(self._queue):
-            if waiter.deadline < math.inf and waiter.since <= since:
+            if not waiter.is_patient and waiter.since <= since:
                 wait = self._wait(ahead, waiter.is_bulk, now)
                 if wait > waiter.deadline - now or waiter.deadline <= now:
                     self._queue.fail(waiter, refusal(wait))

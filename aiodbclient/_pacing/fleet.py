@@ -20,7 +20,7 @@ from cattrs import Converter
 
 from ..errors import ConfigurationError
 from .gate import Gate
-from .headers import RateLimitStatus
+from .headers import Hour
 from .ledger import LATENCY, Ledger
 from .queue import Queue
 from .window import Window
@@ -48,9 +48,7 @@ class Member:
     seen: float = 0.0  # when it reported
     reports: int = 1  # how often it did
     held: int = 0  # its requests in flight, without those that a 429 answered
-    waiting: list[int] = field(
-        factory=lambda: [0, 0]
-    )  # how many of its calls wait: single ones, and those of bulk runs
+    waiting: list[int] = field(factory=lambda: [0, 0])  # how many of its calls wait: of each lane
     share: float = 0.0  # its fallback share
     answers: list[int] = field(factory=list)  # pairs: milliseconds before ``seen``, and how many were answered then
 
@@ -152,7 +150,7 @@ class Process:
     # By the turn, and why others may hold slots that the cell does not know of.
     _written: tuple[Fleet, str] = field(init=False)
 
-    def turn(self, text: str, at: float, now: float, heard: RateLimitStatus | None) -> str:
+    def turn(self, text: str, at: float, now: float, heard: Hour) -> str:
         """Have a turn at ``at`` by the server's clock. Returns the new text. It can be repeated until it is written.
 
         ``heard``: the newest headers.
@@ -165,7 +163,7 @@ class Process:
         self.granted = [0, 0]
         if not self.alone:
             self._take_over(fleet, now)
-            self.ledger.hear(heard, now)
+            self.ledger.hear(*heard, now)
             self._find_others(fleet, me, now)
             if not lost:
                 self.granted = self._take(me, now)

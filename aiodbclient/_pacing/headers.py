@@ -16,6 +16,8 @@ from math import isfinite
 
 from attrs import frozen
 
+Hour = tuple[int | None, int | None]  # its limit, and how many requests of it are left
+
 
 @frozen
 class RateLimitStatus:
@@ -42,11 +44,16 @@ class RateLimitStatus:
         Returns:
             The status, or None if all of these headers are missing or invalid.
         """
-        limit, remaining = _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
+        limit, remaining = hour_of(headers)
         reset = _moment(headers.get("ratelimit-reset"))
         if limit is None and remaining is None and reset is None:
             return None
         return cls(limit, remaining, reset)
+
+
+def hour_of(headers: Mapping[str, str]) -> Hour:
+    """Return the limit of the hour, and how many of its requests are left."""
+    return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
 
 
 def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .gate import Gate, Ramp
-from .headers import RateLimitStatus
 from .window import Window
 
 LATENCY = 30.0  # seconds; an answer takes less
@@ -149,13 +148,11 @@ class Ledger:
         self.answers[:] = sorted([*self.own, *answers])
         self.elsewhere = in_flight
 
-    def hear(self, status: RateLimitStatus | None, now: float) -> None:
+    def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
         """Learn of the hour from an answer's headers: its limit, and how many of its requests were others'."""
-        if not self.windows or status is None or status.limit is None or status.remaining is None:
+        if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return
-        window, limit, remaining = self.windows[-1], status.limit, status.remaining
-        if not max(1, remaining) <= limit <= _SANE_LIMIT:
-            return
+        window = self.windows[-1]
         if limit != window.limit:
             before, self.other_limit = self.other_limit, limit
             if len(self.windows) == 1 or before != limit:  # the header may be about a window that this budget lacks
@@ -178,5 +175,8 @@ class Ledger:
 
     def _count(self, answers: list[float], now: float) -> None:
         answers.append(now)
-        kept = bisect(answers, now - self.longest - LATENCY) if self.windows else -_RECENT
-        del answers[:kept]
+        since = now - self.longest - LATENCY
+        if not self.windows:
+            del answers[:-_RECENT]
+        elif answers[0] <= since:
+            del answers[: bisect(answers, since)]

@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, below_every_limit, by_length
 from .cells import Cell, cell_at
 from .fleet import CellError, Process
-from .headers import RateLimitStatus
+from .headers import Hour, hour_of
 from .ledger import Ledger
 from .queue import Queue, Waiter
 from .window import Window, positive
@@ -77,7 +77,7 @@ class SharedRateBudget(Pacer):
     _queue: Queue = field(init=False, repr=False, factory=Queue)
     _cell: Cell = field(init=False, repr=False)
     _process: Process = field(init=False, repr=False)
-    _heard: RateLimitStatus | None = field(init=False, repr=False, default=None)  # since the last turn
+    _heard: Hour = field(init=False, repr=False, default=(None, None))  # since the last turn
     _turns: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
     _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
     _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
@@ -116,12 +116,12 @@ class SharedRateBudget(Pacer):
         ledger = self._ledger
         ramp_was_full = ledger.in_flight >= ledger.ramp.at_most
         super().release(sent=sent)
-        is_urgent = not sent or self._process.fleet is None or (ramp_was_full and len(self._queue) > 0)
+        is_urgent = not sent or (ramp_was_full and len(self._queue) > 0)
         self._ask_by(self._clock() + (0.0 if is_urgent else self._pause))
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._heard = RateLimitStatus.from_headers(headers)
+        self._heard = hour_of(headers)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
@@ -198,7 +198,7 @@ class SharedRateBudget(Pacer):
         """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
         async with self._turns:
             process, began = self._process, self._clock()
-            heard, self._heard = self._heard, None
+            heard, self._heard = self._heard, (None, None)
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._cell.change(lambda text, at: process.turn(text, at, self._clock(), heard))
@@ -219,10 +219,10 @@ class SharedRateBudget(Pacer):
     def _grant(self, now: float) -> None:
         """Grant the slots that the last turn took, and plan the next turn."""
         queue, process = self._queue, self._process
-        for bulk, count in enumerate(process.granted):
-            for _ in range(count):
-                first = queue.first(bulk=bool(bulk))
-                if first is not None and first.is_bulk == bulk:  # else it left meanwhile, as the next turn says
+        for bulk in (False, True):
+            for _ in range(process.granted[bulk]):
+                first = queue.first(bulk=bulk)
+                if first is not None and first.is_bulk is bulk:  # else it left meanwhile, as the next turn says
                     queue.grant(first)
                     self._ledger.begin(now)
         if (first := queue.first()) is not None:

@@ -122,6 +122,21 @@ def test_help_is_plain_and_fits(command: Command, width: int) -> None:
         ]
 
 
+def test_the_options_of_a_command_come_before_those_of_all(command: Command) -> None:
+    command.environment["COLUMNS"] = "80"
+    for verb, option in (("rotate", "--older-than"), ("remove", "--keep-database"), ("exec", "--most-failed")):
+        own, title, common = command("tenants", verb, "--help").out.partition("\nCommon options:\n")
+        assert (option in own, option in common, bool(title)) == (True, False, True)
+        assert len(common.splitlines()) < len(own.splitlines())
+        assert common.lstrip().startswith("--cluster CLUSTER ")
+        assert (
+            common.index("--store")
+            < common.index("--output")
+            < common.index("--budget")
+            < common.index("Put a password")
+        )
+
+
 def test_a_group_alone_explains_itself_and_clusters_lists(command: Command) -> None:
     for arguments in ([], ["users"], ["dbs"], ["tenants"]):
         done = command(*arguments)
@@ -156,6 +171,18 @@ def test_a_synonym_of_a_command_is_refused_with_the_right_word(command: Command)
         done = command(*line.split())
         assert (done.code, f"Did you mean {word!r}? See `aiodbclient" in done.err) == (2, True), done.err
     assert "Did you mean 'users delete' or 'dbs delete'?" in command("delete", "a").err
+
+
+def test_of_a_mistyped_option_the_one_that_was_meant_is_named(command: Command) -> None:
+    for line, hint in (
+        ("tenants show a --shwo", ". Did you mean --show?"),
+        ("tenants list --clutser a", ". Did you mean --cluster?"),
+        ("tenants rotate a --max 3", "."),
+    ):
+        verb, option = line.split()[1], line[line.index("--") :].split()[0]
+        done = command(*line.split())
+        assert done.code == 2
+        assert done.err == f"aiodbclient: no such option: {option}{hint} See `aiodbclient tenants {verb} --help`\n"
 
 
 def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None:

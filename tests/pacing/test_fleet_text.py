@@ -55,7 +55,7 @@ def turn(fleet: Fleet, after: float = 0.0) -> tuple[Ledger, Fleet]:
     """Let a process have a turn after so many seconds; its clock begins at 7. Returns its ledger, and what it knows."""
     ledger, now = Ledger(WINDOWS), 7.0 + after
     process = Process(ledger, Queue(), WINDOWS, 0, 0.1, "here")
-    process.turn(fleet.dump(), NOW + after, now, None)
+    process.turn(fleet.dump(), NOW + after, now, (None, None))
     process.heed(now)
     assert process.fleet is not None
     return ledger, process.fleet

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from aiodbclient import Window
-from aiodbclient._pacing.headers import RateLimitStatus
 from aiodbclient._pacing.ledger import Ledger
 
 
@@ -18,10 +17,6 @@ def ledger_of(*answered_at: float) -> Ledger:
     return ledger
 
 
-def said(limit: int | None, remaining: int | None) -> RateLimitStatus:
-    return RateLimitStatus(limit, remaining, None)
-
-
 def others(ledger: Ledger, now: float) -> list[int]:
     return [window.of_others(now) for window in ledger.windows]
 
@@ -29,9 +24,9 @@ def others(ledger: Ledger, now: float) -> list[int]:
 def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_alone() -> None:
     ledger = ledger_of(0.0, 1.0)
     ledger.take(2.0, 0)
-    ledger.hear(said(1000, 900), 3.0)  # it counted 100, three of them ours
+    ledger.hear(1000, 900, 3.0)  # it counted 100, three of them ours
     assert [others(ledger, now) for now in (3.0, 102.9, 103.0)] == [[0, 97], [0, 97], [0, 0]]
-    ledger.hear(said(1000, 995), 4.0)
+    ledger.hear(1000, 995, 4.0)
     assert others(ledger, 4.0) == [0, 2]
 
 
@@ -39,20 +34,20 @@ def test_what_may_be_ours_is_not_of_others() -> None:
     ledger = ledger_of(0.0, 20.0, 50.0)
     ledger.take(110.0, 0)
     ledger.take(112.0, 0)
-    ledger.hear(said(1000, 996), 121.0)  # the second one counted when the first was sent, but not any more
+    ledger.hear(1000, 996, 121.0)  # the second one counted when the first was sent, but not any more
     assert others(ledger, 121.0) == [0, 0]
 
 
 def test_nothing_left_says_nothing_of_the_hour() -> None:
     ledger = ledger_of(0.0)
-    ledger.hear(said(1000, 0), 1.0)
+    ledger.hear(1000, 0, 1.0)
     assert others(ledger, 1.0) == [0, 0]
 
 
 def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
     ledger, seen = ledger_of(), list[int]()
     for limit in (1200, 1000, 1200, 1300, 1200, 1200, 1200, 1000):
-        ledger.hear(said(limit, limit), 0.0)
+        ledger.hear(limit, limit, 0.0)
         seen.append(ledger.windows[-1].limit)
     assert seen == [1000] * 5 + [1200] * 3
     assert ledger.windows[0].limit == 50
@@ -65,19 +60,19 @@ def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
 def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believed: bool) -> None:
     ledger = ledger_of()
     for _ in range(3):
-        ledger.hear(said(limit, remaining), 0.0)
+        ledger.hear(limit, remaining, 0.0)
     assert ledger.windows[-1].limit == (limit if believed else 1000)
 
 
 @pytest.mark.parametrize("given", [(None, None), (None, 0), (None, 400), (1000, None)])
 def test_half_of_what_was_asked_says_nothing(given: tuple[int | None, int | None]) -> None:
     ledger = ledger_of(0.0)
-    ledger.hear(said(*given), 1.0)
+    ledger.hear(*given, 1.0)
     assert (others(ledger, 1.0), ledger.windows[-1].limit) == ([0, 0], 1000)
 
 
 def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> None:
     ledger = Ledger([Window(250, 60.0)])
     for _ in range(3):
-        ledger.hear(said(5000, 1), 0.0)
+        ledger.hear(5000, 1, 0.0)
     assert (ledger.windows[0].limit, others(ledger, 0.0)) == (250, [0])
