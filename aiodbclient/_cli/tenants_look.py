@@ -14,7 +14,20 @@ from ..errors import InvalidArgumentError
 from ..tenants import Problem, Role
 from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
-from .arguments import Checked, Chosen, Listed, Place, Printed, Pruning, Recorded, Rows, Shown, Sorted, Table
+from .arguments import (
+    Checked,
+    Chosen,
+    Listed,
+    Place,
+    Printed,
+    Pruning,
+    Recorded,
+    Rows,
+    Shown,
+    Sorted,
+    Table,
+    given_options,
+)
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import called
@@ -25,6 +38,7 @@ from .output import (
     DONE,
     SOME_FAILED,
     check_stdout,
+    command_line,
     keep_stdout_private,
     note,
     printable,
@@ -291,13 +305,26 @@ async def check_tenants(
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
-    lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems}
+    strays = {name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems}
+    elsewhere = strays.intersection(opened.found[Role.OWNER].records)
+    lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems} - elsewhere
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
-    if strays := sorted(name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems):
-        adopt = opened.command("provision", *selecting(strays), "--adopt")
-        note(f"{some(strays)}: on a cluster, and not on record. If they are this store's, take them over: {adopt}")
-        lost.update(strays)
+    for name in sorted(elsewhere):
+        home = cluster_of(opened.found[Role.OWNER].records[name])
+        there = evolve(opened.place, clusters=[called for id, called in opened.called.items() if id != home])
+        forget = command_line(["store", "forget", opened.place.store, name])
+        adopt = command_line(["tenants", "provision", name, "--adopt", *given_options(there, type(there))])
+        missing = Problem.DATABASE_MISSING in broken[name, Role.OWNER].problems
+        where = "on another cluster than the one on record" if missing else "on another cluster too"
+        note(f"{name}: a database of that name is {where}, as after a move that this store does not know.")
+        if missing:
+            note(f"If it is the tenant's, take it over there: {forget} && {adopt}")
+        lost.add(name)
+    if unknown := sorted(strays - elsewhere):
+        adopt = opened.command("provision", *selecting(unknown), "--adopt")
+        note(f"{some(unknown)}: on a cluster, and not on record. If they are this store's, take them over: {adopt}")
+        lost.update(unknown)
     for role in Role:
         names = [name for name, its in broken if its == role and name not in lost]
         which = names if len(names) <= FEW else ["--all"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_tenants_are_moved_and_the_question_says_whence(
     both = ["--cluster", second, "--store", command.store]
     assert command("tenants", "check", *both).out == "2 checked: all well\n"
     assert command("tenants", "remove", "--all", *both, "--yes", "--max", "2").code == 0
+
+
+def test_a_tenant_that_moved_after_the_backup_is_found_where_it_is(
+    command: Command, second: str, names: list[str], programs: None
+) -> None:
+    a, both = names[0], ["--cluster", command.cluster, "--cluster", second]
+    command.provision(a)
+    old, restored = str(command.folder / "old.db"), str(command.folder / "restored.db")
+    assert command("store", "copy", command.store, old, "--backup").code == 0
+    assert command("tenants", "move", a, "--to", second, *command.place, "--yes").code == 0
+    Path(command.store).unlink()
+    assert command("store", "copy", old, restored, "--restore").code == 0
+    found = command("tenants", "check", "--not-on-record", *both, "--store", restored)
+    assert (found.code, "--recreate" in found.err) == (5, False), found.err
+    assert f"{a}: a database of that name is on another cluster than the one on record" in found.err
+    forget, adopt = re.findall(r"there: aiodbclient (.*) && aiodbclient (.*)\n", found.err)[0]
+    assert command(*shlex.split(forget), "--yes").code == 0
+    assert command(*shlex.split(adopt), "--yes").out == "1 adopted\n"
+    assert command("tenants", "check", *both, "--store", restored).out == "1 checked: all well\n"
 
 
 def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str], programs: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,7 +22,7 @@ from aiodbclient.errors import (
     SuspendedError,
     TenantNotFoundError,
 )
-from aiodbclient.tenants import Problem, SQLiteStore, Tenants
+from aiodbclient.tenants import Problem, SQLiteStore, Tenants, copy_records
 from aiodbclient.tenants._verbs.move import _Move
 
 from .conftest import only
@@ -218,6 +219,23 @@ async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_
     both = Tenants([two.new, two.client.cluster(unknown)], two.store, two.prefix)
     assert (await only(both.repair(["alpha"]))).error is None
     assert (await only(Tenants(two.new, two.store, two.prefix).check(["alpha"]))).problems == ()
+
+
+async def test_a_check_after_a_restore_finds_what_was_moved_since_then(two: Two, tmp_path: Path) -> None:
+    tenants = two.tenants()
+    before = await tenants.ensure("alpha")
+    await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
+    async with SQLiteStore(tmp_path / "restored") as restored:
+        await copy_records(two.store, restored, claim=False)
+        await only(tenants.move(["alpha"], to=two.new))
+        after = Tenants([two.old, two.new], restored, two.prefix)
+        [checked] = [outcome async for outcome in after.check()]
+        assert not isinstance(checked, Failed)
+        assert checked.problems == (Problem.LOGIN_MISSING, Problem.DATABASE_MISSING, Problem.NOT_ON_RECORD)
+
+        await restored.discard("alpha")
+        adopted = await Tenants(two.new, restored, two.prefix).ensure("alpha", "adopt")
+        assert await sql(adopted, "SELECT n FROM t") == [(7,)]
 
 
 async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) -> None:

@@ -42,12 +42,17 @@ class CheckTenants(TenantJob[TenantChecked]):
             return 1
 
     async def every_name(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record, then of those whose database is on a server, and not on record."""
+        """Yield the names of all tenants on record, then of those whose database is on a server, and not on record.
+
+        A tenant on record can have another database, on a cluster where it is not on record: it was moved, and then the
+        store was restored.
+        """
+        is_owner = self.context.role is Role.OWNER
+        strays: dict[str, _Stray] = {each: each async for each in self._strays()} if is_owner else {}
         async for name in self.context.names():
-            yield name
-        if self.context.role is Role.OWNER:
-            async for stray in self._strays():
-                yield stray
+            yield strays.pop(name, name)
+        for stray in strays.values():
+            yield stray
 
     async def _strays(self) -> AsyncIterator[_Stray]:
         on_record, prefix = await self._on_record(), self.context.prefix
@@ -77,11 +82,16 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.context.record(name, timer)
+        strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and cluster_of(record) != name.cluster:
-            return await self._look_at_stray(await self.on(name.cluster, name, timer))
+            stray = await self._look_at_stray(await self.on(name.cluster, name, timer))
+            if cluster_of(record) is None:
+                return stray
+            strayed = stray.problems
         tenant = await self.on(await self.cluster_for(name, record, timer), name, timer)
         with self.context.sites.watched(tenant.site.cluster, name):
-            return await timer.on("sql", self._look(tenant, record))
+            checked = await timer.on("sql", self._look(tenant, record))
+        return evolve(checked, problems=(*checked.problems, *strayed))
 
     async def _look(self, tenant: Tenant, record: Record | None) -> TenantChecked:
         name = tenant.names.tenant
