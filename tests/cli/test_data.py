@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def test_tenants_are_moved_and_the_question_says_whence(
     assert command("tenants", "remove", "--all", *both, "--yes", "--max", "2").code == 0
 
 
+def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
+    command: Command, second: str, names: list[str], programs: None
+) -> None:
+    a = names[0]
+    command.provision(a)
+    place = ["--cluster", command.cluster, "--store", str(command.folder / "other.db")]
+    assert command("tenants", "provision", a, "--adopt", *place, "--yes").out == "1 adopted\n"
+    move = ["tenants", "move", a, "--to", second, *place, "--yes"]
+    refused = command(*move)
+    assert (refused.code, "--force" in refused.err) == (1, False)
+    [retire] = re.findall(r"and then move: aiodbclient (.*)\n", refused.err)
+    retired = command(*shlex.split(retire), "--yes")
+    assert (retired.code, retired.out) == (0, "1 retired\n"), retired.err
+    assert command(*move).code == 0
+
+
 def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str], programs: None) -> None:
     a, b = names[:2]
     command.provision(a, b)
@@ -87,6 +104,10 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     assert done.out.startswith(f"{a}: {file}, ")
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads((command.folder / f"{a}.json").read_text())
+    (command.folder / "names.csv").write_text("name\n")
+    wrong = command("tenants", "load", b, str(command.folder / "names.csv"), *command.place)
+    assert wrong.code == 2
+    assert f"names.csv is no dump: there is no {command.folder}/names.json; nothing was sent" in wrong.err
     nothing = command("tenants", "load", b, str(command.folder / "typo.dump"), *command.place)
     assert (nothing.code, f"{command.folder}/typo.dump does not exist. Nothing was sent" in nothing.err) == (2, True)
     assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
