@@ -160,7 +160,7 @@ async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_i
         gate.close()
         resumed = await only(tenants.resume(["alpha"]))
         assert "the credential on record was not touched" in str(rotated.error)
-        assert "the tenant is suspended on record" in str(resumed.error)
+        assert "its state on record is resuming" in str(resumed.error)
         gate.open()
 
 

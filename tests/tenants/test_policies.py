@@ -21,8 +21,9 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError, RotationPendingError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
-from .conftest import Place, only
+from .conftest import Place, found_taken, only
 from .programs import ask, refusal
+from .store_contract import LONG
 
 DAY = timedelta(days=1)
 
@@ -83,11 +84,21 @@ async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> N
     assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is Action.ROTATED
 
 
-async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(place: Place) -> None:
-    both = place.tenants(), place.tenants()
-    for tenants in both:  # both have read the cluster, so they begin at the same time
-        await tenants.ensure("alpha")
-    outcomes = await asyncio.gather(*(only(tenants.rotate()) for tenants in both))
+async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(place.path) as store:
+        both = place.tenants(), Tenants(place.cluster, store, place.prefix)
+        for tenants in both:
+            await tenants.ensure("alpha")
+        waiting = [found_taken(each, monkeypatch) for each in (place.store, store)]
+        claim = await place.store.claim("alpha", LONG)
+        assert claim is not None
+        rotations = [asyncio.create_task(only(tenants.rotate())) for tenants in both]
+        for each in waiting:
+            await each.wait()
+        await place.store.release(claim)
+        outcomes = await asyncio.gather(*rotations)
 
     assert sorted(outcome.action for outcome in outcomes) == [Action.KEPT, Action.ROTATED]
     assert outcomes[0].credential == outcomes[1].credential == await place.tenants().get("alpha")
