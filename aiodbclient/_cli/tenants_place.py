@@ -98,6 +98,10 @@ class Opened(Records):
         elif kind is NameTakenError:
             where = f"not on record in {shown(self.place.store)}, and on the cluster {safe(about or self.cluster)}"
             adopt = this_command("--adopt")
+            record = self.found[role].records.get(names[0])
+            if about and record is not None and record.current is not None:  # a move
+                yield f"{where}. Drop it there, or move to another cluster"
+                return
             if about:
                 alone = evolve(self, place=evolve(self.place, clusters=[about]))
                 adopt = alone.command("provision", *selecting(names), "--adopt", role=role)

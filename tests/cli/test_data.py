@@ -89,6 +89,11 @@ def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
     [retire] = re.findall(r"and then move: aiodbclient (.*)\n", refused.err)
     retired = command(*shlex.split(retire), "--yes")
     assert (retired.code, retired.out) == (0, "1 retired\n"), retired.err
+    assert command("dbs", "create", a, "--cluster", second).code == 0  # somebody else's
+    taken = command(*move)
+    assert (taken.code, "--adopt" in taken.err) == (1, False)
+    assert f"on the cluster {second}. Drop it there, or move to another cluster" in taken.err
+    assert command("dbs", "delete", second, a, "--yes", "--not-a-tenant").code == 0
     assert command(*move).code == 0
 
 
