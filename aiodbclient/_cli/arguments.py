@@ -360,14 +360,19 @@ def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str
     return cluster, names
 
 
-def given_options(place: Api, kind: type[Api]) -> list[str]:
-    """The options of ``kind`` that lead another command to ``place``, without those that the environment has."""
+def given_options(place: Api, kind: type[Api], *, again: bool = False) -> list[str]:
+    """The options of ``kind`` that lead another command to ``place``, without those that the environment has.
+
+    ``again``: it is the same command, and goes on as this one did.
+    """
     options = list[str]()
     for member in attrs.fields(attrs.resolve_types(kind)):
         info, value = member.type.__metadata__[0], getattr(place, member.name)
         variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
-        if member.name in ("timeout", "verbose") or value == member.default:
+        if value == member.default or (member.name in ("timeout", "verbose") and not again):
             continue
+        if isinstance(value, timedelta):
+            value = f"{value.total_seconds():g}s"
         values = value if isinstance(value, list) else [value]
         if variable is None or ",".join(map(str, values)) != os.environ.get(variable):
             name = str(info.default)  # where Typer keeps the first name of an option that is an annotation

@@ -152,10 +152,11 @@ class Records:
         intents = {name: intent_of(records.get(name)) for name in names}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
-    def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
-        """Another command on the same tenants, to be copied."""
+    def command(self, verb: str, *words: str, role: Role = Role.OWNER, again: bool = False) -> str:
+        """Another command on the same tenants, to be copied, or with ``again`` this one on some of them."""
         kind = Recorded if verb in ("list", "rooms") else type(self.place)
-        return command_line(["tenants", verb, *words, *role_options(role), *given_options(self.place, kind)])
+        options = [*role_options(role), *given_options(self.place, kind, again=again)]
+        return command_line(["tenants", verb, *words, *options])
 
     def end(self, code: int) -> int:
         """Report the damaged records. Returns the exit code."""

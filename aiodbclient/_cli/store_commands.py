@@ -221,7 +221,10 @@ async def copy_store(
     if restore:
         repair = command_line(["tenants", "repair", "--all", "--store", target, *clusters])
         check = command_line(["tenants", "check", "--not-on-record", "--store", target, *clusters])
-        note(f"use {shown(target)} from now on. To replace the passwords that changed since the backup: {repair}")
+        note(
+            f"use {shown(target)} from now on. `repair` replaces passwords that changed since the backup, and ends "
+            f"logins that were made after it. Deliver the credential of each tenant that it repairs: {repair}"
+        )
         note(f"to find the tenants that are newer than the backup: {check}")
     elif not backup:
         _say_what_is_left(source, read, encrypts=bool(to))

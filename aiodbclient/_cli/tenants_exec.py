@@ -141,7 +141,7 @@ async def _exec_each(
         options += ["--at-a-time", str(at_a_time)] if at_a_time != _AT_A_TIME else []
         options += ["--first", str(first)] if first else []
         options += ["--most-failed", str(most_failed)] if most_failed is not None else []
-        options += given_options(opened.place, Recorded)
+        options += given_options(opened.place, Recorded, again=True)
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
     async def settle(outcome: Any, role: str) -> Any:

@@ -236,6 +236,9 @@ async def check_tenants(
 
     A tenant that another command works on is no problem. Readers and writers are checked with --role.
 
+    What each problem means is in docs/how-to/check.md. `login_back`, for example: a login that is not on record can
+    log in.
+
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
     roles: list[Role] = role or [Role.OWNER]

@@ -24,7 +24,7 @@ from ..errors import (
     TenantNotFoundError,
     TransportError,
 )
-from ..tenants import Role
+from ..tenants import Problem, Role
 from ..tenants._record import pending
 from .arguments import Chosen, Place, Printed, Recorded
 from .asking import some
@@ -73,37 +73,47 @@ class Opened(Records):
         """What is printed of tenants, with the ways out of their failures."""
         return Report(as_objects=printed.as_json, ways=self.ways, events=self.events, heard=self.heard, **more)
 
-    def ways(self, failed: Sequence[tuple[Failed, str]]) -> Iterator[str]:
+    def ways(self, failed: Sequence[tuple[Failed, str]], *, rotates: bool = False) -> Iterator[str]:
         """Yield the commands that help tenants that failed, where running the same one again does not."""
         groups = defaultdict[tuple[type[Exception], Role, str], list[str]](list)
         for outcome, label in failed:
             role = Role(label or Role.OWNER)
             record = self.found[role].records.get(outcome.name)
             begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
+            about = "".join(begun[:1])
+            if isinstance(outcome.error, NameTakenError):
+                about = next((name for id, name in self.called.items() if id in str(outcome.error)), "")
+            elif isinstance(outcome.error, RotationPendingError):
+                about = "rotate" if rotates else ""
             if begun or has_way_out(outcome.error):
-                groups[type(outcome.error), role, "".join(begun[:1])].append(outcome.name)
-        for (kind, role, verb), names in groups.items():
-            for way in self._ways(kind, names, role, verb):
+                groups[type(outcome.error), role, about].append(outcome.name)
+        for (kind, role, about), names in groups.items():
+            for way in self._ways(kind, names, role, about):
                 yield f"{some(names)}: {way}"
 
-    def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
+    def _ways(self, kind: type[Exception], names: list[str], role: Role, about: str) -> Iterator[str]:
+        """``about``: what was begun or is done, or the cluster that has the names of others."""
         if kind is NoRoomError:
             yield f"no room. {self._more_room()}"
         elif kind is NameTakenError:
-            where = (
-                f"not on record in {shown(self.place.store)}, and on {'a' if len(self.called) > 1 else 'the'} cluster"
-            )
-            adopt = (
-                "use --adopt and that --cluster alone"
-                if len(self.called) > 1
-                else f"take it over: {this_command('--adopt')}"
-            )
-            yield f"{where}. If another store owns it, use that store. If it is this tenant's, {adopt}"
+            where = f"not on record in {shown(self.place.store)}, and on the cluster {safe(about or self.cluster)}"
+            adopt = this_command("--adopt")
+            record = self.found[role].records.get(names[0])
+            if about and record is not None and record.current is not None:  # a move
+                yield f"{where}. Drop it there, or move to another cluster"
+                return
+            if about:
+                alone = evolve(self, place=evolve(self.place, clusters=[about]))
+                adopt = alone.command("provision", *selecting(names), "--adopt", role=role)
+            yield f"{where}. If another store owns it, use that store. If it is this tenant's, take it over: {adopt}"
         else:
-            yield from self._ways_of(kind, selecting(names), role, verb)
+            yield from self._ways_of(kind, selecting(names), role, about)
 
     def _ways_of(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
-        if kind is RotationPendingError:
+        if kind is RotationPendingError and not verb:  # a move, of the tenant with all its roles
+            retire = self.command("retire", *which, "--role", "all")
+            yield f"it has an adopted login. To revoke that one, and then move: {retire}"
+        elif kind is RotationPendingError:
             yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
             forced = self.command("rotate", *which, "--force", role=role)
             yield f"to rotate nevertheless, which revokes what is not retired: {forced}"
@@ -304,13 +314,17 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
     """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
     left = list[str]()
 
-    def is_new(outcome: Any, role: str) -> bool:
-        """Whether programs need another password than before."""
+    def delivery(outcome: Any, role: str) -> str:
+        """What to do if programs may need another password than they have; else an empty text."""
         now, record = outcome.credential, opened.found[Role(role)].records.get(outcome.name)
         before = None if record is None else record.current
         if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
-            return False
-        return before is None or (before.username, before.password) != (now.username, now.password)
+            return ""
+        if before is None or (before.username, before.password) != (now.username, now.password):
+            return " (new credential: deliver it)"
+        if Problem.LOGIN_BACK in getattr(outcome, "problems", ()):
+            return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
+        return ""
 
     def is_renewed(outcome: Any, role: str) -> bool:
         """Whether a removal that was stopped was finished, and the tenant created again."""
@@ -322,7 +336,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
             members: dict[str, Any] = {}
         else:
             members = row_of(credential, None, show=show, as_object=True)
-        members["credential_changed"] = is_new(outcome, role)
+        members["credential_changed"] = bool(delivery(outcome, role))
         if is_renewed(outcome, role):
             members["removal_finished"] = True
         return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
@@ -330,7 +344,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
     def details(outcome: Any, role: str) -> str:
         lines = list[str]()
         who = safe(called(outcome.name, role))
-        end = " (new credential: deliver it)" if is_new(outcome, role) else ""
+        end = delivery(outcome, role)
         if outcome.action == "kept" and outcome.credential is not None and outcome.credential.suspended is not None:
             left.append(outcome.name)
         if problems := getattr(outcome, "problems", ()):
@@ -341,7 +355,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
             deleted = "its data is deleted" if role == Role.OWNER else "its login is deleted"
             lines.append(f"{who}: its removal is finished, {deleted}, and it is created again{end}")
         elif outcome.action == "deleted":
-            lines.append(f"{safe(outcome.name)}: deleted")
+            lines.append(f"{who}: deleted")
         if show and outcome.credential is not None:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)

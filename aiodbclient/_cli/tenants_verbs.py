@@ -119,6 +119,9 @@ async def repair_tenants(
 ) -> int:
     """Repair the problems that `check` finds. Drops nothing in the databases, except that it finishes removals.
 
+    It ends logins that are not on record (`login_back`): after a restore of the store, those that were made after the
+    backup. Where it says so (-o json: `credential_changed`), deliver the credential on record.
+
     On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
     and `check` names them.
 
@@ -197,13 +200,13 @@ async def rotate_tenants(
                 return this_command()
             names = dict.fromkeys(name for its in left.values() for name in its if name not in done)
             roles = [] if role is None else ["--role", role[0] if len(role) == 1 else "all"]
-            flags = (("--force", force), ("--yes", force and yes), ("--json", printed.as_json))
+            flags = (("--force", force), ("--yes", force and yes), ("--show", show), ("--json", printed.as_json))
             options = [*roles, *(flag for flag, given in flags if given)]
-            return opened.command("rotate", *selecting(list(names)), *options)
+            return opened.command("rotate", *selecting(list(names)), *options, again=True)
 
         return await selected.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
-            report_of(printed, opened, show=show),
+            evolve(report_of(printed, opened, show=show), ways=partial(opened.ways, rotates=True)),
             again=rest if older_than is None and not again else None,
         )
 

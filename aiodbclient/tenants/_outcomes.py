@@ -27,7 +27,8 @@ class Problem(StrEnum):
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
-        LOGIN_BACK: A login that was ended can log in again, as after a failover or a restore.
+        LOGIN_BACK: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
+            after a restore of the store.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.

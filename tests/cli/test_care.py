@@ -217,9 +217,8 @@ def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> Non
     assert reader["username"] != a
     assert command("tenants", "rotate", a, "--role", "reader", *command.place).out == "1 rotated\n"
     assert command("tenants", "check", "--role", "reader", *command.place).code == 0
-    assert (
-        command("tenants", "remove", a, "--role", "reader", *command.place, "--yes").out == f"{a}: deleted\n1 deleted\n"
-    )
+    removed = command("tenants", "remove", a, "--role", "reader", *command.place, "--yes")
+    assert removed.out == f"{a} (reader): deleted\n1 deleted\n"
     assert (
         command("tenants", "remove", a, "--keep-database", *command.place, "--yes").out == f"{a}: deleted\n1 deleted\n"
     )

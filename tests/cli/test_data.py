@@ -95,6 +95,27 @@ def test_a_tenant_that_moved_after_the_backup_is_found_where_it_is(
     assert command("tenants", "check", *both, "--store", restored).out == "1 checked: all well\n"
 
 
+def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
+    command: Command, second: str, names: list[str], programs: None
+) -> None:
+    a = names[0]
+    command.provision(a)
+    place = ["--cluster", command.cluster, "--store", str(command.folder / "other.db")]
+    assert command("tenants", "provision", a, "--adopt", *place, "--yes").out == "1 adopted\n"
+    move = ["tenants", "move", a, "--to", second, *place, "--yes"]
+    refused = command(*move)
+    assert (refused.code, "--force" in refused.err) == (1, False)
+    [retire] = re.findall(r"and then move: aiodbclient (.*)\n", refused.err)
+    retired = command(*shlex.split(retire), "--yes")
+    assert (retired.code, retired.out) == (0, "1 retired\n"), retired.err
+    assert command("dbs", "create", a, "--cluster", second).code == 0  # somebody else's
+    taken = command(*move)
+    assert (taken.code, "--adopt" in taken.err) == (1, False)
+    assert f"on the cluster {second}. Drop it there, or move to another cluster" in taken.err
+    assert command("dbs", "delete", second, a, "--yes", "--not-a-tenant").code == 0
+    assert command(*move).code == 0
+
+
 def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str], programs: None) -> None:
     a, b = names[:2]
     command.provision(a, b)
@@ -107,6 +128,10 @@ def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str]
     assert done.out.startswith(f"{a}: {file}, ")
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads((command.folder / f"{a}.json").read_text())
+    (command.folder / "names.csv").write_text("name\n")
+    wrong = command("tenants", "load", b, str(command.folder / "names.csv"), *command.place)
+    assert wrong.code == 2
+    assert f"names.csv is no dump: there is no {command.folder}/names.json; nothing was sent" in wrong.err
     nothing = command("tenants", "load", b, str(command.folder / "typo.dump"), *command.place)
     assert (nothing.code, f"{command.folder}/typo.dump does not exist. Nothing was sent" in nothing.err) == (2, True)
     assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"

@@ -101,6 +101,16 @@ def test_a_program_or_a_file_that_is_not_there_is_noticed_first(command: Command
     assert (nowhere.code, "/no/such/folder/f cannot be written" in nowhere.err) == (2, True)
 
 
+def test_the_command_that_goes_on_has_the_options_that_were_typed(command: Command, tenants: list[str]) -> None:
+    typed = ["--first", "1", *command.place, "--timeout", "3.5s", "--verbose"]
+    done = command.process("tenants", "exec", *tenants, *typed, "--", "sleep", "60")
+    assert done.code == 3, done.err
+    [again] = re.findall(r"To go on, run it again: aiodbclient (.*)\n", done.err)
+    assert again.startswith(f"tenants exec {' '.join(tenants)} --first 1 ")
+    assert "--timeout 3.5s --verbose" in again
+    assert again.endswith(" -- sleep 60")
+
+
 def test_a_damaged_record_is_named(command: Command, tenants: list[str]) -> None:
     with closing(sqlite3.connect(command.store)) as store:
         [before] = store.execute("SELECT record FROM credentials WHERE name = ?", [tenants[1]]).fetchone()

@@ -115,6 +115,17 @@ def test_rooms_are_counted_and_bounded(many: Command) -> None:
     assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
 
 
+def test_a_name_that_is_in_use_is_taken_over_on_its_cluster(many: Command) -> None:
+    assert many("dbs", "create", "taken", "--cluster", "west").code == 0
+    refused = many("tenants", "provision", "taken", "free")
+    assert (refused.code, refused.out) == (1, "1 created, 1 failed\n")
+    assert f"taken: not on record in the store {many.store}, and on the cluster west. If another" in refused.err
+    [adopt] = re.findall(r"take it over: aiodbclient (.*)\n", refused.err)
+    assert adopt == "tenants provision taken --adopt --cluster west"
+    assert many(*shlex.split(adopt), "--yes").out == "1 adopted\n"
+    assert on(many)["taken"] == "west"
+
+
 def test_several_clusters_are_refused_where_one_is_meant(many: Command) -> None:
     for arguments in (["users", "list"], ["doctor"], ["dbs", "create", "x"]):
         refused = many(*arguments)

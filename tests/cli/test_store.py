@@ -135,7 +135,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     done = command(*words)
     assert (done.code, done.out) == (0, "2 records copied\n")
     assert "What this one says may be old" not in done.err
-    [repair] = re.findall(r"since the backup: aiodbclient (.*)\n", done.err)
+    [repair] = re.findall(r"that it repairs: aiodbclient (.*)\n", done.err)
     [check] = re.findall(r"newer than the backup: aiodbclient (.*)\n", done.err)
     there = ["--cluster", command.cluster, "--store", restored]
     assert command("tenants", "check", *there).code == 5
@@ -151,6 +151,25 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
     assert command("tenants", "remove", "--all", *there, "--yes", "--max", "3").code == 0
     # What is gone from the store is gone from the backup only when somebody says so.
     assert command("store", "forget", backup, "alpha", "--yes").out == "alpha: forgotten\n"
+
+
+def test_a_login_that_is_newer_than_the_backup_ends_and_repair_says_so(command: Command) -> None:
+    backup, restored = str(command.folder / "backup.db"), str(command.folder / "restored.db")
+    assert command("tenants", "provision", "newer", *command.place).code == 0
+    assert command("store", "copy", command.store, backup, "--backup").code == 0
+    assert command("tenants", "rotate", "newer", *command.place).code == 0
+    hint = command("store", "copy", backup, restored, "--restore").err
+    assert "ends logins that were made after it. Deliver the credential of each tenant that it repairs: " in hint
+    there = ["--cluster", command.cluster, "--store", restored]
+    said = [" ".join(command("tenants", verb, "--help").out.split()) for verb in ("check", "repair")]
+    assert "`login_back`, for example: a login that is not on record can log in" in said[0]
+    assert "after a restore of the store, those that were made after the backup" in said[1]
+    assert command("tenants", "check", *there).out.startswith("newer: login_back\n")
+    repaired = command("tenants", "repair", "newer", *there)
+    what = "a login that is not on record, and may be newer, was ended: deliver the credential on record"
+    assert repaired.out == f"newer: repaired: login_back ({what})\n1 repaired\n"
+    assert command("tenants", "check", *there).out == "1 checked: all well\n"
+    assert command("tenants", "remove", "newer", *there, "--yes").code == 0
 
 
 def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ async def test_a_failed_dump_leaves_the_earlier_one(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda path: path.write_bytes(b"CONTENT"), "its SHA-256 differs"),
-        (lambda path: path.with_suffix(".json").unlink(), "is not the manifest of a dump"),
+        (lambda path: path.with_suffix(".json").unlink(), "is no dump: there is no"),
         (lambda path: path.with_suffix(".json").write_text("[]"), "is not the manifest of a dump"),
         (lambda path: path.with_suffix(".json").write_text('{"format": 1}'), "is not the manifest of a dump"),
         (lambda path: path.unlink(), "is unreadable"),

@@ -114,6 +114,8 @@ def read(path: Path) -> tuple[Manifest, IO[bytes]]:
             raise ValueError("its database, engine and server must be strings")
         if not re.match(r"\d+\.\d", manifest.server):
             raise ValueError(f"{manifest.server!r} is no version of a server")
+    except FileNotFoundError:
+        raise InvalidArgumentError(f"{path} is no dump: there is no {of_path}; nothing was sent") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgumentError(f"{of_path} is not the manifest of a dump: {error}; nothing was sent") from None
     if manifest.format != _FORMAT:

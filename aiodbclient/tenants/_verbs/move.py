@@ -120,7 +120,7 @@ class _Move:
         await self._refuse_adopted()
         copier = await self._copier()
         if found := await there.server.find(there.names):
-            raise conflict(there, found, elsewhere=True)
+            raise conflict(there, found)
         self._plan = MovePlan(there.site.cluster, await tenant.server.guests(tenant.names))
         await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:

@@ -128,17 +128,18 @@ async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
             with suppress(*AWAY):
                 there = evolve(tenant, site=await tenant.context.sites.site(cluster, tenant.timer.meter))
                 if found := await find(there):
-                    return conflict(there, found, elsewhere=True)
+                    return conflict(there, found)
     return None
 
 
-def conflict(tenant: Tenant, found: Found, *, elsewhere: bool = False) -> NameTakenError:
+def conflict(tenant: Tenant, found: Found) -> NameTakenError:
     what = [f"the login {login!r}" for login in (*found.logins, *found.ended)]
     if found.database:
         what.append(f"the database {tenant.names.database!r}")
     exist = "exists and is" if len(what) == 1 else "exist and are"
-    where = f" on the cluster {tenant.site.cluster}" if elsewhere else ""
-    alone = " and that cluster alone" if elsewhere else ""
+    several = len(tenant.context.sites.clients) > 1
+    where = f" on the cluster {tenant.site.cluster}" if several else ""
+    alone = " and that cluster alone" if several else ""
     return NameTakenError(
         f"{' and '.join(what)} {exist} not on record, so somebody else created this{where}; nothing was changed",
         status=409,
