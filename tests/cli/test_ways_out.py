@@ -62,7 +62,7 @@ def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: 
     refused = command("tenants", "provision", a, *command.place)
     assert (refused.code, "run it again" in refused.err) == (1, False)
     [adopt] = suggested(refused)
-    assert f"not on record in the store {command.store}, and on the cluster. If another store" in refused.err
+    assert f"not on record in the store {command.store}, and on the cluster {command.cluster}. If" in refused.err
     assert suggested(command(*adopt)) == [[*adopt, "--yes"]]
     assert command(*adopt, "--yes").out == "1 adopted\n"
 

@@ -16,9 +16,12 @@ async def main() -> None:
     place, name, lease = sys.argv[1:4]
     async with PostgresStore(place) if place.startswith("postgresql") else SQLiteStore(place) as store:
         claim = await store.claim(name, float(lease))
+        begun, begins = os.pipe()
         if sys.argv[4:] == ["fork"] and (child := os.fork()):
+            os.read(begun, 1)  # until the child has closed what it inherited
             print("claimed" if claim else "taken", child, flush=True)
         elif sys.argv[4:] == ["fork"]:
+            os.write(begins, b".")
             try:
                 await store.get(name)
             except StoreError as error:
