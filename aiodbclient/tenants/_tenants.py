@@ -77,7 +77,8 @@ class Tenants:
         private: Whether credentials, and the SQL of the administrator, use the private connection.
         admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
             clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
-            scope ``database:view_credentials``.
+            scope ``database:view_credentials``. If its address is not the cluster's, as through a tunnel, ``doadmin``
+            must be able to log in there too. Without that scope, such a tunnel must be on this machine.
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
