@@ -152,11 +152,21 @@ class Records:
         intents = {name: intent_of(records.get(name)) for name in names}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
-    def command(self, verb: str, *words: str, role: Role = Role.OWNER, again: bool = False) -> str:
-        """Another command on the same tenants, to be copied, or with ``again`` this one on some of them."""
+    def command(
+        self,
+        verb: str,
+        *words: str,
+        role: Role = Role.OWNER,
+        clusters: Sequence[str] | None = None,
+        again: bool = False,
+    ) -> str:
+        """Another command on the same tenants, to be copied, or with ``again`` this one on some of them.
+
+        ``clusters``: only on these; None: on those of this command.
+        """
         kind = Recorded if verb in ("list", "rooms") else type(self.place)
-        options = [*role_options(role), *given_options(self.place, kind, again=again)]
-        return command_line(["tenants", verb, *words, *options])
+        place = self.place if clusters is None else evolve(self.place, clusters=[*clusters])
+        return command_line(["tenants", verb, *words, *role_options(role), *given_options(place, kind, again=again)])
 
     def end(self, code: int) -> int:
         """Report the damaged records. Returns the exit code."""

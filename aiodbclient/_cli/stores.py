@@ -172,7 +172,7 @@ def absolute(where: str) -> str:
 
 
 def backed_up(why: str) -> str | None:
-    """The file of which a store that refuses changes ``why`` is a backup; None if it is of a PostgreSQL."""
+    """The file that was backed up, by the reason ``why`` its backup refuses changes; None if it was a PostgreSQL."""
     path = why.removeprefix(f"{BACKUP} {shown('')}")
     return None if path == why else path
 

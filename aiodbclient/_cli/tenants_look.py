@@ -26,7 +26,6 @@ from .arguments import (
     Shown,
     Sorted,
     Table,
-    given_options,
 )
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
@@ -315,9 +314,9 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for name in sorted(elsewhere):
         home = cluster_of(opened.found[Role.OWNER].records[name])
-        there = evolve(opened.place, clusters=[called for id, called in opened.called.items() if id != home])
+        there = [called for id, called in opened.called.items() if id != home]
         forget = command_line(["store", "forget", opened.place.store, name])
-        adopt = command_line(["tenants", "provision", name, "--adopt", *given_options(there, type(there))])
+        adopt = opened.command("provision", name, "--adopt", clusters=there)
         missing = Problem.DATABASE_MISSING in broken[name, Role.OWNER].problems
         where = "on another cluster than the one on record" if missing else "on another cluster too"
         note(f"{name}: a database of that name is {where}, as after a move that this store does not know.")

@@ -103,8 +103,7 @@ class Opened(Records):
                 yield f"{where}. Drop it there, or move to another cluster"
                 return
             if about:
-                alone = evolve(self, place=evolve(self.place, clusters=[about]))
-                adopt = alone.command("provision", *selecting(names), "--adopt", role=role)
+                adopt = self.command("provision", *selecting(names), "--adopt", role=role, clusters=[about])
             yield f"{where}. If another store owns it, use that store. If it is this tenant's, take it over: {adopt}"
         else:
             yield from self._ways_of(kind, selecting(names), role, about)

@@ -241,7 +241,7 @@ class Process:
         return Member(now, reports + 1, ledger.unanswered, waiting, self.share, answers)
 
     def _share_gate(self, fleet: Fleet, now: float) -> None:
-        """Let the gate that opens last be that of all."""
+        """Agree on one gate: the one that opens last."""
         ledger, gate = self.ledger, fleet.token.gate
         if gate.until <= ledger.gate.until:
             fleet.token.gate = ledger.gate

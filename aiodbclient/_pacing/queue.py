@@ -70,7 +70,7 @@ class Queue:
         return bisect_left(self._waiters, order, key=_order)
 
     def first(self, *, bulk: bool = False) -> Waiter | None:
-        """The one whose turn is next, or that of the ``bulk`` calls; None where nobody waits."""
+        """The call that goes next, or the next one of the ``bulk`` calls; None if none waits."""
         index = self.ahead((bulk, 0))
         while index < len(self) and self._waiters[index].woken.done():  # it was cancelled, and has not run yet
             del self._waiters[index]

@@ -135,7 +135,7 @@ def test_ctrl_c_while_names_are_read_says_that_nothing_was_changed(command: Comm
 
 
 def unread(pipe: int) -> int:
-    """How many bytes in a pipe nobody has read."""
+    """How many bytes of a pipe are still unread."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

@@ -92,7 +92,7 @@ async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_n
 async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:
     """On MySQL, SHOW PROCESSLIST waits for it."""
     work, login, password = await server.make()
-    await until(lambda: not server.sessions(login))  # that of ``make``, which counts
+    await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
     own = server.connect(login, password, login)
     session = server.connect(login, password)
     with changing(session, login):

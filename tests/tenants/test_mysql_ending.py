@@ -115,7 +115,7 @@ async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(s
 
 async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) -> None:
     work, login, password = await server.make()
-    await until(lambda: not server.sessions(login))  # that of ``make``, which counts
+    await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
     held = [server.connect(login, password) for _ in range(server.limit)]
     with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
         server.connect(login, password)

@@ -281,7 +281,7 @@ async def test_nobody_acts_as_a_login_that_was_reset(server: Server) -> None:
 
 async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) -> None:
     work, login, password = await server.make()
-    await until(lambda: not server.sessions(login))  # that of ``make``, which counts
+    await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
     own = server.connect(login, password, work.names.database)
     for statement in (
         f"ALTER USER '{login}'@'%' WITH MAX_USER_CONNECTIONS 0",

@@ -72,7 +72,7 @@ async def drop(session: Session) -> None:
 
 
 async def drop_remains(session: Session) -> None:
-    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and another DROP is all that it takes."""
+    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
     rows = await session.run(_STATE, session.names.database)
     if rows and rows[0][2] == -2:
         await drop(session)
