@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ _SESSIONS = SQL(
     " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
 )
 _CLIENTS = SQL("{} AND usename <> {}").format(_SESSIONS, Literal(SUPERUSER))
+# What PostgreSQL says with XX000 of a role that SQL dropped while a statement worked on it.
+_DROPPED = re.compile("tuple concurrently deleted|cache lookup failed for role|could not find tuple for role")
 _SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
 
 Row = tuple[Any, ...]
@@ -175,9 +178,9 @@ class PostgresServer:
                         await connection.close()
                     else:
                         self._idle.append(connection)
-            except psycopg.errors.UndefinedObject:  # SQL has dropped it meanwhile
-                raise not_found() from None
             except psycopg.Error as error:
+                if isinstance(error, psycopg.errors.UndefinedObject) or _DROPPED.search(str(error)):
+                    raise not_found() from None
                 _log.warning(
                     "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
                 )
