@@ -112,7 +112,7 @@ class ClaimingJob(TenantJob[DoneT]):
             await timer.on("turn", turns.acquire())
             try:
                 tenant = await self.on(cluster, name, timer)
-                if (held := await self.context.claim(tenant.names, timer)) is not None:
+                if (held := await tenant.claim()) is not None:
                     async with held:
                         timer.meter.begun = True  # ``Run.stop`` lets it finish
                         done = await timer.on("sql", self._work_alone(claimed(tenant, held), record, before))

@@ -16,10 +16,9 @@ from .._events import Timer
 from .._naming import names_of
 from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from .._record import State, is_empty, state_of
-from .changes import RemoveTenants, RepairTenants
+from .changes import ProvisionTenants, RemoveTenants, RepairTenants
 from .check import CheckTenants
 from .jobs import ClaimingJob, TenantJob
-from .provision import ProvisionTenants
 from .steps import IfExists, find, find_elsewhere
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
