@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
+from ..._bulk.job import listed
 from ..._bulk.run import Run
-from ..._bulk.specs import listed
 from ..._request.call import Meter
 from ...errors import InvalidArgumentError
 from .._context import Context
