@@ -82,7 +82,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             return await self._work(tenant)
         finally:
             if (seat := self._seats.get(tenant.names.tenant)) is not None:
-                seat.on_record = not tenant.held.leaves_nothing
+                seat.on_record = not is_empty(tenant.held.record)
 
     async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
         state = tenant.state

@@ -50,11 +50,6 @@ class HeldClaim:
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
 
-    @property
-    def leaves_nothing(self) -> bool:
-        """Whether nothing is on record for the name, as far as this claim changed it."""
-        return is_empty(self.record)
-
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())
         return self
@@ -70,7 +65,7 @@ class HeldClaim:
             return
         try:
             # A name for which no work began need not stay on record.
-            end = self.store.forget if self.leaves_nothing else self.store.release
+            end = self.store.forget if is_empty(self.record) else self.store.release
             await self._timer.on("store", end(self.claim))
         except StoreError as error:
             if exc is None or isinstance(error, ClaimLostError):
