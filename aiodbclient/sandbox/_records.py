@@ -9,13 +9,15 @@ from typing import Any, cast
 
 from attrs import define
 
+from ..models import USER_SECRETS
+
 KEPT = 10_000
 """How many requests ``Sandbox.requests`` keeps. ``Sandbox.counts`` includes older ones."""
 
 KEPT_BYTES = 16 * 2**20
 """The most bytes of paths, headers and bodies that it keeps."""
 
-_SECRET_KEYS = frozenset({"password", "access_key", "access_cert", "token", "uri"})
+_SECRET_KEYS = frozenset({*USER_SECRETS, "token", "uri"})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 _MASK = "********"
 
