@@ -22,10 +22,12 @@ from .options import (
     TIMEOUT_GRACE,
     WHICH,
     AdminOption,
+    AlsoStoreOption,
     ClusterArgument,
     FromOption,
     MaxOption,
     PrivateOption,
+    YesOption,
     argument,
     duration_option,
     option,
@@ -313,6 +315,20 @@ class Pruning:
             )
 
 
+@frozen(kw_only=True)
+class Ending:
+    """What a command on users or databases may end, although it may be a tenant's."""
+
+    store: AlsoStoreOption = None
+    not_a_tenant: Annotated[
+        bool,
+        option(
+            "--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."
+        ),
+    ] = False
+    yes: YesOption = False
+
+
 def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
     """The parameters of ``command`` with the members of its sets, and what makes its arguments of their values."""
     given = inspect.signature(command, eval_str=True).parameters.values()
@@ -360,14 +376,14 @@ def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str
     return cluster, names
 
 
-def given_options(place: Api, kind: type[Api], *, again: bool = False) -> list[str]:
-    """The options of ``kind`` that lead another command to ``place``, without those that the environment has.
+def given_options(given: Any, kind: type[Any], *, again: bool = False) -> list[str]:
+    """The options of the set ``kind`` that were ``given``, for another command, without what the environment has.
 
     ``again``: it is the same command, and goes on as this one did.
     """
     options = list[str]()
     for member in attrs.fields(attrs.resolve_types(kind)):
-        info, value = member.type.__metadata__[0], getattr(place, member.name)
+        info, value = member.type.__metadata__[0], getattr(given, member.name)
         variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
         if value == member.default or (member.name in ("timeout", "verbose") and not again):
             continue

@@ -130,10 +130,6 @@ RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all"))
 MostOption = Annotated[
     int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
 ]
-NotATenantOption = Annotated[
-    bool,
-    option("--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."),
-]
 AlsoStoreOption = Annotated[
     str | None,
     option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Leave alone what is a tenant's in this store."),

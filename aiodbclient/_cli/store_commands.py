@@ -13,7 +13,7 @@ from ..tenants._stores.base import BaseStore
 from .arguments import Printed, Rows
 from .asking import confirm
 from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
-from .output import DONE, UNUSABLE, as_json, command_line, note, quoted, safe, this_command, write
+from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged, read_entries
 from .running import changes, runs
 from .stores import (
@@ -32,7 +32,7 @@ from .stores import (
     refusal,
     shown,
 )
-from .tables import print_rows
+from .tables import print_done, print_rows
 
 if TYPE_CHECKING:
     from ..tenants import Store
@@ -92,10 +92,7 @@ async def forget_record(
             note(unfinished)
         changes()
         await opened.discard(record_name(name, role))
-    if printed.as_json:
-        write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")
-    else:
-        write(f"{safe(name)}: forgotten\n")
+    print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
     return DONE
 
 
@@ -162,7 +159,8 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
         raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
     async with open_store(store, called="STORE") as opened:
         changes()
-        _say_done(await rewrite_records(opened), "rewritten", printed)
+        count = await rewrite_records(opened)
+    print_done(printed, f"{count} records rewritten", rewritten=count)
     return DONE
 
 
@@ -217,7 +215,7 @@ async def copy_store(
                     read, written, claim=False
                 )  # what changed meanwhile is refused, by its name
             clusters = await clusters_in(written)
-    _say_done(count, "copied", printed)
+    print_done(printed, f"{count} records copied", copied=count)
     if restore:
         repair = command_line(["tenants", "repair", "--all", "--store", target, *clusters])
         check = command_line(["tenants", "check", "--not-on-record", "--store", target, *clusters])
@@ -269,7 +267,3 @@ def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:
     if is_file(source):
         plain = "holds passwords as plain text. " if encrypts and not keys() else "takes no change any more. "
         note(f"{shown(source)} {plain}Delete it when all processes use the copy: rm {quoted(source)}")
-
-
-def _say_done(count: int, what: str, printed: Printed) -> None:
-    write(f"{as_json({what: count})}\n" if printed.as_json else f"{count} records {what}\n")

@@ -84,8 +84,8 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
     async with open_records(place) as on_record:
         rows = [
             _line(record, role, printed, on_record)
-            for role, found in on_record.found.items()
-            for record in found.records.values()
+            for role, records in on_record.records.items()
+            for record in records.values()
         ]
     rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
@@ -279,7 +279,7 @@ async def check_tenants(
 
     async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
         opened = selected.opened
-        owners = opened.found[Role.OWNER].records
+        owners = opened.records[Role.OWNER]
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
         report = opened.report(
             printed,
@@ -294,7 +294,7 @@ async def check_tenants(
             code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report, limited=False)
         else:
             code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
-        unchecked = {its: opened.found[its].records for its in Role if its not in roles}
+        unchecked = {its: opened.records[its] for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
@@ -308,12 +308,12 @@ async def check_tenants(
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
     strays = {name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems}
-    elsewhere = strays.intersection(opened.found[Role.OWNER].records)
+    elsewhere = strays.intersection(opened.records[Role.OWNER])
     lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems} - elsewhere
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for name in sorted(elsewhere):
-        home = cluster_of(opened.found[Role.OWNER].records[name])
+        home = cluster_of(opened.records[Role.OWNER][name])
         there = [called for id, called in opened.called.items() if id != home]
         forget = command_line(["store", "forget", opened.place.store, name])
         adopt = opened.command("provision", name, "--adopt", clusters=there)
@@ -368,7 +368,7 @@ async def plan_tenants(
     async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
         plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
-        records = opened.found[role].records
+        records = opened.records[role]
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)
     if printed.as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from ..engines import guard_tenants
 from ..errors import (
@@ -78,7 +78,7 @@ class Opened(Records):
         groups = defaultdict[tuple[type[Exception], Role, str], list[str]](list)
         for outcome, label in failed:
             role = Role(label or Role.OWNER)
-            record = self.found[role].records.get(outcome.name)
+            record = self.records[role].get(outcome.name)
             begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
             about = "".join(begun[:1])
             if isinstance(outcome.error, NameTakenError):
@@ -98,7 +98,7 @@ class Opened(Records):
         elif kind is NameTakenError:
             where = f"not on record in {shown(self.place.store)}, and on the cluster {safe(about or self.cluster)}"
             adopt = this_command("--adopt")
-            record = self.found[role].records.get(names[0])
+            record = self.records[role].get(names[0])
             if about and record is not None and record.current is not None:  # a move
                 yield f"{where}. Drop it there, or move to another cluster"
                 return
@@ -142,7 +142,7 @@ class Opened(Records):
         try:
             return await self.tenants.role(role).plan(wanted, **options)
         except NoRoomError:
-            new = len(set(wanted).difference(self.found[role].records))
+            new = len(set(wanted).difference(self.records[role]))
             free = sum(room.free or 0 for room in await self.tenants.rooms())
             raise NoRoomError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
@@ -201,17 +201,8 @@ async def open_place(
         if offline:  # without records there is no cluster, and one that does not exist does no harm
             clusters = [client.cluster(UUID(each)) for each in records.called or [str(UUID(int=0))]]
         tenants = Tenants(clusters, store, prefix=place.prefix, most=most, **options)
-        yield Opened(
-            place=place,
-            store=store,
-            called=records.called,
-            found=records.found,
-            others=records.others,
-            tenants=tenants,
-            budget=budget,
-            events=events,
-            heard=heard,
-        )
+        on_record = asdict(records, recurse=False)
+        yield Opened(**on_record, tenants=tenants, budget=budget, events=events, heard=heard)
 
 
 async def _found(client: DatabaseClient, place: Recorded) -> list[ClusterClient]:
@@ -283,7 +274,7 @@ class Selection:
 
 @asynccontextmanager
 async def open_selection(
-    place: Place,
+    place: Recorded,
     chosen: Chosen,
     roles: Sequence[Role],
     *,
@@ -304,7 +295,7 @@ async def open_selection(
             if role is roles[0]:  # with --role all, not each tenant has each role
                 missing = lacking
             if wanted is None and among is not None:
-                names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
+                names[role] = [name for name, record in opened.records[role].items() if among(record)]
         selected = Selection(opened, wanted, chosen.typed, names, missing)
         yield selected if partly else selected.whole()
 
@@ -315,7 +306,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
 
     def delivery(outcome: Any, role: str) -> str:
         """What to do if programs may need another password than they have; else an empty text."""
-        now, record = outcome.credential, opened.found[Role(role)].records.get(outcome.name)
+        now, record = outcome.credential, opened.records[Role(role)].get(outcome.name)
         before = None if record is None else record.current
         if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
             return ""
