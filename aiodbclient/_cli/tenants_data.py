@@ -151,7 +151,7 @@ async def move_tenants(
             return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
         report = evolve(plain, row=row, details=details)
-        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report, limited=False)
+        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
 
 
 @runs
@@ -176,7 +176,7 @@ async def dump_tenants(
             row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
             details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
         )
-        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report, limited=False)
+        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report)
 
 
 @runs

@@ -157,7 +157,6 @@ async def _exec_each(
         return await selected.whole().run(
             lambda tenants, names: tenants.each(work, names, *astuple(pace)),
             report,
-            limited=False,
             again=again,
             at_once=True,
         )

@@ -291,9 +291,9 @@ async def check_tenants(
             ),
         )
         if not_on_record:
-            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report, limited=False)
+            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report)
         else:
-            code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
+            code = await selected.run(lambda tenants, names: tenants.check(names), report)
         unchecked = {its: opened.records[its] for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from attrs import define, field
 
 from .._dsn import is_loopback
 from . import _validation as validation
@@ -35,26 +36,18 @@ STEERING = "/sandbox/faults"  # beside the provider's API
 CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
 
 
+@define(eq=False)
 class Api:
     """Answers requests; a list has ``page_size`` entries a page, or a single page with None."""
 
-    def __init__(
-        self,
-        faults: Faults,
-        clusters: Mapping[str, SandboxCluster],
-        tokens: Tokens,
-        page_size: int | None,
-        returns_settings: bool,
-        reach: Reach,
-    ) -> None:
-        self.faults = faults
-        self.records = Records()
-        self._clusters = clusters
-        self._tokens = tokens
-        self._page_size = page_size
-        self._returns_settings = returns_settings
-        self._reach = reach
-        self._under_way: set[asyncio.Task[Any]] = set()
+    faults: Faults
+    _clusters: Mapping[str, SandboxCluster]
+    _tokens: Tokens
+    _page_size: int | None
+    _returns_settings: bool
+    _reach: Reach
+    records: Records = field(factory=Records, init=False)
+    _under_way: set[asyncio.Task[Any]] = field(factory=set["asyncio.Task[Any]"], init=False)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and record it."""
