@@ -103,12 +103,8 @@ def _line(record: Record, role: Role, printed: Table, on_record: Records) -> dic
         if printed.as_json:
             row["suspended"] = now.suspended.isoformat(timespec="seconds")
         else:
-            row["state"] = f"suspended {_since(now.suspended)}"
+            row["state"] = f"suspended {span((datetime.now(UTC) - now.suspended).total_seconds())}"
     return row | _age(now, printed) | {"pending": ", ".join(pending(record)) or None} | _login(now, printed)
-
-
-def _since(time: datetime) -> str:
-    return span((datetime.now(UTC) - time).total_seconds())
 
 
 def _age(now: Credential | None, printed: Table) -> dict[str, object]:
