@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Role
-from ..tenants._naming import record_name, tenant_of
+from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
 from .arguments import Printed, Rows
@@ -21,7 +21,6 @@ from .stores import (
     KEY_VARIABLE,
     MOVED,
     TARGET_KEY_VARIABLE,
-    IfMissing,
     absolute,
     backed_up,
     clusters_in,
@@ -46,22 +45,17 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
 
     Example: aiodbclient store list tenants.db
     """
-    rows, damaged = list[dict[str, object]](), list[str]()
     async with open_store(store, called="STORE", reads=True) as opened:
-        try:
-            async for record in opened.records():
-                name, role = tenant_of(record.name)
-                username = record.current and record.current.username
-                rows.append({"name": name, "role": role.value, "username": username, "cluster": cluster_of(record)})
-        except StoreError as error:
-            if not error.damaged:
-                raise
-            damaged += error.damaged
-    none = "" if damaged else f"{shown(store)} has no records"
+        entries = await read_entries(opened)
+    rows = list[dict[str, object]]()
+    for role, record in entries.records:
+        username = record.current and record.current.username
+        rows.append({"name": record.name, "role": role.value, "username": username, "cluster": cluster_of(record)})
+    none = "" if entries.damaged else f"{shown(store)} has no records"
     print_rows(rows, printed, last=("username", "cluster"), none=none)
-    for each in damaged:
-        complain_damaged(store, *tenant_of(each))
-    return UNUSABLE if damaged else DONE
+    for role, name in entries.damaged:
+        complain_damaged(store, name, role)
+    return UNUSABLE if entries.damaged else DONE
 
 
 @runs
@@ -202,7 +196,7 @@ async def copy_store(
             )
         if restore and not is_backup:
             raise InvalidArgumentError(f"{shown(source)} is no backup: leave out --restore. Nothing was changed")
-        async with open_store(target, IfMissing.MAKE, to, called="TARGET", on_backups=backup) as written:
+        async with open_store(target, "make", to, called="TARGET", on_backups=backup) as written:
             if backup:
                 await _mark_backup(source, target, written)
             changes()

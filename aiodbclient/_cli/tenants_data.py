@@ -106,7 +106,7 @@ async def move_tenants(
 
     Example: aiodbclient tenants move alpha --cluster tenants-prod --to tenants-2 --store tenants.db --yes
     """
-    wanted = named(names or [], None, everybody)
+    wanted = named(Chosen(names=names, everybody=everybody))
     sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
     async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
         there = next(id for id, name in opened.called.items() if name == to)

@@ -48,7 +48,7 @@ from .output import (
 )
 from .records import Records, is_suspended
 from .running import runs
-from .stores import IfMissing, shown
+from .stores import shown
 from .tables import print_objects, print_rows
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
@@ -167,7 +167,7 @@ async def show_tenants(
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output sh --ca-file ca.pem
     """
-    wanted = named(chosen.names or [], chosen.file, chosen.everybody or not (chosen.names or chosen.file))
+    wanted = named(chosen, default_all=True)
     if printed.output in ("env", "sh") and (wanted is None or len(wanted) != 1):
         raise InvalidArgumentError(f"-o {printed.output} prints the variables of one tenant: give one name")
     for part in filter(None, (secret, namespace)):
@@ -245,18 +245,10 @@ async def check_tenants(
     def row(outcome: TenantChecked, role: str) -> dict[str, Any]:
         problems = list(outcome.problems)
         state = "in progress" if (outcome.name, role) in busy else "problems" if problems else "ok"
-        return (
-            {"role": role}
-            | (
-                opened.home(None if outcome.credential is None else outcome.credential.cluster, printed)
-                if printed.as_json
-                else {}
-            )
-            | {"state": state}
-            | _age(outcome.credential, printed)
-            | {"problems": problems if printed.as_json else ", ".join(problems)}
-            | _login(outcome.credential, printed)
-        )
+        now = outcome.credential
+        home = opened.home(None if now is None else now.cluster, printed) if printed.as_json else {}
+        found = {"problems": problems if printed.as_json else ", ".join(problems)}
+        return {"role": role} | home | {"state": state} | _age(now, printed) | found | _login(now, printed)
 
     def details(outcome: TenantChecked, role: str) -> str:
         if printed.output in ("table", "wide"):
@@ -361,7 +353,7 @@ async def plan_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
+    async with open_place(place, "empty", capacity, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
         plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
         records = opened.records[role]

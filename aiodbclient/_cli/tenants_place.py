@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -162,7 +161,7 @@ async def open_records(place: Recorded) -> AsyncGenerator[Records]:
 
 @asynccontextmanager
 async def open_place(
-    place: Recorded, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None, new: Mapping[str, str] = {}
+    place: Recorded, if_missing: IfMissing = "fail", most: int | None = None, new: Mapping[str, str] = {}
 ) -> AsyncGenerator[Opened]:
     """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
@@ -232,15 +231,14 @@ def _check(clusters: Sequence[ClusterClient], names: Sequence[str]) -> None:
         raise InvalidArgumentError(f"{found}: name clusters of one engine alone. Nothing was changed")
 
 
-def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
+def named(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
     """The names that a command is for; None for all tenants in the store."""
-    if not (everybody or names or file):
+    given = chosen.names or chosen.file
+    if not (chosen.everybody or given or default_all):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
-    if not everybody:
-        return list(locate_names(names, file))
-    if names or file:
+    if given and chosen.everybody:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
-    return None
+    return list(locate_names(chosen.names, chosen.file)) if given else None
 
 
 @frozen
@@ -286,8 +284,7 @@ async def open_selection(
 
     If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
     """
-    words, file = chosen.names or [], chosen.file
-    wanted = named(words, file, chosen.everybody or (default_all and not (words or file)))
+    wanted = named(chosen, default_all=default_all)
     async with open_place(place) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:

@@ -27,7 +27,7 @@ from .options import (
 from .output import counted, note, this_command
 from .records import is_awake, is_suspended, is_young, waits_for_retire
 from .running import runs
-from .stores import IfMissing, shown
+from .stores import shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ async def provision_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
-    async with open_place(place, missing, capacity, wanted) as opened:
+    async with open_place(place, "make" if role is Role.OWNER else "fail", capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
         renewed = opened.half_removed([*wanted], role)
         if not pruning.prune:
