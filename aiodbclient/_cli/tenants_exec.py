@@ -192,8 +192,6 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
             return _NOT_FOUND
         complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
         return _NOT_RUN
-    except ValueError:
-        raise InvalidArgumentError("the arguments of a program have no NUL") from None
     _pass_on_signals(process)
     await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
     try:
