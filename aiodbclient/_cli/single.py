@@ -10,6 +10,7 @@ from attrs import asdict
 from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
+from ..models import USER_SECRETS
 from ..tenants._naming import is_reserved, tenant_of
 from ..tenants._record import cluster_of
 from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
@@ -23,7 +24,6 @@ from .running import changes, runs
 from .stores import open_known, shown
 from .tables import print_objects, print_rows
 
-_SECRETS = ("password", "access_cert", "access_key")
 _LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")
 _KINDS = {"db": "database", "user": "user"}
@@ -281,13 +281,13 @@ def _print_new(user: User, done: str, cluster: str, printed: Table, show: bool) 
 
 
 def _print_users(rows: list[dict[str, object]], printed: Table, *, lost: str = "", none: str = "") -> None:
-    if any(secret in row for row in rows for secret in _SECRETS):
+    if any(secret in row for row in rows for secret in USER_SECRETS):
         keep_stdout_private()
     print_rows(rows, printed, last=("role", "settings"), lost=lost, none=none)
 
 
 def _user(user: User, show: bool) -> dict[str, object]:
-    row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
+    row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in USER_SECRETS))
     return {"name": row.pop("name"), "role": row.pop("role", None)} | row
 
 

@@ -15,6 +15,7 @@ from attrs import Factory, define, field, fields, frozen
 from attrs.converters import optional
 
 from ..engines import capabilities_of
+from ..models import USER_SECRETS
 from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
 from ._backends import PRIMARY, Backend, Primary, check_name
@@ -23,7 +24,6 @@ from ._validation import JSON
 
 # The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
-_CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
 _SETTINGS = frozenset({"settings", "mysql_settings"})
 # All clusters are in one network and one project, as in an account with the defaults.
 _NETWORK = "d455e75d-4858-4eec-8c95-da2f0a5f93a7"
@@ -81,7 +81,7 @@ class View:
         """``user`` as an update returns it, with its settings."""
         if VIEW_CREDENTIALS in self.scopes:
             return user
-        return {key: value for key, value in user.items() if key not in _CREDENTIALS}
+        return {key: value for key, value in user.items() if key not in USER_SECRETS}
 
 
 class Lag:

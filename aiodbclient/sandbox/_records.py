@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from attrs import define
 
-_SECRET_KEYS = frozenset({"password", "access_key", "access_cert", "token", "uri"})
+from ..models import USER_SECRETS
+
+_SECRET_KEYS = frozenset({*USER_SECRETS, "token", "uri"})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 _MASK = "********"
 

@@ -32,7 +32,8 @@ class RotateTenants(AgedJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(tenant)
-        if tenant.previous is not None and tenant.intent is None and not self._force:
+        ended_already = tenant.intent is not None and tenant.intent.verb in (Verb.ROTATE, Verb.RETIRE)
+        if tenant.previous is not None and not ended_already and not self._force:
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
                 "again would revoke it while programs may still use it",
