@@ -26,7 +26,7 @@ from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
 from .records import is_awake, is_suspended
 from .running import runs
-from .tenants_place import Selection, open_records, open_selection
+from .tenants_place import Selection, named, open_records, open_selection
 from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ async def exec_tenants(
     """
     program: list[str] = context.meta.get(PROGRAM, [])
     if not program:
+        named(chosen)  # what is wrong with the names comes first
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json or failed is not None:
         async with open_selection(place, chosen, [role], among=is_awake, partly=True) as selected:
