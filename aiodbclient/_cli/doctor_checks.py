@@ -28,8 +28,7 @@ from ..errors import (
 from ..tenants import Store
 from ..tenants._clusters import connection_of
 from ..tenants._credential import verifying_context
-from ..tenants._servers import server_of
-from ..tenants._servers.place import check_place
+from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
