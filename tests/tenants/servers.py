@@ -54,7 +54,7 @@ SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "32MB",
-    "max_wal_size": "32MB",  # it is used again while it is in the caches of the processor
+    "max_wal_size": "32MB",  # by default, CREATE DATABASE takes half as much again of the processor
     "autovacuum": "off",
     "max_prepared_transactions": "5",
 }
