@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
-from aiodbclient._cli import doctor_questions
+from aiodbclient._cli import doctor_trial
 from aiodbclient._cli.assumptions import ASSUMPTIONS
 from aiodbclient.sandbox import Fault, Sandbox
 from aiodbclient.tenants import PostgresStore, Role
@@ -144,7 +144,7 @@ def served(answered: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> 
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_pool_is_made_and_removed_again(command: Command, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox has no pools. Here a database is one, and the rest of the API is the sandbox's."""
-    monkeypatch.setattr(doctor_questions, "_POOL_SECONDS", 10.0 if takes else 0.5)
+    monkeypatch.setattr(doctor_trial, "_POOL_SECONDS", 10.0 if takes else 0.5)
     seen: list[tuple[str, str]] = []
 
     async def answered(request: web.Request) -> web.StreamResponse:
