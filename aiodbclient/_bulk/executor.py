@@ -8,8 +8,7 @@ import math
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from .._pacing.budget import Pacer
-from .._pacing.window import seconds_for
+from .._pacing.budget import Pacer, seconds_for
 from .._request.call import Meter
 from ..errors import DatabaseClientError, InvalidArgumentError
 from .job import OUTAGE, UNANSWERED, Job
@@ -71,9 +70,7 @@ class Executor(Generic[DoneT]):
         if self._stopped or not names:
             return 0.0
         each = self._requests / self._sent if self._sent else 1.0  # requests of a name
-        now = budget.snapshot()
-        used = [number + now.in_flight for number in now.used]
-        return max(now.next_slot, seconds_for(math.ceil(names * each), budget.windows, used))
+        return seconds_for(math.ceil(names * each), budget)
 
     def stop(self) -> None:
         """Start nothing more, and cancel names that only wait. Safe to repeat."""

@@ -9,7 +9,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
-from ..errors import ConfigurationError, InvalidArgumentError
+from .._checks import check_whole
+from ..errors import ConfigurationError
 from .executor import Executor
 from .job import Job
 from .outcomes import Done, Failed, Outcome
@@ -60,8 +61,8 @@ class Run(Generic[OutcomeT_co]):
         job: Job[Any, DoneT],
         concurrency: int | None = None,
     ) -> None:
-        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
-            raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
+        if concurrency is not None:
+            check_whole("concurrency", concurrency)
         wake = asyncio.Event()
         self._executor: Executor[Any] = Executor(job, Source(specs, wake), wake, concurrency)
         self._ended = False  # on its own, not by ``aclose``

@@ -11,6 +11,14 @@ LARGEST = 4_000_000  # characters of the text that are read
 Step = Callable[[str, float], str]
 
 
+class CellError(Exception):
+    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+
+
 class Cell(Protocol):
     """A text that is read, changed and written at once, whoever else does that at the same time."""
 

@@ -17,8 +17,7 @@ from psycopg.sql import SQL, Identifier
 from .._libpq import one_line, options_of
 from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
-from .cells import LARGEST, Step
-from .fleet import CellError
+from .cells import LARGEST, CellError, Step
 
 # Not logged: after a crash it is empty, and the processes report again.
 _TABLE = "aiodbclient_budgets"

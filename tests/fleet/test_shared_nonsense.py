@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.fleet import Fleet, Member, Token, load
+from aiodbclient._pacing.fleet import Fleet, Member, load
+from aiodbclient._pacing.ledger import SlidingWindow
 from aiodbclient.shared_budget import SharedRateBudget
 
 from ..pacing.virtual_fleet import VirtualFleet, virtually
@@ -21,9 +22,8 @@ from .test_shared_budget import answer, granted_at_once
 from .test_shared_outage import until_shared, warnings_in
 
 AT = 1_700_000_000.0
-WRITTEN = Fleet(
-    Token(100), {"a": Member(seen=AT, held=1, waiting=[2, 0], share=0.1, answers=[5000, 1, 1000, 1])}
-).dump()
+MEMBER = Member(seen=AT, held=1, waiting=[2, 0], share=0.1, answers={5000: 1, 1000: 1})
+WRITTEN = Fleet(SlidingWindow(100, 60.0), members={"a": MEMBER}).dump()
 NONSENSE = {
     "a word": "nonsense",
     "spaces": "   ",
@@ -85,7 +85,7 @@ async def test_a_process_of_another_version_beside_this_one(
     await answer(one, 3)
     newer = await fleet.known()
     newer["more"] = {"of": "a later version"}
-    newer["token"]["more"] = 1
+    newer["hour"]["more"] = 1
     await fleet.write(signed(1, newer))
     await answer(one)  # a field more is nothing to fear
     assert not warnings_in(caplog)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.fleet import Fleet, Member, Process, Token, grouped, load
+from aiodbclient._pacing.fleet import Fleet, Member, Process, grouped, load
 from aiodbclient._pacing.gate import Gate
-from aiodbclient._pacing.ledger import Ledger
+from aiodbclient._pacing.ledger import Ledger, SlidingWindow
 from aiodbclient._pacing.queue import Queue
 
 WINDOWS = Window(250, 60.0), Window(5000, 3600.0)
@@ -19,7 +19,7 @@ NOW = 1_700_000_000.0
 
 def with_member(*ages: float, seen: float = NOW, name: str = "a", **more: Any) -> Fleet:
     """A fleet of one process, whose requests were answered so many seconds before it reported."""
-    fleet = Fleet(Token(5000))
+    fleet = Fleet(SlidingWindow(5000, 3600.0))
     fleet.members[name] = Member(seen=seen, answers=grouped([seen - age for age in ages], WINDOWS, seen), **more)
     return fleet
 
@@ -33,11 +33,12 @@ def read(fleet: Fleet) -> Fleet:
 
 def test_what_is_known_comes_back() -> None:
     written = with_member(5.0, 1.0, 1.0, held=1, waiting=[2, 1])
-    written.token = Token(4000, 3000, 7, NOW + 30.0, Gate(NOW + 1.0, NOW + 4.0, refusals=2))
+    written.hour = SlidingWindow(4000, 3600.0, others=7, others_until=NOW + 30.0, named=3000)
+    written.gate = Gate(NOW + 1.0, NOW + 4.0, refusals=2)
 
     assert read(written) == written
     assert read(written).members["a"].moments() == [NOW - 5.0, NOW - 1.0, NOW - 1.0]
-    assert read(Fleet(Token(5000))) == Fleet(Token(5000))
+    assert read(Fleet(SlidingWindow(5000, 3600.0))) == Fleet(SlidingWindow(5000, 3600.0))
 
 
 @given(st.lists(st.floats(0.0, 3600.0), max_size=300))
@@ -72,7 +73,8 @@ def test_what_no_window_counts_is_left_out() -> None:
 
 def test_a_clock_that_was_set_back_stops_nobody_for_longer_than_a_window() -> None:
     written = with_member(1.0, seen=NOW + 1e9, held=1)
-    written.token = Token(5000, None, 7, NOW + 1e9, Gate(NOW + 1e9, NOW + 1e9))
+    written.hour.others, written.hour.others_until = 7, NOW + 1e9
+    written.gate = Gate(NOW + 1e9, NOW + 1e9)
     ledger, known = turn(written)
     assert known.members["a"].seen == 7.0
     assert (ledger.gate.until, ledger.gate.later, ledger.windows[-1].others_until) == (3607.0, 3607.0, 3607.0)
@@ -81,13 +83,13 @@ def test_a_clock_that_was_set_back_stops_nobody_for_longer_than_a_window() -> No
 def test_what_the_cell_has_lost_comes_back_and_what_is_newer_stays() -> None:
     known = with_member(1.0)
     known.members["b"] = Member(seen=NOW, held=2)
-    known.token.gate.until = NOW + 5.0
+    known.gate.until = NOW + 5.0
     cell = with_member(1.0, 2.0, reports=2)
 
     cell.merge(known)
 
     assert (len(cell.members["a"].moments()), cell.members["b"].held) == (2, 2)
-    assert cell.token.gate.until == NOW + 5.0
+    assert cell.gate.until == NOW + 5.0
 
 
 def test_a_process_that_died_holds_what_it_had_in_flight_until_a_lease_and_a_window_are_over() -> None:
