@@ -38,6 +38,13 @@ def _has_second_at(dsn: str) -> bool:
     return "@" in place.partition("?")[0]
 
 
+def reason_of(error: Exception) -> str:
+    """Return why it failed, without the server's DETAIL, which may quote a row."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+    return one_line(error)
+
+
 def one_line(error: Exception) -> str:
     """Return the message of ``error`` on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import socket
-from contextlib import suppress
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+from psycopg.waiting import wait_async
 
-from .._libpq import one_line, options_of
+from .._libpq import options_of, reason_of
 from .._own_table import NotOwnError, own_table
 from ..errors import InvalidArgumentError
 from .cells import LARGEST, CellError, Step
@@ -40,6 +38,14 @@ _REFUSALS = re.compile(
 )
 
 
+class _Connection(AsyncConnection[Any]):
+    """A connection that a cancelled task leaves at once, and then closes."""
+
+    async def wait(self, gen: PQGen[RV], *_: Any, **__: Any) -> RV:
+        # psycopg's own would first ask the server to cancel the statement, and wait for its answer.
+        return await wait_async(gen, self.pgconn.socket, interval=0.1)
+
+
 class PostgresCell:
     """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
 
@@ -59,27 +65,6 @@ class PostgresCell:
 
     async def change(self, step: Step) -> None:
         """As for ``Cell``."""
-        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
-        changing = asyncio.create_task(self._change(step))
-        try:
-            await asyncio.shield(changing)
-        except asyncio.CancelledError:
-            if self._connection is None:
-                changing.cancel()
-            else:
-                _shut_down(self._connection)
-            await asyncio.wait([changing])
-            if not changing.cancelled():
-                changing.exception()
-            raise
-
-    async def aclose(self) -> None:
-        """As for ``Cell``."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _change(self, step: Step) -> None:
         try:
             connection = await self._connected()
             text = step(*await self._begin(connection))
@@ -89,6 +74,12 @@ class PostgresCell:
             if isinstance(error, psycopg.Error | OSError | UnicodeError | NotOwnError):
                 raise _cell_error(error) from None
             raise
+
+    async def aclose(self) -> None:
+        """As for ``Cell``."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def _begin(self, connection: AsyncConnection[Any]) -> tuple[str, float]:
         """Lock the row, and return its text and the time."""
@@ -101,23 +92,15 @@ class PostgresCell:
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
             # This cursor sends several statements in one round trip.
-            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
+            connection = await _Connection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
             self._connection = connection
             await connection.execute(_SETTINGS, {"ms": self._milliseconds})
             self._table = await own_table(connection, _TABLE, _COLUMNS, unlogged=True)
         return self._connection
 
 
-def _shut_down(connection: AsyncConnection[Any]) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as link:
-        link.shutdown(socket.SHUT_RDWR)
-
-
 def _cell_error(error: Exception) -> CellError:
-    why = one_line(error)
-    state = error.sqlstate if isinstance(error, psycopg.Error) else None
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        why = f"{error.diag.message_primary} (SQLSTATE {state})"  # without its DETAIL, which may quote a row
+    why, state = reason_of(error), getattr(error, "sqlstate", None)
     if state == "42501":
         why += f"; as the owner of the database: CREATE UNLOGGED TABLE {_TABLE} {_COLUMNS};"
         why += f" GRANT SELECT, INSERT, UPDATE ON {_TABLE} TO ..."

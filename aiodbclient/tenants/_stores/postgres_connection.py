@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from ..._libpq import one_line, options_of
+from ..._libpq import options_of, reason_of
 from ..._own_table import NotOwnError, own_table
 from ...errors import InvalidArgumentError, StoreError
 from .base import Rows, Value
@@ -182,9 +182,6 @@ def _is_readable(connection: AsyncConnection[Any]) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return why it failed, without the server's DETAIL, which may quote a row."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
-    if isinstance(error, UnicodeError | psycopg.DataError):
+    if isinstance(error, UnicodeError) or (isinstance(error, psycopg.DataError) and not error.sqlstate):
         return "it cannot hold this text"
-    return one_line(error)
+    return reason_of(error)
