@@ -8,6 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ._dsn import is_host
+from .errors import InvalidArgumentError
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:
@@ -25,6 +26,17 @@ def options_of(dsn: str) -> dict[str, Any] | None:
     # A path is the folder of a socket, and @ begins the name of an abstract one.
     is_invalid = not all(is_host(host) for host in hosts if host and not host.startswith(("/", "@")))
     return None if ends_in_port or is_invalid else options
+
+
+def checked_options(name: str, dsn: str) -> dict[str, Any]:
+    """Return the options of the connection string ``dsn``. Raises InvalidArgumentError, which names its ``name``."""
+    options = options_of(dsn)
+    if options is None:
+        raise InvalidArgumentError(
+            f"{name} is not a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ and / in the "
+            "password written as %40 and %2F"
+        )
+    return options
 
 
 def _has_second_at(dsn: str) -> bool:

@@ -235,7 +235,7 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
             fleet = budget._process.fleet
             assert fleet is not None
-            return 1000 * cpu / grants, 1000 * wall / grants, len(fleet.dump())
+            return 1000 * cpu / grants, 1000 * wall / grants, len(fleet.dump(0.0, 0.0))
 
 
 async def main() -> None:

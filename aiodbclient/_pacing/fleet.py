@@ -1,13 +1,12 @@
 """A fleet: what its processes know of each other, as the cell stores it, and what each does in its turn. Pure.
 
 Each process overwrites its own entry, ``Member``: a total, so a report can arrive twice or be lost. Of the token it has
-the hour and the gate: the gate that opens last wins. Times are by the clock of the process, and in the text by the
-server's.
+the hour and the gate: the gate that opens last wins. Times are by the clock of the process, and in the text they are
+seconds since it was written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -27,9 +26,8 @@ from .queue import Queue
 
 _GRACE = 0.25  # seconds by which a process may report later than it said, and still be granted its part
 _REPORTS = 4  # turns until it takes slots again after an outage, so that all others can report too
-FORMAT = 1  # the version of the text, which begins with it and with the digest of the rest
 
-_converter = Converter()
+_converter = Converter(detailed_validation=False)
 logger = logging.getLogger("aiodbclient")
 
 
@@ -60,6 +58,7 @@ class Fleet:
     hour: SlidingWindow  # the longest window
     gate: Gate = field(factory=Gate)
     members: dict[str, Member] = field(factory=dict)  # the processes, by their names
+    written: float = 0.0  # when, by the server's clock
 
     def merge(self, other: Fleet) -> None:
         """Add what ``other`` knows and this one has lost."""
@@ -69,28 +68,27 @@ class Fleet:
         if other.gate.until > self.gate.until:
             self.hour, self.gate = other.hour, other.gate
 
-    def shifted(self, ahead: float) -> Fleet:
+    def shifted(self, ahead: float, written: float = 0.0) -> Fleet:
         """Return it by a clock that is ``ahead``."""
         return Fleet(
             evolve(self.hour, others_until=self.hour.others_until + ahead),
             self.gate.shifted(ahead),
             {name: evolve(member, seen=member.seen + ahead) for name, member in self.members.items()},
+            written,
         )
 
-    def dump(self) -> str:
-        """Return it as text."""
-        body = json.dumps(_converter.unstructure(self), separators=(",", ":"))
-        return f"{FORMAT} {_digest(FORMAT, body)} {body}"
+    def dump(self, at: float, now: float) -> str:
+        """Return it as text, which is written at ``at`` by the server's clock."""
+        return json.dumps(_converter.unstructure(self.shifted(-now, at)), separators=(",", ":"))
 
 
-def load(text: str) -> Fleet | None:
-    """Read what the cell holds; None if no budget wrote it. Raises CellError if a later version of this package did."""
-    version, digest, body = [*text.split(" ", 2), "", ""][:3]
-    if digest != _digest(version, body):
+def load(text: str, at: float, now: float) -> Fleet | None:
+    """Read at ``at`` what the cell holds; None if no budget wrote it."""
+    try:
+        fleet = _converter.structure(json.loads(text), Fleet)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    if int(version) > FORMAT:
-        raise CellError("a later version of this package wrote the budget there")
-    return _converter.structure(json.loads(body), Fleet)
+    return fleet.shifted(now - max(0.0, at - fleet.written))  # somebody may have set the server's clock back
 
 
 def grouped(moments: Iterable[float], windows: Sequence[Window], now: float) -> dict[int, int]:
@@ -98,10 +96,6 @@ def grouped(moments: Iterable[float], windows: Sequence[Window], now: float) -> 
     piece = max(1, int(windows[0].seconds / 0.6))  # milliseconds
     recent = (now - moment for moment in moments if now - moment < windows[-1].seconds + LATENCY)
     return dict(Counter(int(ago * 1000) // piece * piece for ago in recent))
-
-
-def _digest(version: object, body: str) -> str:
-    return hashlib.sha256(f"{version} {body}".encode(errors="replace")).hexdigest()
 
 
 @define(eq=False)
@@ -137,7 +131,7 @@ class Process:
         """
         # Not before: processes that were forked from one another would have the same name.
         self._name = self._name or secrets.token_hex(6)
-        fleet, lost = self._read(text, at - now, now)
+        fleet, lost = self._read(text, at, now)
         me = fleet.members[self._name] = self._entry(now)
         fleet.gate, taken = self.ledger.agree(fleet.gate, now), 0
         if not self.alone:
@@ -146,7 +140,7 @@ class Process:
             self._find_others(fleet, me, now)
             taken = 0 if lost else self._take(me, now)
         self._written = fleet, taken, lost
-        return fleet.shifted(at - now).dump()
+        return fleet.dump(at, now)
 
     def heed(self, now: float) -> None:
         """Note that what came of the turn is written."""
@@ -162,20 +156,14 @@ class Process:
 
     def go_alone(self, error: CellError, now: float) -> None:
         """Use the share from now on. Raises ConfigurationError if the server refuses this process for good."""
+        what = f"{self.where} {'refuses this process' if error.lasting else 'failed'} ({error})"
         if error.lasting and self.fleet is None:
             raise ConfigurationError(
-                f"the rate budget is not shared: {self.where} refuses this process ({error}); nothing was sent, and "
-                "waiting does not help"
+                f"the rate budget is not shared: {what}; nothing was sent, and waiting does not help"
             )
         if not self.alone:
-            logger.log(
-                logging.ERROR if error.lasting else logging.WARNING,
-                "the rate budget is not shared: %s %s (%s); meanwhile this process uses %g of the budget",
-                self.where,
-                "refuses this process" if error.lasting else "failed",
-                error,
-                self.share,
-            )
+            level, text = logging.ERROR if error.lasting else logging.WARNING, "the rate budget is not shared: %s; %s"
+            logger.log(level, text, what, f"meanwhile this process uses {self.share:g} of the budget")
             self._use_share(now)
         self.alone = _REPORTS
         self.ledger.allowance = math.inf
@@ -189,25 +177,18 @@ class Process:
         """How many calls of other processes go before one with so many of its own ``ahead``, side by side."""
         return sum(min(sum(member.waiting[: bulk + 1]), ahead + 1) for member in self.others)
 
-    def _read(self, text: str, ahead: float, now: float) -> tuple[Fleet, str]:
+    def _read(self, text: str, at: float, now: float) -> tuple[Fleet, str]:
         """Return what the fleet knows, and why others may hold slots that the cell does not know of."""
-        longest, lost = self.windows[-1], ""
-        fleet = load(text) if text else Fleet(SlidingWindow(longest.limit, longest.seconds))
-        if fleet is None:
-            fleet, lost = Fleet(SlidingWindow(longest.limit, longest.seconds)), "it held no budget, but nonsense"
-        fleet = fleet.shifted(-ahead)
+        longest = self.windows[-1]
+        known = load(text, at, now)
+        lost = "it held no budget, but nonsense" if text and known is None else ""
+        fleet = known or Fleet(SlidingWindow(longest.limit, longest.seconds))
         if self.fleet is not None:
             last, mine = self.fleet.members[self._name], fleet.members.get(self._name)
             if now - last.seen < longest.seconds and (mine is None or mine.reports < last.reports):
                 fleet.merge(self.fleet)
                 lost = lost or "it has lost what was reported"
         fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest.seconds - LATENCY}
-        # Somebody may have set the server's clock back.
-        for member in fleet.members.values():
-            member.seen = min(member.seen, now)
-        hour, gate, latest = fleet.hour, fleet.gate, now + longest.seconds
-        hour.others_until = min(hour.others_until, latest)
-        gate.until, gate.later = min(gate.until, latest), min(gate.later, latest)
         return fleet, lost
 
     def _entry(self, now: float) -> Member:

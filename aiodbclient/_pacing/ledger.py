@@ -158,9 +158,7 @@ class Ledger:
 
     def share(self, answers: Iterable[float], in_flight: int) -> None:
         """Have the requests of other processes too: when they were answered, and how many are in flight."""
-        if self.own is self.answers:
-            self.own = [*self.answers]
-        self.answers[:] = sorted([*self.own, *answers])
+        self.answers = sorted([*self.own, *answers])
         self.elsewhere = in_flight
 
     def agree(self, gate: Gate, now: float) -> Gate:

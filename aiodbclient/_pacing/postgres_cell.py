@@ -12,9 +12,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from psycopg.waiting import wait_async
 
-from .._libpq import options_of, reason_of
+from .._libpq import checked_options, reason_of
 from .._own_table import NotOwnError, own_table
-from ..errors import InvalidArgumentError
 from .cells import LARGEST, CellError, Step
 
 # Not logged: after a crash it is empty, and the processes report again.
@@ -50,12 +49,7 @@ class PostgresCell:
     """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
-        options = options_of(url)
-        if options is None:
-            raise InvalidArgumentError(
-                "url must be like postgresql://USER:PASSWORD@HOST/DB, with @ and / in the password written as %40 and "
-                "%2F"
-            )
+        options = checked_options("url", url)
         self.where = f"{options.get('host', 'localhost')}:{options.get('port', 5432)}"
         self._dsn = make_conninfo("", **{"application_name": "aiodbclient-budget", **options})
         self._key = key

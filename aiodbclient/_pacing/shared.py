@@ -7,7 +7,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from attrs import define, field
@@ -106,7 +105,8 @@ class SharedRateBudget(Pacer):
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
         wait = await super().throttle(headers)
-        self._begin()
+        self._asked = -math.inf  # at once, however short ago the last turn was
+        self._ask_by(self._clock())
         return wait
 
     @property
@@ -133,9 +133,7 @@ class SharedRateBudget(Pacer):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     @property
@@ -155,7 +153,6 @@ class SharedRateBudget(Pacer):
         self._timer = asyncio.get_running_loop().call_later(max(0.0, when - self._clock()), self._begin)
 
     def _begin(self) -> None:
-        """Have a turn now, or soon after the one that goes on."""
         self._due = math.inf
         if self._task is not None and not self._task.done():
             self._ask_by(self._clock() + _STEP)
