@@ -221,7 +221,7 @@ async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[flo
             ledger, now = budget._ledger, time.monotonic()
             ledger.allowance = math.inf
             for n in range(history):
-                ledger.take(now, 0)
+                ledger.take(now, bulk=False)
                 ledger.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
             ledger.allowance = 0
             await budget.acquire()

@@ -121,7 +121,7 @@ class Pacer:
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)
         ahead = queue.ahead(order) if queue else 0
-        if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
+        if not ahead and self._ledger.take(now, bulk, patient=max_wait is None):
             return order[1]
         waiter = queue.enter(order, max_wait, now)
         self._came(waiter, now)
@@ -166,13 +166,9 @@ class Pacer:
         now, ledger = self._clock(), self._ledger
         return Snapshot(ledger.held(now), ledger.in_flight, len(self._queue), self._wait(0, False, now))
 
-    def _reserved(self, bulk: bool) -> int:
-        """How many slots of each window a call leaves free."""
-        return self.reserve if bulk else 0
-
     def _wait(self, ahead: int, bulk: bool, now: float) -> float:
         """How many seconds a call waits with so many calls ``ahead`` of it."""
-        return self._ledger.opens(now, ahead, self._reserved(bulk)) - now
+        return self._ledger.opens(now, ahead, bulk) - now
 
     def _came(self, waiter: Waiter, now: float) -> None:
         """Refuse a call that came and would wait for too long, or serve it."""
@@ -183,7 +179,7 @@ class Pacer:
         """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
         queue, ledger, when = self._queue, self._ledger, math.inf
         while (first := queue.first()) is not None:
-            if not ledger.take(now, self._reserved(first.is_bulk), patient=first.is_patient):
+            if not ledger.take(now, first.is_bulk, patient=first.is_patient):
                 when = self._opens(first, now)
                 break
             queue.grant(first)
@@ -194,7 +190,7 @@ class Pacer:
         ledger = self._ledger
         if ledger.in_flight >= ledger.ramp.at_most:
             return math.inf
-        when = ledger.opens(now, 0, self._reserved(first.is_bulk), patient=first.is_patient)
+        when = ledger.opens(now, 0, first.is_bulk, patient=first.is_patient)
         self._queue.announce(when, now, ledger.reason(now))
         return when
 
@@ -261,4 +257,4 @@ class RateBudget(Pacer):
     _queue: Queue = field(init=False, repr=False, factory=Queue)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(self.windows)
+        self._ledger = Ledger(self.windows, self.reserve)

@@ -103,8 +103,8 @@ class Process:
     """One process of a fleet.
 
     In a turn it overwrites its entry in the cell, puts what the others reported into its ledger, and takes slots. Each
-    process that waits may have an equal part of the shortest window. One that does not report in time may be cut off
-    and use its fallback share, so that share stays free for one window.
+    process that waits may have an equal part of the shortest window. The share of one that waits and does not report in
+    time stays free for one window.
     """
 
     ledger: Ledger
@@ -116,7 +116,6 @@ class Process:
     alone: int = 0  # for how many turns it still uses its share: the server did not answer, or lost what it knew
     fleet: Fleet | None = None  # by its last turn
     others: list[Member] = field(factory=list)  # the other processes that wait
-    kept: int = 0  # slots that stay free for processes that do not report
     _name: str = ""
     # By the turn, until it is written: what is known, how many slots it took, and why others may hold unknown ones.
     _written: tuple[Fleet, int, str] = field(init=False)
@@ -137,7 +136,6 @@ class Process:
         if not self.alone:
             self._take_over(fleet, now)
             self.ledger.hear(*heard, now)
-            self._find_others(fleet, me, now)
             taken = 0 if lost else self._take(me, now)
         self._written = fleet, taken, lost
         return fleet.dump(at, now)
@@ -168,11 +166,6 @@ class Process:
         self.alone = _REPORTS
         self.ledger.allowance = math.inf
 
-    def reserved(self, bulk: bool) -> int:
-        """How many slots of each window a call leaves free."""
-        reserve = self.reserve if bulk else 0
-        return int(reserve * self.share) if self.alone else self.kept + reserve
-
     def before(self, ahead: int, bulk: bool) -> int:
         """How many calls of other processes go before one with so many of its own ``ahead``, side by side."""
         return sum(min(sum(member.waiting[: bulk + 1]), ahead + 1) for member in self.others)
@@ -201,8 +194,10 @@ class Process:
 
     def _take_over(self, fleet: Fleet, now: float) -> None:
         """Have the requests of all processes in the ledger, and what is known of the hour."""
-        lease = max(1.0, self.windows[0].seconds / 2)  # a process that reported before may have died
-        answers, in_flight = list[float](), 0
+        shortest, ledger = self.windows[0], self.ledger
+        in_time = now - shortest.seconds / 10 - _GRACE
+        lease = max(1.0, shortest.seconds / 2)  # a process that reported before may have died
+        answers, in_flight, kept, self.others = list[float](), 0, 0, []
         for name, member in fleet.members.items():
             if name == self._name:
                 continue
@@ -211,18 +206,14 @@ class Process:
                 in_flight += member.held
             else:
                 answers += [member.seen + lease] * member.held
-        self.ledger.share(answers, in_flight)
-        shorter = [SlidingWindow(window.limit, window.seconds) for window in self.windows[:-1]]
-        self.ledger.windows = [*shorter, fleet.hour]
-
-    def _find_others(self, fleet: Fleet, me: Member, now: float) -> None:
-        """Look which other processes wait, and for whom of them a share is kept."""
-        shortest = self.windows[0]
-        in_time = now - shortest.seconds / 10 - _GRACE
-        waiting = [m for m in fleet.members.values() if m is not me and any(m.waiting)]
-        self.others = [member for member in waiting if member.seen >= in_time]
-        gone = [member for member in waiting if in_time - shortest.seconds <= member.seen < in_time]
-        self.kept = sum(int(shortest.limit * member.share) for member in gone)
+            if any(member.waiting):
+                if member.seen >= in_time:
+                    self.others.append(member)
+                elif member.seen >= in_time - shortest.seconds:  # it may be cut off, and use its share
+                    kept += int(shortest.limit * member.share)
+        ledger.share(answers, in_flight + min(kept, shortest.limit - 1))
+        ledger.reserve = self.reserve
+        ledger.windows = [*(SlidingWindow(w.limit, w.seconds) for w in self.windows[:-1]), fleet.hour]
 
     def _take(self, me: Member, now: float) -> int:
         """Take an equal part of the shortest window, or all that the others do not need. Returns how many slots."""
@@ -230,7 +221,7 @@ class Process:
         part = math.ceil(shortest.limit / (len(self.others) + 1))
         for bulk in (False, True):
             ahead = taken + sum(sum(member.waiting[:bulk]) for member in self.others)
-            free = self.ledger.free(now, self.reserved(bulk), patient=first is None or first.is_patient) - ahead
+            free = self.ledger.free(now, bulk, patient=first is None or first.is_patient) - ahead
             due = sum(max(0, min(m.waiting[bulk], part - m.used(shortest.seconds, now))) for m in self.others)
             mine = max(part - me.used(shortest.seconds, now), free - due)
             granted = int(max(0, min(me.waiting[bulk], free, mine)))
@@ -252,4 +243,4 @@ class Process:
             others = max(0, limit - window.used(ledger.own, now) - ledger.in_flight - part)
             windows.append(SlidingWindow(limit, window.seconds, others, now + window.seconds))
         ledger.share((), 0)
-        ledger.windows = windows
+        ledger.windows, ledger.reserve = windows, int(self.reserve * self.share)

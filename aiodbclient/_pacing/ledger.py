@@ -75,10 +75,11 @@ class Ledger:
     In a fleet ``share`` adds the requests of the other processes, and ``allowance`` is what the last turn took.
     """
 
-    __slots__ = ("_refused", "_sent", "allowance", "answers", "elsewhere", "gate", "own", "ramp", "windows")
+    __slots__ = ("_refused", "_sent", "allowance", "answers", "elsewhere", "gate", "own", "ramp", "reserve", "windows")
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, windows: Sequence[Window], reserve: int = 0) -> None:
         self.windows = [SlidingWindow(window.limit, window.seconds) for window in windows]  # the shortest first
+        self.reserve = reserve  # how many slots of each window bulk calls leave free
         self.answers = list[float]()  # when requests were answered that the server may still count
         self.own = self.answers  # those of this process; another list once ``share`` was called
         self.elsewhere = 0  # how many requests of other processes are in flight
@@ -107,33 +108,34 @@ class Ledger:
         """How many slots of each window are taken, but for those of this process that are in flight."""
         return tuple(w.used(self.answers, now) + w.of_others(now) + self.elsewhere for w in self.windows)
 
-    def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
-        """How many slots may be taken now if ``reserve`` of each window stay free (``patient``: no ``max_wait``)."""
+    def free(self, now: float, bulk: bool, *, patient: bool = True) -> float:
+        """How many slots calls of a lane may take now (``patient``: those without ``max_wait``)."""
         if now < self.gate.opens(patient=patient):
             return 0
-        free = self.ramp.at_most
+        free, reserve = self.ramp.at_most, self.reserve if bulk else 0
         for window in self.windows:
             free = min(free, window.room(now, reserve) - window.used(self.answers, now) - self.elsewhere)
         return free - len(self._sent)
 
-    def take(self, now: float, reserve: int, *, patient: bool = True) -> bool:
-        """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        if self.allowance < 1 or self.free(now, reserve, patient=patient) < 1:
+    def take(self, now: float, bulk: bool, *, patient: bool = True) -> bool:
+        """Take a slot if one is free. Returns whether it did."""
+        if self.allowance < 1 or self.free(now, bulk, patient=patient) < 1:
             return False
         self.allowance -= 1
         self._sent.append(now)
         return True
 
-    def opens(self, now: float, ahead: int, reserve: int, *, patient: bool = False) -> float:
+    def opens(self, now: float, ahead: int, bulk: bool, *, patient: bool = False) -> float:
         """When a request with ``ahead`` others before it may go. The ramp is left out: it depends on answers."""
-        when, in_flight = max(now, self.gate.opens(patient=patient)), self.unanswered + self.elsewhere
+        when, reserve = max(now, self.gate.opens(patient=patient)), self.reserve if bulk else 0
+        in_flight = self.unanswered + self.elsewhere
         for window in self.windows:
             when = max(when, window.opens(self.answers, now, in_flight, ahead, reserve))
         # In each of the longest windows the shorter ones begin anew.
         room = self.windows[-1].room(now, reserve) if self.windows else 0
         if 0 < room <= ahead:
             full, rest = divmod(ahead, room)
-            when = max(when, self.opens(now, rest, reserve, patient=patient) + full * self.longest)
+            when = max(when, self.opens(now, rest, bulk, patient=patient) + full * self.longest)
         return when
 
     def reason(self, now: float) -> str:

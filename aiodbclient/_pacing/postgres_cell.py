@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, LiteralString
 
 import psycopg
@@ -30,11 +29,6 @@ _BEGIN = SQL(
     " SELECT left(state, %(most)s), extract(epoch FROM clock_timestamp())::float8 FROM held"
 )
 _COMMIT = SQL("UPDATE {} SET state = %s WHERE key = %s; COMMIT")
-_MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
-# Where the server refuses a connection, libpq has only its text.
-_REFUSALS = re.compile(
-    "authentication failed|does not exist|no pg_hba.conf entry|permission denied|certificate|does not support SSL"
-)
 
 
 class _Connection(AsyncConnection[Any]):
@@ -94,9 +88,8 @@ class PostgresCell:
 
 
 def _cell_error(error: Exception) -> CellError:
-    why, state = reason_of(error), getattr(error, "sqlstate", None)
-    if state == "42501":
+    why = reason_of(error)
+    if getattr(error, "sqlstate", None) == "42501":
         why += f"; as the owner of the database: CREATE UNLOGGED TABLE {_TABLE} {_COLUMNS};"
         why += f" GRANT SELECT, INSERT, UPDATE ON {_TABLE} TO ..."
-    refused = isinstance(error, psycopg.OperationalError) and state is None and _REFUSALS.search(why) is not None
-    return CellError(why, lasting=refused or state in _MISTAKES or isinstance(error, NotOwnError))
+    return CellError(why, lasting=isinstance(error, NotOwnError))

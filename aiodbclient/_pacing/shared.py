@@ -85,7 +85,7 @@ class SharedRateBudget(Pacer):
     def __attrs_post_init__(self) -> None:
         _check(self)
         self._longer = self.timeout
-        self._ledger = Ledger(self.windows)
+        self._ledger = Ledger(self.windows, self.reserve)
         self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
         share, where = self.fallback_share, self._cell.where
         self._process = Process(self._ledger, self._queue, self.windows, self.reserve, share, where)
@@ -198,9 +198,6 @@ class SharedRateBudget(Pacer):
         step = max(_STEP, self.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._process.others)
         self._ask_by(now + min(max(step, when - now), self._pause))
         return math.inf
-
-    def _reserved(self, bulk: bool) -> int:
-        return self._process.reserved(bulk)
 
     def _wait(self, ahead: int, bulk: bool, now: float) -> float:
         before = 0 if self._process.alone else self._process.before(ahead, bulk)
