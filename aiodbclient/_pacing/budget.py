@@ -230,7 +230,8 @@ class Pacer:
 
 def seconds_for(requests: int, budget: Pacer) -> float:
     """Return for how many seconds ``budget`` keeps the last of so many requests of a bulk run."""
-    return budget._wait(requests - 1, True, budget._clock())
+    clock, wait = budget._clock, budget._wait  # pyright: ignore[reportPrivateUsage]  # of the class above
+    return wait(requests - 1, True, clock())
 
 
 @define(eq=False)

@@ -81,10 +81,11 @@ class SharedRateBudget(Pacer):
     _timer: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)  # for that
     _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # the turn that the timer began
     _longer: float = field(init=False, repr=False)
+    _pause: float = field(init=False, repr=False)  # seconds between two turns of a process that waits, at most
 
     def __attrs_post_init__(self) -> None:
         _check(self)
-        self._longer = self.timeout
+        self._longer, self._pause = self.timeout, self.windows[0].seconds / 10
         self._ledger = Ledger(self.windows, self.reserve)
         self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
         share, where = self.fallback_share, self._cell.where
@@ -135,11 +136,6 @@ class SharedRateBudget(Pacer):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
-
-    @property
-    def _pause(self) -> float:
-        """The seconds between two turns of a process that waits, at most."""
-        return self.windows[0].seconds / 10
 
     def _ask_by(self, when: float) -> None:
         """Have a turn at that time, or before."""
