@@ -120,12 +120,21 @@ class Pacer:
         """
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)
-        ahead = queue.ahead(order) if queue else 0
-        if not ahead and self._ledger.take(now, bulk, patient=max_wait is None):
+        if not (queue and queue.ahead(order)) and self._ledger.take(now, bulk, patient=max_wait is None):
             return order[1]
         waiter = queue.enter(order, max_wait, now)
         self._came(waiter, now)
-        await self._decision(waiter, max_wait)
+        try:
+            async with asyncio.timeout(None if max_wait is None else max_wait + self._longer):
+                await waiter.woken
+        except TimeoutError:
+            if not waiter.granted:
+                wait = self._wait(queue.ahead(order), bulk, self._clock())
+                self._leave(waiter)
+                raise refusal(wait) from None
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(waiter)
+            raise
         return order[1]
 
     def release(self, *, sent: bool = True) -> None:
@@ -193,20 +202,6 @@ class Pacer:
         when = ledger.opens(now, 0, first.is_bulk, patient=first.is_patient)
         self._queue.announce(when, now, ledger.reason(now))
         return when
-
-    async def _decision(self, waiter: Waiter, max_wait: float | None) -> None:
-        """Wait until the call is granted a slot, or raise why not."""
-        try:
-            async with asyncio.timeout(None if max_wait is None else max_wait + self._longer):
-                await waiter.woken
-        except TimeoutError:
-            if not waiter.granted:
-                wait = self._wait(self._queue.ahead(waiter.order), waiter.is_bulk, self._clock())
-                self._leave(waiter)
-                raise refusal(wait) from None
-        except (asyncio.CancelledError, GeneratorExit):
-            self._leave(waiter)
-            raise
 
     def _leave(self, waiter: Waiter) -> None:
         self._queue.leave(waiter)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import inf
 
 from attrs import frozen
 
@@ -69,9 +69,11 @@ def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read ``retry-after`` in seconds, from a number or a date; None if it is missing or invalid."""
     text = headers.get("retry-after", "")
-    number = _number(text)
-    wait = _until(_date(text), headers) if number is None else number
-    return wait if wait is not None and wait >= 0 else None
+    try:
+        wait: float | None = float(text)
+    except ValueError:
+        wait = _until(_date(text), headers)
+    return wait if wait is not None and 0 <= wait < inf else None
 
 
 def _whole(text: str | None) -> int | None:
@@ -79,14 +81,6 @@ def _whole(text: str | None) -> int | None:
     if text is None or len(text) > 10 or not text.isascii() or not text.isdigit():
         return None
     return int(text)
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if isfinite(number) else None
 
 
 def _date(text: str) -> float | None:

@@ -52,7 +52,6 @@ class PostgresCell:
         self._table = Identifier(_TABLE)  # with its schema, once it is known
 
     async def change(self, step: Step) -> None:
-        """As for ``Cell``."""
         try:
             connection = await self._connected()
             text = step(*await self._begin(connection))
@@ -64,7 +63,6 @@ class PostgresCell:
             raise
 
     async def aclose(self) -> None:
-        """As for ``Cell``."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

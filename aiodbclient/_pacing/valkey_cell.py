@@ -55,7 +55,6 @@ class ValkeyCell:
             text = step(held, now)
 
     async def aclose(self) -> None:
-        """As for ``Cell``."""
         await self._client.aclose()
 
     async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
