@@ -14,8 +14,8 @@ from attrs import define, field
 from .._checks import positive
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, below_every_limit, by_length
-from .cells import Cell, CellError, cell_at
-from .fleet import Process
+from .cells import Cell, cell_at
+from .fleet import CellError, Process
 from .headers import Hour, hour_of
 from .ledger import Ledger, Window
 from .queue import Queue, Waiter
