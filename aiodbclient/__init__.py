@@ -2,98 +2,53 @@
 
 from typing import TYPE_CHECKING
 
-from . import errors
+from . import errors as errors
 from ._lazy import lazily
 
-if TYPE_CHECKING:
-    from ._bulk.outcomes import (
-        Action,
-        DatabaseDone,
-        DatabaseOutcome,
-        Failed,
-        Outcome,
-        PlanOutcome,
-        RemovalOutcome,
-        Removed,
-        UserDone,
-        UserOutcome,
-    )
-    from ._bulk.plan import UserPlan
-    from ._bulk.run import Run
-    from ._pacing.budget import Budget, RateBudget, RateLimitStatus, Snapshot, Window
-    from ._request.events import RequestEvent
-    from ._request.retry import RetryPolicy
-    from ._version import __version__
-    from .client import DatabaseClient
-    from .clusters import ClusterClient, ClustersAPI
-    from .dbs import DatabasesAPI
-    from .engines import Capabilities, Engine
-    from .models import (
-        Cluster,
-        ClusterStatus,
-        Connection,
-        Database,
-        KafkaACL,
-        KafkaPermission,
-        MongoRole,
-        MongoUserSettings,
-        MySQLAuthPlugin,
-        MySQLSettings,
-        NewUser,
-        OpenSearchACL,
-        OpenSearchPermission,
-        User,
-        UserRole,
-        UserSettings,
-    )
-    from .users import UsersAPI
-
-__all__ = [
-    "Action",
-    "Budget",
-    "Capabilities",
-    "Cluster",
-    "ClusterClient",
-    "ClusterStatus",
-    "ClustersAPI",
-    "Connection",
-    "Database",
-    "DatabaseClient",
-    "DatabaseDone",
-    "DatabaseOutcome",
-    "DatabasesAPI",
-    "Engine",
-    "Failed",
-    "KafkaACL",
-    "KafkaPermission",
-    "MongoRole",
-    "MongoUserSettings",
-    "MySQLAuthPlugin",
-    "MySQLSettings",
-    "NewUser",
-    "OpenSearchACL",
-    "OpenSearchPermission",
-    "Outcome",
-    "PlanOutcome",
-    "RateBudget",
-    "RateLimitStatus",
-    "RemovalOutcome",
-    "Removed",
-    "RequestEvent",
-    "RetryPolicy",
-    "Run",
-    "Snapshot",
-    "User",
-    "UserDone",
-    "UserOutcome",
-    "UserPlan",
-    "UserRole",
-    "UserSettings",
-    "UsersAPI",
-    "Window",
-    "__version__",
-    "errors",
-]
+if TYPE_CHECKING:  # ``X as X`` exports it
+    from ._bulk.outcomes import Action as Action
+    from ._bulk.outcomes import DatabaseDone as DatabaseDone
+    from ._bulk.outcomes import DatabaseOutcome as DatabaseOutcome
+    from ._bulk.outcomes import Failed as Failed
+    from ._bulk.outcomes import Outcome as Outcome
+    from ._bulk.outcomes import PlanOutcome as PlanOutcome
+    from ._bulk.outcomes import RemovalOutcome as RemovalOutcome
+    from ._bulk.outcomes import Removed as Removed
+    from ._bulk.outcomes import UserDone as UserDone
+    from ._bulk.outcomes import UserOutcome as UserOutcome
+    from ._bulk.plan import UserPlan as UserPlan
+    from ._bulk.run import Run as Run
+    from ._pacing.budget import Budget as Budget
+    from ._pacing.budget import RateBudget as RateBudget
+    from ._pacing.budget import RateLimitStatus as RateLimitStatus
+    from ._pacing.budget import Snapshot as Snapshot
+    from ._pacing.budget import Window as Window
+    from ._request.events import RequestEvent as RequestEvent
+    from ._request.retry import RetryPolicy as RetryPolicy
+    from ._version import __version__ as __version__
+    from .client import DatabaseClient as DatabaseClient
+    from .clusters import ClusterClient as ClusterClient
+    from .clusters import ClustersAPI as ClustersAPI
+    from .dbs import DatabasesAPI as DatabasesAPI
+    from .engines import Capabilities as Capabilities
+    from .engines import Engine as Engine
+    from .models import Cluster as Cluster
+    from .models import ClusterStatus as ClusterStatus
+    from .models import Connection as Connection
+    from .models import Database as Database
+    from .models import KafkaACL as KafkaACL
+    from .models import KafkaPermission as KafkaPermission
+    from .models import MongoRole as MongoRole
+    from .models import MongoUserSettings as MongoUserSettings
+    from .models import MySQLAuthPlugin as MySQLAuthPlugin
+    from .models import MySQLSettings as MySQLSettings
+    from .models import NewUser as NewUser
+    from .models import OpenSearchACL as OpenSearchACL
+    from .models import OpenSearchPermission as OpenSearchPermission
+    from .models import User as User
+    from .models import UserRole as UserRole
+    from .models import UserSettings as UserSettings
+    from .users import UsersAPI as UsersAPI
 
 # Each name is imported on its first use: ``aiodbclient --help`` needs none of them, and aiohttp takes 100 ms.
 _HOMES = {
@@ -115,4 +70,5 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-    __getattr__, __dir__ = lazily(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)
+    __all__.append("errors")

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any
 
 
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the ``__getattr__`` and ``__dir__`` of ``package``. ``homes``: the names of each module in it."""
+def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of ``package``. ``homes``: the names of each module in it."""
     home_of = {name: home for home, names in homes.items() for name in names.split()}
     attributes = vars(sys.modules[package])
 
@@ -19,4 +19,4 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         attributes[name] = value = getattr(import_module(home_of[name], package), name)
         return value
 
-    return get, lambda: sorted({*attributes, *home_of})
+    return get, lambda: sorted({*attributes, *home_of}), sorted(home_of)

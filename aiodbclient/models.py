@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, fields
 
 from ._dsn import dsn
 from ._user_settings import (
@@ -93,6 +93,10 @@ class User:
     access_key: str | None = _secret()
     mysql_settings: MySQLSettings | None = None
     settings: UserSettings | None = None
+
+
+USER_SECRETS = tuple(attribute.name for attribute in fields(User) if attribute.repr is masked)
+"""The members that only a token with the scope ``database:view_credentials`` reads."""
 
 
 @define

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.bystanders import TenantRecords
-from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
+from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers, TenantRecords
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run

@@ -61,6 +61,9 @@ def test_each_public_name_is_there_and_no_other(package: ModuleType) -> None:
     assert not hasattr(package, "no_such_name")
     homes = " ".join(package._HOMES.values()).split()
     assert sorted({*homes, "errors"}) == sorted({*package.__all__, "errors"})
+    assert package.__file__ is not None
+    exported = re.findall(r"import (\w+) as \1$", Path(package.__file__).read_text(), re.MULTILINE)
+    assert sorted({*exported, "errors"}) == sorted({*package.__all__, "errors"})  # what type checkers see
 
 
 def test_it_says_that_it_is_typed() -> None:

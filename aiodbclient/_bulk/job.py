@@ -1,23 +1,26 @@
-"""``Job``, the work of a bulk run, and the base of the jobs on users and databases."""
+"""``Job``, the work of a bulk run, the base of the jobs on users and databases, and the specs that a caller gives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any, ClassVar, Generic, TypeVar
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.pause import Pause
+from .._user_settings import check_settings
 from ..engines import capabilities_of
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
+    InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
     ServerError,
     TransportError,
 )
+from ..models import NewUser
 from .outcomes import Action, Done, Failed, Removed
 
 SpecT = TypeVar("SpecT")
@@ -80,3 +83,36 @@ async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Me
     except NotFoundError:
         return Removed(name=name, action=Action.ABSENT, tries=meter.requests)
     return Removed(name=name, action=Action.DELETED, tries=meter.requests)
+
+
+async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
+    """Return the specs of a plan as a list."""
+    refuse_no_iterable(specs, "a plan")
+    return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
+
+
+def refuse_no_iterable(specs: object, taker: str) -> None:
+    if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
+        raise InvalidArgumentError(f"{taker} takes an iterable of names, not {type(specs).__name__}; nothing was sent")
+
+
+def shown_name(given: object) -> str:
+    """Return the name of the outcome for a given spec: its name, or its repr if it has none."""
+    name = getattr(given, "name", given)
+    return name if isinstance(name, str) else repr(given)
+
+
+def name_spec(given: object) -> str:
+    """Return ``given`` if it is a name."""
+    if isinstance(given, str):
+        return given
+    raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
+
+
+def user_spec(given: object) -> NewUser:
+    """Return ``given`` as a NewUser."""
+    spec = NewUser(given) if isinstance(given, str) else given
+    if isinstance(spec, NewUser) and isinstance(spec.name, str):
+        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
+        return spec
+    raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")

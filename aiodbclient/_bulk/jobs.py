@@ -1,16 +1,16 @@
 """The jobs of bulk runs over users and databases.
 
 A user that existed before the run may belong to somebody else. So a run resets its password only if the caller requests
-that.
+that. The API lists the logins of tenants, made by SQL, like all other users, and no bulk run deletes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from attrs import evolve
 
@@ -19,6 +19,7 @@ from .._request.context import ClusterContext
 from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
+from ..engines import capabilities_of, is_derived
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
@@ -30,8 +31,7 @@ from ..errors import (
 )
 from ..models import Database, NewUser, User
 from . import settle
-from .bystanders import TenantRecords, tenants_logins
-from .job import ClusterJob, DoneT_co, removed
+from .job import ClusterJob, DoneT_co, name_spec, removed, user_spec
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .settings import (
     AUTH_PLUGIN,
@@ -43,9 +43,34 @@ from .settings import (
     wanted_settings,
 )
 from .settle import create_settled, if_found, readable, unsettled
-from .specs import name_spec, user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
+
+
+class Login(Protocol):
+    """A credential on record."""
+
+    @property
+    def username(self) -> str: ...
+
+
+class TenantRecord(Protocol):
+    """What a store has of a tenant, or of a tenant's reader or writer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def current(self) -> Login | None: ...
+
+    @property
+    def previous(self) -> Login | None: ...
+
+
+class TenantRecords(Protocol):
+    """What a run reads of a store of ``aiodbclient.tenants``."""
+
+    def records(self) -> AsyncIterator[TenantRecord]: ...
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
@@ -264,3 +289,18 @@ def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, res
             'changed: pass if_exists="update" to give it those of the NewUser',
             settings=tuple(each.setting for each in differ),
         )
+
+
+async def tenants_logins(context: ClusterContext, store: TenantRecords | None) -> Callable[[str], bool]:
+    """Return whether a name is, or may be, that of a tenant's login.
+
+    A tenant's first login has the name of its database. The names of the others have a form that no other user has.
+    """
+    if not capabilities_of(await context.learn_engine()).tenants:
+        return lambda name: False
+    taken = {db.name for db in await readable(DatabaseCalls(context).list, context.options.retry)}
+    if store is not None:
+        async for record in store.records():
+            credentials = (record.current, record.previous)
+            taken |= {record.name, *(each.username for each in credentials if each is not None)}
+    return lambda name: name in taken or is_derived(name)

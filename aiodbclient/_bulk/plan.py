@@ -18,14 +18,12 @@ from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
-from .bystanders import TenantRecords, tenants_logins
-from .job import Job
-from .jobs import DeprovisionUsers, ProvisionUsers
+from .job import Job, listed, user_spec
+from .jobs import DeprovisionUsers, ProvisionUsers, TenantRecords, tenants_logins
 from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import if_found, readable
-from .specs import listed, user_spec
 
 
 @frozen(eq=False)

@@ -8,71 +8,38 @@ from typing import TYPE_CHECKING
 
 from .._lazy import lazily
 
-if TYPE_CHECKING:
-    from ._credential import Credential
-    from ._events import TenantEvent
-    from ._naming import Role
-    from ._outcomes import (
-        Problem,
-        TenantChecked,
-        TenantCheckOutcome,
-        TenantDone,
-        TenantDumped,
-        TenantDumpOutcome,
-        TenantMoved,
-        TenantMoveOutcome,
-        TenantOutcome,
-        TenantPlanOutcome,
-        TenantRemovalOutcome,
-        TenantRemoved,
-        TenantRepaired,
-        TenantRepairOutcome,
-        TenantResult,
-    )
-    from ._pools import TenantPools
-    from ._rooms import Room
-    from ._stores import Claim, Record, Store
-    from ._stores.moving import copy_records, rewrite_records
-    from ._stores.postgres import PostgresStore
-    from ._stores.sealing import Seal
-    from ._stores.sqlite import SQLiteStore
-    from ._tenants import Tenants
-    from ._usage import Usage
-    from ._verbs.plan import Plan
-
-__all__ = [
-    "Claim",
-    "Credential",
-    "Plan",
-    "PostgresStore",
-    "Problem",
-    "Record",
-    "Role",
-    "Room",
-    "SQLiteStore",
-    "Seal",
-    "Store",
-    "TenantCheckOutcome",
-    "TenantChecked",
-    "TenantDone",
-    "TenantDumpOutcome",
-    "TenantDumped",
-    "TenantEvent",
-    "TenantMoveOutcome",
-    "TenantMoved",
-    "TenantOutcome",
-    "TenantPlanOutcome",
-    "TenantPools",
-    "TenantRemovalOutcome",
-    "TenantRemoved",
-    "TenantRepairOutcome",
-    "TenantRepaired",
-    "TenantResult",
-    "Tenants",
-    "Usage",
-    "copy_records",
-    "rewrite_records",
-]
+if TYPE_CHECKING:  # ``X as X`` exports it
+    from ._credential import Credential as Credential
+    from ._events import TenantEvent as TenantEvent
+    from ._naming import Role as Role
+    from ._outcomes import Problem as Problem
+    from ._outcomes import TenantChecked as TenantChecked
+    from ._outcomes import TenantCheckOutcome as TenantCheckOutcome
+    from ._outcomes import TenantDone as TenantDone
+    from ._outcomes import TenantDumped as TenantDumped
+    from ._outcomes import TenantDumpOutcome as TenantDumpOutcome
+    from ._outcomes import TenantMoved as TenantMoved
+    from ._outcomes import TenantMoveOutcome as TenantMoveOutcome
+    from ._outcomes import TenantOutcome as TenantOutcome
+    from ._outcomes import TenantPlanOutcome as TenantPlanOutcome
+    from ._outcomes import TenantRemovalOutcome as TenantRemovalOutcome
+    from ._outcomes import TenantRemoved as TenantRemoved
+    from ._outcomes import TenantRepaired as TenantRepaired
+    from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
+    from ._outcomes import TenantResult as TenantResult
+    from ._pools import TenantPools as TenantPools
+    from ._rooms import Room as Room
+    from ._stores import Claim as Claim
+    from ._stores import Record as Record
+    from ._stores import Store as Store
+    from ._stores.moving import copy_records as copy_records
+    from ._stores.moving import rewrite_records as rewrite_records
+    from ._stores.postgres import PostgresStore as PostgresStore
+    from ._stores.sealing import Seal as Seal
+    from ._stores.sqlite import SQLiteStore as SQLiteStore
+    from ._tenants import Tenants as Tenants
+    from ._usage import Usage as Usage
+    from ._verbs.plan import Plan as Plan
 
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
 _HOMES = {
@@ -95,4 +62,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(__name__, _HOMES)
+    __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)

@@ -35,8 +35,7 @@ from ..models import Cluster, Connection, User
 from ._credential import Credential
 from ._naming import Names
 from ._rooms import Rooms, Seat
-from ._servers import server_of
-from ._servers.place import check_place
+from ._servers import check_place, server_of
 from ._servers.server import Server
 
 AWAY = (

@@ -11,11 +11,10 @@ from attrs import evolve, frozen
 
 from .._request.pause import Pause
 from ..errors import InvalidArgumentError, StoreError
-from ._claims import HeldClaim, clock
 from ._clusters import Sites
 from ._credential import Credential
 from ._events import TenantEvent, Timer
-from ._naming import Names, Role, names_of, record_name, tenant_of
+from ._naming import Role, names_of, record_name, tenant_of
 from ._record import cluster_of, intent_of, is_empty
 from ._rooms import Rooms
 from ._stores import Record, Store, entries_of, readable
@@ -95,12 +94,6 @@ class Context:
                 except StoreError as error:  # of a newer version
                     entry = error
                 yield evolve(entry, name=name) if isinstance(entry, Record) else entry
-
-    async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
-        """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
-        since = clock()
-        claim = await timer.on("store", self.store.claim(names.record, self.lease))
-        return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
 
     def check_record(self, record: Record | None) -> None:
         """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""

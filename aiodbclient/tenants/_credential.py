@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import ssl
 from datetime import datetime
 
@@ -131,6 +132,11 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return masked(self)
+
+
+def new_password() -> Secret:
+    """A random password. Its form fits the password policies of MySQL."""
+    return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
 def verifying_context(ca: str) -> ssl.SSLContext:

@@ -35,6 +35,7 @@ from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._usage import Usage, usage_of, with_usage
 from ._verbs.changes import (
+    ProvisionTenants,
     RemoveTenants,
     RepairTenants,
     ResumeTenants,
@@ -48,7 +49,6 @@ from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
-from ._verbs.provision import ProvisionTenants
 from ._verbs.steps import IfExists
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._claims import HeldClaim
+from aiodbclient.tenants._verbs.tenant import HeldClaim
 
 from .conftest import Place
 

@@ -22,9 +22,9 @@ from aiodbclient.errors import (
     InvalidArgumentError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants._claims import HeldClaim, clock
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._record import Intent, Verb, intent_of
+from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
 
 from .conftest import SQL, Place, only
 from .moves import enters

@@ -20,6 +20,7 @@ from aiodbclient import Action
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError, RotationPendingError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants._record import Intent, Verb
 
 from .conftest import Place, found_taken, only
 from .programs import ask, refusal
@@ -132,6 +133,22 @@ async def test_a_tenant_that_is_not_retired_is_rotated_again_only_with_force(any
     assert forced.credential.password != first.password
     assert await refusal(first)
     assert not await refusal(second)
+
+
+async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credential(place: Place) -> None:
+    first = await place.tenants().ensure("alpha")
+    second = (await only(place.tenants().rotate())).credential
+    claim = await place.store.claim("alpha", LONG)
+    assert second is not None
+    assert claim is not None
+    await place.store.intend(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
+    await place.store.release(claim)
+
+    assert isinstance((await only(place.tenants().rotate())).error, RotationPendingError)
+
+    assert not await refusal(first)
+    assert (await only(place.tenants().repair())).ok
+    assert not await refusal(first)
 
 
 async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(anywhere: Place) -> None:

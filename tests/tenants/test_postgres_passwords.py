@@ -21,7 +21,7 @@ from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers import shared_sessions
+from aiodbclient.tenants._servers import server as of_any_engine
 from aiodbclient.tenants._servers.postgres import PostgresServer, scram, sessions
 
 from .conftest import Place, only
@@ -238,7 +238,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
         await server.problems(names, names.logins)
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
         assert backends
-        monkeypatch.setattr(shared_sessions, "_SECONDS", 0.5)
+        monkeypatch.setattr(of_any_engine, "_READ_SECONDS", 0.5)
         for backend in backends:
             os.kill(backend, signal.SIGSTOP)
         try:

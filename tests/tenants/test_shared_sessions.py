@@ -12,8 +12,8 @@ from aiodbclient._request.call import Meter
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import shared_sessions
-from aiodbclient.tenants._servers.shared_sessions import SessionLostError, SharedSessions
+from aiodbclient.tenants._servers import server
+from aiodbclient.tenants._servers.server import SessionLostError, SharedSessions
 
 from .conftest import SQL, Place
 from .programs import ask
@@ -50,13 +50,13 @@ async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
     names = [f"n{number}" for number in range(8)]
     assert all([outcome.ok async for outcome in tenants.provision(names)])
     logins = list[object]()
-    log_in = SharedSessions._read
+    kept = SharedSessions._kept
 
-    async def counted(sessions: SharedSessions[Any], session: Any, work: Any) -> Any:
+    def counted(sessions: SharedSessions[Any], session: Any) -> Any:
         logins.append(session)
-        return await log_in(sessions, session, work)
+        return kept(sessions, session)
 
-    monkeypatch.setattr(SharedSessions, "_read", counted)
+    monkeypatch.setattr(SharedSessions, "_kept", counted)
     assert {outcome.problems async for outcome in anywhere.tenants().check()} == {()}
     # One to begin, one to find all databases, and up to three for the tenants.
     assert 1 <= len({id(session) for session in logins}) <= 5
@@ -178,7 +178,7 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
 async def test_a_server_that_does_not_answer_delays_its_own_reader_for_a_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_sessions, "_SECONDS", 0.05)
+    monkeypatch.setattr(server, "_READ_SECONDS", 0.05)
     here = Sessions()
     async with here.sessions.shared():
         hanging = asyncio.ensure_future(here.read(until=asyncio.Event()))

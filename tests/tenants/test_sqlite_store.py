@@ -17,6 +17,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from aiodbclient import DatabaseClient
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
-from aiodbclient.tenants._stores import sqlite_connection
+from aiodbclient.tenants._stores import sqlite
 from aiodbclient.tenants._stores.moving import copy_records
 from aiodbclient.tenants._stores.sealing import Key
 
@@ -313,7 +314,7 @@ async def test_three_processes_share_a_file(path: Path) -> None:
 
 
 async def test_a_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_connection, "_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.1)
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -530,11 +531,16 @@ async def test_a_system_without_such_locks_gets_the_name_of_another_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows."""
-    for name in ("sqlite_connection", "owners"):
-        monkeypatch.delitem(sys.modules, f"aiodbclient.tenants._stores.{name}")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delitem(sys.modules, "aiodbclient.tenants._stores.owners")
     monkeypatch.setitem(sys.modules, "fcntl", None)
+    spec = spec_from_file_location("aiodbclient.tenants._stores.sqlite_elsewhere", sqlite.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    elsewhere = module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
     with pytest.raises(ConfigurationError, match="PostgresStore works everywhere"):
-        async with SQLiteStore(path):
+        async with elsewhere.SQLiteStore(path):
             pass
     assert not path.exists()
 

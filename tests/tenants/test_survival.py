@@ -17,7 +17,7 @@ from aiodbclient.errors import StoreError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, Tenants
 from aiodbclient.tenants._record import intent_of
-from aiodbclient.tenants._stores import sqlite_connection
+from aiodbclient.tenants._stores import sqlite
 
 from .programs import refusal
 from .servers import RestartablePostgres
@@ -111,7 +111,7 @@ async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(pg: Pg, tmp_
 async def test_a_locked_file_stops_it_before_anything_is_sent(
     pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_connection, "_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite, "_LOCK_TIMEOUT", 0.1)
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
         tenants = Tenants(pg.cluster, store)

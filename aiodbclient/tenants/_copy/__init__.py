@@ -1,9 +1,84 @@
-"""Copy a tenant's database to a file and from it, by the programs of its engine."""
+"""Copy a tenant's database to a file and from it, by the programs of its engine. ``postgres`` and ``mysql`` do it.
+
+Nothing here runs as the administrator: what a tenant wrote may run in each of these sessions.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar
+
+from attrs import field, frozen
+
 from ...engines import POSTGRESQL, Engine
-from .copier import Copier
+from .._credential import Credential
+from .._naming import Names
+from .programs import Copied, Programs
+
+
+@frozen(kw_only=True)
+class Survey:
+    """What is known of a database before it is copied."""
+
+    bytes: int
+    tables: int
+    refusals: tuple[str, ...]  # why no server could have a copy of it
+    extensions: tuple[tuple[str, str], ...] = ()  # PostgreSQL: those that the administrator makes, with their schemas
+    facts: Mapping[str, Any] = field(factory=dict[str, Any])  # what ``obstacles`` and ``finish`` need
+
+
+class Copier(ABC):
+    """Copies one tenant's database."""
+
+    ending: ClassVar[str]  # of the name of a file
+
+    def __init__(self, names: Names, tools: Programs, source: str) -> None:
+        self.names = names
+        self.tools = tools
+        self.source = source  # the version of the server with the database
+
+    @staticmethod
+    @abstractmethod
+    def refusal(source: str, target: str) -> str:
+        """Why a server of version ``target`` takes no dump of one of version ``source``; "" if it does."""
+
+    @classmethod
+    @abstractmethod
+    async def found(cls, names: Names, source: str, target: str | None = None) -> Copier:
+        """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
+
+    @abstractmethod
+    async def survey(self, reader: Credential, login: str) -> Survey:
+        """Look at the database that is to be copied. ``reader`` may read all of it, ``login`` is the tenant's."""
+
+    @abstractmethod
+    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
+        """Why the empty database of ``writer`` could not have such a copy."""
+
+    @abstractmethod
+    async def is_empty(self, writer: Credential) -> bool:
+        """Whether nothing is in the database of ``writer``."""
+
+    @abstractmethod
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+        """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
+
+    @abstractmethod
+    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
+        """Restore a dump, which may be hostile."""
+
+    @abstractmethod
+    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
+        """Restore a dump of another tenant, with its ``names``, or of another time."""
+
+    @abstractmethod
+    async def count(self, credential: Credential) -> Mapping[str, str]:
+        """The number of rows of each table, and where each sequence is."""
+
+    @abstractmethod
+    async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
+        """Copy the settings of the database, and make the ``events``, which begin to run."""
 
 
 def copier_of(engine: Engine | str) -> type[Copier]:

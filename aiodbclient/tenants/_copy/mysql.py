@@ -16,7 +16,7 @@ from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
 from .._servers.mysql.session import identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
-from .copier import Copier, Survey
+from . import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run
 
 _OLDEST = (8, 0)

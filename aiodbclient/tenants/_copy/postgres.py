@@ -19,7 +19,7 @@ from ...errors import GrantError
 from .._credential import Credential, Secret
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
-from .copier import Copier, Survey
+from . import Copier, Survey
 from .programs import Copied, Programs, installed, missing, run, text_of
 from .reaching import environment_of, place_of
 from .rights import of_others

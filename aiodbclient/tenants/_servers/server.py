@@ -6,10 +6,12 @@ crash the verb that is on record runs again from its first step.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from attrs import field, frozen
 
@@ -18,6 +20,12 @@ from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
 
+SessionT = TypeVar("SessionT")
+T = TypeVar("T")
+
+_SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them
+_READ_SECONDS = 30.0  # for what is read about one tenant
+
 
 class LoginRefusedError(Exception):
     """The server refuses a login or its password. The message says why and holds no secret."""
@@ -25,6 +33,10 @@ class LoginRefusedError(Exception):
 
 class ServerAwayError(Exception):
     """The server is unreachable or has no free connection. The message says why and holds no secret."""
+
+
+class SessionLostError(GrantError):
+    """The session ended before the answer to a statement came."""
 
 
 def of_tenant(names: Names, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
@@ -214,3 +226,71 @@ class Server(ABC):
     @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
+
+
+class SharedSessions(Generic[SessionT]):
+    """Sessions of the administrator that the work on many tenants shares, each for one task at a time.
+
+    A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
+    """
+
+    def __init__(self, log_in: Callable[[], Awaitable[SessionT]], close: Callable[[SessionT], Awaitable[None]]) -> None:
+        self._log_in = log_in
+        self._close = close
+        self._turns = asyncio.Semaphore(_SESSIONS)
+        self._idle: list[SessionT] = []
+        self._sharing = 0
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncGenerator[None]:
+        """Keep sessions open for the next task, while any task is in such a block. The last one closes them."""
+        self._sharing += 1
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            async with AsyncExitStack() as closing:  # closes each, even if it is cancelled meanwhile
+                while self._idle and not self._sharing:
+                    closing.push_async_callback(self._close, self._idle.pop())
+
+    async def read(self, work: Callable[[SessionT], Awaitable[T]]) -> T:
+        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced."""
+        async with self._turns:
+            while True:
+                was_idle = bool(self._idle)
+                session = self._idle.pop() if was_idle else await self._log_in()
+                try:
+                    async with self._kept(session), asyncio.timeout(_READ_SECONDS):
+                        return await work(session)
+                except SessionLostError:
+                    if not was_idle:
+                        raise
+                except TimeoutError:
+                    break
+        raise GrantError(f"the database server did not answer within {_READ_SECONDS:.0f} s")
+
+    @asynccontextmanager
+    async def session(self, begin: Callable[[SessionT], Awaitable[None]]) -> AsyncGenerator[SessionT]:
+        """Yield a session for a step, in which ``begin`` succeeded. One that ended while it was idle is replaced."""
+        while True:
+            was_idle = bool(self._idle)
+            session = self._idle.pop() if was_idle else await self._log_in()
+            try:
+                await begin(session)
+                break
+            except BaseException as error:
+                await self._close(session)
+                if not (was_idle and isinstance(error, SessionLostError)):
+                    raise
+        async with self._kept(session):
+            yield session
+
+    @asynccontextmanager
+    async def _kept(self, session: SessionT) -> AsyncGenerator[None]:
+        """Keep the session for the next task if this block raises no error, and close it otherwise."""
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(self._close, session)
+            yield
+            if self._sharing:
+                ending.pop_all()
+                self._idle.append(session)

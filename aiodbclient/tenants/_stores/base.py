@@ -106,8 +106,8 @@ class BaseStore(ABC, Generic[ConnectionT]):
             StoreError: It cannot be read.
             InvalidArgumentError: No store can hold this name.
         """
-        text = await self._read(check_storable(name))
-        return None if text is None else self._seal.open(name, text)
+        rows = await self._opened().fetch(self._sql.get, name=check_storable(name))
+        return self._seal.open(name, rows[0][0]) if rows else None
 
     def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
@@ -191,7 +191,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
             ClaimLostError: A process works on the name.
             StoreError: There is no record, or the store cannot be written.
         """
-        if await self._read(check_storable(name)) is None:
+        if not await self._opened().fetch(self._sql.get, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
         token = secrets.token_hex(16)
         if await self._claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
@@ -224,10 +224,6 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
-
-    async def _read(self, name: str) -> str | None:
-        rows = await self._opened().fetch(self._sql.get, name=name)
-        return rows[0][0] if rows else None
 
     def _opened(self) -> ConnectionT:
         if self._connection is None:

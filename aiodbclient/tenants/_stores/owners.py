@@ -6,6 +6,7 @@ belong to the open file, so other files that this process opens or closes do not
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
@@ -14,11 +15,6 @@ from glob import escape, glob
 from pathlib import Path
 
 from ...errors import StoreError
-
-try:
-    import fcntl
-except ImportError as error:  # Windows
-    raise ImportError("SQLiteStore needs a POSIX system; PostgresStore works everywhere") from error
 
 _held: set[int] = set()
 

@@ -5,24 +5,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import sqlite3
+import stat
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import LiteralString, TypeVar
 
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
-from .base import BaseStore, Statements
+from .base import BaseStore, Rows, Statements, Value
 from .sealing import Key, unwrap
 
-if TYPE_CHECKING:
-    from .sqlite_connection import SQLiteConnection
+if sys.platform != "win32":
+    from .owners import Owner, is_alive, refuse_files_of_others, refuse_links_of_others, sweep
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
 _OWN = "WHERE name = :name AND token = :token"
+_LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
+_TRY = 0.25  # s of one try to lock it: closing the store ends no wait of SQLite
+_PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
+_COLUMNS = "name", "record", "token", "owner", "expires"
+_SCHEMA = """
+CREATE TABLE credentials (
+    name TEXT PRIMARY KEY,
+    record TEXT NOT NULL,
+    token TEXT,
+    owner TEXT,
+    expires REAL
+) WITHOUT ROWID
+"""
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
+    sqlite3.SQLITE_FULL: "make room on the disk, and run it again",
+    sqlite3.SQLITE_NOTADB: "the file is damaged, or is not a store: restore it from a backup",
+    sqlite3.SQLITE_READONLY: "the file cannot be written",
+}
 
 
 class SQLiteStore(BaseStore["SQLiteConnection"]):
@@ -77,10 +104,8 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         return datetime.fromtimestamp(time.time(), UTC)
 
     def _make_connection(self) -> SQLiteConnection:
-        try:
-            from .sqlite_connection import SQLiteConnection
-        except ImportError as error:
-            raise ConfigurationError(str(error)) from None
+        if sys.platform == "win32":
+            raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
         return SQLiteConnection(self._path, self._given)
 
     async def _open(self, connection: SQLiteConnection) -> None:
@@ -91,23 +116,21 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
         connection = self._opened()
-        claim = partial(self._make_claim, connection.owner, name, token, lease, new)
+        claim = partial(self._make_claim, connection, name, token, lease, new)
         return await asyncio.wrap_future(connection.submit(claim))
 
     # The methods below run in the connection's thread.
 
     def _make_claim(
-        self, owner: Callable[[], str], name: str, token: str, lease: float, new: str, database: sqlite3.Connection
+        self, connection: SQLiteConnection, name: str, token: str, lease: float, new: str, database: sqlite3.Connection
     ) -> str | None:
-        from .owners import is_alive
-
         statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
         row = database.execute(statement, (time.time(), name)).fetchone()
         if row is None:
             self._verify(database)
         elif row[2] and is_alive(self._path, row[1]):
             return None
-        values = {"name": name, "new": new, "token": token, "owner": owner(), "expires": time.time() + lease}
+        values = {"name": name, "new": new, "token": token, "owner": connection.owner(), "expires": time.time() + lease}
         if row is None:
             database.execute("INSERT INTO credentials VALUES (:name, :new, :token, :owner, :expires)", values)
             return new
@@ -138,3 +161,184 @@ def _checked(path: object) -> Path:
     if given == ":memory:":
         raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
     return Path(os.path.abspath(given))
+
+
+class SQLiteConnection:
+    """Runs reads and changes in its own thread, which alone waits for the disk and for the locks of other processes."""
+
+    def __init__(self, path: Path, given: Path) -> None:
+        self._path, self._given = path, given  # without links, and as the user gave it
+        self._process = os.getpid()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
+        # Only the thread uses these:
+        self._database: sqlite3.Connection | None = None
+        self._ignores_refusal = False
+        self._owner: Owner | None = None
+
+    async def open(self) -> None:
+        """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
+        await asyncio.wrap_future(self._submit(self._open))
+
+    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run a statement that only reads, and return its rows."""
+        return await asyncio.wrap_future(self._submit(lambda: self._opened().execute(sql, values).fetchall()))
+
+    async def change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run a change, and return whether it affected a row. It may use ``:now``."""
+        return await asyncio.wrap_future(self.change_soon(sql, **values))
+
+    def change_soon(self, sql: LiteralString, **values: Value) -> Future[bool]:
+        """Submit a change without waiting for it."""
+        return self.submit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
+
+    def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
+        return self._submit(partial(self._make, make))
+
+    def owner(self) -> str:
+        """Return the name of the owner of this connection's claims. Only the thread may call this."""
+        if self._owner is None:
+            self._owner = Owner(self._path)
+        return self._owner.name
+
+    async def refuse_changes(self, why: str) -> None:
+        """Make the store refuse every change from now on, also of other processes."""
+        await asyncio.wrap_future(self.submit(partial(_refuse_changes, why)))
+
+    async def refusal(self) -> str | None:
+        """Return why the store refuses changes; None if it does not."""
+        return await asyncio.wrap_future(self._submit(lambda: _refusal(self._opened())))
+
+    async def ignore_refusal(self) -> None:
+        """Let this connection alone change the store nevertheless."""
+        self._ignores_refusal = True
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, and close the file. What still waits for a lock fails."""
+        self._closing = True
+        closed = self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(closed))
+
+    def _submit(self, call: Callable[[], T]) -> Future[T]:
+        if self._process != os.getpid():
+            raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
+        return self._thread.submit(self._run, call)
+
+    # The methods below run in the thread.
+
+    def _open(self) -> None:
+        refuse_links_of_others(self._given)
+        if not self._path.exists():
+            _make_file(self._path)
+        status = os.stat(self._path)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"cannot use the store {self._path}: it is a folder or a device, not a file")
+        refuse_files_of_others(self._path)
+        if not status.st_size:
+            raise StoreError(
+                f"the store {self._path} is empty: it lost its records, or something else made the file: restore it "
+                "from a backup or, if it never was a store, remove the file"
+            )
+        if self._database is not None:  # of a try that found it locked
+            self._database.close()
+        self._database = sqlite3.connect(self._path, timeout=min(_TRY, _LOCK_TIMEOUT), isolation_level=None)
+        self._database.text_factory = _text
+        self._refuse_other_programs(self._database)
+        if status.st_mode & 0o077:
+            os.chmod(self._path, 0o600)
+        # Not WAL: so the store is always one file, even while it is open and after a crash.
+        self._database.execute("PRAGMA journal_mode = TRUNCATE")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
+        sweep(self._path)
+
+    def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
+        """Raise StoreError, before any change, if the file belongs to another program."""
+        columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
+        if columns != _COLUMNS:
+            raise StoreError(f"{self._path} is not a store: it is the SQLite database of another program, or damaged")
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise StoreError(f"the store {self._path} is closed")
+        return self._database
+
+    def _make(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        database = self._opened()
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._ignores_refusal and (why := _refusal(database)) is not None:
+                raise StoreError(f"cannot use the store {self._path}: it {why}")
+            made = change(database)
+            database.execute("COMMIT")
+            return made
+        finally:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+
+    def _run(self, call: Callable[[], T]) -> T:
+        """Return the result of ``call``, which is tried again while another process has locked the file.
+
+        Converts errors of SQLite and of the system to StoreErrors.
+        """
+        until = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                return call()
+            except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
+                raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
+            except OSError as error:
+                raise StoreError(f"cannot use the store {self._path}: {error.strerror}") from None
+            except sqlite3.Error as error:
+                code = error.sqlite_errorcode
+                if code & 0xFF == sqlite3.SQLITE_BUSY and not self._closing and time.monotonic() < until:
+                    continue
+                if code == sqlite3.SQLITE_READONLY_DBMOVED:
+                    reason = "its file was moved, replaced or removed while it was open"
+                else:
+                    reason = f"{error} ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else f"{error}"
+                raise StoreError(f"cannot use the store {self._path}: {reason}") from None
+
+
+def _refuse_changes(why: str, database: sqlite3.Connection) -> None:
+    database.execute("CREATE TABLE IF NOT EXISTS refusal (why TEXT)")
+    database.execute("DELETE FROM refusal")
+    database.execute("INSERT INTO refusal VALUES (?)", (why,))
+
+
+def _refusal(database: sqlite3.Connection) -> str | None:
+    """Why the store refuses changes; None if it does not."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone() is None:
+        return None
+    why: str = database.execute("SELECT why FROM refusal").fetchone()[0]
+    return why
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of a new store beside ``path``, and link it there if no other process was faster."""
+    # So an empty file is never a store that is being made: it is one that lost its records.
+    made = f"{path}.new-{secrets.token_hex(8)}"
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(made, isolation_level=None)) as database:
+            database.execute(f"PRAGMA page_size = {_PAGE}")
+            database.execute(_SCHEMA)
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)
+
+
+def _text(value: bytes) -> str:
+    """Decode a text of SQLite. The exception of SQLite for damaged UTF-8 would quote the text."""
+    return value.decode(errors="surrogateescape")

@@ -48,9 +48,7 @@ class DumpTenants(ClaimingJob[TenantDumped]):
         version = (await tenant.server.administrator()).version
         copier = await copier_of(site.engine).found(tenant.names, version)
         path = path_in(self._folder, name, copier.ending)
-        await tenant.intend(Verb.DUMP, tenant.current.username)
-        try:
-            reader = await reader_of(tenant)
+        async with _temporary(tenant) as reader:
             survey = await copier.survey(reader, tenant.current.username)
             if survey.refusals:
                 raise GrantError(f"tenant {name!r}: {'; '.join(survey.refusals)}", tenant=name)
@@ -66,9 +64,6 @@ class DumpTenants(ClaimingJob[TenantDumped]):
             async with whole(path, manifest) as file:
                 programs = "".join(await tenant.server.programs(tenant.names))
                 await copier.dump(reader, programs, file, self.count_copied)
-        finally:
-            await tenant.server.drop_temporary(tenant.work)
-            await tenant.held.intend(tenant.intent)  # such as that of a rotation that was not finished
         return TenantDumped(name=name, file=path, bytes=path.stat().st_size)
 
 
@@ -105,8 +100,11 @@ class LoadTenant(ClaimingJob[TenantDone]):
                 )
             before = names_of(manifest.database, tenant.site.engine)
             try:
-                async with _writer(tenant) as writer:
-                    await copier.load(writer, file, before, self.count_copied)
+                if tenant.site.engine not in POSTGRESQL:
+                    await copier.load(tenant.current, file, before, self.count_copied)
+                else:  # a hostile file could set the password of the login that loads it
+                    async with _temporary(tenant) as writer:
+                        await copier.load(writer, file, before, self.count_copied)
             except GrantError as error:
                 raise GrantError(
                     f"{error}; the database of the tenant {name!r} has a part of the file", tenant=name
@@ -115,11 +113,8 @@ class LoadTenant(ClaimingJob[TenantDone]):
 
 
 @asynccontextmanager
-async def _writer(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
-    """A login that may load a file. On PostgreSQL a hostile one could set the password of the login that loads it."""
-    if tenant.site.engine not in POSTGRESQL:
-        yield tenant.current
-        return
+async def _temporary(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
+    """A login for the time of a dump or a load. Keeps the intent that was there, such as of an unfinished rotation."""
     await tenant.intend(Verb.DUMP, tenant.current.username)
     try:
         yield await reader_of(tenant)

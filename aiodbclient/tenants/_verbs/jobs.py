@@ -11,9 +11,8 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.job import Job
+from ..._bulk.job import Job, name_spec
 from ..._bulk.outcomes import Action, Done
-from ..._bulk.specs import name_spec
 from ..._request.call import Meter
 from ..._request.waits import waits
 from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
@@ -112,7 +111,7 @@ class ClaimingJob(TenantJob[DoneT]):
             await timer.on("turn", turns.acquire())
             try:
                 tenant = await self.on(cluster, name, timer)
-                if (held := await self.context.claim(tenant.names, timer)) is not None:
+                if (held := await tenant.claim()) is not None:
                     async with held:
                         timer.meter.begun = True  # ``Run.stop`` lets it finish
                         done = await timer.on("sql", self._work_alone(claimed(tenant, held), record, before))

@@ -21,8 +21,7 @@ from ...errors import (
 )
 from .._clusters import Site
 from .._context import Context
-from .._copy import copier_of
-from .._copy.copier import Copier, Survey
+from .._copy import Copier, Survey, copier_of
 from .._copy.files import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role, names_of

@@ -13,10 +13,10 @@ from attrs import asdict, evolve, frozen
 
 from ...errors import InvalidArgumentError, MoveError, NotFoundError
 from .._clusters import AWAY
-from .._credential import Credential, Secret
+from .._credential import Credential, Secret, new_password
 from .._naming import ROLES, Role, names_of
 from .._record import Intent, State, Verb, left_behind
-from .tenant import ClaimedTenant, new_password, on_roles
+from .tenant import ClaimedTenant, on_roles
 
 
 @frozen
@@ -47,7 +47,7 @@ async def settle(tenant: ClaimedTenant) -> bool:
         await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
     elif intent is not None and intent.verb is Verb.DUMP:
         await tenant.server.drop_temporary(tenant.work)
-        await tenant.held.keep(tenant.current, tenant.previous)
+        await tenant.held.keep(tenant.current, tenant.record.previous)
     else:
         return False
     return True
@@ -79,7 +79,7 @@ async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
 
 async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
     """Open the tenant again where it is, then drop the copy. ``shut``: whether ``freeze`` began."""
-    current, previous = tenant.current, tenant.previous
+    current, previous = tenant.current, tenant.record.previous
     await tenant.held.renew()  # raises an error if the move was committed after all
     if shut and current.suspended is None:
         await on_roles(tenant, _open_role)
@@ -157,12 +157,12 @@ async def _open_role(role: ClaimedTenant) -> None:
     if role.state is State.MOVING:
         if role.current.suspended is None:
             await _open(role)
-        await role.held.keep(role.current, role.previous)
+        await role.held.keep(role.current, role.record.previous)
 
 
 async def _open(tenant: ClaimedTenant) -> None:
     """Give a tenant or a role that was shut its logins back, with the passwords on record."""
-    logins = [each for each in (tenant.current, tenant.previous) if each is not None]
+    logins = [each for each in (tenant.current, tenant.record.previous) if each is not None]
     for each in logins:
         assert each.password is not None  # an adopted login is not moved
         await tenant.server.set_login(tenant.work, each.username, Secret(each.password))

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
+from ..._bulk.job import listed
 from ..._bulk.run import Run
-from ..._bulk.specs import listed
 from ..._request.call import Meter
 from ...errors import InvalidArgumentError
 from .._context import Context
@@ -16,10 +16,9 @@ from .._events import Timer
 from .._naming import names_of
 from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from .._record import State, is_empty, state_of
-from .changes import RemoveTenants, RepairTenants
+from .changes import ProvisionTenants, RemoveTenants, RepairTenants
 from .check import CheckTenants
 from .jobs import ClaimingJob, TenantJob
-from .provision import ProvisionTenants
 from .steps import IfExists, find, find_elsewhere
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]

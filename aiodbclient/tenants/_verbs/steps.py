@@ -230,7 +230,7 @@ async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
 
 async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate: bool) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
-    current, previous, intent = tenant.current, tenant.previous, tenant.intent
+    current, previous, intent = tenant.current, tenant.record.previous, tenant.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
     is_lost = intent is not None and intent.more == _LOST
@@ -272,9 +272,9 @@ async def _give_role(role: ClaimedTenant) -> None:
         return
     await role.intend(Verb.REPAIR, role.current.username)
     await role.server.create(role.work)
-    kept = [each.username for each in (role.current, role.previous) if each is not None]
+    kept = [each.username for each in (role.current, role.record.previous) if each is not None]
     await role.server.mend(role.work, kept)
-    await role.held.keep(role.current, role.previous)
+    await role.held.keep(role.current, role.record.previous)
 
 
 async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:

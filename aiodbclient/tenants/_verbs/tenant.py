@@ -1,30 +1,117 @@
-"""``Tenant`` and ``ClaimedTenant``: one tenant of a job, and the steps that several verbs take."""
+"""``Tenant`` and ``ClaimedTenant``: one tenant of a job, its claim, and the steps that several verbs take.
+
+While this process works on a name, a background task renews the lease of its claim. Once the lease may have expired, no
+more statements are sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 from attrs import Factory, evolve, field, frozen
 from backoff import full_jitter
 
 from ..._bulk.settle import if_found
 from ...clusters import for_work
-from ...errors import GrantError, PermissionDeniedError, UnsupportedOperationError
-from .._claims import HeldClaim
+from ...errors import ClaimLostError, GrantError, PermissionDeniedError, StoreError, UnsupportedOperationError
 from .._clusters import Site
 from .._context import Context
-from .._credential import Credential, Secret
+from .._credential import Credential, Secret, new_password
 from .._events import Timer
 from .._naming import ROLES, Names, Role, names_of
-from .._record import Intent, State, Verb, intent_of, no_roles, state_of, unusable, usable
+from .._record import Intent, State, Verb, intent_of, is_empty, no_roles, state_of, unusable, usable
 from .._servers.server import Server, Work
-from .._stores import Record
+from .._stores import Claim, Record, Store
 
 _LOOK = 0.2  # s between two looks at a role that another process has claimed
+
+
+def clock() -> float:
+    """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class HeldClaim:
+    """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
+
+    def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
+        self.store = store
+        self.claim = claim
+        self.record = claim.record  # as this claim has changed it
+        self._lease = lease
+        self._until = since + lease
+        self._timer = timer
+        self._ended = False
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._renewing = asyncio.create_task(self._renew())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the claim, unless ``keep`` or ``forget`` has."""
+        assert self._renewing is not None
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
+        if self._ended:
+            return
+        try:
+            # A name for which no work began need not stay on record.
+            end = self.store.forget if is_empty(self.record) else self.store.release
+            await self._timer.on("store", end(self.claim))
+        except StoreError as error:
+            if exc is None or isinstance(error, ClaimLostError):
+                raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
+
+    def check_lease(self) -> None:
+        """Check that the lease has not expired, by the clock alone. Called right before each statement."""
+        if clock() >= self._until:
+            raise ClaimLostError(
+                f"the lease on {self.claim.name!r} ran out (was the process stopped?): the next statement was not "
+                "sent, and the next process that claims the name continues"
+            )
+
+    async def renew(self) -> None:
+        """Extend the claim by another lease."""
+        since = clock()
+        await self._timer.on("store", self.store.renew(self.claim, self._lease))
+        self._until = since + self._lease
+
+    async def intend(self, intent: Intent | None) -> None:
+        """Store the intent; None ends it."""
+        intended = None if intent is None else str(intent)
+        await self._timer.on("store", self.store.intend(self.claim, intended))
+        self.record = evolve(self.record, intended=intended)
+
+    async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
+        """Store the credentials, and end the intent and the claim."""
+        await self._timer.on("store", self.store.keep(self.claim, current, previous))
+        self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intended=None)
+
+    async def forget(self) -> None:
+        """Remove the record, and end the claim."""
+        await self._timer.on("store", self.store.forget(self.claim))
+        self._ended, self.record = True, Record(name=self.record.name)
+
+    async def _renew(self) -> None:
+        """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                await self.renew()
+            except ClaimLostError:
+                self._until = 0.0
+                return
+            except StoreError:
+                continue  # the store may be back before the lease expires
 
 
 @frozen(kw_only=True)
@@ -51,6 +138,12 @@ class Tenant:
             return credential.username in working
         return await self.server.log_in(self.names, credential.username, Secret(credential.password)) is None
 
+    async def claim(self) -> HeldClaim | None:
+        """Claim the tenant; None if somebody else works on it."""
+        store, lease, since = self.context.store, self.context.lease, clock()
+        claim = await self.timer.on("store", store.claim(self.names.record, lease))
+        return None if claim is None else HeldClaim(store, claim, lease, since, self.timer)
+
 
 @frozen(kw_only=True)
 class ClaimedTenant(Tenant):
@@ -67,11 +160,6 @@ class ClaimedTenant(Tenant):
         """The credential on record. There is one in every state but ABSENT and PROVISIONING."""
         assert self.record.current is not None
         return self.record.current
-
-    @property
-    def previous(self) -> Credential | None:
-        """The previous credential on record."""
-        return self.record.previous
 
     async def intend(self, verb: Verb, login: str, more: str = "") -> None:
         """Store what is about to happen, before its first step."""
@@ -101,7 +189,8 @@ class ClaimedTenant(Tenant):
 
     def was_adopted(self, login: str) -> bool:
         """Whether ``login`` is the previous one, and was made by others."""
-        return self.previous is not None and self.previous.username == login and self.previous.password is None
+        previous = self.record.previous
+        return previous is not None and previous.username == login and previous.password is None
 
     async def set_up(self, credential: Credential) -> Credential:
         """Call ``setup`` for a database without it, before ``credential`` is stored."""
@@ -111,11 +200,6 @@ class ClaimedTenant(Tenant):
         await self.timer.on("setup", setup(credential))
         await self.held.renew()
         return evolve(credential, is_set_up=True)
-
-
-def new_password() -> Secret:
-    """A random password. Its form fits the password policies of MySQL."""
-    return Secret(f"Aa1-{secrets.token_urlsafe(24)}")
 
 
 def claimed(tenant: Tenant, held: HeldClaim) -> ClaimedTenant:
@@ -135,10 +219,11 @@ async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaita
         if await context.record(name, timer) is None:
             continue
         names = names_of(name, site.engine, context.prefix, each)
-        while (held := await context.claim(names, timer)) is None:
+        unclaimed = Tenant(context=context, site=site, names=names, timer=timer)
+        while (held := await unclaimed.claim()) is None:
             await timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
         async with held:
-            role = claimed(Tenant(context=context, site=site, names=names, timer=timer), held)
+            role = claimed(unclaimed, held)
             if role.intent is not None:
                 await role.server.end_work(role.work)
             await work(role)

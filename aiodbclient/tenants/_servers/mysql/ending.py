@@ -25,13 +25,12 @@ limit when we log in, and the server does not change the limits of open sessions
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
 
 from ....errors import GrantError
-from ..._credential import Secret
+from ..._credential import Secret, new_password
 from ..server import LoginRefusedError, ServerAwayError
 from .accounts import accounts, helper, limit, lock
 from .session import Schema, Session, Thread
@@ -66,7 +65,7 @@ async def end(schema: Schema, log_in: LogIn, login: str, connections: int) -> No
             "ALTER USER %s@'%%' IDENTIFIED BY %s "
             f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {connections} ACCOUNT LOCK",
             login,
-            _new_password(),
+            new_password(),
         )
     await _as_helper(schema, log_in, login, until, lambda thread: thread.user == login, ends_pending=True)
 
@@ -117,7 +116,7 @@ async def _end_changing(schema: Schema, log_in: LogIn) -> None:
         stuck &= await _changing(schema)
     for user in sorted({user for _, user in stuck}):
         schema.work.ended.add(user)
-        password = _new_password()
+        password = new_password()
         async with helper(schema, user, password), log_in(user, password) as own:
             for number in sorted(number for number, of in stuck if of == user):
                 await own.rows("KILL %s", number, fine=_NO_LONGER_THEIRS)
@@ -165,7 +164,7 @@ async def _as_helper(
     ends_pending: bool = False,
 ) -> None:
     """On MySQL: kill sessions of a user name with an account of that name for our own host."""
-    password, reason = _new_password(), ""
+    password, reason = new_password(), ""
     await _end_changing(schema, log_in)
     # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
     async with helper(schema, login, password):
@@ -188,7 +187,7 @@ async def _end_on_mariadb(schema: Schema, log_in: LogIn, login: str, until: floa
     while monotonic() < until:
         await limit(schema, login, queries=1, connections=0)
         if not password:
-            password = _new_password()
+            password = new_password()
             if not await _stays(schema, login, password):
                 reason, password = "a session of it sets another password", Secret()
                 continue
@@ -261,11 +260,6 @@ async def _kill(session: Session, threads: Collection[Thread], user: str | None 
     for number in others:
         await session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
     return others.values()
-
-
-def _new_password() -> Secret:
-    """Return a random password that fulfils the password policies of servers."""
-    return Secret("Aa1!" + secrets.token_urlsafe(24))
 
 
 def _not_ended(schema: Schema, whose: str, reason: str) -> GrantError:

@@ -27,8 +27,16 @@ from ....errors import ConflictError, GrantError
 from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role
 from ..._outcomes import Problem
-from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
-from ..shared_sessions import SharedSessions
+from ..server import (
+    Administrator,
+    Found,
+    LoginRefusedError,
+    Server,
+    ServerAwayError,
+    SharedSessions,
+    Work,
+    of_tenant,
+)
 from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
 from .ending import end, end_in_schema, has_sessions
 from .leftovers import make_writable, roll_back_prepared

@@ -21,8 +21,7 @@ from ...._dsn import mysql_parts
 from ....errors import ConfigurationError, GrantError
 from ..._credential import Secret
 from ..._naming import Names
-from ..server import LoginRefusedError, ServerAwayError, Work, of_tenant
-from ..shared_sessions import SessionLostError
+from ..server import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock

@@ -12,9 +12,8 @@ from psycopg.sql import SQL, Identifier
 from ....errors import GrantError
 from ..._naming import Role
 from .databases import closing_steps, lacking, members, need_database, read_database, take
-from .entering import Opener, roll_back
 from .logins import clear, exists, revoke_membership
-from .sessions import Session
+from .sessions import Opener, Session, roll_back
 from .strangers import end_sessions
 
 _EMPTY_SECONDS = 20.0

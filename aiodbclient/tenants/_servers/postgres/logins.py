@@ -15,9 +15,8 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ....errors import GrantError
 from ..._credential import Secret
-from .entering import Opener, entered, roll_back
 from .objects import drop_owned, hand_over
-from .sessions import BlockedError, Session
+from .sessions import BlockedError, Opener, Session, entered, roll_back
 
 _LOOK_SECONDS = 0.02
 _FIGHT_MILLISECONDS = 200  # for which a change of a login waits for a session of the login

@@ -1,9 +1,9 @@
 """``PostgresServer``: the steps of ``Server`` on PostgreSQL.
 
-``admin`` has the administrator's sessions, ``sessions`` what one is. ``databases`` has a tenant's database and what it
-lacks, ``logins`` their life. ``leaving`` shuts and drops a database. ``objects`` knows who owns what, ``strangers``
-what others own, also to adopt it. ``entering`` opens a database, ``blockers`` ends who is in the way. ``scram`` makes
-and tests passwords.
+``admin`` has the administrator's sessions and ends who is in their way, ``sessions`` has what one is and how it enters
+a database. ``databases`` has a tenant's database and what it lacks, ``logins`` their life. ``leaving`` shuts and drops
+a database. ``objects`` knows who owns what, ``strangers`` what others own, also to adopt it. ``scram`` makes and tests
+passwords.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, Work, of_tenant
 from . import admin, databases, leaving, logins, scram, strangers
-from .admin import PAUSE_SECONDS, Admin, label_of
-from .entering import entered
-from .sessions import ExistsError, Session
+from .admin import PAUSE_SECONDS, Admin
+from .sessions import ExistsError, Session, entered
 
 _TESTS = 4  # how many logins of tenants to test at a time
 _LOGIN_SECONDS = 90.0  # the server ends a connection that does not log in after its authentication_timeout, 60 s
@@ -134,7 +133,7 @@ class PostgresServer(Admin, Server):
     async def end_work(self, work: Work) -> None:
         async with self._session(work.names, check=work.check) as session:
             until = monotonic() + admin.ENDING_SECONDS
-            while await session.run(_END_WORK, label_of(work.names)) != [(0,)]:
+            while await session.run(_END_WORK, work.names.group) != [(0,)]:
                 if monotonic() > until:
                     raise session.error("the sessions of an earlier process do not end: run it again")
                 await asyncio.sleep(PAUSE_SECONDS / 10)

@@ -14,21 +14,21 @@ import tempfile
 import traceback
 import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from itertools import groupby
+from typing import Any, Protocol, TypeAlias
 
 import psycopg
 from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...._libpq import one_line, options_of
 from ....errors import ConfigurationError, GrantError
 from ..._credential import Secret
 from ..._naming import Names
-from ..server import of_tenant
-from ..shared_sessions import SessionLostError
+from ..server import SessionLostError, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
@@ -61,6 +61,13 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 _BLOCKED = {"55P03", "57014", "40001", "40P01"}
 _DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
+
+_DOOR = SQL("""
+SELECT pg_get_userbyid(datdba), has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
+    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid))
+FROM pg_database d WHERE datname = %s
+""")
+_PREPARED = SQL("SELECT database, gid, owner FROM pg_prepared_xacts WHERE database = %s OR owner = %s ORDER BY 1, 2")
 
 
 Statement: TypeAlias = SQL | Composed
@@ -154,17 +161,13 @@ def verbatim(text: Any) -> SQL:
     return SQL(text)
 
 
-def _nothing() -> None:
-    return None
-
-
 @frozen
 class Session:
     """A session of the administrator, at work for one tenant."""
 
     names: Names
     server: AsyncConnection[Any]
-    check: Callable[[], object] = _nothing  # whether the claim still holds, before each statement
+    check: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
 
     @property
     def admin(self) -> str:
@@ -258,3 +261,64 @@ _VERIFIER = re.compile("PASSWORD '[^']*'")
 def _shown(statement: Statement) -> str:
     """The statement for an error, without the verifier of a password."""
     return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
+
+
+# The administrator enters the database of any tenant, and ends prepared transactions in it.
+
+
+class Opener(Protocol):
+    """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
+
+    def __call__(self, database: str | None = None) -> AbstractAsyncContextManager[Session]: ...
+
+
+@asynccontextmanager
+async def entered(opened: Opener, database: str) -> AsyncGenerator[Session]:
+    """Enter a database, also one that its owner has closed."""
+    async with opened() as session:
+        for owner, is_open in await session.run(_DOOR, database):
+            if not is_open:
+                await _open(session, database, owner)
+    async with opened(database) as session:
+        yield session
+
+
+async def _open(session: Session, database: str, owner: str) -> None:
+    name = Identifier(database)
+    statements = [
+        SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
+        SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
+    ]
+    if owner == session.admin:
+        await session.run_all(*statements)
+        return
+    async with session.acting(owner):
+        await session.run_all(*statements)
+
+
+async def roll_back(opened: Opener, *, database: str = "", owner: str = "") -> None:
+    """Roll back all prepared transactions in a database or of a role."""
+    async with opened() as session:
+        prepared = await session.run(_PREPARED, database, owner)
+    await roll_back_these(opened, prepared)
+
+
+async def roll_back_these(opened: Opener, prepared: list[Any]) -> None:
+    """Roll back these transactions: the database, the name and the owner of each."""
+    for database, of_database in groupby(prepared, key=lambda row: str(row[0])):
+        async with entered(opened, database) as session:
+            for _, gid, owner in of_database:
+                if owner is None:
+                    raise session.error(
+                        f"the database {database!r} has the prepared transaction {gid!r} of a deleted login: run "
+                        "ROLLBACK PREPARED in it as a superuser, and run this again"
+                    )
+                await _roll_back(session, gid, Identifier(owner))
+
+
+async def _roll_back(session: Session, gid: str, owner: Identifier) -> None:
+    # Only its owner may, and not in a transaction.
+    options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
+    await session.run_all(SQL("GRANT {} TO CURRENT_USER{}").format(owner, options), SQL("SET ROLE {}").format(owner))
+    await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+    await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(owner))

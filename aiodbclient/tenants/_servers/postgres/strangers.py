@@ -13,10 +13,9 @@ from psycopg.sql import SQL
 from ....errors import ConflictError, GrantError
 from ..._outcomes import Problem
 from .databases import lacking, need_database, take
-from .entering import Opener, entered
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners
-from .sessions import Session
+from .sessions import Opener, Session, entered
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone.
 _MEMBERS_OF_LOGINS = SQL("""
