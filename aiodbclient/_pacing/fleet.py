@@ -102,7 +102,7 @@ def load(text: str, at: float, now: float) -> Fleet | None:
     """Read at ``at`` what the cell holds; None if no budget wrote it."""
     try:
         fleet = _converter.structure(json.loads(text), Fleet)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None
     return fleet.shifted(now - max(0.0, at - fleet.written))  # somebody may have set the server's clock back
 

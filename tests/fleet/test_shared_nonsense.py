@@ -30,6 +30,7 @@ NONSENSE = {
     "deep JSON": "[" * 100_000,
     "cut off": WRITTEN[:-10],
     "another form": WRITTEN.replace('"held":1', '"held":[]'),
+    "a number without end": WRITTEN.replace('"held":1', '"held":Infinity'),
     "something else": '{"a": 1}',
 }
 

@@ -1,4 +1,4 @@
-"""What an answer's headers show of the hour."""
+"""What an answer's headers show of the hour, and when a request goes that waits in two windows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient._pacing.ledger import Ledger
+
+from .world import optimum
 
 
 def ledger_of(*answered_at: float) -> Ledger:
@@ -76,3 +78,12 @@ def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> N
     for _ in range(3):
         ledger.hear(5000, 1, 0.0)
     assert (ledger.windows[0].limit, others(ledger, 0.0)) == (250, [0])
+
+
+@pytest.mark.parametrize(
+    "windows", [((250, 60.0), (5000, 3600.0)), ((2, 1.0), (50, 10.0)), ((2, 4.0), (3, 5.0)), ((5, 1.0), (15, 10.0))]
+)
+def test_the_wait_of_a_long_queue_is_that_in_all_windows_together(windows: tuple[tuple[int, float], ...]) -> None:
+    ledger = Ledger([Window(*window) for window in windows])
+    for count in (1, 3, 6, 200, 5000, 10_000):
+        assert ledger.opens(0.0, count - 1, False) == pytest.approx(optimum(count, windows), rel=0.01)
