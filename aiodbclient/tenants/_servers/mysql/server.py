@@ -18,10 +18,11 @@ What a tenant can still do: commit or roll back another user's prepared transact
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ....errors import ConflictError, GrantError
 from ..._credential import Secret, verifying_context
@@ -74,6 +75,8 @@ _GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", 
 _NO_ADMINISTRATOR = "the administrator who makes the tenants' logins cannot log in"
 _NO_SUCH_THREAD = (1094,)
 
+T = TypeVar("T")
+
 
 class MySQLServer(Server):
     """The MySQL of one cluster. Without a connection limit, a login may have a quarter of the server's connections."""
@@ -107,7 +110,7 @@ class MySQLServer(Server):
     # Looking at a tenant.
 
     async def find(self, names: Names) -> Found:
-        return await self._sessions.read(lambda session: _find(_reading(session, names)))
+        return await self._read(names, _find)
 
     async def why_no_roles(self, names: Names) -> str:
         return ""
@@ -127,7 +130,7 @@ class MySQLServer(Server):
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
-        return await self._sessions.read(lambda session: self._problems(_reading(session, names), logins))
+        return await self._read(names, partial(self._problems, logins=logins))
 
     # Steps of the verbs.
 
@@ -237,10 +240,10 @@ class MySQLServer(Server):
     # Moving and dumping.
 
     async def guests(self, names: Names) -> tuple[str, ...]:
-        return tuple(await self._sessions.read(lambda session: guests(_reading(session, names))))
+        return tuple(await self._read(names, guests))
 
     async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        return tuple(await self._sessions.read(lambda session: unknown(_reading(session, names), guests)))
+        return tuple(await self._read(names, partial(unknown, statements=guests)))
 
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         async with self._schema(work) as schema:
@@ -260,7 +263,7 @@ class MySQLServer(Server):
             await drop_account(schema, work.names.temporary)
 
     async def programs(self, names: Names) -> tuple[str, str]:
-        return await self._sessions.read(lambda session: read_programs(_reading(session, names)))
+        return await self._read(names, read_programs)
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         return
@@ -327,6 +330,10 @@ class MySQLServer(Server):
 
     # Sessions.
 
+    async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
+        """Do what only reads in a session that others share."""
+        return await self._sessions.read(lambda session: do(Schema(session, Work(names, lambda: None))))
+
     @asynccontextmanager
     async def _schema(
         self, work: Work, turns: asyncio.Semaphore | None = None, name: str | None = None
@@ -368,10 +375,6 @@ def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
     """Return the rights that the administrator lacks, by the rows of ``_PRIVILEGES``."""
     lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
     return (*lacks, *sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES"))
-
-
-def _reading(session: Session, names: Names) -> Schema:
-    return Schema(session, Work(names, lambda: None))
 
 
 def _program(names: Names) -> str:
