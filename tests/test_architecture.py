@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,18 +34,23 @@ INPUT_AND_OUTPUT = {
 }
 
 
-def modules() -> dict[str, ast.Module]:
-    """The package's modules, by full name."""
+def modules() -> dict[str, str]:
+    """The texts of the package's modules, by full name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        found[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+        found[name.removesuffix(".__init__")] = path.read_text()
     return found
 
 
 MODULES = modules()
 PACKAGES = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
-PURE = [name for name, tree in MODULES.items() if "Pure" in (ast.get_docstring(tree) or "")]
+PURE = [name for name, text in MODULES.items() if "Pure" in text.partition('"""')[2].partition('"""')[0]]
+
+
+@cache  # each worker collects this file, and few of them need a tree
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name])
 
 
 def running(tree: ast.AST) -> Iterator[ast.AST]:
@@ -59,7 +65,7 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
 def imports(name: str) -> set[str]:
     """The full names of a module's imports. A name that a package re-exports counts as the module that defines it."""
     found: set[str] = set()
-    for node in running(MODULES[name]):
+    for node in running(tree_of(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -77,7 +83,7 @@ def source(name: str, node: ast.ImportFrom) -> str:
 
 def passed_on(base: str, name: str) -> str:
     """The module that defines ``name`` of the package ``base``, or ``base`` itself."""
-    for node in ast.walk(MODULES[base]) if base in PACKAGES else ():
+    for node in ast.walk(tree_of(base)) if base in PACKAGES else ():
         if isinstance(node, ast.ImportFrom) and any(name == (alias.asname or alias.name) for alias in node.names):
             return passed_on(source(base, node), name)
     return base
@@ -108,7 +114,7 @@ def test_imports_go_down_and_in_no_circle() -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_io(name: str) -> None:
-    tree = list(ast.walk(MODULES[name]))
+    tree = list(ast.walk(tree_of(name)))
 
     assert not ways_to_io(name)
     assert not [node.lineno for node in tree if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
@@ -131,5 +137,5 @@ def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
     of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}
 
     # By lines, since two pure modules that become one leave as much pure code. The rest has to wait or to send.
-    lines = {name: len(ast.unparse(MODULES[name]).splitlines()) for name in of_requests}
+    lines = {name: len(ast.unparse(tree_of(name)).splitlines()) for name in of_requests}
     assert sum(lines[name] for name in of_requests.intersection(PURE)) > sum(lines.values()) * 0.43

@@ -177,7 +177,7 @@ def nested(depth: int) -> list[Any]:
         {1: "hunter2"},
         [{"a": {None: "hunter2"}}],
         cycle(),
-        nested(100_000),
+        nested(10_000),
         "a" * (1 << 20),
     ],
     ids=lambda body: type(body).__name__,

@@ -17,15 +17,16 @@ from .options import (
     CLUSTER_HELP,
     CLUSTER_VARIABLE,
     CLUSTERS_HELP,
-    COMMON,
     STORE_VARIABLE,
     TIMEOUT_GRACE,
     WHICH,
     AdminOption,
+    AlsoStoreOption,
     ClusterArgument,
     FromOption,
     MaxOption,
     PrivateOption,
+    YesOption,
     argument,
     duration_option,
     option,
@@ -33,16 +34,23 @@ from .options import (
 )
 from .output import this_is_json
 
+# What -o prints.
+_AS_TEXT = "json prints an object a line, errors too."
+_AS_TABLE = "wide prints all columns, json an object a line, errors too."
+_AS_ROWS = "wide prints all columns, name the names alone, json an object a line, errors too."
+_AS_PROBLEMS = "problems prints a line for each tenant that has one, the others print all tenants. Default: problems."
+_AS_CREDENTIALS = (
+    "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
+    "Default: table."
+)
+
 
 @frozen(kw_only=True)
 class Printed:
     """How a command prints what it did: lines of text, or an object for each."""
 
-    output: Annotated[
-        str | None,
-        output_option("text|json", "json prints an object a line, errors too.", rich_help_panel=COMMON),
-    ] = None
-    json: Annotated[bool, option("--json", help="The same as -o json.", rich_help_panel=COMMON)] = False
+    output: Annotated[str | None, output_option("text|json", _AS_TEXT, common=True)] = None
+    json: Annotated[bool, option("--json", help="The same as -o json.", common=True)] = False
 
     def __attrs_post_init__(self) -> None:
         this_is_json(self.as_json)
@@ -59,14 +67,7 @@ class Printed:
 class Table(Printed):
     """How a command prints rows."""
 
-    output: Annotated[
-        str | None,
-        output_option(
-            "table|wide|json",
-            "wide prints all columns, json an object a line, errors too.",
-            rich_help_panel=COMMON,
-        ),
-    ] = None
+    output: Annotated[str | None, output_option("table|wide|json", _AS_TABLE, common=True)] = None
 
     @property
     def wide(self) -> bool:
@@ -85,14 +86,7 @@ class Sorted(Table):
 class Rows(Sorted):
     """How a command prints a list."""
 
-    output: Annotated[
-        str | None,
-        output_option(
-            "table|wide|name|json",
-            "wide prints all columns, name the names alone, json an object a line, errors too.",
-            rich_help_panel=COMMON,
-        ),
-    ] = None
+    output: Annotated[str | None, output_option("table|wide|name|json", _AS_ROWS, common=True)] = None
     match: Annotated[
         str | None, option("--match", metavar="PATTERN", help="Print only names like this, such as 'eu-*'.")
     ] = None
@@ -102,27 +96,14 @@ class Rows(Sorted):
 class Checked(Table):
     """How ``check`` prints."""
 
-    output: Annotated[
-        str | None,
-        output_option(
-            "problems|table|wide|json",
-            "problems prints a line for each tenant that has one, the others print all tenants. Default: problems.",
-        ),
-    ] = None
+    output: Annotated[str | None, output_option("problems|table|wide|json", _AS_PROBLEMS)] = None
 
 
 @frozen(kw_only=True)
 class Shown(Table):
     """How ``show`` prints credentials."""
 
-    output: Annotated[
-        str | None,
-        output_option(
-            "table|wide|json|env|sh|uri|k8s",
-            "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
-            "Default: table.",
-        ),
-    ] = None
+    output: Annotated[str | None, output_option("table|wide|json|env|sh|uri|k8s", _AS_CREDENTIALS)] = None
 
 
 @frozen(kw_only=True)
@@ -135,7 +116,7 @@ class Api:
             "--budget",
             envvar="AIODBCLIENT_BUDGET",
             metavar="URL",
-            rich_help_panel=COMMON,
+            common=True,
             help="Share the rate limit with other processes through postgresql://user@host/db or "
             "valkey://host:6379/0. `none` is for a sandbox without limits.",
         ),
@@ -145,7 +126,7 @@ class Api:
         duration_option(
             "--timeout",
             f"Stop after so long, such as 30s. Names in progress get up to {TIMEOUT_GRACE:.0f}s to finish.",
-            rich_help_panel=COMMON,
+            common=True,
         ),
     ] = None
     verbose: Annotated[
@@ -153,7 +134,7 @@ class Api:
         option(
             "--verbose",
             help="Print errors with the request or the statement, and the seconds of each tenant.",
-            rich_help_panel=COMMON,
+            common=True,
         ),
     ] = False
 
@@ -222,7 +203,7 @@ class Recorded(Api):
             help=CLUSTERS_HELP,
             autocompletion=cluster_names,
             callback=_clusters,
-            rich_help_panel=COMMON,
+            common=True,
         ),
     ] = None
     store: Annotated[
@@ -231,7 +212,7 @@ class Recorded(Api):
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
-            rich_help_panel=COMMON,
+            common=True,
             help="Where the credentials are: a file such as tenants.db, or postgresql://user@host/db. "
             "$AIODBCLIENT_STORE_KEY encrypts them.",
         ),
@@ -242,7 +223,7 @@ class Recorded(Api):
             "--prefix",
             envvar="AIODBCLIENT_PREFIX",
             metavar="TEXT",
-            rich_help_panel=COMMON,
+            common=True,
             help="The prefix of the tenants' databases and logins.",
         ),
     ] = ""
@@ -260,7 +241,7 @@ class Place(Recorded):
             "--connection-limit",
             metavar="N",
             min=1,
-            rich_help_panel=COMMON,
+            common=True,
             help="How many connections each login may have. Default: a quarter of the server's.",
         ),
     ] = None
@@ -313,6 +294,20 @@ class Pruning:
             )
 
 
+@frozen(kw_only=True)
+class Ending:
+    """What a command on users or databases may end, although it may be a tenant's."""
+
+    store: AlsoStoreOption = None
+    not_a_tenant: Annotated[
+        bool,
+        option(
+            "--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."
+        ),
+    ] = False
+    yes: YesOption = False
+
+
 def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
     """The parameters of ``command`` with the members of its sets, and what makes its arguments of their values."""
     given = inspect.signature(command, eval_str=True).parameters.values()
@@ -360,14 +355,14 @@ def _split(words: list[str] | None, option: str | None, count: int) -> tuple[str
     return cluster, names
 
 
-def given_options(place: Api, kind: type[Api], *, again: bool = False) -> list[str]:
-    """The options of ``kind`` that lead another command to ``place``, without those that the environment has.
+def given_options(given: Any, kind: type[Any], *, again: bool = False) -> list[str]:
+    """The options of the set ``kind`` that were ``given``, for another command, without what the environment has.
 
     ``again``: it is the same command, and goes on as this one did.
     """
     options = list[str]()
     for member in attrs.fields(attrs.resolve_types(kind)):
-        info, value = member.type.__metadata__[0], getattr(place, member.name)
+        info, value = member.type.__metadata__[0], getattr(given, member.name)
         variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
         if value == member.default or (member.name in ("timeout", "verbose") and not again):
             continue

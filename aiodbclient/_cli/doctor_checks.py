@@ -180,7 +180,9 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
 async def _check_port(findings: Findings, connection: Connection) -> bool:
     address = f"{connection.host}:{connection.port}"
     try:
-        await _connect(connection)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(connection.host, connection.port)
+        writer.close()
     except OSError as error:  # TimeoutError is one
         found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
         advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
@@ -188,12 +190,6 @@ async def _check_port(findings: Findings, connection: Connection) -> bool:
         return False
     findings.ok("connection", f"{address} can be reached")
     return True
-
-
-async def _connect(connection: Connection, tls: ssl.SSLContext | None = None) -> None:
-    async with asyncio.timeout(_CONNECT_SECONDS):
-        _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=tls)
-    writer.close()
 
 
 async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:

@@ -1,30 +1,66 @@
-"""What ``doctor --try`` does with one throw-away tenant, from its making to its removal."""
+"""What ``doctor --try`` does with one throw-away tenant, and what it asks of the API about what SQL made or changed.
+
+Nobody has written the answers down. They are notes: no answer is wrong. Their texts have no names, since the report has
+them. The names in its SQL need no quoting: ``doctor`` made them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
-from .. import Cluster, ClusterClient
+from attrs import frozen
+
+from .. import Cluster, ClusterClient, Connection
+from .._libpq import one_line
+from .._request.raw import JSON
 from .._request.waits import waits
 from ..clusters import request_below
-from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
-from ..errors import DatabaseClientError, NotFoundError
+from ..engines import MYSQL, POSTGRESQL
+from ..errors import APIError, DatabaseClientError, GrantError
 from ..tenants import Credential, SQLiteStore, Tenants
 from ..tenants._clusters import connection_of
-from ..tenants._credential import Secret
+from ..tenants._credential import Secret, verifying_context
+from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn
-from .doctor_api import REPORT, try_api
+from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings
-from .doctor_questions import Asking, on_mysql, on_postgresql
 from .output import note, took
-from .running import on_signals
+from .running import message_of, on_signals
+
+# Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.
+_Run: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+_POSTGRESQL = {
+    "settings": "SELECT name, setting FROM pg_settings WHERE name IN ('createrole_self_grant', 'max_connections', "
+    "'max_prepared_transactions', 'password_encryption')",
+    "lock": 'ALTER ROLE "{0}" NOLOGIN',
+    "account": "SELECT 'ACCOUNT LOCK' FROM pg_roles WHERE rolname = '{0}' AND NOT rolcanlogin",
+    "drop": 'DROP ROLE IF EXISTS "{0}"',
+    "create": "CREATE ROLE \"{0}\" LOGIN PASSWORD '{1}'",
+    "join": 'GRANT "{0}" TO CURRENT_USER',
+    "create database": 'CREATE DATABASE "{0}" TEMPLATE template0',
+    "close database": 'REVOKE ALL ON DATABASE "{0}" FROM PUBLIC',
+    "drop database": 'DROP DATABASE IF EXISTS "{0}" WITH (FORCE)',
+    "own": 'CREATE SCHEMA own AUTHORIZATION "{0}"; SET ROLE "{0}"; CREATE TABLE own.doctor ()',
+    "owner": "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'doctor'",
+}
+_MYSQL = {
+    "settings": "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('event_scheduler', 'local_infile', 'partial_revokes', "
+    "'sql_mode', 'sql_require_primary_key')",
+    "lock": "ALTER USER '{0}'@'%%' ACCOUNT LOCK",
+    "account": "SHOW CREATE USER '{0}'@'%%'",
+    "drop": "DROP USER IF EXISTS '{0}'@'%%'",
+    "grants": "SHOW GRANTS FOR '{0}'@'%%'",
+}
+_KNOWN = ("doadmin", "postgres", "_dodb")  # roles of the provider
+_POOL_SECONDS = 10.0  # for which a new pool may not be ready
 
 
 class _StepFailedError(Exception):
@@ -35,32 +71,51 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
-    pending, by_sql = set[str](), info.engine in POSTGRESQL | MYSQL
+    trial, by_sql = Trial(findings, cluster, info.engine, name), info.engine in POSTGRESQL | MYSQL
     with TemporaryDirectory() as folder:
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
             tenants = Tenants(cluster, store, private=private, admin=admin) if by_sql else None
             try:
-                await try_api(findings, cluster, info.engine, f"{name}-t", pending)
+                await trial.prove()
                 if tenants is not None:
                     connection = connection_of(info, private=private)
                     ca = await cluster.ca() if connection.ssl else None
                     # A traceback may show it.
                     dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)
-                    run = on_postgresql(dsn, ca) if info.engine in POSTGRESQL else on_mysql(dsn, ca)
-                    asking = Asking(findings, cluster, info.engine, f"{name}-t", run, connection, ca, pending)
-                    await _prove(asking, tenants, name)
+                    run = _on_postgresql(dsn, ca) if info.engine in POSTGRESQL else _on_mysql(dsn, ca)
+                    await _prove(_Asking(trial, run, connection, ca), tenants)
             except _StepFailedError:
                 pass
             except DatabaseClientError as error:
                 findings.fail("--try", error, REPORT)
             finally:
                 on_signals(lambda: note(f"wait: what was made for {name} is being removed"))
-                await remove(findings, tenants, cluster, info, name, pending)
+                await _remove(trial, tenants)
 
 
-async def _prove(asking: Asking, tenants: Tenants, name: str) -> None:
+async def _remove(trial: Trial, tenants: Tenants | None) -> None:
+    """Remove the tenant and all logins of the trial, and print whether anything is left."""
+    error: object = None
+    try:
+        await trial.await_late()
+        if tenants is not None:
+            async for outcome in tenants.remove([trial.name]):
+                error = outcome.error
+        left = await trial.delete_all()
+        if left:
+            error = f"still there: {', '.join(left)}"
+    except DatabaseClientError as ended:
+        error = ended
+    if error is None:
+        trial.findings.ok("removed", f"nothing of {trial.name} is left: the API was asked until nothing was listed")
+    else:
+        advice = f"Look for {trial.name} with `users list` and `dbs list`, and delete what is left, or drop it by SQL"
+        trial.findings.fail("removed", error, advice)
+
+
+async def _prove(asking: _Asking, tenants: Tenants) -> None:
     """Take a tenant through its life, and ask the API what it sees of it."""
-    findings, readers = asking.findings, tenants.role("reader")
+    findings, name, readers = asking.trial.findings, asking.trial.name, tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
     await _check(findings, "isolated", tenants, name, "the login has all rights in its database, and others have none")
     await asking.ask_lists(made)
@@ -99,62 +154,187 @@ async def _check(findings: Findings, step: str, tenants: Tenants, name: str, fou
     findings.ok(step, found)
 
 
-_CUT = 12  # characters: MySQL has room for no more of the tenant's name in the name of a second login
-_LATE = 35.0  # s for which a request without an answer may still be performed: the client's timeout, and some
-_LAG = 15.0  # s for which reads may still show what was deleted
-_PAUSE = 1.5  # s between two looks
+@frozen
+class _Asking:
+    """Asks about the cluster of a trial."""
+
+    trial: Trial
+    run: _Run
+    connection: Connection
+    ca: str | None
+
+    async def ask_lists(self, made: Credential) -> None:
+        """Whether the API lists what a tenant has by SQL."""
+        await self._ask("lists", self._lists(made))
+
+    async def ask_all(self, made: Credential) -> None:
+        """What the API does with logins that SQL made, dropped or locked. ``made`` is a tenant's credential."""
+        logins = dropped, shut, own = [self.trial.login(end) for end in "dso"]
+        await self._ask("settings", self._settings())
+        try:
+            await self._ask("dropped login", self._dropped(dropped))
+            await self._ask("locked login", self._shut(shut))
+            if self.trial.engine in POSTGRESQL:
+                await self._ask("login by SQL", self._deleted(own))
+                await self._ask("pool", self._pool(made))
+            else:
+                await self._ask("rights", self._rights(own))
+        finally:
+            for login in logins:
+                await self.run("drop", login)
+
+    async def _ask(self, check: str, question: Awaitable[str]) -> None:
+        try:
+            self.trial.findings.note(check, await question)
+        except DatabaseClientError as error:
+            self.trial.findings.skip(check, f"there is no answer: {message_of(error, retried=True)}")
+
+    async def _lists(self, made: Credential) -> str:
+        users = [user.name for user in await self.trial.cluster.users.list()]
+        dbs = [db.name for db in await self.trial.cluster.dbs.list()]
+        said = f"of what SQL made, the API lists the login: {_yes(made.username in users)}, "
+        if self.trial.engine in POSTGRESQL:
+            owner = names_of(made.name, self.trial.engine).owner
+            said += f"the role without LOGIN: {_yes(owner in users)}, "
+        return said + f"the database: {_yes(made.database in dbs)}"
+
+    async def _settings(self) -> str:
+        return ", ".join(f"{name}={setting or 'none'}" for name, setting in sorted(await self.run("settings")))
+
+    async def _dropped(self, login: str) -> str:
+        users = self.trial.cluster.users
+        await self.trial.create(login)
+        await self.run("drop", login)
+        read, deleted = await _status(users.get(login)), await _status(users.delete(login))
+        return f"after SQL dropped a login of the API, its read {read}, its deletion {deleted}"
+
+    async def _shut(self, login: str) -> str:
+        users = self.trial.cluster.users
+        await self.trial.create(login)
+        await self.run("lock", login)
+        read, reset = await _status(users.get(login)), await _status(users.reset_auth(login))
+        locked = "locked" if "ACCOUNT LOCK" in str(await self.run("account", login)) else "open"
+        return f"after SQL locked a login of the API, its read {read}, its reset {reset}, and it is {locked}"
+
+    async def _rights(self, login: str) -> str:
+        await self.trial.create(login)
+        grants = [str(grant).partition(" TO ")[0] for (grant,) in await self.run("grants", login)]
+        return f"a login of the API has: {'; '.join(grants)}"
+
+    async def _deleted(self, name: str) -> str:
+        """What becomes of a login that owns a table, in a database of the same name."""
+        from ..tenants._servers.postgres.scram import verifier
+
+        password = Secret(secrets.token_urlsafe())
+        try:
+            await self.run("create database", name)
+            await self.run("close database", name)
+            await self.run("create", name, await verifier(password))
+            await self.run("join", name)
+            await self.run("own", name, inside=name)
+            entered = _yes(await _enters(self.connection, self.ca, name, password, "template1"))
+            deleted = await _status(self.trial.cluster.users.delete(name))
+            owners = [owner for (owner,) in await self.run("owner", inside=name)]
+        finally:
+            await self.run("drop database", name)
+        owner = f"belongs to {owners[0] if owners[0] in _KNOWN else 'another role'}" if owners else "is gone"
+        owner = "is its own still" if owners == [name] else owner
+        return f"it enters template1: {entered}; its deletion by the API {deleted}, and its table {owner}"
+
+    async def _pool(self, made: Credential) -> str:
+        name, login, database = self.trial.login("p"), made.username, made.database
+        wanted: JSON = {"name": name, "mode": "transaction", "size": 1, "db": database, "user": login}
+        try:
+            answer = await request_below(self.trial.cluster, "POST", "pools", json=wanted)
+            where = answer["pool"]["connection"]["host"], answer["pool"]["connection"]["port"]
+            for wait in waits(_POOL_SECONDS):
+                await asyncio.sleep(wait)
+                if await _enters(self.connection, self.ca, login, made.password, name, where):
+                    return "a pool of the provider takes a login that SQL made"
+            return "a pool of the provider does not take a login that SQL made"
+        finally:
+            with suppress(APIError):
+                await request_below(self.trial.cluster, "DELETE", "pools", name)
 
 
-async def remove(
-    findings: Findings, tenants: Tenants | None, cluster: ClusterClient, info: Cluster, name: str, pending: set[str]
-) -> None:
-    """Remove the tenant and all logins whose names begin as ``name``, and print whether anything is left."""
-    error: object = None
+async def _status(call: Awaitable[object]) -> str:
     try:
-        if pending:
-            note(f"wait: a creation has no answer and may still be performed; looking for up to {_LATE:.0f} s")
-            await _await_late(cluster, info, name, pending)
-        if tenants is not None:
-            async for outcome in tenants.remove([name]):
-                error = outcome.error
-        left = await _delete_all(cluster, info, name)
-        if left:
-            error = f"still there: {', '.join(left)}"
-    except DatabaseClientError as ended:
-        error = ended
-    if error is None:
-        findings.ok("removed", f"nothing of {name} is left: the API was asked until nothing was listed")
-    else:
-        advice = f"Look for {name} with `users list` and `dbs list`, and delete what is left, or drop it by SQL"
-        findings.fail("removed", error, advice)
+        await call
+    except APIError as error:
+        return f"is a {error.status}"
+    return "is accepted"
 
 
-async def _await_late(cluster: ClusterClient, info: Cluster, name: str, pending: set[str]) -> None:
-    """Wait until a pending name appears that was not there, or its request is too old to be performed."""
-    before = set(await _ours(cluster, info, name))
-    for wait in waits(_LATE, longest=_PAUSE):
-        await asyncio.sleep(wait)
-        if any(each in pending for _, each in {*await _ours(cluster, info, name)} - before):
-            return
+def _yes(held: bool) -> str:
+    return "yes" if held else "no"
 
 
-async def _delete_all(cluster: ClusterClient, info: Cluster, name: str) -> list[str]:
-    """Delete what is ours, and look until nothing is listed. Returns what is left."""
-    left: list[tuple[str, str]] = []
-    for wait in waits(_LAG, longest=_PAUSE):
-        await asyncio.sleep(wait)
-        left = await _ours(cluster, info, name)
-        if not left:
-            break
-        for kind, each in left:
-            with suppress(NotFoundError):  # deleted, and still listed
-                await request_below(cluster, "DELETE", kind, each)
-    return [each for _, each in left]
+def _on_postgresql(admin: Secret, ca: str | None) -> _Run:
+    """Return what runs statements on PostgreSQL. Needs psycopg."""
+    import psycopg
+
+    from ..tenants._servers.postgres.sessions import CAFile, admin_options, connect
+
+    options = admin_options(admin)
+    file = None if ca is None or "sslmode" in options else CAFile(ca)
+
+    async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
+        different = {} if inside is None else {"dbname": inside}
+        try:
+            async with await connect(options | different, file, 0, "aiodbclient-doctor") as session:
+                cursor = await session.execute(_POSTGRESQL[what].format(*names).encode())
+                return [] if cursor.description is None else await cursor.fetchall()
+        except psycopg.Error as error:
+            reason = error.diag.message_primary or one_line(error)
+        raise GrantError(f"PostgreSQL refused a statement: {reason}")
+
+    return run
 
 
-async def _ours(cluster: ClusterClient, info: Cluster, name: str) -> list[tuple[str, str]]:
-    """The kind and name of everything in the cluster whose name begins as ``name``."""
-    listed = [("users", user.name) for user in await cluster.users.list()]
-    if info.engine in CAPABILITIES and CAPABILITIES[info.engine].dbs:
-        listed += [("dbs", db.name) for db in await cluster.dbs.list()]
-    return [(kind, each) for kind, each in listed if each.startswith(name[:_CUT])]
+async def _enters(
+    connection: Connection,
+    ca: str | None,
+    login: str,
+    password: str | None,
+    database: str,
+    where: tuple[str, int] | None = None,
+) -> bool:
+    """Whether a login may enter a database of PostgreSQL, or a pool that is ``where``."""
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    from ..tenants._servers.postgres.sessions import CAFile, clear
+
+    host, port = where or (connection.host, connection.port)
+    file = None if ca is None else CAFile(ca)
+    verified = {} if file is None else {"sslmode": "verify-full", "sslrootcert": file.path()}
+    options: dict[str, Any] = {"host": host, "port": port, "user": login, "dbname": database, "connect_timeout": 10}
+    own = Secret(make_conninfo("", **options | verified, password=password))
+    try:
+        await (await psycopg.AsyncConnection.connect(own)).close()
+    except psycopg.OperationalError as error:
+        clear(error)  # psycopg's frames hold the password
+        return False
+    return True
+
+
+def _on_mysql(admin: Secret, ca: str | None) -> _Run:
+    """Return what runs statements on MySQL and MariaDB. Needs aiomysql."""
+    from ..tenants._servers.mysql.session import opened, options_of
+    from ..tenants._servers.server import LoginRefusedError, ServerAwayError
+
+    tls = None if ca is None else verifying_context(ca)
+
+    async def run(what: str, *names: str) -> list[tuple[Any, ...]]:
+        try:
+            session = await opened(options_of(admin), tls, prepared=True)
+        except (LoginRefusedError, ServerAwayError) as error:
+            reason = str(error)
+        else:
+            try:
+                return await session.rows(_MYSQL[what].format(*names))
+            finally:
+                await session.aclose()
+        raise GrantError(f"the administrator cannot log in: {reason}")
+
+    return run

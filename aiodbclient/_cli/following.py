@@ -81,12 +81,15 @@ class Report:
 
 
 @define
-class Tally:
+class _Tally:
     """What became of a command so far."""
 
     names: Sequence[str]  # of all, with their roles
-    again: Callable[[Collection[str]], str] | None = None  # the command that goes on after these; None: this one
-    hurries: bool = False  # whether the first signal ends it at once
+    report: Report
+    budget: AnyBudget
+    bar: Bar
+    again: Callable[[Collection[str]], str] | None  # the command that goes on after these; None: this one
+    hurries: bool  # whether the first signal ends it at once
     counts: Counter[Action] = field(factory=Counter[Any])
     finished: set[str] = field(factory=set[str])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
@@ -116,6 +119,103 @@ class Tally:
             except OutputError as error:
                 self.unwritable = error
 
+    def on_signal(self, task: asyncio.Task[Any] | None) -> None:
+        """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
+        if task is not None and (self.stopped or self.hurries):
+            task.cancel()
+            return
+        self.stop("what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once")
+
+    def stop(self, why: str) -> None:
+        """Begin no more names."""
+        self.bar.say(f"stopping: {why}")
+        self.stopped = True
+        if self.bar.run is not None:
+            self.bar.run.stop()
+
+    def take(self, outcome: Outcome, role: str) -> None:
+        """Count an outcome and print it."""
+        self.counts[outcome.action] += 1
+        self.bar.advance(outcome.action)
+        name = called(outcome.name, role)
+        self.ended.add(name)
+        if isinstance(outcome, Failed):
+            self.failed.append((outcome, role))
+            error = outcome.error
+            reasons = error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
+            alike = self.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
+            if not isinstance(error, ProgramError):  # each program has its say
+                alike.append(name)
+            self.bar.fail(safe(name), reasons if len(alike) <= 1 else ())
+        else:
+            self.finished.add(outcome.name)
+        event = self.report.events.pop(outcome.name, None)
+        if self.report.as_objects:
+            members = _failure(outcome.error) if isinstance(outcome, Failed) else self.report.row(outcome, role)
+            members = {"role": role} | members if role else members
+            seconds = {} if event is None else {"seconds": _seconds(event)}
+            self.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
+            return
+        if outcome.error is None and (details := self.report.details(outcome, role)):
+            self.write(details)
+        if outcome.error is None and self.report.remark is not None:
+            self.bar.say(f"{safe(name)}: {self.report.remark(outcome)}")
+        if event is not None:
+            spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
+            self.bar.say(f"{safe(name)}: {spent}, {event.requests} requests")
+
+    def end(self) -> int:
+        """Say how the run ended, and how to go on. Returns the exit code."""
+        done = self.counts.total()
+        for first, *others in () if self.report.as_objects else filter(None, self.alike.values()):
+            if others:
+                note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
+        if self.error is not None:
+            code = code_of(self.error)
+            if code == SOME_FAILED:
+                code = UNUSABLE
+            elif type(self.error) is DatabaseClientError:  # `exec` began no other: too many had failed
+                code = SOME_FAILED
+            complain(
+                message_of(self.error, retried=True) + (f"; {self._progress()}" if done else ""), code, **self.unended()
+            )
+            return code
+        if self.unwritable is not None and not self.unwritable.gone:
+            complain(f"{self.unwritable}; {self._progress()}", UNUSABLE, **self.unended())
+            return UNUSABLE
+        if self.at_once or (done < self.total and (self.stopped or self.unwritable is not None)):
+            if self.report.heard.last is not None:
+                note(f"the last request that failed: {_failed(self.report.heard.last)}")
+            if self.counts.total() < self.total and (wait := self.budget.snapshot().next_slot) > _WORTH_SAYING:
+                note(f"the rate limit allows the next request in {span(wait)}")
+            complain(f"stopped early: {self._progress()}", STOPPED, **self.unended())
+            return STOPPED
+        if not self.failed:
+            return DONE
+        if hopeful := sum(not _is_final(each.error) for each, _ in self.failed):
+            note(f"{hopeful} failed. To try again, run it again: {self._again()}")
+        for way in self.report.ways(self.failed):
+            note(way)
+        return SOME_FAILED
+
+    def _progress(self) -> str:
+        """How far a run came that did not end, and how to go on."""
+        failed, begun = len(self.failed), len(self.begun)
+        left = self.total - self.counts.total()
+        parts = [
+            f"{self.counts.total() - failed} are done",
+            *([f"{failed} failed"] if failed else []),
+            *([f"{begun} are begun and not finished ({some(self.begun)})"] if begun else []),
+            f"{left - begun} are left",
+        ]
+        return f"{', '.join(parts)}. " + (
+            f"To go on, run it again: {self._again()}" if left + failed else "All are done"
+        )
+
+    def _again(self) -> str:
+        """The command that goes on: this one, unless it would do again what is done."""
+        return this_command() if self.again is None else self.again(self.finished)
+
 
 async def follow(
     runs: Mapping[str, Run[Any]],
@@ -124,7 +224,6 @@ async def follow(
     budget: AnyBudget,
     report: Report,
     work: int | None = None,
-    limited: bool = True,
     again: Callable[[Collection[str]], str] | None = None,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
@@ -136,15 +235,14 @@ async def follow(
     """
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally = Tally([*missing, *names], again, hurries=at_once)
+    every = [*missing, *names]
+    bar = Bar(len(every), len(names) if work is None else work, budget)
+    tally = _Tally(every, report, budget, bar, again, hurries=at_once)
     try:
-        with (
-            Bar(tally.total, len(names) if work is None else work, budget, limited=limited) as bar,
-            nullcontext() if at_once else on_timeout(lambda: _stop(tally, bar, _LATE)),
-        ):
-            on_signals(partial(_on_signal, tally, bar, asyncio.current_task()))
+        with bar, nullcontext() if at_once else on_timeout(lambda: tally.stop(_LATE)):
+            on_signals(partial(tally.on_signal, asyncio.current_task()))
             for name, why in missing.items():
-                _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report)
+                tally.take(Failed(name=name, error=InvalidArgumentError(why)), "")
             for role, run in runs.items():
                 if tally.stopped or tally.error is not None or tally.unwritable is not None:
                     break
@@ -154,7 +252,7 @@ async def follow(
                         async for outcome in run:
                             if report.settle is not None and outcome.error is None:
                                 outcome = await report.settle(outcome, role)
-                            _take(outcome, role, tally, bar, report)
+                            tally.take(outcome, role)
                             if tally.unwritable is not None:  # the outcomes have no reader
                                 run.stop()
                     except DatabaseClientError as error:
@@ -174,55 +272,7 @@ async def follow(
             async with asyncio.timeout(_LOOKING):
                 failed = {called(each.name, role) for each, role in tally.failed}
                 tally.begun = [name for name in await unfinished() if name not in failed]
-    return _end(tally, report, budget)
-
-
-def _on_signal(tally: Tally, bar: Bar, task: asyncio.Task[Any] | None) -> None:
-    """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
-    if task is not None and (tally.stopped or tally.hurries):
-        task.cancel()
-        return
-    _stop(tally, bar, "what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once")
-
-
-def _stop(tally: Tally, bar: Bar, why: str) -> None:
-    """Begin no more names."""
-    bar.say(f"stopping: {why}")
-    tally.stopped = True
-    if bar.run is not None:
-        bar.run.stop()
-
-
-def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report) -> None:
-    """Count an outcome and print it."""
-    tally.counts[outcome.action] += 1
-    bar.advance(outcome.action)
-    name = called(outcome.name, role)
-    tally.ended.add(name)
-    if isinstance(outcome, Failed):
-        tally.failed.append((outcome, role))
-        error = outcome.error
-        reasons = error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
-        alike = tally.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
-        if not isinstance(error, ProgramError):  # each program has its say
-            alike.append(name)
-        bar.fail(safe(name), reasons if len(alike) <= 1 else ())
-    else:
-        tally.finished.add(outcome.name)
-    event = report.events.pop(outcome.name, None)
-    if report.as_objects:
-        members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
-        members = {"role": role} | members if role else members
-        seconds = {} if event is None else {"seconds": _seconds(event)}
-        tally.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
-        return
-    if outcome.error is None and (details := report.details(outcome, role)):
-        tally.write(details)
-    if outcome.error is None and report.remark is not None:
-        bar.say(f"{safe(name)}: {report.remark(outcome)}")
-    if event is not None:
-        spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
-        bar.say(f"{safe(name)}: {spent}, {event.requests} requests")
+    return tally.end()
 
 
 def called(name: str, role: str) -> str:
@@ -236,41 +286,6 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
     return {part: round(getattr(event, part), 3) for part in parts}
 
 
-def _end(tally: Tally, report: Report, budget: AnyBudget) -> int:
-    """Say how the run ended, and how to go on. Returns the exit code."""
-    done = tally.counts.total()
-    for first, *others in () if report.as_objects else filter(None, tally.alike.values()):
-        if others:
-            note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
-    if tally.error is not None:
-        code = code_of(tally.error)
-        if code == SOME_FAILED:
-            code = UNUSABLE
-        elif type(tally.error) is DatabaseClientError:  # `exec` began no other: too many had failed
-            code = SOME_FAILED
-        complain(
-            message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code, **tally.unended()
-        )
-        return code
-    if tally.unwritable is not None and not tally.unwritable.gone:
-        complain(f"{tally.unwritable}; {_progress(tally)}", UNUSABLE, **tally.unended())
-        return UNUSABLE
-    if tally.at_once or (done < tally.total and (tally.stopped or tally.unwritable is not None)):
-        if report.heard.last is not None:
-            note(f"the last request that failed: {_failed(report.heard.last)}")
-        if tally.counts.total() < tally.total and (wait := budget.snapshot().next_slot) > _WORTH_SAYING:
-            note(f"the rate limit allows the next request in {span(wait)}")
-        complain(f"stopped early: {_progress(tally)}", STOPPED, **tally.unended())
-        return STOPPED
-    if not tally.failed:
-        return DONE
-    if hopeful := sum(not _is_final(each.error) for each, _ in tally.failed):
-        note(f"{hopeful} failed. To try again, run it again: {_again(tally)}")
-    for way in report.ways(tally.failed):
-        note(way)
-    return SOME_FAILED
-
-
 def _failed(event: RequestEvent) -> str:
     answer = event.error if event.status is None else f"the API answered {event.status}"
     return f"{event.operation}: {answer}" + (f" (request {event.request_id})" if event.request_id else "")
@@ -281,24 +296,6 @@ def _is_final(error: Exception) -> bool:
     return has_way_out(error) or isinstance(
         error, ConflictError | InvalidArgumentError | SettingsDifferError | UnsupportedOperationError
     )
-
-
-def _progress(tally: Tally) -> str:
-    """How far a run came that did not end, and how to go on."""
-    failed, begun = len(tally.failed), len(tally.begun)
-    left = tally.total - tally.counts.total()
-    parts = [
-        f"{tally.counts.total() - failed} are done",
-        *([f"{failed} failed"] if failed else []),
-        *([f"{begun} are begun and not finished ({some(tally.begun)})"] if begun else []),
-        f"{left - begun} are left",
-    ]
-    return f"{', '.join(parts)}. " + (f"To go on, run it again: {_again(tally)}" if left + failed else "All are done")
-
-
-def _again(tally: Tally) -> str:
-    """The command that goes on: this one, unless it would do again what is done."""
-    return this_command() if tally.again is None else tally.again(tally.finished)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -101,7 +101,9 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:
             called = [name for name in _CALLED_HERE.get(args[0], ()) if name in self.commands][:1]
-            called += [f"{name} {args[0]}" for name, each in self.commands.items() if args[0] in _commands_of(each)]
+            called += [
+                f"{name} {args[0]}" for name, each in self.commands.items() if args[0] in getattr(each, "commands", ())
+            ]
             if called:
                 ctx.fail(f"no such command {args[0]!r}. Did you mean {' or '.join(map(repr, called))}?")
         return super().resolve_command(ctx, args)
@@ -124,11 +126,6 @@ class Group(TyperGroup):
     def summary(self, name: str) -> str:
         """The line about a command in the help of its group."""
         return _parts(self.commands[name].help or "")[0][0].partition(". ")[0].rstrip(".")
-
-
-def _commands_of(command: Any) -> Mapping[str, Any]:
-    """The commands of a group; none of another command."""
-    return command.commands if isinstance(command, Group) else {}
 
 
 class ListGroup(Group):

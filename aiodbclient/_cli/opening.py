@@ -39,7 +39,11 @@ async def open_client(
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
         if shared == "none":
-            _check_local()
+            if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
+                raise ConfigurationError(
+                    "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing "
+                    "was sent"
+                )
             budget = RateBudget(windows=())
         elif shared is not None and not offline:
             from ..shared_budget import SharedRateBudget, token_key
@@ -58,13 +62,6 @@ def _token() -> str:
         raise ConfigurationError(
             "there is no API token: set DIGITALOCEAN_TOKEN (or DIGITALOCEAN_ACCESS_TOKEN). Nothing was sent"
         ) from None
-
-
-def _check_local() -> None:
-    if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
-        raise ConfigurationError(
-            "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing was sent"
-        )
 
 
 @asynccontextmanager

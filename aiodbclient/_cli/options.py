@@ -17,14 +17,13 @@ CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"
 CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
 CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
-COMMON = "common"  # the panel of options that most commands take: a page says them once
 WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def option(*names: str, **settings: Any) -> Any:
-    """An option. Its help says what its default is."""
-    return typer.Option(*names, show_default=False, **settings)
+def option(*names: str, common: bool = False, **settings: Any) -> Any:
+    """An option. Its help says what its default is. What is ``common`` to most commands, a page says once."""
+    return typer.Option(*names, show_default=False, rich_help_panel="common" if common else None, **settings)
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:
@@ -60,16 +59,14 @@ TIMEOUT_GRACE = 30.0  # s that names in progress get to finish when --timeout is
 ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", CLUSTER_HELP, autocompletion=cluster_names)]
 
 
-PrivateOption = Annotated[
-    bool, option("--private", help="Use the cluster's private connection.", rich_help_panel=COMMON)
-]
+PrivateOption = Annotated[bool, option("--private", help="Use the cluster's private connection.", common=True)]
 AdminOption = Annotated[
     str | None,
     option(
         "--admin",
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
-        rich_help_panel=COMMON,
+        common=True,
         help="The administrator, if it is not the cluster's primary user.",
     ),
 ]
@@ -129,10 +126,6 @@ def _roles(text: str) -> list[Role]:
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 MostOption = Annotated[
     int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
-]
-NotATenantOption = Annotated[
-    bool,
-    option("--not-a-tenant", help="What this deletes or resets is no tenant's. For tenants: `aiodbclient tenants`."),
 ]
 AlsoStoreOption = Annotated[
     str | None,

@@ -32,14 +32,11 @@ class Bar:
     A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
     """
 
-    def __init__(
-        self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic, *, limited: bool = True
-    ) -> None:
+    def __init__(self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic) -> None:
         self.run: Run[Any] | None = None
         self._waits_for: str | None = None
         self._budget = budget
         self._clock = clock
-        self._limited = limited
         self._console = console_of(stderr=True)
         wide = self._console.width >= _NARROW
         self._progress = Progress(
@@ -111,15 +108,13 @@ class Bar:
 
     def _draw(self) -> None:
         now, budget = self._clock(), self._budget.snapshot()
-        shut = budget.next_slot > _WORTH_SHOWING
-        waits = shut and budget.waiting > 0
         seconds = self._progress.tasks[0].time_remaining
         left = "" if seconds is None or self._done == self._total else f"{span(seconds)} left"
         worked = self._done - self._untouched.total()
         rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
         kept = ", ".join(f"{count} {action}" for action, count in sorted(self._untouched.items()))
         failures = f"{self._failed} failed" if self._failed else ""
-        limit = self._limit.format(span(budget.next_slot)) if waits or (shut and self._limited) else ""
+        limit = self._limit.format(span(budget.next_slot)) if budget.next_slot > _WORTH_SHOWING else ""
         waits_for = None if self.run is None else self.run.waiting
         if waits_for is not None:
             limit = ", ".join(part for part in (f"waiting: {waits_for}", limit) if part)

@@ -29,14 +29,6 @@ _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how near a name must be to the one that was meant
 
 
-@frozen
-class OnRecord:
-    """The records of a role, by the names of their tenants, and the names of those that are damaged."""
-
-    records: dict[str, Record] = field(factory=dict["str", "Record"])
-    damaged: list[str] = field(factory=list[str])
-
-
 @frozen(kw_only=True)
 class Records:
     """What the store of ``place`` has on record."""
@@ -44,9 +36,9 @@ class Records:
     place: Recorded
     store: Store
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
-    found: Mapping[Role, OnRecord] = field(factory=lambda: {role: OnRecord() for role in Role})
-    # Of other clusters and prefixes.
-    others: dict[tuple[Role, str], Record] = field(factory=dict[tuple[Role, str], "Record"])
+    records: Mapping[Role, Mapping[str, Record]]  # by role, and by the names of the tenants
+    damaged: Sequence[tuple[Role, str]]  # the tenants whose records are damaged
+    others: Mapping[tuple[Role, str], Record]  # of other clusters and prefixes
 
     @property
     def cluster(self) -> str:
@@ -66,22 +58,25 @@ class Records:
 
     def clusters_of(self, names: Sequence[str], role: Role) -> str:
         """The clusters of these tenants, as the operator named them."""
-        records = self.found[role].records
+        records = self.records[role]
         homes = {cluster_of(records[name]) for name in names if name in records}
         return ", ".join(name for id, name in self.called.items() if id in homes) or self.cluster
 
     def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
         """The names of ``wanted`` that are on record, and why the others are not. None: all."""
-        found = self.found[role]
+        there = self._all(role)
         if wanted is None:
-            if not found.records and not found.damaged and (why := self.elsewhere()):
+            if not there and (why := self.elsewhere()):
                 raise InvalidArgumentError(f"{why}. Nothing was changed")
-            return list(found.records), {}
-        there = {*found.records, *found.damaged}
-        owners = there if role is Role.OWNER else set(self.found[Role.OWNER].records)
+            return list(self.records[role]), {}
+        owners = there if role is Role.OWNER else set(self.records[Role.OWNER])
         others = owners.difference(wanted)  # a name that was given too is not the one that was meant
         missing = {name: self._missing(name, role, owners, others) for name in wanted if name not in there}
         return [name for name in wanted if name in there], missing
+
+    def _all(self, role: Role) -> set[str]:
+        """The tenants on record, also those whose records are damaged."""
+        return {*self.records[role], *(name for its, name in self.damaged if its is role)}
 
     def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
         if name in owners:
@@ -97,9 +92,9 @@ class Records:
 
     def unseen(self, wanted: Collection[str], role: Role) -> list[str]:
         """Those of ``wanted`` that have no record, and could get one."""
-        owners = self.found[Role.OWNER].records
-        lacking = [name for name in wanted if name not in {*self.found[role].records, *self.found[role].damaged}]
-        return [n for n in lacking if not self.foreign(n, role) and (role is Role.OWNER or n in owners)]
+        able = wanted if role is Role.OWNER else self.records[Role.OWNER].keys() & wanted
+        there = self._all(role)
+        return [name for name in wanted if name in able and name not in there and not self.foreign(name, role)]
 
     def foreign(self, name: str, role: Role) -> Record | None:
         """The record of a tenant of another cluster or prefix, if it has one."""
@@ -113,7 +108,7 @@ class Records:
     def elsewhere(self) -> str:
         """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
         counts = Counter(map(self._home_of, self.others.values()))
-        if any(found.records for found in self.found.values()) or not counts:
+        if any(self.records.values()) or not counts:
             return ""
         if prefixes := {str(_prefix_of(each)) for each in self.others.values() if cluster_of(each) in self.called}:
             uses = map(_prefix_option, sorted(prefixes)[:FEW])
@@ -133,23 +128,21 @@ class Records:
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
         """The credentials of ``wanted``, and why the others have none. None: all that have one."""
         names, missing = self.select(wanted, role)
-        records = self.found[role].records
-        there = {name: usable(records.get(name)) for name in names}
+        there = {name: usable(self.records[role].get(name)) for name in names}
         if wanted is not None:
             missing |= {name: self._unusable(name, role) for name, each in there.items() if each is None}
         return [each for each in there.values() if each is not None], missing
 
     def _unusable(self, name: str, role: Role) -> str:
         """Why a tenant on record has no credential to use."""
-        record = self.found[role].records.get(name)
+        record = self.records[role].get(name)
         if record is not None and is_suspended(record):
             return f"it is suspended. To give it its login back: {self.command('resume', name)}"
         return str(unusable(name, record, role)).removesuffix("; nothing was sent")
 
     def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
-        records = self.found[role].records
-        intents = {name: intent_of(records.get(name)) for name in names}
+        intents = {name: intent_of(self.records[role].get(name)) for name in names}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
     def command(
@@ -170,10 +163,9 @@ class Records:
 
     def end(self, code: int) -> int:
         """Report the damaged records. Returns the exit code."""
-        damaged = [(name, role) for role, found in self.found.items() for name in found.damaged]
-        for name, role in damaged:
+        for role, name in self.damaged:
             complain_damaged(self.place.store, name, role)
-        return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
+        return UNUSABLE if self.damaged and code in (DONE, SOME_FAILED) else code
 
 
 @frozen
@@ -222,15 +214,14 @@ async def read_entries(store: Store) -> Entries:
 def arranged(place: Recorded, store: Store, entries: Entries, called: Mapping[str, str]) -> Records:
     """What a command on ``place`` means of a store. Without ``called``, its clusters are those on record."""
     clusters = called or entries.clusters()
-    on_record = Records(place=place, store=store, called=clusters)
-    for role, name in entries.damaged:
-        on_record.found[role].damaged.append(name)
+    records: dict[Role, dict[str, Record]] = {role: {} for role in Role}
+    others = dict[tuple[Role, str], "Record"]()
     for role, record in entries.records:
         if cluster_of(record) not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
-            on_record.others[role, record.name] = record
+            others[role, record.name] = record
         elif not is_empty(record):
-            on_record.found[role].records[record.name] = record
-    return on_record
+            records[role][record.name] = record
+    return Records(place=place, store=store, called=clusters, records=records, damaged=entries.damaged, others=others)
 
 
 def _prefix_option(prefix: str | None) -> str:
@@ -262,6 +253,11 @@ def is_suspended(record: Record, before: datetime | None = None) -> bool:
     """Whether a tenant is suspended, or was by then."""
     since = None if record.current is None else record.current.suspended
     return since is not None and (before is None or since <= before)
+
+
+def is_awake(record: Record) -> bool:
+    """Whether a tenant is not suspended."""
+    return not is_suspended(record)
 
 
 def is_young(record: Record, age: timedelta) -> bool:

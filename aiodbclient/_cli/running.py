@@ -14,24 +14,7 @@ from typing import Any
 
 import typer
 
-from ..errors import (
-    APIError,
-    AuthenticationError,
-    ConfigurationError,
-    ConflictError,
-    DatabaseClientError,
-    GrantError,
-    InvalidArgumentError,
-    NoRoomError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    RotationPendingError,
-    ServerError,
-    StoreError,
-    SuspendedError,
-    UnsupportedOperationError,
-)
+from .. import errors
 from .arguments import expanded
 from .asking import SIGNALS, DeclinedError
 from .options import TIMEOUT_GRACE
@@ -95,7 +78,7 @@ def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | 
         return STOPPED
     except OutputError as error:
         return end_output(error)
-    except DatabaseClientError as error:
+    except errors.DatabaseClientError as error:
         code = code_of(error)
         complain(message_of(error), code)
         return code
@@ -149,14 +132,14 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
 
 def said_by(error: Exception) -> str:
     """What an error says, without advice, and without the request or the statement unless ``--verbose``."""
-    if not isinstance(error, DatabaseClientError):
+    if not isinstance(error, errors.DatabaseClientError):
         return str(error)
     plain = copy(error)
     plain.advice = ""  # it is for programs
-    if isinstance(plain, GrantError) and not _verbose.get():
+    if isinstance(plain, errors.GrantError) and not _verbose.get():
         plain.statement = ""
     text = str(plain)
-    if isinstance(error, APIError) and (error.id or error.message) and not _verbose.get():
+    if isinstance(error, errors.APIError) and (error.id or error.message) and not _verbose.get():
         said = ": ".join(part for part in (error.id, error.message) if part).rstrip(".")
         text = f"the API answered {error.status} {said}"
         text += f" (after {error.tries} tries)" if error.tries > 1 else ""
@@ -166,22 +149,22 @@ def said_by(error: Exception) -> str:
 
 def advice_for(error: Exception, *, retried: bool = False) -> str:
     """What an operator does about ``error``. Where the library has no advice, most errors need none here either."""
-    if not isinstance(error, DatabaseClientError):
+    if not isinstance(error, errors.DatabaseClientError):
         return ""
     match error:
-        case AuthenticationError():
+        case errors.AuthenticationError():
             return (
                 "$DIGITALOCEAN_TOKEN is wrong, expired or revoked. Make another one in the control panel, under API: "
                 f"{_SCOPES}"
             )
-        case PermissionDeniedError():
+        case errors.PermissionDeniedError():
             return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
-        case GrantError() if gone := _NO_DATABASE.search(str(error)):
+        case errors.GrantError() if gone := _NO_DATABASE.search(str(error)):
             create = command_line(["dbs", "create", "CLUSTER", gone[1]])
             return f"the administrator logs in through this database. To create it again: {create}"
         case _ if not error.advice or has_way_out(error):
             return ""
-        case StoreError():
+        case errors.StoreError():
             return _ABOUT_KEYS
         case _:
             return "" if retried else "look before you run it again"
@@ -190,9 +173,9 @@ def advice_for(error: Exception, *, retried: bool = False) -> str:
 def has_way_out(error: Exception) -> bool:
     """Whether another command than this one is the way out. ``Opened.ways`` names it, once for all tenants."""
     match error:
-        case NoRoomError() | RotationPendingError() | SuspendedError():
+        case errors.NoRoomError() | errors.RotationPendingError() | errors.SuspendedError():
             return True
-        case ConflictError(id="") | NotFoundError(id=""):
+        case errors.ConflictError(id="") | errors.NotFoundError(id=""):
             return bool(error.advice)
         case _:
             return False
@@ -204,14 +187,16 @@ _ABOUT_KEYS = (
 )
 
 
-def code_of(error: DatabaseClientError) -> int:
+def code_of(error: errors.DatabaseClientError) -> int:
     """The exit code of a command that ended with ``error``."""
     match error:
-        case ConfigurationError() | InvalidArgumentError() | UnsupportedOperationError():
+        case errors.ConfigurationError() | errors.InvalidArgumentError() | errors.UnsupportedOperationError():
             return BAD_USAGE
-        case AuthenticationError() | PermissionDeniedError() | RateLimitError() | ServerError():
+        case errors.AuthenticationError() | errors.PermissionDeniedError():
             return UNUSABLE
-        case APIError() | NoRoomError():
+        case errors.RateLimitError() | errors.ServerError():
+            return UNUSABLE
+        case errors.APIError() | errors.NoRoomError():
             return SOME_FAILED
         case _:
             return UNUSABLE

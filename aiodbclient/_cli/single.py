@@ -13,16 +13,16 @@ from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import USER_SECRETS
 from ..tenants._naming import is_reserved, tenant_of
 from ..tenants._record import cluster_of
-from .arguments import Api, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
+from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
 from .asking import confirm
 from .names import check_name
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .options import AlsoStoreOption, NotATenantOption, ShowOption, YesOption, role_options
-from .output import DONE, as_json, check_stdout, command_line, keep_stdout_private, note, safe, this_command, write
+from .options import ShowOption, role_options
+from .output import DONE, check_stdout, command_line, keep_stdout_private, note, safe, this_command
 from .records import names_on_record
 from .running import changes, runs
 from .stores import open_known, shown
-from .tables import print_rows
+from .tables import print_objects, print_rows
 
 _LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")
@@ -126,13 +126,7 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
 
 
 @runs
-async def delete_db(
-    printed: Printed,
-    place: NamedOn,
-    store: AlsoStoreOption = None,
-    not_a_tenant: NotATenantOption = False,
-    yes: YesOption = False,
-) -> int:
+async def delete_db(printed: Printed, place: NamedOn, ending: Ending) -> int:
     """Delete a database and all its data. For a tenant, use `tenants remove`.
 
     It refuses what is a tenant's in the store, and what belongs to the cluster, such as defaultdb. --yes needs the
@@ -140,7 +134,7 @@ async def delete_db(
 
     Example: aiodbclient dbs delete tenants-prod archive --not-a-tenant --yes
     """
-    return await _delete("db", printed, place, store, not_a_tenant=not_a_tenant, yes=yes)
+    return await _delete("db", printed, place, ending)
 
 
 @runs
@@ -188,13 +182,7 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
 
 
 @runs
-async def delete_user(
-    printed: Printed,
-    place: NamedOn,
-    store: AlsoStoreOption = None,
-    not_a_tenant: NotATenantOption = False,
-    yes: YesOption = False,
-) -> int:
+async def delete_user(printed: Printed, place: NamedOn, ending: Ending) -> int:
     """Delete a user. For a tenant, use `tenants remove`.
 
     It refuses what is a tenant's in the store, and what belongs to the cluster, such as doadmin. --yes needs the
@@ -202,13 +190,13 @@ async def delete_user(
 
     Example: aiodbclient users delete tenants-prod reporting --not-a-tenant --yes
     """
-    return await _delete("user", printed, place, store, not_a_tenant=not_a_tenant, yes=yes)
+    return await _delete("user", printed, place, ending)
 
 
-def _to_end(place: NamedOn, *, yes: bool) -> tuple[str, str]:
+def _to_end(place: NamedOn, ending: Ending) -> tuple[str, str]:
     """The cluster and the name of what is deleted or reset. Unasked, it must be clear which word is which."""
     cluster, name = place.target
-    if yes and not place.is_whole:  # the other word may have been an empty variable of a script
+    if ending.yes and not place.is_whole:  # the other word may have been an empty variable of a script
         raise InvalidArgumentError(
             f"--yes needs CLUSTER and NAME here, and only {name!r} is given. If it is the NAME: "
             f"{this_command(*_wholly(place, cluster))}. Nothing was sent"
@@ -221,17 +209,15 @@ def _wholly(place: NamedOn, cluster: str) -> list[str]:
     return [] if place.is_whole else ["--cluster", cluster]
 
 
-async def _delete(
-    kind: str, printed: Printed, place: NamedOn, store: str | None, *, not_a_tenant: bool, yes: bool
-) -> int:
-    cluster, name = _to_end(place, yes=yes)
+async def _delete(kind: str, printed: Printed, place: NamedOn, ending: Ending) -> int:
+    cluster, name = _to_end(place, ending)
     what = f"the {_KINDS[kind]} {safe(name)}"
     if is_reserved(name):
         raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it. Nothing was sent")
     async with _opened(place, cluster, f"{kind} {name}") as found:
-        await _refuse_tenants(found, what, "remove", name, cluster, store, not_a_tenant=not_a_tenant)
+        await _refuse_tenants(found, what, "remove", name, cluster, ending)
         question = f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?"
-        confirm(question, yes=yes, options=_wholly(place, cluster))
+        confirm(question, yes=ending.yes, options=_wholly(place, cluster))
         changes()
         await (found.dbs if kind == "db" else found.users).delete(name)
     _print_done(name, f"deleted {what}", printed)
@@ -239,14 +225,7 @@ async def _delete(
 
 
 @runs
-async def reset_user(
-    printed: Table,
-    place: NamedOn,
-    show: ShowOption = False,
-    store: AlsoStoreOption = None,
-    not_a_tenant: NotATenantOption = False,
-    yes: YesOption = False,
-) -> int:
+async def reset_user(printed: Table, place: NamedOn, *, show: ShowOption = False, ending: Ending) -> int:
     """Give a user a new password. The old one stops working at once.
 
     `users get --show` prints the new one later. On MongoDB it does not, so this needs --show there. For a tenant, use
@@ -254,25 +233,24 @@ async def reset_user(
 
     Example: aiodbclient users reset tenants-prod reporting --show --not-a-tenant --yes
     """
-    cluster, name = _to_end(place, yes=yes)
+    cluster, name = _to_end(place, ending)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
     if show:
         check_stdout(_LOST)
     async with _opened(place, cluster, f"user {name}") as found:
         what = f"the user {safe(name)}"
-        await _refuse_tenants(found, what, "rotate", name, cluster, store, not_a_tenant=not_a_tenant)
+        await _refuse_tenants(found, what, "rotate", name, cluster, ending)
         _check_shown(found, show)
-        confirm(question, yes=yes, options=_wholly(place, cluster))
+        confirm(question, yes=ending.yes, options=_wholly(place, cluster))
         changes()
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed, show)
     return DONE
 
 
-async def _refuse_tenants(
-    found: ClusterClient, what: str, verb: str, name: str, cluster: str, store: str | None, *, not_a_tenant: bool
-) -> None:
-    """Refuse what is a tenant's in the store, and without ``not_a_tenant`` what may be one's. ``verb`` is for those."""
+async def _refuse_tenants(found: ClusterClient, what: str, verb: str, name: str, cluster: str, ending: Ending) -> None:
+    """Refuse what is a tenant's in the store, and without --not-a-tenant what may be one's. ``verb`` is for those."""
+    store = ending.store
     async with open_known(store if may_have_tenants(found) else None) as opened:
         for record in [] if opened is None else [each async for each in opened.records()]:
             tenant, role = tenant_of(record.name)
@@ -282,7 +260,7 @@ async def _refuse_tenants(
                     f"{what} belongs to the tenant {safe(tenant)} in {shown(str(store))}. For the tenant: "
                     f"{command_line(['tenants', verb, tenant, *there])}. Nothing was changed"
                 )
-    refuse_tenants(found, what, [verb, name, "--cluster", cluster], not_a_tenant=not_a_tenant)
+    refuse_tenants(found, what, [verb, name, "--cluster", cluster], not_a_tenant=ending.not_a_tenant)
 
 
 def _check_shown(found: ClusterClient, show: bool) -> None:
@@ -315,6 +293,6 @@ def _user(user: User, show: bool) -> dict[str, object]:
 
 def _print_done(name: str, done: str, printed: Printed) -> None:
     if printed.as_json:
-        write(f"{as_json({'name': name, 'action': done.partition(' ')[0]})}\n")
+        print_objects([{"name": name, "action": done.partition(" ")[0]}])
     else:
         note(done)

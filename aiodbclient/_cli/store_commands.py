@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Role
-from ..tenants._naming import record_name, tenant_of
+from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
 from .arguments import Printed, Rows
 from .asking import confirm
 from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
-from .output import DONE, UNUSABLE, as_json, command_line, note, quoted, safe, this_command, write
+from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged, read_entries
 from .running import changes, runs
 from .stores import (
@@ -21,7 +21,6 @@ from .stores import (
     KEY_VARIABLE,
     MOVED,
     TARGET_KEY_VARIABLE,
-    IfMissing,
     absolute,
     backed_up,
     clusters_in,
@@ -32,7 +31,7 @@ from .stores import (
     refusal,
     shown,
 )
-from .tables import print_rows
+from .tables import print_done, print_rows
 
 if TYPE_CHECKING:
     from ..tenants import Store
@@ -46,22 +45,17 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
 
     Example: aiodbclient store list tenants.db
     """
-    rows, damaged = list[dict[str, object]](), list[str]()
     async with open_store(store, called="STORE", reads=True) as opened:
-        try:
-            async for record in opened.records():
-                name, role = tenant_of(record.name)
-                username = record.current and record.current.username
-                rows.append({"name": name, "role": role.value, "username": username, "cluster": cluster_of(record)})
-        except StoreError as error:
-            if not error.damaged:
-                raise
-            damaged += error.damaged
-    none = "" if damaged else f"{shown(store)} has no records"
+        entries = await read_entries(opened)
+    rows = list[dict[str, object]]()
+    for role, record in entries.records:
+        username = record.current and record.current.username
+        rows.append({"name": record.name, "role": role.value, "username": username, "cluster": cluster_of(record)})
+    none = "" if entries.damaged else f"{shown(store)} has no records"
     print_rows(rows, printed, last=("username", "cluster"), none=none)
-    for each in damaged:
-        complain_damaged(store, *tenant_of(each))
-    return UNUSABLE if damaged else DONE
+    for role, name in entries.damaged:
+        complain_damaged(store, name, role)
+    return UNUSABLE if entries.damaged else DONE
 
 
 @runs
@@ -92,10 +86,7 @@ async def forget_record(
             note(unfinished)
         changes()
         await opened.discard(record_name(name, role))
-    if printed.as_json:
-        write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")
-    else:
-        write(f"{safe(name)}: forgotten\n")
+    print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
     return DONE
 
 
@@ -162,7 +153,8 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
         raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
     async with open_store(store, called="STORE") as opened:
         changes()
-        _say_done(await rewrite_records(opened), "rewritten", printed)
+        count = await rewrite_records(opened)
+    print_done(printed, f"{count} records rewritten", rewritten=count)
     return DONE
 
 
@@ -204,7 +196,7 @@ async def copy_store(
             )
         if restore and not is_backup:
             raise InvalidArgumentError(f"{shown(source)} is no backup: leave out --restore. Nothing was changed")
-        async with open_store(target, IfMissing.MAKE, to, called="TARGET", on_backups=backup) as written:
+        async with open_store(target, "make", to, called="TARGET", on_backups=backup) as written:
             if backup:
                 await _mark_backup(source, target, written)
             changes()
@@ -217,7 +209,7 @@ async def copy_store(
                     read, written, claim=False
                 )  # what changed meanwhile is refused, by its name
             clusters = await clusters_in(written)
-    _say_done(count, "copied", printed)
+    print_done(printed, f"{count} records copied", copied=count)
     if restore:
         repair = command_line(["tenants", "repair", "--all", "--store", target, *clusters])
         check = command_line(["tenants", "check", "--not-on-record", "--store", target, *clusters])
@@ -269,7 +261,3 @@ def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:
     if is_file(source):
         plain = "holds passwords as plain text. " if encrypts and not keys() else "takes no change any more. "
         note(f"{shown(source)} {plain}Delete it when all processes use the copy: rm {quoted(source)}")
-
-
-def _say_done(count: int, what: str, printed: Printed) -> None:
-    write(f"{as_json({what: count})}\n" if printed.as_json else f"{count} records {what}\n")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
@@ -29,12 +28,8 @@ _NO_TABLE = "SQLSTATE 42P01"
 BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
 
 
-class IfMissing(Enum):
-    """What happens to a store that does not exist."""
-
-    FAIL = auto()
-    MAKE = auto()
-    EMPTY = auto()  # it counts as an empty store, and is not created
+# What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
+IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
@@ -52,7 +47,7 @@ def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
 @asynccontextmanager
 async def open_store(
     where: str,
-    if_missing: IfMissing = IfMissing.FAIL,
+    if_missing: IfMissing = "fail",
     key: list[str] | None = None,
     called: str = "--store",
     *,
@@ -69,9 +64,9 @@ async def open_store(
     async with AsyncExitStack() as stack:
         opened: Store | None = None
         key = keys() if key is None else (key or None)
-        store = _store(where, key, make=if_missing is IfMissing.MAKE)
+        store = _store(where, key, make=if_missing == "make")
         mode = _mode(where)
-        if if_missing is IfMissing.MAKE and key is None and is_missing(where):
+        if if_missing == "make" and key is None and is_missing(where):
             path = Path(where)
             encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
             file = quoted(str(path.with_name(f"{path.stem}.key")))
@@ -81,13 +76,13 @@ async def open_store(
                 f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
                 f"${KEY_VARIABLE}, and keep that file: the copy is unreadable without it"
             )
-        if if_missing is IfMissing.MAKE or not is_missing(where):
+        if if_missing == "make" or not is_missing(where):
             try:
                 opened = await stack.enter_async_context(store)
             except StoreError as error:
                 if _NO_TABLE not in str(error):
                     raise
-        if opened is None and if_missing is IfMissing.EMPTY:
+        if opened is None and if_missing == "empty":
             note(f"{shown(where)} does not exist yet: provisioning creates it")
             folder = stack.enter_context(TemporaryDirectory())
             opened = await stack.enter_async_context(_store(f"{folder}/nothing.db", None, make=True))

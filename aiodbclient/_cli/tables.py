@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..errors import InvalidArgumentError
-from .arguments import Rows, Sorted, Table
+from .arguments import Printed, Rows, Sorted, Table
 from .output import as_json, console_of, note, printable, safe, span, write
 
 Row: TypeAlias = Mapping[str, object]
@@ -44,6 +44,11 @@ def print_rows(
 def print_objects(rows: Iterable[Row], lost: str = "") -> None:
     """Print a JSON object for each row."""
     write("".join(f"{as_json(row)}\n" for row in rows), lost)
+
+
+def print_done(printed: Printed, done: str, **members: object) -> None:
+    """Print what a command did to one thing: ``members`` as an object, or the line ``done``."""
+    write(f"{as_json(members)}\n" if printed.as_json else f"{done}\n")
 
 
 def _sorted(rows: list[Row], column: str) -> list[Row]:

@@ -15,9 +15,9 @@ from .arguments import Chosen, Place, Printed, Table
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
 from .options import MaxOption, YesOption, argument, duration_option, option
-from .output import DONE, SOME_FAILED, note, safe, took, write
+from .output import DONE, SOME_FAILED, note, safe, took
 from .running import changes, message_of, runs
-from .tables import print_rows
+from .tables import print_done, print_rows
 from .tenants_place import Selection, named, open_place, open_selection, report_of
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ async def move_tenants(
 
     Example: aiodbclient tenants move alpha --cluster tenants-prod --to tenants-2 --store tenants.db --yes
     """
-    wanted = named(names or [], None, everybody)
+    wanted = named(Chosen(names=names, everybody=everybody))
     sources = [each for each in (origin, *(place.clusters or ())) if each is not None]
     async with open_place(evolve(place, clusters=list(dict.fromkeys([*sources, to])))) as opened:
         there = next(id for id, name in opened.called.items() if name == to)
         found, missing = opened.select(wanted, Role.OWNER)
         if len(opened.called) == 1 and (wanted is None or missing):  # what is there already is kept
             raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
-        records = opened.found[Role.OWNER].records
+        records = opened.records[Role.OWNER]
         homes = {name: opened.called.get(cluster_of(records[name]) or "") for name in found if name in records}
         going = [name for name in found if homes.get(name) != to and origin in (None, homes.get(name))]
         if wanted is None:
@@ -151,7 +151,7 @@ async def move_tenants(
             return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
         report = evolve(plain, row=row, details=details)
-        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report, limited=False)
+        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
 
 
 @runs
@@ -176,7 +176,7 @@ async def dump_tenants(
             row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
             details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
         )
-        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report, limited=False)
+        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report)
 
 
 @runs
@@ -200,8 +200,5 @@ async def load_tenant(
             raise InvalidArgumentError(f"{safe(name)}: {missing[name]}. Nothing was changed")
         changes()
         credential = await opened.tenants.load(name, file)
-    if printed.as_json:
-        print_rows([{"name": name, "action": "loaded", "database": credential.database}], Table(output="json"))
-    else:
-        write(f"{safe(name)}: loaded\n")
+    print_done(printed, f"{safe(name)}: loaded", name=name, action="loaded", database=credential.database)
     return DONE

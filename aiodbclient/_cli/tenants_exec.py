@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from attrs import astuple, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
@@ -20,12 +21,12 @@ from .arguments import Chosen, Printed, Recorded, given_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
 from .help import PROGRAM
-from .names import selecting, write_names
+from .names import locate_names, selecting, write_names
 from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
-from .records import is_suspended
+from .records import is_awake, is_suspended
 from .running import runs
-from .tenants_place import Opened, Selection, named, open_place, open_records
+from .tenants_place import Selection, named, open_records, open_selection
 from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 
 if TYPE_CHECKING:
@@ -43,13 +44,10 @@ _AT_A_TIME = 8
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
 
 
-@runs
-async def exec_tenants(
-    context: typer.Context,
-    chosen: Chosen,
-    place: Recorded,
-    printed: Printed,
-    role: RoleOption = Role.OWNER,
+@frozen(kw_only=True)
+class Pace:
+    """When the programs for several tenants begin."""
+
     at_a_time: Annotated[
         int,
         option(
@@ -58,17 +56,28 @@ async def exec_tenants(
             min=1,
             help=f"How many programs run at a time, for several NAMEs. Default: {_AT_A_TIME}.",
         ),
-    ] = _AT_A_TIME,
+    ] = _AT_A_TIME
     first: Annotated[
         int,
         option(
             "--first", metavar="N", min=0, help="Run so many alone, and the others when all of them have succeeded."
         ),
-    ] = 0,
+    ] = 0
     most_failed: Annotated[
         int | None,
         option("--most-failed", metavar="N", min=1, help="Begin no other program after so many have failed."),
-    ] = None,
+    ] = None
+
+
+@runs
+async def exec_tenants(
+    context: typer.Context,
+    chosen: Chosen,
+    place: Recorded,
+    printed: Printed,
+    *,
+    role: RoleOption = Role.OWNER,
+    pace: Pace,
     failed: Annotated[
         Path | None,
         option("--failed", metavar="FILE", help="Write the names for which the program has not succeeded, for --from."),
@@ -89,14 +98,13 @@ async def exec_tenants(
     Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     """
     program: list[str] = context.meta.get(PROGRAM, [])
-    words = chosen.names or []
-    wanted = named(words, chosen.file, chosen.everybody)
     if not program:
+        named(chosen)  # what is wrong with the names comes first
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
-    if len(words) > 1 or wanted is None or chosen.file is not None or printed.as_json or failed is not None:
-        async with open_place(place) as opened:
-            return await _exec_each(opened, program, wanted, printed, role, (at_a_time, first, most_failed), failed)
-    [name] = words
+    if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json or failed is not None:
+        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as selected:
+            return await _exec_each(selected, program, printed, role, pace, failed)
+    name = next(iter(locate_names(chosen.names, None)))
     async with open_records(place) as records:
         credentials, missing = records.credentials([name], role)
     if missing:
@@ -107,23 +115,15 @@ async def exec_tenants(
 
 
 async def _exec_each(
-    opened: Opened,
-    program: list[str],
-    wanted: list[str] | None,
-    printed: Printed,
-    role: Role,
-    pace: tuple[int, int, int | None],
-    failed: Path | None,
+    selected: Selection, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
 ) -> int:
     """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
     if not _exists(program[0], dict(os.environ)):
         complain(f"{program[0]}: no such program", _NOT_FOUND)
         return _NOT_FOUND
-    names, missing = opened.select(wanted, role)
-    records = opened.found[role].records
-    asleep = [name for name in names if wanted is None and name in records and is_suspended(records[name])]
-    names = [name for name in names if name not in asleep]
-    left = dict.fromkeys([*names, *missing])
+    opened, records = selected.opened, selected.opened.records[role]
+    asleep = [name for name, each in records.items() if selected.wanted is None and is_suspended(each)]
+    left = dict.fromkeys([*selected.names[role], *selected.missing])
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
@@ -136,11 +136,7 @@ async def _exec_each(
         which = selecting(able) if failed is None else ["--from", str(failed)]
         if which[:1] == ["--from"]:
             which += ["--failed", which[1]]
-        options = [*role_options(role), *(["--json"] if printed.as_json else [])]
-        at_a_time, first, most_failed = pace
-        options += ["--at-a-time", str(at_a_time)] if at_a_time != _AT_A_TIME else []
-        options += ["--first", str(first)] if first else []
-        options += ["--most-failed", str(most_failed)] if most_failed is not None else []
+        options = [*role_options(role), *given_options(printed, Printed), *given_options(pace, Pace)]
         options += given_options(opened.place, Recorded, again=True)
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
@@ -159,9 +155,11 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        selected = Selection(opened, wanted, True, {role: names}, missing).whole()
-        return await selected.run(
-            lambda tenants, names: tenants.each(work, names, *pace), report, limited=False, again=again, at_once=True
+        return await selected.whole().run(
+            lambda tenants, names: tenants.each(work, names, *astuple(pace)),
+            report,
+            again=again,
+            at_once=True,
         )
     finally:
         if failed is not None:
@@ -195,8 +193,6 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
             return _NOT_FOUND
         complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
         return _NOT_RUN
-    except ValueError:
-        raise InvalidArgumentError("the arguments of a program have no NUL") from None
     _pass_on_signals(process)
     await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
     try:

@@ -48,7 +48,7 @@ from .output import (
 )
 from .records import Records, is_suspended
 from .running import runs
-from .stores import IfMissing, shown
+from .stores import shown
 from .tables import print_objects, print_rows
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
@@ -84,8 +84,8 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
     async with open_records(place) as on_record:
         rows = [
             _line(record, role, printed, on_record)
-            for role, found in on_record.found.items()
-            for record in found.records.values()
+            for role, records in on_record.records.items()
+            for record in records.values()
         ]
     rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
@@ -103,12 +103,8 @@ def _line(record: Record, role: Role, printed: Table, on_record: Records) -> dic
         if printed.as_json:
             row["suspended"] = now.suspended.isoformat(timespec="seconds")
         else:
-            row["state"] = f"suspended {_since(now.suspended)}"
+            row["state"] = f"suspended {span((datetime.now(UTC) - now.suspended).total_seconds())}"
     return row | _age(now, printed) | {"pending": ", ".join(pending(record)) or None} | _login(now, printed)
-
-
-def _since(time: datetime) -> str:
-    return span((datetime.now(UTC) - time).total_seconds())
 
 
 def _age(now: Credential | None, printed: Table) -> dict[str, object]:
@@ -171,7 +167,7 @@ async def show_tenants(
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output sh --ca-file ca.pem
     """
-    wanted = named(chosen.names or [], chosen.file, chosen.everybody or not (chosen.names or chosen.file))
+    wanted = named(chosen, default_all=True)
     if printed.output in ("env", "sh") and (wanted is None or len(wanted) != 1):
         raise InvalidArgumentError(f"-o {printed.output} prints the variables of one tenant: give one name")
     for part in filter(None, (secret, namespace)):
@@ -249,18 +245,10 @@ async def check_tenants(
     def row(outcome: TenantChecked, role: str) -> dict[str, Any]:
         problems = list(outcome.problems)
         state = "in progress" if (outcome.name, role) in busy else "problems" if problems else "ok"
-        return (
-            {"role": role}
-            | (
-                opened.home(None if outcome.credential is None else outcome.credential.cluster, printed)
-                if printed.as_json
-                else {}
-            )
-            | {"state": state}
-            | _age(outcome.credential, printed)
-            | {"problems": problems if printed.as_json else ", ".join(problems)}
-            | _login(outcome.credential, printed)
-        )
+        now = outcome.credential
+        home = opened.home(None if now is None else now.cluster, printed) if printed.as_json else {}
+        found = {"problems": problems if printed.as_json else ", ".join(problems)}
+        return {"role": role} | home | {"state": state} | _age(now, printed) | found | _login(now, printed)
 
     def details(outcome: TenantChecked, role: str) -> str:
         if printed.output in ("table", "wide"):
@@ -279,7 +267,7 @@ async def check_tenants(
 
     async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
         opened = selected.opened
-        owners = opened.found[Role.OWNER].records
+        owners = opened.records[Role.OWNER]
         asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
         report = opened.report(
             printed,
@@ -291,10 +279,10 @@ async def check_tenants(
             ),
         )
         if not_on_record:
-            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report, limited=False)
+            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report)
         else:
-            code = await selected.run(lambda tenants, names: tenants.check(names), report, limited=False)
-        unchecked = {its: opened.found[its].records for its in Role if its not in roles}
+            code = await selected.run(lambda tenants, names: tenants.check(names), report)
+        unchecked = {its: opened.records[its] for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
@@ -308,12 +296,12 @@ async def check_tenants(
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
     strays = {name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems}
-    elsewhere = strays.intersection(opened.found[Role.OWNER].records)
+    elsewhere = strays.intersection(opened.records[Role.OWNER])
     lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems} - elsewhere
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for name in sorted(elsewhere):
-        home = cluster_of(opened.found[Role.OWNER].records[name])
+        home = cluster_of(opened.records[Role.OWNER][name])
         there = [called for id, called in opened.called.items() if id != home]
         forget = command_line(["store", "forget", opened.place.store, name])
         adopt = opened.command("provision", name, "--adopt", clusters=there)
@@ -365,10 +353,10 @@ async def plan_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    async with open_place(place, IfMissing.EMPTY, capacity, wanted) as opened:
+    async with open_place(place, "empty", capacity, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
         plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
-        records = opened.found[role].records
+        records = opened.records[role]
         asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
         removed = opened.half_removed([*wanted], role)
     if printed.as_json:

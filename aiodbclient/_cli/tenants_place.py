@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from ..engines import guard_tenants
 from ..errors import (
@@ -78,7 +77,7 @@ class Opened(Records):
         groups = defaultdict[tuple[type[Exception], Role, str], list[str]](list)
         for outcome, label in failed:
             role = Role(label or Role.OWNER)
-            record = self.found[role].records.get(outcome.name)
+            record = self.records[role].get(outcome.name)
             begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
             about = "".join(begun[:1])
             if isinstance(outcome.error, NameTakenError):
@@ -98,7 +97,7 @@ class Opened(Records):
         elif kind is NameTakenError:
             where = f"not on record in {shown(self.place.store)}, and on the cluster {safe(about or self.cluster)}"
             adopt = this_command("--adopt")
-            record = self.found[role].records.get(names[0])
+            record = self.records[role].get(names[0])
             if about and record is not None and record.current is not None:  # a move
                 yield f"{where}. Drop it there, or move to another cluster"
                 return
@@ -142,7 +141,7 @@ class Opened(Records):
         try:
             return await self.tenants.role(role).plan(wanted, **options)
         except NoRoomError:
-            new = len(set(wanted).difference(self.found[role].records))
+            new = len(set(wanted).difference(self.records[role]))
             free = sum(room.free or 0 for room in await self.tenants.rooms())
             raise NoRoomError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
@@ -162,7 +161,7 @@ async def open_records(place: Recorded) -> AsyncGenerator[Records]:
 
 @asynccontextmanager
 async def open_place(
-    place: Recorded, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None, new: Mapping[str, str] = {}
+    place: Recorded, if_missing: IfMissing = "fail", most: int | None = None, new: Mapping[str, str] = {}
 ) -> AsyncGenerator[Opened]:
     """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
@@ -201,17 +200,8 @@ async def open_place(
         if offline:  # without records there is no cluster, and one that does not exist does no harm
             clusters = [client.cluster(UUID(each)) for each in records.called or [str(UUID(int=0))]]
         tenants = Tenants(clusters, store, prefix=place.prefix, most=most, **options)
-        yield Opened(
-            place=place,
-            store=store,
-            called=records.called,
-            found=records.found,
-            others=records.others,
-            tenants=tenants,
-            budget=budget,
-            events=events,
-            heard=heard,
-        )
+        on_record = asdict(records, recurse=False)
+        yield Opened(**on_record, tenants=tenants, budget=budget, events=events, heard=heard)
 
 
 async def _found(client: DatabaseClient, place: Recorded) -> list[ClusterClient]:
@@ -241,15 +231,14 @@ def _check(clusters: Sequence[ClusterClient], names: Sequence[str]) -> None:
         raise InvalidArgumentError(f"{found}: name clusters of one engine alone. Nothing was changed")
 
 
-def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
+def named(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
     """The names that a command is for; None for all tenants in the store."""
-    if not (everybody or names or file):
+    given = chosen.names or chosen.file
+    if not (chosen.everybody or given or default_all):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
-    if not everybody:
-        return list(locate_names(names, file))
-    if names or file:
+    if given and chosen.everybody:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
-    return None
+    return list(locate_names(chosen.names, chosen.file)) if given else None
 
 
 @frozen
@@ -283,7 +272,7 @@ class Selection:
 
 @asynccontextmanager
 async def open_selection(
-    place: Place,
+    place: Recorded,
     chosen: Chosen,
     roles: Sequence[Role],
     *,
@@ -295,8 +284,7 @@ async def open_selection(
 
     If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
     """
-    words, file = chosen.names or [], chosen.file
-    wanted = named(words, file, chosen.everybody or (default_all and not (words or file)))
+    wanted = named(chosen, default_all=default_all)
     async with open_place(place) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:
@@ -304,7 +292,7 @@ async def open_selection(
             if role is roles[0]:  # with --role all, not each tenant has each role
                 missing = lacking
             if wanted is None and among is not None:
-                names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
+                names[role] = [name for name, record in opened.records[role].items() if among(record)]
         selected = Selection(opened, wanted, chosen.typed, names, missing)
         yield selected if partly else selected.whole()
 
@@ -315,7 +303,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
 
     def delivery(outcome: Any, role: str) -> str:
         """What to do if programs may need another password than they have; else an empty text."""
-        now, record = outcome.credential, opened.found[Role(role)].records.get(outcome.name)
+        now, record = outcome.credential, opened.records[Role(role)].get(outcome.name)
         before = None if record is None else record.current
         if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
             return ""

@@ -25,9 +25,9 @@ from .options import (
     option,
 )
 from .output import counted, note, this_command
-from .records import is_suspended, is_young, waits_for_retire
+from .records import is_awake, is_suspended, is_young, waits_for_retire
 from .running import runs
-from .stores import IfMissing, shown
+from .stores import shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ async def provision_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
-    async with open_place(place, missing, capacity, wanted) as opened:
+    async with open_place(place, "make" if role is Role.OWNER else "fail", capacity, wanted) as opened:
         report = report_of(printed, opened, show=show)
         renewed = opened.half_removed([*wanted], role)
         if not pruning.prune:
@@ -73,7 +72,7 @@ async def provision_tenants(
             if adopt and not yes:
                 there = (await opened.plan(opened.unseen(wanted, role), role, if_exists="adopt")).adopt
                 _confirm_adoption(there, opened, yes=yes)
-            kept = {name for name, each in opened.found[role].records.items() if each.current is not None}
+            kept = {name for name, each in opened.records[role].items() if each.current is not None}
             run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
             work = len(set(wanted) - kept)
             return await opened.run({role: run}, {role: wanted}, report, work=work)
@@ -175,9 +174,8 @@ async def rotate_tenants(
 
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         opened, total = selected.opened, selected.total
-        found, cluster = opened.found, opened.cluster
-        owners = found[Role.OWNER].records
-        records = {its: found[its].records for its in selected.names}
+        records, cluster = opened.records, opened.cluster
+        owners = records[Role.OWNER]
         left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in selected.names.items()}
         selected = evolve(selected, names=left)
         if fresh := total - selected.total:
@@ -228,9 +226,9 @@ async def retire_tenants(
     Example: aiodbclient tenants retire --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        found, cluster = selected.opened.found, selected.opened.cluster
-        records = [record for its, names in selected.names.items() for record in map(found[its].records.get, names)]
-        due = [each for each in records if each is not None and each.previous is not None]
+        records, cluster = selected.opened.records, selected.opened.cluster
+        found = [records[its].get(name) for its, names in selected.names.items() for name in names]
+        due = [each for each in found if each is not None and each.previous is not None]
         olds = [each.name for each in due if older_than is None or not is_young(each, older_than)]
         if olds or (chosen.everybody and asks(0)):
             names = list(dict.fromkeys(olds))
@@ -255,7 +253,7 @@ async def suspend_tenants(
 
     Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, [Role.OWNER], among=lambda record: not is_suspended(record)) as selected:
+    async with open_selection(place, chosen, [Role.OWNER], among=is_awake) as selected:
         going = selected.names[Role.OWNER]
         cluster = selected.opened.clusters_of(going, Role.OWNER)
         question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"

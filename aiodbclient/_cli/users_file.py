@@ -15,12 +15,12 @@ import attrs
 from .. import NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .arguments import ListedOn, Printed, Pruning
+from .arguments import Ending, ListedOn, Printed, Pruning
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .options import AlsoStoreOption, NotATenantOption, ShowOption, UsersFileOption, YesOption
+from .options import AlsoStoreOption, ShowOption, UsersFileOption
 from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
 from .running import runs
 from .stores import open_known
@@ -69,9 +69,7 @@ async def apply_users(
     place: ListedOn,
     pruning: Pruning,
     file: UsersFileOption,
-    store: AlsoStoreOption = None,
-    not_a_tenant: NotATenantOption = False,
-    yes: YesOption = False,
+    ending: Ending,
     show: ShowOption = False,
 ) -> int:
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
@@ -89,7 +87,7 @@ async def apply_users(
     async with open_client(place.budget, on_event=heard) as (client, limit):
         async with patiently():
             found = await find_cluster(client, cluster)
-            async with open_known(store) as records:
+            async with open_known(ending.store) as records:
                 plan = await found.users.plan(wanted, prune=pruning.prune, store=records)
         known = None if found.engine is None else CAPABILITIES.get(found.engine)
         if plan.create and not show and known is not None and not known.returns_passwords:
@@ -103,14 +101,14 @@ async def apply_users(
         pruning.check_kept(extra, (*plan.keep, *plan.update))
         if extra:
             what = f"{some(extra)} ({len(extra)})"
-            refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=not_a_tenant)
+            refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=ending.not_a_tenant)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
         question = f"On {cluster}: {' and '.join(changes)}?"
         if pruning.prune:
             number, most = len(extra), pruning.most
-            confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=yes, done="deleted")
+            confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=ending.yes, done="deleted")
         if plan.update and not extra:
-            confirm(question, yes=yes)
+            confirm(question, yes=ending.yes)
 
         def row(outcome: Any, role: str) -> dict[str, Any]:
             return {"password": outcome.user.password} if show and outcome.user is not None else {}
@@ -214,13 +212,18 @@ class _File:
         if isinstance(kind, UnionType):
             kind = get_args(kind)[0]  # the others are None, and the text of an enum
         if get_origin(kind) is Sequence:
-            [each] = get_args(kind)
-            return [self._value(item, each, what) for item in self._items(node)]
+            if node.id != "sequence":
+                raise self._wrong(node, "this must be a list")
+            self._count(node, len(node.value))
+            return [self._value(item, get_args(kind)[0], what) for item in node.value]
         if attrs.has(kind):
             return self._object(node, kind, what)
-        if issubclass(kind, StrEnum):
-            return self._one_of(node, kind)
-        return self._flag(node) if kind is bool else self._text(node)
+        if kind is bool:
+            return self._flag(node)
+        text = self._text(node)
+        if issubclass(kind, StrEnum) and text not in list(kind):
+            raise self._wrong(node, f"{_short(repr(text))} is not one of {', '.join(kind)}")
+        return text
 
     def _members(self, node: _Node, what: str, known: Iterable[str]) -> dict[str, _Node]:
         """The members of a mapping. One that is null counts as left out."""
@@ -239,25 +242,12 @@ class _File:
                 members[key.value] = value
         return members
 
-    def _items(self, node: _Node) -> list[_Node]:
-        if node.id != "sequence":
-            raise self._wrong(node, "this must be a list")
-        self._count(node, len(node.value))
-        items: list[_Node] = node.value
-        return items
-
     def _text(self, node: _Node) -> str:
         if not _is(node, "str"):
             quote = ": put it between quotation marks" if node.id == "scalar" else ""
             raise self._wrong(node, f"this must be text, and is {_described(node)}{quote}")
         self._count(node, len(node.value))
         return str(node.value)
-
-    def _one_of(self, node: _Node, values: type[StrEnum]) -> str:
-        text = self._text(node)
-        if text not in list(values):
-            raise self._wrong(node, f"{_short(repr(text))} is not one of {', '.join(values)}")
-        return text
 
     def _flag(self, node: _Node) -> bool:
         flag = _FLAGS.get(node.value.lower()) if _is(node, "bool") else None

@@ -24,8 +24,22 @@ DEFAULT_DB = "defaultdb"
 MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
 
+class Primary(NamedTuple):
+    """Where ``doadmin`` logs in."""
+
+    scheme: str
+    host: str
+    port: int
+    database: str
+    password: str | None
+    ssl: bool
+
+
 class Backend(ABC):
-    """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal."""
+    """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal.
+
+    Names that the engine does not take, and the deletion of the primary user, never get here.
+    """
 
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
@@ -42,7 +56,7 @@ class Backend(ABC):
     @abstractmethod
     def version(self) -> str: ...
     @abstractmethod
-    def connection(self) -> JSON: ...
+    def primary(self) -> Primary: ...
     @abstractmethod
     def ca(self) -> str | None:
         """The certificates that verify the server, as PEM; None if none are known."""
@@ -91,11 +105,6 @@ def check_name(engine: str, kind: Literal["user", "database"], name: str) -> Non
     limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
     if len(name.encode()) > limit:
         raise Refusal(422, f"{kind} name must have at most {limit} bytes")
-
-
-def refuse_primary(name: str) -> None:
-    if name == PRIMARY:
-        raise Refusal(422, "the primary user cannot be deleted")
 
 
 class Shown(NamedTuple):
@@ -153,16 +162,9 @@ class MemoryBackend(Backend):
     def version(self) -> str:
         return self._shown.version
 
-    def connection(self) -> JSON:
-        return {
-            "scheme": self._shown.scheme,
-            "host": self._host,
-            "port": self._shown.port,
-            "database": self._shown.database,
-            "user": PRIMARY,
-            "password": self._users[PRIMARY].get("password"),
-            "ssl": self._authority is not None,
-        }
+    def primary(self) -> Primary:
+        shown, password = self._shown, self._users[PRIMARY].get("password")
+        return Primary(shown.scheme, self._host, shown.port, shown.database, password, self._authority is not None)
 
     def ca(self) -> str | None:
         return self._authority.certificate() if self._authority else None
@@ -177,7 +179,6 @@ class MemoryBackend(Backend):
             raise not_found() from None
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_name(self.engine, "user", new.name)
         await self._write()
         if new.name in self._users:
             raise name_taken("user")
@@ -206,7 +207,6 @@ class MemoryBackend(Backend):
     async def delete_user(self, name: str) -> None:
         await self._write()
         await self.user(name)
-        refuse_primary(name)
         if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
             raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
         del self._users[name]
@@ -215,7 +215,6 @@ class MemoryBackend(Backend):
         return list(self._dbs)
 
     async def create_db(self, name: str) -> None:
-        check_name(self.engine, "database", name)
         if name in self._dbs:
             raise name_taken("database")
         self._dbs[name] = None

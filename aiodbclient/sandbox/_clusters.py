@@ -18,7 +18,7 @@ from ..engines import capabilities_of
 from ..models import USER_SECRETS
 from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
-from ._backends import Backend
+from ._backends import PRIMARY, Backend, Primary, check_name
 from ._tokens import READ_TAGS, VIEW_CREDENTIALS
 from ._validation import JSON
 
@@ -168,7 +168,7 @@ class SandboxCluster:
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = capabilities_of(self.engine)
         exact = self.options.version or self.backend.version()
-        connection = self.backend.connection()
+        primary = self.backend.primary()
         document: JSON = {
             "id": self.id,
             "name": self.name,
@@ -188,12 +188,12 @@ class SandboxCluster:
             "users": [view.user(user) for user in await self.users()] if capabilities.users else None,
             "maintenance_window": {"day": "saturday", "hour": "08:45:12", "pending": False, "description": []},
             "rules": [],
-            "connection": _connection(connection, "", credentials),
-            "private_connection": _connection(connection, "private-", credentials),
+            "connection": _connection(primary, "", credentials),
+            "private_connection": _connection(primary, "private-", credentials),
         }
         if self.options.num_nodes > 1:
-            document["standby_connection"] = _connection(connection, "replica-", credentials)
-            document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
+            document["standby_connection"] = _connection(primary, "replica-", credentials)
+            document["standby_private_connection"] = _connection(primary, "private-replica-", credentials)
         return document
 
     @contextmanager
@@ -208,34 +208,25 @@ class SandboxCluster:
             self._user_writes -= 1
 
 
-def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
+def _connection(primary: Primary, prefix: str, credentials: bool) -> JSON:
     """One connection of a cluster, with ``prefix`` before its host name, unless that is the host of a real server."""
-    host: str = connection["host"]
-    if host.endswith(".invalid"):
-        host = prefix + host
-    shown: JSON = {
-        "database": connection["database"],
-        "host": host,
-        "port": connection["port"],
-        "ssl": connection["ssl"],
-    }
+    host = prefix + primary.host if primary.host.endswith(".invalid") else primary.host
+    shown: JSON = {"database": primary.database, "host": host, "port": primary.port, "ssl": primary.ssl}
     if credentials:
-        shown["user"] = connection["user"]
-        if connection["password"] is not None:
-            shown["password"] = connection["password"]
-        shown["uri"] = _uri(connection, host)
+        shown["user"] = PRIMARY
+        if primary.password is not None:
+            shown["password"] = primary.password
+        shown["uri"] = _uri(primary, host)
     return shown
 
 
-def _uri(connection: JSON, host: str) -> str:
-    user = quote(connection["user"], safe="")
-    password = connection["password"]
-    login = user if password is None else f"{user}:{quote(password, safe='')}"
-    scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
+def _uri(primary: Primary, host: str) -> str:
+    login = PRIMARY if primary.password is None else f"{PRIMARY}:{quote(primary.password, safe='')}"
+    scheme, database = primary.scheme, quote(primary.database, safe="")
     if scheme == "mongodb+srv":  # its host is a DNS name; the SRV records there have the servers and ports
         return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
-    query = _TLS_QUERIES.get(scheme, "") if connection["ssl"] else ""
-    return f"{scheme}://{login}@{host}:{port}/{database}{query}"
+    query = _TLS_QUERIES.get(scheme, "") if primary.ssl else ""
+    return f"{scheme}://{login}@{host}:{primary.port}/{database}{query}"
 
 
 def _ca(backend: Backend) -> str:
@@ -245,7 +236,7 @@ def _ca(backend: Backend) -> str:
         raise Refusal(501, f"this needs {error.name}: pip install 'aiodbclient[sandbox]'") from None
     if pem is not None:
         return pem
-    if backend.connection()["ssl"]:
+    if backend.primary().ssl:
         raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
     raise not_found()
 
@@ -269,7 +260,9 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
         case "users.get":
             return SandboxAnswer(200, {"user": view.user(cluster.lag.user(await backend.user(name)))})
         case "users.create":
-            user = await backend.create_user(validation.new_user(cluster.engine, body))
+            new = validation.new_user(cluster.engine, body)
+            check_name(cluster.engine, "user", new.name)
+            user = await backend.create_user(new)
             cluster.lag.created("users", user["name"])
             return SandboxAnswer(201, {"user": user})
         case "users.update":
@@ -280,6 +273,8 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
             plugin = validation.auth_plugin(cluster.engine, body)
             return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})
         case "users.delete":
+            if name == PRIMARY:
+                raise Refusal(422, "the primary user cannot be deleted")
             await backend.delete_user(name)
             cluster.lag.deleted("users", name)
             return SandboxAnswer(204)
@@ -291,6 +286,7 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
             return SandboxAnswer(200, {"db": {"name": name}})
         case "dbs.create":
             db = validation.name_of(body)
+            check_name(cluster.engine, "database", db)
             await backend.create_db(db)
             cluster.lag.created("dbs", db)
             return SandboxAnswer(201, {"db": {"name": db}})

@@ -15,7 +15,7 @@ from pymysql.constants import ER
 
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import PRIMARY, Backend, check_name, new_password, refuse_primary
+from ._backends import PRIMARY, Backend, Primary, new_password
 from ._mysql_server import SYSTEM_DBS, MySQLAccount, MySQLServer, quoted
 from ._validation import JSON, RequestedUser
 
@@ -52,16 +52,9 @@ class MySQLBackend(Backend):
     def version(self) -> str:
         return self._server.version.partition("-")[0]
 
-    def connection(self) -> JSON:
-        return {
-            "scheme": "mysql",
-            "host": self._server.host,
-            "port": self._server.port,
-            "database": self._server.database,
-            "user": PRIMARY,
-            "password": self._server.password,
-            "ssl": self._server.tls,
-        }
+    def primary(self) -> Primary:
+        server = self._server
+        return Primary("mysql", server.host, server.port, server.database, server.password, server.tls)
 
     def ca(self) -> str | None:
         return self._server.ca_file and Path(self._server.ca_file).read_text()
@@ -73,7 +66,6 @@ class MySQLBackend(Backend):
         return await self._run(self._read(name))
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_name(self.engine, "user", new.name)
         _check_characters(new.name, "user")
         return await self._run(self._create_user(new), "user", new.name)
 
@@ -84,14 +76,12 @@ class MySQLBackend(Backend):
         return await self._run(self._reset_auth(name, auth_plugin), "user", name)
 
     async def delete_user(self, name: str) -> None:
-        refuse_primary(name)
         await self._run(self._delete_user(name), "user", name)
 
     async def dbs(self) -> list[str]:
         return await self._run(self._server.dbs())
 
     async def create_db(self, name: str) -> None:
-        check_name(self.engine, "database", name)
         _check_characters(name, "database")
         await self._run(self._create_db(name), "db", name)
 

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, Backend, check_name, new_password, refuse_primary
+from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, new_password
 from ._embedded import OWN_DATABASE, EmbeddedPostgres
 from ._postgres_provider import SYSTEM_ROLES, login, make_primary, make_system_roles
 from ._postgres_server import PostgresServer, Row, rows
@@ -98,16 +98,10 @@ class PostgresBackend(Backend):
     def version(self) -> str:
         return self._server.version
 
-    def connection(self) -> JSON:
-        return {
-            "scheme": "postgresql",
-            "host": self._server.host,
-            "port": self._server.port,
-            "database": DEFAULT_DB,
-            "user": PRIMARY,
-            "password": self._server.password if self.embedded is None else self._secrets[PRIMARY][1],
-            "ssl": self._server.tls,
-        }
+    def primary(self) -> Primary:
+        server = self._server
+        password = server.password if self.embedded is None else self._secrets[PRIMARY][1]
+        return Primary("postgresql", server.host, server.port, DEFAULT_DB, password, server.tls)
 
     def ca(self) -> str | None:
         return self._server.ca
@@ -121,7 +115,6 @@ class PostgresBackend(Backend):
             return await self._read(connection, name)
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        check_name(self.engine, "user", new.name)
         async with self._roles, self._server.connection() as connection:
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
@@ -152,7 +145,6 @@ class PostgresBackend(Backend):
             return await self._read(connection, name)
 
     async def delete_user(self, name: str) -> None:
-        refuse_primary(name)
         role, primary = Identifier(name), Identifier(PRIMARY)
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
@@ -171,7 +163,6 @@ class PostgresBackend(Backend):
             return [name for (name,) in await rows(connection, _DBS)]
 
     async def create_db(self, name: str) -> None:
-        check_name(self.engine, "database", name)
         if name in _SYSTEM_DBS:
             raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.

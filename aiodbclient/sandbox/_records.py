@@ -1,21 +1,14 @@
-"""``RecordedRequest`` and ``Records``: the received requests, for tests to inspect. Pure."""
+"""``RecordedRequest``: a received request, for tests to inspect. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from attrs import define
 
 from ..models import USER_SECRETS
-
-KEPT = 10_000
-"""How many requests ``Sandbox.requests`` keeps. ``Sandbox.counts`` includes older ones."""
-
-KEPT_BYTES = 16 * 2**20
-"""The most bytes of paths, headers and bodies that it keeps."""
 
 _SECRET_KEYS = frozenset({*USER_SECRETS, "token", "uri"})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -53,32 +46,6 @@ class RecordedRequest:
     def json(self) -> Any:
         """``body``, parsed, or None."""
         return None if self.body is None else json.loads(self.body)
-
-    def size(self) -> int:
-        """The number of characters in the path, headers and body."""
-        headers = sum(len(name) + len(value) for name, value in self.headers.items())
-        return len(self.path) + headers + len(self.body or "")
-
-
-class Records:
-    """The last ``KEPT`` requests, at most ``KEPT_BYTES`` of them, and a count for each operation and status."""
-
-    def __init__(self) -> None:
-        self.kept: deque[RecordedRequest] = deque()
-        self.counts: Counter[tuple[str | None, int | None]] = Counter()
-        self._bytes = 0
-
-    def add(self, record: RecordedRequest) -> None:
-        """Store ``record``, whose ``body`` and ``headers`` must not change any more."""
-        self.kept.append(record)
-        self._bytes += record.size()
-        while len(self.kept) > KEPT or self._bytes > KEPT_BYTES:
-            self._bytes -= self.kept.popleft().size()
-
-    def finish(self, record: RecordedRequest, status: int | None) -> None:
-        """Set and count the status of ``record``; None: the connection was closed instead."""
-        record.status = status
-        self.counts[record.operation, status] += 1
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -57,14 +57,10 @@ def match(method: str, raw_path: str) -> Route:
     if methods is None:
         return NOWHERE
     cluster = rest[0].lower() if rest else None
-    name = _decode(rest[2]) if len(rest) > 2 else None
+    # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
+    name = unquote(rest[2], errors="surrogateescape") if len(rest) > 2 else None
     operation = methods.get(method)
     return Route(operation, cluster, name, None if operation else ", ".join(methods))
-
-
-def _decode(segment: str) -> str:
-    # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
-    return unquote(segment, errors="surrogateescape")
 
 
 def paged(answer: SandboxAnswer, url: str, query_string: str, page_size: int) -> SandboxAnswer:

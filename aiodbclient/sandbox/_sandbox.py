@@ -139,12 +139,12 @@ class Sandbox:
     @property
     def requests(self) -> list[RecordedRequest]:
         """The last 10,000 requests, oldest first. A request is listed as soon as it arrives."""
-        return list(self._api.records.kept)
+        return list(self._api.kept)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
         """The number of requests for each operation and status, since the sandbox was created."""
-        return Counter(self._api.records.counts)
+        return Counter(self._api.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
         """Create a random token with its own rate limits.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from attrs import define, field
 
 from .._dsn import is_loopback
 from . import _validation as validation
@@ -17,7 +19,7 @@ from ._clusters import SandboxCluster, View, perform
 from ._faults import Fault, Faults
 from ._option_text import read_fault
 from ._reach import Reach
-from ._records import RecordedRequest, Records, masked_headers, masked_json
+from ._records import RecordedRequest, masked_headers, masked_json
 from ._routes import LISTS, Route, endless, match, paged
 from ._tokens import READ_TAGS, Tokens
 
@@ -31,30 +33,24 @@ _SCOPE_OF = {
     "reset_auth": "database:update",
     "delete": "database:delete",
 }
+_KEPT = 10_000  # requests that ``Sandbox.requests`` has; ``Sandbox.counts`` includes older ones
 STEERING = "/sandbox/faults"  # beside the provider's API
 CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
 
 
+@define(eq=False)
 class Api:
     """Answers requests; a list has ``page_size`` entries a page, or a single page with None."""
 
-    def __init__(
-        self,
-        faults: Faults,
-        clusters: Mapping[str, SandboxCluster],
-        tokens: Tokens,
-        page_size: int | None,
-        returns_settings: bool,
-        reach: Reach,
-    ) -> None:
-        self.faults = faults
-        self.records = Records()
-        self._clusters = clusters
-        self._tokens = tokens
-        self._page_size = page_size
-        self._returns_settings = returns_settings
-        self._reach = reach
-        self._under_way: set[asyncio.Task[Any]] = set()
+    faults: Faults
+    _clusters: Mapping[str, SandboxCluster]
+    _tokens: Tokens
+    _page_size: int | None
+    _returns_settings: bool
+    _reach: Reach
+    kept: deque[RecordedRequest] = field(factory=lambda: deque(maxlen=_KEPT), init=False)  # the last requests
+    counts: Counter[tuple[str | None, int | None]] = field(factory=Counter[Any], init=False)  # by operation and status
+    _under_way: set[asyncio.Task[Any]] = field(factory=set["asyncio.Task[Any]"], init=False)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and record it."""
@@ -82,7 +78,8 @@ class Api:
             return response
         finally:
             self._under_way.discard(task)
-            self.records.finish(record, status)
+            record.status = status
+            self.counts[record.operation, status] += 1
 
     async def _steer(self, request: web.BaseRequest) -> SandboxAnswer:
         """List, set or clear faults for ``aiodbclient sandbox fault``: from its machine, with its own token."""
@@ -126,7 +123,7 @@ class Api:
             if route.operation in ("users.create", "dbs.create"):
                 record.name = validation.name_in(body)
         finally:
-            self.records.add(record)
+            self.kept.append(record)
         if stranger:
             names = ", ".join(self._reach.certified)
             return error(421, f"This sandbox accepts the hosts {names}. To allow another: --allow-host NAME"), ()

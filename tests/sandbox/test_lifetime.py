@@ -215,9 +215,9 @@ def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> 
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
         (server,) = postmasters(private_tmp)
-        user = next(iter(sandbox._clusters.values())).backend.connection()
+        user = next(iter(sandbox._clusters.values())).backend.primary()
         with psycopg.connect(
-            host=user["host"], port=user["port"], user=user["user"], password=user["password"], dbname="defaultdb"
+            host=user.host, port=user.port, user="doadmin", password=user.password, dbname="defaultdb"
         ) as session:
             busy = session.info.backend_pid
             killer = threading.Timer(0.2, os.kill, [server, signal.SIGKILL])

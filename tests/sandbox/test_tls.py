@@ -182,8 +182,8 @@ async def test_a_cancel_in_the_clear_goes_through(connection: JSON) -> None:
 async def test_a_blocked_event_loop_does_not_hold_up_the_server(sandbox: Sandbox) -> None:
     """The front runs in another process, so a test that serves the API in this loop may use a blocking driver."""
     await sandbox.add_cluster("pg")
-    shown = next(iter(sandbox._clusters.values())).backend.connection()
-    login = {"host": shown["host"], "port": shown["port"], "user": shown["user"], "password": shown["password"]}
+    shown = next(iter(sandbox._clusters.values())).backend.primary()
+    login: dict[str, Any] = {"host": shown.host, "port": shown.port, "user": "doadmin", "password": shown.password}
     with psycopg.connect(**login, dbname="defaultdb", sslmode="require") as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
 
