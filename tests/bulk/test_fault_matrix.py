@@ -25,6 +25,7 @@ from aiodbclient import (
     Run,
     UserDone,
     UserOutcome,
+    Window,
     errors,
 )
 from aiodbclient.sandbox import Sandbox
@@ -107,7 +108,7 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
             base_url=sandbox.url,
             session=session,
             retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
-            budget=RateBudget([]),
+            budget=RateBudget([Window(1_000, 1.0)]),  # after 429s in a row, the wait is at most a quarter of the window
         ) as client,
     ):
         cluster = client.cluster(cluster_id)

@@ -7,9 +7,12 @@ import re
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import aiohttp
@@ -19,6 +22,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
+from aiodbclient._cli import doctor_trial
 from aiodbclient._cli.assumptions import ASSUMPTIONS
 from aiodbclient.sandbox import Fault, Sandbox
 from aiodbclient.tenants import PostgresStore, Role
@@ -27,7 +31,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 
 from ..mysql import SERVERS, running
-from .conftest import SIGNALS, Command
+from .conftest import PATIENCE, SIGNALS, Command
 
 NOTES = {"open databases", "lists", "settings", "dropped login", "locked login", "login by SQL"}
 
@@ -116,15 +120,37 @@ def test_a_trial_asks_the_api_what_nobody_has_seen(command: Command) -> None:
     }
 
 
-@pytest.mark.parametrize("takes", [True, False])
-async def test_a_pool_is_made_and_removed_again(command: Command, takes: bool) -> None:
-    """The sandbox has no pools. Here a database is one, and the rest of the API is the sandbox's."""
-    seen: list[tuple[str, str]] = []
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
+@contextmanager
+def served(answered: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
+    """The URL of a server in a thread of its own, since the command takes this one."""
+    url, done = Future[str](), Event()
 
-        async def answered(request: web.Request) -> web.StreamResponse:
-            headers = {"authorization": request.headers["authorization"], "content-type": "application/json"}
-            base = f"{command.sandbox.url}{request.rel_url.path.partition('/pools')[0]}"
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answered)
+        async with TestServer(app) as server:
+            url.set_result(str(server.make_url("")).rstrip("/"))
+            await asyncio.to_thread(done.wait)
+
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(lambda: asyncio.run(serve()))
+        try:
+            yield url.result(PATIENCE)
+        finally:
+            done.set()
+        serving.result(PATIENCE)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_pool_is_made_and_removed_again(command: Command, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox has no pools. Here a database is one, and the rest of the API is the sandbox's."""
+    monkeypatch.setattr(doctor_trial, "_POOL_SECONDS", 10.0 if takes else 0.5)
+    seen: list[tuple[str, str]] = []
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        headers = {"authorization": request.headers["authorization"], "content-type": "application/json"}
+        base = f"{command.sandbox.url}{request.rel_url.path.partition('/pools')[0]}"
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
             if "/pools" not in request.path:
                 url = command.sandbox.url + str(request.rel_url)
                 async with session.request(request.method, url, data=await request.read(), headers=headers) as answer:
@@ -142,11 +168,9 @@ async def test_a_pool_is_made_and_removed_again(command: Command, takes: bool) -
                     pass
             return web.json_response({"pool": {"name": name, "connection": connection}}, status=201)
 
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answered)
-        async with TestServer(app) as server:
-            command.environment["DIGITALOCEAN_API_URL"] = str(server.make_url("")).rstrip("/")
-            done = await asyncio.to_thread(command.process, "doctor", command.cluster, "--try")
+    with served(answered) as url:
+        command.environment["DIGITALOCEAN_API_URL"] = url
+        done = command("doctor", command.cluster, "--try")
 
     assert done.code == 0
     verb = "takes" if takes else "does not take"
@@ -154,7 +178,7 @@ async def test_a_pool_is_made_and_removed_again(command: Command, takes: bool) -
     assert [method for method, _ in seen] == ["POST", "DELETE"]
     assert len({name for _, name in seen}) == 1
     command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
-    assert await asyncio.to_thread(left, command) == []
+    assert left(command) == []
 
 
 @pytest.mark.parametrize("server", SERVERS)

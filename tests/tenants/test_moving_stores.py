@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -14,6 +17,7 @@ from cryptography.fernet import Fernet
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
+from aiodbclient.tenants._stores import moving
 
 from .processes import claimer, keep, line
 from .store_contract import LONG, a_credential
@@ -107,24 +111,46 @@ async def test_a_name_that_a_process_works_on_is_refused(stores: Stores) -> None
     async with stores.store("a") as source, stores.store("b") as target, stores.store("a") as worker:
         await keep(source, "alpha")
         claim = await claimed(worker, "alpha")
-        for moving in (rewrite_records(source), copy_records(source, target)):
+        for run in (rewrite_records(source), copy_records(source, target)):
             with pytest.raises(StoreError, match="a process works on 'alpha': run this again when it is done"):
-                await moving
+                await run
         await worker.release(claim)
         assert await copy_records(source, target) == 1
 
 
-@pytest.mark.parametrize("steps", range(8))
-async def test_a_run_that_is_cancelled_is_repeated(stores: Stores, steps: int) -> None:
-    many = [evolve(EVERY_SHAPE[1], name=f"t{number:03}") for number in range(130)]
+async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store], number: int) -> None:
+    """Run it, and cancel it at this call of one of the stores."""
+    calls = 0
+
+    def counted(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def called(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                task.cancel()
+            return await method(*arguments)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        for store, name in product(stores, ("claim", "keep", "intend", "release")):
+            patch.setattr(store, name, counted(getattr(store, name)))
+        task = asyncio.create_task(moving)
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 12, 25, 40, 55, 70])
+async def test_a_run_that_is_cancelled_is_repeated(
+    stores: Stores, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_AT_ONCE", 20)
+    many = [evolve(EVERY_SHAPE[1], name=f"t{each:03}") for each in range(26)]
     async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
         await asyncio.gather(*(put(source, record) for record in many))
         async with stores.store("b") as target:
-            for moving in (copy_records(source, target), rewrite_records(source)):
-                task = asyncio.create_task(moving)
-                await asyncio.sleep(0.004 * steps**1.5)
-                task.cancel()
-                await asyncio.wait([task])
+            for run in (copy_records(source, target), rewrite_records(source)):
+                await cancelled(run, (source, target), number)
         target = await stack.enter_async_context(stores.store("b"))
         await copy_records(source, target)
         await rewrite_records(source)
