@@ -12,6 +12,7 @@ from attrs import evolve
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
+from .._checks import check_seconds, check_whole
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
@@ -32,7 +33,6 @@ from ._outcomes import (
 from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
-from ._stores.sealing import check_lease
 from ._usage import Usage, usage_of, with_usage
 from ._verbs import changes
 from ._verbs.check import CheckTenants
@@ -117,9 +117,9 @@ class Tenants:
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
         for name, number in (("connection_limit", connection_limit), ("most", most)):
-            if number is not None and (type(number) is not int or number < 1):
-                raise InvalidArgumentError(f"{name} must be an int of at least 1 or None, not {number!r}")
-        check_lease(lease)
+            if number is not None:
+                check_whole(name, number)
+        check_seconds("lease", lease)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
@@ -554,8 +554,7 @@ class Tenants:
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
-        if type(at_a_time) is not int or at_a_time < 1:
-            raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
+        check_whole("at_a_time", at_a_time)
         return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:

@@ -12,7 +12,7 @@ def ledger_of(*answered_at: float) -> Ledger:
     """A ledger of ten and of a hundred seconds."""
     ledger = Ledger([Window(50, 10.0), Window(1000, 100.0)])
     for moment in answered_at:
-        assert ledger.take(moment, 0)
+        assert ledger.take(moment, False)
         ledger.end(moment, sent=True)
     return ledger
 
@@ -23,7 +23,7 @@ def others(ledger: Ledger, now: float) -> list[int]:
 
 def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_alone() -> None:
     ledger = ledger_of(0.0, 1.0)
-    ledger.take(2.0, 0)
+    ledger.take(2.0, False)
     ledger.hear(1000, 900, 3.0)  # it counted 100, three of them ours
     assert [others(ledger, now) for now in (3.0, 102.9, 103.0)] == [[0, 97], [0, 97], [0, 0]]
     ledger.hear(1000, 995, 4.0)
@@ -32,8 +32,8 @@ def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_
 
 def test_what_may_be_ours_is_not_of_others() -> None:
     ledger = ledger_of(0.0, 20.0, 50.0)
-    ledger.take(110.0, 0)
-    ledger.take(112.0, 0)
+    ledger.take(110.0, False)
+    ledger.take(112.0, False)
     ledger.hear(1000, 996, 121.0)  # the second one counted when the first was sent, but not any more
     assert others(ledger, 121.0) == [0, 0]
 
