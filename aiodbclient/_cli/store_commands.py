@@ -10,9 +10,8 @@ from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
-from .arguments import Printed, Rows
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
-from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
 from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged, read_entries
 from .running import changes, runs

@@ -34,15 +34,7 @@ from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._usage import Usage, usage_of, with_usage
-from ._verbs.changes import (
-    ProvisionTenants,
-    RemoveTenants,
-    RepairTenants,
-    ResumeTenants,
-    RetireTenants,
-    RotateTenants,
-    SuspendTenants,
-)
+from ._verbs import changes
 from ._verbs.check import CheckTenants
 from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
@@ -192,7 +184,7 @@ class Tenants:
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
+        return (await self._one(changes.ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -250,7 +242,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
         """
-        return self._run(names, ProvisionTenants(self._context, if_exists))
+        return self._run(names, changes.ProvisionTenants(self._context, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
         """Check whether tenants work: compare their records with the server.
@@ -288,7 +280,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, RepairTenants(self._context, recreate=recreate))
+        return self._run(names, changes.RepairTenants(self._context, recreate=recreate))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
@@ -313,7 +305,7 @@ class Tenants:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
                 more.
         """
-        return self._run(names, RotateTenants(self._context, older_than, force=force))
+        return self._run(names, changes.RotateTenants(self._context, older_than, force=force))
 
     def retire(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
         """End the previous login of each tenant for good, with its sessions, and drop it.
@@ -334,7 +326,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
-        return self._run(names, RetireTenants(self._context, after))
+        return self._run(names, changes.RetireTenants(self._context, after))
 
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
@@ -354,7 +346,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, SuspendTenants(self._context))
+        return self._run(names, changes.SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
@@ -373,7 +365,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, ResumeTenants(self._context))
+        return self._run(names, changes.ResumeTenants(self._context))
 
     def remove(
         self, names: GivenNames | None = None, keep_database: bool = False, suspended_for: timedelta | None = None
@@ -398,7 +390,7 @@ class Tenants:
         """
         if names is None and suspended_for is None:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
-        job = RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
+        job = changes.RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
         return self._run(names, job)
 
     def move(
