@@ -145,7 +145,7 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
 
     Example: aiodbclient store rekey tenants.db
     """
-    from ..tenants._stores.moving import rewrite_records
+    from ..tenants._stores.copying import rewrite_records
 
     key = keys()
     if key is None or len(key) < 2:
@@ -179,7 +179,7 @@ async def copy_store(
     Example: aiodbclient store copy tenants.db copy.db --backup
     Example: aiodbclient store copy copy.db restored.db --restore
     """
-    from ..tenants._stores.moving import copy_records, refresh_records
+    from ..tenants._stores.copying import copy_records, refresh_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")

@@ -289,7 +289,8 @@ class Tenants:
 
         The new credential is tested by a login and stored before the outcome is yielded. The
         previous one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
-        run the same at once: each tenant is rotated once.
+        run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that comes later to
+        a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it rotates again.
 
         Args:
             names: The tenants. None: all on record.
