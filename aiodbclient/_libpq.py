@@ -8,6 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ._dsn import is_host
+from .errors import InvalidArgumentError
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:
@@ -27,6 +28,17 @@ def options_of(dsn: str) -> dict[str, Any] | None:
     return None if ends_in_port or is_invalid else options
 
 
+def checked_options(name: str, dsn: str) -> dict[str, Any]:
+    """Return the options of the connection string ``dsn``. Raises InvalidArgumentError, which names its ``name``."""
+    options = options_of(dsn)
+    if options is None:
+        raise InvalidArgumentError(
+            f"{name} is not a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ and / in the "
+            "password written as %40 and %2F"
+        )
+    return options
+
+
 def _has_second_at(dsn: str) -> bool:
     """Whether ``dsn`` is a URI with an ``@`` after its password, and not in the value of an option."""
     if not dsn.startswith(("postgresql://", "postgres://")):
@@ -36,6 +48,13 @@ def _has_second_at(dsn: str) -> bool:
     if "/" not in login:  # otherwise libpq sees no login
         place = rest
     return "@" in place.partition("?")[0]
+
+
+def reason_of(error: Exception) -> str:
+    """Return why it failed, without the server's DETAIL, which may quote a row."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+    return one_line(error)
 
 
 def one_line(error: Exception) -> str:

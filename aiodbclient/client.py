@@ -15,6 +15,7 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
+from ._checks import check_whole
 from ._dsn import is_loopback
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options, checked
@@ -102,8 +103,8 @@ class DatabaseClient:
             raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
         if session is not None and (proxy is not None or trust_env):
             raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
-        if user_writes is not None and (type(user_writes) is not int or user_writes < 1):
-            raise InvalidArgumentError(f"user_writes must be an int of at least 1, or None, not {user_writes!r}")
+        if user_writes is not None:
+            check_whole("user_writes", user_writes)
         url = _checked_base_url(base_url)
         self._transport = Transport(
             token=environment_token() if token is None else token,

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from ._pacing.window import check_seconds
+from ._checks import check_seconds
 from ._request.call import Meter, Options
 from ._request.context import ClientMemory, ClusterContext
 from ._request.operations import LIST_CLUSTERS

@@ -12,8 +12,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
-from .._pacing.budget import Pacer
-from .._pacing.window import seconds_for
+from .._checks import check_whole
+from .._pacing.budget import Pacer, seconds_for
 from .._request.call import Meter
 from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError
 from .job import OUTAGE, UNANSWERED, Job, refuse_no_iterable, shown_name
@@ -133,9 +133,7 @@ class Executor(Generic[DoneT]):
         if self._stopped or not names:
             return 0.0
         each = self._requests / self._sent if self._sent else 1.0  # requests of a name
-        now = budget.snapshot()
-        used = [number + now.in_flight for number in now.used]
-        return max(now.next_slot, seconds_for(math.ceil(names * each), budget.windows, used))
+        return seconds_for(math.ceil(names * each), budget)
 
     def stop(self) -> None:
         """Start nothing more, and cancel names that only wait. Safe to repeat."""
@@ -304,8 +302,8 @@ class Run(Generic[OutcomeT_co]):
         job: Job[Any, DoneT],
         concurrency: int | None = None,
     ) -> None:
-        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
-            raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
+        if concurrency is not None:
+            check_whole("concurrency", concurrency)
         wake = asyncio.Event()
         self._executor: Executor[Any] = Executor(job, Source(specs, wake), wake, concurrency)
         self._ended = False  # on its own, not by ``aclose``

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import ListedOn, Printed
+from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
 from .opening import find_cluster, open_client
-from .options import STORE_VARIABLE, AdminOption, PrivateOption, option
 from .output import DONE, SOME_FAILED
 from .running import changes, runs
 

@@ -20,8 +20,8 @@ from ..errors import (
     StoreError,
     UnsupportedOperationError,
 )
+from .arguments import TIMEOUT_GRACE
 from .asking import some
-from .options import TIMEOUT_GRACE
 from .output import (
     DONE,
     SOME_FAILED,

@@ -15,11 +15,11 @@ from ..tenants import Role
 from ..tenants._naming import tenant_of
 from ..tenants._record import Verb, cluster_of, intent_of, is_empty, unusable, usable
 from ..tenants._stores import entries_of
-from .arguments import Printed, Recorded, given_options
+from .arguments import Printed, Recorded, role_options
 from .asking import FEW
 from .opening import is_id
-from .options import role_options
 from .output import DONE, SOME_FAILED, UNUSABLE, command_line, complain, quoted, safe
+from .running import given_options
 from .stores import home_of, shown
 
 if TYPE_CHECKING:

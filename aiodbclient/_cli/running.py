@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import typer
 
 from .. import errors
-from .arguments import expanded
+from .arguments import CLUSTER_VARIABLE, TIMEOUT_GRACE
 from .asking import SIGNALS, DeclinedError
-from .options import TIMEOUT_GRACE
 from .output import (
     BAD_USAGE,
     SOME_FAILED,
@@ -43,7 +44,7 @@ _limit: ContextVar[asyncio.Timeout | None] = ContextVar("_limit", default=None)
 
 def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
     """Make a function for Typer of a coroutine function that returns an exit code."""
-    parameters, arguments = expanded(command)
+    parameters, arguments = _flat(command)
 
     def called(**options: Any) -> None:
         _verbose.set(bool(options.get("verbose")))
@@ -58,6 +59,54 @@ def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
+
+
+def _flat(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """The parameters of ``command`` with the members of its sets, and what makes its arguments of their values."""
+    given = inspect.signature(command, eval_str=True).parameters.values()
+    sets = {each.name: each.annotation for each in given if attrs.has(each.annotation)}
+    parameters = list[inspect.Parameter]()
+    for each in given:
+        if each.name in sets:
+            parameters += _members(each.annotation)
+        else:
+            parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def arguments(values: dict[str, Any]) -> dict[str, Any]:
+        made = {
+            name: kind(**{member.name: values.pop(member.name) for member in attrs.fields(kind)})
+            for name, kind in sets.items()
+        }
+        return values | made
+
+    return parameters, arguments
+
+
+def _members(kind: Any) -> Iterator[inspect.Parameter]:
+    for member in attrs.fields(attrs.resolve_types(kind)):
+        default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
+        yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
+
+
+def given_options(given: Any, kind: type[Any], *, again: bool = False) -> list[str]:
+    """The options of the set ``kind`` that were ``given``, for another command, without what the environment has.
+
+    ``again``: it is the same command, and goes on as this one did.
+    """
+    options = list[str]()
+    for member in attrs.fields(attrs.resolve_types(kind)):
+        info, value = member.type.__metadata__[0], getattr(given, member.name)
+        variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
+        if value == member.default or (member.name in ("timeout", "verbose") and not again):
+            continue
+        if isinstance(value, timedelta):
+            value = f"{value.total_seconds():g}s"
+        values = value if isinstance(value, list) else [value]
+        if variable is None or ",".join(map(str, values)) != os.environ.get(variable):
+            name = str(info.default)  # where Typer keeps the first name of an option that is an annotation
+            for each in values:
+                options += [name] if each is True else [name, str(each)]
+    return options
 
 
 def changes() -> None:

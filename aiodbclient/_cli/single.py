@@ -13,11 +13,10 @@ from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import USER_SECRETS
 from ..tenants._naming import is_reserved, tenant_of
 from ..tenants._record import cluster_of
-from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, Table
+from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, ShowOption, Table, role_options
 from .asking import confirm
 from .names import check_name
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .options import ShowOption, role_options
 from .output import DONE, check_stdout, command_line, keep_stdout_private, note, safe, this_command
 from .records import names_on_record
 from .running import changes, runs

@@ -10,9 +10,8 @@ from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
-from .arguments import Printed, Rows
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
-from .options import STORE_VARIABLE, RoleOption, YesOption, argument, option, role_options
 from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged, read_entries
 from .running import changes, runs
@@ -146,7 +145,7 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
 
     Example: aiodbclient store rekey tenants.db
     """
-    from ..tenants._stores.moving import rewrite_records
+    from ..tenants._stores.copying import rewrite_records
 
     key = keys()
     if key is None or len(key) < 2:
@@ -180,7 +179,7 @@ async def copy_store(
     Example: aiodbclient store copy tenants.db copy.db --backup
     Example: aiodbclient store copy copy.db restored.db --restore
     """
-    from ..tenants._stores.moving import copy_records, refresh_records
+    from ..tenants._stores.copying import copy_records, refresh_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")

@@ -11,10 +11,9 @@ from attrs import evolve
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._record import cluster_of
-from .arguments import Chosen, Place, Printed, Table
+from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
-from .options import MaxOption, YesOption, argument, duration_option, option
 from .output import DONE, SOME_FAILED, note, safe, took
 from .running import changes, message_of, runs
 from .tables import print_done, print_rows

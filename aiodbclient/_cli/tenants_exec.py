@@ -17,15 +17,14 @@ from attrs import astuple, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .arguments import Chosen, Printed, Recorded, given_options
+from .arguments import Chosen, Printed, Recorded, RoleOption, option, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
 from .help import PROGRAM
 from .names import locate_names, selecting, write_names
-from .options import RoleOption, option, role_options
 from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
 from .records import is_awake, is_suspended
-from .running import runs
+from .running import given_options, runs
 from .tenants_place import Selection, named, open_records, open_selection
 from .tenants_programs import GRACE, Ran, run_quietly, shown_output
 

@@ -15,23 +15,28 @@ from ..tenants import Problem, Role
 from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
 from .arguments import (
+    AdoptOption,
     Checked,
     Chosen,
     Listed,
+    MostOption,
     Place,
     Printed,
     Pruning,
     Recorded,
+    RoleOption,
+    RolesOption,
     Rows,
     Shown,
+    ShowOption,
     Sorted,
     Table,
+    option,
 )
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import called
 from .names import locate_names, selecting
-from .options import AdoptOption, MostOption, RoleOption, RolesOption, ShowOption, option
 from .output import (
     DIFFERENT,
     DONE,

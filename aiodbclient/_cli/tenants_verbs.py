@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import evolve
 
 from ..tenants import Role
-from .arguments import Chosen, Listed, Place, Printed, Pruning
-from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
-from .names import locate_names, selecting
-from .options import (
+from .arguments import (
     AdoptOption,
+    Chosen,
+    Listed,
     MaxOption,
     MostOption,
+    Place,
+    Printed,
+    Pruning,
     RoleOption,
     RolesOption,
     ShowOption,
@@ -24,6 +26,8 @@ from .options import (
     duration_option,
     option,
 )
+from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
+from .names import locate_names, selecting
 from .output import counted, note, this_command
 from .records import is_awake, is_suspended, is_young, waits_for_retire
 from .running import runs

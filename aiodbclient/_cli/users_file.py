@@ -15,12 +15,11 @@ import attrs
 from .. import NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .arguments import Ending, ListedOn, Printed, Pruning
+from .arguments import AlsoStoreOption, Ending, ListedOn, Printed, Pruning, ShowOption, UsersFileOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .options import AlsoStoreOption, ShowOption, UsersFileOption
 from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
 from .running import runs
 from .stores import open_known

@@ -15,9 +15,8 @@ from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
 from .headers import RateLimitStatus, hour_of, wait_after_429
-from .ledger import Ledger
+from .ledger import Ledger, Window
 from .queue import Queue, Waiter, refusal
-from .window import Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
 
@@ -100,6 +99,7 @@ class Pacer:
     _clock: Callable[[], float]
     _ledger: Ledger
     _queue: Queue
+    _longer = 0.0  # seconds that a call may wait beyond its ``max_wait``
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -115,18 +115,26 @@ class Pacer:
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
                 rest of the wait in seconds, as far as it is known.
-            ConfigurationError: Calls on another event loop are waiting.
+            ConfigurationError: Calls on another event loop are waiting. A ``SharedRateBudget`` is closed, or its server
+                refuses this process, for example because of a wrong password.
         """
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)
-        ahead = queue.ahead(order) if queue else 0
-        if not ahead and self._ledger.take(now, self._reserved(bulk), patient=max_wait is None):
+        if not (queue and queue.ahead(order)) and self._ledger.take(now, bulk, patient=max_wait is None):
             return order[1]
-        if max_wait is not None and (wait := self._wait(ahead, bulk, now)) > max_wait:
-            raise refusal(wait)
         waiter = queue.enter(order, max_wait, now)
-        self._serve(now)
-        await self._decision(waiter, max_wait)
+        self._came(waiter, now)
+        try:
+            async with asyncio.timeout(None if max_wait is None else max_wait + self._longer):
+                await waiter.woken
+        except TimeoutError:
+            if not waiter.granted:
+                wait = self._wait(queue.ahead(order), bulk, self._clock())
+                self._leave(waiter)
+                raise refusal(wait) from None
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(waiter)
+            raise
         return order[1]
 
     def release(self, *, sent: bool = True) -> None:
@@ -167,44 +175,33 @@ class Pacer:
         now, ledger = self._clock(), self._ledger
         return Snapshot(ledger.held(now), ledger.in_flight, len(self._queue), self._wait(0, False, now))
 
-    def _reserved(self, bulk: bool) -> int:
-        """How many slots of each window a call leaves free."""
-        return self.reserve if bulk else 0
-
     def _wait(self, ahead: int, bulk: bool, now: float) -> float:
         """How many seconds a call waits with so many calls ``ahead`` of it."""
-        return self._ledger.opens(now, ahead, self._reserved(bulk)) - now
+        return self._ledger.opens(now, ahead, bulk) - now
 
-    def _opens(self, first: Waiter, now: float) -> float:
-        """When the first call may go. A long wait is logged."""
-        when = self._ledger.opens(now, 0, self._reserved(first.is_bulk), patient=first.is_patient)
-        self._queue.announce(when, now, self._ledger.reason(now))
-        return when
+    def _came(self, waiter: Waiter, now: float) -> None:
+        """Refuse a call that came and would wait for too long, or serve it."""
+        self._refuse_if_late(waiter, self._queue.ahead(waiter.order), now)
+        self._serve(now)
 
     def _serve(self, now: float) -> None:
         """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
         queue, ledger, when = self._queue, self._ledger, math.inf
         while (first := queue.first()) is not None:
-            if not ledger.take(now, self._reserved(first.is_bulk), patient=first.is_patient):
-                if ledger.in_flight < ledger.ramp.at_most:  # else it takes an answer
-                    when = self._opens(first, now)
+            if not ledger.take(now, first.is_bulk, patient=first.is_patient):
+                when = self._opens(first, now)
                 break
             queue.grant(first)
         queue.arm(when - now, lambda: self._serve(self._clock()))
 
-    async def _decision(self, waiter: Waiter, patience: float | None) -> None:
-        """Wait until the call is granted a slot, or raise why not."""
-        try:
-            async with asyncio.timeout(patience):
-                await waiter.woken
-        except TimeoutError:
-            if not waiter.granted:
-                wait = self._wait(self._queue.ahead(waiter.order), waiter.is_bulk, self._clock())
-                self._leave(waiter)
-                raise refusal(wait) from None
-        except (asyncio.CancelledError, GeneratorExit):
-            self._leave(waiter)
-            raise
+    def _opens(self, first: Waiter, now: float) -> float:
+        """When the first call may go; ``math.inf`` if that takes an answer. A long wait is logged."""
+        ledger = self._ledger
+        if ledger.in_flight >= ledger.ramp.at_most:
+            return math.inf
+        when = ledger.opens(now, 0, first.is_bulk, patient=first.is_patient)
+        self._queue.announce(when, now, ledger.reason(now))
+        return when
 
     def _leave(self, waiter: Waiter) -> None:
         self._queue.leave(waiter)
@@ -216,10 +213,20 @@ class Pacer:
     def _refuse_late(self, now: float, since: float = math.inf) -> None:
         """Refuse those that came before ``since`` and would wait for longer than their patience lasts."""
         for ahead, waiter in enumerate(self._queue):
-            if not waiter.is_patient and waiter.since <= since:
-                wait = self._wait(ahead, waiter.is_bulk, now)
-                if wait > waiter.deadline - now or waiter.deadline <= now:
-                    self._queue.fail(waiter, refusal(wait))
+            if waiter.since <= since:
+                self._refuse_if_late(waiter, ahead, now)
+
+    def _refuse_if_late(self, waiter: Waiter, ahead: int, now: float) -> None:
+        if not waiter.is_patient:
+            wait = self._wait(ahead, waiter.is_bulk, now)
+            if wait > waiter.deadline - now or waiter.deadline <= now:
+                self._queue.fail(waiter, refusal(wait))
+
+
+def seconds_for(requests: int, budget: Pacer) -> float:
+    """Return for how many seconds ``budget`` keeps the last of so many requests of a bulk run."""
+    clock, wait = budget._clock, budget._wait  # pyright: ignore[reportPrivateUsage]  # of the class above
+    return wait(requests - 1, True, clock())
 
 
 @define(eq=False)
@@ -246,4 +253,4 @@ class RateBudget(Pacer):
     _queue: Queue = field(init=False, repr=False, factory=Queue)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(self.windows)
+        self._ledger = Ledger(self.windows, self.reserve)

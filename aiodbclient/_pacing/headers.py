@@ -11,8 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
-from math import isfinite
+from math import inf
 
 from attrs import frozen
 
@@ -45,10 +44,10 @@ class RateLimitStatus:
             The status, or None if all of these headers are missing or invalid.
         """
         limit, remaining = hour_of(headers)
-        reset = _moment(headers.get("ratelimit-reset"))
+        reset = _whole(headers.get("ratelimit-reset"))
         if limit is None and remaining is None and reset is None:
             return None
-        return cls(limit, remaining, reset)
+        return cls(limit, remaining, None if reset is None else datetime.fromtimestamp(reset, UTC))
 
 
 def hour_of(headers: Mapping[str, str]) -> Hour:
@@ -60,7 +59,7 @@ def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
     """Return how many seconds a 429 asks us to wait; None if it does not say, or more than ``longest``."""
     # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Dates are compared with
     # the answer's own ``date``: our clock does not matter.
-    reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
+    reset = None if _whole(headers.get("ratelimit-remaining")) else _whole(headers.get("ratelimit-reset"))
     for wait in (retry_after(headers), _until(reset, headers)):
         if wait is not None and 0 < wait <= longest:
             return wait
@@ -70,9 +69,11 @@ def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read ``retry-after`` in seconds, from a number or a date; None if it is missing or invalid."""
     text = headers.get("retry-after", "")
-    number = _number(text)
-    wait = _until(_date(text), headers) if number is None else number
-    return wait if wait is not None and wait >= 0 else None
+    try:
+        wait: float | None = float(text)
+    except ValueError:
+        wait = _until(_date(text), headers)
+    return wait if wait is not None and 0 <= wait < inf else None
 
 
 def _whole(text: str | None) -> int | None:
@@ -82,32 +83,16 @@ def _whole(text: str | None) -> int | None:
     return int(text)
 
 
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if isfinite(number) else None
-
-
-@lru_cache(maxsize=64)  # answers repeat themselves
-def _moment(text: str | None) -> datetime | None:
-    seconds = _whole(text)
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _date(text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _date(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (ValueError, IndexError, TypeError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _until(moment: datetime | None, headers: Mapping[str, str]) -> float | None:
+def _until(moment: float | None, headers: Mapping[str, str]) -> float | None:
     if moment is None:
         return None
-    now = _date(headers.get("date"))
-    return moment.timestamp() - (time.time() if now is None else now.timestamp())
+    now = _date(headers.get("date", ""))
+    return moment - (time.time() if now is None else now)

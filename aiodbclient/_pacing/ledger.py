@@ -7,29 +7,45 @@ from bisect import bisect, bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from attrs import define, field, frozen
+
+from .._checks import positive, whole
 from .gate import Gate, Ramp
-from .window import Window
 
 LATENCY = 30.0  # seconds; an answer takes less
 _SANE_LIMIT = 10_000_000
 _MINUTE, _RECENT = 60.0, 64  # the shortest window where there is none, and how many answers are kept then
 
 
+@frozen
+class Window:
+    """At most ``limit`` requests in any span of ``seconds`` seconds.
+
+    Attributes:
+        limit: The requests in one window, at least 1.
+        seconds: The length of the window, above 0.
+
+    Raises:
+        InvalidArgumentError: ``limit`` is not a positive int, or ``seconds`` not a positive finite number.
+    """
+
+    limit: int = field(validator=whole)
+    seconds: float = field(validator=positive)
+
+
+@define
 class SlidingWindow:
-    """The slots of one window. ``answers``, which all windows share: when our requests were answered, in order."""
+    """The slots of one window. ``answers``, in its methods: when our requests were answered, in order."""
 
-    __slots__ = ("answers", "limit", "others", "others_until", "seconds")
+    limit: int  # how many there are; an answer can change it
+    seconds: float  # ours are free again this long after the answer
+    others: int = 0  # how many other clients hold
+    others_until: float = -math.inf  # when the last of those expires, as far as we know
+    named: int | None = None  # another limit that the last answer named; the next one confirms it
 
-    def __init__(self, limit: int, seconds: float, answers: list[float]) -> None:
-        self.limit = limit  # how many slots there are; an answer can change it
-        self.seconds = seconds  # our slots are free again this long after the answer
-        self.answers = answers
-        self.others = 0  # how many slots other clients hold
-        self.others_until = -math.inf  # when the last of them expires, as far as we know
-
-    def used(self, now: float) -> int:
+    def used(self, answers: list[float], now: float) -> int:
         """How many of our answered requests hold a slot at ``now``."""
-        return len(self.answers) - self._expired(now)
+        return len(answers) - bisect(answers, now - self.seconds)
 
     def of_others(self, now: float) -> int:
         """How many slots others hold at ``now``."""
@@ -39,42 +55,39 @@ class SlidingWindow:
         """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
         return max(0, max(1, self.limit - reserve) - self.of_others(now))
 
-    def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
+    def opens(self, answers: list[float], now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request with ``ahead`` others before it may go, if those in flight are answered now."""
         # Line up those that hold slots: our answered requests, those in flight, those ahead. A request may go when the
         # one ``room`` places before it gives up its slot. So every ``room`` requests ahead take one window.
-        expired, room = self._expired(now), self.room(now, reserve)
-        used = len(self.answers) - expired
+        room, used = self.room(now, reserve), self.used(answers, now)
         if not room:
             return self.others_until
         windows, place = divmod(ahead, room)
         rank = place + used + in_flight - room
         if rank < 0:
             return now + windows * self.seconds
-        return (self.answers[expired + rank] if rank < used else now) + (windows + 1) * self.seconds
-
-    def _expired(self, now: float) -> int:
-        return bisect(self.answers, now - self.seconds)
+        return (answers[len(answers) - used + rank] if rank < used else now) + (windows + 1) * self.seconds
 
 
 class Ledger:
     """Which slots are taken, and whether another one is free.
 
-    In a fleet ``share`` adds the requests of the other processes.
+    In a fleet ``share`` adds the requests of the other processes, and ``allowance`` is what the last turn took.
     """
 
-    __slots__ = ("_refused", "_sent", "answers", "elsewhere", "gate", "other_limit", "own", "ramp", "windows")
+    __slots__ = ("_refused", "_sent", "allowance", "answers", "elsewhere", "gate", "own", "ramp", "reserve", "windows")
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, windows: Sequence[Window], reserve: int = 0) -> None:
+        self.windows = [SlidingWindow(window.limit, window.seconds) for window in windows]  # the shortest first
+        self.reserve = reserve  # how many slots of each window bulk calls leave free
         self.answers = list[float]()  # when requests were answered that the server may still count
         self.own = self.answers  # those of this process; another list once ``share`` was called
         self.elsewhere = 0  # how many requests of other processes are in flight
-        self.windows = tuple(SlidingWindow(w.limit, w.seconds, self.answers) for w in windows)  # the shortest first
+        self.allowance = math.inf  # how many requests may begin, whatever is free
         self.gate = Gate()
         self.ramp = Ramp(min((window.limit for window in windows), default=math.inf))
         self._sent = deque[float]()  # when the requests in flight were sent; the first one counts as the first to end
         self._refused = 0  # how many of those in flight a 429 has answered
-        self.other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
 
     @property
     def longest(self) -> float:
@@ -93,41 +106,45 @@ class Ledger:
 
     def held(self, now: float) -> tuple[int, ...]:
         """How many slots of each window are taken, but for those of this process that are in flight."""
-        return tuple(window.used(now) + window.of_others(now) + self.elsewhere for window in self.windows)
+        return tuple(w.used(self.answers, now) + w.of_others(now) + self.elsewhere for w in self.windows)
 
-    def free(self, now: float, reserve: int, *, patient: bool = True) -> float:
-        """How many slots may be taken now if ``reserve`` of each window stay free (``patient``: no ``max_wait``)."""
+    def free(self, now: float, bulk: bool, *, patient: bool = True) -> float:
+        """How many slots calls of a lane may take now (``patient``: those without ``max_wait``)."""
         if now < self.gate.opens(patient=patient):
             return 0
-        free = self.ramp.at_most
+        free, reserve = self.ramp.at_most, self.reserve if bulk else 0
         for window in self.windows:
-            free = min(free, window.room(now, reserve) - window.used(now) - self.elsewhere)
+            free = min(free, window.room(now, reserve) - window.used(self.answers, now) - self.elsewhere)
         return free - len(self._sent)
 
-    def take(self, now: float, reserve: int, *, patient: bool = True) -> bool:
-        """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        if self.free(now, reserve, patient=patient) < 1:
+    def take(self, now: float, bulk: bool, *, patient: bool = True) -> bool:
+        """Take a slot if one is free. Returns whether it did."""
+        if self.allowance < 1 or self.free(now, bulk, patient=patient) < 1:
             return False
-        self.begin(now)
+        self.allowance -= 1
+        self._sent.append(now)
         return True
 
-    def begin(self, now: float) -> None:
-        """Take a slot, whether or not one is free."""
-        self._sent.append(now)
-
-    def opens(self, now: float, ahead: int, reserve: int, *, patient: bool = False) -> float:
+    def opens(self, now: float, ahead: int, bulk: bool, *, patient: bool = False) -> float:
         """When a request with ``ahead`` others before it may go. The ramp is left out: it depends on answers."""
-        when = max(now, self.gate.opens(patient=patient))
+        when, reserve = max(now, self.gate.opens(patient=patient)), self.reserve if bulk else 0
+        in_flight = self.unanswered + self.elsewhere
         for window in self.windows:
-            when = max(when, window.opens(now, self.unanswered + self.elsewhere, ahead, reserve))
+            when = max(when, window.opens(self.answers, now, in_flight, ahead, reserve))
+        # In each of the longest windows the shorter ones begin anew.
+        room = self.windows[-1].room(now, reserve) if self.windows else 0
+        if 0 < room <= ahead:
+            full, rest = divmod(ahead, room)
+            when = max(when, self.opens(now, rest, bulk, patient=patient) + full * self.longest)
         return when
 
     def reason(self, now: float) -> str:
         """Why the next request has to wait, for the log."""
         if now < self.gate.later:
             return "since the API answered 429"
-        full = max(self.windows, key=lambda window: window.opens(now, self.in_flight, 0, 0), default=None)
-        return "" if full is None else f"which allows {full.limit} requests in {full.seconds:g} s"
+        opens = [window.opens(self.answers, now, self.in_flight, 0, 0) for window in self.windows]
+        full = self.windows[opens.index(max(opens))]
+        return f"which allows {full.limit} requests in {full.seconds:g} s"
 
     def end(self, now: float, *, sent: bool) -> None:
         """End a request. Its slot counts from now, unless it was not ``sent``, or a 429 answered it."""
@@ -143,10 +160,16 @@ class Ledger:
 
     def share(self, answers: Iterable[float], in_flight: int) -> None:
         """Have the requests of other processes too: when they were answered, and how many are in flight."""
-        if self.own is self.answers:
-            self.own = [*self.answers]
-        self.answers[:] = sorted([*self.own, *answers])
+        self.answers = sorted([*self.own, *answers])
         self.elsewhere = in_flight
+
+    def agree(self, gate: Gate, now: float) -> Gate:
+        """Have one gate with the other processes, which opens last. Returns it."""
+        if gate.until > self.gate.until:
+            if self.gate.until <= now < gate.until:  # a 429 of another process closed it
+                self.ramp.restart()
+            self.gate = gate
+        return self.gate
 
     def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
         """Learn of the hour from an answer's headers: its limit, and how many of its requests were others'."""
@@ -154,11 +177,11 @@ class Ledger:
             return
         window = self.windows[-1]
         if limit != window.limit:
-            before, self.other_limit = self.other_limit, limit
+            before, window.named = window.named, limit
             if len(self.windows) == 1 or before != limit:  # the header may be about a window that this budget lacks
                 return
             window.limit = limit
-        self.other_limit = None
+        window.named = None
         if remaining:  # 0 can also mean that a shorter window is full
             # When it counted, the server may still have counted those that have expired by now.
             ours = len(self.answers) + len(self._sent) + self.elsewhere

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
-import socket
-from contextlib import suppress
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+from psycopg.waiting import wait_async
 
-from .._libpq import one_line, options_of
+from .._libpq import checked_options, reason_of
 from .._own_table import NotOwnError, own_table
-from ..errors import InvalidArgumentError
 from .cells import LARGEST, Step
 from .fleet import CellError
 
@@ -34,23 +30,21 @@ _BEGIN = SQL(
     " SELECT left(state, %(most)s), extract(epoch FROM clock_timestamp())::float8 FROM held"
 )
 _COMMIT = SQL("UPDATE {} SET state = %s WHERE key = %s; COMMIT")
-_MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
-# Where the server refuses a connection, libpq has only its text.
-_REFUSALS = re.compile(
-    "authentication failed|does not exist|no pg_hba.conf entry|permission denied|certificate|does not support SSL"
-)
+
+
+class _Connection(AsyncConnection[Any]):
+    """A connection that a cancelled task leaves at once, and then closes."""
+
+    async def wait(self, gen: PQGen[RV], *_: Any, **__: Any) -> RV:
+        # psycopg's own would first ask the server to cancel the statement, and wait for its answer.
+        return await wait_async(gen, self.pgconn.socket, interval=0.1)
 
 
 class PostgresCell:
     """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
-        options = options_of(url)
-        if options is None:
-            raise InvalidArgumentError(
-                "url must be like postgresql://USER:PASSWORD@HOST/DB, with @ and / in the password written as %40 and "
-                "%2F"
-            )
+        options = checked_options("url", url)
         self.where = f"{options.get('host', 'localhost')}:{options.get('port', 5432)}"
         self._dsn = make_conninfo("", **{"application_name": "aiodbclient-budget", **options})
         self._key = key
@@ -59,28 +53,6 @@ class PostgresCell:
         self._table = Identifier(_TABLE)  # with its schema, once it is known
 
     async def change(self, step: Step) -> None:
-        """As for ``Cell``."""
-        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
-        changing = asyncio.create_task(self._change(step))
-        try:
-            await asyncio.shield(changing)
-        except asyncio.CancelledError:
-            if self._connection is None:
-                changing.cancel()
-            else:
-                _shut_down(self._connection)
-            await asyncio.wait([changing])
-            if not changing.cancelled():
-                changing.exception()
-            raise
-
-    async def aclose(self) -> None:
-        """As for ``Cell``."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    async def _change(self, step: Step) -> None:
         try:
             connection = await self._connected()
             text = step(*await self._begin(connection))
@@ -90,6 +62,11 @@ class PostgresCell:
             if isinstance(error, psycopg.Error | OSError | UnicodeError | NotOwnError):
                 raise _cell_error(error) from None
             raise
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def _begin(self, connection: AsyncConnection[Any]) -> tuple[str, float]:
         """Lock the row, and return its text and the time."""
@@ -102,25 +79,16 @@ class PostgresCell:
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
             # This cursor sends several statements in one round trip.
-            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
+            connection = await _Connection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
             self._connection = connection
             await connection.execute(_SETTINGS, {"ms": self._milliseconds})
             self._table = await own_table(connection, _TABLE, _COLUMNS, unlogged=True)
         return self._connection
 
 
-def _shut_down(connection: AsyncConnection[Any]) -> None:
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as link:
-        link.shutdown(socket.SHUT_RDWR)
-
-
 def _cell_error(error: Exception) -> CellError:
-    why = one_line(error)
-    state = error.sqlstate if isinstance(error, psycopg.Error) else None
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        why = f"{error.diag.message_primary} (SQLSTATE {state})"  # without its DETAIL, which may quote a row
-    if state == "42501":
+    why = reason_of(error)
+    if getattr(error, "sqlstate", None) == "42501":
         why += f"; as the owner of the database: CREATE UNLOGGED TABLE {_TABLE} {_COLUMNS};"
         why += f" GRANT SELECT, INSERT, UPDATE ON {_TABLE} TO ..."
-    refused = isinstance(error, psycopg.OperationalError) and state is None and _REFUSALS.search(why) is not None
-    return CellError(why, lasting=refused or state in _MISTAKES or isinstance(error, NotOwnError))
+    return CellError(why, lasting=isinstance(error, NotOwnError))

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from itertools import count
 from operator import attrgetter
 
@@ -54,6 +55,7 @@ class Queue:
         self._places = count()
         self._timer: asyncio.TimerHandle | None = None
         self._announced = -math.inf  # the end of the wait that was logged last
+        self.closed: Exception | None = None  # why
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -62,19 +64,20 @@ class Queue:
         return iter([*self._waiters])
 
     def order(self, bulk: bool, place: int | None) -> Order:
-        """Return the order of a call that has a ``place``, or comes now."""
+        """Return the order of a call that has a ``place``, or comes now. Raises why it is closed."""
+        if self.closed is not None:
+            raise copy(self.closed)
         return bulk, next(self._places) if place is None else place
 
     def ahead(self, order: Order) -> int:
         """How many calls are before the one with this order."""
         return bisect_left(self._waiters, order, key=_order)
 
-    def first(self, *, bulk: bool = False) -> Waiter | None:
-        """The call that goes next, or the next one of the ``bulk`` calls; None if none waits."""
-        index = self.ahead((bulk, 0))
-        while index < len(self) and self._waiters[index].woken.done():  # it was cancelled, and has not run yet
-            del self._waiters[index]
-        return self._waiters[index] if index < len(self) else None
+    def first(self) -> Waiter | None:
+        """The call that goes next; None if none waits."""
+        while self._waiters and self._waiters[0].woken.done():  # it was cancelled, and has not run yet
+            del self._waiters[0]
+        return self._waiters[0] if self._waiters else None
 
     def enter(self, order: Order, max_wait: float | None, now: float) -> Waiter:
         """Let a call wait for ``max_wait`` seconds; None: for as long as it takes."""
@@ -103,6 +106,16 @@ class Queue:
         self.leave(waiter)
         if not waiter.woken.done():
             waiter.woken.set_exception(error)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End the wait of all calls."""
+        for waiter in self:
+            self.fail(waiter, copy(error))
+
+    def close(self, why: Exception) -> None:
+        """End the wait of all calls, and refuse later ones."""
+        self.closed = why
+        self.fail_all(why)
 
     def announce(self, when: float, now: float, why: str) -> None:
         """Log a long wait for the next slot, once."""

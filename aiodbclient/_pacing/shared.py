@@ -7,20 +7,18 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from copy import copy
-from types import TracebackType
 from typing import Self
 
 from attrs import define, field
 
+from .._checks import positive
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, below_every_limit, by_length
 from .cells import Cell, cell_at
 from .fleet import CellError, Process
 from .headers import Hour, hour_of
-from .ledger import Ledger
+from .ledger import Ledger, Window
 from .queue import Queue, Waiter
-from .window import Window, positive
 
 __all__ = ["SharedRateBudget", "token_key"]
 
@@ -78,38 +76,20 @@ class SharedRateBudget(Pacer):
     _cell: Cell = field(init=False, repr=False)
     _process: Process = field(init=False, repr=False)
     _heard: Hour = field(init=False, repr=False, default=(None, None))  # since the last turn
-    _turns: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
     _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
     _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
     _timer: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)  # for that
     _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # the turn that the timer began
-    _closed: bool = field(init=False, repr=False, default=False)
+    _longer: float = field(init=False, repr=False)
+    _pause: float = field(init=False, repr=False)  # seconds between two turns of a process that waits, at most
 
     def __attrs_post_init__(self) -> None:
         _check(self)
-        self._ledger = Ledger(self.windows)
+        self._longer, self._pause = self.timeout, self.windows[0].seconds / 10
+        self._ledger = Ledger(self.windows, self.reserve)
         self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
         share, where = self.fallback_share, self._cell.where
         self._process = Process(self._ledger, self._queue, self.windows, self.reserve, share, where)
-
-    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None) -> int:
-        """Wait for a slot, as ``RateBudget.acquire`` does. Its place is among the calls of this process.
-
-        Raises:
-            RateLimitError: The wait would exceed ``max_wait``.
-            ConfigurationError: The budget is closed, calls on another event loop are waiting, or the server refuses
-                this process, for example because of a wrong password.
-        """
-        if self._closed:
-            raise _closed()
-        if self._process.alone:
-            return await super().acquire(bulk=bulk, max_wait=max_wait, place=place)
-        now, queue = self._clock(), self._queue
-        waiter = queue.enter(queue.order(bulk, place), max_wait, now)
-        if max_wait is not None or queue.first() is waiter:
-            self._ask_by(now)
-        await self._decision(waiter, None if max_wait is None else max_wait + self.timeout)
-        return waiter.order[1]
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""
@@ -125,10 +105,10 @@ class SharedRateBudget(Pacer):
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
-        await super().throttle(headers)
-        if not self._process.alone:
-            await self._ask()
-        return round(max(0.0, self._ledger.gate.until - self._clock()), 3)
+        wait = await super().throttle(headers)
+        self._asked = -math.inf  # at once, however short ago the last turn was
+        self._ask_by(self._clock())
+        return wait
 
     @property
     def is_shared(self) -> bool:
@@ -137,10 +117,9 @@ class SharedRateBudget(Pacer):
 
     async def aclose(self) -> None:
         """Report, and close the connection. Waiting and later calls raise ConfigurationError. Safe to repeat."""
-        if self._closed:
+        if self._queue.closed is not None:
             return
-        self._closed = True
-        self._fail(_closed())
+        self._queue.close(ConfigurationError("this SharedRateBudget is closed"))
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -155,21 +134,14 @@ class SharedRateBudget(Pacer):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
-
-    @property
-    def _pause(self) -> float:
-        """The seconds between two turns of a process that waits, at most."""
-        return self.windows[0].seconds / 10
 
     def _ask_by(self, when: float) -> None:
         """Have a turn at that time, or before."""
         probe = min(1.0, self.windows[0].seconds / 20)  # while the server does not answer
         when = max(when, self._asked + (probe if self._process.alone else _STEP))
-        if self._closed or when >= self._due:
+        if self._queue.closed is not None or when >= self._due:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -178,63 +150,50 @@ class SharedRateBudget(Pacer):
 
     def _begin(self) -> None:
         self._due = math.inf
-        if self._turns.locked():
+        if self._task is not None and not self._task.done():
             self._ask_by(self._clock() + _STEP)
             return
         self._task = asyncio.create_task(self._ask(), name="aiodbclient-budget")
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        error = _closed() if task.cancelled() else task.exception()
-        if error is not None:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        """End the wait of all calls."""
-        for waiter in self._queue:
-            self._queue.fail(waiter, copy(error))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._queue.fail_all(error)
 
     async def _ask(self) -> None:
         """Have a turn, and serve the calls that wait by what comes of it, or by the share of this process."""
-        async with self._turns:
-            process, began = self._process, self._clock()
-            heard, self._heard = self._heard, (None, None)
-            try:
-                async with asyncio.timeout(self.timeout):
-                    await self._cell.change(lambda text, at: process.turn(text, at, self._clock(), heard))
-                process.heed(self._clock())
-            except TimeoutError:
-                process.go_alone(CellError(f"no answer within {self.timeout:g} s"), self._clock())
-            except CellError as error:
-                process.go_alone(error, self._clock())
-            self._asked = now = self._clock()
-            if process.alone:
-                self._ask_by(now)
-                self._serve(now)
-                self._refuse_late(now)
-            else:
-                self._grant(now)
-                self._refuse_late(now, since=began)
+        process, began = self._process, self._clock()
+        heard, self._heard = self._heard, (None, None)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._cell.change(lambda text, at: process.turn(text, at, self._clock(), heard))
+            process.heed(self._clock())
+        except TimeoutError:
+            process.go_alone(CellError(f"no answer within {self.timeout:g} s"), self._clock())
+        except CellError as error:
+            process.go_alone(error, self._clock())
+        self._asked = now = self._clock()
+        self._serve(now)
+        if process.alone:
+            self._ask_by(now)
+            self._refuse_late(now)
+        else:
+            self._ledger.allowance = 0  # those whose calls left meanwhile
+            self._refuse_late(now, since=began)
 
-    def _grant(self, now: float) -> None:
-        """Grant the slots that the last turn took, and plan the next turn."""
-        queue, process = self._queue, self._process
-        for bulk in (False, True):
-            for _ in range(process.granted[bulk]):
-                first = queue.first(bulk=bulk)
-                if first is not None and first.is_bulk is bulk:  # else it left meanwhile, as the next turn says
-                    queue.grant(first)
-                    self._ledger.begin(now)
-        if (first := queue.first()) is not None:
-            step = max(_STEP, self.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(process.others)
-            self._ask_by(now + min(max(step, self._opens(first, now) - now), self._pause))
+    def _came(self, waiter: Waiter, now: float) -> None:
+        if self._process.alone:
+            super()._came(waiter, now)
+        elif not waiter.is_patient or self._queue.first() is waiter:
+            self._ask_by(now)
 
-    def _serve(self, now: float) -> None:
-        if self._process.alone:  # otherwise a turn does
-            super()._serve(now)
-
-    def _reserved(self, bulk: bool) -> int:
-        return self._process.reserved(bulk)
+    def _opens(self, first: Waiter, now: float) -> float:
+        when = super()._opens(first, now)
+        if self._process.alone:
+            return when
+        step = max(_STEP, self.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._process.others)
+        self._ask_by(now + min(max(step, when - now), self._pause))
+        return math.inf
 
     def _wait(self, ahead: int, bulk: bool, now: float) -> float:
         before = 0 if self._process.alone else self._process.before(ahead, bulk)
@@ -243,10 +202,6 @@ class SharedRateBudget(Pacer):
     def _leave(self, waiter: Waiter) -> None:
         super()._leave(waiter)
         self._ask_by(self._clock() + self._pause)
-
-
-def _closed() -> ConfigurationError:
-    return ConfigurationError("this SharedRateBudget is closed")
 
 
 def _check(budget: SharedRateBudget) -> None:

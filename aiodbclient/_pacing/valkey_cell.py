@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from valkey.asyncio import Valkey
-from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError, ValkeyError
+from valkey.exceptions import ValkeyError
 
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
@@ -25,7 +25,6 @@ if ARGV[1] == redis.sha1hex(held) then
 end
 return {{held, redis.call('TIME')}}
 """
-_MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions", "DB index is out of range")
 
 
 class ValkeyCell:
@@ -57,7 +56,6 @@ class ValkeyCell:
             text = step(held, now)
 
     async def aclose(self) -> None:
-        """As for ``Cell``."""
         await self._client.aclose()
 
     async def _exchange(self, held: str | None, text: str) -> tuple[str, float] | None:
@@ -71,13 +69,6 @@ class ValkeyCell:
             return bytes(memoryview(found)).decode("latin-1"), int(seconds) + int(micro) / 1_000_000
         except (ValkeyError, OSError) as error:
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise CellError(why, lasting=_is_a_mistake(error)) from None
+            raise CellError(why) from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:  # also of the library
             raise CellError(f"it does not answer as a Valkey does ({type(error).__name__})") from None
-
-
-def _is_a_mistake(error: Exception) -> bool:
-    """Whether the server refuses this login for good: a wrong password, or no right to a command or key."""
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return True
-    return isinstance(error, ResponseError) and any(text in str(error) for text in _MISTAKES)

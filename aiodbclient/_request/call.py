@@ -9,7 +9,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .._pacing.window import check_seconds
+from .._checks import check_seconds
 from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation

@@ -14,7 +14,7 @@ import backoff
 from attrs import field, frozen
 
 from .._backoff import expo
-from .._pacing.window import positive, whole
+from .._checks import positive, whole
 from ..errors import DatabaseClientError, ServerError
 from .operations import Kind
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._stores import Claim as Claim
     from ._stores import Record as Record
     from ._stores import Store as Store
-    from ._stores.moving import copy_records as copy_records
-    from ._stores.moving import rewrite_records as rewrite_records
+    from ._stores.copying import copy_records as copy_records
+    from ._stores.copying import rewrite_records as rewrite_records
     from ._stores.postgres import PostgresStore as PostgresStore
     from ._stores.sealing import Seal as Seal
     from ._stores.sqlite import SQLiteStore as SQLiteStore
@@ -52,7 +52,7 @@ _HOMES = {
     "._pools": "TenantPools",
     "._rooms": "Room",
     "._stores": "Claim Record Store",
-    "._stores.moving": "copy_records rewrite_records",
+    "._stores.copying": "copy_records rewrite_records",
     "._stores.postgres": "PostgresStore",
     "._stores.sealing": "Seal",
     "._stores.sqlite": "SQLiteStore",

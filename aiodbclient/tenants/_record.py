@@ -1,7 +1,8 @@
 """What a record says: its ``Intent``, which is what a process is about to do to the tenant, and its ``State``. Pure.
 
-A verb stores its intent before its first step. If a process dies, or loses its claim, the intent says which verb's
-steps run again, from the first. A store keeps an intent as one text, ``VERB LOGIN CLUSTER MORE``.
+A verb stores its intent before its first step. If a process dies, or loses its claim, the intent says what was begun:
+the same verb takes its steps again from the first, and ``repair`` finishes or undoes any. A store keeps an intent as a
+text, ``VERB LOGIN CLUSTER MORE``.
 """
 
 from __future__ import annotations

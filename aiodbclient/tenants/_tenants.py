@@ -12,6 +12,7 @@ from attrs import evolve
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
+from .._checks import check_seconds, check_whole
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
@@ -32,17 +33,8 @@ from ._outcomes import (
 from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
-from ._stores.sealing import check_lease
 from ._usage import Usage, usage_of, with_usage
-from ._verbs.changes import (
-    ProvisionTenants,
-    RemoveTenants,
-    RepairTenants,
-    ResumeTenants,
-    RetireTenants,
-    RotateTenants,
-    SuspendTenants,
-)
+from ._verbs import changes
 from ._verbs.check import CheckTenants
 from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
@@ -125,9 +117,9 @@ class Tenants:
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
         for name, number in (("connection_limit", connection_limit), ("most", most)):
-            if number is not None and (type(number) is not int or number < 1):
-                raise InvalidArgumentError(f"{name} must be an int of at least 1 or None, not {number!r}")
-        check_lease(lease)
+            if number is not None:
+                check_whole(name, number)
+        check_seconds("lease", lease)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
@@ -192,7 +184,7 @@ class Tenants:
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
+        return (await self._one(changes.ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -250,7 +242,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
         """
-        return self._run(names, ProvisionTenants(self._context, if_exists))
+        return self._run(names, changes.ProvisionTenants(self._context, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
         """Check whether tenants work: compare their records with the server.
@@ -288,7 +280,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, RepairTenants(self._context, recreate=recreate))
+        return self._run(names, changes.RepairTenants(self._context, recreate=recreate))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
@@ -297,7 +289,8 @@ class Tenants:
 
         The new credential is tested by a login and stored before the outcome is yielded. The
         previous one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
-        run the same at once: each tenant is rotated once.
+        run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that comes later to
+        a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it rotates again.
 
         Args:
             names: The tenants. None: all on record.
@@ -313,7 +306,7 @@ class Tenants:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
                 more.
         """
-        return self._run(names, RotateTenants(self._context, older_than, force=force))
+        return self._run(names, changes.RotateTenants(self._context, older_than, force=force))
 
     def retire(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
         """End the previous login of each tenant for good, with its sessions, and drop it.
@@ -334,7 +327,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
-        return self._run(names, RetireTenants(self._context, after))
+        return self._run(names, changes.RetireTenants(self._context, after))
 
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
@@ -354,7 +347,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, SuspendTenants(self._context))
+        return self._run(names, changes.SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
@@ -373,7 +366,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, ResumeTenants(self._context))
+        return self._run(names, changes.ResumeTenants(self._context))
 
     def remove(
         self, names: GivenNames | None = None, keep_database: bool = False, suspended_for: timedelta | None = None
@@ -398,7 +391,7 @@ class Tenants:
         """
         if names is None and suspended_for is None:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
-        job = RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
+        job = changes.RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
         return self._run(names, job)
 
     def move(
@@ -562,8 +555,7 @@ class Tenants:
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
-        if type(at_a_time) is not int or at_a_time < 1:
-            raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
+        check_whole("at_a_time", at_a_time)
         return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:

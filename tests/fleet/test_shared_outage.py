@@ -160,7 +160,7 @@ async def test_the_limit_and_the_gate_outlive_the_servers_memory(
     with pytest.raises(errors.RateLimitError) as caught:
         await other.acquire(max_wait=0.0)
     assert caught.value.retry_after == pytest.approx(14.0, abs=0.2)
-    assert (await fleet.known())["token"]["limit"] == 50
+    assert (await fleet.known())["hour"]["limit"] == 50
 
 
 @virtually

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.fleet import Fleet, Member, Process, Token, grouped, load
+from aiodbclient._pacing.fleet import Fleet, Member, Process, grouped, load
 from aiodbclient._pacing.gate import Gate
-from aiodbclient._pacing.ledger import Ledger
+from aiodbclient._pacing.ledger import Ledger, SlidingWindow
 from aiodbclient._pacing.queue import Queue
 
 WINDOWS = Window(250, 60.0), Window(5000, 3600.0)
@@ -19,25 +19,26 @@ NOW = 1_700_000_000.0
 
 def with_member(*ages: float, seen: float = NOW, name: str = "a", **more: Any) -> Fleet:
     """A fleet of one process, whose requests were answered so many seconds before it reported."""
-    fleet = Fleet(Token(5000))
+    fleet = Fleet(SlidingWindow(5000, 3600.0))
     fleet.members[name] = Member(seen=seen, answers=grouped([seen - age for age in ages], WINDOWS, seen), **more)
     return fleet
 
 
 def read(fleet: Fleet) -> Fleet:
     """Write it and read it again."""
-    loaded = load(fleet.dump())
+    loaded = load(fleet.dump(0.0, 0.0), 0.0, 0.0)
     assert loaded is not None
     return loaded
 
 
 def test_what_is_known_comes_back() -> None:
     written = with_member(5.0, 1.0, 1.0, held=1, waiting=[2, 1])
-    written.token = Token(4000, 3000, 7, NOW + 30.0, Gate(NOW + 1.0, NOW + 4.0, refusals=2))
+    written.hour = SlidingWindow(4000, 3600.0, others=7, others_until=NOW + 30.0, named=3000)
+    written.gate = Gate(NOW + 1.0, NOW + 4.0, refusals=2)
 
     assert read(written) == written
     assert read(written).members["a"].moments() == [NOW - 5.0, NOW - 1.0, NOW - 1.0]
-    assert read(Fleet(Token(5000))) == Fleet(Token(5000))
+    assert read(Fleet(SlidingWindow(5000, 3600.0))) == Fleet(SlidingWindow(5000, 3600.0))
 
 
 @given(st.lists(st.floats(0.0, 3600.0), max_size=300))
@@ -51,11 +52,11 @@ def test_answers_are_counted_by_the_600th_part_of_a_minute_and_never_too_early(a
             assert after <= NOW - 60.0 + 1e-6  # it does not come back into the minute
 
 
-def turn(fleet: Fleet, after: float = 0.0) -> tuple[Ledger, Fleet]:
+def turn(fleet: Fleet, after: float = 0.0, written: float = NOW) -> tuple[Ledger, Fleet]:
     """Let a process have a turn after so many seconds; its clock begins at 7. Returns its ledger, and what it knows."""
     ledger, now = Ledger(WINDOWS), 7.0 + after
     process = Process(ledger, Queue(), WINDOWS, 0, 0.1, "here")
-    process.turn(fleet.dump(), NOW + after, now, (None, None))
+    process.turn(fleet.dump(written, NOW), NOW + after, now, (None, None))
     process.heed(now)
     assert process.fleet is not None
     return ledger, process.fleet
@@ -70,24 +71,25 @@ def test_what_no_window_counts_is_left_out() -> None:
     assert [*known.members][:-1] == ["a", "idle"]
 
 
-def test_a_clock_that_was_set_back_stops_nobody_for_longer_than_a_window() -> None:
-    written = with_member(1.0, seen=NOW + 1e9, held=1)
-    written.token = Token(5000, None, 7, NOW + 1e9, Gate(NOW + 1e9, NOW + 1e9))
-    ledger, known = turn(written)
+def test_after_a_clock_was_set_back_all_counts_from_now_on() -> None:
+    fleet = with_member(1.0, held=1)
+    fleet.hour.others, fleet.hour.others_until = 7, NOW + 30.0
+    fleet.gate = Gate(NOW + 5.0, NOW + 6.0)
+    ledger, known = turn(fleet, written=NOW + 1e9)
     assert known.members["a"].seen == 7.0
-    assert (ledger.gate.until, ledger.gate.later, ledger.windows[-1].others_until) == (3607.0, 3607.0, 3607.0)
+    assert (ledger.gate.until, ledger.gate.later, ledger.windows[-1].others_until) == (12.0, 13.0, 37.0)
 
 
 def test_what_the_cell_has_lost_comes_back_and_what_is_newer_stays() -> None:
     known = with_member(1.0)
     known.members["b"] = Member(seen=NOW, held=2)
-    known.token.gate.until = NOW + 5.0
+    known.gate.until = NOW + 5.0
     cell = with_member(1.0, 2.0, reports=2)
 
     cell.merge(known)
 
     assert (len(cell.members["a"].moments()), cell.members["b"].held) == (2, 2)
-    assert cell.token.gate.until == NOW + 5.0
+    assert cell.gate.until == NOW + 5.0
 
 
 def test_a_process_that_died_holds_what_it_had_in_flight_until_a_lease_and_a_window_are_over() -> None:

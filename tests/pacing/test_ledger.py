@@ -1,4 +1,4 @@
-"""What an answer's headers show of the hour."""
+"""What an answer's headers show of the hour, and when a request goes that waits in two windows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pytest
 from aiodbclient import Window
 from aiodbclient._pacing.ledger import Ledger
 
+from .world import optimum
+
 
 def ledger_of(*answered_at: float) -> Ledger:
     """A ledger of ten and of a hundred seconds."""
     ledger = Ledger([Window(50, 10.0), Window(1000, 100.0)])
     for moment in answered_at:
-        assert ledger.take(moment, 0)
+        assert ledger.take(moment, False)
         ledger.end(moment, sent=True)
     return ledger
 
@@ -23,7 +25,7 @@ def others(ledger: Ledger, now: float) -> list[int]:
 
 def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_alone() -> None:
     ledger = ledger_of(0.0, 1.0)
-    ledger.take(2.0, 0)
+    ledger.take(2.0, False)
     ledger.hear(1000, 900, 3.0)  # it counted 100, three of them ours
     assert [others(ledger, now) for now in (3.0, 102.9, 103.0)] == [[0, 97], [0, 97], [0, 0]]
     ledger.hear(1000, 995, 4.0)
@@ -32,8 +34,8 @@ def test_what_is_missing_of_the_hour_beyond_our_own_is_subtracted_from_the_hour_
 
 def test_what_may_be_ours_is_not_of_others() -> None:
     ledger = ledger_of(0.0, 20.0, 50.0)
-    ledger.take(110.0, 0)
-    ledger.take(112.0, 0)
+    ledger.take(110.0, False)
+    ledger.take(112.0, False)
     ledger.hear(1000, 996, 121.0)  # the second one counted when the first was sent, but not any more
     assert others(ledger, 121.0) == [0, 0]
 
@@ -76,3 +78,12 @@ def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> N
     for _ in range(3):
         ledger.hear(5000, 1, 0.0)
     assert (ledger.windows[0].limit, others(ledger, 0.0)) == (250, [0])
+
+
+@pytest.mark.parametrize(
+    "windows", [((250, 60.0), (5000, 3600.0)), ((2, 1.0), (50, 10.0)), ((2, 4.0), (3, 5.0)), ((5, 1.0), (15, 10.0))]
+)
+def test_the_wait_of_a_long_queue_is_that_in_all_windows_together(windows: tuple[tuple[int, float], ...]) -> None:
+    ledger = Ledger([Window(*window) for window in windows])
+    for count in (1, 3, 6, 200, 5000, 10_000):
+        assert ledger.opens(0.0, count - 1, False) == pytest.approx(optimum(count, windows), rel=0.01)

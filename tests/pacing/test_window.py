@@ -12,17 +12,17 @@ from aiodbclient._pacing.ledger import SlidingWindow
 MINUTE = 60.0
 
 
-def window(limit: int, answers: list[float] | None = None) -> SlidingWindow:
-    return SlidingWindow(limit, MINUTE, answers or [])
+def window(limit: int) -> SlidingWindow:
+    return SlidingWindow(limit, MINUTE)
 
 
 def test_an_answered_request_counts_for_a_window_and_no_longer() -> None:
-    ours = window(3, answers=[0.0, 10.0, 20.0])
-    assert [ours.used(now) for now in (20.0, 59.9, 60.0, 69.9, 70.0, 80.0)] == [3, 3, 2, 2, 1, 0]
+    ours, answers = window(3), [0.0, 10.0, 20.0]
+    assert [ours.used(answers, now) for now in (20.0, 59.9, 60.0, 69.9, 70.0, 80.0)] == [3, 3, 2, 2, 1, 0]
 
 
 def test_there_is_room_until_the_limit_less_the_reserve_is_taken() -> None:
-    ours = window(5, answers=[0.0, 10.0])
+    ours = window(5)
     assert [ours.room(30.0, reserve) for reserve in (0, 2, 4, 5)] == [5, 3, 1, 1]
 
 
@@ -44,14 +44,14 @@ def test_each_of_a_queue_goes_as_soon_as_a_slot_is_free(
             goes = min(moment for moment in free_again if moment > goes)
         insort(free_again, goes + MINUTE)
 
-    assert window(limit, answers=answers).opens(now, in_flight, ahead, reserve) == goes
+    assert window(limit).opens(answers, now, in_flight, ahead, reserve) == goes
 
 
 def test_what_others_hold_of_it_is_subtracted_for_a_window() -> None:
-    ours = window(10, answers=[0.0])
+    ours = window(10)
     ours.others, ours.others_until = 6, 90.0
 
     assert [ours.room(now, 0) for now in (30.0, 89.0, 90.0)] == [4, 4, 10]
     assert ours.room(30.0, reserve=5) == 0
-    assert ours.opens(30.0, 0, 0, reserve=5) == 90.0
-    assert ours.opens(30.0, 0, 3, reserve=0) == 60.0
+    assert ours.opens([0.0], 30.0, 0, 0, reserve=5) == 90.0
+    assert ours.opens([0.0], 30.0, 0, 3, reserve=0) == 60.0

@@ -124,7 +124,7 @@ class VirtualFleet:
         await self._outside(lambda _, __: text)
 
     async def read(self) -> str:
-        """Return what the cell holds."""
+        """Return the text that the cell holds."""
         seen = list[str]()
 
         def look(text: str, _: float) -> str:
@@ -135,8 +135,8 @@ class VirtualFleet:
         return seen[-1]
 
     async def known(self) -> Any:
-        """Return what the cell holds, without its digest."""
-        return json.loads((await self.read()).split(" ", 2)[2])
+        """Return what the cell holds."""
+        return json.loads(await self.read())
 
     async def _outside(self, step: Step) -> None:
         cell = SharedRateBudget(self._url, key=self._key)._cell

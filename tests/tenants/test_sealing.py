@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 from datetime import UTC, datetime, timedelta, timezone
-from math import inf, nan
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Role, Seal
-from aiodbclient.tenants._stores.sealing import check_lease, check_storable
+from aiodbclient.tenants._stores.sealing import check_storable
 
 from .store_contract import a_credential
 
@@ -222,10 +221,3 @@ def test_a_name_that_no_store_can_hold_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
         check_storable(name)
     assert check_storable("Ä x") == "Ä x"
-
-
-@pytest.mark.parametrize("lease", [0, -1.0, inf, nan, "1", None])
-def test_a_lease_that_is_no_time_is_refused(lease: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
-        check_lease(lease)
-    assert check_lease(0.1) == 0.1

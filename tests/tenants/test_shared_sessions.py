@@ -142,6 +142,26 @@ async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement
         assert (here.made, here.open) == (3, set())
 
 
+async def test_a_step_gets_a_session_in_which_it_can_begin_and_the_others_are_closed() -> None:
+    here, lost, begun = Sessions(), {1}, list[int]()
+
+    async def begin(session: int) -> None:
+        begun.append(session)
+        if session in lost:
+            raise SessionLostError("gone")
+
+    async with here.sessions.shared():
+        assert await here.read() == 1
+        async with here.sessions.session(begin) as session:  # the first one ended while it was idle
+            assert session == 2
+        assert (begun, here.open) == ([1, 2], {2})
+        lost |= {2, 3}
+        with pytest.raises(SessionLostError):
+            async with here.sessions.session(begin):
+                pass
+        assert (begun, here.open) == ([1, 2, 2, 3], set())
+
+
 async def cancel_reading(here: Sessions) -> None:
     async with here.sessions.shared():
         await here.read(until=asyncio.Event())
@@ -159,7 +179,15 @@ async def cancel_closing(here: Sessions) -> None:
         here.closing.clear()
 
 
-@pytest.mark.parametrize("cancelled", [cancel_reading, cancel_closing])
+async def cancel_beginning(here: Sessions) -> None:
+    async def begin(session: int) -> None:
+        await asyncio.Event().wait()
+
+    async with here.sessions.shared(), here.sessions.session(begin):
+        pass
+
+
+@pytest.mark.parametrize("cancelled", [cancel_reading, cancel_beginning, cancel_closing])
 async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Sessions], Awaitable[None]]) -> None:
     here = Sessions()
     task = asyncio.ensure_future(cancelled(here))

@@ -29,7 +29,7 @@ from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgume
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._stores import sqlite
-from aiodbclient.tenants._stores.moving import copy_records
+from aiodbclient.tenants._stores.copying import copy_records
 from aiodbclient.tenants._stores.sealing import Key
 
 from .processes import BAD_LEASES, claimer, keep, line, password

@@ -1,7 +1,7 @@
 """``Server``: what a database server does for the tenants of one cluster, by SQL, as the administrator.
 
 ``postgres/`` and ``mysql/`` implement it. A verb is a list of these steps. Each step is safe to repeat, so after a
-crash the verb that is on record runs again from its first step.
+crash a verb can begin again with its first one.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Generic, LiteralString, Protocol, Self, TypeAl
 
 from attrs import evolve, frozen
 
+from ..._checks import check_seconds
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from .._credential import Credential
 from . import SHORT_LEASE, Claim, Record, readable
-from .sealing import Key, Seal, check_lease, check_storable
+from .sealing import Key, Seal, check_storable
 
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -150,7 +151,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         """
         token = secrets.token_hex(16)
         new = self._seal.seal(Record(name=check_storable(name)))
-        check_lease(lease)
+        check_seconds("lease", lease)
         try:
             text = await self._claim(name, token, lease, new)
             return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
@@ -167,7 +168,8 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
-        await self._change(claim, self._sql.renew, lease=check_lease(lease))
+        check_seconds("lease", lease)
+        await self._change(claim, self._sql.renew, lease=lease)
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, as ``Store.keep`` describes. Raises ClaimLostError or StoreError."""

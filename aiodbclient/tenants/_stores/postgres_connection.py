@@ -12,9 +12,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from ..._libpq import one_line, options_of
+from ..._libpq import checked_options, reason_of
 from ..._own_table import NotOwnError, own_table
-from ...errors import InvalidArgumentError, StoreError
+from ...errors import StoreError
 from .base import Rows, Value
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
@@ -163,13 +163,7 @@ class PostgresConnection:
 
 
 def _with_keepalive(dsn: str) -> str:
-    options = options_of(dsn)
-    if options is None:
-        raise InvalidArgumentError(
-            "the DSN of the store is not a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ "
-            "and / in the password written as %40 and %2F"
-        )
-    return make_conninfo("", **{**_KEEPALIVE, **options})
+    return make_conninfo("", **{**_KEEPALIVE, **checked_options("the DSN of the store", dsn)})
 
 
 def _is_readable(connection: AsyncConnection[Any]) -> bool:
@@ -182,9 +176,6 @@ def _is_readable(connection: AsyncConnection[Any]) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return why it failed, without the server's DETAIL, which may quote a row."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
-    if isinstance(error, UnicodeError | psycopg.DataError):
+    if isinstance(error, UnicodeError) or (isinstance(error, psycopg.DataError) and not error.sqlstate):
         return "it cannot hold this text"
-    return one_line(error)
+    return reason_of(error)

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from cattrs import Converter
@@ -128,13 +127,6 @@ def check_storable(name: str) -> str:
     except UnicodeEncodeError:
         pass
     raise InvalidArgumentError(f"the name {name!r} is invalid: it must be unicode without NUL, and not empty")
-
-
-def check_lease(lease: float) -> float:
-    """Return ``lease``. Raises InvalidArgumentError if it is not a positive number of seconds."""
-    if isinstance(lease, int | float) and 0 < lease < inf:
-        return lease
-    raise InvalidArgumentError(f"lease must be a positive number of seconds, not {lease!r}")
 
 
 def _checksum(name: str, kind: str, body: str) -> str:

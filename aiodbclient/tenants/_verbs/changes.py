@@ -18,9 +18,9 @@ from .._record import State, Verb, cluster_of, is_empty, required, state_of, sus
 from .._rooms import Seat
 from .._stores import Record
 from .jobs import AgedJob, ClaimingJob
-from .moving import settle_here
 from .steps import IfExists, finish, provision, remove, resume, retire, rotate, suspend
 from .tenant import ClaimedTenant, refuse_role
+from .unfinished import end_copying_here
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
@@ -151,7 +151,7 @@ def _was_rotated(before: Credential | None, credential: Credential) -> bool:
 class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
-    settles = True
+    ends_copying = True
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         if state_of(record) in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
@@ -160,7 +160,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
         return None if credential is None else done(Action.KEPT, credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
-        if await settle_here(tenant):
+        if await end_copying_here(tenant):
             return None
         return done(Action.SUSPENDED, await suspend(tenant))
 
@@ -168,7 +168,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
 class ResumeTenants(ClaimingJob[TenantDone]):
     """Give each suspended tenant, with its readers and writers, a new password. See ``Tenants.resume``."""
 
-    settles = True
+    ends_copying = True
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
@@ -179,7 +179,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
-        if await settle_here(tenant):
+        if await end_copying_here(tenant):
             return None
         await refuse_role(tenant)
         if tenant.state is State.SUSPENDING:
@@ -221,7 +221,7 @@ class RemoveTenants(AgedJob[TenantRemoved]):
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
-    settles = True
+    ends_copying = True
 
     def __init__(self, context: Context, *, recreate: bool = False) -> None:
         super().__init__(context)

@@ -84,10 +84,10 @@ class CheckTenants(TenantJob[TenantChecked]):
         record = await self.context.record(name, timer)
         strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and cluster_of(record) != name.cluster:
-            stray = await self._look_at_stray(await self.on(name.cluster, name, timer))
+            there = await self.on(name.cluster, name, timer)
+            strayed = (Problem.NOT_ON_RECORD,) if (await there.server.find(there.names)).database else ()
             if cluster_of(record) is None:
-                return stray
-            strayed = stray.problems
+                return TenantChecked(name=name, credential=None, problems=strayed)
         tenant = await self.on(await self.cluster_for(name, record, timer), name, timer)
         with self.context.sites.watched(tenant.site.cluster, name):
             checked = await timer.on("sql", self._look(tenant, record))
@@ -108,11 +108,6 @@ class CheckTenants(TenantJob[TenantChecked]):
         else:
             problems = (Problem.UNFINISHED,)  # somebody is changing it now, faster than this looks
         return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
-
-    async def _look_at_stray(self, tenant: Tenant) -> TenantChecked:
-        found = await tenant.server.find(tenant.names)
-        problems = (Problem.NOT_ON_RECORD,) if found.database else ()
-        return TenantChecked(name=tenant.names.tenant, credential=None, problems=problems)
 
 
 async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:

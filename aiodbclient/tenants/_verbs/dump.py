@@ -20,8 +20,8 @@ from .._outcomes import TenantDone, TenantDumped, done
 from .._record import State, Verb, required, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
-from .moving import reader_of
 from .tenant import ClaimedTenant
+from .unfinished import reader_of
 
 _AT_A_TIME = 4  # tenants
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 from attrs import evolve
 
 from ..._bulk.outcomes import Failed
-from ...errors import DatabaseClientError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
+from ..._checks import check_whole
+from ...errors import DatabaseClientError, StoreError, SuspendedError, TenantNotFoundError
 from .._context import Context
 from .._credential import Credential
 from .._events import Timer
@@ -32,10 +33,9 @@ class EachTenant(TenantJob[TenantResult[T]]):
         most_failed: int | None = None,
     ) -> None:
         super().__init__(context)
-        if type(first) is not int or first < 0:
-            raise InvalidArgumentError(f"first must be an int of at least 0, not {first!r}")
-        if most_failed is not None and (type(most_failed) is not int or most_failed < 1):
-            raise InvalidArgumentError(f"most_failed must be an int of at least 1 or None, not {most_failed!r}")
+        check_whole("first", first, least=0)
+        if most_failed is not None:
+            check_whole("most_failed", most_failed)
         self._work = work
         self._first, self._most_failed = first, most_failed
         self._begun = self._first_done = self._failed = 0

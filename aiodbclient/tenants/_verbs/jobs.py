@@ -22,8 +22,8 @@ from .._events import Timer
 from .._naming import Role, check_tenant, names_of
 from .._record import State, cluster_of, is_empty, no_database, no_roles, state_of, usable
 from .._stores import Record
-from .moving import settle
 from .tenant import ClaimedTenant, Tenant, claimed
+from .unfinished import end_copying
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -93,7 +93,7 @@ class TenantJob(Job[str, DoneT]):
 class ClaimingJob(TenantJob[DoneT]):
     """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
 
-    settles: ClassVar[bool] = False  # whether ``work`` calls ``settle``
+    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move or dump itself
 
     def count_copied(self, number: int) -> None:
         """Count bytes that were written to a dump, or read from it."""
@@ -137,7 +137,7 @@ class ClaimingJob(TenantJob[DoneT]):
                 async with tenant.server.shared():
                     if tenant.intent is not None:
                         await tenant.server.end_work(tenant.work)
-                    if not self.settles and await settle(tenant):
+                    if not self.ends_copying and await end_copying(tenant):
                         return None
                     return await self.work(tenant)
         except GrantError as error:

@@ -29,9 +29,9 @@ from .._outcomes import TenantMoved
 from .._record import State, Verb, left_behind, state_of, unusable
 from .._stores import Record
 from .jobs import ClaimingJob
-from .moving import MovePlan, freeze, reader_of, settle, undo
 from .steps import conflict
 from .tenant import ClaimedTenant
+from .unfinished import MovePlan, end_copying, freeze, reader_of, undo
 
 _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
@@ -43,7 +43,7 @@ _MEND = "create it, or revoke them"
 class MoveTenants(ClaimingJob[TenantMoved]):
     """Move each tenant to another cluster. See ``Tenants.move``."""
 
-    settles = True
+    ends_copying = True
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
         super().__init__(context)
@@ -75,7 +75,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
         name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
         try:
-            if await settle(tenant):
+            if await end_copying(tenant):
                 return None
         except MoveError as left:  # the tenant works, and ``check`` says what is left
             if name not in self._moved or left_behind(tenant.record) is None:

@@ -1,4 +1,4 @@
-"""The verbs: what each intends, its steps, and what it keeps. ``finish`` takes them again after a process died.
+"""The verbs: what each intends, its steps, and what it keeps. ``finish`` ends what a dead process began.
 
 - **provision** intends the first login. Create the database, set the login, call ``setup``. Keeps its credential.
 - **adopt** intends a new login. Adopt the database, set the login. Keeps both: the one that was there is the previous.
@@ -7,7 +7,8 @@
 - **suspend** intends the current login. The roles first, then end all logins, shut the database. Keeps the date.
 - **resume** intends the current login. Set it, then those of the roles. Keeps the new credential.
 - **remove** intends the first login. End all logins, remove the roles, drop the database and the logins. Keeps nothing.
-- **repair** intends the current login. Mend what ``examine`` finds, and end what a rotation began.
+- **repair** intends the current login. Mend what ``examine`` finds. End and drop the other login of an unfinished
+  rotation or retirement.
 
 ``move`` has steps of its own.
 """
@@ -29,8 +30,8 @@ from .._outcomes import Problem, TenantRepaired
 from .._record import State, Verb, left_behind, no_database, unusable
 from .._servers.server import Found
 from .check import examine
-from .moving import settle
 from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
+from .unfinished import end_copying
 
 IfExists = Literal["error", "adopt"]
 
@@ -278,9 +279,9 @@ async def _give_role(role: ClaimedTenant) -> None:
 
 
 async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
-    """Take the steps of the verb on record again, from the first. If there is none, mend what ``examine`` finds."""
+    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
-    if await settle(tenant):
+    if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
     if recreate and tenant.state in _SHUT and not (await tenant.server.find(tenant.names)).database:
         tenant, problems = await _recreate_shut(tenant), (Problem.DATABASE_MISSING,)

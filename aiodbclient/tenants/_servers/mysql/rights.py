@@ -135,8 +135,9 @@ def check_name(schema: Schema) -> None:
         )
 
 
-async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
-    """Give a login rights on the schema, and revoke all others. Rights that it rightly has stay all the time."""
+async def set_rights(schema: Schema, login: str, wanted: frozenset[str] | None = None) -> None:
+    """Give a login the rights ``wanted``, or those of its role, and revoke all others. What it has of them stays."""
+    wanted = RIGHTS[schema.names.role] if wanted is None else wanted
     for grantee in await _server_roles(schema, login):
         who, values = grantee.sql
         await schema.change(f"REVOKE {who} FROM %s@'%%'", *values, login)

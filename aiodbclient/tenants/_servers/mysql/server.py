@@ -18,10 +18,11 @@ What a tenant can still do: commit or roll back another user's prepared transact
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ....errors import ConflictError, GrantError
 from ..._credential import Secret, verifying_context
@@ -37,27 +38,11 @@ from ..server import (
     Work,
     of_tenant,
 )
+from . import rights
 from .accounts import accounts, check_hosts, drop_account, drop_helpers, exists, hosts, mend_account, set_account
 from .ending import end, end_in_schema, has_sessions
 from .leftovers import make_writable, roll_back_prepared
 from .programs import read_programs
-from .rights import (
-    RIGHTS,
-    TEMPORARY,
-    access,
-    access_of_others,
-    check_name,
-    give_back,
-    guests,
-    is_proxied,
-    revoke,
-    revoke_all,
-    revoke_others,
-    revoke_proxies,
-    set_rights,
-    unknown,
-    wrong_rights,
-)
 from .session import PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 from .usage import tenants, usage
 
@@ -73,6 +58,8 @@ _PRIVILEGES = (
 _GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _NO_ADMINISTRATOR = "the administrator who makes the tenants' logins cannot log in"
 _NO_SUCH_THREAD = (1094,)
+
+T = TypeVar("T")
 
 
 class MySQLServer(Server):
@@ -107,7 +94,7 @@ class MySQLServer(Server):
     # Looking at a tenant.
 
     async def find(self, names: Names) -> Found:
-        return await self._sessions.read(lambda session: _find(_reading(session, names)))
+        return await self._read(names, _find)
 
     async def why_no_roles(self, names: Names) -> str:
         return ""
@@ -127,7 +114,7 @@ class MySQLServer(Server):
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
-        return await self._sessions.read(lambda session: self._problems(_reading(session, names), logins))
+        return await self._read(names, partial(self._problems, logins=logins))
 
     # Steps of the verbs.
 
@@ -151,9 +138,9 @@ class MySQLServer(Server):
             if work.names.role is not Role.OWNER:
                 return not (found.logins or found.ended)
             if not found.database:
-                check_name(schema)
+                rights.check_name(schema)
                 await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
-                await revoke_others(schema)
+                await rights.revoke_others(schema)
             return not found.database
 
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
@@ -162,10 +149,10 @@ class MySQLServer(Server):
                 raise exists(schema, login)
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
-            await self._set_login(schema, login, password, RIGHTS[work.names.role], await self._most(schema))
+            await self._set_login(schema, login, password, await self._most(schema))
             for other in (await accounts(schema, work.names.logins)).values():
                 if other.is_locked:  # what runs as it needs its rights
-                    await set_rights(schema, other.login, RIGHTS[work.names.role])
+                    await rights.set_rights(schema, other.login)
 
     async def end_login(self, work: Work, login: str) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -175,14 +162,14 @@ class MySQLServer(Server):
         async with self._schema(work) as schema:
             if await drop_account(schema, login):
                 return True
-            await set_rights(schema, login, RIGHTS[work.names.role])  # that of others had all rights in every schema
+            await rights.set_rights(schema, login)  # that of others had all rights in every schema
             return False
 
     async def mend(self, work: Work, logins: Sequence[str]) -> None:
         async with self._schema(work, self._long_turns) as schema:
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
-            await revoke_others(schema)
+            await rights.revoke_others(schema)
             most = await self._most(schema)
             for account in (await accounts(schema, work.names.logins)).values():
                 await check_hosts(schema, account.login)
@@ -191,7 +178,7 @@ class MySQLServer(Server):
                 if account.login in logins and not account.is_locked:
                     await mend_account(schema, account, most)
                 if logins:
-                    await set_rights(schema, account.login, RIGHTS[work.names.role])
+                    await rights.set_rights(schema, account.login)
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -204,11 +191,11 @@ class MySQLServer(Server):
 
     async def adopt(self, work: Work, login: str | None) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            check_name(schema)
+            rights.check_name(schema)
             if login is not None:
                 await _check_adoption(schema, login)
             await make_writable(schema)
-            await revoke_others(schema)
+            await rights.revoke_others(schema)
 
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -218,17 +205,17 @@ class MySQLServer(Server):
     async def release(self, work: Work) -> None:
         """See ``Server``. The administrator has rights in every schema."""
         async with self._schema(work, self._long_turns) as schema:
-            others = {one.grantee for one in await access_of_others(schema)}
-            for one in await access(schema):
+            others = {one.grantee for one in await rights.access_of_others(schema)}
+            for one in await rights.access(schema):
                 if not (one.wide and one.grantee in others):
-                    await revoke(schema, one)
+                    await rights.revoke(schema, one)
         await self.forget(work)
 
     async def forget(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
             logins: tuple[str, ...] = work.names.logins
             if work.names.role is Role.OWNER:
-                await revoke_all(schema)
+                await rights.revoke_all(schema)
                 logins = (*logins, work.names.temporary)
             for login in logins:
                 await self._end(schema, login)
@@ -237,21 +224,21 @@ class MySQLServer(Server):
     # Moving and dumping.
 
     async def guests(self, names: Names) -> tuple[str, ...]:
-        return tuple(await self._sessions.read(lambda session: guests(_reading(session, names))))
+        return tuple(await self._read(names, rights.guests))
 
     async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        return tuple(await self._sessions.read(lambda session: unknown(_reading(session, names), guests)))
+        return tuple(await self._read(names, partial(rights.unknown, statements=guests)))
 
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         async with self._schema(work) as schema:
             for guest in guests:
-                await give_back(schema, guest)
+                await rights.give_back(schema, guest)
 
     async def temporary_login(self, work: Work, password: Secret) -> str:
         """See ``Server``. Without SHOW_ROUTINE, MySQL shows it no routine whose definer is another login."""
         login = work.names.temporary
         async with self._schema(work, self._long_turns) as schema:
-            await self._set_login(schema, login, password, TEMPORARY, _TEMPORARY_CONNECTIONS)
+            await self._set_login(schema, login, password, _TEMPORARY_CONNECTIONS, rights.TEMPORARY)
         return login
 
     async def drop_temporary(self, work: Work) -> None:
@@ -260,7 +247,7 @@ class MySQLServer(Server):
             await drop_account(schema, work.names.temporary)
 
     async def programs(self, names: Names) -> tuple[str, str]:
-        return await self._sessions.read(lambda session: read_programs(_reading(session, names)))
+        return await self._read(names, read_programs)
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         return
@@ -268,16 +255,16 @@ class MySQLServer(Server):
     # The steps, in a session of the administrator.
 
     async def _set_login(
-        self, schema: Schema, login: str, password: Secret, rights: frozenset[str], connections: int
+        self, schema: Schema, login: str, password: Secret, connections: int, wanted: frozenset[str] | None = None
     ) -> None:
         await check_hosts(schema, login)
         was_there = await self._end(schema, login)
         is_new = not was_there or await drop_account(schema, login)
         await set_account(schema, login, password, connections, is_new=is_new)
-        await set_rights(schema, login, rights)
-        if not is_new and await is_proxied(schema, login):
+        await rights.set_rights(schema, login, wanted)
+        if not is_new and await rights.is_proxied(schema, login):
             async with self._own(login, password) as own:
-                await revoke_proxies(schema, login, own)
+                await rights.revoke_proxies(schema, login, own)
 
     async def _end(self, schema: Schema, login: str) -> bool:
         """End a login. If it was dropped, end the sessions that it still has. Return whether there was anything."""
@@ -290,8 +277,8 @@ class MySQLServer(Server):
     async def _shut(self, schema: Schema, *, still: bool) -> str:
         """Return who may still write there: see ``end_in_schema``."""
         names = schema.names
-        await revoke_others(schema)
-        await revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
+        await rights.revoke_others(schema)
+        await rights.revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
         if names.role is Role.OWNER:
             others = await end_in_schema(schema, self._own)
             left = await roll_back_prepared(schema)
@@ -313,8 +300,8 @@ class MySQLServer(Server):
             if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
                 found.add(Problem.RIGHTS_MISSING)
             if logins:
-                found |= await wrong_rights(schema, account.login)
-        if await access_of_others(schema):
+                found |= await rights.wrong_rights(schema, account.login)
+        if await rights.access_of_others(schema):
             found.add(Problem.OPEN_TO_OTHERS)
         return frozenset(found)
 
@@ -326,6 +313,10 @@ class MySQLServer(Server):
         return max(1, int(of_the_server) // _PART)
 
     # Sessions.
+
+    async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
+        """Do what only reads in a session that others share."""
+        return await self._sessions.read(lambda session: do(Schema(session, Work(names, lambda: None))))
 
     @asynccontextmanager
     async def _schema(
@@ -368,10 +359,6 @@ def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
     """Return the rights that the administrator lacks, by the rows of ``_PRIVILEGES``."""
     lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
     return (*lacks, *sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES"))
-
-
-def _reading(session: Session, names: Names) -> Schema:
-    return Schema(session, Work(names, lambda: None))
 
 
 def _program(names: Names) -> str:

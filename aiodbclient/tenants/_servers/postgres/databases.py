@@ -150,8 +150,13 @@ async def create(session: Session) -> bool:
         await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
     elif database.owner != names.owner and (database.owner != session.admin or database.connections):
         return False
-    await take(session, await lacking(session, (), None))
+    await complete(session)
     return is_new
+
+
+async def complete(session: Session, usernames: Sequence[str] = (), limit: int | None = None) -> None:
+    """Take the missing steps."""
+    await take(session, await lacking(session, usernames, limit))
 
 
 async def lacking(session: Session, usernames: Sequence[str], limit: int | None) -> list[Step]:
@@ -340,6 +345,11 @@ async def why_no_roles(session: Session) -> str:
                 "and only a superuser can change that"
             )
     return ""
+
+
+async def complete_inside(session: Session) -> None:
+    """In the tenant's database: take the missing steps of a group."""
+    await take(session, await lacking_inside(session))
 
 
 async def lacking_inside(session: Session) -> list[Step]:

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from ....errors import GrantError
 from ..._naming import Role
-from .databases import closing_steps, lacking, members, need_database, read_database, take
+from .databases import closing_steps, complete, members, need_database, read_database, take
 from .logins import clear, exists, revoke_membership
 from .sessions import Opener, Session, roll_back
 from .strangers import end_sessions
@@ -29,7 +29,7 @@ async def close(session: Session) -> bool:
     """Revoke the rights of others on the database. Return whether it exists, and is the role's to empty."""
     if session.names.role is not Role.OWNER or await read_database(session) is None:
         return False
-    await take(session, await lacking(session, (), None))
+    await complete(session)
     return True
 
 

@@ -180,10 +180,7 @@ class PostgresServer(Admin, Server):
         return await logins.drop(self._opener(work), login)
 
     async def mend(self, work: Work, logins: Sequence[str]) -> None:
-        async def outside(session: Session) -> None:
-            await databases.take(session, await databases.lacking(session, logins, self._limit))
-
-        await self._step(work, outside)
+        await self._step(work, partial(databases.complete, usernames=logins, limit=self._limit))
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
         if left := await strangers.reclaim(self._opener(work)):
@@ -196,11 +193,7 @@ class PostgresServer(Admin, Server):
     async def _mend_inside(self, work: Work) -> None:
         async with entered(self._opener(work), work.names.database):
             pass
-
-        async def inside(session: Session) -> None:
-            await databases.take(session, await databases.lacking_inside(session))
-
-        await self._step(work, inside, work.names.database)
+        await self._step(work, databases.complete_inside, work.names.database)
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         """See ``Server``. No transaction is ever left."""

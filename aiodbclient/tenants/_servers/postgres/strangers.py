@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 
 from ....errors import ConflictError, GrantError
 from ..._outcomes import Problem
-from .databases import lacking, need_database, take
+from .databases import complete, need_database
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners
 from .sessions import Opener, Session, entered
@@ -183,7 +183,7 @@ async def _may_alter(session: Session, role: str) -> bool:
 
 async def take_database(session: Session, login: str | None) -> None:
     """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
-    await take(session, await lacking(session, () if login is None else (login,), None))
+    await complete(session, () if login is None else (login,))
     await end_sessions(session, session.names.everything | ({login} if login else set()))
 
 

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
-from aiodbclient.tenants._stores import moving
+from aiodbclient.tenants._stores import copying
 
 from .processes import claimer, keep, line
 from .store_contract import LONG, a_credential
@@ -144,7 +144,7 @@ async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store
 async def test_a_run_that_is_cancelled_is_repeated(
     stores: Stores, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "_AT_ONCE", 20)
+    monkeypatch.setattr(copying, "_AT_ONCE", 20)
     many = [evolve(EVERY_SHAPE[1], name=f"t{each:03}") for each in range(26)]
     async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
         await asyncio.gather(*(put(source, record) for record in many))

@@ -1,4 +1,4 @@
-"""What remains to do of a move, by whoever works on the tenant next: to undo it before its commit, or to finish it.
+"""What whoever works on a tenant next does of an unfinished move or dump: undo a move before its commit, or finish it.
 
 Before the commit the tenant is on its cluster, and a copy may be on another one. The commit stores the credential of
 the copy, and the earlier one as the previous. So a previous credential of another cluster is what is left behind there.
@@ -36,13 +36,13 @@ class MovePlan:
         return cls(fields["to"], tuple(fields["guests"]))
 
 
-async def settle(tenant: ClaimedTenant) -> bool:
-    """Undo or finish what a process began and did not end, and release the claim. Return False if there is nothing."""
+async def end_copying(tenant: ClaimedTenant) -> bool:
+    """Undo or finish an unfinished move or dump, and release the claim. Return False if none is on record."""
     intent = tenant.intent
     if tenant.names.role is not Role.OWNER:  # its tenant is settled, and the role with it
         return False
     if left_behind(tenant.record) is not None:
-        await finish(tenant)
+        await finish_move(tenant)
     elif intent is not None and intent.verb in (Verb.PREPARE, Verb.MOVE):
         await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
     elif intent is not None and intent.verb is Verb.DUMP:
@@ -53,10 +53,10 @@ async def settle(tenant: ClaimedTenant) -> bool:
     return True
 
 
-async def settle_here(tenant: ClaimedTenant) -> bool:
-    """Do what ``settle`` does, except what needs the cluster that the tenant came from, if it cannot be reached."""
+async def end_copying_here(tenant: ClaimedTenant) -> bool:
+    """Do what ``end_copying`` does, except what needs the cluster that the tenant left, if it cannot be reached."""
     try:
-        return await settle(tenant)
+        return await end_copying(tenant)
     except MoveError:
         return False
 
@@ -97,7 +97,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
     await tenant.held.keep(current, previous)
 
 
-async def finish(tenant: ClaimedTenant) -> None:
+async def finish_move(tenant: ClaimedTenant) -> None:
     """After the commit: give the roles their logins, and drop what is left on the other cluster. Ends the claim."""
     behind = left_behind(tenant.record)
     assert behind is not None

@@ -1,0 +1,31 @@
+"""Checks of arguments that are counts or times. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from attrs import Attribute
+
+from .errors import InvalidArgumentError
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Refuse a number that is not an int of at least ``least``."""
+    if type(value) is not int or value < least:
+        raise InvalidArgumentError(f"{name} must be an int of at least {least}, not {value!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse a time that is not a positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
+
+
+def whole(of: object, attribute: Attribute[int], value: int) -> None:
+    """Validate a count of an attrs class."""
+    check_whole(f"{type(of).__name__}: {attribute.name}", value)
+
+
+def positive(of: object, attribute: Attribute[float], value: float) -> None:
+    """Validate a time of an attrs class."""
+    check_seconds(f"{type(of).__name__}: {attribute.name}", value)
