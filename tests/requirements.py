@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -11,9 +12,11 @@ import pytest
 
 from aiodbclient.sandbox import _embedded as embedded
 
-# In memory, if there is room: a store waits until the disk has each change, a PostgreSQL writes 30 MB when it first
-# starts, and a MariaDB 140.
-ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else tempfile.gettempdir()
+# In memory, if there is room for the servers of four workers: a store waits until the disk has each change, a
+# PostgreSQL writes 30 MB when it first starts, and a MariaDB 140.
+_MEMORY, _ROOM = "/dev/shm", 4 << 30
+_fits = embedded._is_roomy(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM
+ROOMY = _MEMORY if _fits else tempfile.gettempdir()
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,10 @@ def test_at_the_end_no_process_and_no_file_is_left() -> None:
 def test_files_are_in_memory_unless_another_place_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: bool, in_memory: bool
 ) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     if not embedded._is_roomy("/dev/shm"):
         pytest.skip("there is no GiB of memory for files")
-    monkeypatch.delenv("TMPDIR", raising=False)
     if chosen:
         monkeypatch.setenv("TMPDIR", "/tmp")
     server = EmbeddedPostgres(in_memory=True)
