@@ -193,7 +193,7 @@ class Sites:
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:
-        """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
+        """After an error of SQL, read the cluster again. After no answer for several tenants, it is away."""
         try:
             yield
         except GrantError:
