@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiodbclient import RequestEvent, RetryPolicy, User, errors
+from aiodbclient._headers import retry_after
 from aiodbclient._json.converter import SHAPE_ERRORS, decoded
 from aiodbclient._json.error_answers import excerpt
 from aiodbclient._json.masking import Secrets
-from aiodbclient._pacing.headers import retry_after
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says

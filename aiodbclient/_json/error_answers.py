@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
-from .._pacing.headers import retry_after
+from .._headers import retry_after
 from ..errors import (
     APIError,
     AuthenticationError,

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Sequence
 from attrs import define, evolve, field
 from cattrs import Converter
 
+from .._headers import Hour
 from ..errors import ConfigurationError
+from .budget import Queue
 from .gate import Gate
-from .headers import Hour
 from .ledger import LATENCY, Ledger, SlidingWindow, Window
-from .queue import Queue
 
 _GRACE = 0.25  # seconds by which a process may report later than it said, and still be granted its part
 _REPORTS = 4  # turns until it takes slots again after an outage, so that all others can report too

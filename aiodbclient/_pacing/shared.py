@@ -12,13 +12,12 @@ from typing import Self
 from attrs import define, field
 
 from .._checks import positive
+from .._headers import Hour, hour_of
 from ..errors import ConfigurationError, InvalidArgumentError
-from .budget import Pacer, below_every_limit, by_length
+from .budget import Pacer, Queue, Waiter, below_every_limit, by_length
 from .cells import Cell, cell_at
 from .fleet import CellError, Process
-from .headers import Hour, hour_of
 from .ledger import Ledger, Window
-from .queue import Queue, Waiter
 
 __all__ = ["SharedRateBudget", "token_key"]
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
+from aiodbclient._pacing.budget import Queue
 from aiodbclient._pacing.fleet import Fleet, Member, Process, grouped, load
 from aiodbclient._pacing.gate import Gate
 from aiodbclient._pacing.ledger import Ledger, SlidingWindow
-from aiodbclient._pacing.queue import Queue
 
 WINDOWS = Window(250, 60.0), Window(5000, 3600.0)
 NOW = 1_700_000_000.0

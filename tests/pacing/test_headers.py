@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiodbclient import RateLimitStatus
-from aiodbclient._pacing.headers import wait_after_429
+from aiodbclient._headers import wait_after_429
 
 RESET = 1444931833
 GARBAGE = ["", " ", "many", "-1", "1_000", "1e3", "5000.0", "٣", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "\x00"]
