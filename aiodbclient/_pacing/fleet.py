@@ -198,6 +198,12 @@ class Process:
                 fleet.merge(self.fleet)
                 lost = lost or "it has lost what was reported"
         fleet.members = {n: m for n, m in fleet.members.items() if m.seen > now - longest.seconds - LATENCY}
+        # Whatever the text says, nobody waits for longer than a window.
+        for member in fleet.members.values():
+            member.seen = min(member.seen, now)
+        hour, gate, latest = fleet.hour, fleet.gate, now + longest.seconds
+        hour.seconds, hour.others_until = longest.seconds, min(hour.others_until, latest)
+        gate.until, gate.later = min(gate.until, latest), min(gate.later, latest)
         return fleet, lost
 
     def _entry(self, now: float) -> Member:

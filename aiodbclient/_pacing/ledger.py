@@ -131,7 +131,7 @@ class Ledger:
         in_flight = self.unanswered + self.elsewhere
         for window in self.windows:
             when = max(when, window.opens(self.answers, now, in_flight, ahead, reserve))
-        # In each of the longest windows the shorter ones begin anew.
+        # One longest window later, the shorter ones are empty again.
         room = self.windows[-1].room(now, reserve) if self.windows else 0
         if 0 < room <= ahead:
             full, rest = divmod(ahead, room)

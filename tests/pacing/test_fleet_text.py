@@ -80,6 +80,16 @@ def test_after_a_clock_was_set_back_all_counts_from_now_on() -> None:
     assert (ledger.gate.until, ledger.gate.later, ledger.windows[-1].others_until) == (12.0, 13.0, 37.0)
 
 
+def test_whatever_the_text_says_nobody_waits_for_longer_than_a_window() -> None:
+    fleet = with_member(1.0, seen=NOW + 1e9, held=1)
+    fleet.hour = SlidingWindow(5000, 1e9, others=7, others_until=NOW + 1e9)
+    fleet.gate = Gate(NOW + 1e9, NOW + 1e9)
+    ledger, known = turn(fleet)
+    assert known.members["a"].seen == 7.0
+    assert (ledger.gate.until, ledger.gate.later, ledger.windows[-1].others_until) == (3607.0, 3607.0, 3607.0)
+    assert ledger.windows[-1].seconds == 3600.0
+
+
 def test_what_the_cell_has_lost_comes_back_and_what_is_newer_stays() -> None:
     known = with_member(1.0)
     known.members["b"] = Member(seen=NOW, held=2)
