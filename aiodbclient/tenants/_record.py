@@ -102,6 +102,11 @@ class Intent:
     cluster: str
     more: str = ""  # what else the verb needs to run again
 
+    @property
+    def ends_other(self) -> bool:
+        """Whether the verb ends the login that is not in use, so that it may be ended already."""
+        return self.verb in (Verb.ROTATE, Verb.RETIRE)
+
     def __str__(self) -> str:
         return f"{self.verb} {self.login} {self.cluster} {self.more}".rstrip()
 

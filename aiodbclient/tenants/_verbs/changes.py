@@ -113,8 +113,8 @@ class RotateTenants(AgedJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(tenant)
-        ended_already = tenant.intent is not None and tenant.intent.verb in (Verb.ROTATE, Verb.RETIRE)
-        if tenant.record.previous is not None and not ended_already and not self._force:
+        may_be_ended = tenant.intent is not None and tenant.intent.ends_other
+        if tenant.record.previous is not None and not may_be_ended and not self._force:
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
                 "again would revoke it while programs may still use it",

@@ -241,7 +241,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
         is_lost = True
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.state is State.RESETTING
-    ends_other = intent is not None and intent.verb in (Verb.ROTATE, Verb.RETIRE)
+    ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
     verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
     await tenant.intend(verb, current.username, _LOST if is_lost else "")

@@ -54,7 +54,7 @@ async def end_copying(tenant: ClaimedTenant) -> bool:
 
 
 async def end_copying_here(tenant: ClaimedTenant) -> bool:
-    """Do what ``end_copying`` does, except what needs the cluster that the tenant left, if it cannot be reached."""
+    """Do what ``end_copying`` does, but return False if the cluster that the tenant left cannot be reached."""
     try:
         return await end_copying(tenant)
     except MoveError:
