@@ -16,10 +16,8 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .asking import FEW_TYPED
 from .completion import cluster_names, tenant_names
-from .output import this_is_json
+from .output import CLUSTER_VARIABLE, STORE_VARIABLE, this_is_json
 
-CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
-STORE_VARIABLE = "AIODBCLIENT_STORE"
 CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
 CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
 WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
+from .arguments import AdminOption, ListedOn, Printed, PrivateOption, option
+from .failures import Exit
 from .opening import find_cluster, open_client
-from .output import DONE, SOME_FAILED
+from .output import STORE_VARIABLE
 from .running import changes, runs
 
 
@@ -47,9 +48,9 @@ async def examine(
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place.budget, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
-            return SOME_FAILED
+            return Exit.SOME_FAILED
         if not await check_token(findings, client):
-            return SOME_FAILED
+            return Exit.SOME_FAILED
         found = await find_cluster(client, cluster)
         if attempt:
             changes()
@@ -64,4 +65,4 @@ async def examine(
             findings.skip("--try", "fix what failed above first")
         if report:
             print_report(findings, figures, client, info, server)
-    return SOME_FAILED if findings.failed else DONE
+    return Exit.SOME_FAILED if findings.failed else Exit.DONE

@@ -32,7 +32,7 @@ from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
-from .running import advice_for
+from .failures import advice_for
 from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
 
 if TYPE_CHECKING:

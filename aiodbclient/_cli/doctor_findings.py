@@ -15,8 +15,8 @@ from .. import Cluster, DatabaseClient, RequestEvent
 from .._version import __version__
 from ..errors import APIError
 from .assumptions import ASSUMPTIONS
+from .failures import message_of, said_by
 from .output import printable, wrapped, write, write_styled
-from .running import message_of, said_by
 
 _STYLES = {"ok": "", "note": "", "FAIL": "red", "skip": "yellow"}
 

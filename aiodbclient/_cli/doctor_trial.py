@@ -31,8 +31,9 @@ from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings
+from .failures import message_of
 from .output import note, took
-from .running import message_of, on_signals
+from .running import on_signals
 
 # Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.
 _Run: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]

@@ -22,21 +22,9 @@ from ..errors import (
 )
 from .arguments import TIMEOUT_GRACE
 from .asking import some
-from .output import (
-    DONE,
-    SOME_FAILED,
-    STOPPED,
-    UNUSABLE,
-    OutputError,
-    as_json,
-    complain,
-    note,
-    safe,
-    span,
-    this_command,
-    write,
-)
-from .running import code_of, has_way_out, message_of, on_signals, on_timeout
+from .failures import Exit, code_of_run, has_way_out, message_of
+from .output import OutputError, as_json, complain, note, safe, span, this_command, write
+from .running import on_signals, on_timeout
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
@@ -171,32 +159,28 @@ class _Tally:
             if others:
                 note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
         if self.error is not None:
-            code = code_of(self.error)
-            if code == SOME_FAILED:
-                code = UNUSABLE
-            elif type(self.error) is DatabaseClientError:  # `exec` began no other: too many had failed
-                code = SOME_FAILED
+            code = code_of_run(self.error)
             complain(
                 message_of(self.error, retried=True) + (f"; {self._progress()}" if done else ""), code, **self.unended()
             )
             return code
         if self.unwritable is not None and not self.unwritable.gone:
-            complain(f"{self.unwritable}; {self._progress()}", UNUSABLE, **self.unended())
-            return UNUSABLE
+            complain(f"{self.unwritable}; {self._progress()}", Exit.UNUSABLE, **self.unended())
+            return Exit.UNUSABLE
         if self.at_once or (done < self.total and (self.stopped or self.unwritable is not None)):
             if self.report.heard.last is not None:
                 note(f"the last request that failed: {_failed(self.report.heard.last)}")
             if self.counts.total() < self.total and (wait := self.budget.snapshot().next_slot) > _WORTH_SAYING:
                 note(f"the rate limit allows the next request in {span(wait)}")
-            complain(f"stopped early: {self._progress()}", STOPPED, **self.unended())
-            return STOPPED
+            complain(f"stopped early: {self._progress()}", Exit.STOPPED, **self.unended())
+            return Exit.STOPPED
         if not self.failed:
-            return DONE
+            return Exit.DONE
         if hopeful := sum(not _is_final(each.error) for each, _ in self.failed):
             note(f"{hopeful} failed. To try again, run it again: {self._again()}")
         for way in self.report.ways(self.failed):
             note(way)
-        return SOME_FAILED
+        return Exit.SOME_FAILED
 
     def _progress(self) -> str:
         """How far a run came that did not end, and how to go on."""

@@ -12,15 +12,12 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .failures import EXIT_CODES
 from .output import write
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 _WIDEST = 100  # columns: longer lines are hard to read
 _TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 some failed or are not there, 2 bad usage, 3 stopped early, 4 the API, the store or the "
-    "standard output failed, 5 `plan` or `check` found a difference."
-)
 PROGRAM = "aiodbclient.program"
 _SECRETS = "Put a password into the variable of an option: other users of the machine can read arguments."
 _FIRST = ("--cluster", "--store", "--output", "--json")  # of the common options: these are needed most

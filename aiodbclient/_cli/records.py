@@ -17,8 +17,9 @@ from ..tenants._record import Verb, cluster_of, intent_of, is_empty, unusable, u
 from ..tenants._stores import entries_of
 from .arguments import Printed, Recorded, role_options
 from .asking import FEW
+from .failures import Exit
 from .opening import is_id
-from .output import DONE, SOME_FAILED, UNUSABLE, command_line, complain, quoted, safe
+from .output import command_line, complain, quoted, safe
 from .running import given_options
 from .stores import home_of, shown
 
@@ -165,7 +166,7 @@ class Records:
         """Report the damaged records. Returns the exit code."""
         for role, name in self.damaged:
             complain_damaged(self.place.store, name, role)
-        return UNUSABLE if self.damaged and code in (DONE, SOME_FAILED) else code
+        return Exit.UNUSABLE if self.damaged and code in (Exit.DONE, Exit.SOME_FAILED) else code
 
 
 @frozen
@@ -238,7 +239,7 @@ def _prefix_of(record: Record) -> str | None:
 def complain_damaged(where: str, name: str, role: Role) -> None:
     """Print that a record is damaged, and the command that removes it."""
     forget = command_line(["store", "forget", where, name, *role_options(role)])
-    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", Exit.UNUSABLE)
 
 
 def _nearest(name: str, others: Collection[str]) -> str | None:

@@ -10,9 +10,10 @@ from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
+from .arguments import Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
-from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
+from .failures import Exit
+from .output import STORE_VARIABLE, command_line, note, quoted, safe, this_command, write
 from .records import complain_damaged, read_entries
 from .running import changes, runs
 from .stores import (
@@ -54,7 +55,7 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
     print_rows(rows, printed, last=("username", "cluster"), none=none)
     for role, name in entries.damaged:
         complain_damaged(store, name, role)
-    return UNUSABLE if entries.damaged else DONE
+    return Exit.UNUSABLE if entries.damaged else Exit.DONE
 
 
 @runs
@@ -86,7 +87,7 @@ async def forget_record(
         changes()
         await opened.discard(record_name(name, role))
     print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
-    return DONE
+    return Exit.DONE
 
 
 async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
@@ -133,7 +134,7 @@ async def make_key() -> int:
     except ImportError:
         raise ConfigurationError("a key needs the package cryptography: pip install 'aiodbclient[cli]'") from None
     write(f"{Fernet.generate_key().decode()}\n", lost="run it again")
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -154,7 +155,7 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
         changes()
         count = await rewrite_records(opened)
     print_done(printed, f"{count} records rewritten", rewritten=count)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -219,7 +220,7 @@ async def copy_store(
         note(f"to find the tenants that are newer than the backup: {check}")
     elif not backup:
         _say_what_is_left(source, read, encrypts=bool(to))
-    return DONE
+    return Exit.DONE
 
 
 async def _replace(why: str, target: str) -> None:

@@ -14,8 +14,7 @@ from ..errors import InvalidArgumentError, StoreError
 from ..tenants._record import cluster_of
 from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
-from .arguments import STORE_VARIABLE
-from .output import NAME, command_line, note, quoted
+from .output import NAME, STORE_VARIABLE, command_line, note, quoted
 
 if TYPE_CHECKING:
     from ..tenants import Record, Store

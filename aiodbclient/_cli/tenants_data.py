@@ -14,8 +14,9 @@ from ..tenants._record import cluster_of
 from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
-from .output import DONE, SOME_FAILED, note, safe, took
-from .running import changes, message_of, runs
+from .failures import Exit, message_of
+from .output import note, safe, took
+from .running import changes, runs
 from .tables import print_done, print_rows
 from .tenants_place import Selection, named, open_place, open_selection, report_of
 
@@ -60,7 +61,7 @@ async def show_usage(
     failed = dict(selected.missing) | {each.name: message_of(each.error) for each in found if each.error is not None}
     for name, why in failed.items():
         note(f"{safe(name)}: {why}")
-    return opened.end(SOME_FAILED if failed else DONE)
+    return opened.end(Exit.SOME_FAILED if failed else Exit.DONE)
 
 
 def _usage(usage: Usage, printed: Table) -> dict[str, object]:
@@ -200,4 +201,4 @@ async def load_tenant(
         changes()
         credential = await opened.tenants.load(name, file)
     print_done(printed, f"{safe(name)}: loaded", name=name, action="loaded", database=credential.database)
-    return DONE
+    return Exit.DONE

@@ -20,9 +20,10 @@ from ..tenants import Role
 from .arguments import Chosen, Printed, Recorded, RoleOption, option, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
+from .failures import Exit
 from .help import PROGRAM
 from .names import locate_names, selecting, write_names
-from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
+from .output import command_line, complain, note, private, safe, this_command, took
 from .records import is_awake, is_suspended
 from .running import given_options, runs
 from .tenants_place import Selection, named, open_records, open_selection
@@ -40,7 +41,6 @@ _NOT_PASSED_ON = frozenset(
     }
 )
 _AT_A_TIME = 8
-_NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
 
 
 @frozen(kw_only=True)
@@ -107,8 +107,8 @@ async def exec_tenants(
     async with open_records(place) as records:
         credentials, missing = records.credentials([name], role)
     if missing:
-        complain(f"{safe(name)}: {missing[name]}", SOME_FAILED)
-        return SOME_FAILED
+        complain(f"{safe(name)}: {missing[name]}", Exit.SOME_FAILED)
+        return Exit.SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credentials[0], Path(folder)))
 
@@ -118,8 +118,8 @@ async def _exec_each(
 ) -> int:
     """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
     if not _exists(program[0], dict(os.environ)):
-        complain(f"{program[0]}: no such program", _NOT_FOUND)
-        return _NOT_FOUND
+        complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
+        return Exit.NOT_FOUND
     opened, records = selected.opened, selected.opened.records[role]
     asleep = [name for name, each in records.items() if selected.wanted is None and is_suspended(each)]
     left = dict.fromkeys([*selected.names[role], *selected.missing])
@@ -188,10 +188,10 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         process = await create_subprocess_exec(*program, env=environment)
     except OSError as error:
         if not _exists(program[0], environment):  # PermissionError too, if a folder of PATH cannot be searched
-            complain(f"{program[0]}: no such program", _NOT_FOUND)
-            return _NOT_FOUND
-        complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
-        return _NOT_RUN
+            complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
+            return Exit.NOT_FOUND
+        complain(f"{program[0]}: {error.strerror}", Exit.NOT_RUN)
+        return Exit.NOT_RUN
     _pass_on_signals(process)
     await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
     try:
@@ -206,8 +206,8 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        complain(f"--timeout has ended the program. To go on: {this_command()}", STOPPED)
-        return STOPPED
+        complain(f"--timeout has ended the program. To go on: {this_command()}", Exit.STOPPED)
+        return Exit.STOPPED
     return code if code >= 0 else 128 - code
 
 

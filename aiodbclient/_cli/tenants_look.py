@@ -35,22 +35,10 @@ from .arguments import (
 )
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
+from .failures import Exit
 from .following import called
 from .names import locate_names, selecting
-from .output import (
-    DIFFERENT,
-    DONE,
-    SOME_FAILED,
-    check_stdout,
-    command_line,
-    keep_stdout_private,
-    note,
-    printable,
-    safe,
-    span,
-    write,
-    write_styled,
-)
+from .output import check_stdout, command_line, keep_stdout_private, note, printable, safe, span, write, write_styled
 from .records import Records, is_suspended
 from .running import runs
 from .stores import shown
@@ -94,7 +82,7 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
         ]
     rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
-    return on_record.end(DONE)
+    return on_record.end(Exit.DONE)
 
 
 def _line(record: Record, role: Role, printed: Table, on_record: Records) -> dict[str, object]:
@@ -139,7 +127,7 @@ async def list_rooms(printed: Sorted, place: Recorded, capacity: MostOption = No
         for room in rooms
     ]
     print_rows(rows, printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -187,7 +175,7 @@ async def show_tenants(
     _print_credentials(credentials, printed, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
-    return opened.end(SOME_FAILED if missing else DONE)
+    return opened.end(Exit.SOME_FAILED if missing else Exit.DONE)
 
 
 def _print_credentials(
@@ -292,9 +280,9 @@ async def check_tenants(
     if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
-    if broken and code in (DONE, SOME_FAILED):
+    if broken and code in (Exit.DONE, Exit.SOME_FAILED):
         _say_what_helps(opened, broken)
-        code = DIFFERENT if code == DONE else code
+        code = Exit.DIFFERENT if code == Exit.DONE else code
     return code
 
 
@@ -375,7 +363,7 @@ async def plan_tenants(
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (plan.prune and plan.extra)
-    return DIFFERENT if differs else DONE
+    return Exit.DIFFERENT if differs else Exit.DONE
 
 
 def _changes(plan: Plan) -> list[tuple[str, str]]:

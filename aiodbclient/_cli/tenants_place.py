@@ -28,12 +28,12 @@ from ..tenants._record import pending
 from .arguments import WHICH, Chosen, Place, Printed, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
+from .failures import has_way_out
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import find_clusters, open_client, patiently
 from .output import command_line, note, safe, this_command
 from .records import Entries, Records, arranged, read_entries
-from .running import has_way_out
 from .stores import IfMissing, open_store, shown
 
 if TYPE_CHECKING:
