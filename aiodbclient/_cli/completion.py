@@ -79,7 +79,7 @@ async def _clusters() -> list[str]:
 
 async def _tenants(where: str) -> list[str]:
     from ..tenants._naming import tenant_of
-    from .stores import open_store
+    from .opening import open_store
 
     async with open_store(where, reads=True) as store:
         return list({tenant_of(record.name)[0]: None async for record in store.records()})

@@ -30,7 +30,7 @@ from ..tenants._credential import Secret, verifying_context
 from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, Trial
-from .doctor_findings import Findings
+from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
 from .output import note, took
 from .running import on_signals
@@ -64,10 +64,6 @@ _KNOWN = ("doadmin", "postgres", "_dodb")  # roles of the provider
 _POOL_SECONDS = 10.0  # for which a new pool may not be ready
 
 
-class _StepFailedError(Exception):
-    """A step failed, and those after it make no sense."""
-
-
 async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> None:
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
@@ -85,7 +81,7 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
                     dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)
                     run = _on_postgresql(dsn, ca) if info.engine in POSTGRESQL else _on_mysql(dsn, ca)
                     await _prove(_Asking(trial, run, connection, ca), tenants)
-            except _StepFailedError:
+            except StepFailedError:
                 pass
             except DatabaseClientError as error:
                 findings.fail("--try", error, REPORT)
@@ -139,8 +135,7 @@ async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: s
     except DatabaseClientError as ended:
         error = ended
     if error is not None:
-        findings.fail(step, error, REPORT)
-        raise _StepFailedError from error
+        findings.stop(step, error, REPORT)
     findings.ok(step, f"{found.format(outcome.credential.username)} ({took(monotonic() - started)})")
     credential: Credential = outcome.credential
     return credential
@@ -150,8 +145,7 @@ async def _check(findings: Findings, step: str, tenants: Tenants, name: str, fou
     async for outcome in tenants.check([name]):
         problems = outcome.error if outcome.error is not None else ", ".join(outcome.problems)
         if problems:
-            findings.fail(step, problems, REPORT)
-            raise _StepFailedError
+            findings.stop(step, problems, REPORT)
     findings.ok(step, found)
 
 

@@ -25,7 +25,6 @@ from .asking import some
 from .failures import Exit, code_of_run, has_way_out, message_of
 from .output import OutputError, as_json, complain, note, safe, span, this_command, write
 from .running import on_signals, on_timeout
-from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
     from .. import Action, Outcome, RequestEvent, Run
@@ -36,6 +35,18 @@ if TYPE_CHECKING:
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 _LATE = f"--timeout is over, and what is in flight gets up to {TIMEOUT_GRACE:.0f}s to finish"
 _LOOKING = 5.0  # s that the store may take to say what is unfinished
+
+
+class ReportedError(Exception):
+    """A failure of one name that says itself what is printed of it, also where others failed in the same way."""
+
+    def lines(self) -> list[str]:
+        """What is printed for people."""
+        raise NotImplementedError
+
+    def as_object(self) -> dict[str, Any]:
+        """What ``-o json`` prints."""
+        raise NotImplementedError
 
 
 @define
@@ -130,9 +141,9 @@ class _Tally:
         if isinstance(outcome, Failed):
             self.failed.append((outcome, role))
             error = outcome.error
-            reasons = error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
+            reasons = error.lines() if isinstance(error, ReportedError) else [message_of(error, retried=True)]
             alike = self.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
-            if not isinstance(error, ProgramError):  # each program has its say
+            if not isinstance(error, ReportedError):
                 alike.append(name)
             self.bar.fail(safe(name), reasons if len(alike) <= 1 else ())
         else:
@@ -283,8 +294,8 @@ def _is_final(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, ProgramError):
-        return error.ran.as_object()
+    if isinstance(error, ReportedError):
+        return error.as_object()
     return {
         "error": message_of(error, retried=True),
         "type": type(error).__name__,

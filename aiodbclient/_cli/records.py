@@ -15,13 +15,13 @@ from ..tenants import Role
 from ..tenants._naming import tenant_of
 from ..tenants._record import Verb, cluster_of, intent_of, is_empty, unusable, usable
 from ..tenants._stores import entries_of
-from .arguments import Printed, Recorded, role_options
+from .arguments import Recorded, role_options
 from .asking import FEW
 from .failures import Exit
-from .opening import is_id
+from .opening import home_of, is_id, shown
 from .output import command_line, complain, quoted, safe
+from .printing import Printed
 from .running import given_options
-from .stores import home_of, shown
 
 if TYPE_CHECKING:
     from ..tenants import Credential, Record, Store

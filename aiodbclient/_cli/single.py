@@ -13,16 +13,15 @@ from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import USER_SECRETS
 from ..tenants._naming import is_reserved, tenant_of
 from ..tenants._record import cluster_of
-from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, ShowOption, Table, role_options
+from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, ShowOption, role_options
 from .asking import confirm
 from .failures import Exit
 from .names import check_name
-from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
+from .opening import find_cluster, may_have_tenants, open_client, open_known, patiently, refuse_tenants, shown
 from .output import check_stdout, command_line, keep_stdout_private, note, safe, this_command
+from .printing import Printed, Rows, Table, print_objects, print_rows
 from .records import names_on_record
 from .running import changes, runs
-from .stores import open_known, shown
-from .tables import print_objects, print_rows
 
 _LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")

@@ -10,13 +10,10 @@ from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import cluster_of, pending
 from ..tenants._stores.base import BaseStore
-from .arguments import Printed, RoleOption, Rows, YesOption, argument, option, role_options
+from .arguments import RoleOption, YesOption, argument, option, role_options
 from .asking import confirm
 from .failures import Exit
-from .output import STORE_VARIABLE, command_line, note, quoted, safe, this_command, write
-from .records import complain_damaged, read_entries
-from .running import changes, runs
-from .stores import (
+from .opening import (
     BACKUP,
     KEY_VARIABLE,
     MOVED,
@@ -31,7 +28,10 @@ from .stores import (
     refusal,
     shown,
 )
-from .tables import print_done, print_rows
+from .output import STORE_VARIABLE, command_line, note, quoted, safe, this_command, write
+from .printing import Printed, Rows, print_done, print_rows
+from .records import complain_damaged, read_entries
+from .running import changes, runs
 
 if TYPE_CHECKING:
     from ..tenants import Store

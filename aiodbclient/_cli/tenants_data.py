@@ -11,13 +11,13 @@ from attrs import evolve
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._record import cluster_of
-from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
+from .arguments import Chosen, MaxOption, Place, YesOption, argument, duration_option, option
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
 from .failures import Exit, message_of
 from .output import note, safe, took
+from .printing import Printed, Table, print_done, print_rows
 from .running import changes, runs
-from .tables import print_done, print_rows
 from .tenants_place import Selection, named, open_place, open_selection, report_of
 
 if TYPE_CHECKING:

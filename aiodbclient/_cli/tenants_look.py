@@ -16,21 +16,15 @@ from ..tenants._naming import record_name
 from ..tenants._record import State, cluster_of, pending, state_of
 from .arguments import (
     AdoptOption,
-    Checked,
     Chosen,
     Listed,
     MostOption,
     Place,
-    Printed,
     Pruning,
     Recorded,
     RoleOption,
     RolesOption,
-    Rows,
-    Shown,
     ShowOption,
-    Sorted,
-    Table,
     option,
 )
 from .asking import FEW, check_most, some
@@ -38,11 +32,11 @@ from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of
 from .failures import Exit
 from .following import called
 from .names import locate_names, selecting
+from .opening import shown
 from .output import check_stdout, command_line, keep_stdout_private, note, printable, safe, span, write, write_styled
+from .printing import Checked, Printed, Rows, Shown, Sorted, Table, print_objects, print_rows
 from .records import Records, is_suspended
 from .running import runs
-from .stores import shown
-from .tables import print_objects, print_rows
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
 if TYPE_CHECKING:

@@ -25,16 +25,16 @@ from ..errors import (
 )
 from ..tenants import Problem, Role
 from ..tenants._record import pending
-from .arguments import WHICH, Chosen, Place, Printed, Recorded
+from .arguments import WHICH, Chosen, Place, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
 from .failures import has_way_out
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
-from .opening import find_clusters, open_client, patiently
+from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
 from .output import command_line, note, safe, this_command
+from .printing import Printed
 from .records import Entries, Records, arranged, read_entries
-from .stores import IfMissing, open_store, shown
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, Run

@@ -17,7 +17,6 @@ from .arguments import (
     MaxOption,
     MostOption,
     Place,
-    Printed,
     Pruning,
     RoleOption,
     RolesOption,
@@ -28,10 +27,11 @@ from .arguments import (
 )
 from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
 from .names import locate_names, selecting
+from .opening import shown
 from .output import counted, note, this_command
+from .printing import Printed
 from .records import is_awake, is_suspended, is_young, waits_for_retire
 from .running import runs
-from .stores import shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
