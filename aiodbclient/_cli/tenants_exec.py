@@ -29,7 +29,7 @@ from .output import command_line, complain, note, printable, private, safe, this
 from .printing import Printed
 from .records import is_awake, is_suspended
 from .running import given_options, runs
-from .tenants_place import Selection, named, open_records, open_selection
+from .tenants_place import Opened, named, open_records, open_selection
 
 if TYPE_CHECKING:
     from ..tenants import Credential
@@ -105,8 +105,8 @@ async def exec_tenants(
         named(chosen)  # what is wrong with the names comes first
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json or failed is not None:
-        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as selected:
-            return await _exec_each(selected, program, printed, role, pace, failed)
+        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as opened:
+            return await _exec_each(opened, program, printed, role, pace, failed)
     name = next(iter(locate_names(chosen.names, None)))
     async with open_records(place) as records:
         credentials, missing = records.credentials([name], role)
@@ -118,15 +118,15 @@ async def exec_tenants(
 
 
 async def _exec_each(
-    selected: Selection, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
+    opened: Opened, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
 ) -> int:
     """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
     if not _exists(program[0], dict(os.environ)):
         complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
         return Exit.NOT_FOUND
-    opened, records = selected.opened, selected.opened.records[role]
-    asleep = [name for name, each in records.items() if selected.wanted is None and is_suspended(each)]
-    left = dict.fromkeys([*selected.names[role], *selected.missing])
+    records = opened.records[role]
+    asleep = [name for name, each in records.items() if opened.wanted is None and is_suspended(each)]
+    left = dict.fromkeys([*opened.names[role], *opened.missing])
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
@@ -158,7 +158,7 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        return await selected.whole().run(
+        return await opened.whole().run(
             lambda tenants, names: tenants.each(work, names, *astuple(pace)),
             report,
             again=again,
@@ -173,8 +173,8 @@ def _environment(credential: Credential, folder: Path) -> dict[str, str]:
     ca_file = None
     if credential.ca is not None:
         ca_file = folder / "ca.pem"
-        with open(ca_file, "w", opener=private) as opened:
-            opened.write(credential.ca)
+        with open(ca_file, "w", opener=private) as file:
+            file.write(credential.ca)
     passed_on = {
         name: value
         for name, value in os.environ.items()

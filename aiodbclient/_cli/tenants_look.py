@@ -252,10 +252,9 @@ async def check_tenants(
             broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
-        opened = selected.opened
+    async with open_selection(place, chosen, roles, default_all=True, partly=True) as opened:
         owners = opened.records[Role.OWNER]
-        asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
+        asleep = sum(is_suspended(owners[name]) for name in opened.names.get(Role.OWNER, ()) if name in owners)
         report = opened.report(
             printed,
             row=row,
@@ -266,12 +265,12 @@ async def check_tenants(
             ),
         )
         if not_on_record:
-            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report)
+            code = await opened.follow({Role.OWNER: opened.tenants.check()}, report)
         else:
-            code = await selected.run(lambda tenants, names: tenants.check(names), report)
+            code = await opened.run(lambda tenants, names: tenants.check(names), report)
         unchecked = {its: opened.records[its] for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
-    if selected.wanted is None and any(unchecked.values()):
+    if opened.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
     if broken and code in (Exit.DONE, Exit.SOME_FAILED):
