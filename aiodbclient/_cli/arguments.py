@@ -16,6 +16,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .asking import FEW_TYPED
 from .completion import cluster_names, tenant_names
+from .help import COMMON
 from .output import CLUSTER_VARIABLE, STORE_VARIABLE
 
 CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
@@ -25,8 +26,8 @@ _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds
 
 
 def option(*names: str, common: bool = False, **settings: Any) -> Any:
-    """An option. Its help says what its default is. What is ``common`` to most commands, a page says once."""
-    return typer.Option(*names, show_default=False, rich_help_panel="common" if common else None, **settings)
+    """An option. Its help says what its default is. What is ``common`` to most commands has a section of its own."""
+    return typer.Option(*names, show_default=False, rich_help_panel=COMMON if common else None, **settings)
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:

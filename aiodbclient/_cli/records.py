@@ -48,14 +48,10 @@ class Records:
 
     def home(self, cluster: str | None, printed: Printed) -> dict[str, object]:
         """The cluster of a tenant: for people as they call it, for programs its id, and its name if it is known."""
-        if printed.as_json:
-            return {"cluster": cluster, "cluster_name": self.name_of(cluster)}
-        return {"cluster": self.called.get(cluster or "")}
-
-    def name_of(self, cluster: str | None) -> str | None:
-        """The name of a cluster, if it is known."""
-        name = self.called.get(cluster or "")
-        return None if name is None or is_id(name) else name
+        called = self.called.get(cluster or "")
+        if not printed.as_json:
+            return {"cluster": called}
+        return {"cluster": cluster, "cluster_name": None if called is None or is_id(called) else called}
 
     def clusters_of(self, names: Sequence[str], role: Role) -> str:
         """The clusters of these tenants, as the operator named them."""

@@ -99,12 +99,9 @@ def changes() -> None:
 def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | None) -> int:
     try:
         return asyncio.run(_until_signal(work(), None if limit is None else limit.total_seconds()))
-    except typer.Abort as stopped:
-        if not isinstance(stopped, DeclinedError):
+    except (typer.Abort, KeyboardInterrupt) as stopped:  # asyncio turns signals into a cancellation, but for a read
+        if isinstance(stopped, typer.Abort) and not isinstance(stopped, DeclinedError):
             write_error("\n")  # end the line of the question
-        complain("stopped: nothing was changed", Exit.STOPPED)
-        return Exit.STOPPED
-    except KeyboardInterrupt:  # while a file or a pipe was read: asyncio turns all other signals into a cancellation
         complain("stopped: nothing was changed", Exit.STOPPED)
         return Exit.STOPPED
     except OutputError as error:
