@@ -301,17 +301,6 @@ def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
     return load(where, key)
 
 
-def absolute(where: str) -> str:
-    """The store as another working directory names it."""
-    return os.path.abspath(where) if is_file(where) else where
-
-
-def backed_up(why: str) -> str | None:
-    """The file that was backed up, by the reason ``why`` its backup refuses changes; None if it was a PostgreSQL."""
-    path = why.removeprefix(f"{BACKUP} {shown('')}")
-    return None if path == why else path
-
-
 def _mode(where: str) -> int:
     """The rights on the file of a store; 0 if it is no file."""
     path = Path(where)

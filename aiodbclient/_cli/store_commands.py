@@ -18,8 +18,6 @@ from .opening import (
     KEY_VARIABLE,
     MOVED,
     TARGET_KEY_VARIABLE,
-    absolute,
-    backed_up,
     clusters_in,
     is_file,
     is_missing,
@@ -204,7 +202,7 @@ async def copy_store(
                 await _replace(str(why), target)
             count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
             if why is None and not backup and isinstance(read, BaseStore):
-                await read.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                await read.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
                 count += await copy_records(
                     read, written, claim=False
                 )  # what changed meanwhile is refused, by its name
@@ -225,15 +223,16 @@ async def copy_store(
 
 async def _replace(why: str, target: str) -> None:
     """Make the store of which a backup is refuse changes, before its successor has a record."""
-    lost = backed_up(why)
+    path = why.removeprefix(f"{BACKUP} {shown('')}")
+    lost = None if path == why else path  # it was in a PostgreSQL
     if lost is None or is_missing(lost):
         what = "in a PostgreSQL" if lost is None else f"{lost}, and not there"
         note(f"the store of the backup is {what}: stop all processes that still use it, since they would change it")
-    elif lost != absolute(target):
+    elif lost != _absolute(target):
         try:
             async with open_store(lost, reads=True) as replaced:
                 if isinstance(replaced, BaseStore) and await replaced.refusal() is None:
-                    await replaced.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                    await replaced.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
                     note(f"{shown(lost)} is still there. It takes no change any more")
         except StoreError as error:
             note(f"{shown(lost)} is still there. Stop all processes that use it, since it still takes changes: {error}")
@@ -250,8 +249,13 @@ async def _mark_backup(source: str, target: str, written: Store) -> None:
                 f"{shown(target)} has records and is no backup, so it may be in use: give another TARGET. Nothing was "
                 "changed"
             )
-    await written.refuse_changes(f"{BACKUP} {shown(absolute(source))}")
+    await written.refuse_changes(f"{BACKUP} {shown(_absolute(source))}")
     await written.ignore_refusal()
+
+
+def _absolute(where: str) -> str:
+    """The store as another working directory names it."""
+    return os.path.abspath(where) if is_file(where) else where
 
 
 def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:
