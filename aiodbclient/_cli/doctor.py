@@ -152,7 +152,7 @@ async def _check_cluster(findings: Findings, cluster: ClusterClient, *, private:
     if known.dbs:
         reads["databases"] = cluster.dbs.list
     for what, read in reads.items():
-        ways = {PermissionDeniedError: _GIVE_READ, DatabaseClientError: "Try again later"}
+        ways: dict[type[Exception], str] = {PermissionDeniedError: _GIVE_READ, DatabaseClientError: "Try again later"}
         with suppress(StepFailedError), findings.needed(what, ways):
             await read()
             findings.ok(what, "can be listed")
