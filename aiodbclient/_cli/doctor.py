@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
-import secrets
-import ssl
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
-from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
-from ..errors import (
-    AuthenticationError,
-    ConfigurationError,
-    DatabaseClientError,
-    GrantError,
-    InvalidArgumentError,
-    PermissionDeniedError,
-    StoreError,
-    UnsupportedOperationError,
-)
-from ..tenants import Store
-from ..tenants._clusters import connection_of
-from ..tenants._credential import verifying_context
-from ..tenants._servers import check_place, server_of
-from ..tenants._servers.server import Server
-from ..tenants._stores import SHORT_LEASE
+from ..engines import MYSQL, POSTGRESQL
 from .arguments import AdminOption, ListedOn, PrivateOption, option
-from .doctor_findings import Figures, Findings, StepFailedError, print_report
-from .failures import Exit, advice_for
-from .opening import KEY_VARIABLE, find_cluster, is_missing, is_postgresql, keys, open_client, open_store, shown
+from .failures import Exit
+from .opening import find_cluster, open_client
 from .output import STORE_VARIABLE
 from .printing import Printed
 from .running import changes, runs
-
-if TYPE_CHECKING:
-    from .opening import AnyBudget
-
-_CONNECT_SECONDS = 10.0
-_PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
-_SKEW = 30.0  # s between two clocks that nobody needs to hear of
-_FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
-_ROOM = bytes(1 << 16)  # a new store needs less
-_GIVE_READ = "Give the token the scope database:read"
 
 
 @runs
@@ -80,25 +43,27 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try --report
     """
-    from .doctor_trial import live  # slow to import, and not needed for help
+    from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
+    from .doctor_findings import Figures, Findings, StepFailedError, print_report
+    from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place.budget, on_event=figures.count) as (client, paced):
         try:
-            await _check_budget(findings, paced)
-            await _check_token(findings, client)
+            await check_budget(findings, paced)
+            await check_token(findings, client)
         except StepFailedError:
             return Exit.SOME_FAILED
         found = await find_cluster(client, cluster)
         if attempt:
             changes()
         if store is not None:
-            await _check_store(findings, store, found.id)
+            await check_store(findings, store, found.id)
         info, server = None, None
         with suppress(StepFailedError):
-            info = await _check_cluster(findings, found, private=private, admin=admin)
+            info = await check_cluster(findings, found, private=private, admin=admin)
             if info.engine in POSTGRESQL | MYSQL:
-                server = await _check_server(findings, found, info, private=private, admin=admin)
+                server = await check_server(findings, found, info, private=private, admin=admin)
         if attempt and info is not None and not findings.failed:
             await live(findings, found, info, private=private, admin=admin)
         elif attempt:
@@ -106,200 +71,3 @@ async def examine(
         if report:
             print_report(findings, figures, client, info, server)
     return Exit.SOME_FAILED if findings.failed else Exit.DONE
-
-
-async def _check_budget(findings: Findings, budget: AnyBudget) -> None:
-    """Whether the rate limit is shared, where that is wanted."""
-    if isinstance(budget, RateBudget):
-        return
-    with findings.needed("budget", {ConfigurationError: "Check --budget"}):
-        await budget.acquire()
-    budget.release(sent=False)
-    if budget.is_shared:
-        findings.ok("budget", "shared, and its server answers")
-    else:
-        findings.fail("budget", "its server does not answer", "Check --budget and the network")
-
-
-async def _check_token(findings: Findings, client: DatabaseClient) -> None:
-    """Whether the API takes the token."""
-    renew = "Make a new one in the control panel under API, and set DIGITALOCEAN_TOKEN"
-    reach = "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL"
-    with (
-        findings.needed("API", {DatabaseClientError: reach}),
-        findings.needed("token", {AuthenticationError: renew, PermissionDeniedError: _GIVE_READ}),
-    ):
-        await client.clusters.list()
-    findings.ok("token", "accepted, and has the scope database:read. Only --try shows whether it may write")
-    limit = client.rate_limit
-    if limit is not None and limit.limit is not None:
-        findings.ok("rate limit", f"{limit.limit} requests an hour, {limit.remaining} left")
-
-
-async def _check_cluster(findings: Findings, cluster: ClusterClient, *, private: bool, admin: str | None) -> Cluster:
-    """Whether the cluster is online and has users, and what the token may read of it."""
-    info = await cluster.info()
-    known = CAPABILITIES.get(info.engine)
-    if known is None or not known.users:
-        findings.stop("cluster", f"{info.name} is a {info.engine}", "It has no users: use another cluster")
-    if info.status != "online":
-        status = f"{info.name} is not online, its status is {info.status}"
-        findings.stop("cluster", status, "Wait until it is online")
-    findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
-    if not known.tenants:
-        findings.note("tenants", "this engine has none; its users work")
-    reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list}
-    if known.dbs:
-        reads["databases"] = cluster.dbs.list
-    for what, read in reads.items():
-        ways: dict[type[Exception], str] = {PermissionDeniedError: _GIVE_READ, DatabaseClientError: "Try again later"}
-        with suppress(StepFailedError), findings.needed(what, ways):
-            await read()
-            findings.ok(what, "can be listed")
-    with findings.needed("connection", {ConfigurationError: ""}):
-        connection = connection_of(info, private=private)
-    if known.returns_passwords and connection.password is None:
-        hidden = "the API does not return them to this token"
-        if admin is None and info.engine in POSTGRESQL | MYSQL:
-            advice = "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator"
-            findings.fail("passwords", hidden, advice)
-        else:
-            findings.skip("passwords", f"{hidden}, and need not")
-    elif known.returns_passwords:
-        findings.ok("passwords", "are returned: the token has the scope database:view_credentials")
-    return info
-
-
-async def _check_server(
-    findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> str:
-    """Check the connection, TLS and the administrator, and return the server's version."""
-    connection = connection_of(info, private=private)
-    await _check_port(findings, connection)
-    ca = await _check_ca(findings, cluster) if connection.ssl else None
-    if not connection.ssl:
-        findings.ok("TLS", "the cluster speaks none")
-    dsn = "Set AIODBCLIENT_ADMIN to the DSN of an administrator"
-    with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
-        server = server_of(info.engine, connection, ca, admin, None)
-    version = await _check_administrator(findings, server, tls=ca is not None)
-    if admin is not None:
-        here = "Unset AIODBCLIENT_ADMIN, or set it to a DSN of this cluster"
-        with findings.needed("administrator", {ConfigurationError: here}):
-            await check_place(info, admin, ca)
-    return version
-
-
-async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str:
-    try:
-        found = await server.administrator()
-    except GrantError as error:
-        advice = "Check the password and the cluster's trusted sources"
-        if _FULL.search(str(error)):
-            advice = "Close connections, or use a larger cluster"
-        findings.stop("administrator", error, "" if advice_for(error) else advice)
-    if tls:
-        findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
-    if found.lacks:
-        lacks = f"{found.name} lacks {', '.join(found.lacks)}"
-        findings.fail("administrator", lacks, "Use doadmin, or grant it what it lacks")
-    else:
-        findings.ok("administrator", f"{found.name} logs in to {found.version}, and may create roles and grant rights")
-    if opened := [each for each in await server.open_databases() if each in _PROVIDERS]:
-        findings.note("open databases", f"every login may enter {' and '.join(opened)}")
-    skew = abs((datetime.now(UTC) - found.clock).total_seconds())
-    if skew > _SKEW:
-        findings.note("clock", f"it differs from the server's by {skew:.0f} s, and so do the ages of credentials")
-    else:
-        findings.ok("clock", "is that of the server")
-    return found.version
-
-
-async def _check_port(findings: Findings, connection: Connection) -> None:
-    address = f"{connection.host}:{connection.port}"
-    try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(connection.host, connection.port)
-        writer.close()
-    except OSError as error:  # TimeoutError is one
-        found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
-        advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
-        findings.stop("connection", found, advice)
-    findings.ok("connection", f"{address} can be reached")
-
-
-async def _check_ca(findings: Findings, cluster: ClusterClient) -> str:
-    support = "Without it no server can be verified: ask the provider's support"
-    with findings.needed("CA", {DatabaseClientError: support, ssl.SSLError: support}):
-        ca = await cluster.ca()
-        verifying_context(ca)
-    findings.ok("CA", "can be read")
-    return ca
-
-
-async def _check_store(findings: Findings, where: str, cluster_id: str) -> None:
-    """Whether the store can be opened and written, its key fits, and how many of its tenants are of other clusters."""
-    try:
-        encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
-    except (InvalidArgumentError, ConfigurationError) as error:
-        findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
-        return
-    try:
-        if is_missing(where):
-            _write_beside(Path(where))
-            findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")
-            return
-        if is_postgresql(where) and await _has_no_table(where):
-            findings.ok("store", f"{shown(where)} does not exist yet and will be created, {encrypted}")
-            return
-        async with open_store(where) as store:
-            found = [record.current.cluster if record.current else None async for record in store.records()]
-            await _write(store)
-    except OSError as error:
-        findings.fail(
-            "store", f"{where} cannot be created: {error.strerror}", "its folder must exist, be writable and have room"
-        )
-    except (StoreError, ConfigurationError) as error:
-        findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
-    else:
-        others = sum(each not in (None, cluster_id) for each in found)
-        records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"
-        findings.ok("store", f"{shown(where)} can be read and written, {records}, {encrypted}")
-
-
-def _write_beside(path: Path) -> None:
-    """Write a file into the folder of a store that does not exist yet, and remove it. Raises OSError."""
-    with NamedTemporaryFile(dir=path.absolute().parent, prefix=".aiodbclient-doctor-") as file:
-        file.write(_ROOM)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-async def _has_no_table(where: str) -> bool:
-    """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
-    from psycopg import AsyncConnection, Error
-
-    from .._libpq import one_line
-
-    try:
-        async with await AsyncConnection.connect(where, connect_timeout=10) as connection:
-            row = await (await connection.execute("SELECT to_regclass('aiodbclient_credentials')")).fetchone()
-            if row is None or row[0] is not None:
-                return False
-            await connection.execute("CREATE TABLE aiodbclient_credentials (name text)")
-            await connection.rollback()
-            return True
-    except Error as error:
-        reason = one_line(error)
-    raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
-
-
-async def _write(store: Store) -> None:
-    """Make a record, change it and remove it. Raises StoreError."""
-    claim = await store.claim(f"doctor-{secrets.token_hex(8)}", SHORT_LEASE)
-    if claim is None:
-        raise StoreError("it does not give a claim on a new name")
-    try:
-        await store.intend(claim, "doctor")
-    finally:
-        await store.forget(claim)
