@@ -15,9 +15,9 @@ from ._clusters import Sites
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._naming import Role, names_of, record_name, tenant_of
-from ._record import cluster_of, intent_of, is_empty
+from ._record import OnRecord, read_all
 from ._rooms import Rooms
-from ._stores import Record, Store, entries_of, readable
+from ._stores import Record, Store, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -56,60 +56,57 @@ class Context:
         now: Callable[[], Awaitable[datetime]] | None = getattr(self.store, "now", None)
         return datetime.now(UTC) if now is None else await now()
 
-    async def record(self, name: str, timer: Timer) -> Record | None:
-        """Read the record of a tenant. Raises as ``check_record``."""
+    async def record(self, name: str, timer: Timer) -> OnRecord:
+        """Read what is on record for a tenant. Raises as ``ours``."""
         record = await timer.on("store", self.store.get(record_name(name, self.role)))
-        self.check_record(record)
-        return record
+        return self.ours(name, record)
+
+    def ours(self, name: str, record: Record | None) -> OnRecord:
+        """Read the record of a tenant. Raises InvalidArgumentError if it is of other clusters or another prefix."""
+        found = OnRecord.read(name, self.role, record)
+        if reason := self._why_not_ours(found):
+            raise InvalidArgumentError(reason)
+        return found
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records of this role that are ours, each with the tenant's name."""
-        async for record, reason in self.all_records():
+        async for found, reason in self.all_records():
             if not reason:
-                yield record
+                yield found.record()
 
-    async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
-        """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
-        async for record in readable(self._entries()):
-            yield record, self._why_not_ours(record)
+    async def all_records(self) -> AsyncIterator[tuple[OnRecord, str]]:
+        """Yield all that is on record in this role, and why it is not ours ("" if it is)."""
+        async for found in readable(self._entries()):
+            yield found, self._why_not_ours(found)
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self.entries():
             yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
 
-    async def entries(self) -> AsyncIterator[Record | StoreError]:
-        """Yield the records of these names, with the error of each that cannot be read in its place."""
+    async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
+        """Yield what is on record for these names, with the error of each record that cannot be read in its place."""
         async for entry in self._entries():
             # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            if isinstance(entry, StoreError) or not (is_empty(entry) or self._why_not_ours(entry)):
+            if isinstance(entry, StoreError) or not (entry.is_empty or self._why_not_ours(entry)):
                 yield entry
 
-    async def _entries(self) -> AsyncIterator[Record | StoreError]:
-        async for entry in entries_of(self.store):
-            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+    async def _entries(self) -> AsyncIterator[OnRecord | StoreError]:
+        async for entry in read_all(self.store):
+            role = tenant_of(entry.damaged[0])[1] if isinstance(entry, StoreError) else entry.role
             if role is self.role:
-                try:
-                    intent_of(entry if isinstance(entry, Record) else None)
-                except StoreError as error:  # of a newer version
-                    entry = error
-                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
+                yield entry
 
-    def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
-        if record is not None and (reason := self._why_not_ours(record)):
-            raise InvalidArgumentError(reason)
-
-    def _why_not_ours(self, record: Record) -> str:
-        """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
-        name, cluster = tenant_of(record.name)[0], cluster_of(record)
+    def _why_not_ours(self, found: OnRecord) -> str:
+        """Why a record belongs to another cluster or prefix; "" if it does not."""
+        name, cluster, intent = found.name, found.cluster, found.intent
         if cluster is not None and cluster not in self.sites.clients:
             own = f"{'this is' if len(self.sites.clients) == 1 else 'these are'} {', '.join(self.sites.clients)}"
             return (
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
                 "choose another name, since a name is taken in the whole store; nothing was sent"
             )
-        credential, intent = record.current or record.previous, intent_of(record)
+        credential = found.current or found.previous
         if credential is not None:
             is_ours = credential.database == self.prefix + name
         else:
