@@ -16,8 +16,7 @@ from .._checks import check_seconds, check_whole
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
-from ._clusters import Sites
-from ._context import Context, Setup, turns_of
+from ._context import Context, Setup, Sites
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
@@ -123,7 +122,6 @@ class Tenants:
         self._context = Context(
             sites=sites,
             rooms=Rooms(store, [*sites.clients], most, place),
-            turns=turns_of(sites.clients),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -559,7 +557,7 @@ class Tenants:
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
-        job.context = evolve(job.context, turns=self._context.turns)
+        job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
         return await job.do(job.check(name), Meter())
 

@@ -12,8 +12,7 @@ from .._bulk.job import listed
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import DatabaseClientError, StoreError
-from ._clusters import AWAY
-from ._context import Context
+from ._context import AWAY, Context
 from ._events import Timer
 from ._naming import check_tenant, tenant_of
 from ._record import OnRecord, State, no_database

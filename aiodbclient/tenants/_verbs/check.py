@@ -9,7 +9,7 @@ from attrs import evolve
 
 from ..._request.call import Meter
 from ...errors import GrantError, ServerError, StoreError, TransportError
-from .._clusters import AWAY
+from .._context import AWAY
 from .._credential import Credential
 from .._events import Timer
 from .._naming import Role

@@ -127,7 +127,7 @@ class ClaimingJob(TenantJob[DoneT]):
         before = record.usable
         while (done := self.done_already(record, before)) is None:
             cluster = await self.cluster_for(record, timer)
-            turns = self.context.turns[cluster]
+            turns = self.context.sites.turns[cluster]
             await timer.on("turn", turns.acquire())
             try:
                 tenant = await (await self.on(cluster, name, timer)).claim()

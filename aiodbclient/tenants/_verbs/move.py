@@ -19,8 +19,7 @@ from ...errors import (
     MoveError,
     RotationPendingError,
 )
-from .._clusters import Site
-from .._context import Context
+from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.files import check_free
 from .._credential import Credential, Secret

@@ -16,8 +16,7 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
-from .._clusters import AWAY
-from .._context import Context
+from .._context import AWAY, Context
 from .._credential import Credential
 from .._events import Timer
 from .._naming import Role

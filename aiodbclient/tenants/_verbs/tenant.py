@@ -27,8 +27,7 @@ from ...errors import (
     StoreError,
     UnsupportedOperationError,
 )
-from .._clusters import Site
-from .._context import Context
+from .._context import Context, Site
 from .._credential import Credential, Secret, new_password
 from .._events import Timer
 from .._naming import ROLES, Names, Role, names_of

@@ -12,7 +12,7 @@ from contextlib import suppress
 from attrs import asdict, evolve, frozen
 
 from ...errors import InvalidArgumentError, MoveError, NotFoundError
-from .._clusters import AWAY
+from .._context import AWAY
 from .._credential import Credential, Secret, new_password
 from .._naming import ROLES, Role, names_of
 from .._record import Intent, State, Verb
