@@ -36,8 +36,8 @@ from ..errors import (
 )
 from ..models import Cluster, Connection, User
 from ._credential import Credential
-from ._events import TenantEvent, Timer
 from ._naming import Names, Role, names_of, record_name, tenant_of
+from ._outcomes import TenantEvent, Timer
 from ._record import OnRecord, read_all
 from ._rooms import Rooms, Seat
 from ._servers import check_place, server_of

@@ -18,16 +18,17 @@ from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._context import Context, Setup, Sites
 from ._credential import Credential
-from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
 from ._outcomes import (
     TenantCheckOutcome,
     TenantDumpOutcome,
+    TenantEvent,
     TenantMoveOutcome,
     TenantOutcome,
     TenantRemovalOutcome,
     TenantRepairOutcome,
     TenantResult,
+    Timer,
 )
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store

@@ -13,8 +13,8 @@ from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import DatabaseClientError, StoreError
 from ._context import AWAY, Context
-from ._events import Timer
 from ._naming import check_tenant, tenant_of
+from ._outcomes import Timer
 from ._record import OnRecord, State, no_database
 from ._rooms import Room
 

@@ -22,7 +22,7 @@ from aiodbclient.errors import (
     InvalidArgumentError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants._events import Timer
+from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
 

@@ -11,9 +11,8 @@ from ..._request.call import Meter
 from ...errors import GrantError, ServerError, StoreError, TransportError
 from .._context import AWAY
 from .._credential import Credential
-from .._events import Timer
 from .._naming import Role
-from .._outcomes import Problem, TenantChecked
+from .._outcomes import Problem, TenantChecked, Timer
 from .._record import OnRecord, State, Verb, read_all
 from .jobs import TenantJob
 from .tenant import Tenant

@@ -14,8 +14,7 @@ from ..._checks import check_whole
 from ...errors import DatabaseClientError, StoreError, SuspendedError, TenantNotFoundError
 from .._context import Context
 from .._credential import Credential
-from .._events import Timer
-from .._outcomes import TenantResult
+from .._outcomes import TenantResult, Timer
 from .jobs import TenantJob
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from ..._request.waits import waits
 from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
-from .._events import Timer
 from .._naming import Role, check_tenant, names_of
+from .._outcomes import Timer
 from .._record import OnRecord, State, no_database, no_roles
 from .tenant import ClaimedTenant, Tenant
 from .unfinished import end_copying

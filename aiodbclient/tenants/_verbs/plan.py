@@ -12,9 +12,8 @@ from ..._bulk.run import Run
 from ..._request.call import Meter
 from ...errors import InvalidArgumentError
 from .._context import Context
-from .._events import Timer
 from .._naming import names_of
-from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
+from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved, Timer
 from .._record import OnRecord, State
 from .changes import RemoveTenants
 from .check import CheckTenants

@@ -18,9 +18,8 @@ from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context
 from .._credential import Credential
-from .._events import Timer
 from .._naming import Role
-from .._outcomes import Problem, TenantDone, TenantRepaired, done
+from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
 from .._rooms import Seat
 from .._servers.server import Found

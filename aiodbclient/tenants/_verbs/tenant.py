@@ -29,8 +29,8 @@ from ...errors import (
 )
 from .._context import Context, Site
 from .._credential import Credential, Secret, new_password
-from .._events import Timer
 from .._naming import ROLES, Names, Role, names_of
+from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_roles
 from .._servers.server import Server, Work
 from .._stores import Claim, Store
