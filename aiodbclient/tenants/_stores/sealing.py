@@ -163,7 +163,7 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
 
 
 def _record(body: str) -> Record | None:
-    """Read a body; None if it has another form. An error that is raised for it must not have the body in its context."""
+    """Read a body; None if it has another form. No error for it may have the body in its context."""
     try:
         decoded = json.loads(body)
         return _converter.structure(decoded, Record) if isinstance(decoded, dict) else None
