@@ -101,7 +101,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             problems = await examine(tenant, record)
             if not problems:
                 break
-            before, record = record, await self.context.record(name, tenant.timer)
+            before, record = record, await tenant.read()
             if record == before:
                 break
         else:

@@ -23,7 +23,7 @@ from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.files import check_free
 from .._credential import Credential, Secret
-from .._naming import ROLES, Role, names_of
+from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
 from .._record import OnRecord, State, Verb
 from .jobs import ClaimingJob
@@ -161,9 +161,7 @@ class _Move:
         """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
         tenant = self._tenant
         name = tenant.names.tenant
-        records = [tenant.record]
-        for role in ROLES:
-            records.append(await tenant.context.for_role(role).record(name, tenant.timer))
+        records = [tenant.record, *[await tenant.in_role(role).read() for role in ROLES]]
         if any(each.previous is not None and each.previous.password is None for each in records):
             raise RotationPendingError(
                 f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
@@ -188,10 +186,9 @@ class _Move:
         await self._tenant.server.programs(self._tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await there.server.create(there.work)
-        for role in ROLES:
-            if (await there.context.for_role(role).record(there.names.tenant, there.timer)).exists:
-                names = names_of(there.names.tenant, there.site.engine, there.context.prefix, role)
-                await there.server.create(evolve(there.work, names=names))
+        for role in map(there.in_role, ROLES):
+            if (await role.read()).exists:
+                await there.server.create(evolve(there.work, names=role.names))
         await there.server.add_extensions(there.work, survey.extensions)
         writer = await there.set_login(self._tenant.current.username)
         if obstacles := await copier.obstacles(survey, writer):

@@ -130,6 +130,16 @@ class Tenant:
     timer: Timer
     server: Server = field(init=False, default=Factory(lambda self: self.site.server, takes_self=True))
 
+    def in_role(self, role: Role) -> Tenant:
+        """The reader or writer of the same tenant, or its owner."""
+        context = self.context.for_role(role)
+        names = names_of(self.names.tenant, self.site.engine, context.prefix, role)
+        return Tenant(context=context, site=self.site, names=names, timer=self.timer)
+
+    async def read(self) -> OnRecord:
+        """Read what is on record for it. Raises as ``Context.ours``."""
+        return await self.context.record(self.names.tenant, self.timer)
+
     async def now(self) -> datetime:
         """The time by the clock of the store."""
         return await self.timer.on("store", self.context.now())
@@ -217,15 +227,12 @@ class ClaimedTenant(Tenant):
 
 async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
     """Claim the reader and the writer that the tenant has on record, and call ``work`` with each, on its cluster."""
-    name, site, timer = tenant.names.tenant, tenant.site, tenant.timer
     for each in ROLES if tenant.names.role is Role.OWNER else ():
-        context = tenant.context.for_role(each)
-        if not (await context.record(name, timer)).exists:
+        unclaimed = tenant.in_role(each)
+        if not (await unclaimed.read()).exists:
             continue
-        names = names_of(name, site.engine, context.prefix, each)
-        unclaimed = Tenant(context=context, site=site, names=names, timer=timer)
         while (role := await unclaimed.claim()) is None:
-            await timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
+            await tenant.timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
         async with role.held:
             if role.record.intent is not None:
                 await role.server.end_work(role.work)
@@ -237,7 +244,7 @@ async def refuse_role(tenant: ClaimedTenant) -> None:
     name, role = tenant.names.tenant, tenant.names.role
     if role is Role.OWNER:
         return
-    owner = await tenant.context.for_role(Role.OWNER).record(name, tenant.timer)
+    owner = await tenant.in_role(Role.OWNER).read()
     if owner.usable is None:
         raise owner.unusable() if owner.exists else no_roles(name, role)
     if reason := await tenant.server.why_no_roles(tenant.names):

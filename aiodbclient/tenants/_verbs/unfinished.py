@@ -14,7 +14,7 @@ from attrs import asdict, evolve, frozen
 from ...errors import InvalidArgumentError, MoveError, NotFoundError
 from .._context import AWAY
 from .._credential import Credential, Secret, new_password
-from .._naming import ROLES, Role, names_of
+from .._naming import ROLES, Role
 from .._record import Intent, State, Verb
 from .tenant import ClaimedTenant, on_roles
 
@@ -127,13 +127,10 @@ async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
 
 async def drop_all(tenant: ClaimedTenant) -> None:
     """Drop everything that a cluster has of a tenant."""
-    server, names = tenant.server, tenant.names
+    server = tenant.server
     await server.end_work(tenant.work)
     await server.drop_temporary(tenant.work)
-    roles = [
-        evolve(tenant.work, names=names_of(names.tenant, tenant.site.engine, tenant.context.prefix, role))
-        for role in ROLES
-    ]
+    roles = [evolve(tenant.work, names=tenant.in_role(role).names) for role in ROLES]
     for work in (tenant.work, *roles):
         for login in work.names.logins:
             await server.end_login(work, login)
