@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from .._bulk.job import OUTAGE, UNANSWERED
+from .._bulk.run import OUTAGE, UNANSWERED
 from .._dsn import is_host
 from .._request.call import Meter
 from .._request.pause import Pause

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from .._bulk.job import listed
+from .._bulk.run import listed
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import DatabaseClientError, StoreError

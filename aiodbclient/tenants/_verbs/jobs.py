@@ -11,8 +11,8 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.job import Job, name_spec
 from ..._bulk.outcomes import Action, Done
+from ..._bulk.run import Job, name_spec
 from ..._request.call import Meter
 from ..._request.waits import waits
 from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError

@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from ..._bulk.job import listed
-from ..._bulk.run import Run
+from ..._bulk.run import Run, listed
 from ..._request.call import Meter
 from ...errors import InvalidArgumentError
 from .._context import Context
