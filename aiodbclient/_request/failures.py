@@ -12,8 +12,7 @@ from ..errors import (
     RateLimitError,
     RequestTimeoutError,
 )
-from .answer import Answer
-from .body import BodyError
+from .answer import Answer, BodyError
 from .call import Call
 from .operations import Kind
 from .quirks import BROKEN, NOT_SENT, text_of

@@ -19,8 +19,7 @@ from .._json.masking import Secrets
 from .._pacing.budget import Budget, RateLimitStatus, Window
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
-from .answer import Answer
-from .body import ACCEPTED, whole_body
+from .answer import ACCEPTED, Answer, whole_body
 from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
