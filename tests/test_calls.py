@@ -7,9 +7,9 @@ import pytest
 
 from aiodbclient import RetryPolicy, UserSettings, errors
 from aiodbclient._json.masking import Secrets
-from aiodbclient._request.answer import Answer, BodyError
+from aiodbclient._request.answer import Answer
 from aiodbclient._request.call import Call, Meter, Options
-from aiodbclient._request.failures import FAILURES, no_slot, refused, without_answer
+from aiodbclient._request.failures import FAILURES, BodyError, no_slot, refused, without_answer
 from aiodbclient._request.operations import (
     CREATE_DB,
     CREATE_USER,

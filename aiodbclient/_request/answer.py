@@ -1,11 +1,9 @@
-"""Read an HTTP answer: its whole body, and the model in it."""
+"""Read an HTTP answer into a model. Pure, except that it may close the connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-
-import aiohttp
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
 from .._json.error_answers import (
@@ -26,31 +24,9 @@ from .operations import Kind
 
 T = TypeVar("T")
 
-ACCEPTED = "gzip, deflate"  # the Accept-Encoding of every request
-
-# The largest body in bytes, after decompression: enough for 10,000 Kafka users, each with a certificate and a key.
-LONGEST = 32 << 20
 # Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
 _WITH_CREDENTIALS = (User, Cluster)
-
-
-class BodyError(Exception):
-    """The body is invalid. The message continues a sentence that starts with "the answer"."""
-
-
-async def whole_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body of ``response``, which aiohttp decompresses piece by piece."""
-    body = await response.content.readany()
-    if response.content.at_eof():  # most bodies arrive together with the headers
-        return body
-    pieces, size = [body], len(body)
-    async for piece in response.content.iter_any():
-        pieces.append(piece)
-        size += len(piece)
-        if size > LONGEST:
-            raise BodyError(f"is larger than {LONGEST >> 20} MiB")
-    return b"".join(pieces)
 
 
 class Answer:

@@ -12,11 +12,16 @@ from ..errors import (
     RateLimitError,
     RequestTimeoutError,
 )
-from .answer import Answer, BodyError
+from .answer import Answer
 from .call import Call
 from .operations import Kind
 from .quirks import BROKEN, NOT_SENT, text_of
 from .retry import LOST_STATUSES, Failure
+
+
+class BodyError(Exception):
+    """The body is invalid. The message continues a sentence that starts with "the answer"."""
+
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
 FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
