@@ -31,8 +31,8 @@ _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 _NO_WAIT = 0.05  # seconds: the windows have room, and only calls in flight are in the way
 
 
-def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
-    """Make the error for a request without a complete answer, and store in ``call`` how it failed."""
+def without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> DatabaseClientError:
+    """Make the error for a request to ``host`` without a complete answer, and store in ``call`` how it failed."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
@@ -43,7 +43,7 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
         call.failure = Failure.LOST
         call.lost = True
         call.timed_out = True
-        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
+        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s from {host}")
     if isinstance(error, (*BROKEN, OSError)):
         call.failure = Failure.LOST
         call.lost = True

@@ -243,7 +243,7 @@ class Transport:
         try:
             answer = await self._answer(call, session)
         except FAILURES as error:
-            failure = without_answer(call, error, self.secrets)
+            failure = without_answer(call, self.base_url.host, error, self.secrets)
         except asyncio.CancelledError as error:
             # Without the traceback, because its local variables hold the partial answer.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
