@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from inspect import Parameter, signature
@@ -112,7 +111,7 @@ class Fault:
         matches = self.operations is None or operation in self.operations
         if not matches or wanted not in (None, cluster) or named not in (None, name):
             return False
-        return self._choice.fires(time.monotonic())
+        return self._choice.fires()
 
 
 class Faults:
