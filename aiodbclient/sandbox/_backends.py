@@ -8,16 +8,13 @@ import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._reach import SandboxCA
+from ._embedded import EmbeddedPostgres, SandboxCA
 from ._validation import JSON, RequestedUser
-
-if TYPE_CHECKING:
-    from ._embedded import EmbeddedPostgres
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -41,6 +38,7 @@ class Backend(ABC):
     Names that the engine does not take, and the deletion of the primary user, never get here.
     """
 
+    version: str  # of the server, once it has started
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
@@ -53,8 +51,6 @@ class Backend(ABC):
         """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
         raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
-    @abstractmethod
-    def version(self) -> str: ...
     @abstractmethod
     def primary(self) -> Primary: ...
     @abstractmethod
@@ -147,6 +143,7 @@ class MemoryBackend(Backend):
         self._users = users
         self._dbs = dbs
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
+        self.version = self._shown.version
         self._keep_password = engine != Engine.MONGODB
         if PRIMARY not in users:
             self._set_up()
@@ -158,9 +155,6 @@ class MemoryBackend(Backend):
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
         if self._shown.database:
             self._dbs[self._shown.database] = None
-
-    def version(self) -> str:
-        return self._shown.version
 
     def primary(self) -> Primary:
         shown, password = self._shown, self._users[PRIMARY].get("password")

@@ -167,7 +167,7 @@ class SandboxCluster:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = capabilities_of(self.engine)
-        exact = self.options.version or self.backend.version()
+        exact = self.options.version or self.backend.version
         primary = self.backend.primary()
         document: JSON = {
             "id": self.id,

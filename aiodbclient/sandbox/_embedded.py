@@ -1,10 +1,11 @@
-"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``warm_servers``."""
+"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``SandboxCA``: its TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._backends import new_password
-from ._reach import Reach, SandboxCA
+from ._reach import Reach
+
+if TYPE_CHECKING:
+    import trustme
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
@@ -50,6 +53,41 @@ def can_embed() -> bool:
     return binaries() is not None and all(map(find_spec, DRIVERS))
 
 
+class SandboxCA:
+    """Signs the certificates of a sandbox's servers, with a key that ``kept`` stores for the next start."""
+
+    def __init__(self, kept: MutableMapping[str, Any]) -> None:
+        self._kept = kept
+        self._ca: trustme.CA | None = None
+        self._making = Lock()
+
+    @property
+    def ca(self) -> trustme.CA:
+        """The authority, created on first use."""
+        with self._making:  # clusters that are added together start in different threads
+            if self._ca is None:
+                self._ca = self._load_or_create()
+            return self._ca
+
+    def _load_or_create(self) -> trustme.CA:
+        import trustme
+
+        if "ca" in self._kept:
+            certificate, key = self._kept["ca"]
+            return trustme.CA.from_pem(certificate.encode(), key.encode())
+        ca = trustme.CA(organization_name="aiodbclient sandbox")
+        self._kept["ca"] = [pem.bytes().decode() for pem in (ca.cert_pem, ca.private_key_pem)]
+        return ca
+
+    def certificate(self) -> str:
+        """The certificate that clients must trust, as PEM."""
+        return self.ca.cert_pem.bytes().decode()
+
+    def server_certificate(self, *names: str) -> str:
+        """Issue a (secret) key and certificate for a server with these names and addresses, as PEM."""
+        return self.ca.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
+
+
 class EmbeddedPostgres:
     """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS."""
 
@@ -67,7 +105,7 @@ class EmbeddedPostgres:
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self.data = folder
-        self.password: str = self._kept.setdefault("password", new_password())
+        self.password: str = self._kept.setdefault("password", secrets.token_urlsafe())
         self.port: int = 0
         self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()

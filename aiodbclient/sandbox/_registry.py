@@ -14,9 +14,9 @@ from ..engines import MYSQL, POSTGRESQL, Engine
 from ._backends import PRIMARY, Backend, MemoryBackend
 from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
-from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, can_embed
+from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, SandboxCA, can_embed
 from ._faults import Faults
-from ._reach import Reach, SandboxCA
+from ._reach import Reach
 
 
 class Registry:
@@ -113,12 +113,12 @@ class Registry:
             secrets = mapping(self._data, f"secrets of {cluster_id}")
             is_new = PRIMARY not in secrets
             server = self._embedded(new, cluster_id, authority, is_new) if new.dsn is None else new.dsn
-            return PostgresBackend(engine, server, secrets, open_public=new.dsn is None and _before_15(new.version))
+            return PostgresBackend(server, secrets, open_public=new.dsn is None and _before_15(new.version))
         if engine in MYSQL and new.dsn is not None:
             _require("sandbox-mysql", "aiomysql")
             from ._mysql import MySQLBackend
 
-            return MySQLBackend(engine, new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
+            return MySQLBackend(new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
         if new.connections is not None or new.password_encryption is not None:
             raise ValueError("only an embedded PostgreSQL has connections and password_encryption")
         if new.dsn is not None or new.backend == "postgres":

@@ -17,7 +17,8 @@ from yarl import URL
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _postgres as postgres
+from aiodbclient.sandbox import _postgres_provider as postgres_provider
 from aiodbclient.sandbox import _registry as registry
 from aiodbclient.sandbox import _server as server
 
@@ -67,9 +68,9 @@ def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, registry, postgres_server):
+        for module in (embedded, registry, postgres):
             patched.setattr(module, "POOL", pool)
-        patched.setattr(postgres_server, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
+        patched.setattr(postgres_provider, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 
 

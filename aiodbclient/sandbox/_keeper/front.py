@@ -207,7 +207,7 @@ class _Connection:
             server_writer.close()
 
     async def _from_client(self, server: asyncio.StreamWriter) -> None:
-        """Forward each message from the client, unless a fault ends the connection; its end ends the other direction."""
+        """Forward each message from the client, until a fault or the client ends both directions."""
         try:
             while True:
                 head = await self._reader.readexactly(5)
