@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
-from ._answers import Refusal, name_taken, not_found
 from ._embedded import EmbeddedPostgres, SandboxCA
-from ._validation import JSON, RequestedUser
+from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"

@@ -16,11 +16,10 @@ from attrs.converters import optional
 
 from ..engines import capabilities_of
 from ..models import USER_SECRETS
-from . import _validation as validation
-from ._answers import Refusal, SandboxAnswer, not_found, unsupported
+from . import _protocol as protocol
+from ._access import READ_TAGS, VIEW_CREDENTIALS
 from ._backends import PRIMARY, Backend, Primary, check_name
-from ._tokens import READ_TAGS, VIEW_CREDENTIALS
-from ._validation import JSON
+from ._protocol import JSON, Refusal, SandboxAnswer, not_found
 
 # The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
@@ -250,27 +249,28 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
         return SandboxAnswer(200, {"database": await cluster.document(view)})
     if operation == "clusters.ca":
         return SandboxAnswer(200, {"ca": {"certificate": b64encode(_ca(backend).encode()).decode()}})
-    if "\0" in name or not validation.is_text(name):
+    if "\0" in name or not protocol.is_text(name):
         raise not_found()
     if not (capabilities.users if kind == "users" else capabilities.dbs):
-        raise unsupported()
+        # as the provider's answer for the pools of MySQL (terraformer #1905)
+        raise Refusal(422, "operation is not supported for this cluster type")
     match operation:
         case "users.list":
             return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
         case "users.get":
             return SandboxAnswer(200, {"user": view.user(cluster.lag.user(await backend.user(name)))})
         case "users.create":
-            new = validation.new_user(cluster.engine, body)
+            new = protocol.new_user(cluster.engine, body)
             check_name(cluster.engine, "user", new.name)
             user = await backend.create_user(new)
             cluster.lag.created("users", user["name"])
             return SandboxAnswer(201, {"user": user})
         case "users.update":
-            settings = validation.new_settings(cluster.engine, body)
+            settings = protocol.new_settings(cluster.engine, body)
             user = cluster.lag.user(await backend.update_user(name, settings))
             return SandboxAnswer(201, {"user": view.written(user)})
         case "users.reset_auth":
-            plugin = validation.auth_plugin(cluster.engine, body)
+            plugin = protocol.auth_plugin(cluster.engine, body)
             return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})
         case "users.delete":
             if name == PRIMARY:
@@ -285,7 +285,7 @@ async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any,
                 raise not_found()
             return SandboxAnswer(200, {"db": {"name": name}})
         case "dbs.create":
-            db = validation.name_of(body)
+            db = protocol.name_of(body)
             check_name(cluster.engine, "database", db)
             await backend.create_db(db)
             cluster.lag.created("dbs", db)

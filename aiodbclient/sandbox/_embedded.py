@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ._reach import Reach
+from ._access import Reach
 
 if TYPE_CHECKING:
     import trustme

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._embedded import EmbeddedPostgres
 from ._keeper.faults import Choice
-from ._routes import LISTS, OPERATIONS
+from ._protocol import LISTS, OPERATIONS
 
 _SQL = frozenset({"sql.login", "sql.statement"})
 _IDS = itertools.count(1)
@@ -262,6 +262,17 @@ _DEFAULTS: Mapping[str, Any] = {
     for name, parameter in signature(Faults.add).parameters.items()
     if parameter.kind is Parameter.KEYWORD_ONLY
 }
+
+
+def add_given(faults: Faults, given: dict[str, Any], clusters: Mapping[str, str]) -> None:
+    """``faults.add``, but ``cluster`` may also be the name of one of the ``clusters``, as on a command line."""
+    wanted = given.get("cluster")
+    if wanted is not None:
+        found = [each for each, name in clusters.items() if wanted in (each, name)]
+        if not found:
+            raise ValueError(f"the fault names no cluster: {wanted}")
+        given = dict(given, cluster=found[0])
+    faults.add(**given)
 
 
 def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:

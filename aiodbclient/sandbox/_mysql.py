@@ -19,9 +19,8 @@ from pymysql.constants import CR, ER
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
 from .._dsn import mysql_parts
 from ..models import MySQLAuthPlugin, UserRole
-from ._answers import Refusal, name_taken, not_found
 from ._backends import PRIMARY, Backend, Primary, derived_password, new_password
-from ._validation import JSON, RequestedUser
+from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 T = TypeVar("T")
 

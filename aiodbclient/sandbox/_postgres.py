@@ -14,7 +14,6 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from .._libpq import options_of
 from ..models import UserRole
-from ._answers import Refusal, name_taken, not_found
 from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
 from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
 from ._postgres_provider import (
@@ -31,7 +30,7 @@ from ._postgres_provider import (
     superusers_dsn,
     warn,
 )
-from ._validation import JSON, RequestedUser
+from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8

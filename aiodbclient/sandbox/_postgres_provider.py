@@ -14,9 +14,9 @@ from psycopg import AsyncConnection, Error, OperationalError, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from ._access import LOOPBACK
 from ._backends import PRIMARY
 from ._embedded import OWN_DATABASE, SUPERUSER, EmbeddedPostgres
-from ._reach import LOOPBACK
 
 Row = tuple[Any, ...]
 

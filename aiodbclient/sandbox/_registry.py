@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import MYSQL, POSTGRESQL, Engine
+from ._access import Reach
 from ._backends import PRIMARY, Backend, MemoryBackend
 from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
 from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, SandboxCA, can_embed
 from ._faults import Faults
-from ._reach import Reach
 
 
 class Registry:

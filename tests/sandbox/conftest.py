@@ -15,12 +15,12 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _api as api
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres as postgres
 from aiodbclient.sandbox import _postgres_provider as postgres_provider
 from aiodbclient.sandbox import _registry as registry
-from aiodbclient.sandbox import _server as server
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
@@ -79,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the clusters, their lagging reads and the rate limits."""
     clock = Clock()
     monkeypatch.setattr(clusters, "time", clock)
-    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(api, "time", clock)
     return clock
 
 
@@ -87,7 +87,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def delays(monkeypatch: pytest.MonkeyPatch) -> Delays:
     """The delays of faults."""
     delays = Delays()
-    monkeypatch.setattr(server, "asyncio", delays)
+    monkeypatch.setattr(api, "asyncio", delays)
     return delays
 
 

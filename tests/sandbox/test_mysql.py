@@ -15,7 +15,7 @@ from pymysql.cursors import Cursor
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _mysql as own
 from aiodbclient.sandbox._mysql import MySQLBackend
-from aiodbclient.sandbox._validation import RequestedUser
+from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..mysql import in_grant
 from .conftest import Call, caller
