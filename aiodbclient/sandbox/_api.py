@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +16,12 @@ from aiohttp import web
 from attrs import define, field
 
 from .._dsn import is_loopback
+from ..engines import capabilities_of
 from ..models import USER_SECRETS
+from . import _protocol as protocol
 from ._access import READ_TAGS, Reach, Tokens
-from ._clusters import SandboxCluster, View, perform
+from ._backends import PRIMARY, check_name
+from ._clusters import SandboxCluster, View
 from ._faults import Fault, Faults, add_given
 from ._protocol import LISTS, Refusal, SandboxAnswer, endless, error, match, name_in, not_found, paged, parse
 
@@ -235,7 +239,8 @@ class _Exchange:
                 raise self._body
             if request.method != "GET" and cluster.status != "online":
                 raise Refusal(412, f"cluster is not online: {cluster.status}")
-            answer = await self._operated(cluster, route.operation, route.name or "", view)
+            with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
+                answer = await self._operated(cluster, route.operation, route.name or "", view)
         for fault in self.faults:
             if fault.options["answer_name"] is not None:
                 _rename(answer, fault.options["answer_name"])
@@ -257,20 +262,61 @@ class _Exchange:
 
     async def _operated(self, cluster: SandboxCluster, operation: str, name: str, view: View) -> SandboxAnswer:
         """Run an operation on a cluster, whose reads may lag behind."""
-        kind, _, verb = operation.partition(".")
-        if verb == "get" and kind != "clusters":
-            cluster.lag.refuse_unseen(kind, name, self._most("unseen_for"))
-        if kind != "users" or verb in ("list", "get"):
-            return await perform(operation, cluster, name, self._body, view)
-        if verb == "delete" and self._most("still_listed_for"):
-            cluster.lag.keep_listed(await cluster.backend.user(name), self._most("still_listed_for"))
-        with cluster.user_write(overlap_fails=self._api.faults.mongodb_overlap):
-            answer = await perform(operation, cluster, name, self._body, view)
-        if verb in ("create", "reset_auth") and self._most("password_empty_for") and answer.payload is not None:
-            user = answer.payload["user"]
-            cluster.lag.empty_password(user["name"], self._most("password_empty_for"))
-            answer.payload["user"] = cluster.lag.user(user)
-        return answer
+        engine, backend, lag, body = cluster.engine, cluster.backend, cluster.lag, self._body
+        if operation == "clusters.get":
+            return SandboxAnswer(200, {"database": await cluster.document(view)})
+        if operation == "clusters.ca":
+            return SandboxAnswer(200, {"ca": {"certificate": b64encode(cluster.ca().encode()).decode()}})
+        kind = operation.partition(".")[0]
+        if "\0" in name or not protocol.is_text(name):
+            raise not_found()
+        capabilities = capabilities_of(engine)
+        if not (capabilities.users if kind == "users" else capabilities.dbs):
+            # as the provider's answer for the pools of MySQL (terraformer #1905)
+            raise Refusal(422, "operation is not supported for this cluster type")
+        match operation:
+            case "users.list":
+                return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
+            case "users.get":
+                lag.refuse_unseen("users", name, self._most("unseen_for"))
+                return SandboxAnswer(200, {"user": view.user(lag.user(await backend.user(name)))})
+            case "users.create":
+                new = protocol.new_user(engine, body)
+                check_name(engine, "user", new.name)
+                user = await backend.create_user(new)
+                lag.created("users", new.name)
+                return SandboxAnswer(201, {"user": lag.user(user, self._most("password_empty_for"))})
+            case "users.update":
+                user = await backend.update_user(name, protocol.new_settings(engine, body))
+                return SandboxAnswer(201, {"user": view.written(lag.user(user))})
+            case "users.reset_auth":
+                user = await backend.reset_auth(name, protocol.auth_plugin(engine, body))
+                return SandboxAnswer(200, {"user": lag.user(user, self._most("password_empty_for"))})
+            case "users.delete":
+                if name == PRIMARY:
+                    raise Refusal(422, "the primary user cannot be deleted")
+                if seconds := self._most("still_listed_for"):
+                    lag.keep_listed(await backend.user(name), seconds)
+                await backend.delete_user(name)
+                return SandboxAnswer(204)
+            case "dbs.list":
+                return SandboxAnswer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
+            case "dbs.get":
+                lag.refuse_unseen("dbs", name, self._most("unseen_for"))
+                if name not in await backend.dbs():
+                    raise not_found()
+                return SandboxAnswer(200, {"db": {"name": name}})
+            case "dbs.create":
+                db = protocol.name_of(body)
+                check_name(engine, "database", db)
+                await backend.create_db(db)
+                lag.created("dbs", db)
+                return SandboxAnswer(201, {"db": {"name": db}})
+            case "dbs.delete":
+                await backend.delete_db(name)
+                return SandboxAnswer(204)
+            case _:
+                raise AssertionError(operation)
 
     def _most(self, option: str) -> float:
         """The largest value of an option of the faults; 0 without faults."""
