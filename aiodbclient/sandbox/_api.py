@@ -20,7 +20,7 @@ from ..engines import capabilities_of
 from ..models import USER_SECRETS
 from . import _protocol as protocol
 from ._access import READ_TAGS, Reach, Tokens
-from ._backends import PRIMARY, check_name
+from ._backends import PRIMARY
 from ._clusters import SandboxCluster, View
 from ._faults import Fault, Faults, add_given
 from ._protocol import LISTS, Refusal, SandboxAnswer, endless, error, match, name_in, not_found, paged, parse
@@ -282,7 +282,6 @@ class _Exchange:
                 return SandboxAnswer(200, {"user": view.user(lag.user(await backend.user(name)))})
             case "users.create":
                 new = protocol.new_user(engine, body)
-                check_name(engine, "user", new.name)
                 user = await backend.create_user(new)
                 lag.created("users", new.name)
                 return SandboxAnswer(201, {"user": lag.user(user, self._most("password_empty_for"))})
@@ -307,8 +306,7 @@ class _Exchange:
                     raise not_found()
                 return SandboxAnswer(200, {"db": {"name": name}})
             case "dbs.create":
-                db = protocol.name_of(body)
-                check_name(engine, "database", db)
+                db = protocol.new_name(engine, "database", body)
                 await backend.create_db(db)
                 lag.created("dbs", db)
                 return SandboxAnswer(201, {"db": {"name": db}})

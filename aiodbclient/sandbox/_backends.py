@@ -8,7 +8,7 @@ import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
@@ -88,18 +88,6 @@ def derived_password(user: str, password: str) -> str:
     """The password of ``doadmin`` on the server of a DSN, which is the same each time."""
     digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
     return f"AVNS_{digest.hexdigest()[:20]}x0"
-
-
-def check_name(engine: str, kind: Literal["user", "database"], name: str) -> None:
-    """Refuse with 422 a name that the engine would truncate or refuse."""
-    if engine in MYSQL:
-        limit = 32 if kind == "user" else 64
-        if len(name) > limit:  # MySQL refuses it (manual, "Identifier Length Limits")
-            raise Refusal(422, f"{kind} name must have at most {limit} characters")
-        return
-    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
-    if len(name.encode()) > limit:
-        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
 
 
 class Shown(NamedTuple):

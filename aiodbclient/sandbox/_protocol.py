@@ -6,12 +6,12 @@ import json
 import uuid
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import parse_qs, unquote, urlencode
 
 from attrs import Factory, define, frozen
 
-from ..engines import Capabilities
+from ..engines import MYSQL, POSTGRESQL, Capabilities
 from ..models import KafkaPermission, MongoRole, MySQLAuthPlugin, OpenSearchPermission
 
 JSON = dict[str, Any]
@@ -108,14 +108,22 @@ def name_in(body: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def name_of(body: Any) -> str:
-    """The ``name`` in the body of a create; an invalid one is refused with 422."""
+def new_name(engine: str, kind: Literal["user", "database"], body: Any) -> str:
+    """The ``name`` in the body of a create; one that is invalid, or that ``engine`` would truncate, is a 422."""
     _check(body, _NAMED)
     name: str = body["name"]
     if not name or "\0" in name:
         raise Refusal(422, "name must not be empty and must not contain NUL")
     if not is_text(name):
         raise Refusal(422, "name must be valid unicode")
+    if engine in MYSQL:
+        limit = 32 if kind == "user" else 64
+        if len(name) > limit:  # MySQL refuses it (manual, "Identifier Length Limits")
+            raise Refusal(422, f"{kind} name must have at most {limit} characters")
+        return name
+    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
+    if len(name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
     return name
 
 
@@ -130,7 +138,7 @@ def is_text(name: str) -> bool:
 
 def new_user(engine: str, body: Any) -> RequestedUser:
     """The body of users.create; settings of another engine are checked, then ignored as at the provider."""
-    name = name_of(body)
+    name = new_name(engine, "user", body)
     _check(body, _NEW_USER)
     chosen = _settings_for(engine, body.get("settings", {}))
     if body.get("readonly") and "readonly" in _used_by(engine) and not chosen:

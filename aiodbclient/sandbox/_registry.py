@@ -129,15 +129,20 @@ class Registry:
     def _embedded(
         self, new: NewCluster, cluster_id: str, authority: SandboxCA | None, is_new: bool
     ) -> EmbeddedPostgres:
+        settings: dict[str, str] = {}
+        if new.connections is not None:
+            settings["max_connections"] = str(new.connections + RESERVED)
+        if new.password_encryption is not None:
+            settings["password_encryption"] = new.password_encryption
         server = EmbeddedPostgres(
             authority,
-            mapping(self._data, f"server of {cluster_id}"),
-            None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
+            kept=mapping(self._data, f"server of {cluster_id}"),
+            data=None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
             is_new=is_new,
             in_memory=POOL.is_open,
             reach=self._reach,
             programs=None if new.server is None else Path(new.server),
-            settings=_settings(new),
+            settings=settings,
         )
         return POOL.take(server)
 
@@ -187,16 +192,6 @@ def _check(new: NewCluster) -> None:
         raise ValueError(f"online_after must be at least 0, not {new.online_after}")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
-
-
-def _settings(new: NewCluster) -> dict[str, str]:
-    """The settings of an embedded server that the options of a cluster choose."""
-    chosen: dict[str, str] = {}
-    if new.connections is not None:
-        chosen["max_connections"] = str(new.connections + RESERVED)
-    if new.password_encryption is not None:
-        chosen["password_encryption"] = new.password_encryption
-    return chosen
 
 
 def _before_15(version: str | None) -> bool:
