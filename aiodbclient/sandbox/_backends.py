@@ -126,6 +126,7 @@ class MemoryBackend(Backend):
         self.engine = engine
         self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
+        # long enough for writes to overlap, where the engine allows one at a time
         self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users = users
         self._dbs = dbs
@@ -160,7 +161,7 @@ class MemoryBackend(Backend):
             raise not_found() from None
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         if new.name in self._users:
             raise name_taken("user")
         user = self._new(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
@@ -168,14 +169,14 @@ class MemoryBackend(Backend):
         return user
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         user = await self.user(name)
         updated = {**user, "settings": self._completed(settings)}
         self._users[name] = updated
         return updated
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         user = dict(await self.user(name))
         user["password"] = new_password()
         if auth_plugin:
@@ -186,7 +187,7 @@ class MemoryBackend(Backend):
         return user
 
     async def delete_user(self, name: str) -> None:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         await self.user(name)
         if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
             raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
@@ -206,10 +207,6 @@ class MemoryBackend(Backend):
         if self.engine == Engine.MONGODB and name == self._shown.database:
             raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
-
-    async def _write(self) -> None:
-        if self._write_seconds:  # long enough for writes to overlap
-            await asyncio.sleep(self._write_seconds)
 
     def _new(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
         user: JSON = {"name": name, "role": role.value, "password": new_password()}

@@ -14,28 +14,16 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from .._libpq import options_of
 from ..models import UserRole
+from . import _postgres_provider as provider
 from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
 from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
-from ._postgres_provider import (
-    SESSIONS,
-    SYSTEM_ROLES,
-    Row,
-    connect,
-    empty,
-    end_sessions,
-    login,
-    make_primary,
-    make_system_roles,
-    rows,
-    superusers_dsn,
-    warn,
-)
+from ._postgres_provider import Row, connect, rows
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
 _ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
-_CLIENTS = SQL("{} AND usename <> {}").format(SESSIONS, Literal(SUPERUSER))
+_CLIENTS = SQL("{} AND usename <> {}").format(provider.SESSIONS, Literal(SUPERUSER))
 # What PostgreSQL says with XX000 of a role that SQL dropped while a statement worked on it.
 _DROPPED = re.compile("tuple concurrently deleted|cache lookup failed for role|could not find tuple for role")
 # System roles and databases are hidden, so they cannot be changed: superusers, roles that cannot log in, pg_*, those of
@@ -89,7 +77,7 @@ class PostgresBackend(Backend):
             )
         try:
             if embedded is not None:
-                self._dsn = await superusers_dsn(embedded)
+                self._dsn = await provider.superusers_dsn(embedded)
             connection = await connect(self._dsn)
             self._idle.append(connection)
             [(superuser, self._password_encryption)] = await rows(connection, _ABOUT)
@@ -106,7 +94,7 @@ class PostgresBackend(Backend):
                 raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
             password, tls = derived_password(info.user, info.password), connection.pgconn.ssl_in_use
             self._own = Primary("postgresql", info.host or info.hostaddr, info.port, DEFAULT_DB, password, tls)
-            await warn(connection)
+            await provider.warn(connection)
             await self._find_primary(password)
         elif embedded.is_new:
             await self._make_all()
@@ -117,15 +105,15 @@ class PostgresBackend(Backend):
         password = new_password()
         async with self._connection() as connection:
             verifier = self._verifier(connection, PRIMARY, password)
-            await make_system_roles(connection)
-            await make_primary(connection, self._major, verifier)
+            await provider.make_system_roles(connection)
+            await provider.make_primary(connection, self._major, verifier)
         await self.create_db(DEFAULT_DB)
         self._secrets[PRIMARY] = verifier, password  # from now on the server is not new
 
     async def _find_primary(self, password: str) -> None:
         """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
         async with self._connection() as connection:
-            await make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
+            await provider.make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
         with suppress(Refusal):  # it exists
             await self.create_db(DEFAULT_DB)
         try:
@@ -144,7 +132,7 @@ class PostgresBackend(Backend):
             while self._idle:
                 await self._idle.pop().close()
             if embedded is not None and POOL.is_open and self._dsn and not embedded.has_failed():
-                kept = await empty(embedded, self._dsn) and POOL.give(embedded)
+                kept = await provider.empty(embedded, self._dsn) and POOL.give(embedded)
         finally:
             if embedded is not None and not kept:
                 await embedded.stop()
@@ -156,7 +144,7 @@ class PostgresBackend(Backend):
         await asyncio.to_thread(self.embedded.ask, open=clients, sessions=not graceful)
         if not clients:
             async with self._connection() as connection:
-                await end_sessions(connection, _CLIENTS)
+                await provider.end_sessions(connection, _CLIENTS)
 
     def primary(self) -> Primary:
         if self._own is not None:
@@ -183,7 +171,7 @@ class PostgresBackend(Backend):
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
             try:
-                await connection.execute(login(self._major, new.name, _replication(new.settings), verifier))
+                await connection.execute(provider.login(self._major, new.name, _replication(new.settings), verifier))
             except (errors.DuplicateObject, errors.UniqueViolation):
                 raise name_taken("user") from None
             except errors.ReservedName:
@@ -301,7 +289,7 @@ class PostgresBackend(Backend):
 
 
 def _users(end: Composable) -> Composed:
-    return _USERS.format(system=Literal(list(SYSTEM_ROLES)), end=end)
+    return _USERS.format(system=Literal(list(provider.SYSTEM_ROLES)), end=end)
 
 
 async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:

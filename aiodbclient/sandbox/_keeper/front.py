@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .faults import LOGIN, STATEMENT, SqlFault, SqlFaults
+from .faults import LOGIN, STATEMENT, Options, SqlFaults
 
 _SSL_REQUEST = 80877103
 _GSSAPI_REQUEST = 80877104
@@ -125,7 +125,7 @@ class _Connection:
         self._reader, self._writer = reader, writer  # over TLS, once it has begun
         self._over_tls = False
         self._user = ""
-        self._after_answer: list[SqlFault] = []  # faults to apply after the server has answered the statement
+        self._after_answer: list[Options] = []  # faults to apply after the server has answered the statement
 
     async def run(self) -> None:
         """Serve the client until one side ends the connection."""
@@ -181,7 +181,7 @@ class _Connection:
         self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
         self._over_tls = True
 
-    async def _apply(self, faults: Iterable[SqlFault]) -> None:
+    async def _apply(self, faults: Iterable[Options]) -> None:
         """Apply faults, or raise _Broken if one ends the connection."""
         for fault in faults:
             await asyncio.sleep(fault["delay"])
