@@ -21,7 +21,7 @@ from aiodbclient.tenants._stores import sqlite
 from .programs import refusal
 from .servers import RestartablePostgres
 
-NAMES = [f"tenant-{number}" for number in range(40)]
+NAMES = [f"tenant-{number}" for number in range(24)]
 
 
 @frozen
@@ -72,7 +72,7 @@ async def test_the_stores_server_goes_away_in_the_middle(pg: Pg, server: Restart
         with pytest.raises(StoreError, match="cannot use the store in PostgreSQL"):
             await until_it_fails()
         with pytest.raises(StoreError):
-            await tenants.ensure("tenant-39")
+            await tenants.ensure("tenant-23")
         made = await pg.made()
         assert len(made) < len(NAMES)
 
