@@ -38,7 +38,7 @@ class TenantJob(Job[str, DoneT]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = context.for_job(self.pause)
+        self.context = evolve(context, sites=context.sites.for_job(self.pause))
 
     def check(self, given: object) -> str:
         return name_spec(given)
