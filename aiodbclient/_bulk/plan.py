@@ -12,16 +12,15 @@ from .._json.converter import setting_names
 from .._request.answer import spelling
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from .._request.paths import check_name
+from .._request.operations import check_name
 from .._request.pause import Pause
 from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
-from .job import Job, listed, user_spec
-from .jobs import DeprovisionUsers, ProvisionUsers, TenantRecords, tenants_logins
+from .jobs import DeprovisionUsers, ProvisionUsers, TenantRecords, tenants_logins, user_spec
 from .outcomes import PlanOutcome, Removed, UserDone
-from .run import Run
+from .run import Job, Run, listed
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import if_found, readable
 

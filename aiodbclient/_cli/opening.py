@@ -16,7 +16,8 @@ from uuid import UUID
 
 from ..engines import CAPABILITIES
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError, StoreError
-from ..tenants._record import cluster_of
+from ..tenants._record import OnRecord, read_all
+from ..tenants._stores import readable
 from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
 from .output import NAME, STORE_VARIABLE, command_line, note, quoted, safe, span, speaks_json, this_command, write_error
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..shared_budget import SharedRateBudget
 
     AnyBudget: TypeAlias = RateBudget | SharedRateBudget
-    from ..tenants import Record, Store
+    from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -261,15 +262,15 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
         yield opened
 
 
-def home_of(record: Record) -> str | None:
+def home_of(record: OnRecord) -> str | None:
     """What the options of a command call the cluster of a tenant: its name, or its id where no credential has it."""
     credential = record.current or record.previous
-    return cluster_of(record) if credential is None else credential.cluster_name or credential.cluster
+    return record.cluster if credential is None else credential.cluster_name or credential.cluster
 
 
 async def clusters_in(store: Store) -> list[str]:
     """The options of a command on all clusters of a store."""
-    homes = {home: None async for record in store.records() if (home := home_of(record))}
+    homes = {home: None async for record in readable(read_all(store)) if (home := home_of(record))}
     return [word for each in homes for word in ("--cluster", each)]
 
 
