@@ -29,6 +29,7 @@ from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role
 from ..._outcomes import Problem
 from ..server import (
+    TEMPORARY_CONNECTIONS,
     Administrator,
     Found,
     LoginRefusedError,
@@ -49,7 +50,6 @@ from .usage import tenants, usage
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _PART = 4  # of the server's connections that a login may have
-_TEMPORARY_CONNECTIONS = 4
 _DROP_SECONDS = 60.0  # for a schema of many tables
 _PRIVILEGES = (
     "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
@@ -79,9 +79,6 @@ class MySQLServer(Server):
     async def administrator(self) -> Administrator:
         return await self._sessions.read(_administrator)
 
-    async def open_databases(self) -> tuple[str, ...]:
-        return ()
-
     async def tenants(self) -> tuple[str, ...]:
         return tuple(await self._sessions.read(tenants))
 
@@ -95,9 +92,6 @@ class MySQLServer(Server):
 
     async def find(self, names: Names) -> Found:
         return await self._read(names, _find)
-
-    async def why_no_roles(self, names: Names) -> str:
-        return ""
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         options = self._admin | {"user": login, "password": Secret(password), "db": names.database}
@@ -144,9 +138,13 @@ class MySQLServer(Server):
             return not found.database
 
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
+        """See ``Server``. Without SHOW_ROUTINE, MySQL shows ``names.temporary`` no routine of another definer."""
         async with self._schema(work, self._long_turns) as schema:
             if not may_exist and "%" in await hosts(schema, login):
                 raise exists(schema, login)
+            if login == work.names.temporary:
+                await self._set_login(schema, login, password, TEMPORARY_CONNECTIONS, rights.TEMPORARY)
+                return
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
             await self._set_login(schema, login, password, await self._most(schema))
@@ -234,23 +232,8 @@ class MySQLServer(Server):
             for guest in guests:
                 await rights.give_back(schema, guest)
 
-    async def temporary_login(self, work: Work, password: Secret) -> str:
-        """See ``Server``. Without SHOW_ROUTINE, MySQL shows it no routine whose definer is another login."""
-        login = work.names.temporary
-        async with self._schema(work, self._long_turns) as schema:
-            await self._set_login(schema, login, password, _TEMPORARY_CONNECTIONS, rights.TEMPORARY)
-        return login
-
-    async def drop_temporary(self, work: Work) -> None:
-        async with self._schema(work, self._long_turns) as schema:
-            await self._end(schema, work.names.temporary)
-            await drop_account(schema, work.names.temporary)
-
     async def programs(self, names: Names) -> tuple[str, str]:
         return await self._read(names, read_programs)
-
-    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
-        return
 
     # The steps, in a session of the administrator.
 

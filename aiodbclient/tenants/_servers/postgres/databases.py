@@ -259,6 +259,14 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
         await session.run_all(*then)
 
 
+async def guests(session: Session) -> list[str]:
+    """Return the rights of others on the database: ``CONNECT neighbour``."""
+    names, database = session.names, await need_database(session)
+    kept = {database.owner, session.admin, *names.everything}
+    others = {who: rights for who, rights in database.privileges.items() if who not in kept}
+    return [f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights)]
+
+
 async def give_back(session: Session, guests: Sequence[str]) -> None:
     """Give others their rights back."""
     statements = list[Composed]()
@@ -270,6 +278,18 @@ async def give_back(session: Session, guests: Sequence[str]) -> None:
     if statements:
         async with session.acting(session.names.owner):
             await session.run_all(*statements)
+
+
+async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
+    """In the tenant's database: make extensions, each a name and its schema."""
+    schemas = {name for (name,) in await session.run(SQL("SELECT nspname::text FROM pg_namespace"))}
+    for name, schema in extensions:
+        if schema not in schemas:
+            async with session.acting(session.names.owner):
+                await session.run(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
+        create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+        async with session.member_of(session.names.owner):
+            await session.run(create.format(Identifier(name), Identifier(schema)))
 
 
 # The rights of a tenant's readers and writers. A role without login, the *group*, has them, and the logins are its

@@ -33,17 +33,17 @@ async def close(session: Session) -> bool:
     return True
 
 
-async def empty(opened: Opener, session: Session) -> None:
+async def empty(session: Session) -> None:
     """End every session in the database and every prepared transaction, whosever it is, and look again."""
     until = monotonic() + _EMPTY_SECONDS
     while await end_sessions(session):
         if monotonic() > until:
             raise session.error(f"sessions in the database {session.names.database!r} do not end: run it again")
         await asyncio.sleep(_LOOK_SECONDS)
-    await roll_back(opened, database=session.names.database)
-    await roll_back(opened, owner=session.names.owner)
+    await roll_back(session.opened, database=session.names.database)
+    await roll_back(session.opened, owner=session.names.owner)
     if await end_sessions(session):
-        await empty(opened, session)
+        await empty(session)
 
 
 async def is_open(session: Session) -> bool:
