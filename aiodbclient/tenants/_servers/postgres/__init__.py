@@ -1,8 +1,9 @@
 """``PostgresServer``: the steps of ``Server`` on PostgreSQL.
 
 ``sessions`` has what a session of the administrator is, how it enters a database, and ends who is in its way.
-``databases`` has a tenant's database: what it lacks, how it is shut and dropped. ``logins`` has their life, and tests
-passwords. ``objects`` knows who owns what and who may use it, ``strangers`` what others own, also to adopt it.
+``databases`` has a tenant's database, what it lacks and its end, ``logins`` the life of logins, and ``rights`` those of
+readers and writers. ``objects`` knows what a role owns, and drops it. ``strangers`` knows what others own, also to
+adopt it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from ..server import (
     Work,
     of_tenant,
 )
-from . import databases, leaving, logins, strangers
+from . import databases, logins, objects, rights, strangers
 from .sessions import (
     STEP_SECONDS,
     BlockedError,
@@ -130,7 +131,7 @@ class PostgresServer(Server):
         if not (await self.find(names)).database:
             return ""
         async with self._turns, entered(partial(self._session, Work(names)), names.database) as session:
-            return await databases.why_no_roles(session)
+            return await rights.why_no_roles(session)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         if self._address is None:
@@ -157,7 +158,7 @@ class PostgresServer(Server):
         if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
             return found
         async with self._turns, self._session(Work(names), names.database) as session:
-            return found | {step.problem for step in await databases.lacking_inside(session)}
+            return found | {step.problem for step in await rights.lacking_inside(session)}
 
     # Steps of the verbs.
 
@@ -168,7 +169,7 @@ class PostgresServer(Server):
         try:
             is_new = await self._step(work, databases.create)
         except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
-            await self._step(work, leaving.drop_remains)
+            await self._step(work, databases.drop_remains)
             is_new = await self._step(work, databases.create)
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
@@ -205,7 +206,7 @@ class PostgresServer(Server):
 
     async def drop_login(self, work: Work, login: str) -> bool:
         async with self._turns:
-            return await logins.drop(partial(self._session, work), login)
+            return await objects.drop(partial(self._session, work), login)
 
     async def mend(self, work: Work, logins: Sequence[str]) -> None:
         await self._step(work, partial(databases.complete, usernames=logins, limit=self._limit))
@@ -223,12 +224,12 @@ class PostgresServer(Server):
     async def _mend_inside(self, work: Work) -> None:
         async with self._turns, entered(partial(self._session, work), work.names.database):
             pass
-        await self._step(work, databases.complete_inside, work.names.database)
+        await self._step(work, rights.complete_inside, work.names.database)
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         """See ``Server``. No transaction is ever left."""
-        if await self._step(work, leaving.close):
-            await self._step(work, leaving.empty)
+        if await self._step(work, databases.close):
+            await self._step(work, databases.empty)
 
     async def adopt(self, work: Work, login: str | None) -> None:
         names = work.names
@@ -240,13 +241,13 @@ class PostgresServer(Server):
             await strangers.take_objects(partial(self._session, work), login)
 
     async def drop_database(self, work: Work) -> None:
-        if await self._read(work.names, leaving.is_open):
+        if await self._read(work.names, databases.is_open):
             await self.shut(work)
-        await self._step(work, leaving.drop)
+        await self._step(work, databases.drop)
 
     async def release(self, work: Work) -> None:
         await self.shut(work)
-        await self._step(work, leaving.release)
+        await self._step(work, databases.release)
         await self._forget(work, work.names.everything - {work.names.owner})
 
     async def forget(self, work: Work) -> None:
@@ -263,7 +264,7 @@ class PostgresServer(Server):
             if enters:
                 await self.end_login(work, role)
             async with self._turns:
-                await leaving.forget(partial(self._session, work), role)
+                await objects.forget(partial(self._session, work), role)
 
     # Moving and dumping.
 

@@ -35,8 +35,7 @@ from ...._libpq import one_line
 from ....errors import GrantError
 from ..._credential import Secret, verifying_context
 from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
-from .objects import drop_owned, hand_over
-from .sessions import CONNECT_SECONDS, BlockedError, Opener, Session, entered, roll_back
+from .sessions import CONNECT_SECONDS, BlockedError, Session, roll_back
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
@@ -78,16 +77,9 @@ SELECT datname FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdat
 WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)
 """)
 # The administrator keeps ADMIN, which it needs.
-_MEMBERSHIPS = SQL("""
+MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members, pg_roles me WHERE rolname = %s AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
-""")
-# The databases in which a role owns something or has rights. "": the server, such as CONNECT on a database. One with a
-# limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
-_WHERE = SQL("""
-SELECT DISTINCT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND datconnlimit IS DISTINCT FROM -2 ORDER BY 1
 """)
 
 
@@ -212,40 +204,13 @@ async def _lock_out(session: Session, login: str, until: float) -> None:
 
 
 async def _leave(session: Session, login: str) -> None:
-    for role, member, grantor in await session.run(_MEMBERSHIPS, login):
+    for role, member, grantor in await session.run(MEMBERSHIPS, login):
         revoke = revoke_membership(session, role, member, grantor)
         if role in {session.names.owner, *session.names.groups}:
             await session.run(revoke)
         else:  # of others: they may be ours to revoke or not
             with suppress(GrantError):
                 await session.run(revoke)
-
-
-async def drop(opened: Opener, role: str) -> bool:
-    """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
-
-    Returns whether it is gone. Others can hold that up, for example by a lock.
-    """
-    try:
-        await clear(opened, role)
-        async with opened() as session:
-            if await exists(session, role):
-                await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
-    except GrantError:
-        return False
-    return True
-
-
-async def clear(opened: Opener, role: str) -> None:
-    """Let a role own nothing, and have no rights, in any database."""
-    async with opened() as session:
-        places = [place for (place,) in await session.run(_WHERE, role)]
-        names = session.names
-    for place in places:
-        async with entered(opened, place) if place else opened() as session:
-            if place == names.database and role in names.all_logins:
-                await hand_over(session, role)
-            await drop_owned(session, role)
 
 
 # The test of a password.
