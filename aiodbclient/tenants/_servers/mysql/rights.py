@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC
 
 from attrs import frozen
 
 from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem
+from ..server import Administrator
 from .session import Schema, Session, identifier
 
 RIGHTS: Mapping[Role, frozenset[str]] = {
@@ -21,6 +23,11 @@ TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES",
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it, on MariaDB and on MySQL
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
+_PRIVILEGES = (
+    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
+    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
+)
+_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _NAME = r"`(?:[^`]|``)*`"
 _GRANTEE = re.compile(rf"PUBLIC|{_NAME}(@{_NAME})?")
 _GRANT = re.compile(
@@ -66,6 +73,17 @@ class Held:
     rights: frozenset[str]
     on: str
     grantable: bool
+
+
+async def administrator(session: Session) -> Administrator:
+    """Read what the administrator may do."""
+    [(name, version, connections, clock)] = await session.rows(
+        "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
+    )
+    privileges = dict(await session.rows(_PRIVILEGES))
+    lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
+    lacks += sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES")
+    return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
 
 
 async def access(schema: Schema) -> list[Access]:

@@ -192,17 +192,14 @@ class Schema:
         """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
-    async def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        return await self._run(statement, *values)
-
     async def change(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> None:
         """Run a statement that changes something, while the claim holds."""
         self.work.check()
-        await self._run(statement, *values, fine=fine, seconds=seconds)
+        await self.read(statement, *values, fine=fine, seconds=seconds)
 
-    async def _run(
+    async def read(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
         try:
