@@ -54,13 +54,12 @@ from .accounts import (
     mend_account,
     set_account,
 )
-from .ending import end, end_in_schema, has_sessions
+from .ending import end, end_in_schema
 from .leftovers import make_writable, read_programs, roll_back_prepared
 from .session import PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
 _TURNS = 8  # sessions of the administrator at a time
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
-_PART = 4  # of the server's connections that a login may have
 _DROP_SECONDS = 60.0  # for a schema of many tables
 _NO_ADMINISTRATOR = "the administrator who makes the tenants' logins cannot log in"
 _NO_SUCH_THREAD = (1094,)
@@ -114,7 +113,7 @@ class MySQLServer(Server):
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
-        return await self._read(names, partial(self._problems, logins=logins))
+        return await self._read(names, partial(_problems, logins=logins))
 
     # Steps of the verbs.
 
@@ -149,18 +148,18 @@ class MySQLServer(Server):
             if not may_exist and "%" in await hosts(schema, login):
                 raise exists(schema, login)
             if login == work.names.temporary:
-                await self._set_login(schema, login, password, TEMPORARY_CONNECTIONS, rights.TEMPORARY)
+                await _set_login(schema, login, password, TEMPORARY_CONNECTIONS, rights.TEMPORARY)
                 return
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
-            await self._set_login(schema, login, password, await self._most(schema))
+            await _set_login(schema, login, password, await schema.most())
             for other in (await accounts(schema, work.names.logins)).values():
                 if other.is_locked:  # what runs as it needs its rights
                     await rights.set_rights(schema, other.login)
 
     async def end_login(self, work: Work, login: str) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await self._end(schema, login)
+            await end(schema, login)
 
     async def drop_login(self, work: Work, login: str) -> bool:
         async with self._schema(work) as schema:
@@ -174,7 +173,7 @@ class MySQLServer(Server):
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
             await rights.revoke_others(schema)
-            most = await self._most(schema)
+            most = await schema.most()
             for account in (await accounts(schema, work.names.logins)).values():
                 await check_hosts(schema, account.login)
                 if not account.is_ours:
@@ -186,7 +185,7 @@ class MySQLServer(Server):
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            others = await self._shut(schema, still=still)
+            others = await _shut(schema, still=still)
             if others and still:
                 raise schema.error(
                     f"MariaDB lets nobody but {others}, or a superuser, end the sessions of {others} in the schema, "
@@ -203,7 +202,7 @@ class MySQLServer(Server):
 
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await self._shut(schema, still=True)  # DROP DATABASE waits for the locks of a prepared transaction
+            await _shut(schema, still=True)  # DROP DATABASE waits for the locks of a prepared transaction
             await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
 
     async def release(self, work: Work) -> None:
@@ -222,7 +221,7 @@ class MySQLServer(Server):
                 await rights.revoke_all(schema)
                 logins = (*logins, work.names.temporary)
             for login in logins:
-                await self._end(schema, login)
+                await end(schema, login)
                 await drop_account(schema, login)
 
     # Moving and dumping.
@@ -241,71 +240,11 @@ class MySQLServer(Server):
     async def programs(self, names: Names) -> tuple[str, str]:
         return await self._read(names, read_programs)
 
-    # The steps, in a session of the administrator.
-
-    async def _set_login(
-        self, schema: Schema, login: str, password: Secret, connections: int, wanted: frozenset[str] | None = None
-    ) -> None:
-        await check_hosts(schema, login)
-        was_there = await self._end(schema, login)
-        is_new = not was_there or await drop_account(schema, login)
-        await set_account(schema, login, password, connections, is_new=is_new)
-        await rights.set_rights(schema, login, wanted)
-        if not is_new and await rights.is_proxied(schema, login):
-            async with self._own(login, password) as own:
-                await rights.revoke_proxies(schema, login, own)
-
-    async def _end(self, schema: Schema, login: str) -> bool:
-        """End a login. If it was dropped, end the sessions that it still has. Return whether there was anything."""
-        await drop_helpers(schema, login)
-        found = "%" in await hosts(schema, login) or await has_sessions(schema, self._own, login)
-        if found:
-            await end(schema, self._own, login, await self._most(schema))
-        return found
-
-    async def _shut(self, schema: Schema, *, still: bool) -> str:
-        """Return who may still write there: see ``end_in_schema``."""
-        names = schema.names
-        await rights.revoke_others(schema)
-        await rights.revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
-        if names.role is Role.OWNER:
-            others = await end_in_schema(schema, self._own)
-            left = await roll_back_prepared(schema)
-            if left and still:
-                raise schema.error(left)
-            return others
-        return ""
-
-    async def _problems(self, schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
-        found, most = set[Problem](), await self._most(schema)
-        existing = await accounts(schema, schema.names.logins)
-        for account in existing.values():
-            if await hosts(schema, account.login) - {"%"}:
-                found.add(Problem.OPEN_TO_OTHERS)
-            if account.login not in logins and not account.is_locked:
-                found.add(Problem.LOGIN_BACK)
-            if not account.is_ours:
-                continue
-            if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
-                found.add(Problem.RIGHTS_MISSING)
-            if logins:
-                found |= await rights.wrong_rights(schema, account.login)
-        if await rights.access_of_others(schema):
-            found.add(Problem.OPEN_TO_OTHERS)
-        return frozenset(found)
-
-    async def _most(self, schema: Schema) -> int:
-        """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
-        if self._limit is not None:
-            return self._limit
-        ((of_the_server,),) = await schema.read("SELECT @@max_connections")
-        return max(1, int(of_the_server) // _PART)
-
     # Sessions.
 
     async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
-        return await self._sessions.read(lambda session: do(Schema(session, Work(names, lambda: None))))
+        return await self._sessions.read(lambda session: do(Schema(session, Work(names), self._own, self._limit)))
 
     @asynccontextmanager
     async def _schema(
@@ -315,7 +254,7 @@ class MySQLServer(Server):
         name = _program(work.names) if name is None else name
         try:
             async with turns or self._turns, aclosing(await self._log_in(program_name=name)) as session:
-                yield Schema(session, work)
+                yield Schema(session, work, self._own, self._limit)
                 return
         except (LoginRefusedError, ServerAwayError) as refused:  # by a login of the tenant
             reason = str(refused)
@@ -352,6 +291,53 @@ async def _find(schema: Schema) -> Found:
         tuple(each.login for each in existing if not each.is_locked),
         tuple(each.login for each in existing if each.is_locked),
     )
+
+
+async def _set_login(
+    schema: Schema, login: str, password: Secret, connections: int, wanted: frozenset[str] | None = None
+) -> None:
+    await check_hosts(schema, login)
+    was_there = await end(schema, login)
+    is_new = not was_there or await drop_account(schema, login)
+    await set_account(schema, login, password, connections, is_new=is_new)
+    await rights.set_rights(schema, login, wanted)
+    if not is_new and await rights.is_proxied(schema, login):
+        async with schema.log_in(login, password) as own:
+            await rights.revoke_proxies(schema, login, own)
+
+
+async def _shut(schema: Schema, *, still: bool) -> str:
+    """Return who may still write there: see ``end_in_schema``."""
+    names = schema.names
+    await rights.revoke_others(schema)
+    await rights.revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
+    if names.role is Role.OWNER:
+        others = await end_in_schema(schema)
+        left = await roll_back_prepared(schema)
+        if left and still:
+            raise schema.error(left)
+        return others
+    return ""
+
+
+async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
+    found, most = set[Problem](), await schema.most()
+    existing = await accounts(schema, schema.names.logins)
+    for account in existing.values():
+        if await hosts(schema, account.login) - {"%"}:
+            found.add(Problem.OPEN_TO_OTHERS)
+        if account.login not in logins and not account.is_locked:
+            found.add(Problem.LOGIN_BACK)
+        if not account.is_ours:
+            continue
+        if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
+            found.add(Problem.RIGHTS_MISSING)
+        if logins:
+            wanted = rights.RIGHTS[schema.names.role]
+            found |= {problem for *_, problem in await rights.lacking(schema, account.login, wanted)}
+    if await rights.access_of_others(schema):
+        found.add(Problem.OPEN_TO_OTHERS)
+    return frozenset(found)
 
 
 async def _families(session: Session) -> dict[str, frozenset[str]]:
