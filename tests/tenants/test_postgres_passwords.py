@@ -234,7 +234,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
     await ready(server, names, names.logins[0])
-    async with server.shared():
+    async with server.sessions.shared():
         await server.problems(names, names.logins)
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
         assert backends

@@ -79,7 +79,7 @@ async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> N
     )
     names = names_of("alpha", site.engine, anywhere.prefix)
     assert await are_none_left(admin)
-    async with site.server.shared():
+    async with site.server.sessions.shared():
         for _ in range(2):
             assert await site.server.problems(names, names.logins[:1]) == frozenset()
             [number] = await sessions(admin)

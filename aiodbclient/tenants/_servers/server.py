@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ...errors import GrantError
 from .._credential import Secret
@@ -40,9 +41,9 @@ class SessionLostError(GrantError):
     """The session ended before the answer to a statement came."""
 
 
-def of_tenant(names: Names, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+def of_tenant(names: Names, reason: str) -> GrantError:
     """Make the error that names a tenant."""
-    return kind(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
+    return GrantError(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
 
 
 @frozen
@@ -81,10 +82,12 @@ class Work:
 class Server(ABC):
     """The server of one cluster.
 
-    Every method is safe to repeat and to cancel, leaves no connection open (see ``shared``), and ends within a bounded
-    time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if something
-    is in the way, which the error names.
+    Every method is safe to repeat and to cancel, leaves no connection open (see ``SharedSessions``), and ends within a
+    bounded time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if
+    something is in the way, which the error names.
     """
+
+    sessions: SharedSessions[Any]  # of the administrator
 
     # The cluster.
 
@@ -99,10 +102,6 @@ class Server(ABC):
     @abstractmethod
     async def tenants(self) -> tuple[str, ...]:
         """Return the whole names of all databases that ``create`` made, also of tenants that are not on record."""
-
-    @abstractmethod
-    def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep sessions of the administrator open for the next step, while any task is in such a block."""
 
     @abstractmethod
     async def usage(self) -> Mapping[str, tuple[int, int]]:
@@ -228,18 +227,18 @@ class Server(ABC):
         return
 
 
+@define(eq=False)
 class SharedSessions(Generic[SessionT]):
     """Sessions of the administrator that the work on many tenants shares, each for one task at a time.
 
     A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
     """
 
-    def __init__(self, log_in: Callable[[], Awaitable[SessionT]], close: Callable[[SessionT], Awaitable[None]]) -> None:
-        self._log_in = log_in
-        self._close = close
-        self._turns = asyncio.Semaphore(_SESSIONS)
-        self._idle: list[SessionT] = []
-        self._sharing = 0
+    _log_in: Callable[[], Awaitable[SessionT]]
+    _close: Callable[[SessionT], Awaitable[None]]
+    _turns: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _SESSIONS), init=False)
+    _idle: list[SessionT] = field(factory=list[SessionT], init=False)
+    _sharing: int = field(default=0, init=False)
 
     @asynccontextmanager
     async def shared(self) -> AsyncGenerator[None]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -77,21 +77,18 @@ class MySQLServer(Server):
         self._limit = connection_limit
         self._turns = asyncio.Semaphore(_TURNS)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
-        self._sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
+        self.sessions: SharedSessions[Session] = SharedSessions(self._log_in, Session.aclose)
 
     # The cluster.
 
     async def administrator(self) -> Administrator:
-        return await self._sessions.read(rights.administrator)
+        return await self.sessions.read(rights.administrator)
 
     async def tenants(self) -> tuple[str, ...]:
-        return tuple(sorted(await self._sessions.read(_families)))
-
-    def shared(self) -> AbstractAsyncContextManager[None]:
-        return self._sessions.shared()
+        return tuple(sorted(await self.sessions.read(_families)))
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
-        return await self._sessions.read(_usage)
+        return await self.sessions.read(_usage)
 
     # Looking at a tenant.
 
@@ -244,7 +241,7 @@ class MySQLServer(Server):
 
     async def _read(self, names: Names, do: Callable[[Schema], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
-        return await self._sessions.read(lambda session: do(Schema(session, Work(names), self._own, self._limit)))
+        return await self.sessions.read(lambda session: do(Schema(session, Work(names), self._own, self._limit)))
 
     @asynccontextmanager
     async def _schema(

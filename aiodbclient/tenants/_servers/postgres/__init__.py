@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC
 from functools import partial
 from time import monotonic
@@ -97,7 +97,7 @@ class PostgresServer(Server):
         self._limit = connection_limit
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._tests = asyncio.Semaphore(_TESTS)
-        self._sessions = SharedSessions(self._open, AsyncConnection[Any].close)
+        self.sessions = SharedSessions(self._open, AsyncConnection[Any].close)
 
     # The cluster.
 
@@ -112,9 +112,6 @@ class PostgresServer(Server):
 
     async def tenants(self) -> tuple[str, ...]:
         return tuple(sorted(_made(await self._ask(_DATABASES))))
-
-    def shared(self) -> AbstractAsyncContextManager[None]:
-        return self._sessions.shared()
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
         made = list(_made(await self._ask(_DATABASES)))
@@ -182,7 +179,7 @@ class PostgresServer(Server):
         if existed:
             await self.end_login(work, login)
             is_new = await self.drop_login(work, login)
-        if login != names.temporary:  # nobody else knew a password of that one
+        if login != names.temporary:  # who knew a password of that one was the tenant
             await self._wait_for_logins(names, login, existed)
         with suppress(ExistsError):
             await self._step(
@@ -287,12 +284,12 @@ class PostgresServer(Server):
 
     async def _ask(self, statement: SQL, *values: Any) -> list[Any]:
         """The rows of one statement that only reads."""
-        return await self._sessions.read(lambda server: rows(server, statement, values or None))
+        return await self.sessions.read(lambda server: rows(server, statement, values or None))
 
     async def _read(self, names: Names, do: Callable[[Session], Awaitable[T]]) -> T:
         """Do what only reads in a session that others share."""
         work = Work(names)
-        return await self._sessions.read(
+        return await self.sessions.read(
             lambda server: do(Session(names, server, partial(self._session, work), work.check))
         )
 
@@ -327,7 +324,7 @@ class PostgresServer(Server):
         try:
             async with asyncio.timeout(STEP_SECONDS + 60), AsyncExitStack() as ending:  # closes it, even if cancelled
                 if database is None:
-                    named = self._sessions.session(partial(rows, statement=name))
+                    named = self.sessions.session(partial(rows, statement=name))
                     server, _ = await ending.enter_async_context(named)
                 else:
                     server = await self._open(label, database)

@@ -86,22 +86,22 @@ class ExistsError(GrantError):
     """The role or the database that the statement creates exists."""
 
 
+@define(eq=False)
 class CAFile:
     """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
 
     Keep it while connections are open: to cancel a statement, libpq opens another connection.
     """
 
-    def __init__(self, ca: str) -> None:
-        self._ca = ca
-        self._path: str | None = None
+    ca: str
+    _path: str = ""
 
     def path(self) -> str:
         """Return the path of the file. If something deleted the file, write it again."""
-        if self._path is None or not os.path.exists(self._path):
+        if not os.path.exists(self._path):
             handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
             with open(handle, "w") as file:
-                file.write(self._ca)
+                file.write(self.ca)
             weakref.finalize(self, _unlink, self._path)
         return self._path
 
@@ -223,9 +223,9 @@ class Session:
         """Execute statements that return nothing, in one round trip and one transaction."""
         await self.run(SQL("; ").join(statements))
 
-    def error(self, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+    def error(self, reason: str) -> GrantError:
         """Make an error that names the tenant."""
-        return of_tenant(self.names, reason, kind)
+        return of_tenant(self.names, reason)
 
     @asynccontextmanager
     async def acting(self, role: str) -> AsyncGenerator[None]:
@@ -257,8 +257,9 @@ class Session:
             options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
             begin += [SQL("SET LOCAL createrole_self_grant = 'set, inherit'")] if made else []
         to = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
-        grants = [SQL("GRANT {} TO {}{}").format(_names(granted), to, options)] if granted else []
-        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(_names({*roles, *made}), by)
+        names = SQL(", ").join
+        grants = [SQL("GRANT {} TO {}{}").format(names(map(Identifier, granted)), to, options)] if granted else []
+        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted({*roles, *made}))), by)
         stays = self.knows_options and {*roles} == {*made}
         try:
             await self.run_all(*begin, *first, *grants)
@@ -268,10 +269,6 @@ class Session:
             with suppress(GrantError):
                 await self.run(SQL("ROLLBACK"))
             raise
-
-
-def _names(roles: Collection[str]) -> Composed:
-    return SQL(", ").join(map(Identifier, sorted(roles)))
 
 
 # The administrator enters the database of any tenant, and ends prepared transactions in it.
@@ -318,15 +315,12 @@ async def roll_back_these(opened: Opener, prepared: list[Any]) -> None:
                         f"the database {database!r} has the prepared transaction {gid!r} of a deleted login: run "
                         "ROLLBACK PREPARED in it as a superuser, and run this again"
                     )
-                await _roll_back(session, gid, Identifier(owner))
-
-
-async def _roll_back(session: Session, gid: str, owner: Identifier) -> None:
-    # Only its owner may, and not in a transaction.
-    options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
-    await session.run_all(SQL("GRANT {} TO CURRENT_USER{}").format(owner, options), SQL("SET ROLE {}").format(owner))
-    await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
-    await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(owner))
+                who = Identifier(owner)  # only its owner may, and not in a transaction
+                options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
+                grant, act = SQL("GRANT {} TO CURRENT_USER{}").format(who, options), SQL("SET ROLE {}").format(who)
+                await session.run_all(grant, act)
+                await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+                await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(who))
 
 
 # No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
@@ -339,10 +333,10 @@ coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.r
     SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname ~ %(form)s)),
 false)
 """
-# Who the session with this process id waits for.
-_BLOCKING = SQL(f"""
-SELECT a.usename, a.datname, b.pid, {_OF_A_TENANT} AND a.backend_type = 'client backend'
-       AND a.xact_start < clock_timestamp() - make_interval(secs => %(patience)s)
+# Who the session with this process id waits for, and whether it was ended.
+_END_BLOCKING = SQL(f"""
+SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.backend_type = 'client backend'
+       AND a.xact_start < clock_timestamp() - make_interval(secs => %(patience)s) THEN pg_terminate_backend(b.pid) END
 FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
 JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
 """)
@@ -357,7 +351,6 @@ JOIN pg_locks x ON x.pid IS NULL AND x.virtualtransaction = h.virtualtransaction
 JOIN pg_prepared_xacts p ON p.transaction = x.transactionid LEFT JOIN pg_roles r ON r.rolname = p.owner
 WHERE w.pid = %(pid)s AND NOT w.granted
 """)
-_TERMINATE = SQL("SELECT pg_terminate_backend(%s)")
 
 
 @define
@@ -383,10 +376,9 @@ class Watch:
             "own": sorted(self.work.names.everything),
             "patience": PATIENCE_SECONDS,
         }
-        for login, database, blocker, is_to_end in await session.run(_BLOCKING, **values):
+        for login, database, was_ended in await session.run(_END_BLOCKING, **values):
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
-            if is_to_end:
-                await session.run(_TERMINATE, blocker)
+            if was_ended is not None:
                 self._ended(login)
         for database, gid, owner, is_to_end in await session.run(_BLOCKING_PREPARED, **values):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
