@@ -127,7 +127,7 @@ class PostgresServer(Server):
     async def why_no_roles(self, names: Names) -> str:
         if not (await self.find(names)).database:
             return ""
-        async with self._turns, entered(partial(self._session, Work(names)), names.database) as session:
+        async with entered(partial(self._turn, Work(names)), names.database) as session:
             return await rights.why_no_roles(session)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
@@ -154,7 +154,7 @@ class PostgresServer(Server):
         found = await self._read(names, outside)
         if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
             return found
-        async with self._turns, self._session(Work(names), names.database) as session:
+        async with self._turn(Work(names), names.database) as session:
             return found | {step.problem for step in await rights.lacking_inside(session)}
 
     # Steps of the verbs.
@@ -202,16 +202,13 @@ class PostgresServer(Server):
         await self._step(work, partial(logins.end, login=login, until=until))
 
     async def drop_login(self, work: Work, login: str) -> bool:
-        async with self._turns:
-            return await objects.drop(partial(self._session, work), login)
+        return await objects.drop(partial(self._turn, work), login)
 
     async def mend(self, work: Work, logins: Sequence[str]) -> None:
         await self._step(work, partial(databases.complete, usernames=logins, limit=self._limit))
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
-        async with self._turns:
-            left = await strangers.reclaim(partial(self._session, work))
-        if left:
+        if left := await strangers.reclaim(partial(self._turn, work)):
             raise of_tenant(
                 work.names,
                 f"the administrator cannot change all that is others' in the database {work.names.database!r}: "
@@ -219,7 +216,7 @@ class PostgresServer(Server):
             )
 
     async def _mend_inside(self, work: Work) -> None:
-        async with self._turns, entered(partial(self._session, work), work.names.database):
+        async with entered(partial(self._turn, work), work.names.database):
             pass
         await self._step(work, rights.complete_inside, work.names.database)
 
@@ -234,8 +231,7 @@ class PostgresServer(Server):
         for other in sorted(names.all_logins - {login}):  # somebody may know its password
             await self.end_login(work, other)
         await self._step(work, partial(strangers.take_database, login=login))
-        async with self._turns:
-            await strangers.take_objects(partial(self._session, work), login)
+        await strangers.take_objects(partial(self._turn, work), login)
 
     async def drop_database(self, work: Work) -> None:
         if await self._read(work.names, databases.is_open):
@@ -260,8 +256,7 @@ class PostgresServer(Server):
         for role, enters in await self._ask(_PRESENT, sorted(gone)):
             if enters:
                 await self.end_login(work, role)
-            async with self._turns:
-                await objects.forget(partial(self._session, work), role)
+            await objects.forget(partial(self._turn, work), role)
 
     # Moving and dumping.
 
@@ -298,7 +293,7 @@ class PostgresServer(Server):
         watch, until = Watch(work), monotonic() + _ENDING_SECONDS
         while True:
             try:
-                async with self._turns, self._session(work, database) as session:
+                async with self._turn(work, database) as session:
                     watching = asyncio.create_task(watch.over(session))
                     try:
                         return await do(session)
@@ -312,6 +307,12 @@ class PostgresServer(Server):
                     of_tenant(work.names, f"{watch.seen}, so it was not finished: {blocked}") if watch.seen else blocked
                 )
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _turn(self, work: Work, database: str | None = None) -> AsyncGenerator[Session]:
+        """A session in a turn. Those that it opens need none, so nobody waits for a turn in a turn."""
+        async with self._turns, self._session(work, database) as session:
+            yield session
 
     @asynccontextmanager
     async def _session(self, work: Work, database: str | None = None) -> AsyncGenerator[Session]:
