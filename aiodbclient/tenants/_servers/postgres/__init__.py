@@ -222,8 +222,7 @@ class PostgresServer(Server):
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         """See ``Server``. No transaction is ever left."""
-        if await self._step(work, databases.close):
-            await self._step(work, databases.empty)
+        await self._step(work, databases.shut)
 
     async def adopt(self, work: Work, login: str | None) -> None:
         names = work.names
@@ -234,12 +233,9 @@ class PostgresServer(Server):
         await strangers.take_objects(partial(self._turn, work), login)
 
     async def drop_database(self, work: Work) -> None:
-        if await self._read(work.names, databases.is_open):
-            await self.shut(work)
         await self._step(work, databases.drop)
 
     async def release(self, work: Work) -> None:
-        await self.shut(work)
         await self._step(work, databases.release)
         await self._forget(work, work.names.everything - {work.names.owner})
 

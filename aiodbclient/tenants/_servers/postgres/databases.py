@@ -59,7 +59,8 @@ FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
 """)
 
 
-_STATE = SQL("SELECT pg_get_userbyid(datdba), datallowconn, datconnlimit FROM pg_database WHERE datname = %s")
+_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
+_IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
 _END_OTHERS = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
 WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> ALL (%s)
@@ -310,15 +311,14 @@ async def end_sessions(session: Session, keep: frozenset[str] = frozenset()) -> 
     return int(ended)
 
 
-async def close(session: Session) -> bool:
-    """Revoke the rights of others on the database. Return whether it exists, and is the role's to empty."""
-    if session.names.role is not Role.OWNER or await read_database(session) is None:
-        return False
-    await complete(session)
-    return True
+async def shut(session: Session) -> None:
+    """Revoke the rights of others on a tenant's database, and end all sessions and prepared transactions in it."""
+    if session.names.role is Role.OWNER and await read_database(session) is not None:
+        await complete(session)
+        await _empty(session)
 
 
-async def empty(session: Session) -> None:
+async def _empty(session: Session) -> None:
     """End every session in the database and every prepared transaction, whosever it is, and look again."""
     until = monotonic() + _EMPTY_SECONDS
     while await end_sessions(session):
@@ -328,47 +328,40 @@ async def empty(session: Session) -> None:
     await roll_back(session.opened, database=session.names.database)
     await roll_back(session.opened, owner=session.names.owner)
     if await end_sessions(session):
-        await empty(session)
-
-
-async def is_open(session: Session) -> bool:
-    """Whether the database exists and takes connections. Otherwise it is ready to be dropped."""
-    rows = await session.run(_STATE, session.names.database)
-    return bool(rows) and bool(rows[0][1]) and rows[0][2] != -2
+        await _empty(session)
 
 
 async def drop(session: Session) -> None:
-    """Drop a database that was shut."""
+    """Shut a database that is open, and drop it."""
     names, name = session.names, Identifier(session.names.database)
-    rows = await session.run(_STATE, names.database)
-    if not rows:
-        return
-    owner, _, limit = rows[0]
-    if owner not in {session.admin, names.owner}:
-        raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
-    if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
-        text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
-        async with session.member_of(names.owner):
-            if limit != -2:
-                await session.run(SQL(text).format(name))
-            await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
-    await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    if await session.run(_IS_OPEN, names.database):
+        await shut(session)
+    for owner, limit in await session.run(_STATE, names.database):
+        if owner not in {session.admin, names.owner}:
+            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
+        if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
+            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
+            async with session.member_of(names.owner):
+                if limit != -2:
+                    await session.run(SQL(text).format(name))
+                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
+        await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 async def drop_remains(session: Session) -> None:
     """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
-    rows = await session.run(_STATE, session.names.database)
-    if rows and rows[0][2] == -2:
+    if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
         await drop(session)
 
 
 async def release(session: Session) -> None:
-    """Leave a database that was shut to its owner role, without members, and close it to all others.
+    """Shut a database, and leave it to its owner role, without members, and closed to all others.
 
     So code that the tenant planted, such as the function of an index, never runs as the administrator by itself:
     autovacuum runs it as the owner role.
     """
     names = session.names
+    await shut(session)
     if await read_database(session) is None:
         return  # an earlier removal has dropped it
     for member in await members(session, names.owner) or ():
