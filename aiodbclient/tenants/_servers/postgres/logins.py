@@ -1,4 +1,4 @@
-"""The logins of a tenant on PostgreSQL: create, end, drop, and test.
+"""The logins of a tenant on PostgreSQL: create, end and test them.
 
 An ended login has NOLOGIN, no password, no membership and no session. The server looks at NOLOGIN after the password,
 so a connection that began to log in before gains nothing, until the login is in use again: ``begun`` are the
