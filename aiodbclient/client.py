@@ -21,7 +21,7 @@ from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options, checked
 from ._request.context import ClientMemory, ClusterContext
 from ._request.events import RequestEvent
-from ._request.paths import checked_cluster_id
+from ._request.operations import checked_cluster_id
 from ._request.raw import JSON, Params, prepared
 from ._request.retry import RetryPolicy
 from ._request.transport import TokenProvider, Transport

@@ -11,9 +11,8 @@ from uuid import UUID
 from ._checks import check_seconds
 from ._request.call import Meter, Options
 from ._request.context import ClientMemory, ClusterContext
-from ._request.operations import LIST_CLUSTERS
+from ._request.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._request.pages import read_all
-from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._request.pause import Pause, until_online
 from ._request.raw import JSON, Params, prepared
 from ._request.transport import Transport

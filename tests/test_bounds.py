@@ -18,7 +18,7 @@ from aiohttp import web
 
 from aiodbclient import RetryPolicy, errors
 from aiodbclient._request import pages
-from aiodbclient._request.body import LONGEST
+from aiodbclient._request.transport import LONGEST
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, says

@@ -8,9 +8,8 @@ import pytest
 from aiodbclient import RetryPolicy, UserSettings, errors
 from aiodbclient._json.masking import Secrets
 from aiodbclient._request.answer import Answer
-from aiodbclient._request.body import BodyError
 from aiodbclient._request.call import Call, Meter, Options
-from aiodbclient._request.failures import FAILURES, no_slot, refused, without_answer
+from aiodbclient._request.failures import FAILURES, BodyError, no_slot, refused, without_answer
 from aiodbclient._request.operations import (
     CREATE_DB,
     CREATE_USER,
@@ -76,23 +75,29 @@ def test_a_body_is_json_and_none_is_none() -> None:
 def test_a_request_that_never_left_does_not_count_as_sent() -> None:
     call = call_of()
     call.begin(0.0)
-    failure = without_answer(call, aiohttp.ConnectionTimeoutError("dop_v1_secret_token"), secrets())
+    failure = without_answer(call, "api.example", aiohttp.ConnectionTimeoutError("dop_v1_secret_token"), secrets())
 
     assert isinstance(failure, errors.ConnectError)
     assert str(failure) == f"{LIST}: no connection, nothing was sent: ConnectionTimeoutError: ***"
     assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, Then.RETRY, 0, False)
 
     call.begin(0.0)
-    without_answer(call, TimeoutError(), secrets())
+    without_answer(call, "api.example", TimeoutError(), secrets())
     call.begin(0.0)
-    failure = without_answer(call, aiohttp.ConnectionTimeoutError("again"), secrets())
+    failure = without_answer(call, "api.example", aiohttp.ConnectionTimeoutError("again"), secrets())
     assert str(failure) == f"{LIST}: no connection: ConnectionTimeoutError: again"
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "text", "failure", "lost"),
     [
-        (TimeoutError(), errors.RequestTimeoutError, "no whole answer within 2.5 s", Failure.LOST, True),
+        (
+            TimeoutError(),
+            errors.RequestTimeoutError,
+            "no whole answer within 2.5 s from api.example",
+            Failure.LOST,
+            True,
+        ),
         (
             aiohttp.ServerDisconnectedError("gone with dop_v1_secret_token"),
             errors.ConnectionLostError,
@@ -127,7 +132,7 @@ def test_the_error_of_an_incomplete_answer_says_what_broke(
     assert isinstance(error, FAILURES)
 
     call.status = 200
-    raised = without_answer(call, error, secrets())
+    raised = without_answer(call, "api.example", error, secrets())
     call.complete(raised)
 
     assert type(raised) is kind
@@ -144,7 +149,7 @@ def test_the_text_of_a_broken_connection_is_cut(error: type[Exception]) -> None:
     call = call_of()
     call.begin(0.0)
 
-    text = str(without_answer(call, error("x" * 2000), secrets()))
+    text = str(without_answer(call, "api.example", error("x" * 2000), secrets()))
 
     assert 450 < text.count("x") < 501
 
@@ -153,7 +158,7 @@ def test_a_read_is_never_applied() -> None:
     for error in (TimeoutError(), BodyError("is too long"), ValueError()):
         call = call_of(GET_USER)
         call.begin(0.0)
-        raised = without_answer(call, error, secrets())
+        raised = without_answer(call, "api.example", error, secrets())
         call.complete(raised)
         assert not raised.may_have_applied
         assert "applied" not in str(raised)

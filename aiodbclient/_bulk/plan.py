@@ -12,7 +12,7 @@ from .._json.converter import setting_names
 from .._request.answer import spelling
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from .._request.paths import check_name
+from .._request.operations import check_name
 from .._request.pause import Pause
 from .._request.user_calls import UserCalls
 from ..engines import guard

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import ConfigurationError
-
 LARGEST = 4_000_000  # characters of the text that are read
 Step = Callable[[str, float], str]
+
+# A password, database or certificate that is wrong, or a right that is missing. Where PostgreSQL refuses a connection,
+# libpq has only its text.
+_LASTING = re.compile(
+    r"SQLSTATE (28000|28P01|3D000|3F000|42501)|authentication failed|does not exist(?! \(SQLSTATE)|permission denied"
+    "|no pg_hba.conf entry|does not support SSL|certificate|NOAUTH|WRONGPASS|NOPERM|ACL failure|no permissions"
+    "|DB index is out of range|^(Authentication|Authorization|NoPermission)Error"
+)
+
+
+class CellError(Exception):
+    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting or _LASTING.search(why) is not None
 
 
 class Cell(Protocol):
@@ -21,19 +36,3 @@ class Cell(Protocol):
 
     async def aclose(self) -> None:
         """Disconnect."""
-
-
-def cell_at(url: str, key: str, lives: float, timeout: float) -> Cell:
-    """Return the cell named ``key`` in the server at ``url``, which keeps it for ``lives`` seconds."""
-    is_postgres = url.startswith(("postgresql://", "postgres://"))
-    try:
-        if is_postgres:
-            from .postgres_cell import PostgresCell
-
-            return PostgresCell(url, key, timeout)
-        from .valkey_cell import ValkeyCell
-
-        return ValkeyCell(url, key, lives)
-    except ImportError:
-        server, extra = ("PostgreSQL", "tenants") if is_postgres else ("Valkey or Redis", "valkey")
-        raise ConfigurationError(f"a budget in {server} needs the extra: pip install 'aiodbclient[{extra}]'") from None

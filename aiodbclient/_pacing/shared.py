@@ -15,8 +15,8 @@ from .._checks import positive
 from .._headers import Hour, hour_of
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, Queue, Waiter, below_every_limit, by_length
-from .cells import Cell, cell_at
-from .fleet import CellError, Process
+from .cells import Cell, CellError
+from .fleet import Process
 from .ledger import Ledger, Window
 
 __all__ = ["SharedRateBudget", "token_key"]
@@ -86,7 +86,7 @@ class SharedRateBudget(Pacer):
         _check(self)
         self._longer, self._pause = self.timeout, self.windows[0].seconds / 10
         self._ledger = Ledger(self.windows, self.reserve)
-        self._cell = cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
+        self._cell = _cell_at(self.url, self.key, 2 * self.windows[-1].seconds, self.timeout)
         share, where = self.fallback_share, self._cell.where
         self._process = Process(self._ledger, self._queue, self.windows, self.reserve, share, where)
 
@@ -217,3 +217,19 @@ def _check(budget: SharedRateBudget) -> None:
     share = budget.fallback_share
     if type(share) not in (int, float) or not 0 < share <= 1:
         raise InvalidArgumentError(f"fallback_share must be a positive number of at most 1, not {share!r}")
+
+
+def _cell_at(url: str, key: str, lives: float, timeout: float) -> Cell:
+    """Return the cell named ``key`` in the server at ``url``, which keeps it for ``lives`` seconds."""
+    is_postgres = url.startswith(("postgresql://", "postgres://"))
+    try:
+        if is_postgres:
+            from .postgres_cell import PostgresCell
+
+            return PostgresCell(url, key, timeout)
+        from .valkey_cell import ValkeyCell
+
+        return ValkeyCell(url, key, lives)
+    except ImportError:
+        server, extra = ("PostgreSQL", "tenants") if is_postgres else ("Valkey or Redis", "valkey")
+        raise ConfigurationError(f"a budget in {server} needs the extra: pip install 'aiodbclient[{extra}]'") from None

@@ -16,9 +16,8 @@ from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
 from .events import logger
-from .operations import GET_CA, GET_CLUSTER, Operation
+from .operations import GET_CA, GET_CLUSTER, Operation, check_name
 from .pages import read_all
-from .paths import check_name
 from .pause import Pause
 from .transport import Transport
 

@@ -13,11 +13,15 @@ from ..errors import (
     RequestTimeoutError,
 )
 from .answer import Answer
-from .body import BodyError
 from .call import Call
 from .operations import Kind
 from .quirks import BROKEN, NOT_SENT, text_of
 from .retry import LOST_STATUSES, Failure
+
+
+class BodyError(Exception):
+    """The body is invalid. The message continues a sentence that starts with "the answer"."""
+
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
 FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
@@ -27,8 +31,8 @@ _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 _NO_WAIT = 0.05  # seconds: the windows have room, and only calls in flight are in the way
 
 
-def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
-    """Make the error for a request without a complete answer, and store in ``call`` how it failed."""
+def without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> DatabaseClientError:
+    """Make the error for a request to ``host`` without a complete answer, and store in ``call`` how it failed."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
@@ -39,7 +43,7 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
         call.failure = Failure.LOST
         call.lost = True
         call.timed_out = True
-        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
+        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s from {host}")
     if isinstance(error, (*BROKEN, OSError)):
         call.failure = Failure.LOST
         call.lost = True

@@ -1,11 +1,13 @@
-"""The operations of the API that this package supports, one per line. Pure."""
+"""The operations of the API that this package supports, one per line, and checks of what goes into a path. Pure."""
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
+from uuid import UUID
 
-from .paths import CLUSTERS
+from ..errors import InvalidArgumentError
 
 
 class Kind(Enum):
@@ -37,6 +39,7 @@ class Operation:
         return self.template.replace("{cluster}", cluster_id).replace("{name}", name if plain else quote(name, safe=""))
 
 
+CLUSTERS = "/v2/databases"
 _CLUSTER = CLUSTERS + "/{cluster}"
 _USERS, _USER = _CLUSTER + "/users", _CLUSTER + "/users/{name}"
 _DBS, _DB = _CLUSTER + "/dbs", _CLUSTER + "/dbs/{name}"
@@ -54,3 +57,40 @@ LIST_DBS = Operation("dbs.list", "GET", _DBS, Kind.READ, "dbs", "databases")
 CREATE_DB = Operation("dbs.create", "POST", _DBS, Kind.CREATE, "db")
 GET_DB = Operation("dbs.get", "GET", _DB, Kind.READ, "db")
 DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Kind.DELETE)
+
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def checked_cluster_id(cluster_id: object) -> str:
+    """Return ``cluster_id`` as the API writes it. Raises InvalidArgumentError if it is not a UUID."""
+    text = str(cluster_id) if isinstance(cluster_id, str | UUID) else ""
+    if not re.fullmatch(_UUID, text, re.IGNORECASE):
+        raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {cluster_id!r}; nothing was sent")
+    return text.lower()
+
+
+def check_name(name: object) -> None:
+    """Refuse a name that cannot be a segment of a URL's path."""
+    # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
+    if name in ("", ".", "..") or "\0" in name:
+        raise InvalidArgumentError(f"{name!r} cannot be the name of a user or a db in a URL's path; nothing was sent")
+    if not name.isascii():
+        _check_encodable(name, repr(name))
+
+
+def tag_query(tag_name: str | None) -> str:
+    """Return the query for the clusters with a tag; empty for None. Raises InvalidArgumentError if it is not text."""
+    if tag_name is None:
+        return ""
+    if not isinstance(tag_name, str):
+        raise InvalidArgumentError(f"tag_name must be a string or None, not {tag_name!r}; nothing was sent")
+    if not tag_name.isascii():
+        _check_encodable(tag_name, f"tag_name={tag_name!r}")
+    return f"?{urlencode({'tag_name': tag_name})}"
+
+
+def _check_encodable(text: str, what: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidArgumentError(f"{what} cannot be encoded as UTF-8; nothing was sent")

@@ -20,14 +20,18 @@ from .._pacing.budget import Budget, RateLimitStatus, Window
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .answer import Answer
-from .body import ACCEPTED, whole_body
 from .call import Call
 from .events import RequestEvent, logger, report
-from .failures import FAILURES, no_slot, refused, without_answer
+from .failures import FAILURES, BodyError, no_slot, refused, without_answer
 from .quirks import check_session, closer_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
+
+_ACCEPTED = "gzip, deflate"  # the Accept-Encoding of every request
+
+# The largest body in bytes, after decompression: enough for 10,000 Kafka users, each with a certificate and a key.
+LONGEST = 32 << 20
 
 TokenProvider = Callable[[], Awaitable[str]]
 
@@ -239,7 +243,7 @@ class Transport:
         try:
             answer = await self._answer(call, session)
         except FAILURES as error:
-            failure = without_answer(call, error, self.secrets)
+            failure = without_answer(call, self.base_url.host, error, self.secrets)
         except asyncio.CancelledError as error:
             # Without the traceback, because its local variables hold the partial answer.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
@@ -274,7 +278,7 @@ class Transport:
         ) as response:
             call.status = response.status
             close = closer_of(response)
-            body = await whole_body(response)
+            body = await _whole_body(response)
         return Answer(call, response.status, response.headers, body, self.secrets, close)
 
     def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
@@ -285,7 +289,7 @@ class Transport:
             bare = {
                 "Authorization": f"Bearer {self._token.value}",
                 "Accept": "application/json",
-                "Accept-Encoding": ACCEPTED,
+                "Accept-Encoding": _ACCEPTED,
                 "User-Agent": agent if self._app is None else f"{agent} {self._app}",
             }
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
@@ -295,6 +299,20 @@ class Transport:
         headers = headers.copy()
         headers.update(call.options.headers)
         return headers
+
+
+async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
+    """Read the body of ``response``, which aiohttp decompresses piece by piece."""
+    body = await response.content.readany()
+    if response.content.at_eof():  # most bodies arrive together with the headers
+        return body
+    pieces, size = [body], len(body)
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > LONGEST:
+            raise BodyError(f"is larger than {LONGEST >> 20} MiB")
+    return b"".join(pieces)
 
 
 @asynccontextmanager

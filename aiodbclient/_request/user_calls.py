@@ -15,8 +15,7 @@ from ..engines import capabilities_of
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import MySQLSettings, NewUser, User, UserSettings
 from .context import ClusterContext
-from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
-from .paths import check_name
+from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
 from .waits import with_password
 
 _LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
