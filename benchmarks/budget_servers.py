@@ -38,7 +38,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="aiodbclient-budgets-"))
-        self._running = EmbeddedPostgres(kept=self._kept, folder=self._folder / "data")
+        self._running = EmbeddedPostgres(kept=self._kept, data=self._folder / "data")
 
     @property
     def url(self) -> str:

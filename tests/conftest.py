@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         module = ".".join(file.resolve().relative_to(session.config.rootpath).with_suffix("").parts)
         with suppress(Exception, pytest.skip.Exception):  # the collection reports it
             importlib.import_module(module)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage meanwhile, and keep what is imported and collected out of every later garbage collection.
+
+    That is most of the objects of a worker. To walk through them again and again takes a tenth of its CPU time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

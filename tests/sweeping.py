@@ -25,7 +25,7 @@ def sweep(sandbox: Sandbox) -> None:
     for cluster in sandbox._clusters.values():
         if not isinstance(cluster.backend, PostgresBackend) or cluster.backend.embedded is None:
             continue
-        with psycopg.connect(cluster.backend._server._dsn, autocommit=True) as superuser:
+        with psycopg.connect(cluster.backend._dsn, autocommit=True) as superuser:
             for database in _names(superuser, _DATABASES):
                 with suppress(psycopg.errors.ObjectInUse):  # by a prepared transaction
                     superuser.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))

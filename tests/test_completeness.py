@@ -17,7 +17,7 @@ from aiodbclient._request.operations import Operation
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.models import USER_SECRETS, Connection, masked
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _routes as routes
+from aiodbclient.sandbox import _protocol as routes
 
 from . import test_guard, test_operations
 

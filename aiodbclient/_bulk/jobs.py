@@ -6,7 +6,7 @@ that. The API lists the logins of tenants, made by SQL, like all other users, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -19,20 +19,22 @@ from .._request.context import ClusterContext
 from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
+from .._user_settings import check_settings
 from ..engines import capabilities_of, is_derived
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     InvalidResponseError,
     NameTakenError,
+    NotFoundError,
     PermissionDeniedError,
     SettingsDifferError,
     UnsupportedOperationError,
 )
 from ..models import Database, NewUser, User
 from . import settle
-from .job import ClusterJob, DoneT_co, name_spec, removed, user_spec
 from .outcomes import Action, DatabaseDone, Removed, UserDone
+from .run import DoneT_co, Job, SpecT, name_spec
 from .settings import (
     AUTH_PLUGIN,
     NOTHING_SHOWN,
@@ -71,6 +73,29 @@ class TenantRecords(Protocol):
     """What a run reads of a store of ``aiodbclient.tenants``."""
 
     def records(self) -> AsyncIterator[TenantRecord]: ...
+
+
+class ClusterJob(Job[SpecT, DoneT_co]):
+    """A job on one cluster."""
+
+    def __init__(self, context: ClusterContext) -> None:
+        super().__init__()
+        self.retry = context.options.retry
+        self._context = context.for_bulk(Meter(), self.pause)
+
+    async def prepare(self) -> int:
+        """Read the engine if it is unknown, and return how many names at a time the engine supports."""
+        engine = await self._context.learn_engine()
+        return capabilities_of(engine).concurrent_user_writes
+
+
+def user_spec(given: object) -> NewUser:
+    """Return ``given`` as a NewUser."""
+    spec = NewUser(given) if isinstance(given, str) else given
+    if isinstance(spec, NewUser) and isinstance(spec.name, str):
+        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
+        return spec
+    raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
@@ -236,6 +261,15 @@ class DeprovisionUsers(UserJob[Removed]):
                 "tenant, users.delete a user who is none"
             )
         return await removed(self.calls(meter).delete, spec.name, meter)
+
+
+async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
+    """Delete ``name`` and return the outcome."""
+    try:
+        await delete(name)
+    except NotFoundError:
+        return Removed(name=name, action=Action.ABSENT, tries=meter.requests)
+    return Removed(name=name, action=Action.DELETED, tries=meter.requests)
 
 
 class DatabaseJob(ClusterJob[str, DoneT_co]):

@@ -18,10 +18,9 @@ from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
-from .job import Job, listed, user_spec
-from .jobs import DeprovisionUsers, ProvisionUsers, TenantRecords, tenants_logins
+from .jobs import DeprovisionUsers, ProvisionUsers, TenantRecords, tenants_logins, user_spec
 from .outcomes import PlanOutcome, Removed, UserDone
-from .run import Run
+from .run import Job, Run, listed
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import if_found, readable
 

@@ -1,4 +1,4 @@
-"""``Run``: the caller iterates over it to process many names. Its ``Executor`` takes them from a ``Source``."""
+"""``Run``: the caller iterates over it to process many names. Its ``Executor`` does a ``Job`` for each of them."""
 
 from __future__ import annotations
 
@@ -6,79 +6,70 @@ import asyncio
 import copy
 import math
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar
 
 from .._checks import check_whole
 from .._pacing.budget import Pacer, seconds_for
 from .._request.call import Meter
-from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError
-from .job import OUTAGE, UNANSWERED, Job, refuse_no_iterable, shown_name
+from .._request.pause import Pause
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    ServerError,
+    TransportError,
+)
 from .outcomes import Done, Failed, Outcome
 
+SpecT = TypeVar("SpecT")
 DoneT = TypeVar("DoneT", bound=Done)
+DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
 OutcomeT_co = TypeVar("OutcomeT_co", bound=Outcome, covariant=True)
 
 _END = object()
 
-
-class Source:
-    """The specs of a run. It pulls at most one ahead."""
-
-    def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
-        refuse_no_iterable(specs, "a run")
-        self.ready: deque[Any] = deque(maxlen=1)  # the spec that was pulled but not started, if any
-        self.pulling: asyncio.Future[Any] | None = None  # awaits the next one
-        self.failure: BaseException | None = None  # that the iterable raised
-        self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
-        self._wake = wake
-        self.pulled = 0
-        self.total = len(specs) if isinstance(specs, Sized) else None  # None: not known yet
-        self._ended = False
-
-    def has_next(self) -> bool:
-        """Whether a spec is ``ready``. If none is, pull the next one, or start a task that pulls it."""
-        if self.ready or self._ended or self.pulling is not None:
-            return bool(self.ready)
-        if isinstance(self._specs, AsyncIterator):
-            self.pulling = asyncio.ensure_future(_next(self._specs))
-            self.pulling.add_done_callback(self._pulled)
-        else:
-            try:
-                self._take(next(self._specs, _END))
-            except Exception as error:  # noqa: BLE001 - an error of the caller's own iterable; ``Run`` raises it
-                self._end(error)
-        return bool(self.ready)
-
-    def _pulled(self, task: asyncio.Future[Any]) -> None:
-        self.pulling = None
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            self._take(task.result())
-        else:
-            self._end(error)
-        self._wake.set()
-
-    def _take(self, spec: Any) -> None:
-        if spec is _END:
-            self._ended = True
-            self.total = self.pulled
-        else:
-            self.pulled += 1
-            self.ready.append(spec)
-
-    def _end(self, error: BaseException) -> None:
-        self._ended = True
-        if isinstance(error, StopAsyncIteration):  # ``async for`` would end silently
-            error = RuntimeError("the iterable of names raised StopAsyncIteration")
-        self.failure = error
+# If this many names in a row fail without a usable answer, it is an outage: the next name would most likely fail too.
+OUTAGE = 5
+UNANSWERED = (TransportError, ServerError, InvalidResponseError)
 
 
-async def _next(specs: AsyncIterator[Any]) -> Any:
-    return await anext(specs, _END)
+class Job(ABC, Generic[SpecT, DoneT_co]):
+    """The work of one bulk run: once at its start, and for each name. May be cancelled at any await."""
+
+    resumable: ClassVar[bool] = False  # whether a name that ends early loses nothing: the same run finishes it later
+
+    def __init__(self) -> None:
+        self.pause: Pause = Pause()  # how the run waits while a cluster refuses changes
+        self.copied = 0  # bytes, of all names
+        self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
+
+    @abstractmethod
+    def check(self, given: object) -> SpecT:
+        """Return the spec for ``do`` of what the caller gave for one name, or raise InvalidArgumentError."""
+
+    @abstractmethod
+    async def prepare(self) -> int:
+        """Do the work before the first name, and return how many names to process at a time by default."""
+
+    @abstractmethod
+    async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
+        """Process one name, with calls that count their requests in ``meter``; an error becomes a Failed outcome."""
+
+    def failed(self, outcome: Failed) -> Failed:
+        """Return the outcome of a name that failed, with what else is known of it."""
+        return outcome
+
+    def ends_run(self, error: Exception) -> bool:
+        """Whether an error of one name ends the run, because every other name would raise it too."""
+        return isinstance(error, AuthenticationError | ConfigurationError)
 
 
 class Executor(Generic[DoneT]):
@@ -86,12 +77,21 @@ class Executor(Generic[DoneT]):
 
     # It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
-    def __init__(self, job: Job[Any, DoneT], source: Source, wake: asyncio.Event, concurrency: int | None) -> None:
+    def __init__(
+        self, specs: Iterable[Any] | AsyncIterable[Any], job: Job[Any, DoneT], concurrency: int | None
+    ) -> None:
+        refuse_no_iterable(specs, "a run")
         self.awaited = False  # whether ``next`` is waiting; otherwise it starts nothing
         self.closed = False
         self.job = job
-        self._source = source
-        self._wake = wake
+        self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
+        self._total = len(specs) if isinstance(specs, Sized) else None  # None: not known yet
+        self._pulled = 0
+        self._ready = deque[Any](maxlen=1)  # the spec that was pulled but not started, if any
+        self._pulling: asyncio.Future[Any] | None = None  # waits for the next one
+        self._has_ended = False  # the iterable
+        self._iterable_failure: BaseException | None = None
+        self._wake = asyncio.Event()
         self._concurrency = concurrency
         self._preparing: asyncio.Task[int] | None = None
         self._room = 0  # how many names at a time; 0 until the job is prepared
@@ -117,7 +117,7 @@ class Executor(Generic[DoneT]):
                 await self._wake.wait()
             finally:
                 self.awaited = False
-        failure = self._failure or self._source.failure
+        failure = self._failure or self._iterable_failure
         if failure is None or self.closed:
             return None
         raise failure
@@ -125,10 +125,10 @@ class Executor(Generic[DoneT]):
     @property
     def expected(self) -> float | None:
         """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
-        budget, total = self.job.pause.budget, self._source.total
-        if total is None or not isinstance(budget, Pacer):
+        budget = self.job.pause.budget
+        if self._total is None or not isinstance(budget, Pacer):
             return None
-        names = total - self._source.pulled + len(self._source.ready)
+        names = self._total - self._pulled + len(self._ready)
         names += sum(not meter.begun for meter in self._running.values())
         if self._stopped or not names:
             return 0.0
@@ -164,10 +164,10 @@ class Executor(Generic[DoneT]):
                 loop.call_soon_threadsafe(task.cancel)
 
     def _tasks(self) -> list[asyncio.Future[Any]]:
-        return [task for task in (*self._running, self._preparing, self._source.pulling) if task and not task.done()]
+        return [task for task in (*self._running, self._preparing, self._pulling) if task and not task.done()]
 
     def _is_under_way(self) -> bool:
-        pulling = self._source.pulling is not None and not self._stopped
+        pulling = self._pulling is not None and not self._stopped
         return bool(self._running) or pulling or (self._preparing is not None and not self._preparing.done())
 
     def _begin(self) -> None:
@@ -177,15 +177,45 @@ class Executor(Generic[DoneT]):
             while (
                 len(self._running) < min(self._room, 2 * self._room - len(self._done))
                 and not self._stopped
-                and self._source.has_next()
+                and self._has_next()
             ):
                 meter = Meter(resumable=self.job.resumable)
-                task = asyncio.create_task(self._work(self._source.ready.popleft(), meter))
+                task = asyncio.create_task(self._work(self._ready.popleft(), meter))
                 self._running[task] = meter
                 task.add_done_callback(self._ended)
         elif self._preparing is None and not self._stopped:
             self._preparing = asyncio.create_task(self.job.prepare())
             self._preparing.add_done_callback(self._prepared)
+
+    def _has_next(self) -> bool:
+        """Whether a spec is ready. If none is, pull the next one, or start a task that does."""
+        if not self._ready and not self._has_ended and self._pulling is None:
+            if isinstance(self._specs, AsyncIterator):
+                self._pulling = asyncio.ensure_future(_next(self._specs))
+                self._pulling.add_done_callback(self._end_pulling)
+            else:
+                self._take(partial(next, self._specs, _END))
+        return bool(self._ready)
+
+    def _end_pulling(self, task: asyncio.Future[Any]) -> None:
+        self._pulling = None
+        self._take(task.result)
+        self._wake.set()
+
+    def _take(self, pull: Callable[[], Any]) -> None:
+        """Make the spec that ``pull`` returns ready. An error of the caller's iterable is for ``next``."""
+        try:
+            spec = pull()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            if isinstance(error, StopAsyncIteration):  # ``async for`` would end silently
+                error = RuntimeError("the iterable of names raised StopAsyncIteration")
+            self._has_ended, self._iterable_failure = True, error
+            return
+        if spec is _END:
+            self._has_ended, self._total = True, self._pulled
+        else:
+            self._pulled += 1
+            self._ready.append(spec)
 
     def _prepared(self, task: asyncio.Task[int]) -> None:
         if task.cancelled():
@@ -247,6 +277,10 @@ class Executor(Generic[DoneT]):
             self.stop()
 
 
+async def _next(specs: AsyncIterator[Any]) -> Any:
+    return await anext(specs, _END)
+
+
 def _cancelled_elsewhere(requests: int) -> DatabaseClientError:
     """Return the error for a job that awaited a task that other code cancelled, such as the token provider's."""
     return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=requests > 0)
@@ -304,8 +338,7 @@ class Run(Generic[OutcomeT_co]):
     ) -> None:
         if concurrency is not None:
             check_whole("concurrency", concurrency)
-        wake = asyncio.Event()
-        self._executor: Executor[Any] = Executor(job, Source(specs, wake), wake, concurrency)
+        self._executor: Executor[Any] = Executor(specs, job, concurrency)
         self._ended = False  # on its own, not by ``aclose``
         weakref.finalize(self, self._executor.abandon).atexit = False
 
@@ -380,3 +413,27 @@ class Run(Generic[OutcomeT_co]):
         repeat, and to call in any task of the same event loop.
         """
         await self._executor.close()
+
+
+async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
+    """Return the specs of a plan as a list."""
+    refuse_no_iterable(specs, "a plan")
+    return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
+
+
+def refuse_no_iterable(specs: object, taker: str) -> None:
+    if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
+        raise InvalidArgumentError(f"{taker} takes an iterable of names, not {type(specs).__name__}; nothing was sent")
+
+
+def shown_name(given: object) -> str:
+    """Return the name of the outcome for a given spec: its name, or its repr if it has none."""
+    name = getattr(given, "name", given)
+    return name if isinstance(name, str) else repr(given)
+
+
+def name_spec(given: object) -> str:
+    """Return ``given`` if it is a name."""
+    if isinstance(given, str):
+        return given
+    raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")

@@ -26,7 +26,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..tenants import Store
-from ..tenants._clusters import connection_of
+from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server

@@ -25,7 +25,7 @@ from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError, GrantError
 from ..tenants import Credential, SQLiteStore, Tenants
-from ..tenants._clusters import connection_of
+from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
 from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn

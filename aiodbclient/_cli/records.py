@@ -13,8 +13,7 @@ from attrs import evolve, field, frozen
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import Role
 from ..tenants._naming import tenant_of
-from ..tenants._record import Verb, cluster_of, intent_of, is_empty, unusable, usable
-from ..tenants._stores import entries_of
+from ..tenants._record import OnRecord, Verb, read_all
 from .arguments import Printed, Recorded, role_options
 from .asking import FEW
 from .opening import is_id
@@ -23,7 +22,7 @@ from .running import given_options
 from .stores import home_of, shown
 
 if TYPE_CHECKING:
-    from ..tenants import Credential, Record, Store
+    from ..tenants import Credential, Store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how near a name must be to the one that was meant
@@ -36,9 +35,9 @@ class Records:
     place: Recorded
     store: Store
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
-    records: Mapping[Role, Mapping[str, Record]]  # by role, and by the names of the tenants
+    records: Mapping[Role, Mapping[str, OnRecord]]  # by role, and by the names of the tenants
     damaged: Sequence[tuple[Role, str]]  # the tenants whose records are damaged
-    others: Mapping[tuple[Role, str], Record]  # of other clusters and prefixes
+    others: Mapping[tuple[Role, str], OnRecord]  # of other clusters and prefixes
 
     @property
     def cluster(self) -> str:
@@ -59,7 +58,7 @@ class Records:
     def clusters_of(self, names: Sequence[str], role: Role) -> str:
         """The clusters of these tenants, as the operator named them."""
         records = self.records[role]
-        homes = {cluster_of(records[name]) for name in names if name in records}
+        homes = {records[name].cluster for name in names if name in records}
         return ", ".join(name for id, name in self.called.items() if id in homes) or self.cluster
 
     def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
@@ -82,7 +81,7 @@ class Records:
         if name in owners:
             return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
         if record := self.foreign(name, role):
-            cluster, prefix = cluster_of(record), _prefix_of(record)
+            cluster, prefix = record.cluster, _prefix_of(record)
             if cluster not in (None, *self.called):
                 home = safe(self._home_of(record))
                 return f"on record for the cluster {home}: add --cluster {home}"
@@ -96,21 +95,21 @@ class Records:
         there = self._all(role)
         return [name for name in wanted if name in able and name not in there and not self.foreign(name, role)]
 
-    def foreign(self, name: str, role: Role) -> Record | None:
+    def foreign(self, name: str, role: Role) -> OnRecord | None:
         """The record of a tenant of another cluster or prefix, if it has one."""
         return self.others.get((role, name))
 
-    def _home_of(self, record: Record) -> str | None:
+    def _home_of(self, record: OnRecord) -> str | None:
         """What a command calls the cluster of a record. A cluster that was made again may have the name of one here."""
         home = home_of(record)
-        return cluster_of(record) if home in self.called.values() else home
+        return record.cluster if home in self.called.values() else home
 
     def elsewhere(self) -> str:
         """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
         counts = Counter(map(self._home_of, self.others.values()))
         if any(self.records.values()) or not counts:
             return ""
-        if prefixes := {str(_prefix_of(each)) for each in self.others.values() if cluster_of(each) in self.called}:
+        if prefixes := {str(_prefix_of(each)) for each in self.others.values() if each.cluster in self.called}:
             uses = map(_prefix_option, sorted(prefixes)[:FEW])
             return (
                 f"{shown(self.place.store)} has tenants of {safe(self.cluster)} with another prefix alone: use "
@@ -128,21 +127,21 @@ class Records:
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
         """The credentials of ``wanted``, and why the others have none. None: all that have one."""
         names, missing = self.select(wanted, role)
-        there = {name: usable(self.records[role].get(name)) for name in names}
+        # A damaged record has none to use either.
+        there = {name: self.records[role].get(name, OnRecord(name=name, role=role)) for name in names}
         if wanted is not None:
-            missing |= {name: self._unusable(name, role) for name, each in there.items() if each is None}
-        return [each for each in there.values() if each is not None], missing
+            missing |= {name: self._unusable(each) for name, each in there.items() if each.usable is None}
+        return [each.usable for each in there.values() if each.usable is not None], missing
 
-    def _unusable(self, name: str, role: Role) -> str:
+    def _unusable(self, record: OnRecord) -> str:
         """Why a tenant on record has no credential to use."""
-        record = self.records[role].get(name)
-        if record is not None and is_suspended(record):
-            return f"it is suspended. To give it its login back: {self.command('resume', name)}"
-        return str(unusable(name, record, role)).removesuffix("; nothing was sent")
+        if is_suspended(record):
+            return f"it is suspended. To give it its login back: {self.command('resume', record.name)}"
+        return str(record.unusable()).removesuffix("; nothing was sent")
 
     def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
-        intents = {name: intent_of(self.records[role].get(name)) for name in names}
+        intents = {name: self.records[role][name].intent for name in names if name in self.records[role]}
         return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
     def command(
@@ -172,14 +171,14 @@ class Records:
 class Entries:
     """All that a store has: the records with their tenants' names, and the tenants whose records are damaged."""
 
-    records: list[tuple[Role, Record]] = field(factory=list[tuple[Role, "Record"]])
+    records: list[OnRecord] = field(factory=list[OnRecord])
     damaged: list[tuple[Role, str]] = field(factory=list[tuple[Role, str]])
 
     def clusters(self) -> dict[str, str]:
         """The clusters on record: their names by their ids, or the ids where the names are not known."""
-        credentials = [record.current or record.previous for _, record in self.records]
+        credentials = [record.current or record.previous for record in self.records]
         names = {each.cluster: each.cluster_name for each in credentials if each is not None}
-        ids = {cluster for _, record in self.records if (cluster := cluster_of(record))}
+        ids = {record.cluster for record in self.records if record.cluster}
         return {id: names.get(id) or id for id in sorted(ids)}
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
@@ -196,31 +195,25 @@ class Entries:
 async def read_entries(store: Store) -> Entries:
     """Read a whole store."""
     entries = Entries()
-    async for entry in entries_of(store):
-        name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
-        try:
-            if isinstance(entry, StoreError):
-                raise entry
-            intent_of(entry)  # of a newer version: it counts as damaged
-        except StoreError as error:
-            if not error.damaged:
-                raise
+    async for entry in read_all(store):
+        if isinstance(entry, StoreError):
+            name, role = tenant_of(entry.damaged[0])
             entries.damaged.append((role, name))
         else:
-            entries.records.append((role, evolve(entry, name=name)))
+            entries.records.append(entry)
     return entries
 
 
 def arranged(place: Recorded, store: Store, entries: Entries, called: Mapping[str, str]) -> Records:
     """What a command on ``place`` means of a store. Without ``called``, its clusters are those on record."""
     clusters = called or entries.clusters()
-    records: dict[Role, dict[str, Record]] = {role: {} for role in Role}
-    others = dict[tuple[Role, str], "Record"]()
-    for role, record in entries.records:
-        if cluster_of(record) not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
-            others[role, record.name] = record
-        elif not is_empty(record):
-            records[role][record.name] = record
+    records: dict[Role, dict[str, OnRecord]] = {role: {} for role in Role}
+    others = dict[tuple[Role, str], OnRecord]()
+    for record in entries.records:
+        if record.cluster not in (None, *clusters) or _prefix_of(record) not in (None, place.prefix):
+            others[record.role, record.name] = record
+        elif not record.is_empty:
+            records[record.role][record.name] = record
     return Records(place=place, store=store, called=clusters, records=records, damaged=entries.damaged, others=others)
 
 
@@ -228,7 +221,7 @@ def _prefix_option(prefix: str | None) -> str:
     return f"--prefix {quoted(prefix)}" if prefix else "no --prefix"
 
 
-def _prefix_of(record: Record) -> str | None:
+def _prefix_of(record: OnRecord) -> str | None:
     credential = record.current or record.previous
     if credential is None or credential.database is None:
         return None
@@ -249,30 +242,30 @@ def _nearest(name: str, others: Collection[str]) -> str | None:
     return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
 
 
-def is_suspended(record: Record, before: datetime | None = None) -> bool:
+def is_suspended(record: OnRecord, before: datetime | None = None) -> bool:
     """Whether a tenant is suspended, or was by then."""
     since = None if record.current is None else record.current.suspended
     return since is not None and (before is None or since <= before)
 
 
-def is_awake(record: Record) -> bool:
+def is_awake(record: OnRecord) -> bool:
     """Whether a tenant is not suspended."""
     return not is_suspended(record)
 
 
-def is_young(record: Record, age: timedelta) -> bool:
+def is_young(record: OnRecord, age: timedelta) -> bool:
     """Whether the tenant's credential is younger than ``age``."""
     since = None if record.current is None else record.current.since
     return since is not None and datetime.now(UTC) - since < age
 
 
-def names_on_record(record: Record) -> set[str]:
+def names_on_record(record: OnRecord) -> set[str]:
     """The tenant of a record, its database, and the logins of its credentials."""
     credentials = [each for each in (record.current, record.previous) if each is not None]
     names = {name for each in credentials for name in (each.username, each.database)}
-    return names | {tenant_of(record.name)[0]}
+    return names | {record.name}
 
 
-def waits_for_retire(record: Record) -> bool:
+def waits_for_retire(record: OnRecord) -> bool:
     """Whether the tenant was rotated, and its previous credential is not retired."""
-    return record.previous is not None and record.intended is None
+    return record.previous is not None and record.intent is None

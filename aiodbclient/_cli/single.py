@@ -11,8 +11,9 @@ from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import USER_SECRETS
-from ..tenants._naming import is_reserved, tenant_of
-from ..tenants._record import cluster_of
+from ..tenants._naming import is_reserved
+from ..tenants._record import read_all
+from ..tenants._stores import readable
 from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, ShowOption, Table, role_options
 from .asking import confirm
 from .names import check_name
@@ -251,13 +252,12 @@ async def _refuse_tenants(found: ClusterClient, what: str, verb: str, name: str,
     """Refuse what is a tenant's in the store, and without --not-a-tenant what may be one's. ``verb`` is for those."""
     store = ending.store
     async with open_known(store if may_have_tenants(found) else None) as opened:
-        for record in [] if opened is None else [each async for each in opened.records()]:
-            tenant, role = tenant_of(record.name)
-            if name in names_on_record(record) and cluster_of(record) in (None, found.id):
-                there = [*role_options(role), "--cluster", cluster, "--store", str(store)]
+        for tenant in [] if opened is None else [each async for each in readable(read_all(opened))]:
+            if name in names_on_record(tenant) and tenant.cluster in (None, found.id):
+                there = [*role_options(tenant.role), "--cluster", cluster, "--store", str(store)]
                 raise InvalidArgumentError(
-                    f"{what} belongs to the tenant {safe(tenant)} in {shown(str(store))}. For the tenant: "
-                    f"{command_line(['tenants', verb, tenant, *there])}. Nothing was changed"
+                    f"{what} belongs to the tenant {safe(tenant.name)} in {shown(str(store))}. For the tenant: "
+                    f"{command_line(['tenants', verb, tenant.name, *there])}. Nothing was changed"
                 )
     refuse_tenants(found, what, [verb, name, "--cluster", cluster], not_a_tenant=ending.not_a_tenant)
 

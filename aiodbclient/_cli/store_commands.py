@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Role
 from ..tenants._naming import record_name
-from ..tenants._record import cluster_of, pending
+from ..tenants._record import OnRecord
 from ..tenants._stores.base import BaseStore
 from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
 from .asking import confirm
@@ -47,9 +47,10 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
     async with open_store(store, called="STORE", reads=True) as opened:
         entries = await read_entries(opened)
     rows = list[dict[str, object]]()
-    for role, record in entries.records:
+    for record in entries.records:
         username = record.current and record.current.username
-        rows.append({"name": record.name, "role": role.value, "username": username, "cluster": cluster_of(record)})
+        role, cluster = record.role.value, record.cluster
+        rows.append({"name": record.name, "role": role, "username": username, "cluster": cluster})
     none = "" if entries.damaged else f"{shown(store)} has no records"
     print_rows(rows, printed, last=("username", "cluster"), none=none)
     for role, name in entries.damaged:
@@ -92,15 +93,15 @@ async def forget_record(
 async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
     """A warning before the record of a tenant is removed on which a command has not finished; otherwise empty."""
     try:
-        record = await opened.get(record_name(name, role))
-        if record is None or record.intended is None:
+        record = OnRecord.read(name, role, await opened.get(record_name(name, role)))
+        if record.intent is None:
             return ""
-        verb = pending(record)[0]
+        verb = record.pending[0]
     except StoreError as error:
         if not error.damaged:
             raise
         return ""
-    home = (await read_entries(opened)).clusters().get(cluster_of(record) or "", "")
+    home = (await read_entries(opened)).clusters().get(record.cluster or "", "")
     what = "is half removed" if verb == "remove" else f"is waiting for `tenants {verb}` to finish it"
     finish = command_line(["tenants", verb, name, *role_options(role), "--cluster", home, "--store", store])
     return (

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants._record import cluster_of
+from ..tenants._record import OnRecord, read_all
+from ..tenants._stores import readable
 from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
 from .arguments import STORE_VARIABLE
 from .output import NAME, command_line, note, quoted
 
 if TYPE_CHECKING:
-    from ..tenants import Record, Store
+    from ..tenants import Store
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -121,15 +122,15 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
         yield opened
 
 
-def home_of(record: Record) -> str | None:
+def home_of(record: OnRecord) -> str | None:
     """What the options of a command call the cluster of a tenant: its name, or its id where no credential has it."""
     credential = record.current or record.previous
-    return cluster_of(record) if credential is None else credential.cluster_name or credential.cluster
+    return record.cluster if credential is None else credential.cluster_name or credential.cluster
 
 
 async def clusters_in(store: Store) -> list[str]:
     """The options of a command on all clusters of a store."""
-    homes = {home: None async for record in store.records() if (home := home_of(record))}
+    homes = {home: None async for record in readable(read_all(store)) if (home := home_of(record))}
     return [word for each in homes for word in ("--cluster", each)]
 
 

@@ -10,7 +10,6 @@ from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from ..tenants._record import cluster_of
 from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
@@ -113,7 +112,7 @@ async def move_tenants(
         if len(opened.called) == 1 and (wanted is None or missing):  # what is there already is kept
             raise InvalidArgumentError("from which cluster? Give its name or id as --from or --cluster")
         records = opened.records[Role.OWNER]
-        homes = {name: opened.called.get(cluster_of(records[name]) or "") for name in found if name in records}
+        homes = {name: opened.called.get(records[name].cluster or "") for name in found if name in records}
         going = [name for name in found if homes.get(name) != to and origin in (None, homes.get(name))]
         if wanted is None:
             found = going

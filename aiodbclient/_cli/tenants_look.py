@@ -13,7 +13,7 @@ from attrs import evolve
 from ..errors import InvalidArgumentError
 from ..tenants import Problem, Role
 from ..tenants._naming import record_name
-from ..tenants._record import State, cluster_of, pending, state_of
+from ..tenants._record import OnRecord, State
 from .arguments import (
     AdoptOption,
     Checked,
@@ -58,7 +58,7 @@ from .tables import print_objects, print_rows
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
 if TYPE_CHECKING:
-    from ..tenants import Credential, Plan, Record, Store, TenantChecked
+    from ..tenants import Credential, Plan, Store, TenantChecked
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
@@ -88,28 +88,25 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
     """
     async with open_records(place) as on_record:
         rows = [
-            _line(record, role, printed, on_record)
-            for role, records in on_record.records.items()
-            for record in records.values()
+            _line(record, printed, on_record) for records in on_record.records.values() for record in records.values()
         ]
     rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
     return on_record.end(DONE)
 
 
-def _line(record: Record, role: Role, printed: Table, on_record: Records) -> dict[str, object]:
+def _line(record: OnRecord, printed: Table, on_record: Records) -> dict[str, object]:
     now = record.current
-    row: dict[str, object] = {"name": record.name, "role": role.value}
+    row: dict[str, object] = {"name": record.name, "role": record.role.value}
     if printed.as_json or len(on_record.called) > 1:
-        row |= on_record.home(cluster_of(record), printed)
-    state = state_of(record)
-    row["state"] = _STATES.get(state, state.name.lower())
-    if state is State.SUSPENDED and now is not None and now.suspended is not None:
+        row |= on_record.home(record.cluster, printed)
+    row["state"] = _STATES.get(record.state, record.state.name.lower())
+    if record.state is State.SUSPENDED and now is not None and now.suspended is not None:
         if printed.as_json:
             row["suspended"] = now.suspended.isoformat(timespec="seconds")
         else:
             row["state"] = f"suspended {span((datetime.now(UTC) - now.suspended).total_seconds())}"
-    return row | _age(now, printed) | {"pending": ", ".join(pending(record)) or None} | _login(now, printed)
+    return row | _age(now, printed) | {"pending": ", ".join(record.pending) or None} | _login(now, printed)
 
 
 def _age(now: Credential | None, printed: Table) -> dict[str, object]:
@@ -306,7 +303,7 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for name in sorted(elsewhere):
-        home = cluster_of(opened.records[Role.OWNER][name])
+        home = opened.records[Role.OWNER][name].cluster
         there = [called for id, called in opened.called.items() if id != home]
         forget = command_line(["store", "forget", opened.place.store, name])
         adopt = opened.command("provision", name, "--adopt", clusters=there)

@@ -24,7 +24,6 @@ from ..errors import (
     TransportError,
 )
 from ..tenants import Problem, Role
-from ..tenants._record import pending
 from .arguments import WHICH, Chosen, Place, Printed, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
@@ -38,7 +37,8 @@ from .stores import IfMissing, open_store, shown
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, Run
-    from ..tenants import Plan, Record, TenantEvent, Tenants
+    from ..tenants import Plan, TenantEvent, Tenants
+    from ..tenants._record import OnRecord
     from .opening import AnyBudget
 
 
@@ -59,8 +59,8 @@ class Opened(Records):
         async def unfinished() -> list[str]:
             wanted = {(role, name) for role, its in names.items() for name in its}
             records = (await read_entries(self.store)).records
-            begun = [(each.name, role) for role, each in records if each.intended is not None]
-            return [called(name, role) for name, role in begun if (role, name) in wanted]
+            begun = [each for each in records if each.intent is not None and (each.role, each.name) in wanted]
+            return [called(each.name, each.role) for each in begun]
 
         each = {role.value: run for role, run in runs.items()}
         all_names = [called(name, role) for role, its in names.items() for name in its]
@@ -77,7 +77,7 @@ class Opened(Records):
         for outcome, label in failed:
             role = Role(label or Role.OWNER)
             record = self.records[role].get(outcome.name)
-            begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
+            begun = record.pending if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
             about = "".join(begun[:1])
             if isinstance(outcome.error, NameTakenError):
                 about = next((name for id, name in self.called.items() if id in str(outcome.error)), "")
@@ -275,7 +275,7 @@ async def open_selection(
     chosen: Chosen,
     roles: Sequence[Role],
     *,
-    among: Callable[[Record], bool] | None = None,
+    among: Callable[[OnRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
 ) -> AsyncGenerator[Selection]:

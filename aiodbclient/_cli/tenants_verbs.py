@@ -35,7 +35,7 @@ from .stores import shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
-    from ..tenants import Record
+    from ..tenants._record import OnRecord
     from .tenants_place import Opened
 
 _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
@@ -170,10 +170,10 @@ async def rotate_tenants(
     """
     again = older_than is None and not force and not chosen.typed
 
-    def is_fresh(record: Record | None) -> bool:
+    def is_fresh(record: OnRecord | None) -> bool:
         return again and record is not None and waits_for_retire(record) and is_young(record, _RUN_AGAIN)
 
-    def is_due(record: Record) -> bool:
+    def is_due(record: OnRecord) -> bool:
         return not is_suspended(record) and (older_than is None or not is_young(record, older_than))
 
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:

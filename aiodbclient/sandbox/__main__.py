@@ -9,7 +9,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any, get_args
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -17,13 +18,11 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from .._dsn import is_loopback
 from .._pacing.budget import Window
-from . import _option_text as option_text
+from ._access import DOCUMENTED, LOOPBACK, Remaining
+from ._api import STEERING
 from ._backends import MemoryBackend
-from ._faults import Faults
-from ._reach import LOOPBACK
+from ._faults import Faults, add_given, check_fault
 from ._sandbox import Sandbox
-from ._server import STEERING
-from ._tokens import DOCUMENTED, Remaining
 
 _LOOK_AGAIN_SECONDS = 0.5
 
@@ -82,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="'ENGINE[=NAME][: OPTION...]'",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
         "version=14 tags=a tags=b', or 'mysql=shop: dsn=mysql://root:PASSWORD@127.0.0.1' for a server of your own. "
-        f"OPTION: {', '.join(option_text.options(Sandbox.add_cluster))} (may be repeated)",
+        f"OPTION: {', '.join(options_of(Sandbox.add_cluster))} (may be repeated)",
     )
     parser.add_argument(
         "--fault",
@@ -128,7 +127,7 @@ def _fault_parser() -> argparse.ArgumentParser:
         type=_fault,
         metavar="'OPERATION: OPTION...'",
         help="a fault to set, for example 'users.create: status=423 times=3', 'users.get,users.list: delay=0.5' or "
-        f"'*: cut probability=0.01'. OPTION: {', '.join(option_text.options(Faults.add))}; "
+        f"'*: cut probability=0.01'. OPTION: {', '.join(options_of(Faults.add))}; "
         "docs/reference/sandbox.md explains them",
     )
     parser.add_argument(
@@ -146,7 +145,7 @@ def _steer(options: argparse.Namespace) -> int:
         return 2
     opener = build_opener(ProxyHandler({}))
 
-    def send(method: str, path: str = "", body: str | None = None) -> list[dict[str, Any]]:
+    def send(method: str, path: str = "", body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"{url}{STEERING}{path}", data, {"authorization": f"Bearer {token}"}, method=method)
         with opener.open(request, timeout=10) as answer:
@@ -180,17 +179,16 @@ def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
     if not engine:
         raise argparse.ArgumentTypeError("it names no engine; write for example pg or pg=tenants")
     try:
-        return engine, name or None, option_text.read(Sandbox.add_cluster, options)
+        return engine, name or None, read_options(Sandbox.add_cluster, options)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _fault(text: str) -> str:
+def _fault(text: str) -> dict[str, Any]:
     try:
-        option_text.read_fault(text)
+        return read_fault(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def _fault_id(text: str) -> str:
@@ -209,6 +207,78 @@ def _windows(text: str) -> list[Window]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither REQUESTS/SECONDS, such as 250/60, nor none") from None
 
 
+def options_of(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
+    """The options that ``function`` takes, and what reads the value of each."""
+    return {
+        name: _OF_TYPE.get(str(parameter.annotation), str)
+        for name, parameter in signature(function).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    }
+
+
+def read_options(function: Callable[..., Any], text: str) -> dict[str, Any]:
+    """Read ``OPTION...`` as keyword arguments of ``function``, or raise ValueError."""
+    # An option is ``name=value``, or only the name of a boolean. ``name=KEY:VALUE`` for a mapping, and ``name=VALUE``
+    # for a list, may be repeated. A value with spaces has quotes.
+    readers = options_of(function)
+    given: dict[str, Any] = {}
+    for word in shlex.split(text):
+        name, equals, value = word.partition("=")
+        if name not in readers:
+            shown = repr(name) if name.isidentifier() else "in the text"  # it could be a part of a DSN
+            raise ValueError(f"unknown option {shown}; the options are {', '.join(readers)}")
+        read = readers[name]
+        try:
+            if not equals and read is not _flag:
+                raise ValueError
+            given[name] = _joined(given.get(name), read(value if equals else "true"))
+        except ValueError:
+            raise ValueError(f"{word!r} is not a valid value of {name}") from None
+    return given
+
+
+def read_fault(text: str) -> dict[str, Any]:
+    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``, or raise ValueError."""
+    where, colon, what = text.partition(":")
+    names = where.replace(",", " ").split()
+    if not colon or not names:
+        raise ValueError(f"{text!r} is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'")
+    operation, given = "*" if names == ["*"] else names, read_options(Faults.add, what)
+    check_fault(operation, given)
+    return {"operation": operation, **given}
+
+
+def _joined(before: Any, value: Any) -> Any:
+    """Combine the values of a repeated option."""
+    if isinstance(value, dict):
+        return {**(before or {}), **value}
+    return [*(before or []), *value] if isinstance(value, list) else value
+
+
+def _flag(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError
+    return value == "true"
+
+
+def _pair(value: str) -> dict[str, str]:
+    name, colon, value = value.partition(":")
+    if not colon or not name.strip():
+        raise ValueError
+    return {name.strip(): value.strip()}
+
+
+_OF_TYPE: Mapping[str, Callable[[str], Any]] = {
+    "bool": _flag,
+    "float": float,
+    "float | None": float,
+    "int": int,
+    "int | None": int,
+    "Mapping[str, str] | None": _pair,
+    "Iterable[str]": lambda value: [value],
+}
+
+
 async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
     task = asyncio.current_task()
     assert task is not None
@@ -220,9 +290,8 @@ async def _serve(sandbox: Sandbox, options: argparse.Namespace) -> int:
             for engine, name, given in options.cluster:
                 cluster = await sandbox.add_cluster(engine, name, **given)
                 clusters.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
-            for text in options.fault:
-                operation, given = option_text.read_fault(text, sandbox.clusters)
-                sandbox.faults.add(operation, **given)
+            for given in options.fault:
+                add_given(sandbox.faults, given, sandbox.clusters)
             if options.json:
                 budget = "none" if options.rate_limit == [] else None  # what AIODBCLIENT_BUDGET should be
                 ready = {"url": sandbox.url, "token": sandbox.token, "budget": budget, "clusters": clusters}

@@ -8,16 +8,12 @@ import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
-from ._answers import Refusal, name_taken, not_found
-from ._reach import SandboxCA
-from ._validation import JSON, RequestedUser
-
-if TYPE_CHECKING:
-    from ._embedded import EmbeddedPostgres
+from ._embedded import EmbeddedPostgres, SandboxCA
+from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -41,6 +37,7 @@ class Backend(ABC):
     Names that the engine does not take, and the deletion of the primary user, never get here.
     """
 
+    version: str  # of the server, once it has started
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
@@ -53,8 +50,6 @@ class Backend(ABC):
         """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
         raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
-    @abstractmethod
-    def version(self) -> str: ...
     @abstractmethod
     def primary(self) -> Primary: ...
     @abstractmethod
@@ -95,18 +90,6 @@ def derived_password(user: str, password: str) -> str:
     return f"AVNS_{digest.hexdigest()[:20]}x0"
 
 
-def check_name(engine: str, kind: Literal["user", "database"], name: str) -> None:
-    """Refuse with 422 a name that the engine would truncate or refuse."""
-    if engine in MYSQL:
-        limit = 32 if kind == "user" else 64
-        if len(name) > limit:  # MySQL refuses it (manual, "Identifier Length Limits")
-            raise Refusal(422, f"{kind} name must have at most {limit} characters")
-        return
-    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
-    if len(name.encode()) > limit:
-        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
-
-
 class Shown(NamedTuple):
     """What the API returns of a cluster in memory."""
 
@@ -143,10 +126,12 @@ class MemoryBackend(Backend):
         self.engine = engine
         self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
+        # long enough for writes to overlap, where the engine allows one at a time
         self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users = users
         self._dbs = dbs
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
+        self.version = self._shown.version
         self._keep_password = engine != Engine.MONGODB
         if PRIMARY not in users:
             self._set_up()
@@ -158,9 +143,6 @@ class MemoryBackend(Backend):
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
         if self._shown.database:
             self._dbs[self._shown.database] = None
-
-    def version(self) -> str:
-        return self._shown.version
 
     def primary(self) -> Primary:
         shown, password = self._shown, self._users[PRIMARY].get("password")
@@ -179,7 +161,7 @@ class MemoryBackend(Backend):
             raise not_found() from None
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         if new.name in self._users:
             raise name_taken("user")
         user = self._new(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
@@ -187,14 +169,14 @@ class MemoryBackend(Backend):
         return user
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         user = await self.user(name)
         updated = {**user, "settings": self._completed(settings)}
         self._users[name] = updated
         return updated
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         user = dict(await self.user(name))
         user["password"] = new_password()
         if auth_plugin:
@@ -205,7 +187,7 @@ class MemoryBackend(Backend):
         return user
 
     async def delete_user(self, name: str) -> None:
-        await self._write()
+        await asyncio.sleep(self._write_seconds)
         await self.user(name)
         if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
             raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
@@ -225,10 +207,6 @@ class MemoryBackend(Backend):
         if self.engine == Engine.MONGODB and name == self._shown.database:
             raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
-
-    async def _write(self) -> None:
-        if self._write_seconds:  # long enough for writes to overlap
-            await asyncio.sleep(self._write_seconds)
 
     def _new(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
         user: JSON = {"name": name, "role": role.value, "password": new_password()}

@@ -1,14 +1,13 @@
-"""``SandboxCluster``: one cluster as the API returns it. ``perform``: what each operation does to it."""
+"""``SandboxCluster``: one cluster as the API returns it, and how its reads lag behind."""
 
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from attrs import Factory, define, field, fields, frozen
@@ -16,14 +15,13 @@ from attrs.converters import optional
 
 from ..engines import capabilities_of
 from ..models import USER_SECRETS
-from . import _validation as validation
-from ._answers import Refusal, SandboxAnswer, not_found, unsupported
-from ._backends import PRIMARY, Backend, Primary, check_name
-from ._tokens import READ_TAGS, VIEW_CREDENTIALS
-from ._validation import JSON
+from ._access import READ_TAGS, VIEW_CREDENTIALS
+from ._backends import PRIMARY, Backend, Primary
+from ._protocol import JSON, Refusal, not_found
 
 # The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
+_USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
 _SETTINGS = frozenset({"settings", "mysql_settings"})
 # All clusters are in one network and one project, as in an account with the defaults.
 _NETWORK = "d455e75d-4858-4eec-8c95-da2f0a5f93a7"
@@ -85,12 +83,12 @@ class View:
 
 
 class Lag:
-    """The creation time of each user and db, and how long reads return an older state."""
+    """How long reads of a cluster return an older state."""
 
     def __init__(self) -> None:
-        self._born: dict[tuple[str, str], float] = {}
-        self._empty: dict[str, float] = {}
-        self._ghosts: dict[str, tuple[float, JSON]] = {}
+        self._born: dict[tuple[str, str], float] = {}  # when each user and db was created
+        self._empty: dict[str, float] = {}  # until when the password of a user is read as ""
+        self._ghosts: dict[str, tuple[float, JSON]] = {}  # until when a deleted user is listed
 
     def users(self, users: list[JSON]) -> list[JSON]:
         """``users`` as a list returns them now, with deleted users that are still listed."""
@@ -99,15 +97,12 @@ class Lag:
         self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in names}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
-    def user(self, user: JSON) -> JSON:
-        """``user`` as a read returns it now."""
-        if time.monotonic() < self._empty.get(user["name"], 0.0) and "password" in user:
-            return {**user, "password": ""}
-        return user
-
-    def empty_password(self, name: str, seconds: float) -> None:
-        """Return the password of a user as "" for the next ``seconds``."""
-        self._empty[name] = time.monotonic() + seconds
+    def user(self, user: JSON, empty_for: float = 0.0) -> JSON:
+        """``user`` as an answer returns it now; with ``empty_for``, its password stays "" for so many seconds."""
+        now = time.monotonic()
+        if empty_for:
+            self._empty[user["name"]] = now + empty_for
+        return {**user, "password": ""} if now < self._empty.get(user["name"], 0.0) and "password" in user else user
 
     def keep_listed(self, user: JSON, seconds: float) -> None:
         """List ``user`` for the next ``seconds``, even if it is deleted."""
@@ -116,17 +111,12 @@ class Lag:
     def created(self, kind: str, name: str) -> None:
         """Record that a user or db was created now."""
         self._born[kind, name] = time.monotonic()
-
-    def deleted(self, kind: str, name: str) -> None:
-        """Forget a user or db, which a list may still show."""
-        self._born.pop((kind, name), None)
         if kind == "users":
-            self._empty.pop(name, None)
+            self._empty.pop(name, None)  # of a deleted user of this name
 
     def refuse_unseen(self, kind: str, name: str, seconds: float) -> None:
         """Refuse with 404 a user or db that was created less than ``seconds`` ago."""
-        born = self._born.get((kind, name))
-        if born is not None and time.monotonic() - born < seconds:
+        if time.monotonic() - self._born.get((kind, name), -inf) < seconds:
             raise not_found()
 
 
@@ -167,7 +157,7 @@ class SandboxCluster:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = capabilities_of(self.engine)
-        exact = self.options.version or self.backend.version()
+        exact = self.options.version or self.backend.version
         primary = self.backend.primary()
         document: JSON = {
             "id": self.id,
@@ -196,16 +186,29 @@ class SandboxCluster:
             document["standby_private_connection"] = _connection(primary, "private-replica-", credentials)
         return document
 
+    def ca(self) -> str:
+        """The certificates that verify its server, as PEM."""
+        try:
+            pem = self.backend.ca()
+        except ModuleNotFoundError as error:
+            raise Refusal(501, f"this needs {error.name}: pip install 'aiodbclient[sandbox]'") from None
+        if pem is not None:
+            return pem
+        if self.backend.primary().ssl:
+            raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
+        raise not_found()
+
     @contextmanager
-    def user_write(self, *, overlap_fails: bool) -> Generator[None]:
-        """Count a user write, and with ``overlap_fails`` refuse a second one if the engine allows one at a time."""
-        if overlap_fails and self._user_writes >= capabilities_of(self.engine).concurrent_user_writes == 1:
+    def working(self, operation: str, *, overlap_fails: bool) -> Generator[None]:
+        """Count user writes; with ``overlap_fails``, refuse a second one if the engine allows one at a time."""
+        writes = operation in _USER_WRITES
+        if writes and overlap_fails and self._user_writes >= capabilities_of(self.engine).concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
-        self._user_writes += 1
+        self._user_writes += writes
         try:
             yield
         finally:
-            self._user_writes -= 1
+            self._user_writes -= writes
 
 
 def _connection(primary: Primary, prefix: str, credentials: bool) -> JSON:
@@ -227,72 +230,3 @@ def _uri(primary: Primary, host: str) -> str:
         return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
     query = _TLS_QUERIES.get(scheme, "") if primary.ssl else ""
     return f"{scheme}://{login}@{host}:{primary.port}/{database}{query}"
-
-
-def _ca(backend: Backend) -> str:
-    try:
-        pem = backend.ca()
-    except ModuleNotFoundError as error:
-        raise Refusal(501, f"this needs {error.name}: pip install 'aiodbclient[sandbox]'") from None
-    if pem is not None:
-        return pem
-    if backend.primary().ssl:
-        raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
-    raise not_found()
-
-
-async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
-    """Run ``operation`` on ``cluster`` and return the answer, or raise Refusal."""
-    capabilities = capabilities_of(cluster.engine)
-    backend = cluster.backend
-    kind = operation.partition(".")[0]
-    if operation == "clusters.get":
-        return SandboxAnswer(200, {"database": await cluster.document(view)})
-    if operation == "clusters.ca":
-        return SandboxAnswer(200, {"ca": {"certificate": b64encode(_ca(backend).encode()).decode()}})
-    if "\0" in name or not validation.is_text(name):
-        raise not_found()
-    if not (capabilities.users if kind == "users" else capabilities.dbs):
-        raise unsupported()
-    match operation:
-        case "users.list":
-            return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
-        case "users.get":
-            return SandboxAnswer(200, {"user": view.user(cluster.lag.user(await backend.user(name)))})
-        case "users.create":
-            new = validation.new_user(cluster.engine, body)
-            check_name(cluster.engine, "user", new.name)
-            user = await backend.create_user(new)
-            cluster.lag.created("users", user["name"])
-            return SandboxAnswer(201, {"user": user})
-        case "users.update":
-            settings = validation.new_settings(cluster.engine, body)
-            user = cluster.lag.user(await backend.update_user(name, settings))
-            return SandboxAnswer(201, {"user": view.written(user)})
-        case "users.reset_auth":
-            plugin = validation.auth_plugin(cluster.engine, body)
-            return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})
-        case "users.delete":
-            if name == PRIMARY:
-                raise Refusal(422, "the primary user cannot be deleted")
-            await backend.delete_user(name)
-            cluster.lag.deleted("users", name)
-            return SandboxAnswer(204)
-        case "dbs.list":
-            return SandboxAnswer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
-        case "dbs.get":
-            if name not in await backend.dbs():
-                raise not_found()
-            return SandboxAnswer(200, {"db": {"name": name}})
-        case "dbs.create":
-            db = validation.name_of(body)
-            check_name(cluster.engine, "database", db)
-            await backend.create_db(db)
-            cluster.lag.created("dbs", db)
-            return SandboxAnswer(201, {"db": {"name": db}})
-        case "dbs.delete":
-            await backend.delete_db(name)
-            cluster.lag.deleted("dbs", name)
-            return SandboxAnswer(204)
-        case _:
-            raise AssertionError(operation)

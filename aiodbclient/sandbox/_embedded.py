@@ -1,10 +1,11 @@
-"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``warm_servers``."""
+"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``SandboxCA``: its TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._backends import new_password
-from ._reach import Reach, SandboxCA
+from attrs import define, field
+
+from ._access import Reach
+
+if TYPE_CHECKING:
+    import trustme
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
@@ -50,44 +55,63 @@ def can_embed() -> bool:
     return binaries() is not None and all(map(find_spec, DRIVERS))
 
 
+class SandboxCA:
+    """Signs the certificates of a sandbox's servers, with a key that ``kept`` stores for the next start."""
+
+    def __init__(self, kept: MutableMapping[str, Any]) -> None:
+        self._kept = kept
+        self._making = Lock()
+
+    def _ca(self) -> trustme.CA:
+        import trustme
+
+        with self._making:  # clusters that are added together start in different threads
+            if "ca" not in self._kept:
+                ca = trustme.CA(organization_name="aiodbclient sandbox")
+                self._kept["ca"] = [pem.bytes().decode() for pem in (ca.cert_pem, ca.private_key_pem)]
+        return trustme.CA.from_pem(*(pem.encode() for pem in self._kept["ca"]))
+
+    def certificate(self) -> str:
+        """The certificate that clients must trust, as PEM."""
+        return self._ca().cert_pem.bytes().decode()
+
+    def server_certificate(self, *names: str) -> str:
+        """Issue a (secret) key and certificate for a server with these names and addresses, as PEM."""
+        return self._ca().issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
+
+
+@define(eq=False, repr=False)
 class EmbeddedPostgres:
     """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS."""
 
-    def __init__(
-        self,
-        authority: SandboxCA | None = None,
-        kept: MutableMapping[str, Any] | None = None,  # its password and port for the next start in the same folder
-        folder: Path | None = None,  # of its data; None for a temporary one that is removed when it stops
-        *,
-        is_new: bool = True,
-        in_memory: bool = False,
-        reach: Reach | None = None,
-        programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
-        settings: Mapping[str, str] | None = None,  # of the server, instead of the keeper's
-    ) -> None:
-        self._kept: MutableMapping[str, Any] = {} if kept is None else kept
-        self.data = folder
-        self.password: str = self._kept.setdefault("password", new_password())
-        self.port: int = 0
-        self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
-        self._asking = Lock()
-        self.is_new = is_new  # whether it is empty; a start removes what is there then
-        self.folder: Path = Path()  # its files, while it runs
-        self.own_database: str = ""  # the sandbox's own, in which no client has a session
-        self.authority = authority
-        self._in_memory = in_memory
-        self._programs = programs
-        self.settings: dict[str, str] = dict(settings or {})
-        self.reach: Reach = reach or Reach()
-        self._keeper: subprocess.Popen[str] | None = None
+    authority: SandboxCA | None = None
+    kept: MutableMapping[str, Any] = field(factory=dict[str, Any])  # password and port, for the next start
+    data: Path | None = None  # the folder of its data; None for a temporary one that is removed when it stops
+    is_new: bool = True  # whether it is empty; a start removes what is there then
+    in_memory: bool = False
+    reach: Reach = field(factory=Reach)
+    programs: Path | None = None  # the folder of PostgreSQL's programs, instead of the wheel's
+    settings: Mapping[str, str] = field(factory=dict[str, str])  # of the server, instead of the keeper's
+    folder: Path = field(factory=Path, init=False)  # its files, while it runs
+    port: int = field(default=0, init=False)
+    inner_port: int = field(default=0, init=False)  # for the sandbox itself; it stays open while clients are kept out
+    own_database: str = field(default="", init=False)  # the sandbox's own, in which no client has a session
+    _keeper: subprocess.Popen[str] | None = field(default=None, init=False)
+    _asking: Lock = field(factory=Lock, init=False)
+
+    @property
+    def password(self) -> str:
+        """The superuser's password."""
+        password: str = self.kept.setdefault("password", secrets.token_urlsafe())
+        return password
 
     async def start(self) -> None:
         """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
         if self._keeper is not None:
             return
-        found = self._programs or binaries()
-        if self._programs is not None and not (self._programs / "initdb").exists():
-            raise RuntimeError(f"server must be a folder of PostgreSQL's programs: {self._programs} has no initdb")
+        found = self.programs or binaries()
+        if self.programs is not None and not (self.programs / "initdb").exists():
+            raise RuntimeError(f"server must be a folder of PostgreSQL's programs: {self.programs} has no initdb")
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
         starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
@@ -101,7 +125,7 @@ class EmbeddedPostgres:
         if "port" not in report:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
-        self.port = self._kept["port"] = report["port"]
+        self.port = self.kept["port"] = report["port"]
         self.inner_port = report["inner"]
 
     async def stop(self) -> None:
@@ -139,7 +163,7 @@ class EmbeddedPostgres:
         if self.data is not None:
             return None
         options = frozenset(self.settings.items())
-        return self.reach.bind, self.reach.hosts, options, self._programs, self.authority is None
+        return self.reach.bind, self.reach.hosts, options, self.programs, self.authority is None
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -155,12 +179,12 @@ class EmbeddedPostgres:
         self.own_database = "postgres" if self.is_new else OWN_DATABASE
         settings = {
             "folder": self.data and str(self.data),
-            "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
+            "temporary": _MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
             "new": self.is_new,
             "host": self.reach.bind,
-            "port": self._kept.get("port", 0),
+            "port": self.kept.get("port", 0),
             "password": self.password,
-            "settings": self.settings,
+            "settings": dict(self.settings),
             "certificate": self.authority.server_certificate(*self.reach.certified) if self.authority else None,
         }
         self._keeper = keeper = subprocess.Popen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from inspect import Parameter, signature
@@ -14,7 +13,7 @@ from typing import Any
 
 from ._embedded import EmbeddedPostgres
 from ._keeper.faults import Choice
-from ._routes import LISTS, OPERATIONS
+from ._protocol import LISTS, OPERATIONS
 
 _SQL = frozenset({"sql.login", "sql.statement"})
 _IDS = itertools.count(1)
@@ -65,8 +64,8 @@ class Fault:
         self.operations = operations
         self.options = options
         self._sync = sync
-        self._choice = Choice(options)
-        self._counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
+        self.choice = Choice(options | {"operations": operations})
+        self.counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
 
     def __repr__(self) -> str:
         return f"<Fault {self}>"
@@ -93,26 +92,14 @@ class Fault:
 
     def _counted(self, which: int) -> int:
         if not self.is_of_sql:
-            return (self._choice.seen, self._choice.fired)[which]
+            return (self.choice.seen, self.choice.fired)[which]
         self._sync()
-        return sum(counts[which] for counts in self._counts.values())
+        return sum(counts[which] for counts in self.counts.values())
 
     @property
     def is_of_sql(self) -> bool:
         """Whether it affects SQL instead of requests to the API."""
         return bool(self.operations and self.operations & _SQL)
-
-    def learn(self, cluster: str, counts: tuple[int, int]) -> None:
-        """Take over how many requests a server has seen and failed."""
-        self._counts[cluster] = counts
-
-    def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Count a request that matches, and return whether this fault fails it."""
-        wanted, named = self.options["cluster"], self.options["name"]
-        matches = self.operations is None or operation in self.operations
-        if not matches or wanted not in (None, cluster) or named not in (None, name):
-            return False
-        return self._choice.fires(time.monotonic())
 
 
 class Faults:
@@ -235,7 +222,7 @@ class Faults:
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None) -> list[Fault]:
         """The faults that fire on this request."""
-        return [fault for fault in self._faults if fault.fires(operation, cluster, name)]
+        return [fault for fault in self._faults if fault.choice.fires(operation, name, cluster)]
 
     def attach(self, cluster: str, server: EmbeddedPostgres) -> None:
         """Apply the faults of SQL to the server of this cluster too."""
@@ -251,11 +238,14 @@ class Faults:
         """Send the faults of SQL to the servers, and read what these have counted."""
         for cluster, server in self._servers.items():
             faults = [each for each in self._faults if each.is_of_sql and each.options["cluster"] in (None, cluster)]
-            orders = [each.options | {"id": each.id, "operations": sorted(each.operations or ())} for each in faults]
+            orders = [
+                each.options | {"id": each.id, "operations": sorted(each.operations or ()), "cluster": None}
+                for each in faults
+            ]
             with suppress(RuntimeError):  # the server was killed
                 counts = server.ask(faults=orders)
                 for each in faults:
-                    each.learn(cluster, counts[str(each.id)])
+                    each.counts[cluster] = counts[str(each.id)]
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -263,6 +253,17 @@ _DEFAULTS: Mapping[str, Any] = {
     for name, parameter in signature(Faults.add).parameters.items()
     if parameter.kind is Parameter.KEYWORD_ONLY
 }
+
+
+def add_given(faults: Faults, given: dict[str, Any], clusters: Mapping[str, str]) -> None:
+    """``faults.add``, but ``cluster`` may also be the name of one of the ``clusters``, as on a command line."""
+    wanted = given.get("cluster")
+    if wanted is not None:
+        found = [each for each, name in clusters.items() if wanted in (each, name)]
+        if not found:
+            raise ValueError(f"the fault names no cluster: {wanted}")
+        given = dict(given, cluster=found[0])
+    faults.add(**given)
 
 
 def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:

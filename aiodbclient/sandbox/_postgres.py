@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
-from contextlib import suppress
+import logging
+import re
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
-from psycopg import AsyncConnection, OperationalError, errors
+from psycopg import AsyncConnection, Error, OperationalError, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from .._libpq import options_of
 from ..models import UserRole
-from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, new_password
-from ._embedded import OWN_DATABASE, EmbeddedPostgres
-from ._postgres_provider import SYSTEM_ROLES, login, make_primary, make_system_roles
-from ._postgres_server import PostgresServer, Row, rows
-from ._validation import JSON, RequestedUser
+from . import _postgres_provider as provider
+from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
+from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
+from ._postgres_provider import Row, connect, rows
+from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
+_log = logging.getLogger("aiodbclient.sandbox")
+_CONNECTIONS = 8
+_ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
+_CLIENTS = SQL("{} AND usename <> {}").format(provider.SESSIONS, Literal(SUPERUSER))
+# What PostgreSQL says with XX000 of a role that SQL dropped while a statement worked on it.
+_DROPPED = re.compile("tuple concurrently deleted|cache lookup failed for role|could not find tuple for role")
 # System roles and databases are hidden, so they cannot be changed: superusers, roles that cannot log in, pg_*, those of
 # the provider, templates, and the maintenance database.
 _USERS = SQL(
@@ -41,85 +50,128 @@ class PostgresBackend(Backend):
 
     def __init__(
         self,
-        engine: str,
-        server: EmbeddedPostgres | str,
-        secrets: MutableMapping[str, tuple[str, str]],
+        server: EmbeddedPostgres | str,  # or the DSN of one
+        secrets: MutableMapping[str, tuple[str, str]],  # verifiers and passwords by user
         *,
         open_public: bool = False,
     ) -> None:
-        self.engine = engine
         self.embedded = None if isinstance(server, str) else server
-        self._server = PostgresServer(server)
+        self._dsn = server if isinstance(server, str) else ""
         self._secrets = secrets
         self._open_public = open_public
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
+        self._idle: list[AsyncConnection[Row]] = []
+        is_small = self.embedded is not None and "max_connections" in self.embedded.settings
+        self._most_idle = 0 if is_small else _CONNECTIONS
+        self._turns = asyncio.Semaphore(RESERVED if is_small else _CONNECTIONS)
+        self._own: Primary | None = None  # on the server of a DSN
 
     async def start(self) -> None:
-        await self._server.start()
-        if self.embedded is None:
-            await self._find_primary()
-        elif self.embedded.is_new:
+        embedded = self.embedded
+        if embedded is not None:
+            await embedded.start()
+        elif options_of(self._dsn) is None:
+            raise RuntimeError(
+                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 for @ and %2F for / in the password"
+            )
+        try:
+            if embedded is not None:
+                self._dsn = await provider.superusers_dsn(embedded)
+            connection = await connect(self._dsn)
+            self._idle.append(connection)
+            [(superuser, self._password_encryption)] = await rows(connection, _ABOUT)
+        except Error as error:
+            which = "embedded PostgreSQL" if embedded else "the PostgreSQL server of the DSN"
+            raise RuntimeError(f"{which} cannot be used: {error}") from None
+        info = connection.info
+        self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
+        self._major = info.server_version // 10_000
+        self._database = info.dbname
+        self._ca_file = Path(info.get_parameters().get("sslrootcert", ""))  # it verified the server of a DSN
+        if embedded is None:
+            if not superuser:
+                raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
+            password, tls = derived_password(info.user, info.password), connection.pgconn.ssl_in_use
+            self._own = Primary("postgresql", info.host or info.hostaddr, info.port, DEFAULT_DB, password, tls)
+            await provider.warn(connection)
+            await self._find_primary(password)
+        elif embedded.is_new:
             await self._make_all()
-            self.embedded.is_new = False
-
-    async def stop(self) -> None:
-        await self._server.stop()
-
-    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
-        if self.embedded is None:
-            await super().let_in(clients)  # refuses it
-        await self._server.let_in(clients, graceful=graceful)
+            embedded.is_new = False
 
     async def _make_all(self) -> None:
         """Fill a new embedded server."""
         password = new_password()
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             verifier = self._verifier(connection, PRIMARY, password)
-            await make_system_roles(connection)
-            await make_primary(connection, self._server.major, verifier)
+            await provider.make_system_roles(connection)
+            await provider.make_primary(connection, self._major, verifier)
         await self.create_db(DEFAULT_DB)
         self._secrets[PRIMARY] = verifier, password  # from now on the server is not new
 
-    async def _find_primary(self) -> None:
+    async def _find_primary(self, password: str) -> None:
         """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
-        password = self._server.password
-        async with self._server.connection() as connection:
-            await make_primary(connection, self._server.major, self._verifier(connection, PRIMARY, password))
+        async with self._connection() as connection:
+            await provider.make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
         with suppress(Refusal):  # it exists
             await self.create_db(DEFAULT_DB)
         try:
-            await self._server.log_in(PRIMARY, password, DEFAULT_DB)
+            session = await connect(self._dsn, user=PRIMARY, password=password, dbname=DEFAULT_DB)
         except OperationalError:
             raise RuntimeError(
                 f"{PRIMARY!r} cannot log in to {DEFAULT_DB} on the PostgreSQL server of the DSN: "
                 "if the sandbox did not create this role, drop it"
             ) from None
+        await session.close()
 
-    def version(self) -> str:
-        return self._server.version
+    async def stop(self) -> None:
+        """Close the connections, and stop the embedded server or pool it for the next cluster."""
+        embedded, kept = self.embedded, False
+        try:
+            while self._idle:
+                await self._idle.pop().close()
+            if embedded is not None and POOL.is_open and self._dsn and not embedded.has_failed():
+                kept = await provider.empty(embedded, self._dsn) and POOL.give(embedded)
+        finally:
+            if embedded is not None and not kept:
+                await embedded.stop()
+
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        if self.embedded is None:
+            await super().let_in(clients)  # refuses it
+        assert self.embedded is not None
+        await asyncio.to_thread(self.embedded.ask, open=clients, sessions=not graceful)
+        if not clients:
+            async with self._connection() as connection:
+                await provider.end_sessions(connection, _CLIENTS)
 
     def primary(self) -> Primary:
-        server = self._server
-        password = server.password if self.embedded is None else self._secrets[PRIMARY][1]
-        return Primary("postgresql", server.host, server.port, DEFAULT_DB, password, server.tls)
+        if self._own is not None:
+            return self._own
+        assert self.embedded is not None
+        host, tls = self.embedded.reach.public_host, self.embedded.authority is not None
+        return Primary("postgresql", host, self.embedded.port, DEFAULT_DB, self._secrets[PRIMARY][1], tls)
 
     def ca(self) -> str | None:
-        return self._server.ca
+        if self.embedded is not None and self.embedded.authority is not None:
+            return self.embedded.authority.certificate()
+        return self._ca_file.read_text() if self._ca_file.is_file() else None
 
     async def users(self) -> list[JSON]:
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             return [self._user(*row) for row in await rows(connection, _users(SQL("ORDER BY oid")))]
 
     async def user(self, name: str) -> JSON:
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             return await self._read(connection, name)
 
     async def create_user(self, new: RequestedUser) -> JSON:
-        async with self._roles, self._server.connection() as connection:
+        async with self._roles, self._connection() as connection:
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
             try:
-                await connection.execute(login(self._server.major, new.name, _replication(new.settings), verifier))
+                await connection.execute(provider.login(self._major, new.name, _replication(new.settings), verifier))
             except (errors.DuplicateObject, errors.UniqueViolation):
                 raise name_taken("user") from None
             except errors.ReservedName:
@@ -128,15 +180,15 @@ class PostgresBackend(Backend):
             return await self._read(connection, new.name)
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
-        async with self._roles, self._server.connection() as connection:
+        async with self._roles, self._connection() as connection:
             await self._read(connection, name)
             await _alter(connection, SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
             return await self._read(connection, name)
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        async with self._roles, self._server.connection() as connection:
+        async with self._roles, self._connection() as connection:
             await self._read(connection, name)
-            if name == PRIMARY and self.embedded is None:
+            if name == PRIMARY and self._own is not None:
                 raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
             password = new_password()
             verifier = self._verifier(connection, name, password)
@@ -146,45 +198,45 @@ class PostgresBackend(Backend):
 
     async def delete_user(self, name: str) -> None:
         role, primary = Identifier(name), Identifier(PRIMARY)
-        async with self._roles, self._server.connection() as connection:
+        async with self._roles, self._connection() as connection:
             await self._read(connection, name)
             await _alter(connection, SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
                 # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
-                async with await self._server.connect(database) as inside:
+                async with await connect(self._dsn, dbname=database) as inside:
                     await inside.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
                     await inside.execute(SQL("DROP OWNED BY {}").format(role))
             await connection.execute(SQL("DROP ROLE {}").format(role))
             self._secrets.pop(name, None)
 
     async def dbs(self) -> list[str]:
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             return [name for (name,) in await rows(connection, _DBS)]
 
     async def create_db(self, name: str) -> None:
         if name in _SYSTEM_DBS:
             raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        copies = self.embedded is not None and self._server.major >= 15
+        copies = self.embedded is not None and self._major >= 15
         strategy = SQL("STRATEGY FILE_COPY" if copies else "")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(PRIMARY), strategy
         )
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             try:
                 await connection.execute(command)
             except (errors.DuplicateDatabase, errors.UniqueViolation):
                 raise name_taken("database") from None
             if self._open_public:
-                async with await self._server.connect(name) as inside:
+                async with await connect(self._dsn, dbname=name) as inside:
                     await inside.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
 
     async def delete_db(self, name: str) -> None:
-        async with self._server.connection() as connection:
+        async with self._connection() as connection:
             if (name,) not in await rows(connection, _DBS):
                 raise not_found()
-            if name == self._server.database:
+            if name == self._database:
                 raise Refusal(422, "the database of the DSN cannot be deleted")
             try:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
@@ -205,18 +257,39 @@ class PostgresBackend(Backend):
         stored, password = self._secrets.get(name, (None, None))
         if stored is not None and stored == verifier:  # otherwise somebody else has set another password
             user["password"] = password
-        elif name == PRIMARY and self.embedded is None:
-            user["password"] = self._server.password
+        elif name == PRIMARY and self._own is not None:
+            user["password"] = self._own.password
         return user
 
     def _verifier(self, connection: AsyncConnection[Row], name: str, password: str) -> str:
         """What the server stores of a password, so that neither it nor its log ever see the password."""
-        method = self._server.password_encryption.encode()
+        method = self._password_encryption.encode()
         return connection.pgconn.encrypt_password(password.encode(), name.encode(), method).decode()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
+        """Borrow one of ``_CONNECTIONS`` connections, and turn an unexpected error of PostgreSQL into the API's 500."""
+        async with self._turns:
+            try:
+                connection = self._idle.pop() if self._idle else await connect(self._dsn)
+                try:
+                    yield connection
+                finally:
+                    if connection.closed or len(self._idle) >= self._most_idle:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+            except Error as error:
+                if isinstance(error, errors.UndefinedObject) or _DROPPED.search(str(error)):
+                    raise not_found() from None
+                _log.warning(
+                    "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
+                )
+                raise Refusal(500, "Unexpected server-side error") from None
 
 
 def _users(end: Composable) -> Composed:
-    return _USERS.format(system=Literal(list(SYSTEM_ROLES)), end=end)
+    return _USERS.format(system=Literal(list(provider.SYSTEM_ROLES)), end=end)
 
 
 async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:

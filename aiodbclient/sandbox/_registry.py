@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import MYSQL, POSTGRESQL, Engine
+from ._access import Reach
 from ._backends import PRIMARY, Backend, MemoryBackend
 from ._clusters import NewCluster, SandboxCluster
 from ._data import Data, mapping
-from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, can_embed
+from ._embedded import DRIVERS, POOL, RESERVED, EmbeddedPostgres, SandboxCA, can_embed
 from ._faults import Faults
-from ._reach import Reach, SandboxCA
 
 
 class Registry:
@@ -113,12 +113,12 @@ class Registry:
             secrets = mapping(self._data, f"secrets of {cluster_id}")
             is_new = PRIMARY not in secrets
             server = self._embedded(new, cluster_id, authority, is_new) if new.dsn is None else new.dsn
-            return PostgresBackend(engine, server, secrets, open_public=new.dsn is None and _before_15(new.version))
+            return PostgresBackend(server, secrets, open_public=new.dsn is None and _before_15(new.version))
         if engine in MYSQL and new.dsn is not None:
             _require("sandbox-mysql", "aiomysql")
             from ._mysql import MySQLBackend
 
-            return MySQLBackend(engine, new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
+            return MySQLBackend(new.dsn, mapping(self._data, f"secrets of {cluster_id}"))
         if new.connections is not None or new.password_encryption is not None:
             raise ValueError("only an embedded PostgreSQL has connections and password_encryption")
         if new.dsn is not None or new.backend == "postgres":
@@ -129,15 +129,20 @@ class Registry:
     def _embedded(
         self, new: NewCluster, cluster_id: str, authority: SandboxCA | None, is_new: bool
     ) -> EmbeddedPostgres:
+        settings: dict[str, str] = {}
+        if new.connections is not None:
+            settings["max_connections"] = str(new.connections + RESERVED)
+        if new.password_encryption is not None:
+            settings["password_encryption"] = new.password_encryption
         server = EmbeddedPostgres(
             authority,
-            mapping(self._data, f"server of {cluster_id}"),
-            None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
+            kept=mapping(self._data, f"server of {cluster_id}"),
+            data=None if self._data is None else self._data.folder / f"postgres-{cluster_id}",
             is_new=is_new,
             in_memory=POOL.is_open,
             reach=self._reach,
             programs=None if new.server is None else Path(new.server),
-            settings=_settings(new),
+            settings=settings,
         )
         return POOL.take(server)
 
@@ -187,16 +192,6 @@ def _check(new: NewCluster) -> None:
         raise ValueError(f"online_after must be at least 0, not {new.online_after}")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
-
-
-def _settings(new: NewCluster) -> dict[str, str]:
-    """The settings of an embedded server that the options of a cluster choose."""
-    chosen: dict[str, str] = {}
-    if new.connections is not None:
-        chosen["max_connections"] = str(new.connections + RESERVED)
-    if new.password_encryption is not None:
-        chosen["password_encryption"] = new.password_encryption
-    return chosen
 
 
 def _before_15(version: str | None) -> bool:

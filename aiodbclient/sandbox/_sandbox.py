@@ -14,14 +14,12 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from aiohttp import web
 
 from .._pacing.budget import Window
+from ._access import DOCUMENTED, LOOPBACK, SCOPES, Reach, Remaining, Tokens
+from ._api import Api, RecordedRequest
 from ._clusters import NewCluster, SandboxCluster, Status
 from ._data import Data, mapping
 from ._faults import Faults
-from ._reach import LOOPBACK, Reach
-from ._records import RecordedRequest
 from ._registry import Registry
-from ._server import Api
-from ._tokens import DOCUMENTED, SCOPES, Remaining, Tokens
 
 T = TypeVar("T")
 

@@ -10,7 +10,6 @@ from .._lazy import lazily
 
 if TYPE_CHECKING:  # ``X as X`` exports it
     from ._credential import Credential as Credential
-    from ._events import TenantEvent as TenantEvent
     from ._naming import Role as Role
     from ._outcomes import Problem as Problem
     from ._outcomes import TenantChecked as TenantChecked
@@ -18,6 +17,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantDone as TenantDone
     from ._outcomes import TenantDumped as TenantDumped
     from ._outcomes import TenantDumpOutcome as TenantDumpOutcome
+    from ._outcomes import TenantEvent as TenantEvent
     from ._outcomes import TenantMoved as TenantMoved
     from ._outcomes import TenantMoveOutcome as TenantMoveOutcome
     from ._outcomes import TenantOutcome as TenantOutcome
@@ -44,9 +44,8 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
 _HOMES = {
     "._credential": "Credential",
-    "._events": "TenantEvent",
     "._naming": "Role",
-    "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantDumpOutcome TenantDumped "
+    "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantDumpOutcome TenantDumped TenantEvent "
     "TenantMoveOutcome TenantMoved TenantOutcome TenantPlanOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",

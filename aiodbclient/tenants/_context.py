@@ -1,32 +1,249 @@
-"""``Context``: what all operations of one ``Tenants`` share."""
+"""``Context``: what all operations of one ``Tenants`` share. ``Sites`` are its clusters, a ``Site`` is one of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
 from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from .._bulk.run import OUTAGE, UNANSWERED
+from .._dsn import is_host
+from .._request.call import Meter
 from .._request.pause import Pause
-from ..errors import InvalidArgumentError, StoreError
-from ._clusters import Sites
+from ..clusters import ClusterClient, for_work
+from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..errors import (
+    ConfigurationError,
+    DatabaseClientError,
+    GrantError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    NoRoomError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    StoreError,
+    TransportError,
+)
+from ..models import Cluster, Connection, User
 from ._credential import Credential
-from ._events import TenantEvent, Timer
-from ._naming import Role, names_of, record_name, tenant_of
-from ._record import cluster_of, intent_of, is_empty
-from ._rooms import Rooms
-from ._stores import Record, Store, entries_of, readable
+from ._naming import Names, Role, names_of, record_name, tenant_of
+from ._outcomes import TenantEvent, Timer
+from ._record import OnRecord, read_all
+from ._rooms import Rooms, Seat
+from ._servers import check_place, server_of
+from ._servers.server import Server
+from ._stores import Record, Store, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
 AT_A_TIME = 16  # tenants of one cluster that a job works on. Their server takes fewer connections
+AWAY = (
+    ConfigurationError,
+    GrantError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    TransportError,
+)
+_UNCHANGED = "nothing was changed on the cluster {}"
+_AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
-def turns_of(clusters: Iterable[str]) -> dict[str, asyncio.Semaphore]:
-    """How many tenants of each cluster to work on at a time."""
-    return {id: asyncio.Semaphore(AT_A_TIME) for id in clusters}
+@frozen
+class Site:
+    """The facts about the cluster that all work on tenants needs."""
+
+    cluster: str  # its id
+    name: str
+    engine: Engine | str
+    connection: Connection
+    ca: str | None  # None: without TLS
+    server: Server
+
+    def credential(self, names: Names, login: str, password: str | None, since: datetime) -> Credential:
+        """The credential of the tenant with ``login``, stored at ``since``."""
+        connection = self.connection
+        assert connection.host is not None
+        return Credential(
+            name=names.tenant,
+            username=login,
+            password=password,
+            database=names.database,
+            host=connection.host,
+            port=connection.port or 0,
+            engine=self.engine,
+            # An adopted login has no password that we know.
+            uri="" if password is None else connection.uri_for(User(login, password=password), names.database),
+            ca=self.ca,
+            cluster=self.cluster,
+            cluster_name=self.name,
+            since=since,
+            role=names.role,
+        )
+
+
+class Sites:
+    """The clusters of one ``Tenants``, by id. Each is read once, and again after an error of its server.
+
+    Each job has its own: turns, and which clusters did not answer. For a while it asks those no more.
+    """
+
+    def __init__(
+        self,
+        clusters: ClusterClient | Sequence[ClusterClient],
+        *,
+        private: bool,
+        admin: str | Mapping[str, str] | None,
+        connection_limit: int | None,
+    ) -> None:
+        self.clients = _checked_clusters(clusters)  # the API of each, by id
+        self._admins = _checked_admins(admin, self.clients)
+        self._private, self._connection_limit = private, connection_limit
+        self._read = dict[str, Site]()
+        self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
+        self._begin(None)
+        self._check_engines()
+
+    def _begin(self, pause: Pause | None) -> None:
+        self.pause = pause  # of a run; None: requests do not wait in the bulk lane
+        # How many tenants of each cluster to work on at a time. All single calls of a ``Tenants`` share them.
+        self.turns = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, AT_A_TIME))
+        self._away = dict[str, tuple[DatabaseClientError, float]]()
+        self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
+
+    def for_job(self, pause: Pause) -> Sites:
+        """The same clusters for one job, of which none is away yet."""
+        sites = copy(self)
+        sites._begin(pause)
+        return sites
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine of the clusters, if it is known."""
+        return next(iter(self._engines()), None)
+
+    def name(self, cluster: str) -> str | None:
+        """The name of the cluster; None until it is read."""
+        return self._read[cluster].name if cluster in self._read else None
+
+    async def any(self) -> Site:
+        """The first site that can be reached. Raises the first error if none can."""
+        failures = list[DatabaseClientError]()
+        for cluster in self.clients:
+            try:
+                return await self.site(cluster, Meter())
+            except AWAY as error:
+                failures.append(error)
+        raise failures[0]
+
+    async def site(self, cluster: str, meter: Meter) -> Site:
+        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
+
+        For some seconds after a failure it raises the same error, and sends nothing.
+        """
+        async with self._reading[cluster]:
+            if cluster in self._away:
+                error, since = self._away[cluster]
+                if monotonic() - since < _AWAY_SECONDS:
+                    raise copy(error)  # each outcome has its own, since raising it adds to its traceback
+                del self._away[cluster]
+            if cluster not in self._read:
+                try:
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], meter, self.pause))
+                except AWAY as error:
+                    self.note_away(cluster, error)
+                    raise
+                self._check_engines()
+            return self._read[cluster]
+
+    async def _ask(self, client: ClusterClient) -> Site:
+        if client.engine is not None and client.engine in CAPABILITIES:
+            guard_tenants(client.engine)  # before anything is sent
+        info = await client.info()
+        guard_tenants(info.engine)
+        connection = connection_of(info, private=self._private)
+        ca = await _authority(client, info.name) if connection.ssl else None
+        admin = self._admins[client.id]
+        server = server_of(info.engine, connection, ca, admin, self._connection_limit)
+        try:
+            await server.administrator()  # before anything is made that it could then not finish
+            if admin is not None:
+                await check_place(info, admin, ca)
+        except GrantError as error:
+            error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
+            raise
+        return Site(client.id, info.name, info.engine, connection, ca, server)
+
+    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+        """A site for a new tenant, and its seat there: one of all but those ``without``."""
+        away = dict[str, DatabaseClientError]()
+        while True:
+            try:
+                seat = await rooms.take(name, {*without, *away})
+            except NoRoomError:
+                if away:
+                    raise next(iter(away.values())) from None
+                raise
+            try:
+                return await self.site(seat.cluster, meter), seat
+            except BaseException as error:
+                rooms.give_back(seat)
+                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
+                if not isinstance(error, AWAY) or rooms.place is not None or len(self.clients) == 1:
+                    raise
+                away[seat.cluster] = error
+
+    @contextmanager
+    def watched(self, cluster: str, tenant: str) -> Generator[None]:
+        """After an error of SQL, read the cluster again. After no answer for several tenants, it is away."""
+        try:
+            yield
+        except GrantError:
+            self._read.pop(cluster, None)  # it is read again: the primary user may have another password
+            raise
+        except UNANSWERED as error:
+            self._unanswered[cluster].add(tenant)
+            if len(self.clients) > 1 and len(self._unanswered[cluster]) >= OUTAGE:
+                self.note_away(cluster, error)
+            raise
+        self._unanswered[cluster].clear()
+
+    def note_away(self, cluster: str, error: DatabaseClientError) -> None:
+        """Send nothing to the cluster for some seconds."""
+        noted = copy(error)
+        if isinstance(noted, GrantError):  # it may have happened to one tenant, and is raised for others
+            noted.may_have_applied, noted.statement, noted.on_record = False, "", _UNCHANGED.format(cluster)
+        self._away[cluster] = noted, monotonic()
+
+    def _engines(self) -> dict[Engine | str, str]:
+        """The engines that are known, each with the id of a cluster."""
+        found = dict[Engine | str, str]()
+        for id, client in self.clients.items():
+            engine = self._read[id].engine if id in self._read else client.engine
+            if engine is not None:
+                found[engine] = id
+        return found
+
+    def _check_engines(self) -> None:
+        """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
+        engines = self._engines()
+        if len(engines) > 1:
+            each = " and ".join(f"{id} is {engine}" for engine, id in engines.items())
+            raise InvalidArgumentError(
+                f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
+            )
 
 
 @frozen(kw_only=True, eq=False)
@@ -35,17 +252,12 @@ class Context:
 
     sites: Sites
     rooms: Rooms
-    turns: dict[str, asyncio.Semaphore]  # how many tenants of each cluster all single calls work on at a time
     store: Store
     prefix: str
     role: Role = Role.OWNER
     lease: float
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
-
-    def for_job(self, pause: Pause) -> Context:
-        """The same for one job, with turns of its own."""
-        return evolve(self, sites=self.sites.for_job(pause), turns=turns_of(self.sites.clients))
 
     def for_role(self, role: Role) -> Context:
         """The same for another role."""
@@ -56,60 +268,57 @@ class Context:
         now: Callable[[], Awaitable[datetime]] | None = getattr(self.store, "now", None)
         return datetime.now(UTC) if now is None else await now()
 
-    async def record(self, name: str, timer: Timer) -> Record | None:
-        """Read the record of a tenant. Raises as ``check_record``."""
+    async def record(self, name: str, timer: Timer) -> OnRecord:
+        """Read what is on record for a tenant. Raises as ``ours``."""
         record = await timer.on("store", self.store.get(record_name(name, self.role)))
-        self.check_record(record)
-        return record
+        return self.ours(name, record)
+
+    def ours(self, name: str, record: Record | None) -> OnRecord:
+        """Read the record of a tenant. Raises InvalidArgumentError if it is of other clusters or another prefix."""
+        found = OnRecord.read(name, self.role, record)
+        if reason := self._why_not_ours(found):
+            raise InvalidArgumentError(reason)
+        return found
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records of this role that are ours, each with the tenant's name."""
-        async for record, reason in self.all_records():
+        async for found, reason in self.all_records():
             if not reason:
-                yield record
+                yield found.record()
 
-    async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
-        """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
-        async for record in readable(self._entries()):
-            yield record, self._why_not_ours(record)
+    async def all_records(self) -> AsyncIterator[tuple[OnRecord, str]]:
+        """Yield all that is on record in this role, and why it is not ours ("" if it is)."""
+        async for found in readable(self._entries()):
+            yield found, self._why_not_ours(found)
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self.entries():
             yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
 
-    async def entries(self) -> AsyncIterator[Record | StoreError]:
-        """Yield the records of these names, with the error of each that cannot be read in its place."""
+    async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
+        """Yield what is on record for these names, with the error of each record that cannot be read in its place."""
         async for entry in self._entries():
             # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            if isinstance(entry, StoreError) or not (is_empty(entry) or self._why_not_ours(entry)):
+            if isinstance(entry, StoreError) or not (entry.is_empty or self._why_not_ours(entry)):
                 yield entry
 
-    async def _entries(self) -> AsyncIterator[Record | StoreError]:
-        async for entry in entries_of(self.store):
-            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+    async def _entries(self) -> AsyncIterator[OnRecord | StoreError]:
+        async for entry in read_all(self.store):
+            role = tenant_of(entry.damaged[0])[1] if isinstance(entry, StoreError) else entry.role
             if role is self.role:
-                try:
-                    intent_of(entry if isinstance(entry, Record) else None)
-                except StoreError as error:  # of a newer version
-                    entry = error
-                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
+                yield entry
 
-    def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
-        if record is not None and (reason := self._why_not_ours(record)):
-            raise InvalidArgumentError(reason)
-
-    def _why_not_ours(self, record: Record) -> str:
-        """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
-        name, cluster = tenant_of(record.name)[0], cluster_of(record)
+    def _why_not_ours(self, found: OnRecord) -> str:
+        """Why a record belongs to another cluster or prefix; "" if it does not."""
+        name, cluster, intent = found.name, found.cluster, found.intent
         if cluster is not None and cluster not in self.sites.clients:
             own = f"{'this is' if len(self.sites.clients) == 1 else 'these are'} {', '.join(self.sites.clients)}"
             return (
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
                 "choose another name, since a name is taken in the whole store; nothing was sent"
             )
-        credential, intent = record.current or record.previous, intent_of(record)
+        credential = found.current or found.previous
         if credential is not None:
             is_ours = credential.database == self.prefix + name
         else:
@@ -128,3 +337,53 @@ class Context:
             return engine is None or login in names_of(name, engine, self.prefix, self.role).logins
         except InvalidArgumentError:  # with another prefix the name itself may be invalid
             return False
+
+
+def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+    """Return the connection for the tenants' programs, public or private."""
+    connection = cluster.private_connection if private else cluster.connection
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        raise ConfigurationError(
+            f"the API returns no {which} for the cluster {cluster.name!r} (its status is {cluster.status}): "
+            "wait until it is online, or choose the other connection"
+        )
+    if not is_host(connection.host):
+        raise ConfigurationError(
+            f"the cluster {cluster.name!r} has an invalid host in its connection: ask the provider"
+        )
+    return connection
+
+
+async def _authority(cluster: ClusterClient, name: str) -> str:
+    try:
+        return await cluster.ca()
+    except NotFoundError as missing:
+        raise ConfigurationError(
+            f"the cluster {name!r} uses TLS, but the API returns no certificate authority to verify its servers "
+            f"(404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was created"
+        ) from None
+
+
+def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[str, ClusterClient]:
+    """Return the clusters by id. Raises InvalidArgumentError if there is none, or one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    by_id = {each.id: each for each in clusters}
+    if len(by_id) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return by_id
+
+
+def _checked_admins(admin: str | Mapping[str, str] | None, clusters: Collection[str]) -> dict[str, str | None]:
+    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
+    if isinstance(admin, Mapping):
+        if unknown := [id for id in admin if id not in clusters]:
+            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
+        return {id: admin.get(id) for id in clusters}
+    if admin is not None and len(clusters) > 1:
+        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
+    return dict.fromkeys(clusters, admin)

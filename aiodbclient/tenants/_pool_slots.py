@@ -9,8 +9,9 @@ from contextlib import suppress
 from math import inf
 
 from ..errors import ConfigurationError, GrantError
-from ._clusters import connections_of
+from ..models import Connection
 from ._credential import Credential
+from ._servers import server_of
 
 _SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
 _UNKNOWN = 125  # connections, on engines that report no limit
@@ -86,10 +87,23 @@ class ServerSlots:
             if now() >= server.ask_at:
                 server.ask_at = now() + _ASK_AGAIN
                 with suppress(GrantError, ConfigurationError):  # opening the pool raises what is wrong
-                    server.resize(self._fit(await connections_of(credential) or _UNKNOWN))
+                    server.resize(self._fit(await _connections_of(credential) or _UNKNOWN))
                     server.ask_at = inf
         return server
 
     def _fit(self, connections: int) -> int:
         """How many pools fit into the ``connections`` of a server."""
         return max(1, int(connections * _SHARE) // self._size)
+
+
+async def _connections_of(credential: Credential) -> int:
+    """Log in with ``credential``, and return how many connections its server allows."""
+    itself = Connection(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        database=credential.database,
+    )
+    server = server_of(credential.engine, itself, credential.ca, None, None)
+    return (await server.administrator()).connections

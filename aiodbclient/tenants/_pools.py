@@ -14,7 +14,7 @@ from attrs import define
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
 from ._pool_slots import ServerSlots, Slots
-from ._record import unusable
+from ._record import OnRecord
 from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
@@ -315,7 +315,7 @@ class TenantPools(Generic[PoolT]):
             return await credential_to_use(self._tenants, name)
         credential = await self._tenants.get(name)
         if credential is None:
-            raise unusable(name, None)
+            raise OnRecord(name=name).unusable()
         return credential
 
     async def _slot(self, slots: Slots, update: _Update[PoolT]) -> bool:

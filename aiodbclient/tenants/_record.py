@@ -1,13 +1,13 @@
-"""What a record says: its ``Intent``, which is what a process is about to do to the tenant, and its ``State``. Pure.
+"""What a store has on record for a tenant: ``OnRecord``, with its ``State`` and its ``Intent``.
 
-A verb stores its intent before its first step. If a process dies, or loses its claim, the intent says what was begun:
-the same verb takes its steps again from the first, and ``repair`` finishes or undoes any. A store keeps an intent as a
-text, ``VERB LOGIN CLUSTER MORE``.
+An intent is what a process is about to do to the tenant. A verb stores it before its first step. If a process dies, or
+loses its claim, the intent says what was begun: the same verb takes its steps again from the first, and ``repair``
+finishes or undoes any. A store keeps an intent as a text, ``VERB LOGIN CLUSTER MORE``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from enum import Enum, StrEnum, auto
 from typing import Self
 
@@ -15,8 +15,8 @@ from attrs import frozen
 
 from ..errors import NotFoundError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
-from ._naming import Role
-from ._stores import Record
+from ._naming import Role, tenant_of
+from ._stores import Record, Store, entries_of
 
 
 class Verb(StrEnum):
@@ -123,72 +123,113 @@ class Intent:
         )
 
 
-def intent_of(record: Record | None) -> Intent | None:
-    """Return the intent on ``record``, or None. Raises as ``Intent.read``: then the record counts as damaged."""
-    if record is None or record.intended is None:
-        return None
-    try:
-        return Intent.read(record.intended)
-    except StoreError as error:
-        error.damaged = (record.name,)
-        raise
+@frozen(kw_only=True)
+class OnRecord:
+    """What is on record for a tenant, or for a reader or writer of it, if anything is."""
+
+    name: str  # of the tenant
+    role: Role = Role.OWNER
+    exists: bool = False  # whether the store has a record of it, which may be empty
+    current: Credential | None = None
+    previous: Credential | None = None
+    intent: Intent | None = None
+
+    @classmethod
+    def read(cls, name: str, role: Role, record: Record | None) -> Self:
+        """Read a record of a store. Raises StoreError, as for a damaged one, if it is of a newer version."""
+        if record is None:
+            return cls(name=name, role=role)
+        try:
+            intent = None if record.intended is None else Intent.read(record.intended)
+        except StoreError as error:
+            error.damaged = (record.name,)
+            raise
+        return cls(name=name, role=role, exists=True, current=record.current, previous=record.previous, intent=intent)
+
+    def record(self) -> Record:
+        """The record again, with the name of the tenant."""
+        intended = None if self.intent is None else str(self.intent)
+        return Record(name=self.name, current=self.current, previous=self.previous, intended=intended)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was begun for the name: it is, or was, only claimed."""
+        return self.current is None and self.previous is None and self.intent is None
+
+    @property
+    def state(self) -> State:
+        """The state of the tenant."""
+        state = State.USABLE if self.intent is None else _WHILE[self.intent.verb]
+        if state is not State.USABLE:
+            return state
+        if self.current is None:
+            return State.ABSENT
+        return State.USABLE if self.current.suspended is None else State.SUSPENDED
+
+    @property
+    def cluster(self) -> str | None:
+        """The id of the tenant's cluster; None if nothing was begun."""
+        credential = self.current or self.previous
+        if credential is not None:
+            return credential.cluster
+        return None if self.intent is None else self.intent.cluster
+
+    @property
+    def usable(self) -> Credential | None:
+        """The credential that a program can use; None if there is none, or its login changes or is ended."""
+        return self.current if self.state is State.USABLE else None
+
+    @property
+    def suspended(self) -> Credential | None:
+        """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
+        return self.current if self.state is State.SUSPENDED else None
+
+    @property
+    def left_behind(self) -> Credential | None:
+        """The credential on the cluster that a tenant was moved from, if its database is not dropped there; or None."""
+        if self.current is None or self.previous is None or self.previous.cluster == self.current.cluster:
+            return None
+        return self.previous
+
+    @property
+    def pending(self) -> list[str]:
+        """The verbs to run next, in their order: they finish what was begun."""
+        verbs = ["provision"] if self.state is State.ABSENT else []
+        if self.intent is not None:
+            verbs = [_FINISHED_BY.get(self.intent.verb, str(self.intent.verb))]
+        if self.left_behind is not None:
+            return ["repair"]
+        if self.previous is not None and self.state in (State.USABLE, State.RESETTING) and "retire" not in verbs:
+            verbs.append("retire")
+        return verbs
+
+    def required(self) -> Credential:
+        """Return the usable credential. Raises as ``unusable`` describes."""
+        if self.usable is None:
+            raise self.unusable()
+        return self.usable
+
+    def unusable(self) -> TenantNotFoundError | SuspendedError:
+        """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
+        name, role, state = self.name, self.role, self.state
+        if state is State.ABSENT and role is not Role.OWNER:
+            return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
+        what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
+        if self.suspended is not None:
+            what = f"is suspended since {self.suspended.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
+        who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
+        kind = SuspendedError if state.is_shut else TenantNotFoundError
+        return kind(f"{who} {what}; nothing was sent")
 
 
-def cluster_of(record: Record | None) -> str | None:
-    """Return the id of the cluster of a tenant; None if nothing was begun. Raises as ``Intent.read``."""
-    if record is None:
-        return None
-    credential = record.current or record.previous
-    if credential is not None:
-        return credential.cluster
-    intent = intent_of(record)
-    return None if intent is None else intent.cluster
-
-
-def is_empty(record: Record) -> bool:
-    """Whether nothing was begun for the name: it is, or was, only claimed."""
-    return record.current is None and record.previous is None and record.intended is None
-
-
-def state_of(record: Record | None) -> State:
-    """Return the state of the tenant with this record. Raises as ``Intent.read``."""
-    intent = intent_of(record)
-    state = State.USABLE if intent is None else _WHILE[intent.verb]
-    if state is not State.USABLE:
-        return state
-    if record is None or record.current is None:
-        return State.ABSENT
-    return State.USABLE if record.current.suspended is None else State.SUSPENDED
-
-
-def left_behind(record: Record | None) -> Credential | None:
-    """The credential on the cluster that a tenant was moved from, if its database is not dropped there; or None."""
-    if record is None or record.current is None or record.previous is None:
-        return None
-    return record.previous if record.previous.cluster != record.current.cluster else None
-
-
-def pending(record: Record) -> list[str]:
-    """Return the verbs to run next, in their order: they finish what was begun. Raises as ``Intent.read``."""
-    intent, state = intent_of(record), state_of(record)
-    verbs = ["provision"] if state is State.ABSENT else []
-    if intent is not None:
-        verbs = [_FINISHED_BY.get(intent.verb, str(intent.verb))]
-    if left_behind(record) is not None:
-        return ["repair"]
-    if record.previous is not None and state in (State.USABLE, State.RESETTING) and "retire" not in verbs:
-        verbs.append("retire")
-    return verbs
-
-
-def usable(record: Record | None) -> Credential | None:
-    """The credential of ``record`` that a program can use; None if there is none, or its login changes or is ended."""
-    return record.current if record is not None and state_of(record) is State.USABLE else None
-
-
-def suspended(record: Record | None) -> Credential | None:
-    """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
-    return record.current if record is not None and state_of(record) is State.SUSPENDED else None
+async def read_all(store: Store) -> AsyncIterator[OnRecord | StoreError]:
+    """Yield all that is on record, with the error of each record that cannot be read in its place."""
+    async for entry in entries_of(store):
+        try:
+            found = entry if isinstance(entry, StoreError) else OnRecord.read(*tenant_of(entry.name), entry)
+        except StoreError as error:  # of a newer version
+            found = error
+        yield found
 
 
 def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundError:
@@ -202,27 +243,6 @@ def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundEr
         status=404,
         advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
     )
-
-
-def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:
-    """Return the usable credential of ``record``. Raises as ``unusable`` describes."""
-    credential = usable(record)
-    if credential is None:
-        raise unusable(name, record, role)
-    return credential
-
-
-def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
-    """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
-    state = state_of(record)
-    if state is State.ABSENT and role is not Role.OWNER:
-        return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
-    what = _WHY_UNUSABLE.get(state, "has no usable credential on record: provision it first")
-    if state is State.SUSPENDED and record is not None and record.current is not None:
-        what = f"is suspended since {record.current.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
-    who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-    kind = SuspendedError if state.is_shut else TenantNotFoundError
-    return kind(f"{who} {what}; nothing was sent")
 
 
 def no_roles(name: str, role: Role) -> TenantNotFoundError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
@@ -13,10 +12,10 @@ from typing import Any, TypeAlias
 from attrs import define, frozen
 
 from ..clusters import ClusterClient
-from ..errors import InvalidArgumentError, NoRoomError, StoreError
-from ._naming import Role, tenant_of
-from ._record import cluster_of
-from ._stores import Record, Store, entries_of
+from ..errors import InvalidArgumentError, NoRoomError
+from ._naming import Role
+from ._record import OnRecord, read_all
+from ._stores import Store
 
 _FRESH = 30.0  # s for which the store is not read again
 
@@ -139,12 +138,9 @@ class Rooms:
         """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
         found = Counter[str | None]()
-        async for entry in entries_of(self._store):
-            if isinstance(entry, Record):
-                name, role = tenant_of(entry.name)
-                if role is Role.OWNER and name not in self._seats:
-                    with suppress(StoreError):  # an intent of a newer version
-                        found[cluster_of(entry)] += 1
+        async for entry in read_all(self._store):
+            if isinstance(entry, OnRecord) and entry.role is Role.OWNER and entry.name not in self._seats:
+                found[entry.cluster] += 1
         self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
         self._read_at = self._clock()
 

@@ -16,21 +16,20 @@ from .._checks import check_seconds, check_whole
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
-from ._clusters import Sites
-from ._context import Context, Setup, turns_of
+from ._context import Context, Setup, Sites
 from ._credential import Credential
-from ._events import TenantEvent, Timer
 from ._naming import Role, check_tenant
 from ._outcomes import (
     TenantCheckOutcome,
     TenantDumpOutcome,
+    TenantEvent,
     TenantMoveOutcome,
     TenantOutcome,
     TenantRemovalOutcome,
     TenantRepairOutcome,
     TenantResult,
+    Timer,
 )
-from ._record import required, usable
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._usage import Usage, usage_of, with_usage
@@ -41,7 +40,7 @@ from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
 from ._verbs.plan import GivenNames, Plan, make_plan
-from ._verbs.steps import IfExists
+from ._verbs.provision import IfExists, ProvisionTenants, RepairTenants
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -124,7 +123,6 @@ class Tenants:
         self._context = Context(
             sites=sites,
             rooms=Rooms(store, [*sites.clients], most, place),
-            turns=turns_of(sites.clients),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -184,7 +182,7 @@ class Tenants:
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        return (await self._one(changes.ProvisionTenants(self._context, if_exists), name)).credential
+        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -200,7 +198,7 @@ class Tenants:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return usable(await self._context.record(check_tenant(name), Timer(Meter())))
+        return (await self._context.record(check_tenant(name), Timer(Meter()))).usable
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -242,7 +240,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
         """
-        return self._run(names, changes.ProvisionTenants(self._context, if_exists))
+        return self._run(names, ProvisionTenants(self._context, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
         """Check whether tenants work: compare their records with the server.
@@ -280,7 +278,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, changes.RepairTenants(self._context, recreate=recreate))
+        return self._run(names, RepairTenants(self._context, recreate=recreate))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
@@ -560,7 +558,7 @@ class Tenants:
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
-        job.context = evolve(job.context, turns=self._context.turns)
+        job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
         return await job.do(job.check(name), Meter())
 
@@ -576,4 +574,4 @@ class Tenants:
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return required(name, await context.record(check_tenant(name), Timer(Meter())), context.role)
+    return (await context.record(check_tenant(name), Timer(Meter()))).required()

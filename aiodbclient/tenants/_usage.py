@@ -8,17 +8,15 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from .._bulk.job import listed
+from .._bulk.run import listed
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import DatabaseClientError, StoreError
-from ._clusters import AWAY
-from ._context import Context
-from ._events import Timer
+from ._context import AWAY, Context
 from ._naming import check_tenant, tenant_of
-from ._record import State, cluster_of, no_database, state_of, unusable
+from ._outcomes import Timer
+from ._record import OnRecord, State, no_database
 from ._rooms import Room
-from ._stores import Record
 
 
 @frozen(kw_only=True)
@@ -61,7 +59,7 @@ async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServe
 async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] | None) -> AsyncIterator[Usage]:
     """Yield the usage of each tenant. See ``Tenants.usage``."""
     if names is None:
-        found = [_on_record(context, each) async for each in context.entries()]
+        found = [_on_record(each) async for each in context.entries()]
     else:
         found = [await _named(context, each) for each in await listed(names)]
     clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
@@ -80,19 +78,17 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
 async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        record = await context.record(name, Timer(Meter()))
+        return _on_record(await context.record(name, Timer(Meter())))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
-    return _on_record(context, record or Record(name=name))
 
 
-def _on_record(context: Context, entry: Record | StoreError) -> Usage:
+def _on_record(entry: OnRecord | StoreError) -> Usage:
     """Where a tenant is, or why that is unknown. Also why it may have no database."""
     if isinstance(entry, StoreError):
         return Usage(name=tenant_of(entry.damaged[0])[0], error=entry)
-    is_whole = state_of(entry) not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
-    error = None if is_whole else unusable(entry.name, entry, context.role)
-    return Usage(name=entry.name, cluster=cluster_of(entry), error=error)
+    is_whole = entry.state not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
+    return Usage(name=entry.name, cluster=entry.cluster, error=None if is_whole else entry.unusable())
 
 
 async def with_usage(context: Context, rooms: Iterable[Room]) -> list[Room]:

@@ -25,7 +25,7 @@ from aiodbclient import (
     errors,
 )
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._validation import RequestedUser
+from aiodbclient.sandbox._protocol import RequestedUser
 
 from .truth import Truth
 

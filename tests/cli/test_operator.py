@@ -371,7 +371,8 @@ def test_completion_offers_safe_names_and_no_files(command: Command, shell: str,
     # Where it gets no word, bash offers files. It inserts neither of two words that begin differently.
     expected = "(no name is known here)" if shell == "bash" else ""
     assert completed("aiodbclient users list ").stdout.strip() == expected
-    assert completed("aiodbclient users list ", _TYPER_COMPLETE_FISH_ACTION="is-args").returncode == 0
+    if shell == "fish":
+        assert completed("aiodbclient users list ", _TYPER_COMPLETE_FISH_ACTION="is-args").returncode == 0
     for option in ("--show-completion", "--install-completion"):
         arguments = [COMMAND, option, *([shell] if option == "--none" else [])]
         home = command.environment | {"HOME": str(command.folder), "SHELL": f"/bin/{shell}"}

@@ -275,9 +275,7 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
     assert command("tenants", "provision", names[2], *place).code == 0
     for arguments, complaint in (
         (["plan", *file], "No space left on device"),
-        (["plan", *file, "--json"], "No space left on device"),
         (["provision", *file], "are done, "),
-        (["show", "--show"], "No space left on device"),
         (["show", "--show", "--json"], "No space left on device"),
         (["provision", *file, "--show", "--json"], "are done, "),
     ):
@@ -289,11 +287,13 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
     assert set(on_record(command)) == set(names[:3])
 
 
-@pytest.mark.parametrize("kind", [[], ["--json"]])
-def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str], kind: list[str]) -> None:
-    assert command("tenants", "provision", names[1], *command.place).code == 0
-    for arguments in (["clusters"], ["users", "list", command.cluster], ["tenants", "plan", names[0], *command.place]):
-        done = command.end(command.start(*arguments, *kind, stdout=pipe_without_reader()))
+def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str]) -> None:
+    for arguments in (
+        ["clusters"],
+        ["users", "list", command.cluster, "--json"],
+        ["tenants", "plan", names[0], *command.place],
+    ):
+        done = command.end(command.start(*arguments, stdout=pipe_without_reader()))
         assert (done.code, done.err) == (3, "")
 
 

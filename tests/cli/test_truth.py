@@ -88,7 +88,7 @@ def test_the_record_of_a_half_removed_tenant_is_not_forgotten_silently(command: 
     command.leave(a, Verb.REMOVE)
     [cluster] = command.sandbox._clusters.values()
     assert isinstance(cluster.backend, PostgresBackend)
-    with psycopg.connect(cluster.backend._server._dsn, autocommit=True) as superuser:
+    with psycopg.connect(cluster.backend._dsn, autocommit=True) as superuser:
         superuser.execute(
             SQL(
                 "ALTER DATABASE {} OWNER TO doadmin; UPDATE pg_database SET datconnlimit = -2 WHERE datname = {}"

@@ -119,7 +119,7 @@ def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: str, com
         read_users(tmp_path / "users.yaml")
 
 
-ENTRY = "{topic: a, permission: consume}"
+ENTRY = f"{{topic: {'a' * 2000}, permission: consume}}"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ ENTRY = "{topic: a, permission: consume}"
         pytest.param(f'{{"users": {"9" * 100_000}}}', "must be a list of users", id="huge number in JSON"),
         pytest.param(f"- {{{'k' * 900}: a}}", "a user has no member 'k{59}\\.\\.\\.; it may have", id="long member"),
         pytest.param(
-            f"- {{name: a, settings: &s {{acl: [&e {ENTRY}{', *e' * 3000}]}}}}\n"
-            + "".join(f"- {{name: u{n}, settings: *s}}\n" for n in range(300)),
+            f"- {{name: a, settings: &s {{acl: [&e {ENTRY}{', *e' * 100}]}}}}\n"
+            + "".join(f"- {{name: u{n}, settings: *s}}\n" for n in range(30)),
             "too large, with what its aliases repeat",
             id="aliases",
         ),

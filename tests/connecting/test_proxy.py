@@ -44,14 +44,15 @@ class Proxy:
         return False
 
 
-@pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    port_file, log = tmp_path / "port", tmp_path / "log"
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp("proxy")
+    port_file, log = folder / "port", folder / "log"
     options = ["--hostname=127.0.0.1", "--port=0", f"--port-file={port_file}", "--basic-auth=me:hunter2"]
-    one = ["--num-acceptors=1", "--num-workers=1", f"--log-file={log}", f"--data-dir={tmp_path}"]
+    one = ["--num-acceptors=1", "--num-workers=1", f"--log-file={log}", f"--data-dir={folder}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "proxy", *options, *one],
-        env=os.environ | {"HOME": f"{tmp_path}"},  # it makes a folder there
+        env=os.environ | {"HOME": f"{folder}"},  # it makes a folder there
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

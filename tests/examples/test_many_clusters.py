@@ -26,7 +26,7 @@ async def stored(folder: Path) -> int:
         return len([record.name async for record in store.records() if record.current is not None])
 
 
-@pytest.mark.parametrize("customers", [40, pytest.param(600, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("customers", [20, pytest.param(600, marks=pytest.mark.thorough)])
 async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     sandbox: Sandbox, tmp_path: Path, customers: int
 ) -> None:

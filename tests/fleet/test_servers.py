@@ -19,8 +19,7 @@ from psycopg import AsyncConnection
 from valkey.asyncio import Valkey
 
 from aiodbclient import Window, errors
-from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.sandbox._reach import SandboxCA
+from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres, SandboxCA
 from aiodbclient.shared_budget import SharedRateBudget, token_key
 from budget_servers import PostgresServer
 from valkey_server import ValkeyServer

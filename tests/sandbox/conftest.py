@@ -15,11 +15,12 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _api as api
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _postgres as postgres
+from aiodbclient.sandbox import _postgres_provider as postgres_provider
 from aiodbclient.sandbox import _registry as registry
-from aiodbclient.sandbox import _server as server
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
@@ -67,9 +68,9 @@ def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, registry, postgres_server):
+        for module in (embedded, registry, postgres):
             patched.setattr(module, "POOL", pool)
-        patched.setattr(postgres_server, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
+        patched.setattr(postgres_provider, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 
 
@@ -78,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the clusters, their lagging reads and the rate limits."""
     clock = Clock()
     monkeypatch.setattr(clusters, "time", clock)
-    monkeypatch.setattr(server, "time", clock)
+    monkeypatch.setattr(api, "time", clock)
     return clock
 
 
@@ -86,7 +87,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def delays(monkeypatch: pytest.MonkeyPatch) -> Delays:
     """The delays of faults."""
     delays = Delays()
-    monkeypatch.setattr(server, "asyncio", delays)
+    monkeypatch.setattr(api, "asyncio", delays)
     return delays
 
 

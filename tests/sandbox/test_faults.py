@@ -14,7 +14,7 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._option_text import read_fault
+from aiodbclient.sandbox.__main__ import read_fault
 
 from .conftest import Call, Clock, Delays, caller
 
@@ -324,7 +324,7 @@ def test_a_fault_that_makes_no_sense_is_refused(operation: str, what: dict[str, 
     ],
 )
 def test_a_fault_is_read_from_text(text: str, operation: str | list[str], options: dict[str, Any]) -> None:
-    assert read_fault(text) == (operation, options)
+    assert read_fault(text) == {"operation": operation, **options}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._tokens import RateLimiter, Remaining
+from aiodbclient.sandbox._access import RateLimiter, Remaining
 
 from .conftest import Clock, caller
 

@@ -13,9 +13,9 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _mysql_server as mysql_server
+from aiodbclient.sandbox import _mysql as own
 from aiodbclient.sandbox._mysql import MySQLBackend
-from aiodbclient.sandbox._validation import RequestedUser
+from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..mysql import in_grant
 from .conftest import Call, caller
@@ -449,7 +449,7 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
 
 
 async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mysql_server, "_LOCK_SECONDS", 1)
+    monkeypatch.setattr(own, "_LOCK_SECONDS", 1)
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql_dsn)}"
         user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]
@@ -467,14 +467,14 @@ async def test_a_user_whose_create_is_cancelled_has_its_rights_and_no_connection
     mysql_dsn: str, login: Login
 ) -> None:
     secrets: dict[str, tuple[str, str]] = {}
-    backend = MySQLBackend("mysql", mysql_dsn, secrets)
+    backend = MySQLBackend(mysql_dsn, secrets)
     await backend.start()
     creating = asyncio.ensure_future(backend.create_user(RequestedUser("cancelled", None, {})))
     await asyncio.sleep(0)
     creating.cancel()
     await backend.stop()  # as when a sandbox stops during a request
     assert creating.cancelled()
-    assert backend._server._idle == []
+    assert backend._idle == []
     with login({"name": "cancelled", "password": secrets["cancelled"][1]}) as session:
         fetch(session, "CREATE DATABASE by_the_cancelled")
         fetch(session, "DROP DATABASE by_the_cancelled")

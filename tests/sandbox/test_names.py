@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._routes import NOWHERE, Route, match
+from aiodbclient.sandbox._protocol import NOWHERE, Route, match
 
 from .conftest import Call
 

@@ -11,7 +11,7 @@ import pytest
 from attrs import fields
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _option_text as option_text
+from aiodbclient.sandbox.__main__ import read_options
 from aiodbclient.sandbox._clusters import NewCluster
 
 from .conftest import Call, caller
@@ -31,7 +31,7 @@ def test_the_arguments_of_add_cluster_are_the_members_of_a_cluster() -> None:
 
 def test_options_are_read_from_text() -> None:
     text = "version=14 tls=false num_nodes=3 tags=a tags='b c' region=ams3 size=big online_after=0.5"
-    assert option_text.read(Sandbox.add_cluster, text) == {
+    assert read_options(Sandbox.add_cluster, text) == {
         "version": "14",
         "tls": False,
         "num_nodes": 3,
@@ -41,7 +41,7 @@ def test_options_are_read_from_text() -> None:
         "online_after": 0.5,
     }
     with pytest.raises(ValueError, match="unknown option 'sizes'; the options are dsn, backend, server, connections, "):
-        option_text.read(Sandbox.add_cluster, "sizes=1")
+        read_options(Sandbox.add_cluster, "sizes=1")
 
 
 async def test_the_api_returns_the_options(sandbox: Sandbox, call: Call) -> None:

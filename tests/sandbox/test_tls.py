@@ -23,10 +23,9 @@ import pymysql
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _postgres_server as postgres_server
-from aiodbclient.sandbox._embedded import EmbeddedPostgres
+from aiodbclient.sandbox import _postgres_provider as postgres_provider
+from aiodbclient.sandbox._embedded import EmbeddedPostgres, SandboxCA
 from aiodbclient.sandbox._keeper.front import Front, server_context
-from aiodbclient.sandbox._reach import SandboxCA
 
 from ..requirements import no_server
 from .conftest import Call, caller, until_it_sleeps
@@ -87,7 +86,7 @@ def test_servers_that_start_together_have_one_authority() -> None:
 
 
 async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_server, "SUPERUSER", "somebody")
+    monkeypatch.setattr(postgres_provider, "SUPERUSER", "somebody")
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"cannot be used: .*password authentication failed"):
             await sandbox.add_cluster("pg", backend="postgres")

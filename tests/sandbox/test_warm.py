@@ -13,7 +13,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox, warm_servers
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _postgres_provider as postgres_provider
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, Pool
 
 from .conftest import Answer, caller
@@ -66,7 +66,7 @@ class Cluster:
     @property
     def server(self) -> EmbeddedPostgres:
         [cluster] = self._sandbox._clusters.values()
-        server = cluster.backend._server.embedded  # type: ignore[attr-defined]
+        server = cluster.backend.embedded
         assert isinstance(server, EmbeddedPostgres)
         return server
 
@@ -168,7 +168,7 @@ async def test_a_server_that_was_killed_is_not_used_again() -> None:
 async def test_a_server_that_cannot_be_emptied_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Cluster() as first:
         folder = first.server.folder
-        monkeypatch.setattr(postgres_server, "_SLOTS", "SELECT 1 / 0")
+        monkeypatch.setattr(postgres_provider, "_SLOTS", "SELECT 1 / 0")
     assert not folder.exists()
 
 

@@ -22,8 +22,8 @@ from aiodbclient.errors import (
     InvalidArgumentError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants._events import Timer
-from aiodbclient.tenants._record import Intent, Verb, intent_of
+from aiodbclient.tenants._outcomes import Timer
+from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
 
 from .conftest import SQL, Place, only
@@ -46,9 +46,9 @@ async def test_an_error_leaves_the_intent_and_whoever_comes_next_goes_on(place: 
     with pytest.raises(RuntimeError):
         await place.tenants(setup=setup).ensure("alpha")
     record = await place.store.get("alpha")
-    intent = intent_of(record)
     assert record is not None
-    assert intent is not None
+    assert record.intended is not None
+    intent = Intent.read(record.intended)
     assert (record.current, intent.verb, intent.login) == (None, Verb.PROVISION, place.prefix + "alpha")
     assert await place.tenants().get("alpha") is None
 
@@ -216,7 +216,7 @@ async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> 
     """As if the process was stopped while it waited for a turn."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, LONG, clock() - LONG - 1, Timer(Meter()))
+    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(Meter()))
 
     with pytest.raises(ClaimLostError, match="was not sent"):
         held.check_lease()

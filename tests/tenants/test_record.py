@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient.errors import StoreError, SuspendedError, TenantNotFoundError
-from aiodbclient.tenants import Credential, Record
+from aiodbclient.tenants import Credential, Record, Role
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Intent, State, Verb, cluster_of, pending, state_of, unusable, usable
+from aiodbclient.tenants._record import Intent, OnRecord, State, Verb
 
 from .store_contract import a_credential
 
@@ -33,7 +33,7 @@ def test_an_intent_of_a_later_version_is_an_error_and_not_a_guess(text: str) -> 
     with pytest.raises(StoreError, match="does not support"):
         Intent.read(text)
     with pytest.raises(StoreError) as damaged:
-        state_of(Record(name="alpha", intended=text))
+        OnRecord.read("alpha", Role.OWNER, Record(name="alpha", intended=text))
     assert damaged.value.damaged == ("alpha",)
 
 
@@ -42,9 +42,12 @@ OLD = a_credential("alpha", "old")
 SUSPENDED = evolve(NOW, suspended=datetime(2026, 11, 27, tzinfo=UTC))
 
 
-def a_record(verb: Verb | None, current: Credential | None, previous: Credential | None = None) -> Record:
+def a_record(verb: Verb | None, current: Credential | None, previous: Credential | None = None) -> OnRecord:
     text = None if verb is None else str(Intent(verb, "alpha", "some-cluster"))
-    return Record(name="alpha", current=current, previous=previous, intended=text)
+    record = Record(name="alpha", current=current, previous=previous, intended=text)
+    found = OnRecord.read("alpha", Role.OWNER, record)
+    assert found.record() == record
+    return found
 
 
 @pytest.mark.parametrize(
@@ -71,23 +74,28 @@ def test_a_record_shows_the_state_and_the_verbs_that_finish_what_was_begun(
     verb: Verb | None, current: Credential | None, previous: Credential | None, state: State, verbs: list[str]
 ) -> None:
     record = a_record(verb, current, previous)
-    assert state_of(record) is state
-    assert pending(record) == verbs
-    assert (usable(record) is not None) == (state is State.USABLE)
-    assert cluster_of(record) == ("some-cluster" if current is None and verb else current and current.cluster)
+    assert record.state is state
+    assert record.pending == verbs
+    assert (record.usable is not None) == (state is State.USABLE)
+    assert record.cluster == ("some-cluster" if current is None and verb else current and current.cluster)
 
 
 def test_a_tenant_that_is_being_suspended_or_moved_is_told_from_a_missing_one() -> None:
     shut = {Verb.SUSPEND: "is being suspended", Verb.RESUME: "is being resumed", Verb.MOVE: "is being moved to another"}
     for verb, text in shut.items():
-        error = unusable("alpha", a_record(verb, NOW))
+        error = a_record(verb, NOW).unusable()
         assert isinstance(error, SuspendedError)
         assert text in str(error)
-    suspended = unusable("alpha", a_record(None, SUSPENDED))
+    suspended = a_record(None, SUSPENDED).unusable()
     assert isinstance(suspended, SuspendedError)
     assert "is suspended since 2026-11-27 00:00 UTC: resume it first" in str(suspended)
-    for record in (None, a_record(Verb.REMOVE, NOW), a_record(Verb.RESET, NOW), a_record(Verb.PROVISION, None)):
-        assert isinstance(unusable("alpha", record), TenantNotFoundError)
+    for record in (
+        OnRecord(name="alpha"),
+        a_record(Verb.REMOVE, NOW),
+        a_record(Verb.RESET, NOW),
+        a_record(Verb.PROVISION, None),
+    ):
+        assert isinstance(record.unusable(), TenantNotFoundError)
 
 
 def test_no_login_of_a_tenant_has_a_space_so_an_intent_has_its_parts() -> None:

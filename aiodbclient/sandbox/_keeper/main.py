@@ -1,4 +1,8 @@
-"""``main``: the keeper. It runs PostgreSQL and its front until the process that started it closes stdin or ends."""
+"""``main``: the keeper. It runs PostgreSQL and its front until the process that started it closes stdin or ends.
+
+A keeper of root becomes the user ``nobody``: PostgreSQL refuses to run as root, and root must not write files here.
+Where ``nobody`` may not run the wheel's PostgreSQL, root packs it into an unnamed file, and ``nobody`` unpacks it.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,21 @@ import asyncio
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from . import postgres
 from .faults import SqlFaults
 from .front import Front, server_context
-from .identity import become_nobody, packed, unpack
 
 _PREFIX = "aiodbclient-sandbox-"
 _LOOK_AGAIN_SECONDS = 0.5
@@ -55,8 +60,8 @@ def main() -> None:
     settings = json.loads(sys.stdin.buffer.readline())
     base, keep = None, False
     try:
-        archive = packed(binaries)
-        become_nobody()
+        archive = _packed(binaries)
+        _become_nobody()
         if settings["folder"] is None:
             base = _temporary_folder(settings["temporary"])
         else:
@@ -68,7 +73,7 @@ def main() -> None:
                 shutil.rmtree(base / "data", ignore_errors=True)
         _report(folder=f"{base}")
         if archive is not None:
-            binaries = unpack(archive, binaries, base / "install")
+            binaries = _unpack(archive, binaries, base / "install")
         asyncio.run(_serve(binaries, superuser, settings, base, starter))
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         _report(error=f"{error}")
@@ -96,8 +101,52 @@ def _temporary_folder(parent: str | None) -> Path:
 
 def sweep() -> None:
     """Clean up after a keeper that was killed; the arguments are its folder, and ``keep`` if the data stays."""
-    become_nobody()
+    _become_nobody()
     postgres.clean(Path(sys.argv[1]), keep=sys.argv[2:] == ["keep"])
+
+
+def _become_nobody() -> None:
+    """If this process is root, become ``nobody`` for good."""
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+
+
+def _packed(binaries: Path) -> IO[bytes] | None:
+    """If this process is root, and ``nobody`` may not run the programs in ``binaries``, an archive with them."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setegid(nobody.pw_gid)
+    os.seteuid(nobody.pw_uid)
+    readable = os.access(binaries / "postgres", os.R_OK | os.X_OK, effective_ids=True)
+    os.seteuid(0)
+    os.setegid(0)
+    if readable:
+        return None
+    package = binaries.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # the programs load these by a relative path
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for folder in filter(Path.exists, (binaries.parent, libraries)):
+            archive.add(folder, folder.relative_to(package.parent))
+    file.seek(0)
+    return file
+
+
+def _unpack(file: IO[bytes], binaries: Path, target: Path) -> Path:
+    """Write the files of ``_packed`` to the folder ``target``, and return the folder of programs in it."""
+    try:
+        with file, tarfile.open(fileobj=file) as members:
+            # Pythons from 3.11.4 on know filters, and some of them warn if none is named.
+            members.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            members.extractall(target)
+    except tarfile.TarError as error:
+        raise OSError(f"PostgreSQL cannot be copied to {target}: {error}") from None
+    return target / binaries.relative_to(binaries.parents[2])
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

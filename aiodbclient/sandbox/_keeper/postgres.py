@@ -97,17 +97,10 @@ def start(binaries: Path, base: Path, chosen: dict[str, str], *, durable: bool) 
             preexec_fn=end_with_keeper,
         )
     while server.poll() is None:
-        if _ready(base / "data" / "postmaster.pid"):
+        if _status(base, 7).strip() == "ready":
             return server
         time.sleep(0.005)
     raise RuntimeError(f"PostgreSQL does not start: {(base / 'log').read_text()[-2000:]}")
-
-
-def _ready(status: Path) -> bool:
-    try:
-        return status.read_text().splitlines()[7].strip() == "ready"
-    except (FileNotFoundError, IndexError):
-        return False
 
 
 def clean(base: Path, *, keep: bool) -> None:
@@ -143,7 +136,7 @@ def _remove(base: Path) -> None:
 
 
 def _status(base: Path, line: int) -> str:
-    """A line of ``postmaster.pid``, or "": line 0 is the server's process, line 6 its shared memory."""
+    """A line of ``postmaster.pid``, or "": line 0 is the process, line 6 the shared memory, line 7 the state."""
     try:
         return (base / "data" / "postmaster.pid").read_text().splitlines()[line]
     except (FileNotFoundError, IndexError):

@@ -13,12 +13,14 @@ the record. To provision a tenant, the methods are called in this order::
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import frozen
 
 from ...errors import StoreError
 from .._credential import Credential
+
+T = TypeVar("T")
 
 SHORT_LEASE = 60.0  # s, of a claim that ends as soon as one record is changed
 
@@ -138,8 +140,8 @@ def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
     return entries()
 
 
-async def readable(entries: AsyncIterator[Record | StoreError]) -> AsyncIterator[Record]:
-    """Yield the records of ``entries``. Raises StoreError afterwards, if some could not be read."""
+async def readable(entries: AsyncIterator[T | StoreError]) -> AsyncIterator[T]:
+    """Yield the ``entries`` that are no errors. Raises StoreError afterwards, if some could not be read."""
     damaged: list[StoreError] = []
     async for entry in entries:
         if isinstance(entry, StoreError):

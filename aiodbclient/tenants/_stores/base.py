@@ -1,6 +1,6 @@
 """``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``.
 
-Each subclass adds the connection, the SQL, and the rule when a claim is free.
+Each adds its SQL, and a connection with the rule when a claim is free.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, LiteralString, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, LiteralString, Protocol, Self, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -43,6 +43,9 @@ class Statements:
 class StoreConnection(Protocol):
     """The connection of an open store. Each method raises StoreError if the store cannot be used."""
 
+    async def open(self) -> None:
+        """Connect, unless the first statement does."""
+
     async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
         """Run a statement, and return its rows."""
         ...
@@ -53,6 +56,9 @@ class StoreConnection(Protocol):
 
     def change_soon(self, sql: LiteralString, **values: Value) -> object:
         """Submit a change without waiting for it."""
+
+    async def claim(self, name: str, token: str, lease: float, new: str) -> str | None:
+        """Claim ``name``. Return its sealed record, ``new`` if there was none, or None if it is not free."""
 
     async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
@@ -68,17 +74,14 @@ class StoreConnection(Protocol):
         """Finish what was submitted, and disconnect."""
 
 
-ConnectionT = TypeVar("ConnectionT", bound=StoreConnection)
-
-
-class BaseStore(ABC, Generic[ConnectionT]):
+class BaseStore(ABC):
     """A store that has one connection while it is open."""
 
     _sql: ClassVar[Statements]
 
     def __init__(self, key: Key) -> None:
         self._seal = Seal(key)
-        self._connection: ConnectionT | None = None
+        self._connection: StoreConnection | None = None
 
     async def __aenter__(self) -> Self:
         """Open the store. Raises as documented for the class."""
@@ -86,7 +89,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
         try:
-            await self._open(self._connection)
+            await self._connection.open()
             self._seal.check_key(await self._connection.fetch(self._sql.page, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
@@ -153,7 +156,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         new = self._seal.seal(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
-            text = await self._claim(name, token, lease, new)
+            text = await self._opened().claim(name, token, lease, new)
             return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
@@ -194,7 +197,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         if not await self._opened().fetch(self._sql.get, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
         token = secrets.token_hex(16)
-        if await self._claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
+        if await self._opened().claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
             raise ClaimLostError(f"a process works on {name!r}")
         await self._change(Claim(name=name, token=token, record=Record(name=name)), self._sql.forget)
 
@@ -225,18 +228,11 @@ class BaseStore(ABC, Generic[ConnectionT]):
         if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
-    def _opened(self) -> ConnectionT:
+    def _opened(self) -> StoreConnection:
         if self._connection is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
         return self._connection
 
     @abstractmethod
-    def _make_connection(self) -> ConnectionT:
+    def _make_connection(self) -> StoreConnection:
         """Create a connection. This imports its module, which may need an extra."""
-
-    async def _open(self, connection: ConnectionT) -> None:
-        """Open a connection that does not open itself."""
-
-    @abstractmethod
-    async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        """Claim ``name`` and return its sealed record (``new`` if there was none), or None if it is not free."""

@@ -12,31 +12,13 @@ from .sealing import Key
 if TYPE_CHECKING:
     from .postgres_connection import PostgresConnection
 
-# The connection of a living store holds a shared advisory lock on its own number, the ``owner`` of its claims. A
-# restart of the server ends the locks but not the stores. So claims from before it are free when their lease expires.
-_CLAIM = """
-INSERT INTO {table} AS known (name, record, token, owner, started, expires)
-VALUES (%(name)s, %(record)s, %(token)s, %(owner)s, pg_postmaster_start_time(),
-    clock_timestamp() + make_interval(secs => %(lease)s))
-ON CONFLICT (name) DO UPDATE SET
-    token = excluded.token, owner = excluded.owner, started = excluded.started, expires = excluded.expires
-WHERE known.token IS NULL
-    OR known.expires <= clock_timestamp()
-    OR known.started = pg_postmaster_start_time() AND NOT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND objsubid = 1
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND classid::bigint << 32 | objid::bigint = known.owner
-    )
-RETURNING record
-"""
 _OWN = "WHERE name = %(name)s AND token = %(token)s RETURNING name"
 _NOW = (
     "SELECT extract(epoch FROM clock_timestamp())::float8"  # a number, because server settings do not affect its format
 )
 
 
-class PostgresStore(BaseStore["PostgresConnection"]):
+class PostgresStore(BaseStore):
     """Credentials in a table of PostgreSQL 14 or newer, for processes on any number of machines.
 
     It is an async context manager: entering it connects, and creates the table if there is none. When a method returns,
@@ -101,7 +83,3 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         except ImportError:
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
         return PostgresConnection(self._dsn, self._table, make=self._make)
-
-    async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        rows = await self._opened().fetch(_CLAIM, name=name, record=new, token=token, lease=lease)
-        return rows[0][0] if rows else None

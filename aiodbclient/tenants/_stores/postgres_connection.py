@@ -47,6 +47,24 @@ _REFUSAL = """
 SELECT convert_from(substr(tgargs, 1, length(tgargs) - 1), 'UTF8') FROM pg_trigger
 WHERE tgname = 'refuses' AND tgrelid = to_regclass({name})
 """
+# The connection of a living store holds a shared advisory lock on its own number, the ``owner`` of its claims. A
+# restart of the server ends the locks but not the stores. So claims from before it are free when their lease expires.
+_CLAIM = """
+INSERT INTO {table} AS known (name, record, token, owner, started, expires)
+VALUES (%(name)s, %(record)s, %(token)s, %(owner)s, pg_postmaster_start_time(),
+    clock_timestamp() + make_interval(secs => %(lease)s))
+ON CONFLICT (name) DO UPDATE SET
+    token = excluded.token, owner = excluded.owner, started = excluded.started, expires = excluded.expires
+WHERE known.token IS NULL
+    OR known.expires <= clock_timestamp()
+    OR known.started = pg_postmaster_start_time() AND NOT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND classid::bigint << 32 | objid::bigint = known.owner
+    )
+RETURNING record
+"""
 _IGNORE_REFUSAL = "SET aiodbclient.copies = 'on'"
 
 
@@ -65,6 +83,9 @@ class PostgresConnection:
         self._running = set[asyncio.Task[Rows]]()
         self._closing: asyncio.Task[None] | None = None
 
+    async def open(self) -> None:
+        """Do nothing: the first statement connects."""
+
     async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
         """Run ``sql`` and return its rows, once it is committed. If this is cancelled, it is run all the same."""
         return await asyncio.shield(self.change_soon(sql, **values))
@@ -81,6 +102,11 @@ class PostgresConnection:
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    async def claim(self, name: str, token: str, lease: float, new: str) -> str | None:
+        """Claim ``name``, unless a living store holds it."""
+        rows = await self.fetch(_CLAIM, name=name, record=new, token=token, lease=lease)
+        return rows[0][0] if rows else None
 
     async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""

@@ -163,15 +163,12 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
 
 
 def _record(body: str) -> Record | None:
+    """Read a body; None if it has another form. No error for it may have the body in its context."""
     try:
         decoded = json.loads(body)
         return _converter.structure(decoded, Record) if isinstance(decoded, dict) else None
     except (ValueError, RecursionError, BaseValidationError):
         return None
-
-
-def _engine(slug: str, _: Any) -> Engine | str:
-    return Engine.parse(slug)
 
 
 def _time(text: str, _: Any) -> datetime:
@@ -188,6 +185,6 @@ def _time_text(time: datetime) -> str:
 
 
 _converter = Converter(forbid_extra_keys=True)
-_converter.register_structure_hook(Engine | str, _engine)
+_converter.register_structure_hook(Engine | str, lambda slug, _: Engine.parse(slug))
 _converter.register_structure_hook(datetime, _time)
 _converter.register_unstructure_hook(datetime, _time_text)

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import LiteralString, TypeVar
+from typing import LiteralString, Self, TypeVar
 
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
 from .base import BaseStore, Rows, Statements, Value
@@ -52,7 +52,7 @@ _ADVICE = {
 }
 
 
-class SQLiteStore(BaseStore["SQLiteConnection"]):
+class SQLiteStore(BaseStore):
     """Credentials in a SQLite file of mode 0600, for several processes of one machine.
 
     It is an async context manager: entering it opens the file, in its own thread. When a method returns, its change is
@@ -94,10 +94,16 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         self._path = Path(os.path.realpath(self._given))
         super().__init__(key)
         self._is_plain = key is None
-        self._verified = False  # only the connection's thread uses it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self._is_plain and self._path not in _warned:
+            _warned.add(self._path)
+            _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
+        return self
 
     async def now(self) -> datetime:
         """Return the time by the machine's clock, in UTC."""
@@ -107,50 +113,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         if sys.platform == "win32":
             raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
         return SQLiteConnection(self._path, self._given)
-
-    async def _open(self, connection: SQLiteConnection) -> None:
-        await connection.open()
-        if self._is_plain and self._path not in _warned:
-            _warned.add(self._path)
-            _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
-
-    async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        connection = self._opened()
-        claim = partial(self._make_claim, connection, name, token, lease, new)
-        return await asyncio.wrap_future(connection.submit(claim))
-
-    # The methods below run in the connection's thread.
-
-    def _make_claim(
-        self, connection: SQLiteConnection, name: str, token: str, lease: float, new: str, database: sqlite3.Connection
-    ) -> str | None:
-        statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
-        row = database.execute(statement, (time.time(), name)).fetchone()
-        if row is None:
-            self._verify(database)
-        elif row[2] and is_alive(self._path, row[1]):
-            return None
-        values = {"name": name, "new": new, "token": token, "owner": connection.owner(), "expires": time.time() + lease}
-        if row is None:
-            database.execute("INSERT INTO credentials VALUES (:name, :new, :token, :owner, :expires)", values)
-            return new
-        statement = "UPDATE credentials SET token = :token, owner = :owner, expires = :expires WHERE name = :name"
-        database.execute(statement, values)
-        text: str = row[0]
-        return text
-
-    def _verify(self, database: sqlite3.Connection) -> None:
-        """Check the whole file once, before a name counts as new: its row may have a damaged name."""
-        if self._verified:
-            return
-        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
-        for name, text in database.execute("SELECT name, record FROM credentials"):
-            try:
-                unwrap(name, text)
-            except StoreError as error:  # of the whole store: no name is new until this row is mended
-                raise StoreError(f"no new name can be stored while {error}") from None
-        self._verified = True
 
 
 def _checked(path: object) -> Path:
@@ -175,6 +137,7 @@ class SQLiteConnection:
         self._database: sqlite3.Connection | None = None
         self._ignores_refusal = False
         self._owner: Owner | None = None
+        self._verified = False
 
     async def open(self) -> None:
         """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
@@ -190,21 +153,15 @@ class SQLiteConnection:
 
     def change_soon(self, sql: LiteralString, **values: Value) -> Future[bool]:
         """Submit a change without waiting for it."""
-        return self.submit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
+        return self._commit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
 
-    def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
-        return self._submit(partial(self._make, make))
-
-    def owner(self) -> str:
-        """Return the name of the owner of this connection's claims. Only the thread may call this."""
-        if self._owner is None:
-            self._owner = Owner(self._path)
-        return self._owner.name
+    async def claim(self, name: str, token: str, lease: float, new: str) -> str | None:
+        """Claim ``name``, unless an owner that is alive holds it."""
+        return await asyncio.wrap_future(self._commit(partial(self._claim, name, token, lease, new)))
 
     async def refuse_changes(self, why: str) -> None:
         """Make the store refuse every change from now on, also of other processes."""
-        await asyncio.wrap_future(self.submit(partial(_refuse_changes, why)))
+        await asyncio.wrap_future(self._commit(partial(_refuse_changes, why)))
 
     async def refusal(self) -> str | None:
         """Return why the store refuses changes; None if it does not."""
@@ -220,6 +177,10 @@ class SQLiteConnection:
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
+
+    def _commit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
+        return self._submit(partial(self._make, make))
 
     def _submit(self, call: Callable[[], T]) -> Future[T]:
         if self._process != os.getpid():
@@ -285,6 +246,38 @@ class SQLiteConnection:
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
+
+    def _claim(self, name: str, token: str, lease: float, new: str, database: sqlite3.Connection) -> str | None:
+        statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
+        row = database.execute(statement, (time.time(), name)).fetchone()
+        if row is None:
+            self._verify(database)
+        elif row[2] and is_alive(self._path, row[1]):
+            return None
+        if self._owner is None:
+            self._owner = Owner(self._path)
+        expires = time.time() + lease
+        values = {"name": name, "new": new, "token": token, "owner": self._owner.name, "expires": expires}
+        if row is None:
+            database.execute("INSERT INTO credentials VALUES (:name, :new, :token, :owner, :expires)", values)
+            return new
+        statement = "UPDATE credentials SET token = :token, owner = :owner, expires = :expires WHERE name = :name"
+        database.execute(statement, values)
+        text: str = row[0]
+        return text
+
+    def _verify(self, database: sqlite3.Connection) -> None:
+        """Check the whole file once, before a name counts as new: its row may have a damaged name."""
+        if self._verified:
+            return
+        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
+        for name, text in database.execute("SELECT name, record FROM credentials"):
+            try:
+                unwrap(name, text)
+            except StoreError as error:  # of the whole store: no name is new until this row is mended
+                raise StoreError(f"no new name can be stored while {error}") from None
+        self._verified = True
 
     def _run(self, call: Callable[[], T]) -> T:
         """Return the result of ``call``, which is tried again while another process has locked the file.

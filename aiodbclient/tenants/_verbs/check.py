@@ -9,13 +9,11 @@ from attrs import evolve
 
 from ..._request.call import Meter
 from ...errors import GrantError, ServerError, StoreError, TransportError
-from .._clusters import AWAY
+from .._context import AWAY
 from .._credential import Credential
-from .._events import Timer
 from .._naming import Role
-from .._outcomes import Problem, TenantChecked
-from .._record import State, Verb, cluster_of, intent_of, left_behind, state_of, suspended, unusable, usable
-from .._stores import Record, entries_of
+from .._outcomes import Problem, TenantChecked, Timer
+from .._record import OnRecord, State, Verb, read_all
 from .jobs import TenantJob
 from .tenant import Tenant
 
@@ -71,48 +69,49 @@ class CheckTenants(TenantJob[TenantChecked]):
     async def _on_record(self) -> set[tuple[str | None, str]]:
         """The cluster (None: unknown) and the database of each record, also of those that are not ours."""
         on_record = set[tuple[str | None, str]]()
-        async for entry in entries_of(self.context.store):
+        async for entry in read_all(self.context.store):
             if isinstance(entry, StoreError):  # it cannot be read
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
             on_record |= {(each.cluster, each.database) for each in (entry.current, entry.previous) if each is not None}
-            if entry.current is None or intent_of(entry) is not None:  # a copy of it may be on another cluster
+            is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
+            if is_copied and entry.role is Role.OWNER:
                 on_record.add((None, self.context.prefix + entry.name))
         return on_record
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.context.record(name, timer)
         strayed: tuple[Problem, ...] = ()
-        if isinstance(name, _Stray) and cluster_of(record) != name.cluster:
+        if isinstance(name, _Stray) and record.cluster != name.cluster:
             there = await self.on(name.cluster, name, timer)
             strayed = (Problem.NOT_ON_RECORD,) if (await there.server.find(there.names)).database else ()
-            if cluster_of(record) is None:
+            if record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
-        tenant = await self.on(await self.cluster_for(name, record, timer), name, timer)
+        tenant = await self.on(await self.cluster_for(record, timer), name, timer)
         with self.context.sites.watched(tenant.site.cluster, name):
             checked = await timer.on("sql", self._look(tenant, record))
         return evolve(checked, problems=(*checked.problems, *strayed))
 
-    async def _look(self, tenant: Tenant, record: Record | None) -> TenantChecked:
+    async def _look(self, tenant: Tenant, record: OnRecord) -> TenantChecked:
         name = tenant.names.tenant
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
-            if record is None:
-                raise unusable(name, record, self.context.role)
+            if not record.exists:
+                raise record.unusable()
             problems = await examine(tenant, record)
             if not problems:
                 break
-            before, record = record, await self.context.record(name, tenant.timer)
+            before, record = record, await tenant.read()
             if record == before:
                 break
         else:
             problems = (Problem.UNFINISHED,)  # somebody is changing it now, faster than this looks
-        return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
+        return TenantChecked(name=name, credential=record.usable or record.suspended, problems=problems)
 
 
-async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
+async def examine(tenant: Tenant, record: OnRecord) -> tuple[Problem, ...]:
     """Compare the tenant's ``record`` with the server."""
-    state = state_of(record)
+    state = record.state
     if state is State.REMOVING:
         return (Problem.REMOVAL_UNFINISHED,)
     if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
@@ -122,13 +121,14 @@ async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
     return tuple(problem for problem in Problem if problem in found)
 
 
-async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[Problem]:
-    names, server, state = tenant.names, tenant.server, state_of(record)
-    found, intent = await server.find(names), intent_of(record)
+async def _problems(tenant: Tenant, record: OnRecord, current: Credential) -> set[Problem]:
+    names, server, state = tenant.names, tenant.server, record.state
+    found, intent = await server.find(names), record.intent
     problems = set[Problem]() if intent is None else {Problem.UNFINISHED}
-    if left_behind(record) is not None:
+    previous = record.previous
+    if record.left_behind is not None:
         problems.add(Problem.LEFT_BEHIND)
-        record = evolve(record, previous=None)
+        previous = None
     if not found.database:
         problems.add(Problem.DATABASE_MISSING)
     if state is State.SUSPENDED:
@@ -136,7 +136,7 @@ async def _problems(tenant: Tenant, record: Record, current: Credential) -> set[
     existing = {*found.logins, *found.ended}
     changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
     kept = list[str]()
-    for credential in (current, record.previous):
+    for credential in (current, previous):
         if credential is None or credential.username == changing:
             continue
         is_current = credential is current

@@ -17,8 +17,7 @@ from .._copy.files import Manifest, checked_folder, path_in, read, whole
 from .._credential import Credential
 from .._naming import Role, names_of
 from .._outcomes import TenantDone, TenantDumped, done
-from .._record import State, Verb, required, state_of, unusable
-from .._stores import Record
+from .._record import OnRecord, State, Verb
 from .jobs import ClaimingJob
 from .tenant import ClaimedTenant
 from .unfinished import reader_of
@@ -38,9 +37,9 @@ class DumpTenants(ClaimingJob[TenantDumped]):
         await super().prepare()
         return _AT_A_TIME
 
-    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDumped | None:
-        if state_of(record) not in (State.USABLE, State.SUSPENDED):
-            raise unusable(name, record)
+    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDumped | None:
+        if record.state not in (State.USABLE, State.SUSPENDED):
+            raise record.unusable()
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDumped:
@@ -77,8 +76,8 @@ class LoadTenant(ClaimingJob[TenantDone]):
             raise InvalidArgumentError(f"file must be a path, not {file!r}")
         self._path = Path(os.fspath(file))
 
-    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        required(name, record)
+    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+        record.required()
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
@@ -115,12 +114,13 @@ class LoadTenant(ClaimingJob[TenantDone]):
 @asynccontextmanager
 async def _temporary(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
     """A login for the time of a dump or a load. Keeps the intent that was there, such as of an unfinished rotation."""
+    before = tenant.record.intent
     await tenant.intend(Verb.DUMP, tenant.current.username)
     try:
         yield await reader_of(tenant)
     finally:
         await tenant.server.drop_temporary(tenant.work)
-        await tenant.held.intend(tenant.intent)
+        await tenant.held.intend(before)
 
 
 def _refuse_roles(context: Context) -> None:

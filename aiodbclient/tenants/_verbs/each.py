@@ -14,9 +14,7 @@ from ..._checks import check_whole
 from ...errors import DatabaseClientError, StoreError, SuspendedError, TenantNotFoundError
 from .._context import Context
 from .._credential import Credential
-from .._events import Timer
-from .._outcomes import TenantResult
-from .._record import required
+from .._outcomes import TenantResult, Timer
 from .jobs import TenantJob
 
 T = TypeVar("T")
@@ -69,7 +67,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
         except StoreError as error:
             self._lost = None if error.damaged else error
             raise
-        credential = required(name, record, self.context.role)
+        credential = record.required()
         cluster = self._clusters[name] = credential.cluster or ""
         timer.meter.begun = True
         return TenantResult(name=name, cluster=cluster, value=await timer.on("setup", self._work(credential)))

@@ -11,18 +11,17 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.job import Job, name_spec
 from ..._bulk.outcomes import Action, Done
+from ..._bulk.run import Job, name_spec
 from ..._request.call import Meter
 from ..._request.waits import waits
 from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
-from .._events import Timer
 from .._naming import Role, check_tenant, names_of
-from .._record import State, cluster_of, is_empty, no_database, no_roles, state_of, usable
-from .._stores import Record
-from .tenant import ClaimedTenant, Tenant, claimed
+from .._outcomes import Timer
+from .._record import OnRecord, State, no_database, no_roles
+from .tenant import ClaimedTenant, Tenant
 from .unfinished import end_copying
 
 DoneT = TypeVar("DoneT", bound=Done)
@@ -39,7 +38,7 @@ class TenantJob(Job[str, DoneT]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = context.for_job(self.pause)
+        self.context = evolve(context, sites=context.sites.for_job(self.pause))
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -70,13 +69,13 @@ class TenantJob(Job[str, DoneT]):
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
-    async def cluster_for(self, name: str, record: Record | None, timer: Timer) -> str:
-        """The cluster of a tenant with this ``record``; the first one if it has none yet."""
-        context, cluster = self.context, cluster_of(record)
+    async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
+        """The cluster of a tenant; the first one if it has none yet."""
+        context, cluster = self.context, record.cluster
         if cluster is None and context.role is not Role.OWNER:
-            cluster = cluster_of(await context.for_role(Role.OWNER).record(name, timer))
+            cluster = (await context.for_role(Role.OWNER).record(record.name, timer)).cluster
             if cluster is None:
-                raise no_roles(name, context.role)
+                raise no_roles(record.name, context.role)
         return cluster or next(iter(context.sites.clients))
 
     async def on(self, cluster: str, name: str, timer: Timer) -> Tenant:
@@ -91,80 +90,14 @@ class TenantJob(Job[str, DoneT]):
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
+    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``.
+
+    With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
+    """
 
     ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move or dump itself
 
-    def count_copied(self, number: int) -> None:
-        """Count bytes that were written to a dump, or read from it."""
-        self.copied += number
-
-    async def do_one(self, name: str, timer: Timer) -> DoneT:
-        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
-        losses, looks = 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
-        next(looks)
-        record = await self.context.record(name, timer)
-        before = usable(record)
-        while (done := self.done_already(name, record, before)) is None:
-            cluster = await self.cluster_for(name, record, timer)
-            turns = self.context.turns[cluster]
-            await timer.on("turn", turns.acquire())
-            try:
-                tenant = await self.on(cluster, name, timer)
-                if (held := await tenant.claim()) is not None:
-                    async with held:
-                        timer.meter.begun = True  # ``Run.stop`` lets it finish
-                        done = await timer.on("sql", self._work_alone(claimed(tenant, held), record, before))
-            except ClaimLostError:
-                losses += 1
-                if losses >= _LOSSES:
-                    raise
-            finally:
-                turns.release()
-            if done is not None:
-                return done
-            await timer.on("claim", asyncio.sleep(full_jitter(next(looks))))
-            record = await self.context.record(name, timer)
-        return done
-
-    async def _work_alone(self, tenant: ClaimedTenant, seen: Record | None, before: Credential | None) -> DoneT | None:
-        """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
-        done, cluster = self.done_already(tenant.names.tenant, tenant.record, before), tenant.site.cluster
-        if done is not None or cluster_of(tenant.record) not in (None, cluster_of(seen), cluster):
-            return done  # meanwhile another process has done it, or has chosen another cluster
-        try:
-            with self.context.sites.watched(cluster, tenant.names.tenant):
-                async with tenant.server.sessions.shared():
-                    if tenant.intent is not None:
-                        await tenant.server.end_work(tenant.work)
-                    if not self.ends_copying and await end_copying(tenant):
-                        return None
-                    return await self.work(tenant)
-        except GrantError as error:
-            error.on_record = error.on_record or _on_record(tenant)
-            names, is_there = tenant.names, True
-            with suppress(GrantError):  # such as that the server is away
-                is_there = tenant.record.current is None or (await tenant.server.find(names)).database
-            if not is_there:
-                raise no_database(names.tenant, names.database, names.role) from error
-            raise
-
-    @abstractmethod
-    def done_already(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
-        """The outcome, if the record shows that there is nothing to do. ``before``: what was usable when work began."""
-
-    @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
-        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
-
-        None: it finished what another process had begun, which ended the claim. Then the work begins again.
-        """
-
-
-class AgedJob(ClaimingJob[DoneT]):
-    """A job that skips tenants for which something is not ``age`` long ago."""
-
-    def __init__(self, context: Context, age: timedelta | None, *, what: str) -> None:
+    def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
         if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
             raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
@@ -182,15 +115,79 @@ class AgedJob(ClaimingJob[DoneT]):
             return False
         return self._now - since < self.age
 
+    def count_copied(self, number: int) -> None:
+        """Count bytes that were written to a dump, or read from it."""
+        self.copied += number
+
+    async def do_one(self, name: str, timer: Timer) -> DoneT:
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
+        losses, looks = 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
+        next(looks)
+        record = await self.context.record(name, timer)
+        before = record.usable
+        while (done := self.done_already(record, before)) is None:
+            cluster = await self.cluster_for(record, timer)
+            turns = self.context.sites.turns[cluster]
+            await timer.on("turn", turns.acquire())
+            try:
+                tenant = await (await self.on(cluster, name, timer)).claim()
+                if tenant is not None:
+                    async with tenant.held:
+                        timer.meter.begun = True  # ``Run.stop`` lets it finish
+                        done = await timer.on("sql", self._work_alone(tenant, record, before))
+            except ClaimLostError:
+                losses += 1
+                if losses >= _LOSSES:
+                    raise
+            finally:
+                turns.release()
+            if done is not None:
+                return done
+            await timer.on("claim", asyncio.sleep(full_jitter(next(looks))))
+            record = await self.context.record(name, timer)
+        return done
+
+    async def _work_alone(self, tenant: ClaimedTenant, seen: OnRecord, before: Credential | None) -> DoneT | None:
+        """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
+        done, cluster = self.done_already(tenant.record, before), tenant.site.cluster
+        if done is not None or tenant.record.cluster not in (None, seen.cluster, cluster):
+            return done  # meanwhile another process has done it, or has chosen another cluster
+        try:
+            with self.context.sites.watched(cluster, tenant.names.tenant):
+                async with tenant.server.sessions.shared():
+                    if tenant.record.intent is not None:
+                        await tenant.server.end_work(tenant.work)
+                    if not self.ends_copying and await end_copying(tenant):
+                        return None
+                    return await self.work(tenant)
+        except GrantError as error:
+            error.on_record = error.on_record or _on_record(tenant)
+            names, is_there = tenant.names, True
+            with suppress(GrantError):  # such as that the server is away
+                is_there = tenant.record.current is None or (await tenant.server.find(names)).database
+            if not is_there:
+                raise no_database(names.tenant, names.database, names.role) from error
+            raise
+
+    @abstractmethod
+    def done_already(self, record: OnRecord, before: Credential | None) -> DoneT | None:
+        """The outcome, if the record shows that there is nothing to do. ``before``: what was usable when work began."""
+
+    @abstractmethod
+    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
+
+        None: it finished what another process had begun, which ended the claim. Then the work begins again.
+        """
+
 
 def _on_record(tenant: ClaimedTenant) -> str:
     """What the store holds for a tenant after a verb failed."""
-    record = tenant.held.record
-    if is_empty(record):
+    record = tenant.record
+    if record.is_empty:
         return "nothing is on record for the name"
     if record.current is None:
         return f"the name is on record for the cluster {tenant.site.cluster}, without a credential"
-    state = state_of(record)
-    if state is State.USABLE:
+    if record.state is State.USABLE:
         return "the credential on record was not touched"
-    return f"its state on record is {state.name.lower()}"
+    return f"its state on record is {record.state.name.lower()}"

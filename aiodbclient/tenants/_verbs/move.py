@@ -19,17 +19,15 @@ from ...errors import (
     MoveError,
     RotationPendingError,
 )
-from .._clusters import Site
-from .._context import Context
+from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.files import check_free
 from .._credential import Credential, Secret
-from .._naming import ROLES, Role, names_of
+from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
-from .._record import State, Verb, left_behind, state_of, unusable
-from .._stores import Record
+from .._record import OnRecord, State, Verb
 from .jobs import ClaimingJob
-from .steps import conflict
+from .provision import conflict
 from .tenant import ClaimedTenant
 from .unfinished import MovePlan, end_copying, freeze, reader_of, undo
 
@@ -57,19 +55,17 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         await super().prepare()
         return _AT_A_TIME
 
-    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantMoved | None:
-        state = state_of(record)
-        if state not in (State.USABLE, State.SUSPENDED, State.MOVING):
-            raise unusable(name, record)
-        assert record is not None
+    def done_already(self, record: OnRecord, before: Credential | None) -> TenantMoved | None:
+        if record.state not in (State.USABLE, State.SUSPENDED, State.MOVING):
+            raise record.unusable()
         assert record.current is not None
-        if state is State.MOVING or left_behind(record) is not None:
+        if record.state is State.MOVING or record.left_behind is not None:
             return None
-        moved = self._moved.get(name)
+        moved = self._moved.get(record.name)
         if moved is not None and moved.credential.cluster == record.current.cluster:
             return moved
         if record.current.cluster == self._to:
-            return TenantMoved(name=name, action=Action.KEPT, credential=record.current)
+            return TenantMoved(name=record.name, action=Action.KEPT, credential=record.current)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
@@ -78,7 +74,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             if await end_copying(tenant):
                 return None
         except MoveError as left:  # the tenant works, and ``check`` says what is left
-            if name not in self._moved or left_behind(tenant.record) is None:
+            if name not in self._moved or tenant.record.left_behind is None:
                 raise
             return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
@@ -165,10 +161,7 @@ class _Move:
         """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
         tenant = self._tenant
         name = tenant.names.tenant
-        records = [tenant.record]
-        for role in ROLES:
-            record = await tenant.context.for_role(role).record(name, tenant.timer)
-            records += [] if record is None else [record]
+        records = [tenant.record, *[await tenant.in_role(role).read() for role in ROLES]]
         if any(each.previous is not None and each.previous.password is None for each in records):
             raise RotationPendingError(
                 f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
@@ -193,10 +186,9 @@ class _Move:
         await self._tenant.server.programs(self._tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await there.server.create(there.work)
-        for role in ROLES:
-            if await there.context.for_role(role).record(there.names.tenant, there.timer) is not None:
-                names = names_of(there.names.tenant, there.site.engine, there.context.prefix, role)
-                await there.server.create(evolve(there.work, names=names))
+        for role in map(there.in_role, ROLES):
+            if (await role.read()).exists:
+                await there.server.create(evolve(there.work, names=role.names))
         await there.server.add_extensions(there.work, survey.extensions)
         writer = await there.set_login(self._tenant.current.username)
         if obstacles := await copier.obstacles(survey, writer):

@@ -7,19 +7,17 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from ..._bulk.job import listed
-from ..._bulk.run import Run
+from ..._bulk.run import Run, listed
 from ..._request.call import Meter
 from ...errors import InvalidArgumentError
 from .._context import Context
-from .._events import Timer
 from .._naming import names_of
-from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
-from .._record import State, is_empty, state_of
-from .changes import ProvisionTenants, RemoveTenants, RepairTenants
+from .._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved, Timer
+from .._record import OnRecord, State
+from .changes import RemoveTenants
 from .check import CheckTenants
 from .jobs import ClaimingJob, TenantJob
-from .steps import IfExists, find, find_elsewhere
+from .provision import IfExists, ProvisionTenants, RepairTenants, find, find_elsewhere
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -113,19 +111,19 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record, reason in context.all_records():
         if record.name not in unseen:
-            if not (reason or is_empty(record)):
+            if not (reason or record.is_empty):
                 extra.append(record.name)
             continue
         if reason:
             raise InvalidArgumentError(reason)
-        if is_empty(record):  # only claimed: what exists is not ours
+        if record.is_empty:  # only claimed: what exists is not ours
             continue
         del unseen[record.name]
-        (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
+        (keep if record.state in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), list[str](), list[str]()
     for name in unseen:
         timer = Timer(Meter())
-        tenant = await job.on(await job.cluster_for(name, None, timer), name, timer)
+        tenant = await job.on(await job.cluster_for(OnRecord(name=name, role=context.role), timer), name, timer)
         if await find_elsewhere(tenant) is not None:
             conflict.append(name)
         elif not await find(tenant):

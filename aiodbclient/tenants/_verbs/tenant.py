@@ -19,15 +19,21 @@ from backoff import full_jitter
 
 from ..._bulk.settle import if_found
 from ...clusters import for_work
-from ...errors import ClaimLostError, GrantError, PermissionDeniedError, StoreError, UnsupportedOperationError
-from .._clusters import Site
-from .._context import Context
+from ...errors import (
+    ClaimLostError,
+    DatabaseClientError,
+    GrantError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedOperationError,
+)
+from .._context import Context, Site
 from .._credential import Credential, Secret, new_password
-from .._events import Timer
 from .._naming import ROLES, Names, Role, names_of
-from .._record import Intent, State, Verb, intent_of, is_empty, no_roles, state_of, unusable, usable
+from .._outcomes import Timer
+from .._record import Intent, OnRecord, Verb, no_roles
 from .._servers.server import Server, Work
-from .._stores import Claim, Record, Store
+from .._stores import Claim, Store
 
 _LOOK = 0.2  # s between two looks at a role that another process has claimed
 
@@ -40,10 +46,10 @@ def clock() -> float:
 class HeldClaim:
     """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
 
-    def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
+    def __init__(self, store: Store, claim: Claim, record: OnRecord, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
-        self.record = claim.record  # as this claim has changed it
+        self.record = record  # as this claim has changed it
         self._lease = lease
         self._until = since + lease
         self._timer = timer
@@ -65,7 +71,7 @@ class HeldClaim:
             return
         try:
             # A name for which no work began need not stay on record.
-            end = self.store.forget if is_empty(self.record) else self.store.release
+            end = self.store.forget if self.record.is_empty else self.store.release
             await self._timer.on("store", end(self.claim))
         except StoreError as error:
             if exc is None or isinstance(error, ClaimLostError):
@@ -89,17 +95,17 @@ class HeldClaim:
         """Store the intent; None ends it."""
         intended = None if intent is None else str(intent)
         await self._timer.on("store", self.store.intend(self.claim, intended))
-        self.record = evolve(self.record, intended=intended)
+        self.record = evolve(self.record, intent=intent)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
         await self._timer.on("store", self.store.keep(self.claim, current, previous))
-        self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intended=None)
+        self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intent=None)
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
         await self._timer.on("store", self.store.forget(self.claim))
-        self._ended, self.record = True, Record(name=self.record.name)
+        self._ended, self.record = True, OnRecord(name=self.record.name, role=self.record.role)
 
     async def _renew(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
@@ -122,11 +128,17 @@ class Tenant:
     site: Site
     names: Names
     timer: Timer
+    server: Server = field(init=False, default=Factory(lambda self: self.site.server, takes_self=True))
 
-    @property
-    def server(self) -> Server:
-        """The server with its database."""
-        return self.site.server
+    def in_role(self, role: Role) -> Tenant:
+        """The reader or writer of the same tenant, or its owner."""
+        context = self.context.for_role(role)
+        names = names_of(self.names.tenant, self.site.engine, context.prefix, role)
+        return Tenant(context=context, site=self.site, names=names, timer=self.timer)
+
+    async def read(self) -> OnRecord:
+        """Read what is on record for it. Raises as ``Context.ours``."""
+        return await self.context.record(self.names.tenant, self.timer)
 
     async def now(self) -> datetime:
         """The time by the clock of the store."""
@@ -138,22 +150,33 @@ class Tenant:
             return credential.username in working
         return await self.server.log_in(self.names, credential.username, Secret(credential.password)) is None
 
-    async def claim(self) -> HeldClaim | None:
-        """Claim the tenant; None if somebody else works on it."""
-        store, lease, since = self.context.store, self.context.lease, clock()
-        claim = await self.timer.on("store", store.claim(self.names.record, lease))
-        return None if claim is None else HeldClaim(store, claim, lease, since, self.timer)
+    async def claim(self) -> ClaimedTenant | None:
+        """Claim the tenant; None if somebody else works on it. Raises as ``Context.ours``."""
+        context, names, timer, since = self.context, self.names, self.timer, clock()
+        claim = await timer.on("store", context.store.claim(names.record, context.lease))
+        if claim is None:
+            return None
+        try:
+            record = context.ours(names.tenant, claim.record)
+        except DatabaseClientError:
+            await timer.on("store", context.store.release(claim))
+            raise
+        held = HeldClaim(context.store, claim, record, context.lease, since, timer)
+        work = Work(names, held.check_lease, timer.ended)
+        return ClaimedTenant(context=context, site=self.site, names=names, timer=timer, held=held, work=work)
 
 
 @frozen(kw_only=True)
 class ClaimedTenant(Tenant):
-    """One tenant under its claim. Record, intent and state are as they were when it was claimed."""
+    """One tenant under its claim."""
 
     held: HeldClaim
-    record: Record
     work: Work
-    intent: Intent | None = field(init=False, default=Factory(lambda self: intent_of(self.record), takes_self=True))
-    state: State = field(init=False, default=Factory(lambda self: state_of(self.record), takes_self=True))
+
+    @property
+    def record(self) -> OnRecord:
+        """What is on record for it, as this claim has changed it."""
+        return self.held.record
 
     @property
     def current(self) -> Credential:
@@ -202,29 +225,16 @@ class ClaimedTenant(Tenant):
         return evolve(credential, is_set_up=True)
 
 
-def claimed(tenant: Tenant, held: HeldClaim) -> ClaimedTenant:
-    """The same tenant under its claim. Raises as ``Context.check_record``."""
-    context, site, names, timer = tenant.context, tenant.site, tenant.names, tenant.timer
-    record = evolve(held.record, name=names.tenant)
-    context.check_record(record)
-    work = Work(names, held.check_lease, timer.ended)
-    return ClaimedTenant(context=context, site=site, names=names, timer=timer, held=held, record=record, work=work)
-
-
 async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
     """Claim the reader and the writer that the tenant has on record, and call ``work`` with each, on its cluster."""
-    name, site, timer = tenant.names.tenant, tenant.site, tenant.timer
     for each in ROLES if tenant.names.role is Role.OWNER else ():
-        context = tenant.context.for_role(each)
-        if await context.record(name, timer) is None:
+        unclaimed = tenant.in_role(each)
+        if not (await unclaimed.read()).exists:
             continue
-        names = names_of(name, site.engine, context.prefix, each)
-        unclaimed = Tenant(context=context, site=site, names=names, timer=timer)
-        while (held := await unclaimed.claim()) is None:
-            await timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
-        async with held:
-            role = claimed(unclaimed, held)
-            if role.intent is not None:
+        while (role := await unclaimed.claim()) is None:
+            await tenant.timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
+        async with role.held:
+            if role.record.intent is not None:
                 await role.server.end_work(role.work)
             await work(role)
 
@@ -234,9 +244,9 @@ async def refuse_role(tenant: ClaimedTenant) -> None:
     name, role = tenant.names.tenant, tenant.names.role
     if role is Role.OWNER:
         return
-    owner = await tenant.context.for_role(Role.OWNER).record(name, tenant.timer)
-    if usable(owner) is None:
-        raise no_roles(name, role) if owner is None else unusable(name, owner)
+    owner = await tenant.in_role(Role.OWNER).read()
+    if owner.usable is None:
+        raise owner.unusable() if owner.exists else no_roles(name, role)
     if reason := await tenant.server.why_no_roles(tenant.names):
         raise UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {role}; nothing was created",

@@ -12,10 +12,10 @@ from contextlib import suppress
 from attrs import asdict, evolve, frozen
 
 from ...errors import InvalidArgumentError, MoveError, NotFoundError
-from .._clusters import AWAY
+from .._context import AWAY
 from .._credential import Credential, Secret, new_password
-from .._naming import ROLES, Role, names_of
-from .._record import Intent, State, Verb, left_behind
+from .._naming import ROLES, Role
+from .._record import Intent, State, Verb
 from .tenant import ClaimedTenant, on_roles
 
 
@@ -38,10 +38,10 @@ class MovePlan:
 
 async def end_copying(tenant: ClaimedTenant) -> bool:
     """Undo or finish an unfinished move or dump, and release the claim. Return False if none is on record."""
-    intent = tenant.intent
+    intent = tenant.record.intent
     if tenant.names.role is not Role.OWNER:  # its tenant is settled, and the role with it
         return False
-    if left_behind(tenant.record) is not None:
+    if tenant.record.left_behind is not None:
         await finish_move(tenant)
     elif intent is not None and intent.verb in (Verb.PREPARE, Verb.MOVE):
         await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
@@ -99,7 +99,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
 
 async def finish_move(tenant: ClaimedTenant) -> None:
     """After the commit: give the roles their logins, and drop what is left on the other cluster. Ends the claim."""
-    behind = left_behind(tenant.record)
+    behind = tenant.record.left_behind
     assert behind is not None
     assert behind.cluster is not None
     await on_roles(tenant, _bring_role)
@@ -127,13 +127,10 @@ async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
 
 async def drop_all(tenant: ClaimedTenant) -> None:
     """Drop everything that a cluster has of a tenant."""
-    server, names = tenant.server, tenant.names
+    server = tenant.server
     await server.end_work(tenant.work)
     await server.drop_temporary(tenant.work)
-    roles = [
-        evolve(tenant.work, names=names_of(names.tenant, tenant.site.engine, tenant.context.prefix, role))
-        for role in ROLES
-    ]
+    roles = [evolve(tenant.work, names=tenant.in_role(role).names) for role in ROLES]
     for work in (tenant.work, *roles):
         for login in work.names.logins:
             await server.end_login(work, login)
@@ -145,16 +142,16 @@ async def drop_all(tenant: ClaimedTenant) -> None:
 
 
 async def _freeze_role(role: ClaimedTenant) -> None:
-    if role.state in (State.PROVISIONING, State.REMOVING):
+    if role.record.state in (State.PROVISIONING, State.REMOVING):
         raise MoveError(f"the {role.names.role} of the tenant {role.names.tenant!r} is unfinished: repair it first")
-    if role.state is not State.ABSENT:
+    if role.record.state is not State.ABSENT:
         await role.intend(Verb.MOVE, role.current.username)
         for login in role.names.logins:
             await role.server.end_login(role.work, login)
 
 
 async def _open_role(role: ClaimedTenant) -> None:
-    if role.state is State.MOVING:
+    if role.record.state is State.MOVING:
         if role.current.suspended is None:
             await _open(role)
         await role.held.keep(role.current, role.record.previous)

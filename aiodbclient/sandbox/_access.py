@@ -1,16 +1,23 @@
-"""``Tokens``: the valid tokens of a sandbox, with their scopes and rate limits, as exact sliding windows. Pure."""
+"""Who may use a sandbox: ``Tokens``, with their scopes and rate limits; ``Reach``, the hosts. Pure."""
 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections import deque
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from .._dsn import is_loopback
 from .._pacing.budget import Window
+
+LOOPBACK = "127.0.0.1"
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 VIEW_CREDENTIALS = "database:view_credentials"
 READ_TAGS = "tag:read"
@@ -29,8 +36,46 @@ as ``refused``, and 0 with the answer that fills a shorter window.
 """
 
 
+class Reach:
+    """The address that a sandbox listens on, and the host names that it accepts besides this machine's loopback."""
+
+    def __init__(self, bind: str = LOOPBACK, hosts: Iterable[str] = ()) -> None:
+        try:
+            address = IPv4Address(bind)
+        except AddressValueError:
+            raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
+        self.bind = bind
+        self.hosts: tuple[str, ...] = tuple(host.lower() for host in hosts)
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host name or IPv4 address")
+        self.address: str = LOOPBACK if address.is_unspecified else bind
+        """An address of this machine that the sandbox listens on."""
+
+    @property
+    def public_host(self) -> str:
+        """The host that the API returns for database connections."""
+        return self.hosts[0] if self.hosts else self.address
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """The names in the certificates of the servers."""
+        return tuple(dict.fromkeys((LOOPBACK, "localhost", self.address, *self.hosts)))
+
+    def allows(self, host: str | None) -> bool:
+        """Whether to answer a request with this Host header, or without one, since then no browser sent it."""
+        # A web page can send requests to any address through its own host name (DNS rebinding).
+        if host is None:
+            return True
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in (self.address, *self.hosts) or is_loopback(name)
+
+
 class RateLimiter:
-    """Counts the accepted requests of one token in every window, and makes the API's headers."""
+    """Counts the accepted requests of one token in every (sliding) window, and makes the API's headers."""
 
     # ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window; ``ratelimit-reset`` is the unix time
     # at which the oldest request leaves it. A refusal by a shorter window, or by the only one, has ``retry-after``.

@@ -1,47 +1,113 @@
-"""The verbs: what each intends, its steps, and what it keeps. ``finish`` ends what a dead process began.
+"""Make a tenant, or make it whole again: provision and adopt it, repair it, finish what a dead process began.
 
 - **provision** intends the first login. Create the database, set the login, call ``setup``. Keeps its credential.
 - **adopt** intends a new login. Adopt the database, set the login. Keeps both: the one that was there is the previous.
-- **rotate** intends the other login. Set it. Keeps both.
-- **retire** intends the other login. End and drop it. Keeps the current credential alone.
-- **suspend** intends the current login. The roles first, then end all logins, shut the database. Keeps the date.
-- **resume** intends the current login. Set it, then those of the roles. Keeps the new credential.
-- **remove** intends the first login. End all logins, remove the roles, drop the database and the logins. Keeps nothing.
 - **repair** intends the current login. Mend what ``examine`` finds. End and drop the other login of an unfinished
   rotation or retirement.
-
-``move`` has steps of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, get_args
 
 from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
-from .._clusters import AWAY
+from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import Problem, TenantRepaired
-from .._record import State, Verb, left_behind, no_database, unusable
+from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
+from .._record import OnRecord, State, Verb, no_database
+from .._rooms import Seat
 from .._servers.server import Found
+from .changes import SHUT, remove, resume, suspend
 from .check import examine
+from .jobs import ClaimingJob
 from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
 from .unfinished import end_copying
 
 IfExists = Literal["error", "adopt"]
 
-_SHUT = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
 _LOST = "lost"  # in an intent: the database is lost, and another one is being made
+
+
+class ProvisionTenants(ClaimingJob[TenantDone]):
+    """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
+
+    def __init__(self, context: Context, if_exists: IfExists = "error") -> None:
+        super().__init__(context)
+        if if_exists not in get_args(IfExists):
+            raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
+        self._if_exists: IfExists = if_exists
+        self._seats: dict[str, Seat] = {}  # of new tenants, by name
+
+    async def do_one(self, name: str, timer: Timer) -> TenantDone:
+        """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
+        while True:
+            try:
+                return await super().do_one(name, timer)
+            except AWAY as error:
+                seat = self._seats.get(name)
+                if seat is None or seat.on_record or not self._may_choose:
+                    raise
+                self.context.sites.note_away(seat.cluster, error)
+            finally:
+                if (seat := self._seats.pop(name, None)) is not None:
+                    self.context.rooms.give_back(seat)
+
+    @property
+    def _may_choose(self) -> bool:
+        """Whether a tenant may go to another cluster than the one that was chosen first."""
+        return len(self.context.sites.clients) > 1 and self.context.rooms.place is None
+
+    async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
+        """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
+        sites, rooms, role = self.context.sites, self.context.rooms, self.context.role
+        if role is not Role.OWNER or record.cluster is not None:
+            cluster = await super().cluster_for(record, timer)
+            if role is not Role.OWNER or record.state is not State.PROVISIONING or not self._may_choose:
+                return cluster
+            with suppress(*AWAY):
+                return (await sites.site(cluster, timer.meter)).cluster
+        if record.name not in self._seats:
+            _, self._seats[record.name] = await sites.choose(record.name, rooms, timer.meter)
+        return self._seats[record.name].cluster
+
+    def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
+        if record.state.is_shut:
+            raise record.unusable()
+        lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
+        if record.usable is None or (lacks_setup and not record.usable.is_set_up):
+            return None
+        return done(Action.KEPT, record.usable)
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        try:
+            return await self._work(tenant)
+        finally:
+            if (seat := self._seats.get(tenant.names.tenant)) is not None:
+                seat.on_record = not tenant.record.is_empty
+
+    async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        state = tenant.record.state
+        if state in (State.REMOVING, State.RESETTING) or (state is State.USABLE and tenant.record.intent is not None):
+            await finish(tenant)
+            return None
+        await refuse_role(tenant)
+        if state is State.USABLE:  # the command made it, for example, which has no setup
+            action, credential = Action.KEPT, await tenant.set_up(tenant.current)
+            await tenant.held.keep(credential, tenant.record.previous)
+        else:
+            action, credential = await provision(tenant, self._if_exists)
+        return done(action, credential)
 
 
 async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tuple[Action, Credential]:
     """Make the database and the login, set it up, and store the credential."""
-    intent = tenant.intent
+    intent = tenant.record.intent
     if intent is None or intent.cluster != tenant.site.cluster:  # its cluster is away: it is placed again
         verb, login = await _choose(tenant, if_exists)
     else:  # a process found nothing there and began to make it, so what exists is ours
@@ -76,7 +142,7 @@ async def _withdraw(tenant: ClaimedTenant) -> None:
 
 async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str]:
     """Choose how a new tenant gets its login, and the login."""
-    if tenant.intent is None and (taken := await find_elsewhere(tenant)) is not None:
+    if tenant.record.intent is None and (taken := await find_elsewhere(tenant)) is not None:
         raise taken
     names, found = tenant.names, await find(tenant)
     if not found:
@@ -148,90 +214,83 @@ def conflict(tenant: Tenant, found: Found) -> NameTakenError:
     )
 
 
-async def rotate(tenant: ClaimedTenant) -> Credential:
-    """Make the tenant's other login, and store its credential as the current one."""
-    other = tenant.names.other(tenant.current.username)
-    await tenant.intend(Verb.ROTATE, other)
-    credential = await tenant.set_login(other)
-    await tenant.held.keep(credential, tenant.current)
-    return credential
+class RepairTenants(ClaimingJob[TenantRepaired]):
+    """Repair each tenant. See ``Tenants.repair``."""
+
+    ends_copying = True
+
+    def __init__(self, context: Context, *, recreate: bool = False) -> None:
+        super().__init__(context)
+        self._recreate = recreate
+
+    def done_already(self, record: OnRecord, before: Credential | None) -> TenantRepaired | None:
+        if not record.exists:
+            raise record.unusable()
+        return None
+
+    async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
+        return await finish(tenant, recreate=self._recreate)
 
 
-async def retire(tenant: ClaimedTenant) -> None:
-    """End the previous login, or what an unfinished rotation left of it."""
-    other = tenant.names.other(tenant.current.username)
-    await tenant.intend(Verb.RETIRE, other)
-    await tenant.server.end_login(tenant.work, other)
-    await tenant.drop_login(other)  # or the next rotation, or ``repair``
-    await tenant.held.keep(tenant.current)
+async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
+    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
+    action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
+    if await end_copying(tenant):
+        return _repaired(tenant, action, tenant.current, problems)
+    if recreate and tenant.record.state in SHUT and not (await tenant.server.find(tenant.names)).database:
+        await _recreate_shut(tenant)
+        problems = (Problem.DATABASE_MISSING,)
+    match tenant.record.state:
+        case State.ABSENT | State.MOVING:
+            raise tenant.record.unusable()
+        case State.PROVISIONING:
+            await refuse_role(tenant)
+            _, credential = await provision(tenant)
+        case State.SUSPENDING:
+            action, credential = Action.SUSPENDED, await suspend(tenant)
+        case State.RESUMING:
+            await refuse_role(tenant)
+            action, credential = Action.RESUMED, await resume(tenant)
+        case State.REMOVING:
+            none = tenant.site.credential(tenant.names, tenant.names.logins[0], None, await tenant.now())
+            action, credential, problems = Action.DELETED, tenant.record.current or none, (Problem.REMOVAL_UNFINISHED,)
+            await remove(tenant)
+        case _:
+            return await _mend_what_is_found(tenant, recreate=recreate)
+    return _repaired(tenant, action, credential, problems)
 
 
-async def suspend(tenant: ClaimedTenant) -> Credential:
-    """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    current, other = tenant.current, tenant.names.other(tenant.current.username)
-    await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
-    await on_roles(tenant, _suspend_role)
-    await tenant.server.end_login(tenant.work, current.username)
-    await tenant.server.end_login(tenant.work, other)
-    if tenant.was_adopted(other):
-        await tenant.drop_login(other)
-    await tenant.server.shut(tenant.work)
-    credential = evolve(current, suspended=current.suspended or await tenant.now())
-    await tenant.held.keep(credential, left_behind(tenant.record))
-    return credential
+async def _recreate_shut(tenant: ClaimedTenant) -> None:
+    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
+    if tenant.names.role is not Role.OWNER:
+        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
+    verb = Verb.RESUME if tenant.record.state is State.RESUMING else Verb.SUSPEND
+    await tenant.intend(verb, tenant.current.username)
+    await tenant.server.create(tenant.work)
+    await on_roles(tenant, _give_role)
+    tenant.held.record = evolve(tenant.record, current=evolve(tenant.current, is_set_up=False))
 
 
-async def _suspend_role(role: ClaimedTenant) -> None:
-    if role.state in (State.PROVISIONING, State.REMOVING):
-        await remove(role)
-    elif role.state not in (State.ABSENT, State.SUSPENDED):
-        await suspend(role)
+async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:
+    if tenant.record.state is not State.SUSPENDED:
+        await refuse_role(tenant)
+    problems = await examine(tenant, tenant.record)
+    if not problems:
+        return _repaired(tenant, Action.KEPT, tenant.current, problems)
+    if tenant.record.state is State.SUSPENDED and Problem.DATABASE_MISSING not in problems:
+        return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
+    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems, recreate=recreate), problems)
 
 
-async def resume(tenant: ClaimedTenant) -> Credential:
-    """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
-    login = tenant.current.username
-    await tenant.intend(Verb.RESUME, login)
-    credential = await tenant.set_login(login)
-    await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.keep(credential, left_behind(tenant.record))
-    return credential
-
-
-async def _resume_role(role: ClaimedTenant) -> None:
-    if role.state in _SHUT:
-        await resume(role)
-
-
-async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
-    """Remove a tenant, or its reader or writer. ``Verb.RELEASE`` keeps the database. None: as an unfinished removal.
-
-    Its logins end first, so that nothing of it works on. They are dropped after the database, with what they owned.
-    """
-    names, server, work = tenant.names, tenant.server, tenant.work
-    is_whole, logins = names.role is Role.OWNER, names.logins
-    if verb is None:
-        verb = tenant.intent.verb if tenant.intent is not None and tenant.state is State.REMOVING else Verb.REMOVE
-    await tenant.intend(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
-    for login in logins:
-        await server.end_login(work, login)
-    await on_roles(tenant, remove)
-    if is_whole and verb is Verb.REMOVE:
-        await server.drop_database(work)
-    for login in logins:
-        await tenant.drop_login(login)
-    if is_whole and verb is Verb.RELEASE:
-        await server.release(work)
-    else:
-        await server.forget(work)
-    await tenant.held.forget()
-    if is_whole:
-        tenant.context.rooms.removed(names.tenant, tenant.site.cluster)
+def _repaired(
+    tenant: ClaimedTenant, action: Action, credential: Credential, problems: tuple[Problem, ...]
+) -> TenantRepaired:
+    return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
 async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate: bool) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
-    current, previous, intent = tenant.current, tenant.record.previous, tenant.intent
+    current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
     is_lost = intent is not None and intent.more == _LOST
@@ -240,7 +299,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
             raise no_database(names.tenant, names.database, names.role)
         is_lost = True
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
-    is_unknown = tenant.state is State.RESETTING
+    is_unknown = tenant.record.state is State.RESETTING
     ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
     verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
@@ -267,67 +326,12 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
 
 async def _give_role(role: ClaimedTenant) -> None:
     """Give a reader or writer its rights on a new database."""
-    if role.state in _SHUT:  # its login is made when the tenant is resumed
+    if role.record.state in SHUT:  # its login is made when the tenant is resumed
         await role.server.create(role.work)
-    if role.state is not State.USABLE:
+    if role.record.state is not State.USABLE:
         return
     await role.intend(Verb.REPAIR, role.current.username)
     await role.server.create(role.work)
     kept = [each.username for each in (role.current, role.record.previous) if each is not None]
     await role.server.mend(role.work, kept)
     await role.held.keep(role.current, role.record.previous)
-
-
-async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
-    action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
-    if await end_copying(tenant):
-        return _repaired(tenant, action, tenant.current, problems)
-    if recreate and tenant.state in _SHUT and not (await tenant.server.find(tenant.names)).database:
-        tenant, problems = await _recreate_shut(tenant), (Problem.DATABASE_MISSING,)
-    match tenant.state:
-        case State.ABSENT | State.MOVING:
-            raise unusable(tenant.names.tenant, tenant.record, tenant.names.role)
-        case State.PROVISIONING:
-            await refuse_role(tenant)
-            _, credential = await provision(tenant)
-        case State.SUSPENDING:
-            action, credential = Action.SUSPENDED, await suspend(tenant)
-        case State.RESUMING:
-            await refuse_role(tenant)
-            action, credential = Action.RESUMED, await resume(tenant)
-        case State.REMOVING:
-            none = tenant.site.credential(tenant.names, tenant.names.logins[0], None, await tenant.now())
-            action, credential, problems = Action.DELETED, tenant.record.current or none, (Problem.REMOVAL_UNFINISHED,)
-            await remove(tenant)
-        case _:
-            return await _mend_what_is_found(tenant, recreate=recreate)
-    return _repaired(tenant, action, credential, problems)
-
-
-async def _recreate_shut(tenant: ClaimedTenant) -> ClaimedTenant:
-    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
-    if tenant.names.role is not Role.OWNER:
-        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
-    verb = Verb.RESUME if tenant.state is State.RESUMING else Verb.SUSPEND
-    await tenant.intend(verb, tenant.current.username)
-    await tenant.server.create(tenant.work)
-    await on_roles(tenant, _give_role)
-    return evolve(tenant, record=evolve(tenant.held.record, current=evolve(tenant.current, is_set_up=False)))
-
-
-async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:
-    if tenant.state is not State.SUSPENDED:
-        await refuse_role(tenant)
-    problems = await examine(tenant, tenant.record)
-    if not problems:
-        return _repaired(tenant, Action.KEPT, tenant.current, problems)
-    if tenant.state is State.SUSPENDED and Problem.DATABASE_MISSING not in problems:
-        return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
-    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems, recreate=recreate), problems)
-
-
-def _repaired(
-    tenant: ClaimedTenant, action: Action, credential: Credential, problems: tuple[Problem, ...]
-) -> TenantRepaired:
-    return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)

@@ -1,0 +1,312 @@
+"""The API's protocol: the operation of a method and path, the body of a request, and the answer. Pure."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Any, Literal, cast
+from urllib.parse import parse_qs, unquote, urlencode
+
+from attrs import Factory, define, frozen
+
+from ..engines import MYSQL, POSTGRESQL, Capabilities
+from ..models import KafkaPermission, MongoRole, MySQLAuthPlugin, OpenSearchPermission
+
+JSON = dict[str, Any]
+
+# Keyed by the segments after /v2/databases; {} matches any segment.
+_ROUTES: dict[tuple[str, ...], dict[str, str]] = {
+    (): {"GET": "clusters.list"},
+    ("{}",): {"GET": "clusters.get"},
+    ("{}", "ca"): {"GET": "clusters.ca"},
+    ("{}", "users"): {"GET": "users.list", "POST": "users.create"},
+    ("{}", "users", "{}"): {"GET": "users.get", "PUT": "users.update", "DELETE": "users.delete"},
+    ("{}", "users", "{}", "reset_auth"): {"POST": "users.reset_auth"},
+    ("{}", "dbs"): {"GET": "dbs.list", "POST": "dbs.create"},
+    ("{}", "dbs", "{}"): {"GET": "dbs.get", "DELETE": "dbs.delete"},
+}
+
+OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation in methods.values())
+LISTS = frozenset(operation for operation in OPERATIONS if operation.endswith(".list"))
+
+
+@frozen
+class Route:
+    """The target of a request; without ``operation``, ``allow`` has the methods that the path supports, if any."""
+
+    operation: str | None = None
+    cluster: str | None = None
+    name: str | None = None
+    allow: str | None = None
+
+
+NOWHERE = Route()
+
+
+def match(method: str, raw_path: str) -> Route:
+    """Find the route of ``raw_path``, still percent-encoded and with its query."""
+    # Split before it is decoded, ``a%2Fb`` is the single name ``a/b``, and ``a%252Fb`` is ``a%2Fb``.
+    segments = raw_path.partition("?")[0].split("/")
+    if segments[:3] != ["", "v2", "databases"]:
+        return NOWHERE
+    # At the provider, DELETE destroys a cluster, with or without a trailing slash. Here both are a 405.
+    if method == "DELETE" and len(segments) == 5 and not segments[4]:
+        segments.pop()
+    rest = segments[3:]
+    if "" in rest:
+        return NOWHERE
+    key = tuple("{}" if place in (0, 2) else segment for place, segment in enumerate(rest))
+    methods = _ROUTES.get(key)
+    if methods is None:
+        return NOWHERE
+    cluster = rest[0].lower() if rest else None
+    # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
+    name = unquote(rest[2], errors="surrogateescape") if len(rest) > 2 else None
+    operation = methods.get(method)
+    return Route(operation, cluster, name, None if operation else ", ".join(methods))
+
+
+# The shape of a body: a type, a tuple of the possible values, a list of one shape, or an object, in which "!" marks a
+# required member. Members that are not listed are ignored.
+_NAMED = {"name!": str}
+_PLUGIN = {"mysql_settings": {"auth_plugin!": tuple(MySQLAuthPlugin)}}
+_PRODUCE_CONSUME = "produce_consume"  # as godo's tests spell it
+_SETTINGS = {
+    "pg_allow_replication": bool,
+    "acl": [{"topic!": str, "permission!": (*KafkaPermission, _PRODUCE_CONSUME), "id": str}],
+    "opensearch_acl": [{"index": str, "permission": tuple(OpenSearchPermission)}],
+    "mongo_user_settings": {"databases": [str], "role": tuple(MongoRole)},
+}
+_NEW_USER = {**_NAMED, **_PLUGIN, "readonly": bool, "settings": _SETTINGS}
+_TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "a JSON object"}
+
+
+@frozen
+class RequestedUser:
+    """A user to create, with only the ``auth_plugin`` and ``settings`` that the cluster's engine uses."""
+
+    name: str
+    auth_plugin: str | None
+    settings: JSON
+
+
+def parse(raw: bytes) -> Any:
+    """Parse a body, None for an empty one, and refuse invalid JSON with 400."""
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "the request body is not valid JSON") from None
+
+
+def name_in(body: Any) -> str | None:
+    """The ``name`` in a body, which may be otherwise invalid; None if it has no name."""
+    name = cast(JSON, body).get("name") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def new_name(engine: str, kind: Literal["user", "database"], body: Any) -> str:
+    """The ``name`` in the body of a create; one that is invalid, or that ``engine`` would truncate, is a 422."""
+    _check(body, _NAMED)
+    name: str = body["name"]
+    if not name or "\0" in name:
+        raise Refusal(422, "name must not be empty and must not contain NUL")
+    if not is_text(name):
+        raise Refusal(422, "name must be valid unicode")
+    if engine in MYSQL:
+        limit = 32 if kind == "user" else 64
+        if len(name) > limit:  # MySQL refuses it (manual, "Identifier Length Limits")
+            raise Refusal(422, f"{kind} name must have at most {limit} characters")
+        return name
+    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
+    if len(name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
+    return name
+
+
+def is_text(name: str) -> bool:
+    """Whether ``name`` is valid unicode."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def new_user(engine: str, body: Any) -> RequestedUser:
+    """The body of users.create; settings of another engine are checked, then ignored as at the provider."""
+    name = new_name(engine, "user", body)
+    _check(body, _NEW_USER)
+    chosen = _settings_for(engine, body.get("settings", {}))
+    if body.get("readonly") and "readonly" in _used_by(engine) and not chosen:
+        # "admin" gives access to every database (API description, mongo_user_settings.databases)
+        chosen = {"mongo_user_settings": {"databases": ["admin"], "role": MongoRole.READ_ONLY.value}}
+    return RequestedUser(name, auth_plugin(engine, body), chosen)
+
+
+def auth_plugin(engine: str, body: Any) -> str | None:
+    """``mysql_settings.auth_plugin`` of a create or reset_auth; None if it is absent or the engine is not MySQL."""
+    _check(body, _PLUGIN)
+    used = "mysql_settings" in body and "mysql_settings" in _used_by(engine)
+    return body["mysql_settings"]["auth_plugin"] if used else None
+
+
+def new_settings(engine: str, body: Any) -> JSON:
+    """The ``settings`` of an update that ``engine`` uses."""
+    _check(body, {"settings!": _SETTINGS})
+    return _settings_for(engine, body["settings"])
+
+
+def _settings_for(engine: str, given: JSON) -> JSON:
+    used = _used_by(engine)
+    chosen = {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in used}
+    if "acl" in chosen:
+        chosen["acl"] = [
+            {**rule, "permission": KafkaPermission.PRODUCECONSUME.value}
+            if rule["permission"] == _PRODUCE_CONSUME
+            else rule
+            for rule in chosen["acl"]
+        ]
+    return chosen
+
+
+def _used_by(engine: str) -> Collection[str]:
+    capabilities = Capabilities.of(engine)
+    return capabilities.user_settings if capabilities else ()
+
+
+def _check(value: Any, shape: Any, where: str = "") -> None:
+    """Refuse with 422 a value of another shape."""
+    if isinstance(shape, tuple):
+        if value not in shape:
+            raise Refusal(422, f"{where} must be one of {', '.join(cast(tuple[str, ...], shape))}")
+        return
+    kind: Any = list if isinstance(shape, list) else dict if isinstance(shape, dict) else shape
+    if not isinstance(value, kind):
+        raise Refusal(422, f"{where or 'the request body'} must be {_TYPES[kind]}")
+    if isinstance(shape, list):
+        for place, each in enumerate(value):
+            _check(each, shape[0], f"{where}[{place}]")
+    elif isinstance(shape, dict):
+        for key, member in cast(JSON, shape).items():
+            name = key.removesuffix("!")
+            path = f"{where}.{name}" if where else name
+            if name in value:
+                _check(value[name], member, path)
+            elif name != key:
+                raise Refusal(422, f"{path} is required")
+
+
+# The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
+# short identifier corresponding to the HTTP status code".
+_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has another name for 422 from 3.13 on
+
+# Answers of Cloudflare itself, the proxy in front of the provider's API (its documentation of 5xx errors).
+_PROXY_PHRASES = {
+    520: "Web server is returning an unknown error",
+    521: "Web server is down",
+    522: "Connection timed out",
+    523: "Origin is unreachable",
+    524: "A timeout occurred",
+    525: "SSL handshake failed",
+    526: "Invalid SSL certificate",
+}
+_HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phrase}</h1>\n</body>\n</html>\n"
+
+
+@define
+class SandboxAnswer:
+    """An answer of the API; without ``payload``, its JSON body, it has none."""
+
+    status: int
+    payload: JSON | None = None
+    headers: dict[str, str] = Factory(dict[str, str])
+
+    @property
+    def phrase(self) -> str:
+        """The reason phrase of the status; "Unknown" if it has none."""
+        return _phrase(self.status)
+
+    def content(self, *, html: bool) -> tuple[str, bytes]:
+        """Content type and body; with ``html``, or a status that only the proxy in front of the API uses, its page."""
+        if html or self.status in _PROXY_PHRASES:
+            return "text/html", _HTML.format(status=self.status, phrase=self.phrase).encode()
+        return "application/json", b"" if self.payload is None else json.dumps(self.payload).encode()
+
+
+def error(
+    status: int, message: str = "", headers: dict[str, str] | None = None, slug: str | None = None
+) -> SandboxAnswer:
+    """An answer with the documented error body: ``id``, ``message`` ("": the phrase) and a new ``request_id``."""
+    slug = slug or _IDS.get(status) or _phrase(status).lower().replace(" ", "_")
+    payload = {"id": slug, "message": message or _phrase(status), "request_id": str(uuid.uuid4())}
+    return SandboxAnswer(status, payload, headers or {})
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return _PROXY_PHRASES.get(status, "Unknown")
+
+
+class Refusal(Exception):
+    """Raised by an operation, to answer with ``status`` and the documented error body."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+
+def not_found() -> Refusal:
+    """The 404 of the API description, the same for clusters, users and dbs."""
+    return Refusal(404, "The resource you requested could not be found.")
+
+
+def name_taken(kind: str) -> Refusal:
+    """The answer to a create with a taken name, as the provider's for a pool (terraform-provider-digitalocean #925)."""
+    return Refusal(422, f"{kind} name is not available")
+
+
+def paged(answer: SandboxAnswer, url: str, query_string: str, page_size: int) -> SandboxAnswer:
+    """Reduce the list in ``answer`` to the requested page, with ``links`` to others as in the provider's lists."""
+    query = parse_qs(query_string)
+    page = _number(query, "page", 1)
+    size = min(_number(query, "per_page", page_size), page_size)
+    assert answer.payload is not None
+    [(key, everything)] = answer.payload.items()
+    last = max(1, -(-len(everything) // size))
+    numbers: dict[str, int] = {}
+    if page > 1:
+        numbers |= {"first": 1, "prev": page - 1}
+    if page < last:
+        numbers |= {"next": page + 1, "last": last}
+    links = {label: _link(url, query, page=number, per_page=size) for label, number in numbers.items()}
+    answer.payload = {
+        key: everything[(page - 1) * size : page * size],
+        "links": {"pages": links} if links else {},
+        "meta": {"total": len(everything)},
+    }
+    return answer
+
+
+def endless(answer: SandboxAnswer, url: str, query_string: str) -> SandboxAnswer:
+    """Add a link to a next page, whichever page was requested."""
+    query = parse_qs(query_string)
+    assert answer.payload is not None
+    answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}
+    return answer
+
+
+def _number(query: Mapping[str, list[str]], key: str, default: int) -> int:
+    given = query.get(key, [""])[0]
+    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 10 else default
+
+
+def _link(url: str, query: Mapping[str, list[str]], **numbers: int) -> str:
+    return f"{url}?{urlencode({name: values[0] for name, values in query.items()} | numbers)}"
