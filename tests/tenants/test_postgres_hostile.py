@@ -44,7 +44,13 @@ SET = {
 }
 
 
-@pytest.mark.parametrize("what", SET)
+# Settings of the database as the others.
+MORE = {"1 ms, for a lock", "another encoding", "escapes"}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.thorough] if what in MORE else []) for what in SET]
+)
 async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_out(
     managed: Managed, server: PostgresServer, names: Names, what: str
 ) -> None:
