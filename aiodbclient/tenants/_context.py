@@ -259,10 +259,6 @@ class Context:
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
 
-    def for_job(self, pause: Pause) -> Context:
-        """The same for one job."""
-        return evolve(self, sites=self.sites.for_job(pause))
-
     def for_role(self, role: Role) -> Context:
         """The same for another role."""
         return evolve(self, role=role)

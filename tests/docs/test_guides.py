@@ -167,7 +167,7 @@ async def test_the_contract_of_a_store_passes_on_the_vault(namespace: Namespace,
     contract.lease = 0.5
     tests = [name for name in dir(contract) if name.startswith("test_")]
     assert len(tests) > 15
-    for name in tests:
+    for name in tests[::5]:  # tests/tenants/test_vault_store.py runs all of them
         await getattr(contract, name)()
 
 

@@ -219,12 +219,16 @@ def batch(
     return live(main)
 
 
+LONGER = pytest.mark.thorough
 both_ways = pytest.mark.parametrize("zero", [False, True], ids=["remaining of the hour", "0 where the minute is full"])
 
 
 @both_ways
 @pytest.mark.parametrize("at_once", [16, 2000])
-@pytest.mark.parametrize(("count", "scale"), [(1000, 1.0), (1000, 0.05), (1500, 0.05), (5600, 1.0)])
+@pytest.mark.parametrize(
+    ("count", "scale"),
+    [(1000, 0.05), (5600, 1.0), *(pytest.param(*each, marks=LONGER) for each in [(1000, 1.0), (1500, 0.05)])],
+)
 def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int, zero: bool) -> None:
     run = batch(count, at_once, scale=scale, zero=zero)
     assert (run.client.refused, run.client.failed, len(run.client.done)) == (0, 0, count)
@@ -299,7 +303,7 @@ def test_beside_somebody_who_spends_half_evenly_a_batch_takes_its_share(
 
 
 @both_ways
-@pytest.mark.parametrize("seed", range(101, 121))
+@pytest.mark.parametrize("seed", [*range(101, 106), *(pytest.param(seed, marks=LONGER) for seed in range(106, 121))])
 def test_beside_somebody_at_most_10_in_100_meet_a_429_however_the_answers_are_delayed(seed: int, zero: bool) -> None:
     run = batch(500, 16, others=evenly(1.0), zero=zero, seed=seed)
     assert (run.client.failed, len(run.client.done)) == (0, 500)
@@ -313,7 +317,7 @@ def test_a_429_is_enough_where_answers_have_no_headers(traffic: Callable[[float]
     assert run.client.refused <= 0.1 * run.client.sent
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=LONGER) for seed in range(2, 6))])
 @pytest.mark.parametrize("gap", [1.0, 5.0])
 @pytest.mark.parametrize(
     ("counts", "longest"), [((40, 40), (40.0, 40.0)), ((40, 40, 40), (75.0, 75.0, 75.0)), ((200, 40), (135.0, 130.0))]

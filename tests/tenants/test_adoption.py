@@ -128,7 +128,7 @@ def adopting(name: str) -> Callable[[Tenants], Awaitable[object]]:
 
 
 async def test_an_adoption_that_dies_anywhere_is_finished_with_both_logins(place: Place, tmp_path: Path) -> None:
-    for last in moments(2):
+    for last in moments(5):  # test_killed.py has each statement
         name = f"n{last}"
         old = await place.tenants().ensure(name)
         async with SQLiteStore(tmp_path / f"{name}.db") as store:

@@ -184,11 +184,8 @@ def repairing(name: str) -> Callable[[Tenants], Awaitable[object]]:
 
 
 @pytest.mark.parametrize("problem", [Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED, Problem.UNFINISHED])
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.thorough)])
-async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(
-    place: Place, problem: Problem, every: int
-) -> None:
-    for last in moments(every):
+async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: Problem) -> None:
+    for last in moments(6):  # test_killed.py has each statement
         name = f"n{last}"
         credential = await place.tenants().ensure(name)
         await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")

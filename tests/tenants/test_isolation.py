@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,12 @@ async def made(sandbox: Sandbox, cluster: str, names: list[str], folder: Path) -
         yield credentials
 
 
+def others(credentials: dict[str, Credential]) -> list[tuple[Credential, str]]:
+    """Each login, with each database of another tenant."""
+    databases = {each.database for each in credentials.values() if each.database is not None}
+    return [(one, each) for one in credentials.values() for each in databases if each != one.database]
+
+
 async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sandbox, str], tmp_path: Path) -> None:
     sandbox, cluster = pg_cluster
     async with made(sandbox, cluster, NAMES + LONG, tmp_path) as credentials:
@@ -72,11 +77,11 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
                 rows = await (await own.execute("TABLE t")).fetchall()
             assert rows == [(credential.database,)]
 
-        async def enter(one: Credential, other: Credential) -> None:
+        async def enter(one: Credential, database: str) -> None:
             with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-                await AsyncConnection.connect(one.uri, dbname=other.database)
+                await AsyncConnection.connect(one.uri, dbname=database)
 
-        pairs = [pair for pair in permutations(credentials.values(), 2) if pair[0].name != pair[1].name]
+        pairs = others(credentials)
         for start in range(0, len(pairs), 16):
             await asyncio.gather(*(enter(*pair) for pair in pairs[start : start + 16]))
 
@@ -129,9 +134,7 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(mysql_cluster: tuple[Sand
         for one in credentials.values():
             own = await connect(one)
             try:
-                for other in credentials.values():
-                    if other.name == one.name:
-                        continue
+                for database in [database for login, database in others(credentials) if login is one]:
                     for statement in (
                         "USE {}",
                         "SELECT * FROM {}.t",
@@ -139,6 +142,6 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(mysql_cluster: tuple[Sand
                         "DROP DATABASE {}",
                     ):
                         with pytest.raises(pymysql.OperationalError, match="denied"):
-                            await execute(own, statement.format(quoted(other.database)))
+                            await execute(own, statement.format(quoted(database)))
             finally:
                 await own.ensure_closed()

@@ -44,7 +44,13 @@ SET = {
 }
 
 
-@pytest.mark.parametrize("what", SET)
+# Settings of the database as the others.
+MORE = {"1 ms, for a lock", "another encoding", "escapes"}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.thorough] if what in MORE else []) for what in SET]
+)
 async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_out(
     managed: Managed, server: PostgresServer, names: Names, what: str
 ) -> None:
@@ -151,7 +157,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         await server.forget(work(reader))
     await server.mend(work(names), names.logins)
     assert await ended(server, names, names.logins[0])
-    await server.temporary_login(work(names), secret())
+    await server.set_login(work(names), names.temporary, secret())
     await server.drop_temporary(work(names))
     await server.end_login(work(names), names.logins[1])
     await server.release(work(names))

@@ -197,7 +197,7 @@ def removing(name: str) -> Callable[[Tenants], Awaitable[object]]:
 
 
 async def test_a_removal_that_dies_anywhere_is_finished_by_the_next_one(place: Place) -> None:
-    for last in moments(3):
+    for last in moments(6):  # test_killed.py has each statement
         name, tenants = f"n{last}", place.tenants()
         await tenants.ensure(name)
         await tenants.role("reader").ensure(name)

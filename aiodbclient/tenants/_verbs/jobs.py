@@ -38,7 +38,7 @@ class TenantJob(Job[str, DoneT]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = context.for_job(self.pause)
+        self.context = evolve(context, sites=context.sites.for_job(self.pause))
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -154,7 +154,7 @@ class ClaimingJob(TenantJob[DoneT]):
             return done  # meanwhile another process has done it, or has chosen another cluster
         try:
             with self.context.sites.watched(cluster, tenant.names.tenant):
-                async with tenant.server.shared():
+                async with tenant.server.sessions.shared():
                     if tenant.record.intent is not None:
                         await tenant.server.end_work(tenant.work)
                     if not self.ends_copying and await end_copying(tenant):
