@@ -218,7 +218,7 @@ class _Asking:
 
     async def _deleted(self, name: str) -> str:
         """What becomes of a login that owns a table, in a database of the same name."""
-        from ..tenants._servers.postgres.scram import verifier
+        from ..tenants._servers.postgres.logins import verifier
 
         password = Secret(secrets.token_urlsafe())
         try:

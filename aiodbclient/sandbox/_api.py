@@ -23,7 +23,7 @@ from ._access import READ_TAGS, Reach, Tokens
 from ._backends import PRIMARY
 from ._clusters import SandboxCluster, View
 from ._faults import Fault, Faults, add_given
-from ._protocol import LISTS, Refusal, SandboxAnswer, endless, error, match, name_in, not_found, paged, parse
+from ._protocol import Refusal, SandboxAnswer, error, not_found
 
 # The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -145,7 +145,7 @@ class _Exchange:
     def __init__(self, api: Api, request: web.BaseRequest) -> None:
         self._api = api
         self._request = request
-        self._route = match(request.method, request.raw_path)
+        self._route = protocol.match(request.method, request.raw_path)
         self._body: Any = None  # a Refusal if it cannot be read
         self.faults: Sequence[Fault] = ()  # which it has met
         self.record = RecordedRequest(
@@ -198,7 +198,7 @@ class _Exchange:
         if not self._request.can_read_body:
             return
         try:
-            self._body = parse(await self._request.read())
+            self._body = protocol.parse(await self._request.read())
         except web.HTTPRequestEntityTooLarge:
             self._body = Refusal(413, "the request body is too large")
         except Refusal as refusal:
@@ -206,7 +206,7 @@ class _Exchange:
         else:
             self.record.body = None if self._body is None else json.dumps(_masked(self._body))
             if self._route.operation in ("users.create", "dbs.create"):
-                self.record.name = name_in(self._body)
+                self.record.name = protocol.name_in(self._body)
 
     async def _interrupted(self, *, after: bool) -> SandboxAnswer | None:
         """Apply the faults before or after the work, and return the answer of one that replaces the normal answer."""
@@ -244,12 +244,12 @@ class _Exchange:
         for fault in self.faults:
             if fault.options["answer_name"] is not None:
                 _rename(answer, fault.options["answer_name"])
-        if route.operation in LISTS:
+        if route.operation in protocol.LISTS:
             url = f"http://{request.host}{request.path}"
             if self._most("endless"):
-                return endless(answer, url, request.query_string)
+                return protocol.endless(answer, url, request.query_string)
             if self._api.page_size is not None:
-                return paged(answer, url, request.query_string, self._api.page_size)
+                return protocol.paged(answer, url, request.query_string, self._api.page_size)
         return answer
 
     async def _list_clusters(self, view: View) -> SandboxAnswer:

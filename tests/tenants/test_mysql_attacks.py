@@ -112,7 +112,7 @@ async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(se
     run(theirs, "CREATE VIEW theirs AS SELECT 1 AS a")
     own = server.connect(login, password, login)
     run(own, "CREATE PROCEDURE mine() SELECT 1")
-    async with server.sql.shared():
+    async with server.sql.sessions.shared():
         programs, events = await server.sql.programs(work.names)
     assert "mine" in programs
     assert "theirs" not in programs + events

@@ -195,7 +195,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
         lambda: server.sql.end_login(work, second),
         lambda: server.sql.problems(work.names, [login]),
         lambda: server.sql.mend(work, [login]),
-        lambda: server.sql.temporary_login(work, password),
+        lambda: server.sql.set_login(work, work.names.temporary, password),
     ]
     cut = 0
     for act in works:

@@ -15,14 +15,15 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers.postgres import PostgresServer, admin
+from aiodbclient.tenants._servers import postgres
+from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 
 from .managed import PASSWORD, Managed, ended, ready, work
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 1.0)
 
 
 def let_in(managed: Managed, neighbour: Names, login: str) -> None:
@@ -57,7 +58,7 @@ async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_n
         if how == "prepared":
             session.execute("PREPARE TRANSACTION 'held'")
         await server.end_login(ending, login)
-        assert time.monotonic() - began > admin.PATIENCE_SECONDS
+        assert time.monotonic() - began > sessions.PATIENCE_SECONDS
     assert ending.ended == {evil.logins[0] if how == "open" else evil.owner}
     assert not managed.lets_in(login, "defaultdb", "mine")
     assert await server.drop_login(work(names), login)
@@ -106,7 +107,7 @@ async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
     managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = names.logins[0]
-    monkeypatch.setattr(admin, "ENDING_SECONDS", 4.0)
+    monkeypatch.setattr(postgres, "_ENDING_SECONDS", 4.0)
     with Connection.connect(managed.superuser) as human:
         human.execute(SQL("ALTER ROLE {} VALID UNTIL 'infinity'").format(Identifier(login)))
         with pytest.raises(
@@ -126,7 +127,7 @@ async def test_housekeeping_ends_nobodys_session(
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("CREATE TABLE public.t (x int); BEGIN")
         session.execute(SQL("GRANT SELECT ON public.t TO {}").format(Identifier(login)))
-        await asyncio.sleep(admin.PATIENCE_SECONDS + 0.5)
+        await asyncio.sleep(sessions.PATIENCE_SECONDS + 0.5)
         await server.end_login(work(names), login)
         assert not managed.lets_in(login, names.database)
         on = work(names)
@@ -141,7 +142,7 @@ async def test_housekeeping_ends_nobodys_session(
 async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
     managed: Managed, server: PostgresServer, locks: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "PATIENCE_SECONDS", 25.0)
+    monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 25.0)
     hostile = [await managed.tenant(f"holder{number}", server, logins=1) for number in range(4)]
     for names in hostile:
         session = managed.open(names.logins[0], "defaultdb")
@@ -153,7 +154,7 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
     await asyncio.sleep(0.5)
     other = await managed.tenant("not-held", server, logins=1)
     assert not any(each.done() for each in blocked)
-    monkeypatch.setattr(admin, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 0.5)
     await asyncio.gather(*blocked)
     for names in [*hostile, other]:
         await server.drop_database(work(names))

@@ -157,7 +157,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         await server.forget(work(reader))
     await server.mend(work(names), names.logins)
     assert await ended(server, names, names.logins[0])
-    await server.temporary_login(work(names), secret())
+    await server.set_login(work(names), names.temporary, secret())
     await server.drop_temporary(work(names))
     await server.end_login(work(names), names.logins[1])
     await server.release(work(names))

@@ -162,7 +162,7 @@ async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
     assert managed.api(members.format(Literal(names.owner))) == []
 
     # Whoever works in it is a login that is a member of the owner role alone.
-    await server.temporary_login(work(names), Secret("temporary"))
+    await server.set_login(work(names), names.temporary, Secret("temporary"))
     with managed.open(names.temporary, names.database, "temporary") as its:
         assert its.execute("TABLE public.t").fetchone() == (1,)
         its.execute(SQL("SET ROLE {}; DROP TABLE s.inner_t").format(Identifier(names.owner)))

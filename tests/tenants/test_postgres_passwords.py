@@ -22,7 +22,7 @@ from aiodbclient.tenants import Problem
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import server as of_any_engine
-from aiodbclient.tenants._servers.postgres import PostgresServer, scram, sessions
+from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready, work
@@ -126,7 +126,7 @@ async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
-            await server.temporary_login(work(names), Secret(PASSWORD))
+            await server.set_login(work(names), names.temporary, Secret(PASSWORD))
     finally:
         managed.api("ALTER ROLE doadmin CREATEROLE")
     assert "SCRAM" not in str(caught.value)
@@ -168,15 +168,15 @@ async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
     managed.reset(names.logins[0], password)
     await server.find(names)
-    expect = scram._Wire._expect
+    expect = logins._Wire._expect
 
-    async def stalling(wire: scram._Wire, wanted: int) -> bytes:
-        if wanted == scram._SASL_FINAL:
+    async def stalling(wire: logins._Wire, *wanted: int) -> tuple[int, bytes]:
+        if wanted == (logins._SASL_FINAL,):
             reached.set()
             await asyncio.Event().wait()  # the server does not answer the proof of the password
-        return await expect(wire, wanted)
+        return await expect(wire, *wanted)
 
-    monkeypatch.setattr(scram._Wire, "_expect", stalling)
+    monkeypatch.setattr(logins._Wire, "_expect", stalling)
     login = asyncio.create_task(server.log_in(names, names.logins[0], password))
     await reached.wait()
     login.cancel()
@@ -190,7 +190,7 @@ async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
 @pytest.fixture
 def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The server's kernel takes connections, and nobody answers."""
-    monkeypatch.setattr(scram, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(logins, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(sessions, "CONNECT_SECONDS", 2)  # libpq's least
     process = managed.server.process
     os.kill(process.pid, signal.SIGSTOP)
@@ -234,7 +234,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
     await ready(server, names, names.logins[0])
-    async with server.shared():
+    async with server.sessions.shared():
         await server.problems(names, names.logins)
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
         assert backends

@@ -57,7 +57,7 @@ def left(managed: Managed, names: Names) -> list[str]:
 async def test_a_shared_session_that_ended_while_it_was_idle_is_replaced(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:
-    async with server.shared():
+    async with server.sessions.shared():
         assert (await server.find(names)).database
         managed.api("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'doadmin'")
         assert (await server.find(names)).database

@@ -50,13 +50,16 @@ async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
     names = [f"n{number}" for number in range(8)]
     assert all([outcome.ok async for outcome in tenants.provision(names)])
     logins = list[object]()
-    kept = SharedSessions._kept
+    borrowed = SharedSessions.session
 
-    def counted(sessions: SharedSessions[Any], session: Any) -> Any:
-        logins.append(session)
-        return kept(sessions, session)
+    def counted(sessions: SharedSessions[Any], begin: Any) -> Any:
+        async def begun(session: Any) -> Any:
+            logins.append(session)
+            return await begin(session)
 
-    monkeypatch.setattr(SharedSessions, "_kept", counted)
+        return borrowed(sessions, begun)
+
+    monkeypatch.setattr(SharedSessions, "session", counted)
     assert {outcome.problems async for outcome in anywhere.tenants().check()} == {()}
     # One to begin, one to find all databases, and up to three for the tenants.
     assert 1 <= len({id(session) for session in logins}) <= 5
@@ -76,7 +79,7 @@ async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> N
     )
     names = names_of("alpha", site.engine, anywhere.prefix)
     assert await are_none_left(admin)
-    async with site.server.shared():
+    async with site.server.sessions.shared():
         for _ in range(2):
             assert await site.server.problems(names, names.logins[:1]) == frozenset()
             [number] = await sessions(admin)
@@ -152,7 +155,7 @@ async def test_a_step_gets_a_session_in_which_it_can_begin_and_the_others_are_cl
 
     async with here.sessions.shared():
         assert await here.read() == 1
-        async with here.sessions.session(begin) as session:  # the first one ended while it was idle
+        async with here.sessions.session(begin) as (session, _):  # the first one ended while it was idle
             assert session == 2
         assert (begun, here.open) == ([1, 2], {2})
         lost |= {2, 3}

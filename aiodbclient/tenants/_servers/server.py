@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ...errors import GrantError
 from .._credential import Secret
@@ -23,6 +24,7 @@ from .._outcomes import Problem
 SessionT = TypeVar("SessionT")
 T = TypeVar("T")
 
+TEMPORARY_CONNECTIONS = 4  # of the login that dumps a database
 _SESSIONS = 2  # that read at a time; a tenant whose rights take long to read delays only one of them
 _READ_SECONDS = 30.0  # for what is read about one tenant
 
@@ -39,9 +41,9 @@ class SessionLostError(GrantError):
     """The session ended before the answer to a statement came."""
 
 
-def of_tenant(names: Names, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+def of_tenant(names: Names, reason: str) -> GrantError:
     """Make the error that names a tenant."""
-    return kind(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
+    return GrantError(f"tenant {names.tenant!r}: {reason}", tenant=names.tenant)
 
 
 @frozen
@@ -72,17 +74,20 @@ class Work:
     """The work on one tenant, under its claim."""
 
     names: Names
-    check: Callable[[], object]  # called before each statement; raises ClaimLostError if the lease has expired
+    # Called before each statement; raises ClaimLostError if the lease has expired. What only reads needs none.
+    check: Callable[[], object] = lambda: None
     ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
 
 
 class Server(ABC):
     """The server of one cluster.
 
-    Every method is safe to repeat and to cancel, leaves no connection open (see ``shared``), and ends within a bounded
-    time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if something
-    is in the way, which the error names.
+    Every method is safe to repeat and to cancel, leaves no connection open (see ``SharedSessions``), and ends within a
+    bounded time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if
+    something is in the way, which the error names.
     """
+
+    sessions: SharedSessions[Any]  # of the administrator
 
     # The cluster.
 
@@ -90,17 +95,13 @@ class Server(ABC):
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and read what it may do."""
 
-    @abstractmethod
     async def open_databases(self) -> tuple[str, ...]:
-        """Return the databases that every login may enter, such as ``defaultdb``."""
+        """PostgreSQL: return the databases that every login may enter, such as ``defaultdb``."""
+        return ()
 
     @abstractmethod
     async def tenants(self) -> tuple[str, ...]:
         """Return the whole names of all databases that ``create`` made, also of tenants that are not on record."""
-
-    @abstractmethod
-    def shared(self) -> AbstractAsyncContextManager[None]:
-        """Keep sessions of the administrator open for the next step, while any task is in such a block."""
 
     @abstractmethod
     async def usage(self) -> Mapping[str, tuple[int, int]]:
@@ -112,9 +113,9 @@ class Server(ABC):
     async def find(self, names: Names) -> Found:
         """Find what exists with the names of the tenant."""
 
-    @abstractmethod
     async def why_no_roles(self, names: Names) -> str:
-        """Why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
+        """PostgreSQL: why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
+        return ""
 
     @abstractmethod
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
@@ -147,6 +148,7 @@ class Server(ABC):
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
         """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it.
 
+        ``names.temporary`` may read the whole database, also after ``shut``, and nothing else.
         Raises ConflictError if it exists and may not. Then nothing is changed.
         """
 
@@ -211,35 +213,32 @@ class Server(ABC):
     async def reopen(self, work: Work, guests: Sequence[str]) -> None:
         """After ``shut``: give others their rights back. Passes over those who are gone."""
 
-    @abstractmethod
-    async def temporary_login(self, work: Work, password: Secret) -> str:
-        """Create ``names.temporary``, or end and reset it: it may read the whole database, also after ``shut``."""
-
-    @abstractmethod
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
+        await self.end_login(work, work.names.temporary)
+        await self.drop_login(work, work.names.temporary)
 
-    @abstractmethod
     async def programs(self, names: Names) -> tuple[str, str]:
         """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
+        return "", ""
 
-    @abstractmethod
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
+        return
 
 
+@define(eq=False)
 class SharedSessions(Generic[SessionT]):
     """Sessions of the administrator that the work on many tenants shares, each for one task at a time.
 
     A login costs both sides more than the statements of a step: TLS, a password exchange, and a new server process.
     """
 
-    def __init__(self, log_in: Callable[[], Awaitable[SessionT]], close: Callable[[SessionT], Awaitable[None]]) -> None:
-        self._log_in = log_in
-        self._close = close
-        self._turns = asyncio.Semaphore(_SESSIONS)
-        self._idle: list[SessionT] = []
-        self._sharing = 0
+    _log_in: Callable[[], Awaitable[SessionT]]
+    _close: Callable[[SessionT], Awaitable[None]]
+    _turns: asyncio.Semaphore = field(factory=partial(asyncio.Semaphore, _SESSIONS), init=False)
+    _idle: list[SessionT] = field(factory=list[SessionT], init=False)
+    _sharing: int = field(default=0, init=False)
 
     @asynccontextmanager
     async def shared(self) -> AsyncGenerator[None]:
@@ -254,43 +253,30 @@ class SharedSessions(Generic[SessionT]):
                     closing.push_async_callback(self._close, self._idle.pop())
 
     async def read(self, work: Callable[[SessionT], Awaitable[T]]) -> T:
-        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced."""
-        async with self._turns:
-            while True:
-                was_idle = bool(self._idle)
-                session = self._idle.pop() if was_idle else await self._log_in()
-                try:
-                    async with self._kept(session), asyncio.timeout(_READ_SECONDS):
-                        return await work(session)
-                except SessionLostError:
-                    if not was_idle:
-                        raise
-                except TimeoutError:
-                    break
+        """Call ``work`` with a session. It only reads, so it may be called again with another one."""
+        try:
+            async with self._turns, asyncio.timeout(_READ_SECONDS), self.session(work) as (_, found):
+                return found
+        except TimeoutError:
+            pass
         raise GrantError(f"the database server did not answer within {_READ_SECONDS:.0f} s")
 
     @asynccontextmanager
-    async def session(self, begin: Callable[[SessionT], Awaitable[None]]) -> AsyncGenerator[SessionT]:
-        """Yield a session for a step, in which ``begin`` succeeded. One that ended while it was idle is replaced."""
+    async def session(self, begin: Callable[[SessionT], Awaitable[T]]) -> AsyncGenerator[tuple[SessionT, T]]:
+        """Yield a session, and what ``begin`` returned in it. One that ended while it was idle is replaced."""
         while True:
             was_idle = bool(self._idle)
             session = self._idle.pop() if was_idle else await self._log_in()
-            try:
-                await begin(session)
-                break
-            except BaseException as error:
-                await self._close(session)
-                if not (was_idle and isinstance(error, SessionLostError)):
+            async with AsyncExitStack() as ending:
+                ending.push_async_callback(self._close, session)
+                try:
+                    begun = await begin(session)
+                except SessionLostError:
+                    if was_idle:
+                        continue
                     raise
-        async with self._kept(session):
-            yield session
-
-    @asynccontextmanager
-    async def _kept(self, session: SessionT) -> AsyncGenerator[None]:
-        """Keep the session for the next task if this block raises no error, and close it otherwise."""
-        async with AsyncExitStack() as ending:
-            ending.push_async_callback(self._close, session)
-            yield
-            if self._sharing:
-                ending.pop_all()
-                self._idle.append(session)
+                yield session, begun
+                if self._sharing:
+                    ending.pop_all()
+                    self._idle.append(session)
+                return

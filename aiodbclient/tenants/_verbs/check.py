@@ -116,7 +116,7 @@ async def examine(tenant: Tenant, record: OnRecord) -> tuple[Problem, ...]:
         return (Problem.REMOVAL_UNFINISHED,)
     if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
         return (Problem.UNFINISHED,)
-    async with tenant.server.shared():
+    async with tenant.server.sessions.shared():
         found = await _problems(tenant, record, record.current)
     return tuple(problem for problem in Problem if problem in found)
 

@@ -154,7 +154,7 @@ class ClaimingJob(TenantJob[DoneT]):
             return done  # meanwhile another process has done it, or has chosen another cluster
         try:
             with self.context.sites.watched(cluster, tenant.names.tenant):
-                async with tenant.server.shared():
+                async with tenant.server.sessions.shared():
                     if tenant.record.intent is not None:
                         await tenant.server.end_work(tenant.work)
                     if not self.ends_copying and await end_copying(tenant):

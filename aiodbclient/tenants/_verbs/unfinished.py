@@ -63,8 +63,8 @@ async def end_copying_here(tenant: ClaimedTenant) -> bool:
 
 async def reader_of(tenant: ClaimedTenant) -> Credential:
     """A login that may read the whole database, for a dump."""
-    password = new_password()
-    login = await tenant.server.temporary_login(tenant.work, password)
+    login, password = tenant.names.temporary, new_password()
+    await tenant.server.set_login(tenant.work, login, password)
     return tenant.site.credential(tenant.names, login, password, await tenant.now())
 
 

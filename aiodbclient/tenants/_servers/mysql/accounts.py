@@ -78,6 +78,21 @@ async def check_hosts(schema: Schema, login: str) -> None:
         )
 
 
+async def check_adoption(schema: Schema, login: str) -> None:
+    """Refuse a login that the administrator may not end later."""
+    ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
+    reason = "it is the administrator" if login == own else ""
+    if not reason:
+        try:
+            await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
+        except GrantError as refused:
+            reason = f"the administrator may not alter it ({refused})"
+    if reason:
+        raise ConflictError(
+            f"the login {login!r} is not the tenant's to take: {reason}; nothing was changed", status=409
+        )
+
+
 async def set_account(schema: Schema, login: str, password: Secret, connections: int, *, is_new: bool) -> None:
     """Create an account, or reset everything that a statement sets on it, and unlock it."""
     how = f"IDENTIFIED BY %s REQUIRE NONE {_limits(connections)}"

@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager
 from time import monotonic
 
 from ....errors import GrantError
 from ..._credential import Secret, new_password
 from ..server import LoginRefusedError, ServerAwayError
-from .accounts import accounts, helper, limit, lock
+from .accounts import accounts, drop_helpers, helper, limit, lock
 from .session import Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # for the whole ending; longer than the server's ``connect_timeout`` (10 s)
@@ -49,17 +48,23 @@ _PATIENCE = 2.0  # s to wait for such a thread
 # that would let a session in that no limit reaches, because the account has none while we log in.
 _RUNNING = 0.15
 
-LogIn = Callable[[str, Secret], AbstractAsyncContextManager[Session]]
 
+async def end(schema: Schema, login: str) -> bool:
+    """End the sessions of a login, also of a deleted one, and lock it with a random password, if it exists.
 
-async def end(schema: Schema, log_in: LogIn, login: str, connections: int) -> None:
-    """End the sessions of a login, also of a deleted one, and lock it with a random password, if it exists."""
-    until = monotonic() + ENDING_SECONDS
+    Return whether there was anything.
+    """
+    await drop_helpers(schema, login)
     account = (await accounts(schema, [login])).get(login)
+    if account is None:
+        await _end_changing(schema)
+        if all(thread.user != login for thread in await schema.session.threads()):
+            return False
+    until, connections = monotonic() + ENDING_SECONDS, await schema.most()
     if schema.session.is_mariadb:
-        await _end_on_mariadb(schema, log_in, login, until, is_new=account is None)
+        await _end_on_mariadb(schema, login, until, is_new=account is None)
         await limit(schema, login, connections=connections, queries=1)
-        return
+        return True
     if account is not None:
         await schema.change(
             "ALTER USER %s@'%%' IDENTIFIED BY %s "
@@ -67,17 +72,18 @@ async def end(schema: Schema, log_in: LogIn, login: str, connections: int) -> No
             login,
             new_password(),
         )
-    await _as_helper(schema, log_in, login, until, lambda thread: thread.user == login, ends_pending=True)
+    await _as_helper(schema, login, until, lambda thread: thread.user == login, ends_pending=True)
+    return True
 
 
-async def end_in_schema(schema: Schema, log_in: LogIn) -> str:
+async def end_in_schema(schema: Schema) -> str:
     """End every session that uses the schema, whosever it is.
 
     On MariaDB, only the administrator's own: return who has others, which may still do there what they could.
     """
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
-    await _end_changing(schema, log_in)
+    await _end_changing(schema)
     while left := await _in_schema(schema):
         users = {thread.user for thread in left}
         named = ", ".join(sorted(map(repr, users)))
@@ -91,18 +97,12 @@ async def end_in_schema(schema: Schema, log_in: LogIn) -> str:
         for user in others:
             schema.work.ended.add(user)
             numbers = {thread.number for thread in left if thread.user == user}
-            await _as_helper(schema, log_in, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
+            await _as_helper(schema, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
         await asyncio.sleep(_PAUSE)
     return ""
 
 
-async def has_sessions(schema: Schema, log_in: LogIn, login: str) -> bool:
-    """Whether the login has a session, also if it was dropped."""
-    await _end_changing(schema, log_in)
-    return any(thread.user == login for thread in await schema.session.threads())
-
-
-async def _end_changing(schema: Schema, log_in: LogIn) -> None:
+async def _end_changing(schema: Schema) -> None:
     """On MySQL: end sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
 
     Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
@@ -117,7 +117,7 @@ async def _end_changing(schema: Schema, log_in: LogIn) -> None:
     for user in sorted({user for _, user in stuck}):
         schema.work.ended.add(user)
         password = new_password()
-        async with helper(schema, user, password), log_in(user, password) as own:
+        async with helper(schema, user, password), schema.log_in(user, password) as own:
             for number in sorted(number for number, of in stuck if of == user):
                 await own.rows("KILL %s", number, fine=_NO_LONGER_THEIRS)
     patience = monotonic() + _PATIENCE
@@ -156,7 +156,6 @@ async def _in_schema(schema: Schema) -> list[Thread]:
 
 async def _as_helper(
     schema: Schema,
-    log_in: LogIn,
     login: str,
     until: float,
     which: Callable[[Thread], bool],
@@ -165,12 +164,12 @@ async def _as_helper(
 ) -> None:
     """On MySQL: kill sessions of a user name with an account of that name for our own host."""
     password, reason = new_password(), ""
-    await _end_changing(schema, log_in)
+    await _end_changing(schema)
     # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
     async with helper(schema, login, password):
         while monotonic() < until:
             try:
-                async with log_in(login, password) as own:
+                async with schema.log_in(login, password) as own:
                     if await _kill_others(schema, own, until, which, ends_pending=ends_pending):
                         return
                     reason = "they are still ending"
@@ -180,7 +179,7 @@ async def _as_helper(
     raise _not_ended(schema, repr(login), reason)
 
 
-async def _end_on_mariadb(schema: Schema, log_in: LogIn, login: str, until: float, *, is_new: bool) -> None:
+async def _end_on_mariadb(schema: Schema, login: str, until: float, *, is_new: bool) -> None:
     if is_new:
         await schema.change("CREATE USER IF NOT EXISTS %s@'%%' ACCOUNT LOCK", login)
     password, reason = Secret(), ""
@@ -193,7 +192,7 @@ async def _end_on_mariadb(schema: Schema, log_in: LogIn, login: str, until: floa
                 continue
         await _unlock_without_limits(schema, login)
         try:
-            async with log_in(login, password) as own:
+            async with schema.log_in(login, password) as own:
                 await lock(schema, login)
                 if await _kill_others(schema, own, until, lambda thread: thread.user == login, ends_pending=True):
                     return

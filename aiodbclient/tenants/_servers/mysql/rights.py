@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC
+from typing import TypeAlias
 
 from attrs import frozen
 
 from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem
+from ..server import Administrator
 from .session import Schema, Session, identifier
 
 RIGHTS: Mapping[Role, frozenset[str]] = {
@@ -21,6 +24,11 @@ TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES",
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it, on MariaDB and on MySQL
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
+_PRIVILEGES = (
+    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
+    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
+)
+_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _NAME = r"`(?:[^`]|``)*`"
 _GRANTEE = re.compile(rf"PUBLIC|{_NAME}(@{_NAME})?")
 _GRANT = re.compile(
@@ -30,6 +38,9 @@ _GRANT = re.compile(
 # PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
 # REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
 _HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
+
+
+Step: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its values, and the problem until it has run
 
 
 @frozen
@@ -66,6 +77,17 @@ class Held:
     rights: frozenset[str]
     on: str
     grantable: bool
+
+
+async def administrator(session: Session) -> Administrator:
+    """Read what the administrator may do."""
+    [(name, version, connections, clock)] = await session.rows(
+        "SELECT CURRENT_USER(), VERSION(), @@max_connections, UTC_TIMESTAMP(6)"
+    )
+    privileges = dict(await session.rows(_PRIVILEGES))
+    lacks = [right for right in ("CREATE USER", "PROCESS") if right not in privileges]
+    lacks += sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES")
+    return Administrator(name, version, tuple(lacks), int(connections), clock.replace(tzinfo=UTC))
 
 
 async def access(schema: Schema) -> list[Access]:
@@ -137,27 +159,35 @@ def check_name(schema: Schema) -> None:
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str] | None = None) -> None:
     """Give a login the rights ``wanted``, or those of its role, and revoke all others. What it has of them stays."""
-    wanted = RIGHTS[schema.names.role] if wanted is None else wanted
+    for statement, values, _ in await lacking(schema, login, RIGHTS[schema.names.role] if wanted is None else wanted):
+        await schema.change(statement, *values)
+
+
+async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
+    """Return the missing statements: after them, a login has the rights ``wanted`` and no others.
+
+    What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.
+    """
+    steps = list[Step]()
     for grantee in await _server_roles(schema, login):
         who, values = grantee.sql
-        await schema.change(f"REVOKE {who} FROM %s@'%%'", *values, login)
-    for one in await _held(schema, login):
-        await _revoke_beyond(schema, login, one, wanted)
-    rights = ", ".join(sorted(wanted))
-    await schema.change(f"GRANT {rights} ON {identifier(schema.in_grant)}.* TO %s@'%%'", login)
-
-
-async def wrong_rights(schema: Schema, login: str) -> set[Problem]:
-    """Compare the rights of a login with those of its role on the tenant's schema."""
-    wanted, found = RIGHTS[schema.names.role], set[Problem]()
-    if await _server_roles(schema, login):
-        found.add(Problem.TOO_MANY_RIGHTS)
-    held = await _held(schema, login)
-    if any(_beyond(schema, one, wanted) or one.grantable for one in held):
-        found.add(Problem.TOO_MANY_RIGHTS)
-    if not any(wanted <= one.rights and one.on == _own(schema) for one in held):
-        found.add(Problem.RIGHTS_MISSING)
-    return found
+        steps.append((f"REVOKE {who} FROM %s@'%%'", (*values, login), Problem.TOO_MANY_RIGHTS))
+    own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
+    for one in held:
+        on = one.on.replace("%", "%%")
+        beyond = one.rights
+        if on == own:
+            beyond = frozenset() if wanted == RIGHTS[Role.OWNER] else one.rights - wanted
+        whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
+        rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
+        steps += [
+            (f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), Problem.TOO_MANY_RIGHTS)
+            for what in (", ".join(rest), *whole)
+            if what
+        ]
+    if not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
+        steps.append((f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem.RIGHTS_MISSING))
+    return steps
 
 
 async def guests(schema: Schema) -> list[str]:
@@ -210,10 +240,6 @@ async def _server_roles(schema: Schema, login: str) -> list[Grantee]:
     return [Grantee(user, host) for user, host in await schema.read(query, login)]
 
 
-def _own(schema: Schema) -> str:
-    return f"{identifier(schema.in_grant)}.*".replace("%%", "%")
-
-
 async def _held(schema: Schema, login: str) -> list[Held]:
     """Return what a login holds on each object, by SHOW GRANTS. ``on`` of a line that this cannot read is "?".
 
@@ -233,21 +259,3 @@ async def _held(schema: Schema, login: str) -> list[Held]:
         before = found.get(one.on, Held(frozenset(), one.on, grantable=False))
         found[one.on] = Held(before.rights | one.rights, one.on, before.grantable or one.grantable)
     return [one for one in found.values() if one.rights or one.grantable]
-
-
-def _beyond(schema: Schema, one: Held, wanted: frozenset[str]) -> frozenset[str]:
-    """Return the rights of ``one`` that are not ``wanted``."""
-    if one.on != _own(schema):
-        return one.rights
-    return frozenset() if wanted == RIGHTS[Role.OWNER] else one.rights - wanted
-
-
-async def _revoke_beyond(schema: Schema, login: str, one: Held, wanted: frozenset[str]) -> None:
-    """Revoke what a login has beyond ``wanted``, on each object in one statement, or MySQL may keep dynamic rights."""
-    beyond = _beyond(schema, one, wanted)
-    whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
-    rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
-    for what in (", ".join(rest), *whole):
-        if what:
-            statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
-            await schema.change(f"{statement} FROM %s@'%%'", login)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -25,6 +25,7 @@ from ..server import LoginRefusedError, ServerAwayError, SessionLostError, Work,
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
+_PART = 4  # of the server's connections that a login may have
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 
 # MySQL 8 manual, "Server Error Message Reference", and MariaDB's list of error codes.
@@ -172,6 +173,8 @@ class Schema:
 
     session: Session
     work: Work
+    log_in: Callable[[str, Secret], AbstractAsyncContextManager[Session]]  # as a login, and run no statement
+    limit: int | None  # of the connections of a login
 
     @property
     def names(self) -> Names:
@@ -192,17 +195,21 @@ class Schema:
         """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
-    async def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        return await self._run(statement, *values)
+    async def most(self) -> int:
+        """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
+        if self.limit is not None:
+            return self.limit
+        ((of_the_server,),) = await self.read("SELECT @@max_connections")
+        return max(1, int(of_the_server) // _PART)
 
     async def change(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> None:
         """Run a statement that changes something, while the claim holds."""
         self.work.check()
-        await self._run(statement, *values, fine=fine, seconds=seconds)
+        await self.read(statement, *values, fine=fine, seconds=seconds)
 
-    async def _run(
+    async def read(
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
         try:

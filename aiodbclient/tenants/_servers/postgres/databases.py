@@ -1,4 +1,4 @@
-"""A tenant's database on PostgreSQL: its state, and the steps that it lacks.
+"""A tenant's database on PostgreSQL: its state, the steps that it lacks, and its end.
 
 A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
 
@@ -17,8 +17,9 @@ A role without login, the *owner role*, owns the database. As the administrator 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import LiteralString
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from time import monotonic
 
 from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -26,9 +27,10 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ..._naming import Role
 from ..._outcomes import Problem
 from .logins import allow_connect, default_limit, exists, grant_membership, revoke_membership, start_as_owner
-from .objects import in_parts
-from .sessions import Session, verbatim
+from .sessions import Session, roll_back, verbatim
 
+_EMPTY_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
 PUBLIC = ""  # no role can have this name
 
 # Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
@@ -54,6 +56,14 @@ _LOGINS = SQL("""
 SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
     SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %s = ANY (setconfig))
 FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
+""")
+
+
+_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
+_IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
+_END_OTHERS = SQL("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> ALL (%s)
 """)
 
 
@@ -259,6 +269,14 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
         await session.run_all(*then)
 
 
+async def guests(session: Session) -> list[str]:
+    """Return the rights of others on the database: ``CONNECT neighbour``."""
+    names, database = session.names, await need_database(session)
+    kept = {database.owner, session.admin, *names.everything}
+    others = {who: rights for who, rights in database.privileges.items() if who not in kept}
+    return [f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights)]
+
+
 async def give_back(session: Session, guests: Sequence[str]) -> None:
     """Give others their rights back."""
     statements = list[Composed]()
@@ -272,106 +290,85 @@ async def give_back(session: Session, guests: Sequence[str]) -> None:
             await session.run_all(*statements)
 
 
-# The rights of a tenant's readers and writers. A role without login, the *group*, has them, and the logins are its
-# members. In the tenant's database, as the owner role, on each object of the owner::
-#
-#     GRANT USAGE ON SCHEMA s TO reader
-#     GRANT SELECT ON t TO reader
-#     ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader   for future objects
-RIGHTS: Mapping[Role, Mapping[LiteralString, tuple[LiteralString, ...]]] = {
-    Role.WRITER: {
-        "SCHEMA": ("USAGE",),
-        "TABLE": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "SEQUENCE": ("USAGE", "SELECT"),
-        "ROUTINE": ("EXECUTE",),
-    },
-    Role.READER: {"SCHEMA": ("USAGE",), "TABLE": ("SELECT",), "SEQUENCE": ("SELECT",)},
-}
+async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
+    """In the tenant's database: make extensions, each a name and its schema."""
+    schemas = {name for (name,) in await session.run(SQL("SELECT nspname::text FROM pg_namespace"))}
+    for name, schema in extensions:
+        if schema not in schemas:
+            async with session.acting(session.names.owner):
+                await session.run(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
+        create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+        async with session.member_of(session.names.owner):
+            await session.run(create.format(Identifier(name), Identifier(schema)))
 
 
-@frozen
-class _Kind:
-    """A kind of object, with a query for the quoted names of those of the owner on which the group lacks a right."""
-
-    word: LiteralString  # in GRANT
-    letter: LiteralString  # in ``pg_default_acl``
-    query: LiteralString  # its values are the owner and the group
-    lacks: LiteralString  # for each privilege, in place of ``{lacks}``
+# The end of a database.
 
 
-_RELATIONS = """
-SELECT format('%%I.%%I', n.nspname, c.relname)
-FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
-WHERE pg_get_userbyid(relowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-  AND relkind IN ({kinds}) AND ({{lacks}}) ORDER BY c.oid
-"""
-_ROUTINES = """
-SELECT CASE prokind WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
-    ELSE p.oid::regprocedure::text END FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
-WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks}) ORDER BY p.oid
-"""
-# The owner of the database owns the schema ``public``.
-_SCHEMAS = """
-SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
-WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks})
-ORDER BY n.oid
-"""
-_TABLES, _SEQUENCES = _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"), _RELATIONS.format(kinds="'S'")
-_KINDS = (
-    _Kind("SCHEMA", "n", _SCHEMAS, "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')"),
-    _Kind("TABLE", "r", _TABLES, "NOT has_table_privilege(g.oid, c.oid, '{privilege}')"),
-    _Kind("SEQUENCE", "S", _SEQUENCES, "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"),
-    _Kind("ROUTINE", "f", _ROUTINES, "NOT has_function_privilege(g.oid, p.oid, '{privilege}')"),
-)
-_DEFAULTS = SQL("""
-SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
-WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
-""")
-# Schemas in which every login may create objects, and whether the owner role can change that. With a function there, a
-# reader could trick the owner (CVE-2018-1058): https://www.postgresql.org/about/news/1834/
-_OPEN_SCHEMAS = SQL("""
-SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_namespace
-WHERE nspname !~ '^pg_' AND EXISTS (
-    SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
-""")
+async def end_sessions(session: Session, keep: frozenset[str] = frozenset()) -> int:
+    """End the sessions in the tenant's database, except the administrator's and those of ``keep``. Return how many."""
+    [(ended,)] = await session.run(_END_OTHERS, session.names.database, sorted({*keep, session.admin}))
+    return int(ended)
 
 
-async def why_no_roles(session: Session) -> str:
-    """In the tenant's database: why it cannot keep readers and writers within their rights; "" if it can."""
-    for schema, is_ours in await session.run(_OPEN_SCHEMAS, session.names.owner):
-        if not is_ours:
-            return (
-                f"every login may create objects in the schema {schema!r} of the database {session.names.database!r}, "
-                "and only a superuser can change that"
-            )
-    return ""
+async def shut(session: Session) -> None:
+    """Revoke the rights of others on a tenant's database, and end all sessions and prepared transactions in it."""
+    if session.names.role is Role.OWNER and await read_database(session) is not None:
+        await complete(session)
+        await _empty(session)
 
 
-async def complete_inside(session: Session) -> None:
-    """In the tenant's database: take the missing steps of a group."""
-    await take(session, await lacking_inside(session))
+async def _empty(session: Session) -> None:
+    """End every session in the database and every prepared transaction, whosever it is, and look again."""
+    until = monotonic() + _EMPTY_SECONDS
+    while await end_sessions(session):
+        if monotonic() > until:
+            raise session.error(f"sessions in the database {session.names.database!r} do not end: run it again")
+        await asyncio.sleep(_LOOK_SECONDS)
+    await roll_back(session.opened, database=session.names.database)
+    await roll_back(session.opened, owner=session.names.owner)
+    if await end_sessions(session):
+        await _empty(session)
 
 
-async def lacking_inside(session: Session) -> list[Step]:
-    """In the tenant's database: return the missing steps of a group on its objects."""
-    steps, names = list[Step](), session.names
-    for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
-        if is_ours:
-            revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
-            steps.append(Step(revoke, as_owner=True))
-    group = Identifier(names.group)
-    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
-    for kind in _KINDS:
-        privileges = RIGHTS[names.role].get(kind.word)
-        if privileges is None:
-            continue
-        lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
-        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
-        wanted = ", ".join(privileges)
-        for objects in in_parts([name for (name,) in rows]):
-            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, group)
-            steps.append(Step(grant, as_owner=True))
-        if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
-            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(group)
-            steps.append(Step(grant, as_owner=True))
-    return steps
+async def drop(session: Session) -> None:
+    """Shut a database that is open, and drop it."""
+    names, name = session.names, Identifier(session.names.database)
+    if await session.run(_IS_OPEN, names.database):
+        await shut(session)
+    for owner, limit in await session.run(_STATE, names.database):
+        if owner not in {session.admin, names.owner}:
+            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
+        if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
+            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
+            async with session.member_of(names.owner):
+                if limit != -2:
+                    await session.run(SQL(text).format(name))
+                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
+        await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+async def drop_remains(session: Session) -> None:
+    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
+    if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
+        await drop(session)
+
+
+async def release(session: Session) -> None:
+    """Shut a database, and leave it to its owner role, without members, and closed to all others.
+
+    So code that the tenant planted, such as the function of an index, never runs as the administrator by itself:
+    autovacuum runs it as the owner role.
+    """
+    names = session.names
+    await shut(session)
+    if await read_database(session) is None:
+        return  # an earlier removal has dropped it
+    for member in await members(session, names.owner) or ():
+        if not member.admin:
+            await session.run(revoke_membership(session, names.owner, member.name, member.grantor))
+    name = Identifier(names.database)
+    async with session.acting(names.owner):
+        await session.run(SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
+        await session.run(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+    await take(session, list(closing_steps(session, await need_database(session), ())))

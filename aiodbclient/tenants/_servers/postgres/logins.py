@@ -1,26 +1,52 @@
-"""The logins of a tenant on PostgreSQL: create, end, drop.
+"""The logins of a tenant on PostgreSQL: create, end and test them.
 
 An ended login has NOLOGIN, no password, no membership and no session. The server looks at NOLOGIN after the password,
 so a connection that began to log in before gains nothing, until the login is in use again: ``begun`` are the
 connections to wait for before that.
+
+The server gets the verifier of a new password, so no statement, no log and no ``pg_stat_activity`` has the password.
+
+``log_in`` tests a password without libpq. A tenant chooses the number of SCRAM's rounds for its own password, and libpq
+computes them in the event loop, where nothing can stop it: 2,147,483,647 rounds take 40 minutes. ``log_in`` reads the
+number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import hashlib
+import hmac
+import secrets
+import ssl
+import struct
+import unicodedata
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from time import monotonic
+from typing import Any
 
+from attrs import define, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from ...._libpq import one_line
 from ....errors import GrantError
-from ..._credential import Secret
-from .objects import drop_owned, hand_over
-from .sessions import BlockedError, Opener, Session, entered, roll_back
+from ..._credential import Secret, verifying_context
+from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
+from .sessions import CONNECT_SECONDS, BlockedError, Session, roll_back
 
 _LOOK_SECONDS = 0.02
+_END_WORK_SECONDS = 30.0
 _FIGHT_MILLISECONDS = 200  # for which a change of a login waits for a session of the login
 _ENTERING_SECONDS = 1.0  # in which a connection with a right password becomes a session
+_ROUNDS = 4_096  # PostgreSQL's default
+_MOST_ROUNDS = 100_000  # 50 ms of one processor
+_PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
+_MOST_BYTES = 100_000  # of one message during a login
+
+_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 
 CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -41,22 +67,29 @@ _IS_IN_USE = SQL("""
 SELECT FROM pg_database, aclexplode(datacl) WHERE datname = %s AND privilege_type = 'CONNECT'
    AND grantee NOT IN (datdba, (SELECT oid FROM pg_roles WHERE rolname = current_user))
 """)
+# What a process that lost its claim still does: its sessions have the name of the role.
+_END_WORK = SQL("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
+""")
 _SETTINGS = SQL("""
 SELECT datname FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase
 WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)
 """)
 # The administrator keeps ADMIN, which it needs.
-_MEMBERSHIPS = SQL("""
+MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members, pg_roles me WHERE rolname = %s AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
-# The databases in which a role owns something or has rights. "": the server, such as CONNECT on a database. One with a
-# limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
-_WHERE = SQL("""
-SELECT DISTINCT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND datconnlimit IS DISTINCT FROM -2 ORDER BY 1
-""")
+
+
+async def end_work(session: Session) -> None:
+    """End the sessions of an earlier process, which has the same names for them."""
+    until = monotonic() + _END_WORK_SECONDS
+    while await session.run(_END_WORK, session.names.group) != [(0,)]:
+        if monotonic() > until:
+            raise session.error("the sessions of an earlier process do not end: run it again")
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def default_limit(session: Session) -> int:
@@ -92,14 +125,13 @@ def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
-async def create_login(
-    session: Session, login: str, stored: Secret, limit: int | None, role: str, *, may_exist: bool = True
-) -> None:
-    """Create a login as a member of ``role``, or reset one that was ended, in one transaction."""
-    limit = limit or await default_limit(session)
+async def create_login(session: Session, login: str, stored: Secret, limit: int | None, *, is_new: bool) -> None:
+    """Create a login as a member of its role, or reset one that was ended, in one transaction."""
     names, name = session.names, Identifier(login)
-    is_new = not may_exist or not await exists(session, login)
-    is_owner = login in names.owner_logins
+    is_owner, role = login in names.owner_logins, names.group
+    if login == names.temporary:
+        role, limit = names.owner, TEMPORARY_CONNECTIONS
+    limit = limit or await default_limit(session)
     options = SQL("LOGIN {} CONNECTION LIMIT {} PASSWORD {} VALID UNTIL 'infinity'").format(
         SQL("NOINHERIT" if is_owner else "INHERIT"), Literal(limit), Literal(stored)
     )
@@ -133,13 +165,13 @@ async def begun(session: Session, *, existed: bool = True) -> set[str]:
     return set()
 
 
-async def end(opened: Opener, session: Session, login: str, until: float) -> None:
+async def end(session: Session, login: str, until: float) -> None:
     """End a login: nobody can enter as it, or act as it."""
     if not await exists(session, login):
         return
-    await _lock_out(opened, session, login, until)
+    await _lock_out(session, login, until)
     await _leave(session, login)
-    await roll_back(opened, owner=login)
+    await roll_back(session.opened, owner=login)
     began, entering = await begun(session), monotonic() + _ENTERING_SECONDS
     while True:
         ((ended,),) = await session.run(_END_SESSIONS, login)
@@ -151,7 +183,7 @@ async def end(opened: Opener, session: Session, login: str, until: float) -> Non
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _lock_out(opened: Opener, session: Session, login: str, until: float) -> None:
+async def _lock_out(session: Session, login: str, until: float) -> None:
     """Take the password and LOGIN, though sessions of the login hold its row all the time."""
     while True:
         await session.run(_END_SESSIONS, login)
@@ -166,13 +198,13 @@ async def _lock_out(opened: Opener, session: Session, login: str, until: float) 
             if monotonic() > until:
                 raise
             await session.run(SQL("ROLLBACK"))
-            await roll_back(opened, owner=login)
+            await roll_back(session.opened, owner=login)
         else:
             return
 
 
 async def _leave(session: Session, login: str) -> None:
-    for role, member, grantor in await session.run(_MEMBERSHIPS, login):
+    for role, member, grantor in await session.run(MEMBERSHIPS, login):
         revoke = revoke_membership(session, role, member, grantor)
         if role in {session.names.owner, *session.names.groups}:
             await session.run(revoke)
@@ -181,28 +213,169 @@ async def _leave(session: Session, login: str) -> None:
                 await session.run(revoke)
 
 
-async def drop(opened: Opener, role: str) -> bool:
-    """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
+# The test of a password.
 
-    Returns whether it is gone. Others can hold that up, for example by a lock.
-    """
+_hmac = partial(hmac.digest, digest="sha256")
+
+
+async def verifier(password: Secret) -> Secret:
+    """Return what the server stores of ``password``."""
+    salt = secrets.token_bytes(16)
+    salted = await asyncio.to_thread(_salted, password, salt, _ROUNDS)
+    stored = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
+    salt64, stored64, server64 = (b64encode(each).decode() for each in (salt, stored, _hmac(salted, b"Server Key")))
+    return Secret(f"SCRAM-SHA-256${_ROUNDS}:{salt64}${stored64}:{server64}")
+
+
+@frozen
+class Address:
+    """Where the administrator's session found the server."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+
+
+def context_of(options: dict[str, Any]) -> ssl.SSLContext:
+    """The TLS context that verifies as much as libpq does with these ``options`` of the administrator."""
+    mode, root = str(options.get("sslmode") or ""), str(options.get("sslrootcert") or "~/.postgresql/root.crt")
+    if root == "system":
+        return ssl.create_default_context()
+    if mode.startswith("verify"):
+        context = verifying_context(Path(root).expanduser().read_text())
+        context.check_hostname = mode == "verify-full"
+        return context
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def log_in(address: Address, user: str, password: Secret, database: str) -> None:
+    """Log in and out. Raises LoginRefusedError or ServerAwayError. A full database is no refusal."""
     try:
-        await clear(opened, role)
-        async with opened() as session:
-            if await exists(session, role):
-                await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
-    except GrantError:
-        return False
-    return True
+        async with asyncio.timeout(CONNECT_SECONDS), _opened(address) as wire:
+            await wire.log_in(user, password, database)
+            return
+    except TimeoutError:
+        reason = f"the server did not answer within {CONNECT_SECONDS} s"
+    except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
+        reason = f"the login failed: {one_line(error)}"
+    raise ServerAwayError(reason)
 
 
-async def clear(opened: Opener, role: str) -> None:
-    """Let a role own nothing, and have no rights, in any database."""
-    async with opened() as session:
-        places = [place for (place,) in await session.run(_WHERE, role)]
-        names = session.names
-    for place in places:
-        async with entered(opened, place) if place else opened() as session:
-            if place == names.database and role in names.all_logins:
-                await hand_over(session, role)
-            await drop_owned(session, role)
+@asynccontextmanager
+async def _opened(address: Address) -> AsyncGenerator[_Wire]:
+    """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
+    if address.host.startswith("/"):  # the folder of a socket
+        reader, writer = await asyncio.open_unix_connection(f"{address.host}/.s.PGSQL.{address.port}")
+    else:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        if address.context is not None:
+            writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
+            if await reader.readexactly(1) != b"S":
+                raise ServerAwayError("the server does not support TLS")
+            await writer.start_tls(address.context, server_hostname=address.host)
+        yield _Wire(reader, writer)
+        writer.write(b"X\0\0\0\4")
+    finally:
+        writer.transport.abort()
+
+
+@define
+class _Wire:
+    """A connection that logs in. See "Frontend/Backend Protocol" in PostgreSQL's manual."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    answered: bool = False  # whether the server got a password
+
+    async def log_in(self, user: str, password: Secret, database: str) -> None:
+        # A tenant's settings can make the server send warnings of any length.
+        given = ("user", user, "database", database, "options", "-c client_min_messages=error")
+        options = b"\0".join(each.encode() for each in given) + b"\0\0"
+        self.writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
+        kind, content = await self._expect(_OK, _CLEARTEXT, _MD5, _SASL)
+        if kind == _SASL:
+            await self._scram(content, password)
+        elif kind != _OK:
+            self._send(Secret(_hashed(user, password, content) if kind == _MD5 else f"{password}\0"))
+        if kind != _OK:
+            await self._expect(_OK)
+        kind, content = await self._message()
+        if kind == b"E"[0]:
+            code, text = _read_error(content)
+            if code.startswith("28"):  # such as NOLOGIN
+                raise LoginRefusedError(text)  # another one, such as a full database, says that the password was right
+
+    async def _scram(self, mechanisms: bytes, password: Secret) -> None:
+        if b"SCRAM-SHA-256" not in mechanisms.split(b"\0"):
+            raise ServerAwayError("the server asks for a SASL mechanism other than SCRAM-SHA-256")
+        nonce = secrets.token_urlsafe(18)
+        first = f"n=,r={nonce}"
+        initial = f"n,,{first}"
+        self._send(f"SCRAM-SHA-256\0{struct.pack('!i', len(initial)).decode()}{initial}")
+        self.answered = False
+        challenge = (await self._expect(_SASL_CONTINUE))[1].decode()
+        fields = dict(part.split("=", 1) for part in challenge.split(","))
+        rounds = int(fields["i"])
+        if rounds > _MOST_ROUNDS:
+            raise LoginRefusedError(
+                f"its password has {rounds:,} rounds of SCRAM, and at most {_MOST_ROUNDS:,} are tried"
+            )
+        if not fields["r"].startswith(nonce):
+            raise ServerAwayError("the server answered with another nonce")
+        salted = await asyncio.to_thread(_salted, password, b64decode(fields["s"]), rounds)
+        client, server = _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
+        final = f"c=biws,r={fields['r']}"
+        signed = f"{first},{challenge},{final}".encode()
+        proof = _hmac(hashlib.sha256(client).digest(), signed)
+        proof = bytes(a ^ b for a, b in zip(client, proof, strict=True))
+        self._send(f"{final},p={b64encode(proof).decode()}")
+        _, content = await self._expect(_SASL_FINAL)
+        verified = dict(part.split("=", 1) for part in content.decode().split(","))
+        if not hmac.compare_digest(b64decode(verified["v"]), _hmac(server, signed)):
+            raise ServerAwayError("the server does not know the password's verifier")
+
+    async def _expect(self, *wanted: int) -> tuple[int, bytes]:
+        """Read a request for an authentication, or its end: which one it is, and its content."""
+        kind, content = await self._message()
+        while kind == b"N"[0] or kind == b"v"[0]:  # a notice, or older protocol
+            kind, content = await self._message()
+        if kind == b"E"[0]:
+            code, text = _read_error(content)
+            raise LoginRefusedError(text) if self.answered and code.startswith("28") else ServerAwayError(text)
+        if kind != b"R"[0]:
+            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+        [authentication] = struct.unpack_from("!i", content)
+        if authentication not in wanted:
+            raise ServerAwayError(f"the server asks for an authentication ({authentication}) that is not supported")
+        return authentication, content[4:]
+
+    async def _message(self) -> tuple[int, bytes]:
+        """Read a message: its kind, and the beginning of its content."""
+        kind, length = struct.unpack("!Bi", await self.reader.readexactly(5))
+        if length < 4:
+            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+        return kind, await self.reader.readexactly(min(length - 4, _MOST_BYTES))
+
+    def _send(self, content: str) -> None:
+        self.answered = True
+        self.writer.write(b"p" + struct.pack("!i", 4 + len(content.encode())) + content.encode())
+
+
+def _salted(password: str, salt: bytes, rounds: int) -> bytes:
+    """The password as SCRAM hashes it, in a thread. No frame of a task has it in plain text, for its traceback."""
+    normalized = unicodedata.normalize("NFKC", password).encode()  # the passwords are ASCII
+    return hashlib.pbkdf2_hmac("sha256", normalized, salt, rounds)
+
+
+def _hashed(user: str, password: str, salt: bytes) -> str:
+    inner = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest().encode()
+    return f"md5{hashlib.md5(inner + salt, usedforsecurity=False).hexdigest()}\0"
+
+
+def _read_error(content: bytes) -> tuple[str, str]:
+    """The SQLSTATE and the text of an error."""
+    fields = {part[:1]: part[1:] for part in content.decode(errors="replace").split("\0") if part}
+    return fields.get("C", ""), " ".join(fields.get("M", "the server refused the login").split())

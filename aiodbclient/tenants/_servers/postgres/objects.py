@@ -1,4 +1,4 @@
-"""What a PostgreSQL role owns in a database, and its privileges on the objects of other roles.
+"""What a PostgreSQL role owns, its privileges on the objects of other roles, and how it is dropped.
 
 ``REASSIGN OWNED`` gives away databases too, and locks all objects at once: 30,000 need more memory for locks than a
 server has. So ``hand_over`` gives away each object by a statement of its own. None of these statements runs code of a
@@ -10,6 +10,7 @@ another one. So ``drop_owned`` runs it as each of these.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -18,7 +19,8 @@ from typing import LiteralString
 from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import GrantError
-from .sessions import BlockedError, Session, Statement, verbatim
+from .logins import MEMBERSHIPS, exists, revoke_membership
+from .sessions import BlockedError, Opener, Session, Statement, entered, roll_back, verbatim
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
@@ -89,6 +91,13 @@ _HAS_RIGHTS = SQL("""
 SELECT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND deptype IN ('a', 'r')
     AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
     AND (dbid = 0 OR dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
+""")
+# The databases in which a role owns something or has rights. "": the server, such as CONNECT on a database. One with a
+# limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
+_WHERE = SQL("""
+SELECT DISTINCT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND datconnlimit IS DISTINCT FROM -2 ORDER BY 1
 """)
 _WORDS: dict[str, str] = {
     "view": "TABLE",
@@ -197,3 +206,47 @@ async def _open_schemas(session: Session) -> None:
         text = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}")
         async with session.acting(owner):
             await session.run_all(*(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
+
+
+async def drop(opened: Opener, role: str) -> bool:
+    """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
+
+    Returns whether it is gone. Others can hold that up, for example by a lock.
+    """
+    try:
+        await clear(opened, role)
+        async with opened() as session:
+            if await exists(session, role):
+                await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
+    except GrantError:
+        return False
+    return True
+
+
+async def clear(opened: Opener, role: str) -> None:
+    """Let a role own nothing, and have no rights, in any database."""
+    async with opened() as session:
+        places = [place for (place,) in await session.run(_WHERE, role)]
+        names = session.names
+    for place in places:
+        async with entered(opened, place) if place else opened() as session:
+            if place == names.database and role in names.all_logins:
+                await hand_over(session, role)
+            await drop_owned(session, role)
+
+
+async def forget(opened: Opener, role: str) -> None:
+    """Drop a role of nobody, with all that it has.
+
+    Another tenant can hold that up. Then the role stays, renamed and without members, so its name is free.
+    """
+    async with opened() as session:
+        for of, member, grantor in await session.run(MEMBERSHIPS, role):
+            with suppress(GrantError):
+                await session.run(revoke_membership(session, of, member, grantor))
+    with suppress(GrantError):
+        await roll_back(opened, owner=role)
+    if not await drop(opened, role):
+        gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
+        async with opened() as session:
+            await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))

@@ -8,6 +8,7 @@ function may undo.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import tempfile
@@ -19,23 +20,27 @@ from itertools import groupby
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
-from attrs import frozen
+from attrs import define, frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...._libpq import one_line, options_of
-from ....errors import ConfigurationError, GrantError
+from ....errors import ConfigurationError, DatabaseClientError, GrantError
 from ..._credential import Secret
-from ..._naming import Names
-from ..server import SessionLostError, of_tenant
+from ..._naming import OF_A_GROUP, Names
+from ..server import SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT, WITH SET and createrole_self_grant
 STEP_SECONDS = 60.0  # for everything in one session
+PATIENCE_SECONDS = 5.0  # with a tenant's transaction that holds a lock
+_FIRST_LOOK_SECONDS = 0.3  # most steps are done by then
+_LOOK_SECONDS = 0.2
 _LOCK_SECONDS = 1.0  # for which a statement waits for a lock
 _STATEMENT_SECONDS = 30.0  # CREATE DATABASE copies some megabytes
 _STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
+_VERIFIER = re.compile("PASSWORD '[^']*'")
 
 _SETTINGS = {
     "search_path": "pg_catalog,pg_temp",
@@ -81,22 +86,22 @@ class ExistsError(GrantError):
     """The role or the database that the statement creates exists."""
 
 
+@define(eq=False)
 class CAFile:
     """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
 
     Keep it while connections are open: to cancel a statement, libpq opens another connection.
     """
 
-    def __init__(self, ca: str) -> None:
-        self._ca = ca
-        self._path: str | None = None
+    ca: str
+    _path: str = ""
 
     def path(self) -> str:
         """Return the path of the file. If something deleted the file, write it again."""
-        if self._path is None or not os.path.exists(self._path):
+        if not os.path.exists(self._path):
             handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
             with open(handle, "w") as file:
-                file.write(self._ca)
+                file.write(self.ca)
             weakref.finalize(self, _unlink, self._path)
         return self._path
 
@@ -156,9 +161,38 @@ def clear(error: BaseException) -> None:
         error = error.__cause__ or error.__context__ or error
 
 
+async def rows(server: AsyncConnection[Any], statement: Statement, values: Any = None, tenant: str = "") -> list[Any]:
+    """Execute ``statement``, and return its rows."""
+    kind: type[GrantError] = GrantError
+    try:
+        cursor = await server.execute(statement, values)
+        return [] if cursor.description is None else await cursor.fetchall()
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or one_line(error)
+        if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
+            kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+        elif error.sqlstate in _DUPLICATE:
+            kind = ExistsError
+        elif server.closed:
+            kind = SessionLostError
+    of, shown = (f"tenant {tenant!r}: ", _shown(statement)) if tenant else ("", "")
+    raise kind(f"{of}PostgreSQL refused a statement: {reason}", tenant=tenant, statement=shown)
+
+
+def _shown(statement: Statement) -> str:
+    """The statement for an error, without the verifier of a password."""
+    return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
+
+
 def verbatim(text: Any) -> SQL:
     """Return SQL from the server itself: a privilege, or a quoted name."""
     return SQL(text)
+
+
+class Opener(Protocol):
+    """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
+
+    def __call__(self, database: str | None = None) -> AbstractAsyncContextManager[Session]: ...
 
 
 @frozen
@@ -167,7 +201,8 @@ class Session:
 
     names: Names
     server: AsyncConnection[Any]
-    check: Callable[[], object] = lambda: None  # whether the claim still holds, before each statement
+    opened: Opener  # another one for the same work
+    check: Callable[[], object]  # whether the claim still holds, before each statement
 
     @property
     def admin(self) -> str:
@@ -182,31 +217,15 @@ class Session:
     async def run(self, statement: Statement, *values: Any, **named: Any) -> list[Any]:
         """Execute ``statement`` with positional or named values, and return its rows."""
         self.check()
-        kind: type[GrantError] = GrantError
-        try:
-            cursor = await self.server.execute(statement, named or values or None)
-            return [] if cursor.description is None else await cursor.fetchall()
-        except psycopg.Error as error:
-            reason = error.diag.message_primary or one_line(error)
-            if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
-                kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-            elif error.sqlstate in _DUPLICATE:
-                kind = ExistsError
-            elif self.server.closed:
-                kind = SessionLostError
-        raise kind(
-            f"tenant {self.names.tenant!r}: PostgreSQL refused a statement: {reason}",
-            tenant=self.names.tenant,
-            statement=_shown(statement),
-        )
+        return await rows(self.server, statement, named or values or None, self.names.tenant)
 
     async def run_all(self, *statements: Statement) -> None:
         """Execute statements that return nothing, in one round trip and one transaction."""
         await self.run(SQL("; ").join(statements))
 
-    def error(self, reason: str, kind: type[GrantError] = GrantError) -> GrantError:
+    def error(self, reason: str) -> GrantError:
         """Make an error that names the tenant."""
-        return of_tenant(self.names, reason, kind)
+        return of_tenant(self.names, reason)
 
     @asynccontextmanager
     async def acting(self, role: str) -> AsyncGenerator[None]:
@@ -238,8 +257,9 @@ class Session:
             options = SQL(" WITH INHERIT TRUE, SET TRUE") if inherits else SQL(" WITH INHERIT FALSE, SET TRUE")
             begin += [SQL("SET LOCAL createrole_self_grant = 'set, inherit'")] if made else []
         to = SQL("CURRENT_USER, {}").format(Identifier(also)) if also else SQL("CURRENT_USER")
-        grants = [SQL("GRANT {} TO {}{}").format(_names(granted), to, options)] if granted else []
-        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(_names({*roles, *made}), by)
+        names = SQL(", ").join
+        grants = [SQL("GRANT {} TO {}{}").format(names(map(Identifier, granted)), to, options)] if granted else []
+        revoke = SQL("REVOKE {} FROM CURRENT_USER{}").format(names(map(Identifier, sorted({*roles, *made}))), by)
         stays = self.knows_options and {*roles} == {*made}
         try:
             await self.run_all(*begin, *first, *grants)
@@ -251,25 +271,7 @@ class Session:
             raise
 
 
-def _names(roles: Collection[str]) -> Composed:
-    return SQL(", ").join(map(Identifier, sorted(roles)))
-
-
-_VERIFIER = re.compile("PASSWORD '[^']*'")
-
-
-def _shown(statement: Statement) -> str:
-    """The statement for an error, without the verifier of a password."""
-    return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
-
-
 # The administrator enters the database of any tenant, and ends prepared transactions in it.
-
-
-class Opener(Protocol):
-    """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
-
-    def __call__(self, database: str | None = None) -> AbstractAsyncContextManager[Session]: ...
 
 
 @asynccontextmanager
@@ -313,12 +315,77 @@ async def roll_back_these(opened: Opener, prepared: list[Any]) -> None:
                         f"the database {database!r} has the prepared transaction {gid!r} of a deleted login: run "
                         "ROLLBACK PREPARED in it as a superuser, and run this again"
                     )
-                await _roll_back(session, gid, Identifier(owner))
+                who = Identifier(owner)  # only its owner may, and not in a transaction
+                options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
+                grant, act = SQL("GRANT {} TO CURRENT_USER{}").format(who, options), SQL("SET ROLE {}").format(who)
+                await session.run_all(grant, act)
+                await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+                await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(who))
 
 
-async def _roll_back(session: Session, gid: str, owner: Identifier) -> None:
-    # Only its owner may, and not in a transaction.
-    options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
-    await session.run_all(SQL("GRANT {} TO CURRENT_USER{}").format(owner, options), SQL("SET ROLE {}").format(owner))
-    await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
-    await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(owner))
+# No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
+# ``Watch`` looks who it waits for. A session of a tenant whose transaction is older than ``PATIENCE_SECONDS`` is ended,
+# and a prepared transaction rolled back. Nobody else's is.
+
+# Whether the role ``r`` is a tenant's: an owner role, a group, or a member of one. Never an administrator.
+_OF_A_TENANT = """
+coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.rolname = ANY (%(own)s) OR EXISTS (
+    SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname ~ %(form)s)),
+false)
+"""
+# Who the session with this process id waits for, and whether it was ended.
+_END_BLOCKING = SQL(f"""
+SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.backend_type = 'client backend'
+       AND a.xact_start < clock_timestamp() - make_interval(secs => %(patience)s) THEN pg_terminate_backend(b.pid) END
+FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
+JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
+""")
+_BLOCKING_PREPARED = SQL(f"""
+SELECT p.database, p.gid, p.owner,
+       {_OF_A_TENANT} AND p.prepared < clock_timestamp() - make_interval(secs => %(patience)s)
+FROM pg_locks w JOIN pg_locks h ON h.granted AND h.pid IS NULL
+    AND (h.locktype, h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
+        IS NOT DISTINCT FROM
+        (w.locktype, w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
+JOIN pg_locks x ON x.pid IS NULL AND x.virtualtransaction = h.virtualtransaction AND x.locktype = 'transactionid'
+JOIN pg_prepared_xacts p ON p.transaction = x.transactionid LEFT JOIN pg_roles r ON r.rolname = p.owner
+WHERE w.pid = %(pid)s AND NOT w.granted
+""")
+
+
+@define
+class Watch:
+    """Watches over the steps of a work, and ends who blocks them."""
+
+    work: Work
+    seen: str = ""  # who was in the way last
+
+    async def over(self, session: Session) -> None:
+        """End who blocks ``session``, with a second one, until this is cancelled."""
+        await asyncio.sleep(_FIRST_LOOK_SECONDS)
+        with suppress(DatabaseClientError):  # the watched session reports what is wrong
+            async with session.opened() as second:
+                while True:
+                    await self._look(second, session.server.info.backend_pid)
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self, session: Session, pid: int) -> None:
+        values: dict[str, Any] = {
+            "pid": pid,
+            "form": OF_A_GROUP,
+            "own": sorted(self.work.names.everything),
+            "patience": PATIENCE_SECONDS,
+        }
+        for login, database, was_ended in await session.run(_END_BLOCKING, **values):
+            self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
+            if was_ended is not None:
+                self._ended(login)
+        for database, gid, owner, is_to_end in await session.run(_BLOCKING_PREPARED, **values):
+            self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
+            if is_to_end:
+                await roll_back_these(session.opened, [(database, gid, owner)])
+                self._ended(owner)
+
+    def _ended(self, whose: str) -> None:
+        if whose not in self.work.names.everything:
+            self.work.ended.add(whose)

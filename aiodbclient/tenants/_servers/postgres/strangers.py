@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 
 from ....errors import ConflictError, GrantError
 from ..._outcomes import Problem
-from .databases import complete, need_database
+from .databases import complete, end_sessions, need_database
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners
 from .sessions import Opener, Session, entered
@@ -48,10 +48,6 @@ ORDER BY 1
 _OTHERS = SQL("""
 SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
 WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%s) ORDER BY 1
-""")
-_END_OTHERS = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> ALL (%s)
 """)
 
 
@@ -89,7 +85,7 @@ async def reclaim(opened: Opener) -> list[str]:
         for role, member, grantor in memberships:
             with suppress(GrantError):
                 await session.run(revoke_membership(session, role, member, grantor))
-        await session.run(_END_OTHERS, names.database, sorted({*names.everything, session.admin}))
+        await end_sessions(session, keep=names.everything)
         others = [name for name in await owners(session) if name not in names.everything]
     reasons = await _hand_over_all(opened, names.database, others) if others else []
     await drop_elsewhere(opened)
@@ -107,12 +103,6 @@ async def drop_elsewhere(opened: Opener) -> None:
         with suppress(GrantError):  # a neighbour may hold it up
             async with entered(opened, database) as session:
                 await drop_owned(session, names.owner)
-
-
-async def end_sessions(session: Session, keep: frozenset[str] = frozenset()) -> int:
-    """End the sessions in the tenant's database, except the administrator's and those of ``keep``. Return how many."""
-    [(ended,)] = await session.run(_END_OTHERS, session.names.database, sorted({*keep, session.admin}))
-    return int(ended)
 
 
 async def _hand_over_all(opened: Opener, database: str, others: list[str]) -> list[str]:
