@@ -19,7 +19,8 @@ _WINDOW = 8000  # characters of a text to search
 _KEPT = 2000
 _MOST = 100_000  # secrets in one generation
 _UNREAD = 4 << 20  # bytes of answers whose credentials are not read yet
-_PROVIDERS = "AVNS_"  # the prefix of all passwords that the provider makes; always masked
+_PASSWORD = "AVNS_"  # the prefix of all passwords that the provider makes; always masked
+_IN_BASE64 = b64encode(_PASSWORD.encode()).decode()[: len(_PASSWORD) * 4 // 3]  # the next character depends on more
 
 # The value after one of these names is a credential.
 _NAMES = "password|passwd|access_key|access_cert|uri|token"
@@ -34,12 +35,12 @@ _CREDENTIALS = (
     r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
     r"""|(?P<pem>-----BEGIN )[^-]{0,40}-----[^-]*(?:-----END [^-]{0,40}-----)?"""
-    rf"""|(?:{_PROVIDERS}|QVZOU1)[^\s"'<>]+"""  # also in base64
+    rf"""|(?:{_PASSWORD}|{_IN_BASE64})[^\s"'<>]+"""
 )
 # A JSON member whose value is a credential, unless that is a password of the provider: the prefix identifies it anyway.
 _MEMBER = (
     r'"(?:password|passwd|access_key|access_cert|token|secret)"\s*:\s*'
-    rf'"(?!{_PROVIDERS}[A-Za-z0-9_-]*")((?:[^"\\]|\\.)*)"'
+    rf'"(?!{_PASSWORD}[A-Za-z0-9_-]*")((?:[^"\\]|\\.)*)"'
 )
 
 

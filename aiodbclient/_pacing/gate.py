@@ -12,7 +12,8 @@ from attrs import define, evolve
 
 from .._backoff import expo
 
-_LONGEST = 60.0  # seconds, if a 429 does not say how long to wait
+_LONGEST_UNNAMED = 60.0  # seconds to wait, if a 429 does not say how long
+_AT_ONCE = 60.0  # seconds after the gate opened: a refusal within them, or one window, is one in a row
 _FEW = 3  # fewer accepted since the gate opened: others are quicker
 _LONGER = 4  # times as long after each refusal in a row
 _SHORT = 4  # but at most a quarter of the shortest window
@@ -40,7 +41,7 @@ class Gate:
     def close(self, named: float | None, accepted: int, shortest: float, now: float) -> None:
         """Close it after a 429, which ``named`` a wait or not. So many requests were ``accepted`` since it opened."""
         if now >= self.until:  # otherwise the request was in flight when the gate closed
-            others_were_quicker = accepted < _FEW and now - self.until <= max(shortest, _LONGEST)
+            others_were_quicker = accepted < _FEW and now - self.until <= max(shortest, _AT_ONCE)
             self.refusals = self.refusals + 1 if others_were_quicker else 0
         waits: Generator[float, Any, None] = backoff.runtime(value=self._wait)
         next(waits)  # a backoff generator yields None first
@@ -57,7 +58,7 @@ class Gate:
         return evolve(self, until=self.until + ahead, later=self.later + ahead)
 
     def _wait(self, named: float | None) -> float:
-        return backoff.full_jitter(self._nth(2, 1.0, _LONGEST)) if named is None else named
+        return backoff.full_jitter(self._nth(2, 1.0, _LONGEST_UNNAMED)) if named is None else named
 
     def _nth(self, base: float, factor: float, longest: float) -> float:
         return next(islice(expo(base=base, factor=factor, max_value=longest), self.refusals, None))

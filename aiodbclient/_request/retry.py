@@ -85,7 +85,7 @@ class RetryPolicy:
     max_delay: float = field(default=30.0, validator=positive)
 
 
-_LONGEST_RETRY_AFTER = 60.0  # seconds
+_LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
 
 
 class Pauses:
@@ -100,5 +100,5 @@ class Pauses:
         """Return the seconds to wait after a try that failed with ``error``. Call it once for each failed try."""
         jittered = backoff.full_jitter(next(self._longest))
         if isinstance(error, ServerError) and error.retry_after is not None:
-            return min(error.retry_after, _LONGEST_RETRY_AFTER)
+            return min(error.retry_after, _LONGEST_AFTER_5XX)
         return jittered

@@ -130,7 +130,7 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
         filled(cursor, "copy_a")
         if not is_mariadb(cursor):  # otherwise nobody but a superuser makes a trigger
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), version(cursor))
         reader, writer = login(server, "copy_a", "copy_a"), login(server, "copy_b", "copy_b")
         survey = await copier.survey(reader, "copy_a")
         assert await copier.obstacles(survey, writer) == []
@@ -169,7 +169,7 @@ async def test_what_could_not_be_copied_is_found_before(server: str) -> None:
         cursor.execute("SET GLOBAL sql_require_primary_key = 1")
         cursor.execute("SET GLOBAL log_bin_trust_function_creators = 0")
         try:
-            copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+            copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), version(cursor))
             survey = await copier.survey(login(server, "copy_k", "copy_k"), "copy_k")
             found = await copier.obstacles(survey, login(server, "copy_l", "copy_l"))
         finally:
@@ -200,7 +200,7 @@ async def test_a_hostile_file_has_the_rights_of_the_tenant_alone(server: str, tm
     with administrator(server) as cursor:
         made(cursor, "copy_h")
         cursor.execute("CREATE TABLE copy_h.t (x TEXT, id INT PRIMARY KEY AUTO_INCREMENT)")
-        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), version(cursor))
         tmp_path.chmod(0o777)
         with TemporaryFile() as file:
             file.write(sql.replace(b"{}", str(tmp_path / "made").encode()))
@@ -215,7 +215,7 @@ async def test_a_password_is_not_in_the_process_list_and_a_cancelled_program_is_
     name = f"copy_{os.getpid()}"  # others may run this test beside it
     with administrator(server) as cursor:
         made(cursor, name)
-        copier = await MySQLCopier.found(names_of("copy", Engine.MYSQL), version(cursor))
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), version(cursor))
         with TemporaryFile() as file:
             file.write(b"SELECT SLEEP(600);\n")
             running = asyncio.create_task(copier.restore(login(server, name, name), file, lambda _: None))

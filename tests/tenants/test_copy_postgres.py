@@ -132,7 +132,7 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
         "CREATE VIEW v AS SELECT id FROM t",
         f"ALTER DATABASE {names.database} SET search_path = public, tools",
     )
-    copier = await PostgresCopier.found(names, *versions)
+    copier = await PostgresCopier.with_programs(names, *versions)
     survey = await copier.survey(reader, names.logins[0])
     assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
     there, _, writer = made(server.dsn, tenant)
@@ -171,12 +171,12 @@ async def test_a_dump_is_loaded_into_a_tenant_of_another_name(server: Restartabl
     there, _, writer = made(server.dsn, "taken")
     run(server.dsn, f'CREATE ROLE "{there.groups[0]}"')
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.found(names, version)
+    copier = await PostgresCopier.with_programs(names, version)
     with TemporaryFile() as file:
         await copier.dump(reader, "", file, lambda _: None)
         run(server.dsn, "DROP OWNED BY stranger", database=names.database)
         run(server.dsn, "DROP ROLE stranger")
-        await (await PostgresCopier.found(there, version, version)).load(writer, file, names, lambda _: None)
+        await (await PostgresCopier.with_programs(there, version, version)).load(writer, file, names, lambda _: None)
     who = "SELECT has_table_privilege('{}', 't', 'SELECT'), has_function_privilege('public', 'secret()', 'EXECUTE')"
     assert run(server.dsn, who.format(there.groups[0]), database=there.database) == [(True, False)]
     owned(server.dsn, there, "CREATE TABLE later (n int)")
@@ -203,9 +203,9 @@ async def test_what_a_tenant_wrote_gains_nothing_by_a_copy(server: RestartablePo
     owned(server.dsn, names, *(["REFRESH MATERIALIZED VIEW m"] if "VIEW" in statement else []))
     there, _, writer = made(server.dsn, f"{name}b")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier, error = await PostgresCopier.found(there, version, version), ""
+    copier, error = await PostgresCopier.with_programs(there, version, version), ""
     with TemporaryFile() as file:
-        await (await PostgresCopier.found(names, version)).dump(reader, "", file, lambda _: None)
+        await (await PostgresCopier.with_programs(names, version)).dump(reader, "", file, lambda _: None)
         try:
             await copier.load(writer, file, names, lambda _: None)
         except GrantError as refused:
@@ -242,7 +242,7 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
         f"ALTER DATABASE {names.database} SET work_mem = '4MB'",
     )
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.found(names, version, version)
+    copier = await PostgresCopier.with_programs(names, version, version)
     survey = await copier.survey(reader, names.logins[0])
     assert survey.bytes > 1_000_000
     assert [each.split(":")[0] for each in survey.refusals] == [
@@ -263,7 +263,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
     names, reader, _ = made(server.dsn, f"stopped{os.getpid()}")  # others may run this test beside it
     owned(server.dsn, names, "CREATE TABLE t (n int)")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.found(names, version)
+    copier = await PostgresCopier.with_programs(names, version)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
         dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
@@ -279,7 +279,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
 async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, "failing")
     run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
-    copier = await PostgresCopier.found(names, str(run(server.dsn, "SHOW server_version")[0][0]))
+    copier = await PostgresCopier.with_programs(names, str(run(server.dsn, "SHOW server_version")[0][0]))
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file, lambda _: None)
     assert PASSWORD not in str(failed.value)

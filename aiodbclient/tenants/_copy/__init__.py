@@ -45,7 +45,7 @@ class Copier(ABC):
 
     @classmethod
     @abstractmethod
-    async def found(cls, names: Names, source: str, target: str | None = None) -> Copier:
+    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> Copier:
         """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
 
     @abstractmethod

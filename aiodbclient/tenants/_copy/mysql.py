@@ -86,7 +86,7 @@ class MySQLCopier(Copier):
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
 
     @classmethod
-    async def found(cls, names: Names, source: str, target: str | None = None) -> MySQLCopier:
+    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> MySQLCopier:
         return cls(names, await programs(source), source)
 
     async def survey(self, reader: Credential, login: str) -> Survey:

@@ -122,7 +122,7 @@ class PostgresCopier(Copier):
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
-    async def found(cls, names: Names, source: str, target: str | None = None) -> PostgresCopier:
+    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> PostgresCopier:
         return cls(names, await programs(source, target), source)
 
     async def survey(self, reader: Credential, login: str) -> Survey:

@@ -26,7 +26,7 @@ from .jobs import ClaimingJob
 from .tenant import ClaimedTenant, on_roles, refuse_role
 from .unfinished import end_copying_here
 
-SHUT = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
+SUSPENSION = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
 
 
 class RotateTenants(ClaimingJob[TenantDone]):
@@ -80,7 +80,7 @@ class RetireTenants(ClaimingJob[TenantDone]):
         await tenant.intend(Verb.RETIRE, other)
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
-        await tenant.held.keep(current)
+        await tenant.held.keep(current, None)
         return done(Action.KEPT if previous is None else Action.RETIRED, current)
 
 
@@ -135,7 +135,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.usable is not None:
             return done(Action.KEPT, record.usable)
-        if record.state not in SHUT:
+        if record.state not in SUSPENSION:
             raise record.unusable()
         return None
 
@@ -160,7 +160,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
 
 
 async def _resume_role(role: ClaimedTenant) -> None:
-    if role.record.state in SHUT:
+    if role.record.state in SUSPENSION:
         await resume(role)
 
 

@@ -45,7 +45,7 @@ class DumpTenants(ClaimingJob[TenantDumped]):
     async def work(self, tenant: ClaimedTenant) -> TenantDumped:
         name, site = tenant.names.tenant, tenant.site
         version = (await tenant.server.administrator()).version
-        copier = await copier_of(site.engine).found(tenant.names, version)
+        copier = await copier_of(site.engine).with_programs(tenant.names, version)
         path = path_in(self._folder, name, copier.ending)
         async with _temporary(tenant) as reader:
             survey = await copier.survey(reader, tenant.current.username)
@@ -90,7 +90,7 @@ class LoadTenant(ClaimingJob[TenantDone]):
                 raise InvalidArgumentError(
                     f"{self._path} does not fit the tenant {name!r}: {reason}; nothing was changed"
                 )
-            copier = await kind.found(tenant.names, manifest.server, version)
+            copier = await kind.with_programs(tenant.names, manifest.server, version)
             if not await copier.is_empty(tenant.current):
                 raise ConflictError(
                     f"the database of the tenant {name!r} is not empty; nothing was changed",

@@ -23,7 +23,7 @@ from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
 from .._rooms import Seat
 from .._servers.server import Found
-from .changes import SHUT, remove, resume, suspend
+from .changes import SUSPENSION, remove, resume, suspend
 from .check import examine
 from .jobs import ClaimingJob
 from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
@@ -129,7 +129,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         await _withdraw(tenant)
         raise conflict(tenant, Found(database=False, logins=(login,))) from None
     credential = await tenant.set_up(made)
-    await tenant.held.keep(credential)
+    await tenant.held.keep(credential, None)
     return Action.CREATED, credential
 
 
@@ -237,7 +237,7 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
-    if recreate and tenant.record.state in SHUT and not (await tenant.server.find(tenant.names)).database:
+    if recreate and tenant.record.state in SUSPENSION and not (await tenant.server.find(tenant.names)).database:
         await _recreate_shut(tenant)
         problems = (Problem.DATABASE_MISSING,)
     match tenant.record.state:
@@ -326,7 +326,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
 
 async def _give_role(role: ClaimedTenant) -> None:
     """Give a reader or writer its rights on a new database."""
-    if role.record.state in SHUT:  # its login is made when the tenant is resumed
+    if role.record.state in SUSPENSION:  # its login is made when the tenant is resumed
         await role.server.create(role.work)
     if role.record.state is not State.USABLE:
         return

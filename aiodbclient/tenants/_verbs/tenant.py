@@ -97,7 +97,7 @@ class HeldClaim:
         await self._timer.on("store", self.store.intend(self.claim, intended))
         self.record = evolve(self.record, intent=intent)
 
-    async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
+    async def keep(self, current: Credential | None, previous: Credential | None) -> None:
         """Store the credentials, and end the intent and the claim."""
         await self._timer.on("store", self.store.keep(self.claim, current, previous))
         self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intent=None)

@@ -115,7 +115,7 @@ async def finish_move(tenant: ClaimedTenant) -> None:
         raise MoveError(
             f"{left} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
-    await tenant.held.keep(tenant.current)
+    await tenant.held.keep(tenant.current, None)
 
 
 async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
@@ -177,4 +177,4 @@ async def _bring_role(role: ClaimedTenant) -> None:
     else:
         credential = role.site.credential(role.names, current.username, current.password, await role.now())
         credential = evolve(credential, suspended=current.suspended)
-    await role.held.keep(credential)
+    await role.held.keep(credential, None)

@@ -148,7 +148,7 @@ class PostgresServer(Server):
         async def outside(session: Session) -> frozenset[Problem]:
             steps = await databases.lacking(session, logins, self._limit)
             return frozenset(
-                {step.problem for step in steps} | {problem for problem, _ in await strangers.found(session)}
+                {step.problem for step in steps} | {problem for problem, _ in await strangers.problems(session)}
             )
 
         found = await self._read(names, outside)

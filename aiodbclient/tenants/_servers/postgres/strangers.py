@@ -51,7 +51,7 @@ WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> A
 """)
 
 
-async def found(session: Session) -> list[tuple[Problem, str]]:
+async def problems(session: Session) -> list[tuple[Problem, str]]:
     """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
     names, ours = session.names, sorted(session.names.everything)
     all = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
@@ -77,7 +77,7 @@ async def found(session: Session) -> list[tuple[Problem, str]]:
 async def reclaim(opened: Opener) -> list[str]:
     """Give the owner role what others own in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
-        if not await found(session):
+        if not await problems(session):
             return []
         names = session.names
         memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
@@ -90,7 +90,7 @@ async def reclaim(opened: Opener) -> list[str]:
     reasons = await _hand_over_all(opened, names.database, others) if others else []
     await drop_elsewhere(opened)
     async with opened() as session:
-        left = [what for _, what in await found(session)]
+        left = [what for _, what in await problems(session)]
     return left + reasons if left else []
 
 
