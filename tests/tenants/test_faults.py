@@ -9,11 +9,13 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import Action, DatabaseClient, RateBudget
 from aiodbclient._request.call import Meter
 from aiodbclient.errors import (
     ClaimLostError,
@@ -21,7 +23,7 @@ from aiodbclient.errors import (
     GrantError,
     InvalidArgumentError,
 )
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Tenants
 from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
@@ -210,6 +212,46 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
     assert record.current is not None
     assert record.intended is None
     await works(record.current)
+
+
+async def test_who_lost_its_connection_to_the_store_leaves_the_login_that_the_next_one_made(
+    anywhere: Place, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of the store drops a connection, which frees its claims, while a rotation waits for its turn."""
+    mine, table = f"mine_{anywhere.prefix}", f"dropped_{anywhere.prefix}"
+    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, Meter())).server
+    set_login, waits, goes = type(server).set_login, asyncio.Event(), asyncio.Event()
+
+    async def set_late(*given: Any, **options: Any) -> None:
+        if not waits.is_set():
+            waits.set()
+            await goes.wait()
+        await set_login(*given, **options)
+
+    async with (
+        PostgresStore(make_conninfo(postgres, application_name=mine), table) as dropped,
+        PostgresStore(postgres, table) as store,
+    ):
+        first, second = (Tenants(anywhere.cluster, each, anywhere.prefix) for each in (dropped, store))
+        await first.ensure("alpha")
+        assert (await only(first.rotate(["alpha"]))).error is None  # so each login exists
+        monkeypatch.setattr(type(server), "set_login", set_late)
+        late = asyncio.create_task(only(first.rotate(["alpha"], force=True)))
+        await waits.wait()
+        end = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{mine}'"
+        async with await AsyncConnection.connect(postgres, autocommit=True) as server_of_store:
+            await server_of_store.execute(end.encode())
+
+        assert (await only(second.rotate(["alpha"], force=True))).error is None
+        goes.set()
+        kept = await late
+
+        current = await store.get("alpha")
+    assert kept.action is Action.KEPT
+    assert current is not None
+    assert current.current is not None
+    assert current.current.username == kept.credential.username
+    assert await enters(current.current)
 
 
 async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> None:

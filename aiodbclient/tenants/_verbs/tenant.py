@@ -162,7 +162,7 @@ class Tenant:
             await timer.on("store", context.store.release(claim))
             raise
         held = HeldClaim(context.store, claim, record, context.lease, since, timer)
-        work = Work(names, held.check_lease, timer.ended)
+        work = Work(names, held.check_lease, timer.ended, held.renew)
         return ClaimedTenant(context=context, site=self.site, names=names, timer=timer, held=held, work=work)
 
 
