@@ -140,7 +140,7 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
 
 # How the names of a tenant's logins and roles end that are derived from its name: a digest of it, and the role. See
 # ``tenants/_naming.py``.
-_DERIVED = re.compile("_[0-9a-f]{16}_([wr]?[ab]|t|owner|writer|reader)")
+_DERIVED = re.compile(r"_[0-9a-f]{16}_([wr]?[ab]|t|owner|writer|reader)\Z")
 
 
 def is_derived(name: str) -> bool:

@@ -206,7 +206,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
         printed, _ = await process.communicate()
 
     # If it was stopped while it connected, it has waited too long when it wakes.
-    assert printed.startswith((b"kept", b"rotated")) or b"the credential on record was not touched" in printed, printed
+    assert printed.startswith((b"kept", b"rotated")) or b"the credential in use was not touched" in printed, printed
     record = await place.store.get("alpha")
     assert record is not None
     assert record.current is not None

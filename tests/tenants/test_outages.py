@@ -159,7 +159,7 @@ async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_i
         assert (await only(tenants.suspend(["alpha"]))).error is None
         gate.close()
         resumed = await only(tenants.resume(["alpha"]))
-        assert "the credential on record was not touched" in str(rotated.error)
+        assert "the credential in use was not touched" in str(rotated.error)
         assert "its state on record is resuming" in str(resumed.error)
         gate.open()
 

@@ -45,6 +45,7 @@ class RotateTenants(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(tenant)
         current, intent = tenant.current, tenant.record.intent
+        # A verb that did not finish may have ended the previous login, so nothing is left to protect.
         may_be_ended = intent is not None and intent.ends_other
         if tenant.record.previous is not None and not may_be_ended and not self._force:
             raise RotationPendingError(

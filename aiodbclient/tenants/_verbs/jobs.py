@@ -189,5 +189,5 @@ def _on_record(tenant: ClaimedTenant) -> str:
     if record.current is None:
         return f"the name is on record for the cluster {tenant.site.cluster}, without a credential"
     if record.state is State.USABLE:
-        return "the credential on record was not touched"
+        return "the credential in use was not touched"
     return f"its state on record is {record.state.name.lower()}"
