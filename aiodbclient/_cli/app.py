@@ -11,8 +11,9 @@ import typer
 
 from .. import __version__
 from .completion import COMPLETES, complete
-from .help import EXIT_CODES, HELP_OPTIONS, Command, Commands, Group, ListGroup, group
-from .output import BAD_USAGE, NAME, STOPPED, OutputError, complain, discard_stdout, end_output, this_is_json, write
+from .failures import EXIT_CODES, Exit, end_output
+from .help import HELP_OPTIONS, Command, Commands, Group, ListGroup, group
+from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
 
 _JSON = (("-o", "json"), ("--output", "json"))
 _GROUPS = {
@@ -137,12 +138,12 @@ def run(arguments: list[str]) -> int:
         discard_stdout()
         return end_output(OutputError(error))
     except typer.Abort:  # Ctrl-C before a command began, or after it ended
-        return 130
+        return Exit.INTERRUPTED
     except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the help has gone
         if not ended.code:
             raise
         discard_stdout()
-        return STOPPED
+        return Exit.STOPPED
     except Exception as error:
         message = getattr(error, "format_message", None)  # versions of Typer differ in the class for bad usage
         if message is None:
@@ -154,8 +155,8 @@ def run(arguments: list[str]) -> int:
             option = str(getattr(error, "option_name", ""))
             usage = f"no such option: {option}{_meant(option, context.command)}"
         end = "" if usage.endswith("?") else "."
-        complain(f"{usage}{end} See `{path} --help`", BAD_USAGE)
-        return BAD_USAGE
+        complain(f"{usage}{end} See `{path} --help`", Exit.BAD_USAGE)
+        return Exit.BAD_USAGE
 
 
 def _usage(message: str) -> str:

@@ -16,10 +16,9 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .asking import FEW_TYPED
 from .completion import cluster_names, tenant_names
-from .output import this_is_json
+from .help import COMMON
+from .output import CLUSTER_VARIABLE, STORE_VARIABLE
 
-CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
-STORE_VARIABLE = "AIODBCLIENT_STORE"
 CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
 CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
 WHICH = f"which cluster? Give its name or id as {{}}, or set ${CLUSTER_VARIABLE}. Nothing was sent"
@@ -27,8 +26,8 @@ _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds
 
 
 def option(*names: str, common: bool = False, **settings: Any) -> Any:
-    """An option. Its help says what its default is. What is ``common`` to most commands, a page says once."""
-    return typer.Option(*names, show_default=False, rich_help_panel="common" if common else None, **settings)
+    """An option. Its help says what its default is. What is ``common`` to most commands has a section of its own."""
+    return typer.Option(*names, show_default=False, rich_help_panel=COMMON if common else None, **settings)
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:
@@ -47,17 +46,6 @@ def _duration(text: str) -> timedelta:
 def duration_option(name: str, help: str, **settings: Any) -> Any:
     """An option that takes a duration."""
     return option(name, metavar="DURATION", help=help, parser=_duration, **settings)
-
-
-def output_option(forms: str, help: str, **settings: Any) -> Any:
-    """``-o``, which takes one of ``forms``."""
-
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in forms.split("|"):
-            raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
-        return value
-
-    return option("--output", "-o", metavar=forms, help=help, callback=check, **settings)
 
 
 TIMEOUT_GRACE = 30.0  # s that names in progress get to finish when --timeout is over
@@ -136,78 +124,6 @@ AlsoStoreOption = Annotated[
     str | None,
     option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Leave alone what is a tenant's in this store."),
 ]
-
-
-# What -o prints.
-_AS_TEXT = "json prints an object a line, errors too."
-_AS_TABLE = "wide prints all columns, json an object a line, errors too."
-_AS_ROWS = "wide prints all columns, name the names alone, json an object a line, errors too."
-_AS_PROBLEMS = "problems prints a line for each tenant that has one, the others print all tenants. Default: problems."
-_AS_CREDENTIALS = (
-    "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
-    "Default: table."
-)
-
-
-@frozen(kw_only=True)
-class Printed:
-    """How a command prints what it did: lines of text, or an object for each."""
-
-    output: Annotated[str | None, output_option("text|json", _AS_TEXT, common=True)] = None
-    json: Annotated[bool, option("--json", help="The same as -o json.", common=True)] = False
-
-    def __attrs_post_init__(self) -> None:
-        this_is_json(self.as_json)
-        if self.json and self.output not in (None, "json"):
-            raise InvalidArgumentError(f"--json and -o {self.output} are different: give one of them. Nothing was sent")
-
-    @property
-    def as_json(self) -> bool:
-        """Whether to print objects."""
-        return self.json or self.output == "json"
-
-
-@frozen(kw_only=True)
-class Table(Printed):
-    """How a command prints rows."""
-
-    output: Annotated[str | None, output_option("table|wide|json", _AS_TABLE, common=True)] = None
-
-    @property
-    def wide(self) -> bool:
-        """Whether to print all columns, also those for which there is no room."""
-        return self.output in ("wide", "name")
-
-
-@frozen(kw_only=True)
-class Sorted(Table):
-    """How a command prints rows that can be sorted."""
-
-    sort: Annotated[str | None, option("--sort", metavar="COLUMN", help="Print the rows by this column.")] = None
-
-
-@frozen(kw_only=True)
-class Rows(Sorted):
-    """How a command prints a list."""
-
-    output: Annotated[str | None, output_option("table|wide|name|json", _AS_ROWS, common=True)] = None
-    match: Annotated[
-        str | None, option("--match", metavar="PATTERN", help="Print only names like this, such as 'eu-*'.")
-    ] = None
-
-
-@frozen(kw_only=True)
-class Checked(Table):
-    """How ``check`` prints."""
-
-    output: Annotated[str | None, output_option("problems|table|wide|json", _AS_PROBLEMS)] = None
-
-
-@frozen(kw_only=True)
-class Shown(Table):
-    """How ``show`` prints credentials."""
-
-    output: Annotated[str | None, output_option("table|wide|json|env|sh|uri|k8s", _AS_CREDENTIALS)] = None
 
 
 @frozen(kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from ..errors import DatabaseClientError
-from .output import is_safe
+from .output import CLUSTER_VARIABLE, STORE_VARIABLE, is_safe
 
 _SECONDS = 2.0  # nobody waits longer for a word
 ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
@@ -44,7 +44,7 @@ def complete(answer: Callable[[], object]) -> int:
 def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
     """The clusters: those of $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
     _asked.set(True)
-    known = os.environ.get("AIODBCLIENT_CLUSTER", "").split(",")
+    known = os.environ.get(CLUSTER_VARIABLE, "").split(",")
     if os.environ.get(ASKS_THE_API):
         known += _within(_clusters)
     return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]
@@ -53,7 +53,7 @@ def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
 def tenant_names(context: typer.Context, incomplete: str) -> list[str]:
     """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
     _asked.set(True)
-    where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
+    where = context.params.get("store") or os.environ.get(STORE_VARIABLE)
     found = _within(lambda: _tenants(where)) if where else []
     return [name for name in found if name.startswith(incomplete) and is_safe(name)]
 
@@ -79,7 +79,7 @@ async def _clusters() -> list[str]:
 
 async def _tenants(where: str) -> list[str]:
     from ..tenants._naming import tenant_of
-    from .stores import open_store
+    from .opening import open_store
 
     async with open_store(where, reads=True) as store:
         return list({tenant_of(record.name)[0]: None async for record in store.records()})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
+from .arguments import AdminOption, ListedOn, PrivateOption, option
+from .failures import Exit
 from .opening import find_cluster, open_client
-from .output import DONE, SOME_FAILED
+from .output import STORE_VARIABLE
+from .printing import Printed
 from .running import changes, runs
 
 
@@ -41,27 +44,30 @@ async def examine(
     Example: aiodbclient doctor tenants-prod --try --report
     """
     from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
-    from .doctor_findings import Figures, Findings, print_report
+    from .doctor_findings import Figures, Findings, StepFailedError, print_report
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place.budget, on_event=figures.count) as (client, paced):
-        if not await check_budget(findings, paced):
-            return SOME_FAILED
-        if not await check_token(findings, client):
-            return SOME_FAILED
+        try:
+            await check_budget(findings, paced)
+            await check_token(findings, client)
+        except StepFailedError:
+            return Exit.SOME_FAILED
         found = await find_cluster(client, cluster)
         if attempt:
             changes()
         if store is not None:
             await check_store(findings, store, found.id)
-        info, server = await check_cluster(findings, found, private=private, admin=admin), None
-        if info is not None and info.engine in POSTGRESQL | MYSQL:
-            server = await check_server(findings, found, info, private=private, admin=admin)
+        info, server = None, None
+        with suppress(StepFailedError):
+            info = await check_cluster(findings, found, private=private, admin=admin)
+            if info.engine in POSTGRESQL | MYSQL:
+                server = await check_server(findings, found, info, private=private, admin=admin)
         if attempt and info is not None and not findings.failed:
             await live(findings, found, info, private=private, admin=admin)
         elif attempt:
             findings.skip("--try", "fix what failed above first")
         if report:
             print_report(findings, figures, client, info, server)
-    return SOME_FAILED if findings.failed else DONE
+    return Exit.SOME_FAILED if findings.failed else Exit.DONE

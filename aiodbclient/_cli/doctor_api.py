@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from time import monotonic
 
 from attrs import field, frozen
@@ -21,7 +22,7 @@ from .. import (
     UserSettings,
 )
 from .._bulk.settings import NOTHING_SHOWN, differences
-from .._request.waits import waits
+from .._request.waits import until_seen, waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
@@ -54,21 +55,15 @@ class Trial:
     pending: set[str] = field(factory=set[str])  # the names that a request without an answer may still create
 
     async def prove(self) -> None:
-        """Make logins, and prove what the API says of them."""
+        """Make logins, and prove what the API says of them. Raises StepFailedError."""
         login = self.login("a")
-        try:
+        with self.findings.needed("login", {PermissionDeniedError: "Give the token the scope database:create"}):
             made = await self.create(login)
-        except PermissionDeniedError as error:
-            self.findings.fail("login", error, "Give the token the scope database:create")
-            return
         if made.password is None:
             advice = "Give the token database:view_credentials"
-            self.findings.fail("login", "the answer to its creation has no password", advice)
-            return
+            self.findings.stop("login", "the answer to its creation has no password", advice)
         self.findings.ok("login", f"{login} was created, and the answer has its password")
         read = await self._first_read(login)
-        if read is None:
-            return
         self._compare_passwords(made, read)
         self._compare_settings(login, read)
         await self._try_taken_name(login)
@@ -92,18 +87,18 @@ class Trial:
         self.pending.discard(login)
         return made
 
-    async def _first_read(self, login: str) -> User | None:
+    async def _first_read(self, login: str) -> User:
+        async def look() -> User | None:
+            with suppress(NotFoundError):
+                return await self.cluster.users.get(login)
+            return None
+
         started = monotonic()
-        for wait in waits(_SETTLED):
-            await asyncio.sleep(wait)
-            try:
-                read = await self.cluster.users.get(login)
-            except NotFoundError:
-                continue
-            self.findings.ok("reads", f"show the new login after {took(monotonic() - started)}")
-            return read
-        self.findings.fail("reads", f"do not show {login} within {_SETTLED:.0f} s of its creation", REPORT)
-        return None
+        read = await until_seen(look, _SETTLED)
+        if read is None:
+            self.findings.stop("reads", f"do not show {login} within {_SETTLED:.0f} s of its creation", REPORT)
+        self.findings.ok("reads", f"show the new login after {took(monotonic() - started)}")
+        return read
 
     def _compare_passwords(self, made: User, read: User) -> None:
         check = "passwords on reads"
@@ -150,16 +145,14 @@ class Trial:
             self.findings.ok("reset", "reset_auth returns a new password")
 
     async def _try_deletion(self, login: str) -> None:
+        async def is_gone() -> bool | None:
+            return await _is_refused(self.cluster.users.get(login)) or None
+
         started = monotonic()
         await self.cluster.users.delete(login)
-        for wait in waits(_SETTLED):
-            await asyncio.sleep(wait)
-            if await _is_refused(self.cluster.users.get(login)):
-                break
-        else:
+        if not await until_seen(is_gone, _SETTLED):
             self.findings.fail("deletion", f"{login} is still read after {_SETTLED:.0f} s", REPORT)
-            return
-        if await _is_refused(self.cluster.users.delete(login)):
+        elif await _is_refused(self.cluster.users.delete(login)):
             gone = f"the login is gone after {took(monotonic() - started)}; deleting it again is a 404"
             self.findings.ok("deletion", gone)
         else:

@@ -8,6 +8,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -31,9 +32,9 @@ from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
-from .doctor_findings import Findings
-from .running import advice_for
-from .stores import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
+from .doctor_findings import Findings, StepFailedError
+from .failures import advice_for
+from .opening import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
 
 if TYPE_CHECKING:
     from .opening import AnyBudget
@@ -42,56 +43,47 @@ _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
 _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
+_ROOM = bytes(1 << 16)  # a new store needs less
+_GIVE_READ = "Give the token the scope database:read"
 
 
-async def check_budget(findings: Findings, budget: AnyBudget) -> bool:
-    """Whether the rate limit is shared, where that is wanted. Returns whether requests can be sent."""
+async def check_budget(findings: Findings, budget: AnyBudget) -> None:
+    """Whether the rate limit is shared, where that is wanted."""
     if isinstance(budget, RateBudget):
-        return True
-    try:
+        return
+    with findings.needed("budget", {ConfigurationError: "Check --budget"}):
         await budget.acquire()
-    except ConfigurationError as error:
-        findings.fail("budget", error, "Check --budget")
-        return False
     budget.release(sent=False)
     if budget.is_shared:
         findings.ok("budget", "shared, and its server answers")
     else:
         findings.fail("budget", "its server does not answer", "Check --budget and the network")
-    return True
 
 
-async def check_token(findings: Findings, client: DatabaseClient) -> bool:
+async def check_token(findings: Findings, client: DatabaseClient) -> None:
     """Whether the API takes the token."""
-    try:
+    renew = "Make a new one in the control panel under API, and set DIGITALOCEAN_TOKEN"
+    reach = "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL"
+    with (
+        findings.needed("API", {DatabaseClientError: reach}),
+        findings.needed("token", {AuthenticationError: renew, PermissionDeniedError: _GIVE_READ}),
+    ):
         await client.clusters.list()
-    except AuthenticationError as error:
-        findings.fail("token", error, "Make a new one in the control panel under API, and set DIGITALOCEAN_TOKEN")
-    except PermissionDeniedError as error:
-        findings.fail("token", error, "Give the token the scope database:read")
-    except DatabaseClientError as error:
-        findings.fail("API", error, "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL")
-    else:
-        findings.ok("token", "accepted, and has the scope database:read. Only --try shows whether it may write")
-        limit = client.rate_limit
-        if limit is not None and limit.limit is not None:
-            findings.ok("rate limit", f"{limit.limit} requests an hour, {limit.remaining} left")
-        return True
-    return False
+    findings.ok("token", "accepted, and has the scope database:read. Only --try shows whether it may write")
+    limit = client.rate_limit
+    if limit is not None and limit.limit is not None:
+        findings.ok("rate limit", f"{limit.limit} requests an hour, {limit.remaining} left")
 
 
-async def check_cluster(
-    findings: Findings, cluster: ClusterClient, *, private: bool, admin: str | None
-) -> Cluster | None:
-    """Whether the cluster is online and has users, and what the token may read of it. None if not."""
+async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: bool, admin: str | None) -> Cluster:
+    """Whether the cluster is online and has users, and what the token may read of it."""
     info = await cluster.info()
     known = CAPABILITIES.get(info.engine)
     if known is None or not known.users:
-        findings.fail("cluster", f"{info.name} is a {info.engine}", "It has no users: use another cluster")
-        return None
+        findings.stop("cluster", f"{info.name} is a {info.engine}", "It has no users: use another cluster")
     if info.status != "online":
-        findings.fail("cluster", f"{info.name} is not online, its status is {info.status}", "Wait until it is online")
-        return None
+        status = f"{info.name} is not online, its status is {info.status}"
+        findings.stop("cluster", status, "Wait until it is online")
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
     if not known.tenants:
         findings.note("tenants", "this engine has none; its users work")
@@ -99,19 +91,12 @@ async def check_cluster(
     if known.dbs:
         reads["databases"] = cluster.dbs.list
     for what, read in reads.items():
-        try:
+        ways: dict[type[Exception], str] = {PermissionDeniedError: _GIVE_READ, DatabaseClientError: "Try again later"}
+        with suppress(StepFailedError), findings.needed(what, ways):
             await read()
-        except PermissionDeniedError as error:
-            findings.fail(what, error, "Give the token the scope database:read")
-        except DatabaseClientError as error:
-            findings.fail(what, error, "Try again later")
-        else:
             findings.ok(what, "can be listed")
-    try:
+    with findings.needed("connection", {ConfigurationError: ""}):
         connection = connection_of(info, private=private)
-    except ConfigurationError as error:
-        findings.fail("connection", error, "")
-        return None
     if known.returns_passwords and connection.password is None:
         hidden = "the API does not return them to this token"
         if admin is None and info.engine in POSTGRESQL | MYSQL:
@@ -126,40 +111,32 @@ async def check_cluster(
 
 async def check_server(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> str | None:
-    """Check the connection, TLS and the administrator, and return the server's version if they are usable."""
+) -> str:
+    """Check the connection, TLS and the administrator, and return the server's version."""
     connection = connection_of(info, private=private)
-    if not await _check_port(findings, connection):
-        return None
+    await _check_port(findings, connection)
     ca = await _check_ca(findings, cluster) if connection.ssl else None
-    if connection.ssl and ca is None:
-        return None
     if not connection.ssl:
         findings.ok("TLS", "the cluster speaks none")
-    try:
+    dsn = "Set AIODBCLIENT_ADMIN to the DSN of an administrator"
+    with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
         server = server_of(info.engine, connection, ca, admin, None)
-    except (ConfigurationError, UnsupportedOperationError) as error:
-        findings.fail("administrator", error, "Set AIODBCLIENT_ADMIN to the DSN of an administrator")
-        return None
     version = await _check_administrator(findings, server, tls=ca is not None)
-    if version is not None and admin is not None:
-        try:
+    if admin is not None:
+        here = "Unset AIODBCLIENT_ADMIN, or set it to a DSN of this cluster"
+        with findings.needed("administrator", {ConfigurationError: here}):
             await check_place(info, admin, ca)
-        except ConfigurationError as error:
-            findings.fail("administrator", error, "Unset AIODBCLIENT_ADMIN, or set it to a DSN of this cluster")
-            return None
     return version
 
 
-async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str | None:
+async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str:
     try:
         found = await server.administrator()
     except GrantError as error:
         advice = "Check the password and the cluster's trusted sources"
         if _FULL.search(str(error)):
             advice = "Close connections, or use a larger cluster"
-        findings.fail("administrator", error, "" if advice_for(error) else advice)
-        return None
+        findings.stop("administrator", error, "" if advice_for(error) else advice)
     if tls:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
     if found.lacks:
@@ -177,7 +154,7 @@ async def _check_administrator(findings: Findings, server: Server, *, tls: bool)
     return found.version
 
 
-async def _check_port(findings: Findings, connection: Connection) -> bool:
+async def _check_port(findings: Findings, connection: Connection) -> None:
     address = f"{connection.host}:{connection.port}"
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -186,24 +163,17 @@ async def _check_port(findings: Findings, connection: Connection) -> bool:
     except OSError as error:  # TimeoutError is one
         found = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
         advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
-        findings.fail("connection", found, advice)
-        return False
+        findings.stop("connection", found, advice)
     findings.ok("connection", f"{address} can be reached")
-    return True
 
 
-async def _check_ca(findings: Findings, cluster: ClusterClient) -> str | None:
-    try:
+async def _check_ca(findings: Findings, cluster: ClusterClient) -> str:
+    support = "Without it no server can be verified: ask the provider's support"
+    with findings.needed("CA", {DatabaseClientError: support, ssl.SSLError: support}):
         ca = await cluster.ca()
         verifying_context(ca)
-    except (DatabaseClientError, ssl.SSLError) as error:
-        findings.fail("CA", error, "Without it no server can be verified: ask the provider's support")
-        return None
     findings.ok("CA", "can be read")
     return ca
-
-
-_ROOM = bytes(1 << 16)  # a new store needs less
 
 
 async def check_store(findings: Findings, where: str, cluster_id: str) -> None:

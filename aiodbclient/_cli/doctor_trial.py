@@ -6,7 +6,6 @@ them. The names in its SQL need no quoting: ``doctor`` made them.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from attrs import frozen
 from .. import Cluster, ClusterClient, Connection
 from .._libpq import one_line
 from .._request.raw import JSON
-from .._request.waits import waits
+from .._request.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError, GrantError
@@ -30,9 +29,10 @@ from ..tenants._credential import Secret, verifying_context
 from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn
 from .doctor_api import REPORT, Trial
-from .doctor_findings import Findings
+from .doctor_findings import Findings, StepFailedError
+from .failures import message_of
 from .output import note, took
-from .running import message_of, on_signals
+from .running import on_signals
 
 # Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.
 _Run: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -63,10 +63,6 @@ _KNOWN = ("doadmin", "postgres", "_dodb")  # roles of the provider
 _POOL_SECONDS = 10.0  # for which a new pool may not be ready
 
 
-class _StepFailedError(Exception):
-    """A step failed, and those after it make no sense."""
-
-
 async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None) -> None:
     """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
@@ -76,7 +72,8 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
             tenants = Tenants(cluster, store, private=private, admin=admin) if by_sql else None
             try:
-                await trial.prove()
+                with suppress(StepFailedError):  # the tenant may do all the same
+                    await trial.prove()
                 if tenants is not None:
                     connection = connection_of(info, private=private)
                     ca = await cluster.ca() if connection.ssl else None
@@ -84,7 +81,7 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
                     dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)
                     run = _on_postgresql(dsn, ca) if info.engine in POSTGRESQL else _on_mysql(dsn, ca)
                     await _prove(_Asking(trial, run, connection, ca), tenants)
-            except _StepFailedError:
+            except StepFailedError:
                 pass
             except DatabaseClientError as error:
                 findings.fail("--try", error, REPORT)
@@ -138,8 +135,7 @@ async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: s
     except DatabaseClientError as ended:
         error = ended
     if error is not None:
-        findings.fail(step, error, REPORT)
-        raise _StepFailedError from error
+        findings.stop(step, error, REPORT)
     findings.ok(step, f"{found.format(outcome.credential.username)} ({took(monotonic() - started)})")
     credential: Credential = outcome.credential
     return credential
@@ -149,8 +145,7 @@ async def _check(findings: Findings, step: str, tenants: Tenants, name: str, fou
     async for outcome in tenants.check([name]):
         problems = outcome.error if outcome.error is not None else ", ".join(outcome.problems)
         if problems:
-            findings.fail(step, problems, REPORT)
-            raise _StepFailedError
+            findings.stop(step, problems, REPORT)
     findings.ok(step, found)
 
 
@@ -247,11 +242,12 @@ class _Asking:
         try:
             answer = await request_below(self.trial.cluster, "POST", "pools", json=wanted)
             where = answer["pool"]["connection"]["host"], answer["pool"]["connection"]["port"]
-            for wait in waits(_POOL_SECONDS):
-                await asyncio.sleep(wait)
-                if await _enters(self.connection, self.ca, login, made.password, name, where):
-                    return "a pool of the provider takes a login that SQL made"
-            return "a pool of the provider does not take a login that SQL made"
+
+            async def enters() -> bool | None:
+                return await _enters(self.connection, self.ca, login, made.password, name, where) or None
+
+            takes = "takes" if await until_seen(enters, _POOL_SECONDS) else "does not take"
+            return f"a pool of the provider {takes} a login that SQL made"
         finally:
             with suppress(APIError):
                 await request_below(self.trial.cluster, "DELETE", "pools", name)

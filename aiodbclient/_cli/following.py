@@ -22,22 +22,9 @@ from ..errors import (
 )
 from .arguments import TIMEOUT_GRACE
 from .asking import some
-from .output import (
-    DONE,
-    SOME_FAILED,
-    STOPPED,
-    UNUSABLE,
-    OutputError,
-    as_json,
-    complain,
-    note,
-    safe,
-    span,
-    this_command,
-    write,
-)
-from .running import code_of, has_way_out, message_of, on_signals, on_timeout
-from .tenants_programs import ProgramError
+from .failures import Exit, code_of_run, has_way_out, message_of
+from .output import OutputError, as_json, complain, note, safe, span, this_command, write
+from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
     from .. import Action, Outcome, RequestEvent, Run
@@ -48,6 +35,18 @@ if TYPE_CHECKING:
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 _LATE = f"--timeout is over, and what is in flight gets up to {TIMEOUT_GRACE:.0f}s to finish"
 _LOOKING = 5.0  # s that the store may take to say what is unfinished
+
+
+class ReportedError(Exception):
+    """A failure of one name that says itself what is printed of it, also where others failed in the same way."""
+
+    def lines(self) -> list[str]:
+        """What is printed for people."""
+        raise NotImplementedError
+
+    def as_object(self) -> dict[str, Any]:
+        """What ``-o json`` prints."""
+        raise NotImplementedError
 
 
 @define
@@ -142,9 +141,9 @@ class _Tally:
         if isinstance(outcome, Failed):
             self.failed.append((outcome, role))
             error = outcome.error
-            reasons = error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
+            reasons = error.lines() if isinstance(error, ReportedError) else [message_of(error, retried=True)]
             alike = self.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
-            if not isinstance(error, ProgramError):  # each program has its say
+            if not isinstance(error, ReportedError):
                 alike.append(name)
             self.bar.fail(safe(name), reasons if len(alike) <= 1 else ())
         else:
@@ -171,32 +170,28 @@ class _Tally:
             if others:
                 note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
         if self.error is not None:
-            code = code_of(self.error)
-            if code == SOME_FAILED:
-                code = UNUSABLE
-            elif type(self.error) is DatabaseClientError:  # `exec` began no other: too many had failed
-                code = SOME_FAILED
+            code = code_of_run(self.error)
             complain(
                 message_of(self.error, retried=True) + (f"; {self._progress()}" if done else ""), code, **self.unended()
             )
             return code
         if self.unwritable is not None and not self.unwritable.gone:
-            complain(f"{self.unwritable}; {self._progress()}", UNUSABLE, **self.unended())
-            return UNUSABLE
+            complain(f"{self.unwritable}; {self._progress()}", Exit.UNUSABLE, **self.unended())
+            return Exit.UNUSABLE
         if self.at_once or (done < self.total and (self.stopped or self.unwritable is not None)):
             if self.report.heard.last is not None:
                 note(f"the last request that failed: {_failed(self.report.heard.last)}")
             if self.counts.total() < self.total and (wait := self.budget.snapshot().next_slot) > _WORTH_SAYING:
                 note(f"the rate limit allows the next request in {span(wait)}")
-            complain(f"stopped early: {self._progress()}", STOPPED, **self.unended())
-            return STOPPED
+            complain(f"stopped early: {self._progress()}", Exit.STOPPED, **self.unended())
+            return Exit.STOPPED
         if not self.failed:
-            return DONE
+            return Exit.DONE
         if hopeful := sum(not _is_final(each.error) for each, _ in self.failed):
             note(f"{hopeful} failed. To try again, run it again: {self._again()}")
         for way in self.report.ways(self.failed):
             note(way)
-        return SOME_FAILED
+        return Exit.SOME_FAILED
 
     def _progress(self) -> str:
         """How far a run came that did not end, and how to go on."""
@@ -299,8 +294,8 @@ def _is_final(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, ProgramError):
-        return error.ran.as_object()
+    if isinstance(error, ReportedError):
+        return error.as_object()
     return {
         "error": message_of(error, retried=True),
         "type": type(error).__name__,

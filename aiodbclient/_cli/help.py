@@ -12,15 +12,13 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .failures import EXIT_CODES
 from .output import write
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 _WIDEST = 100  # columns: longer lines are hard to read
 _TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 some failed or are not there, 2 bad usage, 3 stopped early, 4 the API, the store or the "
-    "standard output failed, 5 `plan` or `check` found a difference."
-)
+COMMON = "Common options"  # the section of the options that most commands take
 PROGRAM = "aiodbclient.program"
 _SECRETS = "Put a password into the variable of an option: other users of the machine can read arguments."
 _FIRST = ("--cluster", "--store", "--output", "--json")  # of the common options: these are needed most
@@ -177,12 +175,12 @@ def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
         ("Commands", [(name, command.summary(name)) for name in listed]),
         ("Arguments", [(_metavar(each).strip("[]-. "), about_of(each)) for each in arguments]),
         ("Options", [(option_of(each), about_of(each)) for each in options if not is_common(each)]),
-        ("Common options", [(option_of(each), about_of(each)) for each in shared]),
+        (COMMON, [(option_of(each), about_of(each)) for each in shared]),
     ):
         if rows:
             is_narrow = formatter.width < _TWO_COLUMNS and title != "Commands"
             with formatter.section(title):
-                formatter.write_dl(rows, col_max=4 if is_narrow else 22 if title == "Common options" else 26)
+                formatter.write_dl(rows, col_max=4 if is_narrow else 22 if title == COMMON else 26)
     _write(formatter, [_SECRETS] if any(each.envvar for each in shared) else [])
     _write(formatter, [EXIT_CODES] if common and not listed else [])
     _write(formatter, (command.epilog or "").split("\n\n"))
@@ -202,8 +200,8 @@ def _write(formatter: Any, paragraphs: Iterable[str]) -> None:
 
 
 def is_common(param: Any) -> bool:
-    """Whether an option is one that most commands take. ``arguments`` marks them."""
-    return getattr(param, "rich_help_panel", None) is not None and not param.hidden
+    """Whether an option is one that most commands take: it is in their section."""
+    return getattr(param, "rich_help_panel", None) == COMMON and not param.hidden
 
 
 def _parts(help: str) -> tuple[list[str], list[str]]:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NAME = "aiodbclient"
-DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
+# Where options come from that are not given.
+CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
+STORE_VARIABLE = "AIODBCLIENT_STORE"
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
 _WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
@@ -208,11 +210,3 @@ def _escaped(character: str) -> str:
     if character in "'\\":
         return f"\\{character}"
     return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
-
-
-def end_output(error: OutputError) -> int:
-    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
-    code = STOPPED if error.gone else UNUSABLE
-    if error.lost or not error.gone:
-        complain(f"{error}; {error.lost}" if error.lost else str(error), code)
-    return code

@@ -14,12 +14,13 @@ from ..errors import InvalidArgumentError, StoreError
 from ..tenants import Role
 from ..tenants._naming import tenant_of
 from ..tenants._record import OnRecord, Verb, read_all
-from .arguments import Printed, Recorded, role_options
+from .arguments import Recorded, role_options
 from .asking import FEW
-from .opening import is_id
-from .output import DONE, SOME_FAILED, UNUSABLE, command_line, complain, quoted, safe
+from .failures import Exit
+from .opening import home_of, is_id, shown
+from .output import command_line, complain, quoted, safe
+from .printing import Printed
 from .running import given_options
-from .stores import home_of, shown
 
 if TYPE_CHECKING:
     from ..tenants import Credential, Store
@@ -46,14 +47,10 @@ class Records:
 
     def home(self, cluster: str | None, printed: Printed) -> dict[str, object]:
         """The cluster of a tenant: for people as they call it, for programs its id, and its name if it is known."""
-        if printed.as_json:
-            return {"cluster": cluster, "cluster_name": self.name_of(cluster)}
-        return {"cluster": self.called.get(cluster or "")}
-
-    def name_of(self, cluster: str | None) -> str | None:
-        """The name of a cluster, if it is known."""
-        name = self.called.get(cluster or "")
-        return None if name is None or is_id(name) else name
+        called = self.called.get(cluster or "")
+        if not printed.as_json:
+            return {"cluster": called}
+        return {"cluster": cluster, "cluster_name": None if called is None or is_id(called) else called}
 
     def clusters_of(self, names: Sequence[str], role: Role) -> str:
         """The clusters of these tenants, as the operator named them."""
@@ -164,7 +161,7 @@ class Records:
         """Report the damaged records. Returns the exit code."""
         for role, name in self.damaged:
             complain_damaged(self.place.store, name, role)
-        return UNUSABLE if self.damaged and code in (DONE, SOME_FAILED) else code
+        return Exit.UNUSABLE if self.damaged and code in (Exit.DONE, Exit.SOME_FAILED) else code
 
 
 @frozen
@@ -231,7 +228,7 @@ def _prefix_of(record: OnRecord) -> str | None:
 def complain_damaged(where: str, name: str, role: Role) -> None:
     """Print that a record is damaged, and the command that removes it."""
     forget = command_line(["store", "forget", where, name, *role_options(role)])
-    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", Exit.UNUSABLE)
 
 
 def _nearest(name: str, others: Collection[str]) -> str | None:

@@ -14,15 +14,15 @@ from ..models import USER_SECRETS
 from ..tenants._naming import is_reserved
 from ..tenants._record import read_all
 from ..tenants._stores import readable
-from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, Printed, Rows, ShowOption, Table, role_options
+from .arguments import Api, Ending, ListedOn, NamedOn, OnCluster, ShowOption, role_options
 from .asking import confirm
+from .failures import Exit
 from .names import check_name
-from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .output import DONE, check_stdout, command_line, keep_stdout_private, note, safe, this_command
+from .opening import find_cluster, may_have_tenants, open_client, open_known, patiently, refuse_tenants, shown
+from .output import check_stdout, command_line, keep_stdout_private, note, safe, this_command
+from .printing import Printed, Rows, Table, print_objects, print_rows
 from .records import names_on_record
 from .running import changes, runs
-from .stores import open_known, shown
-from .tables import print_objects, print_rows
 
 _LOST = "the password would be lost: nothing was sent"
 _LAST = ("host", "id")
@@ -60,7 +60,7 @@ async def list_clusters(printed: Rows, api: Api) -> int:
     async with open_client(api.budget) as (client, _), patiently():
         rows = [_cluster(each) for each in await client.clusters.list()]
     print_rows(rows, printed, last=_LAST, none="the account has no clusters")
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -77,7 +77,7 @@ async def get_cluster(printed: Table, place: ListedOn) -> int:
     if info.private_connection is not None:
         row["private_host"] = info.private_connection.host
     print_rows([row | {"id": row.pop("id")}], printed)
-    return DONE
+    return Exit.DONE
 
 
 def _cluster(cluster: Cluster) -> dict[str, object]:
@@ -95,7 +95,7 @@ async def list_dbs(printed: Rows, place: ListedOn) -> int:
     async with _opened(place, cluster) as found:
         rows = [{"name": db.name} for db in await found.dbs.list()]
     print_rows(rows, printed, none=f"{cluster} has no databases")
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -108,7 +108,7 @@ async def get_db(printed: Table, place: NamedOn) -> int:
     async with _opened(place, cluster, f"db {name}") as found:
         db = await found.dbs.get(name)
     print_rows([{"name": db.name}], printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -122,7 +122,7 @@ async def create_db(printed: Printed, place: NamedOn) -> int:
     async with _opened(place, cluster, f"db {name}", to_change=True) as found:
         await found.dbs.create(name)
     _print_done(name, f"created the database {safe(name)}", printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -147,7 +147,7 @@ async def list_users(printed: Rows, place: ListedOn, show: ShowOption = False) -
     async with _opened(place, cluster) as found:
         rows = [_user(user, show) for user in await found.users.list()]
     _print_users(rows, printed, none=f"{cluster} has no users")
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -160,7 +160,7 @@ async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> 
     async with _opened(place, cluster, f"user {name}") as found:
         user = await found.users.get(name)
     _print_users([_user(user, show)], printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -178,7 +178,7 @@ async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) 
         changes()
         user = await found.users.create(name)
     _print_new(user, f"the user {safe(name)} was created with a password", cluster, printed, show)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -221,7 +221,7 @@ async def _delete(kind: str, printed: Printed, place: NamedOn, ending: Ending) -
         changes()
         await (found.dbs if kind == "db" else found.users).delete(name)
     _print_done(name, f"deleted {what}", printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -245,7 +245,7 @@ async def reset_user(printed: Table, place: NamedOn, *, show: ShowOption = False
         changes()
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed, show)
-    return DONE
+    return Exit.DONE
 
 
 async def _refuse_tenants(found: ClusterClient, what: str, verb: str, name: str, cluster: str, ending: Ending) -> None:

@@ -10,18 +10,14 @@ from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import OnRecord
 from ..tenants._stores.base import BaseStore
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Rows, YesOption, argument, option, role_options
+from .arguments import RoleOption, YesOption, argument, option, role_options
 from .asking import confirm
-from .output import DONE, UNUSABLE, command_line, note, quoted, safe, this_command, write
-from .records import complain_damaged, read_entries
-from .running import changes, runs
-from .stores import (
+from .failures import Exit
+from .opening import (
     BACKUP,
     KEY_VARIABLE,
     MOVED,
     TARGET_KEY_VARIABLE,
-    absolute,
-    backed_up,
     clusters_in,
     is_file,
     is_missing,
@@ -30,7 +26,10 @@ from .stores import (
     refusal,
     shown,
 )
-from .tables import print_done, print_rows
+from .output import STORE_VARIABLE, command_line, note, quoted, safe, this_command, write
+from .printing import Printed, Rows, print_done, print_rows
+from .records import complain_damaged, read_entries
+from .running import changes, runs
 
 if TYPE_CHECKING:
     from ..tenants import Store
@@ -55,7 +54,7 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
     print_rows(rows, printed, last=("username", "cluster"), none=none)
     for role, name in entries.damaged:
         complain_damaged(store, name, role)
-    return UNUSABLE if entries.damaged else DONE
+    return Exit.UNUSABLE if entries.damaged else Exit.DONE
 
 
 @runs
@@ -87,7 +86,7 @@ async def forget_record(
         changes()
         await opened.discard(record_name(name, role))
     print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
-    return DONE
+    return Exit.DONE
 
 
 async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
@@ -134,7 +133,7 @@ async def make_key() -> int:
     except ImportError:
         raise ConfigurationError("a key needs the package cryptography: pip install 'aiodbclient[cli]'") from None
     write(f"{Fernet.generate_key().decode()}\n", lost="run it again")
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -155,7 +154,7 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
         changes()
         count = await rewrite_records(opened)
     print_done(printed, f"{count} records rewritten", rewritten=count)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -204,7 +203,7 @@ async def copy_store(
                 await _replace(str(why), target)
             count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
             if why is None and not backup and isinstance(read, BaseStore):
-                await read.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                await read.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
                 count += await copy_records(
                     read, written, claim=False
                 )  # what changed meanwhile is refused, by its name
@@ -220,20 +219,21 @@ async def copy_store(
         note(f"to find the tenants that are newer than the backup: {check}")
     elif not backup:
         _say_what_is_left(source, read, encrypts=bool(to))
-    return DONE
+    return Exit.DONE
 
 
 async def _replace(why: str, target: str) -> None:
     """Make the store of which a backup is refuse changes, before its successor has a record."""
-    lost = backed_up(why)
+    path = why.removeprefix(f"{BACKUP} {shown('')}")
+    lost = None if path == why else path  # it was in a PostgreSQL
     if lost is None or is_missing(lost):
         what = "in a PostgreSQL" if lost is None else f"{lost}, and not there"
         note(f"the store of the backup is {what}: stop all processes that still use it, since they would change it")
-    elif lost != absolute(target):
+    elif lost != _absolute(target):
         try:
             async with open_store(lost, reads=True) as replaced:
                 if isinstance(replaced, BaseStore) and await replaced.refusal() is None:
-                    await replaced.refuse_changes(f"{MOVED} {shown(absolute(target))}")
+                    await replaced.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
                     note(f"{shown(lost)} is still there. It takes no change any more")
         except StoreError as error:
             note(f"{shown(lost)} is still there. Stop all processes that use it, since it still takes changes: {error}")
@@ -250,8 +250,13 @@ async def _mark_backup(source: str, target: str, written: Store) -> None:
                 f"{shown(target)} has records and is no backup, so it may be in use: give another TARGET. Nothing was "
                 "changed"
             )
-    await written.refuse_changes(f"{BACKUP} {shown(absolute(source))}")
+    await written.refuse_changes(f"{BACKUP} {shown(_absolute(source))}")
     await written.ignore_refusal()
+
+
+def _absolute(where: str) -> str:
+    """The store as another working directory names it."""
+    return os.path.abspath(where) if is_file(where) else where
 
 
 def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:

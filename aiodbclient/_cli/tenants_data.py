@@ -10,13 +10,14 @@ from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .arguments import Chosen, MaxOption, Place, Printed, Table, YesOption, argument, duration_option, option
+from .arguments import Chosen, MaxOption, Place, YesOption, argument, duration_option, option
 from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
-from .output import DONE, SOME_FAILED, note, safe, took
-from .running import changes, message_of, runs
-from .tables import print_done, print_rows
-from .tenants_place import Selection, named, open_place, open_selection, report_of
+from .failures import Exit, message_of
+from .output import note, safe, took
+from .printing import Printed, Table, print_done, print_rows
+from .running import changes, runs
+from .tenants_place import named, open_place, open_selection, report_of
 
 if TYPE_CHECKING:
     from ..tenants import Usage
@@ -42,9 +43,8 @@ async def show_usage(
         raise InvalidArgumentError(
             f"--sort {sort}: no such column; there are name, cluster, size, connections. Nothing was sent"
         )
-    async with open_selection(place, chosen, [Role.OWNER], default_all=True, partly=True) as selected:
-        opened = selected.opened
-        found = [each async for each in opened.tenants.usage(selected.names[Role.OWNER])]
+    async with open_selection(place, chosen, [Role.OWNER], default_all=True, partly=True) as opened:
+        found = [each async for each in opened.tenants.usage(opened.names[Role.OWNER])]
         found.sort(key=lambda each: each.name)
         if sort == "cluster":
             found.sort(key=lambda each: opened.called.get(each.cluster or "", ""))
@@ -56,10 +56,10 @@ async def show_usage(
     if not printed.as_json and len(opened.called) < 2:
         rows = [{key: value for key, value in row.items() if key != "cluster"} for row in rows]
     print_rows(rows if printed.as_json else [*rows, total], printed)
-    failed = dict(selected.missing) | {each.name: message_of(each.error) for each in found if each.error is not None}
+    failed = dict(opened.missing) | {each.name: message_of(each.error) for each in found if each.error is not None}
     for name, why in failed.items():
         note(f"{safe(name)}: {why}")
-    return opened.end(SOME_FAILED if failed else DONE)
+    return opened.end(Exit.SOME_FAILED if failed else Exit.DONE)
 
 
 def _usage(usage: Usage, printed: Table) -> dict[str, object]:
@@ -119,14 +119,15 @@ async def move_tenants(
         elif origin is not None:
             missing |= {name: f"it is not on {safe(origin)}" for name in found if homes.get(name) not in (origin, to)}
             found = [name for name in found if name not in missing]
-        selected = Selection(opened, wanted, not everybody, {Role.OWNER: found}, missing).whole()
-        going = [name for name in going if name in selected.names[Role.OWNER]]
+        chosen = {Role.OWNER: found}
+        opened = evolve(opened, wanted=wanted, typed=not everybody, names=chosen, missing=missing).whole()
+        going = [name for name in going if name in opened.names[Role.OWNER]]
         cluster = opened.clusters_of(going, Role.OWNER)
         question = (
             f"Move {some(going)} ({len(going)}) from {cluster} to {safe(to)}: shut each while it is copied? Each gets "
             "new credentials: programs that do not use TenantPools need them, and the new host."
         )
-        number, typed = len(going), selected.typed
+        number, typed = len(going), opened.typed
         confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="moved")
         plain = report_of(printed, opened)
 
@@ -149,7 +150,7 @@ async def move_tenants(
             return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
         report = evolve(plain, row=row, details=details)
-        return await selected.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
+        return await opened.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
 
 
 @runs
@@ -166,15 +167,15 @@ async def dump_tenants(
 
     Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, [Role.OWNER]) as selected:
+    async with open_selection(place, chosen, [Role.OWNER]) as opened:
         if not folder.is_dir():
             raise InvalidArgumentError(f"--folder {folder}: there is no such folder. Nothing was changed")
-        report = selected.opened.report(
+        report = opened.report(
             printed,
             row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
             details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
         )
-        return await selected.run(lambda tenants, names: tenants.dump(names, folder), report)
+        return await opened.run(lambda tenants, names: tenants.dump(names, folder), report)
 
 
 @runs
@@ -199,4 +200,4 @@ async def load_tenant(
         changes()
         credential = await opened.tenants.load(name, file)
     print_done(printed, f"{safe(name)}: loaded", name=name, action="loaded", database=credential.database)
-    return DONE
+    return Exit.DONE

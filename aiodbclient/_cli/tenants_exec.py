@@ -1,4 +1,4 @@
-"""Run a program with the credentials of tenants: ``tenants exec``."""
+"""Run a program with the credentials of tenants, or once for each of them: ``tenants exec``."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import Process, create_subprocess_exec
+from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import astuple, frozen
+from attrs import asdict, astuple, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, option, role_options
+from .arguments import Chosen, Recorded, RoleOption, option, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
+from .failures import Exit
+from .following import ReportedError
 from .help import PROGRAM
 from .names import locate_names, selecting, write_names
-from .output import SOME_FAILED, STOPPED, command_line, complain, note, private, safe, this_command, took
+from .output import command_line, complain, note, printable, private, safe, this_command, took
+from .printing import Printed
 from .records import is_awake, is_suspended
 from .running import given_options, runs
-from .tenants_place import Selection, named, open_records, open_selection
-from .tenants_programs import GRACE, Ran, run_quietly, shown_output
+from .tenants_place import Opened, named, open_records, open_selection
 
 if TYPE_CHECKING:
     from ..tenants import Credential
@@ -40,7 +43,8 @@ _NOT_PASSED_ON = frozenset(
     }
 )
 _AT_A_TIME = 8
-_NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
+_MOST_BYTES = 1 << 20  # of each output
+_GRACE = 5.0  # s from SIGTERM to SIGKILL
 
 
 @frozen(kw_only=True)
@@ -101,34 +105,34 @@ async def exec_tenants(
         named(chosen)  # what is wrong with the names comes first
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
     if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json or failed is not None:
-        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as selected:
-            return await _exec_each(selected, program, printed, role, pace, failed)
+        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as opened:
+            return await _exec_each(opened, program, printed, role, pace, failed)
     name = next(iter(locate_names(chosen.names, None)))
     async with open_records(place) as records:
         credentials, missing = records.credentials([name], role)
     if missing:
-        complain(f"{safe(name)}: {missing[name]}", SOME_FAILED)
-        return SOME_FAILED
+        complain(f"{safe(name)}: {missing[name]}", Exit.SOME_FAILED)
+        return Exit.SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credentials[0], Path(folder)))
 
 
 async def _exec_each(
-    selected: Selection, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
+    opened: Opened, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
 ) -> int:
     """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
     if not _exists(program[0], dict(os.environ)):
-        complain(f"{program[0]}: no such program", _NOT_FOUND)
-        return _NOT_FOUND
-    opened, records = selected.opened, selected.opened.records[role]
-    asleep = [name for name, each in records.items() if selected.wanted is None and is_suspended(each)]
-    left = dict.fromkeys([*selected.names[role], *selected.missing])
+        complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
+        return Exit.NOT_FOUND
+    records = opened.records[role]
+    asleep = [name for name, each in records.items() if opened.wanted is None and is_suspended(each)]
+    left = dict.fromkeys([*opened.names[role], *opened.missing])
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
-    async def work(credential: Credential) -> Ran:
+    async def work(credential: Credential) -> _Ran:
         with TemporaryDirectory() as folder:
-            return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
+            return await _run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
     def again(_: object) -> str:
         able = [name for name in left if name in records and not is_suspended(records[name])]
@@ -146,7 +150,7 @@ async def _exec_each(
     report = opened.report(
         printed,
         row=lambda outcome, role: outcome.value.as_object(),
-        details=lambda outcome, role: shown_output(outcome.name, outcome.value),
+        details=lambda outcome, role: _shown(outcome.name, outcome.value),
         remark=lambda outcome: took(outcome.value.seconds),
         summary=lambda failed: f" ({some(asleep)}: suspended, left out)" if asleep else "",
         settle=settle,
@@ -154,7 +158,7 @@ async def _exec_each(
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
     try:
-        return await selected.whole().run(
+        return await opened.whole().run(
             lambda tenants, names: tenants.each(work, names, *astuple(pace)),
             report,
             again=again,
@@ -169,8 +173,8 @@ def _environment(credential: Credential, folder: Path) -> dict[str, str]:
     ca_file = None
     if credential.ca is not None:
         ca_file = folder / "ca.pem"
-        with open(ca_file, "w", opener=private) as opened:
-            opened.write(credential.ca)
+        with open(ca_file, "w", opener=private) as file:
+            file.write(credential.ca)
     passed_on = {
         name: value
         for name, value in os.environ.items()
@@ -188,10 +192,10 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         process = await create_subprocess_exec(*program, env=environment)
     except OSError as error:
         if not _exists(program[0], environment):  # PermissionError too, if a folder of PATH cannot be searched
-            complain(f"{program[0]}: no such program", _NOT_FOUND)
-            return _NOT_FOUND
-        complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
-        return _NOT_RUN
+            complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
+            return Exit.NOT_FOUND
+        complain(f"{program[0]}: {error.strerror}", Exit.NOT_RUN)
+        return Exit.NOT_RUN
     _pass_on_signals(process)
     await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
     try:
@@ -201,13 +205,13 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
     except asyncio.CancelledError:  # --timeout
         process.terminate()
         with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE):
+            async with asyncio.timeout(_GRACE):
                 await process.wait()
         if process.returncode is None:
             process.kill()
             await process.wait()
-        complain(f"--timeout has ended the program. To go on: {this_command()}", STOPPED)
-        return STOPPED
+        complain(f"--timeout has ended the program. To go on: {this_command()}", Exit.STOPPED)
+        return Exit.STOPPED
     return code if code >= 0 else 128 - code
 
 
@@ -224,3 +228,86 @@ def _pass_on_signals(process: Process) -> None:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
     else:
         loop.add_signal_handler(signal.SIGINT, process.send_signal, signal.SIGINT)
+
+
+@frozen
+class _Ran:
+    """A program that has ended."""
+
+    exit_code: int
+    seconds: float
+    output: str
+    errors: str
+
+    def lines(self) -> list[str]:
+        """What it printed: first on its standard output, then on its standard error."""
+        return [line for text in (self.output, self.errors) for line in text.splitlines() if line.strip()]
+
+    def as_object(self) -> dict[str, Any]:
+        """What ``-o json`` prints of it."""
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
+
+
+class _ProgramError(ReportedError):
+    """A program that has failed."""
+
+    def __init__(self, ran: _Ran) -> None:
+        super().__init__(f"exit code {ran.exit_code} after {took(ran.seconds)}")
+        self._ran = ran
+
+    def lines(self) -> list[str]:
+        return [*self._ran.lines(), str(self)]
+
+    def as_object(self) -> dict[str, Any]:
+        return self._ran.as_object()
+
+
+def _shown(name: str, ran: _Ran) -> str:
+    """What a program printed, with the tenant's name before each line. No terminal acts on it."""
+    return "\n".join(f"{safe(name)}: {printable(line.expandtabs())}" for line in ran.lines())
+
+
+async def _run_quietly(program: list[str], environment: dict[str, str], folder: Path) -> _Ran:
+    """Run the program with its output in files of ``folder``. Raises ``_ProgramError``, or OSError if there is none.
+
+    Pipes would stay open as long as anything that the program started in the background.
+    """
+    started = monotonic()
+    output, errors = folder / "output", folder / "errors"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = await create_subprocess_exec(
+            *program, env=environment, stdin=DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+    code = code if code >= 0 else 128 - code
+    ran = _Ran(code, monotonic() - started, _tail(output), _tail(errors))
+    if code:
+        raise _ProgramError(ran)
+    return ran
+
+
+async def _end(process: Process) -> None:
+    """End the program and all that it started: with SIGTERM, and those that stay with SIGKILL."""
+    try:
+        _signal(process, signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await process.wait()
+    finally:
+        _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: Process, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _tail(file: Path) -> str:
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _MOST_BYTES))
+        return opened.read().decode(errors="replace")

@@ -16,45 +16,27 @@ from ..tenants._naming import record_name
 from ..tenants._record import OnRecord, State
 from .arguments import (
     AdoptOption,
-    Checked,
     Chosen,
     Listed,
     MostOption,
     Place,
-    Printed,
     Pruning,
     Recorded,
     RoleOption,
     RolesOption,
-    Rows,
-    Shown,
     ShowOption,
-    Sorted,
-    Table,
     option,
 )
 from .asking import FEW, check_most, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
+from .failures import Exit
 from .following import called
 from .names import locate_names, selecting
-from .output import (
-    DIFFERENT,
-    DONE,
-    SOME_FAILED,
-    check_stdout,
-    command_line,
-    keep_stdout_private,
-    note,
-    printable,
-    safe,
-    span,
-    write,
-    write_styled,
-)
+from .opening import shown
+from .output import check_stdout, command_line, keep_stdout_private, note, printable, safe, span, write, write_styled
+from .printing import Checked, Printed, Rows, Shown, Sorted, Table, print_objects, print_rows
 from .records import Records, is_suspended
 from .running import runs
-from .stores import shown
-from .tables import print_objects, print_rows
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
 if TYPE_CHECKING:
@@ -92,7 +74,7 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
         ]
     rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, printed, last=_LAST, none=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
-    return on_record.end(DONE)
+    return on_record.end(Exit.DONE)
 
 
 def _line(record: OnRecord, printed: Table, on_record: Records) -> dict[str, object]:
@@ -136,7 +118,7 @@ async def list_rooms(printed: Sorted, place: Recorded, capacity: MostOption = No
         for room in rooms
     ]
     print_rows(rows, printed)
-    return DONE
+    return Exit.DONE
 
 
 @runs
@@ -184,7 +166,7 @@ async def show_tenants(
     _print_credentials(credentials, printed, ca_file, show=show, secret=(secret, namespace))
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
-    return opened.end(SOME_FAILED if missing else DONE)
+    return opened.end(Exit.SOME_FAILED if missing else Exit.DONE)
 
 
 def _print_credentials(
@@ -267,10 +249,9 @@ async def check_tenants(
             broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_selection(place, chosen, roles, default_all=True, partly=True) as selected:
-        opened = selected.opened
+    async with open_selection(place, chosen, roles, default_all=True, partly=True) as opened:
         owners = opened.records[Role.OWNER]
-        asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
+        asleep = sum(is_suspended(owners[name]) for name in opened.names.get(Role.OWNER, ()) if name in owners)
         report = opened.report(
             printed,
             row=row,
@@ -281,17 +262,17 @@ async def check_tenants(
             ),
         )
         if not_on_record:
-            code = await opened.run({Role.OWNER: opened.tenants.check()}, selected.names, report)
+            code = await opened.follow({Role.OWNER: opened.tenants.check()}, report)
         else:
-            code = await selected.run(lambda tenants, names: tenants.check(names), report)
+            code = await opened.run(lambda tenants, names: tenants.check(names), report)
         unchecked = {its: opened.records[its] for its in Role if its not in roles}
     print_rows(rows, printed, last=_LAST)
-    if selected.wanted is None and any(unchecked.values()):
+    if opened.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
-    if broken and code in (DONE, SOME_FAILED):
+    if broken and code in (Exit.DONE, Exit.SOME_FAILED):
         _say_what_helps(opened, broken)
-        code = DIFFERENT if code == DONE else code
+        code = Exit.DIFFERENT if code == Exit.DONE else code
     return code
 
 
@@ -372,7 +353,7 @@ async def plan_tenants(
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (plan.prune and plan.extra)
-    return DIFFERENT if differs else DONE
+    return Exit.DIFFERENT if differs else Exit.DONE
 
 
 def _changes(plan: Plan) -> list[tuple[str, str]]:

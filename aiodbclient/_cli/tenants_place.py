@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
 
 from ..engines import guard_tenants
 from ..errors import (
@@ -24,16 +24,16 @@ from ..errors import (
     TransportError,
 )
 from ..tenants import Problem, Role
-from .arguments import WHICH, Chosen, Place, Printed, Recorded
+from .arguments import WHICH, Chosen, Place, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
+from .failures import has_way_out
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
-from .opening import find_clusters, open_client, patiently
+from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
 from .output import command_line, note, safe, this_command
-from .records import Entries, Records, arranged, read_entries
-from .running import has_way_out
-from .stores import IfMissing, open_store, shown
+from .printing import Printed
+from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, Run
@@ -44,28 +44,48 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Opened(Records):
-    """The tenants of the clusters that the options of a command name."""
+    """The tenants of the clusters that the options of a command name, and those of them that it is for."""
 
     tenants: Tenants
     budget: AnyBudget
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
+    wanted: Sequence[str] | None = None  # the names that were given; None: all
+    typed: bool = True  # whether each of them was typed on the command line
+    names: Mapping[Role, Sequence[str]] = field(factory=dict[Role, Sequence[str]])
+    missing: Mapping[str, str] = field(factory=dict[str, str])  # why other names that were given are not among them
 
-    async def run(
-        self, runs: Mapping[Role, Run[Any]], names: Mapping[Role, Collection[str]], report: Report, **more: Any
-    ) -> int:
-        """Do the runs, and print what becomes of them, as ``follow`` does. Returns the exit code."""
+    @property
+    def total(self) -> int:
+        """How many names there are, each counted for each of its roles."""
+        return sum(map(len, self.names.values()))
+
+    def whole(self) -> Self:
+        """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
+        return evolve(self, names=dict.fromkeys(self.names, ())) if self.missing else self
+
+    async def run(self, verb: Callable[[Tenants, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
+        """Do ``verb`` for each role that has names, as ``follow`` does."""
+        runs = {role: verb(self.tenants.role(role), its) for role, its in self.names.items() if its}
+        return await self.follow(runs, report, **more)
+
+    async def follow(self, runs: Mapping[Role, Run[Any]], report: Report, **more: Any) -> int:
+        """Do the runs, and print what becomes of the names, as ``following.follow`` does. Returns the exit code."""
 
         async def unfinished() -> list[str]:
-            wanted = {(role, name) for role, its in names.items() for name in its}
+            wanted = {(role, name) for role, its in self.names.items() for name in its}
             records = (await read_entries(self.store)).records
             begun = [each for each in records if each.intent is not None and (each.role, each.name) in wanted]
             return [called(each.name, each.role) for each in begun]
 
         each = {role.value: run for role, run in runs.items()}
-        all_names = [called(name, role) for role, its in names.items() for name in its]
-        more["unfinished"] = unfinished if report.changes else None
-        return self.end(await follow(each, names=all_names, budget=self.budget, report=report, **more))
+        more |= {"names": [called(name, role) for role, its in self.names.items() for name in its]}
+        more |= {"missing": self.missing, "unfinished": unfinished if report.changes else None}
+        code = self.end(await follow(each, budget=self.budget, report=report, **more))
+        if self.missing and not self.total:
+            others = len(self.wanted or ()) > len(self.missing)
+            note(f"nothing was done{' for the other names either' if others else ''}")
+        return code
 
     def report(self, printed: Printed, **more: Any) -> Report:
         """What is printed of tenants, with the ways out of their failures."""
@@ -153,8 +173,7 @@ async def open_records(place: Recorded) -> AsyncGenerator[Records]:
         called = entries.find(place.clusters or ())
         if called is None:
             async with open_client(place.budget) as (client, _):
-                found = await _found(client, place)
-            called = {each.id: name for each, name in zip(found, place.clusters or (), strict=True)}
+                called = _called(await _found(client, place), place)
         yield arranged(place, store, entries, called)
 
 
@@ -164,43 +183,45 @@ async def open_place(
 ) -> AsyncGenerator[Opened]:
     """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
-    For a ``Recorded`` that is no ``Place`` nothing is sent, as ``open_records`` does.
+    For a ``Recorded`` that is no ``Place`` the tenants send nothing, and the store is opened as ``open_records`` does.
     """
     from ..tenants import Tenants  # slow to import
 
     heard = Heard()
     events: dict[str, TenantEvent] = {}
-    wanted = place.clusters or []
-    options: dict[str, Any] = {}
-    if isinstance(place, Place):
-        if not wanted:
-            raise InvalidArgumentError(WHICH.format("--cluster"))
-        if place.admin is not None and len(wanted) > 1:
-            raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
-        options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+    options: dict[str, Any] = {"prefix": place.prefix, "most": most}
     if place.verbose:
         options["on_event"] = lambda event: events.__setitem__(event.name, event)
     async with AsyncExitStack() as stack:
-        opening = open_store(place.store, if_missing, reads=not isinstance(place, Place))
-        store = None if isinstance(place, Place) else await stack.enter_async_context(opening)
-        entries = Entries() if store is None else await read_entries(store)
-        called = None if store is None else entries.find(wanted)
-        offline, clusters = called is not None, list["ClusterClient"]()
-        client, budget = await stack.enter_async_context(open_client(place.budget, offline=offline, on_event=heard))
-        if called is None:
+        if isinstance(place, Place):
+            _check_options(place)
+            options |= {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+            client, budget = await stack.enter_async_context(open_client(place.budget, on_event=heard))
             clusters = await _found(client, place)
-            called = {each.id: name for each, name in zip(clusters, wanted, strict=True)}
             for engine in {each.engine for each in clusters if each.engine is not None}:
                 check_tenants(new, engine, place.prefix)
-        if store is None:
-            store = await stack.enter_async_context(opening)
-            entries = await read_entries(store)
-        records = arranged(place, store, entries, called)
-        if offline:  # without records there is no cluster, and one that does not exist does no harm
+            store = await stack.enter_async_context(open_store(place.store, if_missing))
+            records = arranged(place, store, await read_entries(store), _called(clusters, place))
+        else:
+            records = await stack.enter_async_context(open_records(place))
+            client, budget = await stack.enter_async_context(open_client(place.budget, offline=True, on_event=heard))
+            # Without records there is no cluster, and one that does not exist does no harm.
             clusters = [client.cluster(UUID(each)) for each in records.called or [str(UUID(int=0))]]
-        tenants = Tenants(clusters, store, prefix=place.prefix, most=most, **options)
+        tenants = Tenants(clusters, records.store, **options)
         on_record = asdict(records, recurse=False)
         yield Opened(**on_record, tenants=tenants, budget=budget, events=events, heard=heard)
+
+
+def _check_options(place: Place) -> None:
+    if not place.clusters:
+        raise InvalidArgumentError(WHICH.format("--cluster"))
+    if place.admin is not None and len(place.clusters) > 1:
+        raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
+
+
+def _called(found: Sequence[ClusterClient], place: Recorded) -> dict[str, str]:
+    """What the operator calls each cluster, by its id."""
+    return {each.id: name for each, name in zip(found, place.clusters or (), strict=True)}
 
 
 async def _found(client: DatabaseClient, place: Recorded) -> list[ClusterClient]:
@@ -240,35 +261,6 @@ def named(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
     return list(locate_names(chosen.names, chosen.file)) if given else None
 
 
-@frozen
-class Selection:
-    """The tenants that a command is for: their names by role, and why others that were given are missing."""
-
-    opened: Opened
-    wanted: Sequence[str] | None
-    typed: bool
-    names: Mapping[Role, Sequence[str]]
-    missing: Mapping[str, str]
-
-    @property
-    def total(self) -> int:
-        """How many names there are, each counted for each of its roles."""
-        return sum(map(len, self.names.values()))
-
-    def whole(self) -> Selection:
-        """The same; nothing of it if a name is missing, so that a command is not half done because of a typo."""
-        return evolve(self, names=dict.fromkeys(self.names, ())) if self.missing else self
-
-    async def run(self, verb: Callable[[Tenants, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
-        """Do ``verb`` for each role, and print what becomes of it, as ``follow`` does. Returns the exit code."""
-        runs = {role: verb(self.opened.tenants.role(role), its) for role, its in self.names.items() if its}
-        code = await self.opened.run(runs, self.names, report, missing=self.missing, **more)
-        if self.missing and not self.total:
-            others = len(self.wanted or ()) > len(self.missing)
-            note(f"nothing was done{' for the other names either' if others else ''}")
-        return code
-
-
 @asynccontextmanager
 async def open_selection(
     place: Recorded,
@@ -278,7 +270,7 @@ async def open_selection(
     among: Callable[[OnRecord], bool] | None = None,
     default_all: bool = False,
     partly: bool = False,
-) -> AsyncGenerator[Selection]:
+) -> AsyncGenerator[Opened]:
     """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means.
 
     If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
@@ -292,7 +284,7 @@ async def open_selection(
                 missing = lacking
             if wanted is None and among is not None:
                 names[role] = [name for name, record in opened.records[role].items() if among(record)]
-        selected = Selection(opened, wanted, chosen.typed, names, missing)
+        selected = evolve(opened, wanted=wanted, typed=chosen.typed, names=names, missing=missing)
         yield selected if partly else selected.whole()
 
 

@@ -17,7 +17,6 @@ from .arguments import (
     MaxOption,
     MostOption,
     Place,
-    Printed,
     Pruning,
     RoleOption,
     RolesOption,
@@ -28,10 +27,11 @@ from .arguments import (
 )
 from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
 from .names import locate_names, selecting
+from .opening import shown
 from .output import counted, note, this_command
+from .printing import Printed
 from .records import is_awake, is_suspended, is_young, waits_for_retire
 from .running import runs
-from .stores import shown
 from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def provision_tenants(
             kept = {name for name, each in opened.records[role].items() if each.current is not None}
             run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
             work = len(set(wanted) - kept)
-            return await opened.run({role: run}, {role: wanted}, report, work=work)
+            return await evolve(opened, names={role: [*wanted]}).follow({role: run}, report, work=work)
         plan = await opened.plan(wanted, role, prune=True, if_exists="adopt" if adopt else "error")
         there = (*plan.keep, *plan.resume, *plan.repair)
         pruning.check_kept(plan.extra, there)
@@ -94,7 +94,7 @@ async def provision_tenants(
         confirm_ending(question, len(ending), typed=False, cluster=cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         names = [name for each in changed for name in each]
-        return await opened.run({role: plan.apply()}, {role: names}, report)
+        return await evolve(opened, names={role: names}).follow({role: plan.apply()}, report)
 
 
 def _confirm_adoption(names: Sequence[str], opened: Opened, *, yes: bool) -> None:
@@ -130,15 +130,15 @@ async def repair_tenants(
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        for its, names in selected.names.items():
-            going = selected.opened.half_removed(names, its)
-            cluster = selected.opened.clusters_of(going, its)
+    async with open_selection(place, chosen, role or [Role.OWNER]) as opened:
+        for its, names in opened.names.items():
+            going = opened.half_removed(names, its)
+            cluster = opened.clusters_of(going, its)
             question = removal(going, cluster, its, "finish their removal, which deletes their data")
-            number, typed, agreed = len(going), selected.typed, yes or not has_terminal()
+            number, typed, agreed = len(going), opened.typed, yes or not has_terminal()
             confirm_ending(question, number, typed=typed, cluster=cluster, most=len(names), yes=agreed)
-        report = report_of(printed, selected.opened, show=show)
-        return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), report)
+        report = report_of(printed, opened, show=show)
+        return await opened.run(lambda tenants, names: tenants.repair(names, recreate=recreate), report)
 
 
 @runs
@@ -176,13 +176,12 @@ async def rotate_tenants(
     def is_due(record: OnRecord) -> bool:
         return not is_suspended(record) and (older_than is None or not is_young(record, older_than))
 
-    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        opened, total = selected.opened, selected.total
-        records, cluster = opened.records, opened.cluster
+    async with open_selection(place, chosen, role or [Role.OWNER]) as opened:
+        total, records, cluster = opened.total, opened.records, opened.cluster
         owners = records[Role.OWNER]
-        left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in selected.names.items()}
-        selected = evolve(selected, names=left)
-        if fresh := total - selected.total:
+        left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in opened.names.items()}
+        opened = evolve(opened, names=left)
+        if fresh := total - opened.total:
             note(f"rotated within the last hour, and left alone until `retire`: {fresh}")
         due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
         ends = sum(map(waits_for_retire, due))
@@ -206,7 +205,7 @@ async def rotate_tenants(
             options = [*roles, *(flag for flag, given in flags if given)]
             return opened.command("rotate", *selecting(list(names)), *options, again=True)
 
-        return await selected.run(
+        return await opened.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             evolve(report_of(printed, opened, show=show), ways=partial(opened.ways, rotates=True)),
             again=rest if older_than is None and not again else None,
@@ -229,9 +228,9 @@ async def retire_tenants(
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db --yes
     Example: aiodbclient tenants retire --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        records, cluster = selected.opened.records, selected.opened.cluster
-        found = [records[its].get(name) for its, names in selected.names.items() for name in names]
+    async with open_selection(place, chosen, role or [Role.OWNER]) as opened:
+        records, cluster = opened.records, opened.cluster
+        found = [records[its].get(name) for its, names in opened.names.items() for name in names]
         due = [each for each in found if each is not None and each.previous is not None]
         olds = [each.name for each in due if older_than is None or not is_young(each, older_than)]
         if olds or (chosen.everybody and asks(0)):
@@ -242,8 +241,8 @@ async def retire_tenants(
                 "sessions? Programs that still use them stop working.",
                 yes=yes,
             )
-        return await selected.run(
-            lambda tenants, names: tenants.retire(names, after=older_than), report_of(printed, selected.opened)
+        return await opened.run(
+            lambda tenants, names: tenants.retire(names, after=older_than), report_of(printed, opened)
         )
 
 
@@ -257,13 +256,13 @@ async def suspend_tenants(
 
     Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, [Role.OWNER], among=is_awake) as selected:
-        going = selected.names[Role.OWNER]
-        cluster = selected.opened.clusters_of(going, Role.OWNER)
+    async with open_selection(place, chosen, [Role.OWNER], among=is_awake) as opened:
+        going = opened.names[Role.OWNER]
+        cluster = opened.clusters_of(going, Role.OWNER)
         question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"
-        number, typed = len(going), selected.typed
+        number, typed = len(going), opened.typed
         confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes, done="suspended")
-        return await selected.run(lambda tenants, names: tenants.suspend(names), report_of(printed, selected.opened))
+        return await opened.run(lambda tenants, names: tenants.suspend(names), report_of(printed, opened))
 
 
 @runs
@@ -274,12 +273,12 @@ async def resume_tenants(
 
     Example: aiodbclient tenants resume gamma --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as selected:
-        going = selected.names[Role.OWNER]
+    async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as opened:
+        going = opened.names[Role.OWNER]
         if chosen.everybody and asks(len(going)):
-            confirm(f"Resume {some(going) or 'no tenant'} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
-        report = report_of(printed, selected.opened, show=show)
-        return await selected.run(lambda tenants, names: tenants.resume(names), report)
+            confirm(f"Resume {some(going) or 'no tenant'} ({len(going)}) on {opened.cluster}?", yes=yes)
+        report = report_of(printed, opened, show=show)
+        return await opened.run(lambda tenants, names: tenants.resume(names), report)
 
 
 @runs
@@ -309,26 +308,26 @@ async def remove_tenants(
     """
     before = None if older_than is None else datetime.now(UTC) - older_than
     among = None if before is None else partial(is_suspended, before=before)
-    async with open_selection(place, chosen, [role], among=among, partly=ignore_absent) as selected:
-        absent = selected.missing
-        is_foreign = any(selected.opened.foreign(name, role) for name in absent)  # then it is on record
+    async with open_selection(place, chosen, [role], among=among, partly=ignore_absent) as opened:
+        absent = opened.missing
+        is_foreign = any(opened.foreign(name, role) for name in absent)  # then it is on record
         if is_foreign:
-            selected = selected.whole()
+            opened = opened.whole()
         elif ignore_absent:
-            selected = evolve(selected, names={role: [*selected.names[role], *absent]}, missing={})
-        going = [name for name in selected.names[role] if name not in absent]
+            opened = evolve(opened, names={role: [*opened.names[role], *absent]}, missing={})
+        going = [name for name in opened.names[role] if name not in absent]
         what = "logins and records; the databases stay" if keep_database else ""
         lacking = f" Not on record: {some(list(absent))}." if absent else ""
-        cluster = selected.opened.clusters_of(going, role)
+        cluster = opened.clusters_of(going, role)
         question = f"{removal(going, cluster, role, what)}{lacking}"
-        number, typed = len(going), selected.typed
-        if not selected.missing:
+        number, typed = len(going), opened.typed
+        if not opened.missing:
             confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes)
-        code = await selected.run(
+        code = await opened.run(
             lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=older_than),
-            report_of(printed, selected.opened),
+            report_of(printed, opened),
             again=lambda done: this_command("--ignore-absent"),
         )
-        if selected.missing and not is_foreign:
+        if opened.missing and not is_foreign:
             note(f"to leave out what is not on record: {this_command('--ignore-absent')}")
         return code

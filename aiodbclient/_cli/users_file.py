@@ -15,15 +15,15 @@ import attrs
 from .. import NewUser, UserPlan
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .arguments import AlsoStoreOption, Ending, ListedOn, Printed, Pruning, ShowOption, UsersFileOption
+from .arguments import AlsoStoreOption, Ending, ListedOn, Pruning, ShowOption, UsersFileOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
+from .failures import Exit
 from .following import Heard, Report, follow
 from .names import read_text, shown
-from .opening import find_cluster, may_have_tenants, open_client, patiently, refuse_tenants
-from .output import DIFFERENT, DONE, note, printable, safe, this_command, write_styled
+from .opening import find_cluster, may_have_tenants, open_client, open_known, patiently, refuse_tenants
+from .output import note, printable, safe, this_command, write_styled
+from .printing import Printed, print_objects
 from .running import runs
-from .stores import open_known
-from .tables import print_objects
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -59,7 +59,7 @@ async def plan_users(
         note(f"--prune knows tenants' logins {known}. `users apply` needs --not-a-tenant for all others")
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
-    return DIFFERENT if plan else DONE
+    return Exit.DIFFERENT if plan else Exit.DONE
 
 
 @runs

@@ -23,7 +23,7 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient._cli.assumptions import ASSUMPTIONS
+from aiodbclient._cli.doctor_findings import ASSUMPTIONS
 from aiodbclient.sandbox import Fault, Sandbox
 from aiodbclient.tenants import PostgresStore, Role
 from aiodbclient.tenants._credential import Secret

@@ -13,8 +13,7 @@ import pytest
 from rich import cells
 
 from aiodbclient import __version__
-from aiodbclient._cli.arguments import Table
-from aiodbclient._cli.tables import print_rows
+from aiodbclient._cli.printing import Table, print_rows
 
 from ..server import CLUSTER, Server, says
 from .conftest import COMMAND, Command

@@ -288,6 +288,7 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
 
 
 def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str]) -> None:
+    assert command("tenants", "provision", names[1], *command.place).code == 0
     for arguments in (
         ["clusters"],
         ["users", "list", command.cluster, "--json"],

@@ -1,4 +1,4 @@
-"""Print rows: as a table, as names, or as JSON objects."""
+"""How a command prints what it did or found: as text, as a table, as names, or as JSON objects."""
 
 from __future__ import annotations
 
@@ -7,16 +7,102 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from attrs import frozen
 
 from ..errors import InvalidArgumentError
-from .arguments import Printed, Rows, Sorted, Table
-from .output import as_json, console_of, note, printable, safe, span, write
+from .arguments import option
+from .output import as_json, console_of, note, printable, safe, span, this_is_json, write
 
 Row: TypeAlias = Mapping[str, object]
 _NAMES = ("name", "username", "database", "problems")
 _OPPOSITE = {"age": "since", "since": "age"}  # one of them is printed, and sorts as the other the other way round
 _EMPTY = "-"
+
+
+def _output_option(forms: str, help: str, **settings: Any) -> Any:
+    """``-o``, which takes one of ``forms``."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in forms.split("|"):
+            raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
+        return value
+
+    return option("--output", "-o", metavar=forms, help=help, callback=check, **settings)
+
+
+# What -o prints.
+_AS_TEXT = "json prints an object a line, errors too."
+_AS_TABLE = "wide prints all columns, json an object a line, errors too."
+_AS_ROWS = "wide prints all columns, name the names alone, json an object a line, errors too."
+_AS_PROBLEMS = "problems prints a line for each tenant that has one, the others print all tenants. Default: problems."
+_AS_CREDENTIALS = (
+    "env is for `docker --env-file`, sh for a shell, k8s a Secret. These and uri print secrets without --show. "
+    "Default: table."
+)
+
+
+@frozen(kw_only=True)
+class Printed:
+    """How a command prints what it did: lines of text, or an object for each."""
+
+    output: Annotated[str | None, _output_option("text|json", _AS_TEXT, common=True)] = None
+    json: Annotated[bool, option("--json", help="The same as -o json.", common=True)] = False
+
+    def __attrs_post_init__(self) -> None:
+        this_is_json(self.as_json)
+        if self.json and self.output not in (None, "json"):
+            raise InvalidArgumentError(f"--json and -o {self.output} are different: give one of them. Nothing was sent")
+
+    @property
+    def as_json(self) -> bool:
+        """Whether to print objects."""
+        return self.json or self.output == "json"
+
+
+@frozen(kw_only=True)
+class Table(Printed):
+    """How a command prints rows."""
+
+    output: Annotated[str | None, _output_option("table|wide|json", _AS_TABLE, common=True)] = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether to print all columns, also those for which there is no room."""
+        return self.output in ("wide", "name")
+
+
+@frozen(kw_only=True)
+class Sorted(Table):
+    """How a command prints rows that can be sorted."""
+
+    sort: Annotated[str | None, option("--sort", metavar="COLUMN", help="Print the rows by this column.")] = None
+
+
+@frozen(kw_only=True)
+class Rows(Sorted):
+    """How a command prints a list."""
+
+    output: Annotated[str | None, _output_option("table|wide|name|json", _AS_ROWS, common=True)] = None
+    match: Annotated[
+        str | None, option("--match", metavar="PATTERN", help="Print only names like this, such as 'eu-*'.")
+    ] = None
+
+
+@frozen(kw_only=True)
+class Checked(Table):
+    """How ``check`` prints."""
+
+    output: Annotated[str | None, _output_option("problems|table|wide|json", _AS_PROBLEMS)] = None
+
+
+@frozen(kw_only=True)
+class Shown(Table):
+    """How ``show`` prints credentials."""
+
+    output: Annotated[str | None, _output_option("table|wide|json|env|sh|uri|k8s", _AS_CREDENTIALS)] = None
 
 
 def print_rows(
