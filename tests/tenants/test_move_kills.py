@@ -58,7 +58,7 @@ async def killed_at(two: Two, part: float, verb: str) -> None:
         *(sys.executable, "-m", "tests.tenants.mover", two.sandbox.url, two.sandbox.token, str(two.path)),
         *(two.prefix, two.old.id, two.new.id, str(step), verb),
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": "."},
+        env=os.environ | {"PYTHONPATH": ".", "TMPDIR": str(two.path.parent)},  # with what it leaves
     )
     output, _ = await process.communicate()
     assert output == b"" or output.startswith(b"done"), output
