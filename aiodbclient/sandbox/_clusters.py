@@ -97,10 +97,10 @@ class Lag:
         self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in names}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
-    def user(self, user: JSON, empty_for: float = 0.0) -> JSON:
-        """``user`` as an answer returns it now; with ``empty_for``, its password stays "" for so many seconds."""
+    def user(self, user: JSON, empty_for: float | None = None) -> JSON:
+        """``user`` as an answer returns it now. ``empty_for``: a new password, which stays "" for so many seconds."""
         now = time.monotonic()
-        if empty_for:
+        if empty_for is not None:
             self._empty[user["name"]] = now + empty_for
         return {**user, "password": ""} if now < self._empty.get(user["name"], 0.0) and "password" in user else user
 
