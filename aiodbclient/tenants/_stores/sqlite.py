@@ -23,7 +23,7 @@ from .base import BaseStore, Rows, Statements, Value
 from .sealing import Key, unwrap
 
 if sys.platform != "win32":
-    from .owners import Owner, is_alive, refuse_files_of_others, refuse_links_of_others, sweep
+    from .sqlite_owners import Owner, is_alive, refuse_files_of_others, refuse_links_of_others, sweep
 
 T = TypeVar("T")
 
