@@ -107,7 +107,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return UserCalls(self._context.for_bulk(meter))
 
-    def check(self, given: object) -> NewUser:
+    def spec_of(self, given: object) -> NewUser:
         return user_spec(given)
 
     async def reset(self, users: UserCalls, spec: NewUser) -> User:
@@ -279,7 +279,7 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return DatabaseCalls(self._context.for_bulk(meter))
 
-    def check(self, given: object) -> str:
+    def spec_of(self, given: object) -> str:
         return name_spec(given)
 
 

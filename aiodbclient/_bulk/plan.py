@@ -115,7 +115,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         for name in self._last:
             yield name
 
-    def check(self, given: object) -> NewUser | str:
+    def spec_of(self, given: object) -> NewUser | str:
         return given if isinstance(given, str) else user_spec(given)
 
     async def prepare(self) -> int:

@@ -52,7 +52,7 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
         self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
 
     @abstractmethod
-    def check(self, given: object) -> SpecT:
+    def spec_of(self, given: object) -> SpecT:
         """Return the spec for ``do`` of what the caller gave for one name, or raise InvalidArgumentError."""
 
     @abstractmethod
@@ -237,7 +237,7 @@ class Executor(Generic[DoneT]):
         name = shown_name(given)
         outcome: DoneT | Failed
         try:
-            spec = self.job.check(given)
+            spec = self.job.spec_of(given)
             if name in self._seen:
                 raise InvalidArgumentError(
                     f"{name!r} is a duplicate: it came before in this run; nothing was sent for it"

@@ -64,7 +64,7 @@ class Fault:
         self.operations = operations
         self.options = options
         self._sync = sync
-        self.choice = Choice(options | {"operations": operations})
+        self.choice: Choice = Choice(options | {"operations": operations})
         self.counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
 
     def __repr__(self) -> str:

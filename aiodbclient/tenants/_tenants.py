@@ -560,7 +560,7 @@ class Tenants:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
         job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
-        return await job.do(job.check(name), Meter())
+        return await job.do(job.spec_of(name), Meter())
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None

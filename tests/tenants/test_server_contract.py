@@ -395,7 +395,7 @@ async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> Non
         if left[0] < 0:
             raise ClaimLostError("lost")
 
-    lost = evolve(work, check=check)
+    lost = evolve(work, check_lease=check)
     with pytest.raises(ClaimLostError):
         await place.server.set_login(lost, work.names.logins[0], PASSWORDS[1])
     await place.server.end_work(work)

@@ -79,7 +79,7 @@ class Work:
 
     names: Names
     # Called before each statement; raises ClaimLostError if the lease has expired.
-    check: Callable[[], object] = lambda: None
+    check_lease: Callable[[], object] = lambda: None
     ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
     # Called in each new session, once ``end_work`` of the next process would find it; raises ClaimLostError if that has
     # the claim. A store may free it before the lease expires.

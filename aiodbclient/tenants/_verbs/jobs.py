@@ -40,7 +40,7 @@ class TenantJob(Job[str, DoneT]):
         super().__init__()
         self.context = evolve(context, sites=context.sites.for_job(self.pause))
 
-    def check(self, given: object) -> str:
+    def spec_of(self, given: object) -> str:
         return name_spec(given)
 
     async def prepare(self) -> int:

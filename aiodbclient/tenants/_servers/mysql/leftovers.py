@@ -140,7 +140,7 @@ async def roll_back_prepared(schema: Schema) -> str:
             "provider, and run this again"
         )
     for xid in prepared:
-        schema.work.check()
+        schema.work.check_lease()
         try:
             await schema.session.raw(f"XA ROLLBACK {xid}")
         except pymysql.Error:  # its session is open, or it has ended meanwhile

@@ -222,7 +222,7 @@ async def revoke_proxies(schema: Schema, login: str, own: Session) -> None:
     """Let nobody act as the login. It may grant that, and only a session of its ``own`` can revoke it."""
     query = "SELECT User, Host FROM mysql.proxies_priv WHERE Proxied_user = %s AND Proxied_host = '%%'"
     for user, host in await schema.read(query, login):
-        schema.work.check()
+        schema.work.check_lease()
         await own.rows("REVOKE PROXY ON %s@'%%' FROM %s@%s", login, user, host, tenant=schema.names.tenant)
 
 

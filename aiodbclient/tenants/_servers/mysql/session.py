@@ -206,7 +206,7 @@ class Schema:
         self, statement: str, *values: object, fine: Collection[int] = (), seconds: float | None = None
     ) -> None:
         """Run a statement that changes something, while the claim holds."""
-        self.work.check()
+        self.work.check_lease()
         await self.read(statement, *values, fine=fine, seconds=seconds)
 
     async def read(

@@ -102,8 +102,9 @@ class PostgresServer(Server):
     # The cluster.
 
     async def administrator(self) -> Administrator:
-        [(name, version, clock, *has)] = await self._ask(_ADMINISTRATOR)
-        [(connections,)] = await self._ask(logins.CONNECTIONS)
+        async with self.sessions.shared():
+            [(name, version, clock, *has)] = await self._ask(_ADMINISTRATOR)
+            [(connections,)] = await self._ask(logins.CONNECTIONS)
         lacks = tuple(right for right, there in zip(_RIGHTS, has, strict=True) if not there)
         return Administrator(name, version, lacks, int(connections), clock.astimezone(UTC))
 
@@ -281,7 +282,7 @@ class PostgresServer(Server):
         """Do what only reads in a session that others share."""
         work = Work(names)
         return await self.sessions.read(
-            lambda server: do(Session(names, server, partial(self._session, work), work.check))
+            lambda server: do(Session(names, server, partial(self._session, work), work.check_lease))
         )
 
     async def _step(self, work: Work, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
@@ -327,7 +328,7 @@ class PostgresServer(Server):
                     server = await self._open(label, database)
                     ending.push_async_callback(server.close)
                 await work.confirm()
-                yield Session(work.names, server, partial(self._session, work), work.check)
+                yield Session(work.names, server, partial(self._session, work), work.check_lease)
             return
         except TimeoutError:
             pass

@@ -202,7 +202,7 @@ class Session:
     names: Names
     server: AsyncConnection[Any]
     opened: Opener  # another one for the same work
-    check: Callable[[], object]  # whether the claim still holds, before each statement
+    check_lease: Callable[[], object]  # whether the claim still holds, before each statement
 
     @property
     def admin(self) -> str:
@@ -216,7 +216,7 @@ class Session:
 
     async def run(self, statement: Statement, *values: Any, **named: Any) -> list[Any]:
         """Execute ``statement`` with positional or named values, and return its rows."""
-        self.check()
+        self.check_lease()
         return await rows(self.server, statement, named or values or None, self.names.tenant)
 
     async def run_all(self, *statements: Statement) -> None:
