@@ -20,7 +20,8 @@ class Choice:
     def __init__(self, options: Options) -> None:
         nth, times, lasts = options["nth"], options["times"], options["lasts"]
         self.options = options
-        self.seen: int = self.fired = 0
+        self.seen: int = 0
+        self.fired: int = 0
         self._first = nth or 1
         self._limit = times if times is not None else 1 if nth is not None and lasts is None else inf
         self._random = random.Random(options["seed"])
