@@ -532,7 +532,7 @@ async def test_a_system_without_such_locks_gets_the_name_of_another_store(
 ) -> None:
     """As on Windows."""
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.delitem(sys.modules, "aiodbclient.tenants._stores.owners")
+    monkeypatch.delitem(sys.modules, "aiodbclient.tenants._stores.sqlite_owners")
     monkeypatch.setitem(sys.modules, "fcntl", None)
     spec = spec_from_file_location("aiodbclient.tenants._stores.sqlite_elsewhere", sqlite.__file__)
     assert spec is not None
