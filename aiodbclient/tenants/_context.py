@@ -207,11 +207,12 @@ class Sites:
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:
-        """After an error of SQL, read the cluster again. After no answer for several tenants, it is away."""
+        """After an error of the server, read the cluster again. After no answer for several tenants, it is away."""
         try:
             yield
-        except GrantError:
-            self._read.pop(cluster, None)  # it is read again: the primary user may have another password
+        except GrantError as error:
+            if not error.tenant:  # of no tenant: the primary user may have another password, for example
+                self._read.pop(cluster, None)
             raise
         except UNANSWERED as error:
             self._unanswered[cluster].add(tenant)

@@ -88,6 +88,18 @@ async def test_missing_rights_of_the_administrator_are_reported_with_the_stateme
     await works(await place.tenants().ensure("alpha"))
 
 
+async def test_a_cluster_is_read_once_however_many_tenants_the_server_refuses(place: Place) -> None:
+    plain = await place.cluster.users.create(place.prefix + "plain")
+    tenants = place.tenants(admin=(await place.cluster.info()).connection.uri_for(plain))
+    before = len(place.sent())
+
+    for name in "abc":
+        with pytest.raises(GrantError, match="refused a statement"):
+            await tenants.ensure(name)
+
+    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"]
+
+
 async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(place: Place) -> None:
     connection = (await place.cluster.info()).connection
     admin = f"postgresql://doadmin:wrong-secret@{connection.host}:{connection.port}/defaultdb"
