@@ -258,8 +258,7 @@ def is_young(record: OnRecord, age: timedelta) -> bool:
 
 def names_on_record(record: OnRecord) -> set[str]:
     """The tenant of a record, its database, and the logins of its credentials."""
-    credentials = [each for each in (record.current, record.previous) if each is not None]
-    names = {name for each in credentials for name in (each.username, each.database)}
+    names = {name for each in record.credentials for name in (each.username, each.database)}
     return names | {record.name}
 
 

@@ -157,6 +157,11 @@ class OnRecord:
         return self.current is None and self.previous is None and self.intent is None
 
     @property
+    def credentials(self) -> list[Credential]:
+        """The current credential and the previous one, as far as they are on record."""
+        return [each for each in (self.current, self.previous) if each is not None]
+
+    @property
     def state(self) -> State:
         """The state of the tenant."""
         state = State.USABLE if self.intent is None else _WHILE[self.intent.verb]

@@ -73,7 +73,7 @@ class CheckTenants(TenantJob[TenantChecked]):
             if isinstance(entry, StoreError):  # it cannot be read
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
-            on_record |= {(each.cluster, each.database) for each in (entry.current, entry.previous) if each is not None}
+            on_record |= {(each.cluster, each.database) for each in entry.credentials}
             is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
             if is_copied and entry.role is Role.OWNER:
                 on_record.add((None, self.context.prefix + entry.name))

@@ -332,6 +332,6 @@ async def _give_role(role: ClaimedTenant) -> None:
         return
     await role.intend(Verb.REPAIR, role.current.username)
     await role.server.create(role.work)
-    kept = [each.username for each in (role.current, role.record.previous) if each is not None]
+    kept = [each.username for each in role.record.credentials]
     await role.server.mend(role.work, kept)
     await role.held.keep(role.current, role.record.previous)

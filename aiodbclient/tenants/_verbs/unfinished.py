@@ -159,7 +159,7 @@ async def _open_role(role: ClaimedTenant) -> None:
 
 async def _open(tenant: ClaimedTenant) -> None:
     """Give a tenant or a role that was shut its logins back, with the passwords on record."""
-    logins = [each for each in (tenant.current, tenant.record.previous) if each is not None]
+    logins = tenant.record.credentials
     for each in logins:
         assert each.password is not None  # an adopted login is not moved
         await tenant.server.set_login(tenant.work, each.username, Secret(each.password))
