@@ -59,6 +59,7 @@ FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
 """)
 
 
+_NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
 _IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
 _END_OTHERS = SQL("""
@@ -183,8 +184,10 @@ async def lacking(session: Session, usernames: Sequence[str], limit: int | None)
         steps += _role_steps(session, names.group, await members(session, names.group), logins, names.logins)
         if database.privileges.get(names.group, set()) != {"CONNECT"}:
             steps.append(Step(allow_connect(session, names.group), as_owner=True))
+    is_needed = limit is None and any(login.limit in _NO_LIMIT for login in logins)
+    default = await default_limit(session) if is_needed else 0
     for login in logins:
-        steps += _login_steps(session, login, limit, await default_limit(session))
+        steps += _login_steps(session, login, limit, default)
     return steps + [Step(None, Problem.LOGIN_BACK) for login in found if login.enters and login not in logins]
 
 
@@ -209,7 +212,7 @@ def _login_steps(session: Session, login: Login, limit: int | None, default: int
         return
     if session.names.role is Role.OWNER and not login.starts_as_owner:
         yield Step(start_as_owner(session, login.name))
-    if login.limit in {-1, 0} or limit not in {None, login.limit}:
+    if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
         yield Step(change.format(Identifier(login.name), Literal(limit or default)))
 
