@@ -139,4 +139,4 @@ def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
 
     # By lines, since two pure modules that become one leave as much pure code. The rest has to wait or to send.
     lines = {name: len(ast.unparse(tree_of(name)).splitlines()) for name in of_requests}
-    assert sum(lines[name] for name in of_requests.intersection(PURE)) > sum(lines.values()) * 0.42
+    assert sum(lines[name] for name in of_requests.intersection(PURE)) > sum(lines.values()) * 0.43

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,15 +21,30 @@ from cattrs import Converter
 from .._headers import Hour
 from ..errors import ConfigurationError
 from .budget import Queue
-from .cells import CellError
 from .gate import Gate
 from .ledger import LATENCY, Ledger, SlidingWindow, Window
 
 _GRACE = 0.25  # seconds by which a process may report later than it said, and still be granted its part
 _REPORTS = 4  # turns until it takes slots again after an outage, so that all others can report too
 
+# A password, database or certificate that is wrong, or a right that is missing. Where PostgreSQL refuses a connection,
+# libpq has only its text.
+_LASTING = re.compile(
+    r"SQLSTATE (28000|28P01|3D000|3F000|42501)|authentication failed|does not exist(?! \(SQLSTATE)|permission denied"
+    "|no pg_hba.conf entry|does not support SSL|certificate|NOAUTH|WRONGPASS|NOPERM|ACL failure|no permissions"
+    "|DB index is out of range|^(Authentication|Authorization|NoPermission)Error"
+)
+
 _converter = Converter(detailed_validation=False)
 logger = logging.getLogger("aiodbclient")
+
+
+class CellError(Exception):
+    """The server does not serve this process now. ``lasting``: it refuses it, and waiting does not help."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting or _LASTING.search(why) is not None
 
 
 @define

@@ -13,7 +13,8 @@ from psycopg.waiting import wait_async
 
 from .._libpq import checked_options, reason_of
 from .._own_table import NotOwnError, own_table
-from .cells import LARGEST, CellError, Step
+from .cells import LARGEST, Step
+from .fleet import CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
 _TABLE = "aiodbclient_budgets"

@@ -15,8 +15,8 @@ from .._checks import positive
 from .._headers import Hour, hour_of
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Pacer, Queue, Waiter, below_every_limit, by_length
-from .cells import Cell, CellError
-from .fleet import Process
+from .cells import Cell
+from .fleet import CellError, Process
 from .ledger import Ledger, Window
 
 __all__ = ["SharedRateBudget", "token_key"]

@@ -12,7 +12,8 @@ from valkey.exceptions import ValkeyError
 
 from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
-from .cells import LARGEST, CellError, Step
+from .cells import LARGEST, Step
+from .fleet import CellError
 
 # Writes ARGV[2], for ARGV[3] milliseconds, if ARGV[1] is the digest of what is there. Otherwise returns what is there,
 # and the server's clock.

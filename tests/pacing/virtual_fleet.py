@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from aiodbclient import Window
-from aiodbclient._pacing.cells import Cell, CellError
+from aiodbclient._pacing.cells import Cell
+from aiodbclient._pacing.fleet import CellError
 from aiodbclient.shared_budget import SharedRateBudget
 
 from .world import VirtualLoop, live
