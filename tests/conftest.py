@@ -55,7 +55,7 @@ def pytest_collection() -> Generator[None, object, object]:
     """Collect no garbage meanwhile, and keep what is imported and collected out of every later garbage collection.
 
     That is most of the objects of a worker. To walk through them again and again takes a tenth of its CPU time. From
-    Python 3.14 on, Hypothesis takes a frozen source of random numbers for one that nobody holds, and warns.
+    Python 3.14 on, Hypothesis warns of a source of random numbers that is frozen.
     """
     gc.disable()
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .docs.test_architecture_page import names_in
+
 ROOT = Path(__file__).parents[1]
 SELECTED = (ROOT / "tests" / "mutants.txt").read_text().splitlines()
 CHANGED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
@@ -20,8 +22,8 @@ def test_a_test_for_mutants_is_there(selected: str) -> None:
     body = ast.parse((ROOT / file).read_text()).body
 
     for name in names:
-        (node,) = [node for node in body if getattr(node, "name", None) == name]
-        body = getattr(node, "body", [])
+        node = names_in(body)[name]
+        body = node.body if isinstance(node, ast.ClassDef) else []
 
 
 @pytest.mark.parametrize("changed", CHANGED)

@@ -123,7 +123,7 @@ def code_of_run(error: errors.DatabaseClientError) -> Exit:
 
 
 def end_output(error: OutputError) -> Exit:
-    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
+    """Print why the standard output cannot be written, unless only its reader has gone. Returns the exit code."""
     code = Exit.STOPPED if error.gone else Exit.UNUSABLE
     if error.lost or not error.gone:
         complain(f"{error}; {error.lost}" if error.lost else str(error), code)

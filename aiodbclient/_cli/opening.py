@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
+TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
+ENTRY_POINTS = "aiodbclient.stores"
+_POSTGRESQL = ("postgresql", "postgres")
+_NO_TABLE = "SQLSTATE 42P01"
+BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
+# What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
+IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
 
 @asynccontextmanager
@@ -159,18 +167,6 @@ def _by_name(client: DatabaseClient, clusters: Sequence[Cluster], wanted: str) -
         ids = ", ".join(cluster.id for cluster in found)
         raise InvalidArgumentError(f"{len(found)} clusters are called {safe(wanted)!r}: use the id: {ids}")
     return client.cluster(found[0].id, found[0].engine)
-
-
-KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
-TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
-ENTRY_POINTS = "aiodbclient.stores"
-_POSTGRESQL = ("postgresql", "postgres")
-_NO_TABLE = "SQLSTATE 42P01"
-BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
-
-
-# What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
-IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:

@@ -83,7 +83,7 @@ class MySQLBackend(Backend):
         self._ca_file = options.get("ssl-ca")  # verifies the server
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
-        is_primary = self._login == PRIMARY  # its password:
+        is_primary = self._login == PRIMARY
         self._password = self._login_password if is_primary else derived_password(self._login, self._login_password)
         self._reserved = _SYSTEM_USERS | {self._login}  # accounts of the server or the sandbox itself
         self._secrets = secrets
