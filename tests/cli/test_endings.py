@@ -22,6 +22,7 @@ from aiodbclient._cli.records import Entries, read_entries
 from aiodbclient.tenants import Store
 from aiodbclient.tenants._record import Verb
 
+from ..thorough import first_of
 from .conftest import Command
 
 
@@ -239,7 +240,7 @@ def test_provision_asks_before_it_finishes_a_removal(command: Command, three: li
     assert "removal_finished" not in command("tenants", "provision", a, *command.place, "--json").out
 
 
-@pytest.mark.parametrize("ending", ["signals", "timeout"])
+@pytest.mark.parametrize("ending", first_of(["signals", "timeout"]))
 def test_what_is_begun_and_cannot_be_finished_is_named(
     command: Command, three: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +271,7 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
     assert command(*line).out.endswith("3 deleted\n")
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", first_of([False, True]))
 def test_in_json_what_was_not_done_is_named(
     command: Command, three: list[str], interrupted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Intent, Verb
 
+from ..thorough import first_of
 from .conftest import COMMAND, Command, Done
 
 LIMIT = """
@@ -277,7 +278,7 @@ def test_the_cluster_is_an_argument_and_an_option_everywhere(command: Command, n
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
 
-@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("terminal", first_of([True, False]))
 def test_a_hanging_api_is_said_and_can_be_bounded(command: Command, terminal: bool) -> None:
     command.sandbox.faults.add("clusters.list", delay=60.0)
     seconds = 9 if terminal else 4  # what is waited for is said after three
@@ -347,7 +348,7 @@ def test_one_damaged_record_does_not_stop_the_others(command: Command, names: li
         assert command(*delete, command.cluster, b, "--yes", "--not-a-tenant").code == 0
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", first_of(["bash", "zsh", "fish"]))
 def test_completion_offers_safe_names_and_no_files(command: Command, shell: str, names: list[str]) -> None:
     other = f"{names[0]}.b-2"
     provision(command, names[0], other)

@@ -16,6 +16,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._copy.files import read
 
 from ..mysql import SERVERS, administrator, running
+from ..thorough import first_of
 from .conftest import only
 from .moves import Two, left_on, opened, sql
 
@@ -74,9 +75,7 @@ async def made(two: Two) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "part", [0.04, 0.4, 0.75, 0.9, *(pytest.param(part / 100, marks=pytest.mark.thorough) for part in range(2, 102, 6))]
-)
+@pytest.mark.parametrize("part", first_of([0.4, 0.9, 0.04, 0.75, *(part / 100 for part in range(2, 102, 6))], 2))
 async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_repair(two: Two, part: float) -> None:
     await made(two)
     await killed_at(two, part, "move")
@@ -96,9 +95,7 @@ async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_re
     assert [each.problems async for each in tenants.check()] == [()]
 
 
-@pytest.mark.parametrize(
-    "part", [0.5, *(pytest.param(part / 10, marks=pytest.mark.thorough) for part in range(2, 11, 3))]
-)
+@pytest.mark.parametrize("part", first_of([0.5, *(part / 10 for part in range(2, 11, 3))]))
 async def test_whenever_the_process_is_killed_a_dump_is_whole_or_not_there(
     two: Two, part: float, tmp_path: Path
 ) -> None:

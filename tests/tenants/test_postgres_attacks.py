@@ -18,6 +18,7 @@ from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, Role, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
+from ..thorough import first_of
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready
 from .moves import Two, enters, sql
@@ -69,7 +70,7 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_retirement(
 LOCKS = ["LOCK TABLE t", "ALTER VIEW v SET (security_barrier = true)", "DROP SEQUENCE s"]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", first_of(LOCKS))
 async def test_a_lock_of_a_tenant_does_not_hang_a_dump(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:

@@ -18,6 +18,7 @@ from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 
+from ..thorough import first_of
 from .managed import PASSWORD, Managed, ended, ready, work
 
 
@@ -44,7 +45,7 @@ def plant(managed: Managed, names: Names, login: str, database: str) -> None:
         )
 
 
-@pytest.mark.parametrize("how", ["open", "prepared"])
+@pytest.mark.parametrize("how", first_of(["open", "prepared"]))
 async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_named(
     managed: Managed, server: PostgresServer, names: Names, evil: Names, how: str
 ) -> None:
@@ -71,7 +72,7 @@ async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_n
 STEPS = ("set_login", "mend", "shut", "drop_database")
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", first_of(STEPS))
 @pytest.mark.usefixtures("impatient")
 async def test_a_lock_on_the_database_holds_up_no_step(
     managed: Managed, server: PostgresServer, names: Names, evil: Names, step: str

@@ -57,6 +57,7 @@ async def on_record(store: Store) -> dict[str, Credential]:
     return {record.name: record.current async for record in store.records() if record.current}
 
 
+@pytest.mark.thorough  # the claims of the failed run last for a minute
 async def test_the_stores_server_goes_away_in_the_middle(pg: Pg, server: RestartablePostgres) -> None:
     reported: dict[str, Credential] = {}
     async with PostgresStore(server.dsn) as store:
