@@ -93,6 +93,7 @@ class Call:
     failure = Failure.REFUSED  # of the last try
     may_have_applied: bool = False
     request_id: str | None = None  # of the last answer
+    token: object | None = None  # that the last request sent
     place: int | None = None  # in the budget's queue, which it keeps for all tries
     refused_since: float | None = None  # when it got its first 429
     closed_for: float | None = None  # for how many seconds the last 429 closed the gate
