@@ -6,7 +6,7 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TypeGuard
@@ -144,7 +144,7 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
 
 
 @contextmanager
-def _waiting(meter: Meter) -> Iterator[None]:
+def _waiting(meter: Meter) -> Generator[None]:
     """Wait for the cluster in here. A name of a stopped run is cancelled, if it may end."""
     meter.waiting = True
     try:
