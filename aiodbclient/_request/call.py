@@ -28,7 +28,7 @@ class Meter:
         self.seconds: float = 0.0
         self.waited: float = 0.0  # those for the budget
         self.begun = False  # whether a request was sent, or the tenant is claimed
-        self.waiting = False  # whether it waits for the budget now
+        self.waiting = False  # whether it waits for the budget, or until its cluster accepts changes
         self.resumable = resumable  # whether running it again finishes what it has changed
         self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
 
@@ -93,6 +93,7 @@ class Call:
     failure = Failure.REFUSED  # of the last try
     may_have_applied: bool = False
     request_id: str | None = None  # of the last answer
+    token: object | None = None  # that the last request sent
     place: int | None = None  # in the budget's queue, which it keeps for all tries
     refused_since: float | None = None  # when it got its first 429
     closed_for: float | None = None  # for how many seconds the last 429 closed the gate
@@ -132,7 +133,7 @@ class Call:
             self.patience = max(self.patience - waited, 0.0)
 
     def refuse(self) -> None:
-        """Note that a 429 refused the request, which changed nothing."""
+        """Note that the API refused the request with a 429 or since the cluster is not ready. It changed nothing."""
         self.meter.writes -= self.operation.writes
 
     @property
