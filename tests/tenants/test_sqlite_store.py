@@ -625,6 +625,20 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
             await store.discard("epsilon")
 
 
+async def test_a_name_that_is_no_text_is_an_error_after_all_others(path: Path) -> None:
+    """One flipped bit makes it the last one, and no statement can name it to read on."""
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        await keep(store, "beta")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE credentials SET name = CAST(x'e2657461' AS TEXT) WHERE name = 'beta'")
+            other.commit()
+        listed = store.records()
+        assert (await anext(listed)).name == "alpha"
+        with pytest.raises(StoreError, match="is damaged"):
+            await anext(listed)
+
+
 async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, SQLiteStore(path) as store:
         cluster_id = await sandbox.add_cluster("pg", backend="postgres", tls=False)

@@ -288,7 +288,7 @@ class SQLiteConnection:
         while True:
             try:
                 return call()
-            except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
+            except UnicodeError:  # a message of SQLite quotes a damaged schema, or the page after a damaged name
                 raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
             except OSError as error:
                 raise StoreError(f"cannot use the store {self._path}: {error.strerror}") from None

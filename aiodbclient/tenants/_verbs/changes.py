@@ -44,10 +44,8 @@ class RotateTenants(ClaimingJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(tenant)
-        current, intent = tenant.current, tenant.record.intent
-        # A verb that did not finish may have ended the previous login, so nothing is left to protect.
-        may_be_ended = intent is not None and intent.ends_other
-        if tenant.record.previous is not None and not may_be_ended and not self._force:
+        current, previous = tenant.current, tenant.record.previous
+        if previous is not None and not self._force and await self._is_in_use(tenant, previous):
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
                 "again would revoke it while programs may still use it",
@@ -58,6 +56,13 @@ class RotateTenants(ClaimingJob[TenantDone]):
         credential = await tenant.set_login(other)
         await tenant.held.keep(credential, current)
         return done(Action.ROTATED, credential)
+
+    async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
+        """Whether programs may use the previous credential: a verb that did not finish may have ended it."""
+        intent = tenant.record.intent
+        if intent is None or not intent.ends_other:
+            return True
+        return await tenant.works(previous, (await tenant.server.find(tenant.names)).logins)
 
 
 class RetireTenants(ClaimingJob[TenantDone]):
