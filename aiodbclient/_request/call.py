@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from asyncio import Semaphore
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -36,6 +37,17 @@ class Meter:
     def may_end(self) -> bool:
         """Whether nothing would be lost if the name ended now."""
         return not self.begun or (self.waiting and (self.resumable or not self.writes))
+
+    @contextmanager
+    def wait(self) -> Generator[None]:
+        """Wait for the cluster in here. A name of a stopped run is cancelled, if it may end."""
+        self.waiting = True
+        try:
+            if self.cancel is not None and self.may_end:
+                self.cancel()  # the next await raises it
+            yield
+        finally:
+            self.waiting = False
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.

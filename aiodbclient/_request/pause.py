@@ -6,8 +6,7 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 from typing import TypeGuard
 
@@ -16,7 +15,7 @@ from .._pacing.budget import Budget
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .answer import Answer
-from .call import Call, Meter
+from .call import Call
 from .operations import Kind
 
 Send = Callable[[Call], Awaitable[Answer]]
@@ -81,7 +80,7 @@ class Pause:
         cluster = self._clusters.setdefault(cluster_id, _Writes(cluster_id))
         while True:
             if cluster.turn.locked():
-                with _waiting(call.meter):
+                with call.meter.wait():
                     async with cluster.turn:
                         pass
             if cluster.failure is not None:
@@ -94,7 +93,7 @@ class Pause:
                     raise
                 refusal = error
             call.refuse()
-            with _waiting(call.meter):
+            with call.meter.wait():
                 await cluster.turn.acquire()
             try:
                 if cluster.openings == openings and cluster.failure is None:
@@ -133,7 +132,7 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
         left = cluster.since + patience - monotonic()
         if left <= 0:
             break
-        with _waiting(call.meter):
+        with call.meter.wait():
             await asyncio.sleep(min(pause, left))
     cluster.reason = None
     cluster.failure = (
@@ -141,18 +140,6 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
         f"is {cluster.status or 'not known'}: run it again when the cluster is online"
     )
     raise _not_online(cluster, call)
-
-
-@contextmanager
-def _waiting(meter: Meter) -> Generator[None]:
-    """Wait for the cluster in here. A name of a stopped run is cancelled, if it may end."""
-    meter.waiting = True
-    try:
-        if meter.cancel is not None and meter.may_end:
-            meter.cancel()  # the next await raises it
-        yield
-    finally:
-        meter.waiting = False
 
 
 def _not_online(cluster: _Writes, call: Call) -> ClusterNotOnlineError:
