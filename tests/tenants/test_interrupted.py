@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ from attrs import define
 from aiodbclient import Action
 from aiodbclient.errors import ClaimLostError, ConflictError, StoreError
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
+from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.server import Found
 
 from .conftest import Place, found_taken, only
 from .programs import ask, refusal
@@ -194,3 +199,24 @@ async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> N
     await asyncio.gather(task, return_exceptions=True)
 
     assert task.cancelled()
+
+
+async def test_a_call_that_is_cancelled_when_its_claim_is_lost_ends(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lost claim is no reason to begin again."""
+    find = PostgresServer.find
+
+    async def lose(server: PostgresServer, names: Names) -> Found:
+        with closing(sqlite3.connect(here.place.path)) as other:
+            other.execute("UPDATE credentials SET token = NULL WHERE name = 'alpha'")
+            other.commit()
+        call.cancel()
+        return await find(server, names)
+
+    monkeypatch.setattr(PostgresServer, "find", lose)
+    call = asyncio.ensure_future(here.tenants().ensure("alpha"))
+    await asyncio.wait([call], timeout=30)
+
+    assert call.cancelled()
+    assert await here.tenants().get("alpha") is None

@@ -74,7 +74,7 @@ class HeldClaim:
             end = self.store.forget if self.record.is_empty else self.store.release
             await self._timer.on("store", end(self.claim))
         except StoreError as error:
-            if exc is None or isinstance(error, ClaimLostError):
+            if exc is None or (isinstance(error, ClaimLostError) and isinstance(exc, Exception)):
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:
