@@ -276,6 +276,7 @@ class SQLiteConnection:
             try:
                 unwrap(name, text)
             except StoreError as error:  # of the whole store: no name is new until this row is mended
+                del text  # a traceback may show it
                 raise StoreError(f"no new name can be stored while {error}") from None
         self._verified = True
 

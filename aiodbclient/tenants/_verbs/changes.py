@@ -113,15 +113,17 @@ class SuspendTenants(ClaimingJob[TenantDone]):
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    current, other = tenant.current, tenant.names.other(tenant.current.username)
-    await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
+    current, other, lost = tenant.current, tenant.names.other(tenant.current.username), tenant.record.lost
+    # From now on ``get`` returns None, and no role can be made.
+    await tenant.intend(Verb.SUSPEND, current.username, lost)
     await on_roles(tenant, _suspend_role)
     await tenant.server.end_login(tenant.work, current.username)
     await tenant.server.end_login(tenant.work, other)
     if tenant.was_adopted(other):
         await tenant.drop_login(other)
     await tenant.server.shut(tenant.work)
-    credential = evolve(current, suspended=current.suspended or await tenant.now())
+    suspended = current.suspended or await tenant.now()
+    credential = evolve(current, suspended=suspended, is_set_up=current.is_set_up and not lost)
     await tenant.held.keep(credential, tenant.record.left_behind)
     return credential
 
@@ -157,9 +159,10 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 
 async def resume(tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
-    login = tenant.current.username
-    await tenant.intend(Verb.RESUME, login)
-    credential = await tenant.set_login(login)
+    login, lost = tenant.current.username, tenant.record.lost
+    await tenant.intend(Verb.RESUME, login, lost)
+    made = await tenant.set_login(login)
+    credential = evolve(made, is_set_up=made.is_set_up and not lost)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential, tenant.record.left_behind)
     return credential
