@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimitStatus, RetryPolicy, errors
+from aiodbclient import DatabaseClient, RateBudget, RateLimitStatus, RetryPolicy, Window, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, serve, stalls
@@ -258,6 +258,33 @@ async def test_after_a_401_a_new_token_is_asked_for_once(server: Server, make_cl
     with pytest.raises(errors.AuthenticationError):
         await cluster.dbs.list()
     assert len(server.requests) == 4
+
+
+async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for_again(
+    server: Server, make_client: MakeClient
+) -> None:
+    vault, valid = Vault(), set[str]()
+
+    async def only_the_valid(request: Any) -> Any:
+        return await (DBS if request.headers["authorization"] in valid else fails(401))(request)
+
+    server.otherwise = only_the_valid
+    budget = RateBudget([Window(4, 1.0)], reserve=3)
+    cluster = make_client(vault, budget=budget).cluster(CLUSTER, engine="pg")
+    valid.add("Bearer token-1")
+    await cluster.dbs.list()
+    run = cluster.dbs.provision([])
+    waiting = asyncio.ensure_future(anext(run, None))  # its list waits in the bulk lane, which has one slot
+    while not budget.snapshot().waiting:  # noqa: ASYNC110 - it is no event
+        await asyncio.sleep(0.01)
+    valid.clear()
+    valid.add("Bearer token-2")
+    await cluster.dbs.list()
+    valid.clear()
+    valid.add("Bearer token-3")
+
+    assert await waiting is None
+    assert vault.asked == 3
 
 
 async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client: MakeClient) -> None:

@@ -400,9 +400,9 @@ class Run(Generic[OutcomeT_co]):
 
         A name is in flight from its first request on. If its next request waits for the rate budget, that takes up to a
         minute when the minute's requests are used up, and up to an hour when the hour's are. Call ``aclose`` to end at
-        once. A name that has changed nothing, because it only read or got a 429, does not wait and gets no outcome. Nor
-        does a tenant: running it again finishes it. The reads at the start of the run are cancelled. Safe to repeat,
-        and to call in an asyncio signal handler (SIGTERM).
+        once. A name that has changed nothing, because it only read or got a 429 or 412, does not wait and gets no
+        outcome. Nor does a tenant: running it again finishes it. The reads at the start of the run are cancelled. Safe
+        to repeat, and to call in an asyncio signal handler (SIGTERM).
         """
         self._executor.stop()
 

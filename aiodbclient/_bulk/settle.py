@@ -70,14 +70,19 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:
     """Send a request, and repeat it while its answer is unreadable (InvalidResponseError)."""
-    pauses = Pauses(retry)
-    for _ in range(retry.max_tries - 1):
+    pauses, applied, left = Pauses(retry), False, retry.max_tries
+    while True:
         try:
             return await request()
-        except InvalidResponseError as error:
+        except DatabaseClientError as error:
+            left -= 1
+            if not (isinstance(error, InvalidResponseError) and left):
+                if applied:
+                    unsettled(error, "an earlier answer to it was unreadable")
+                raise
+            applied |= error.may_have_applied
             pause = pauses.after(error)
         await asyncio.sleep(pause)
-    return await request()
 
 
 async def if_found(read: Awaitable[T]) -> T | None:

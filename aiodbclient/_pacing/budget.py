@@ -130,6 +130,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
+        self._impatient = 0  # how many of them have a ``max_wait``
         self._places = count()
         self._timer: asyncio.TimerHandle | None = None
         self._announced = -math.inf  # the end of the wait that was logged last
@@ -140,6 +141,11 @@ class Queue:
 
     def __iter__(self) -> Iterator[Waiter]:
         return iter([*self._waiters])
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether all of them wait for as long as it takes: otherwise the first one holds up one that does not."""
+        return not self._impatient
 
     def order(self, bulk: bool, place: int | None) -> Order:
         """Return the order of a call that has a ``place``, or comes now. Raises why it is closed."""
@@ -154,7 +160,7 @@ class Queue:
     def first(self) -> Waiter | None:
         """The call that goes next; None if none waits."""
         while self._waiters and self._waiters[0].woken.done():  # it was cancelled, and has not run yet
-            del self._waiters[0]
+            self.leave(self._waiters[0])
         return self._waiters[0] if self._waiters else None
 
     def enter(self, order: Order, max_wait: float | None, now: float) -> Waiter:
@@ -166,12 +172,14 @@ class Queue:
             )
         waiter = Waiter(order, now, math.inf if max_wait is None else now + max_wait, loop.create_future())
         insort(self._waiters, waiter, key=_order)
+        self._impatient += not waiter.is_patient
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Take a call out, if it still waits."""
         with suppress(ValueError):
             self._waiters.remove(waiter)
+            self._impatient -= not waiter.is_patient
 
     def grant(self, waiter: Waiter) -> None:
         """Grant a slot to a call."""
@@ -316,7 +324,7 @@ class Pacer:
         """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
         queue, ledger, when = self._queue, self._ledger, math.inf
         while (first := queue.first()) is not None:
-            if not ledger.take(now, first.is_bulk, patient=first.is_patient):
+            if not ledger.take(now, first.is_bulk, patient=queue.is_patient):
                 when = self._opens(first, now)
                 break
             queue.grant(first)
@@ -327,7 +335,7 @@ class Pacer:
         ledger = self._ledger
         if ledger.in_flight >= ledger.ramp.at_most:
             return math.inf
-        when = ledger.opens(now, 0, first.is_bulk, patient=first.is_patient)
+        when = ledger.opens(now, 0, first.is_bulk, patient=self._queue.is_patient)
         self._queue.announce(when, now, ledger.reason(now))
         return when
 

@@ -239,11 +239,11 @@ class Process:
 
     def _take(self, me: Member, now: float) -> int:
         """Take an equal part of the shortest window, or all that the others do not need. Returns how many slots."""
-        shortest, first, taken = self.windows[0], self.queue.first(), 0
+        shortest, taken = self.windows[0], 0
         part = math.ceil(shortest.limit / (len(self.others) + 1))
         for bulk in (False, True):
             ahead = taken + sum(sum(member.waiting[:bulk]) for member in self.others)
-            free = self.ledger.free(now, bulk, patient=first is None or first.is_patient) - ahead
+            free = self.ledger.free(now, bulk, patient=self.queue.is_patient) - ahead
             due = sum(max(0, min(m.waiting[bulk], part - m.used(shortest.seconds, now))) for m in self.others)
             mine = max(part - me.used(shortest.seconds, now), free - due)
             granted = int(max(0, min(me.waiting[bulk], free, mine)))

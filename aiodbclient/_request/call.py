@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from asyncio import Semaphore
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Meter:
         self.seconds: float = 0.0
         self.waited: float = 0.0  # those for the budget
         self.begun = False  # whether a request was sent, or the tenant is claimed
-        self.waiting = False  # whether it waits for the budget now
+        self.waiting = False  # whether it waits for the budget, or until its cluster accepts changes
         self.resumable = resumable  # whether running it again finishes what it has changed
         self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
 
@@ -36,6 +37,17 @@ class Meter:
     def may_end(self) -> bool:
         """Whether nothing would be lost if the name ended now."""
         return not self.begun or (self.waiting and (self.resumable or not self.writes))
+
+    @contextmanager
+    def wait(self) -> Generator[None]:
+        """Wait for the cluster in here. A name of a stopped run is cancelled, if it may end."""
+        self.waiting = True
+        try:
+            if self.cancel is not None and self.may_end:
+                self.cancel()  # the next await raises it
+            yield
+        finally:
+            self.waiting = False
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -93,6 +105,7 @@ class Call:
     failure = Failure.REFUSED  # of the last try
     may_have_applied: bool = False
     request_id: str | None = None  # of the last answer
+    token: object | None = None  # that the last request sent
     place: int | None = None  # in the budget's queue, which it keeps for all tries
     refused_since: float | None = None  # when it got its first 429
     closed_for: float | None = None  # for how many seconds the last 429 closed the gate
@@ -132,7 +145,7 @@ class Call:
             self.patience = max(self.patience - waited, 0.0)
 
     def refuse(self) -> None:
-        """Note that a 429 refused the request, which changed nothing."""
+        """Note that the API refused the request with a 429 or since the cluster is not ready. It changed nothing."""
         self.meter.writes -= self.operation.writes
 
     @property

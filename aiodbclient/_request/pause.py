@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
+from typing import TypeGuard
 
 from .._backoff import expo
 from .._pacing.budget import Budget
-from ..errors import APIError, ClusterNotOnlineError, NotFoundError, PreconditionFailedError
+from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .answer import Answer
 from .call import Call
@@ -24,7 +25,7 @@ _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that i
 _PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
 
 
-def _is_not_ready(error: APIError, call: Call) -> bool:
+def _is_not_ready(error: DatabaseClientError, call: Call) -> TypeGuard[APIError]:
     return isinstance(error, PreconditionFailedError) or (
         isinstance(error, NotFoundError) and call.operation.kind is Kind.CREATE
     )
@@ -79,8 +80,9 @@ class Pause:
         cluster = self._clusters.setdefault(cluster_id, _Writes(cluster_id))
         while True:
             if cluster.turn.locked():
-                async with cluster.turn:
-                    pass
+                with call.meter.wait():
+                    async with cluster.turn:
+                        pass
             if cluster.failure is not None:
                 raise _not_online(cluster, call)
             openings = cluster.openings
@@ -90,9 +92,14 @@ class Pause:
                 if not _is_not_ready(error, call):
                     raise
                 refusal = error
-            async with cluster.turn:
+            call.refuse()
+            with call.meter.wait():
+                await cluster.turn.acquire()
+            try:
                 if cluster.openings == openings and cluster.failure is None:
                     return await _send_when_online(cluster, call, send, read, refusal)
+            finally:
+                cluster.turn.release()
 
 
 async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read, refusal: APIError) -> Answer:
@@ -105,15 +112,16 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
             cluster.status = (await read()).status
         except NotFoundError:
             raise refusal from None
-        except APIError:  # the write itself shows what is wrong
+        except DatabaseClientError:  # the write itself shows what is wrong
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
                 answer = await send(call)
-            except APIError as error:
+            except DatabaseClientError as error:
                 if not _is_not_ready(error, call):
                     cluster.open()
                     raise
+                call.refuse()
                 refusal = error  # such as during the first backup of a new cluster
                 cluster.reason = "the cluster accepts no changes at the moment"
             else:
@@ -124,7 +132,8 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
         left = cluster.since + patience - monotonic()
         if left <= 0:
             break
-        await asyncio.sleep(min(pause, left))
+        with call.meter.wait():
+            await asyncio.sleep(min(pause, left))
     cluster.reason = None
     cluster.failure = (
         f"the cluster {cluster.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "

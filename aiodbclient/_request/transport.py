@@ -139,10 +139,11 @@ class Transport:
     async def _try(self, call: Call) -> Answer:
         """Send one request and return its success; after a 401 ask the token provider, and send another one."""
         call.failure = Failure.REFUSED
-        token = self._token or await self._renewed_token(call, None)
+        if self._token is None:
+            await self._renewed_token(call, None)
         answer = await self._exchange(call)
         if answer.status == 401 and self._ask_token is not None:
-            await self._renewed_token(call, token)
+            await self._renewed_token(call, call.token)
             answer = await self._exchange(call)
         if 200 <= answer.status < 300:
             return answer
@@ -151,8 +152,8 @@ class Transport:
             return answer
         raise refused(call, answer)
 
-    async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
-        """Return a token other than ``stale``. Asks the provider, unless another call already did."""
+    async def _renewed_token(self, call: Call, stale: object | None) -> None:
+        """Have a token other than ``stale``. Asks the provider, unless another call already did."""
         limit = asyncio.timeout(call.options.timeout)
         try:
             async with limit, self._token_lock:
@@ -163,8 +164,7 @@ class Transport:
                             "token must be a string or an async callable; this callable is not async"
                         )
                     self._use_token(Token(await asked))
-                assert self._token is not None
-                return self._token
+                return
         except TimeoutError:
             if not limit.expired():  # the provider raised it
                 raise
@@ -264,7 +264,7 @@ class Transport:
 
     async def _answer(self, call: Call, session: aiohttp.ClientSession) -> Answer:
         """Send one request now and read the whole answer. Raises one of FAILURES."""
-        call.status = 0
+        call.status, call.token = 0, self._token
         async with session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),

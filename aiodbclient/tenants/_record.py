@@ -83,6 +83,7 @@ _FINISHED_BY: Mapping[Verb, str] = {
     Verb.MOVE: "repair",
 }
 
+LOST = "lost"  # in an intent: the database is lost, and another one is being made
 
 _WHY_UNUSABLE: Mapping[State, str] = {
     State.SUSPENDING: "is being suspended",
@@ -160,6 +161,11 @@ class OnRecord:
     def credentials(self) -> list[Credential]:
         """The current credential and the previous one, as far as they are on record."""
         return [each for each in (self.current, self.previous) if each is not None]
+
+    @property
+    def lost(self) -> str:
+        """``LOST`` if another database is being made, or "": for the next intent of the same work."""
+        return LOST if self.intent is not None and self.intent.more == LOST else ""
 
     @property
     def state(self) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import pytest
@@ -113,6 +114,58 @@ async def test_names_fail_after_max_wait_and_nothing_more_is_sent(
     assert refused(sandbox) <= 16
     sandbox.set_status(pg.id, "online")
     assert {outcome.action async for outcome in cluster.users.provision(["t1"])} == {Action.CREATED}
+
+
+async def test_stop_does_not_wait_for_a_cluster_that_refused_every_change(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.set_status(pg.id, "resizing")
+    run = pg.users.provision(f"t{n}" for n in range(300))
+
+    async def stop_when_it_waits() -> None:
+        while run.waiting is None:  # noqa: ASYNC110 - it is no event
+            await asyncio.sleep(0.01)
+        run.stop()
+
+    stopping = asyncio.create_task(stop_when_it_waits())
+    async with asyncio.timeout(60):  # the cluster is never online
+        assert [outcome async for outcome in run] == []
+    await stopping
+
+
+async def test_a_read_of_the_cluster_that_fails_hides_no_lost_reset(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.reset_auth", status=500, times=1)  # it may have revoked the password
+    sandbox.faults.add("users.reset_auth", status=412, nth=2, times=1)
+    sandbox.faults.add("clusters.get", cut=True, nth=2, times=5)
+    sandbox.faults.add("users.reset_auth", status=403, nth=3, times=1)
+
+    outcomes = [outcome async for outcome in pg.users.rotate(["doadmin"])]
+
+    assert isinstance(outcomes[0].error, errors.PermissionDeniedError)
+    assert outcomes[0].error.may_have_applied
+
+
+async def test_a_pause_that_ended_in_a_lost_connection_does_not_count_for_the_next_one(
+    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient
+) -> None:
+    sandbox.faults.add("users.reset_auth", status=412, name="a", times=2)
+    sandbox.faults.add("users.reset_auth", cut=True, name="a", nth=3, times=10)
+    sandbox.faults.add("users.reset_auth", status=412, name="b", times=2)
+    for name in "ab":
+        await pg.users.create(name)
+    cluster = client.with_options(max_wait=1.0).cluster(pg.id)
+
+    async def names() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.sleep(2.0)
+        yield "b"
+
+    run = cluster.users.rotate(names(), concurrency=1)
+    outcomes: dict[str, Outcome] = {}
+    async for outcome in run:
+        outcomes[outcome.name] = outcome
+        assert run.waiting is None
+
+    assert isinstance(outcomes["a"].error, errors.ConnectionLostError)
+    assert outcomes["b"].ok, outcomes["b"].error
 
 
 async def test_a_run_that_pauses_can_be_closed(sandbox: Sandbox, pg: ClusterClient) -> None:

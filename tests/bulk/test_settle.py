@@ -186,6 +186,19 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("end", [refused(), errors.ConnectError("no connection, nothing was sent")])
+async def test_after_an_unreadable_answer_a_refusal_does_not_say_that_nothing_was_applied(
+    end: errors.DatabaseClientError,
+) -> None:
+    unreadable = errors.InvalidResponseError("HTML", may_have_applied=True)
+    server = ScriptedName([], [unreadable, end])
+
+    with pytest.raises(type(end), match="an earlier answer to it was unreadable: ") as caught:
+        await readable(server.request("read"), RETRY)
+
+    assert caught.value.may_have_applied
+
+
 async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
     server = ScriptedName([lost()], ["ours"])
     slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)

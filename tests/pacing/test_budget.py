@@ -118,6 +118,32 @@ def test_first_come_first_served_and_bulk_behind_all_others() -> None:
     live(main)
 
 
+def test_a_patient_call_that_others_outran_does_not_hold_up_those_with_max_wait() -> None:
+    async def main(loop: VirtualLoop) -> list[tuple[str, float]]:
+        budget = budget_on(loop, (250, 60.0))
+        place = await budget.acquire()
+        for _ in range(3):  # each time others are quicker
+            await budget.throttle({"retry-after": "1"})
+            budget.release()
+            place = await budget.acquire(place=place)
+        await budget.throttle({"retry-after": "1"})
+        budget.release()
+        queue = Queue(budget, loop)
+        patient = await queue.enter("patient", place=place)
+        hurried = await queue.enter("hurried", max_wait=4)
+        gone = await queue.enter("gone", max_wait=4)
+        gone.cancel()
+        await asyncio.gather(patient, hurried)
+
+        place = await budget.acquire()
+        await budget.throttle({"retry-after": "1"})
+        budget.release()
+        await (await queue.enter("alone", place=place))  # nobody with max_wait waits any more
+        return queue.went
+
+    assert live(main) == [("patient", 1), ("hurried", 1), ("alone", 15 + 15)]
+
+
 def test_a_newcomer_does_not_overtake_a_waiter_whose_slot_is_free_already() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (1, 1.0))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
 from aiodbclient._pacing.budget import Queue
-from aiodbclient._pacing.fleet import Fleet, Member, Process, grouped, load
+from aiodbclient._pacing.fleet import CellError, Fleet, Member, Process, grouped, load
 from aiodbclient._pacing.gate import Gate
 from aiodbclient._pacing.ledger import Ledger, SlidingWindow
+from aiodbclient.errors import ConfigurationError
 
 WINDOWS = Window(250, 60.0), Window(5000, 3600.0)
 NOW = 1_700_000_000.0
@@ -52,14 +56,18 @@ def test_answers_are_counted_by_the_600th_part_of_a_minute_and_never_too_early(a
             assert after <= NOW - 60.0 + 1e-6  # it does not come back into the minute
 
 
+def process(ledger: Ledger, share: float = 0.1, reserve: int = 0) -> Process:
+    return Process(ledger, Queue(), WINDOWS, reserve, share, "the cell")
+
+
 def turn(fleet: Fleet, after: float = 0.0, written: float = NOW) -> tuple[Ledger, Fleet]:
     """Let a process have a turn after so many seconds; its clock begins at 7. Returns its ledger, and what it knows."""
     ledger, now = Ledger(WINDOWS), 7.0 + after
-    process = Process(ledger, Queue(), WINDOWS, 0, 0.1, "here")
-    process.turn(fleet.dump(written, NOW), NOW + after, now, (None, None))
-    process.heed(now)
-    assert process.fleet is not None
-    return ledger, process.fleet
+    one = process(ledger)
+    one.turn(fleet.dump(written, NOW), NOW + after, now, (None, None))
+    one.heed(now)
+    assert one.fleet is not None
+    return ledger, one.fleet
 
 
 def test_what_no_window_counts_is_left_out() -> None:
@@ -108,3 +116,57 @@ def test_a_process_that_died_holds_what_it_had_in_flight_until_a_lease_and_a_win
         ledger, _ = turn(with_member(1.0, held=10), after)
         taken.append(ledger.held(7.0 + after)[0])
     assert taken == [11, 11, 11, 11, 10, 10, 0]
+
+
+def test_a_member_holds_what_was_answered_within_the_window() -> None:
+    member = with_member(0.0, 30.0, 50.0, held=2, seen=NOW - 20.0).members["a"]
+    assert [member.used(seconds, NOW) for seconds in (10.0, 30.0, 60.0, 100.0)] == [2, 3, 4, 5]
+
+
+def test_alone_a_process_uses_its_share_of_what_is_free_and_of_the_reserve() -> None:
+    ledger = Ledger(WINDOWS)
+    for _ in range(50):
+        assert ledger.take(0.0, False)
+        ledger.end(0.0, sent=True)
+    for _ in range(10):
+        assert ledger.take(1.0, False)
+    ledger.share([0.0] * 100, 0)
+    ledger.allowance = 0
+    alone = process(ledger, share=0.5, reserve=40)
+
+    alone.go_alone(CellError("timed out"), 1.0)
+
+    # Half of 250 is 125. It holds 60 of them, and takes half of the 90 that are free: for one more window, others may
+    # hold the remaining 20. The same holds for 5,000.
+    assert [window.limit for window in ledger.windows] == [125, 2500]
+    assert [[window.of_others(now) for now in (60.9, 61.0)] for window in ledger.windows] == [[20, 0], [20, 20]]
+    assert [window.of_others(3601.0) for window in ledger.windows] == [0, 0]
+    assert (ledger.reserve, ledger.allowance) == (20, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "what"),
+    [
+        (CellError("timed out"), "WARNING", "the cell failed (timed out)"),
+        (CellError("WRONGPASS"), "ERROR", "the cell refuses this process (WRONGPASS)"),
+    ],
+)
+def test_that_a_process_goes_alone_is_logged_once(
+    error: CellError, level: str, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = process(Ledger(WINDOWS))
+    alone.turn("", NOW, 7.0, (None, None))
+    alone.heed(7.0)
+    for _ in range(2):
+        alone.go_alone(error, 8.0)
+    [record] = caplog.records
+    assert record.levelname == level
+    assert (
+        record.getMessage() == f"the rate budget is not shared: {what}; meanwhile this process uses 0.1 of the budget"
+    )
+
+
+def test_a_process_that_was_never_served_and_is_refused_for_good_raises() -> None:
+    said = "the rate budget is not shared: the cell refuses this process (WRONGPASS); nothing was sent, and waiting"
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        process(Ledger(WINDOWS)).go_alone(CellError("WRONGPASS"), 0.0)

@@ -12,6 +12,13 @@ from aiodbclient._pacing.gate import Gate, Ramp
 MINUTE = 60.0
 
 
+def reached(ramp: Ramp) -> float:
+    """How many may be in flight after many successes at one moment."""
+    for _ in range(64):
+        ramp.succeed(0.0)
+    return ramp.at_most
+
+
 def test_the_gate_is_closed_for_as_long_as_the_429_says() -> None:
     gate = Gate()
     for now in (0.0, 10.0):
@@ -80,6 +87,31 @@ def test_after_a_429_one_tries_and_the_ramp_doubles_to_a_little_less_than_what_w
         ramp.succeed(n / 1000)
         sizes.append(ramp.at_most)
     assert sizes == [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "recent", "first", "goal"),
+    [
+        (10, 0, True, 7),
+        (10, 12, True, 7),
+        (1, 10, True, 4),  # half of what was accepted in the last round trip counts too
+        (1, 0, True, 1),
+        (0, 1, True, 1),
+        (0, 0, True, 16),  # it was alone: the goal stays
+        (0, 0, False, 1),  # others were refused before it
+    ],
+)
+def test_the_goal_is_seven_tenths_of_what_was_accepted(in_flight: int, recent: int, first: bool, goal: float) -> None:
+    ramp = Ramp(250)
+    ramp.refuse(in_flight, recent, first=first)
+    assert (ramp.at_most, reached(ramp)) == (1, goal)
+
+
+def test_later_429s_of_a_round_lower_the_goal_and_the_next_round_may_raise_it() -> None:
+    ramp = Ramp(250)
+    for accepted, first, goal in ((10, True, 7), (4, False, 3), (12, False, 3), (12, True, 9)):
+        ramp.refuse(accepted, 0, first=first)
+        assert reached(ramp) == goal
 
 
 def test_the_ramp_grows_slowly_near_what_was_accepted_and_faster_later() -> None:

@@ -7,6 +7,7 @@ import pytest
 from aiodbclient import Window
 from aiodbclient._pacing.ledger import Ledger
 
+from .test_gate import reached
 from .world import optimum
 
 
@@ -78,6 +79,41 @@ def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> N
     for _ in range(3):
         ledger.hear(5000, 1, 0.0)
     assert (ledger.windows[0].limit, others(ledger, 0.0)) == (250, [0])
+
+
+def test_a_429_lowers_the_ramp_to_what_was_accepted_in_the_last_round_trip() -> None:
+    ledger = ledger_of(-5.0)
+    for _ in range(12):
+        assert ledger.take(0.0, False)
+    for _ in range(10):
+        ledger.end(1.0, sent=True)
+    ledger.refuse(5.0, 2.0)
+    assert (ledger.in_flight, ledger.unanswered) == (2, 1)
+    assert (ledger.gate.until, ledger.gate.refusals) == (7.0, 0)
+    assert reached(ledger.ramp) == 4  # seven tenths of five: ten were accepted in one round trip
+
+    for _ in range(2):
+        ledger.end(2.0, sent=True)
+    for _ in range(4):
+        assert ledger.take(7.0, False)
+    ledger.refuse(1.0, 7.0)  # as soon as the gate has opened
+    assert (ledger.unanswered, ledger.gate.refusals) == (3, 1)
+    assert (ledger.gate.until, ledger.gate.later) == (8.0, 9.5)  # a quarter of the shortest window
+    assert reached(ledger.ramp) == 3
+
+
+def test_a_new_round_may_accept_more_than_the_last_one() -> None:
+    ledger = ledger_of()
+    for moment, accepted, goal in ((0.0, 3, 3), (10.0, 2, 2), (20.0, 10, 7)):
+        for _ in range(20):
+            ledger.ramp.succeed(moment)
+            ledger.ramp.succeed(moment + 9.0)
+        for _ in range(accepted + 1):
+            assert ledger.take(moment, False)
+        ledger.refuse(1.0, moment)
+        for _ in range(accepted + 1):
+            ledger.end(moment, sent=True)
+        assert reached(ledger.ramp) == goal
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ async def main() -> None:
         claim = await store.claim(name, float(lease))
         begun, begins = os.pipe()
         if sys.argv[4:] == ["fork"] and (child := os.fork()):
-            os.read(begun, 1)  # until the child has closed what it inherited
+            os.read(begun, 1)  # until the child has closed what it inherited, and said that it may not use the store
             print("claimed" if claim else "taken", child, flush=True)
         elif sys.argv[4:] == ["fork"]:
-            os.write(begins, b".")
             try:
                 await store.get(name)
             except StoreError as error:
                 os.write(2, str(error).encode())
+            os.write(begins, b".")
             await asyncio.sleep(60)
         else:
             print("claimed" if claim else "taken", flush=True)

@@ -449,6 +449,39 @@ async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server
         suppressed(each.close)
 
 
+@pytest.mark.parametrize("step", ["mend", "adopt", "release"])
+async def test_a_neighbour_whose_rights_are_revoked_is_out_of_the_schema(server: Server, step: str) -> None:
+    """MySQL checks rights on a schema only when a session enters it. The tenant's own sessions go on."""
+    if server.is_mariadb():
+        pytest.skip("on MariaDB nobody may kill the sessions of another account")
+    work, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    own = server.connect(login, password, work.names.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    with server.as_root() as root:
+        root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (neighbour,))
+    inside = server.connect(neighbour, secret, work.names.database)
+    elsewhere = server.connect(neighbour, secret, neighbour)
+    run(inside, "INSERT INTO t VALUES (1)")
+
+    if step == "mend":
+        await server.sql.mend(work, [login])
+    elif step == "adopt":
+        await server.sql.adopt(work, login)
+    else:
+        await server.sql.end_login(work, login)
+        await server.sql.drop_login(work, login)
+        await server.sql.release(work)
+
+    assert work.ended == {neighbour}
+    assert refused(inside, "INSERT INTO t VALUES (2)")
+    assert run(elsewhere, "SELECT 1") == [(1,)]
+    if step != "release":
+        assert run(own, "SELECT a FROM t") == [(1,)]
+    for each in (own, inside, elsewhere):
+        suppressed(each.close)
+
+
 async def test_a_removal_ends_sessions_that_fight_back(server: Server) -> None:
     work, login, password = await server.make()
     with Fighter(server, login, password, work.names.database):

@@ -172,6 +172,22 @@ async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(serv
     session.close()
 
 
+async def test_a_pattern_that_was_there_before_a_schema_was_made_is_refused_each_time(server: Server) -> None:
+    """Otherwise the second try found the schema that the first one had made, and left it open."""
+    _, early, _ = await server.make()
+    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
+    if server.in_grant(work.names) == work.names.database:
+        pytest.skip("this server takes the name of a schema as it is")
+    pattern = f"`{work.names.tenant[:-2]}%%`.*"
+    with server.as_root() as root:
+        root.execute(f"GRANT ALL ON {pattern} TO %s@'%%'", (early,))
+        for _ in range(2):
+            with pytest.raises(GrantError, match=f"{early}@% has rights on the schemas that match"):
+                await server.sql.create(work)
+        root.execute(f"REVOKE ALL ON {pattern} FROM %s@'%%'", (early,))
+    assert await server.sql.create(work)
+
+
 async def test_guests_get_their_rights_back(server: Server) -> None:
     work, login, _ = await server.make()
     _, other, password = await server.make()

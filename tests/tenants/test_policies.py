@@ -23,6 +23,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 
 from .conftest import Place, found_taken, only
+from .dying import begun
 from .programs import ask, refusal
 from .store_contract import LONG
 
@@ -133,6 +134,19 @@ async def test_a_tenant_that_is_not_retired_is_rotated_again_only_with_force(any
     assert forced.credential.password != first.password
     assert await refusal(first)
     assert not await refusal(second)
+
+
+async def test_a_rotation_that_died_before_it_revoked_the_previous_credential_is_no_reason_to(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    second = (await only(tenants.rotate())).credential
+    await begun(anywhere, lambda dying: only(dying.rotate(["alpha"], force=True)))
+
+    assert isinstance((await only(tenants.rotate())).error, RotationPendingError)
+
+    assert not await refusal(first)
+    assert await tenants.get("alpha") == second
+    assert (await only(tenants.rotate(force=True))).action is Action.ROTATED
 
 
 async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credential(place: Place) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 
 from ..thorough import first_of
 from .managed import PASSWORD, Managed, ended, ready, work
@@ -254,6 +254,39 @@ async def test_a_prepared_transaction_that_locks_the_row_does_not_keep_a_login(
         session.execute(SQL("PREPARE TRANSACTION {}").format(Literal(f"{login} it's")))
     assert await ended(server, names, login)
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+
+
+@pytest.mark.parametrize("locks_the_row", [False, True])
+async def test_a_session_that_finishes_its_prepared_transaction_meanwhile_stops_no_ending(
+    managed: Managed,
+    server: PostgresServer,
+    names: Names,
+    locks_the_row: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It entered after the sessions were ended, and right before the login could no longer log in."""
+    login, entered = names.logins[0], list[Connection[Any]]()
+    run_all, roll_back_these = sessions.Session.run_all, sessions.roll_back_these
+
+    async def run(session: sessions.Session, *statements: sessions.Statement) -> None:
+        if not entered and any("NOLOGIN" in each.as_string(None) for each in statements):
+            entered.append(managed.open(login, names.database))
+            what = "ALTER ROLE CURRENT_USER PASSWORD 'mine'" if locks_the_row else "SELECT lo_create(0)"
+            entered[0].execute(SQL("SET ROLE NONE; BEGIN; {}; PREPARE TRANSACTION 'quick'").format(SQL(what)))
+        await run_all(session, *statements)
+
+    async def after_the_session(opened: sessions.Opener, prepared: list[Any]) -> None:
+        with suppress(psycopg.OperationalError):  # it was ended
+            entered[0].execute("COMMIT PREPARED 'quick'")
+        await roll_back_these(opened, prepared)
+
+    monkeypatch.setattr(sessions.Session, "run_all", run)
+    monkeypatch.setattr(sessions, "roll_back_these", after_the_session)
+    await server.end_login(work(names), login)
+
+    assert managed.sessions(login) == 0
+    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+    entered[0].close()
 
 
 @contextmanager

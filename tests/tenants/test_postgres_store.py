@@ -224,7 +224,10 @@ async def test_no_secret_is_shown(postgres: str, table: str) -> None:
         execute(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
         with pytest.raises(StoreError, match="violates check constraint") as failed:
             await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
-        assert "hunter2" not in "".join(traceback.format_exception(failed.value))
+        inside = traceback.TracebackException.from_exception(failed.value, capture_locals=True).stack[1:]
+        assert "hunter2" not in "".join(traceback.format_exception(failed.value)) + str(
+            [each.locals for each in inside]
+        )
 
 
 @pytest.mark.parametrize("arguments", [(None,), (b"postgresql://me:hunter2@127.0.0.1/x",), ("", None)])

@@ -7,6 +7,7 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential, Problem
 
 from .conftest import Place, only
@@ -135,6 +136,27 @@ async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere:
     assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
 
     await gone(anywhere)
+
+
+async def test_a_removal_that_fails_after_its_database_is_gone_does_not_call_that_a_loss(place: Place) -> None:
+    """A transaction of the administrator changes the owner role meanwhile, so it can be neither dropped nor renamed."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    admin = await admin_of(place)
+    owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
+    [(role,)] = await ask(admin, owner)
+    async with opened(admin) as session:
+        await session("BEGIN")
+        await session(f'ALTER ROLE "{role}" CONNECTION LIMIT 9')
+
+        failed = await only(tenants.remove(["alpha"]))
+
+        assert await ask(admin, owner) == []
+        assert isinstance(failed.error, GrantError)
+        assert "holds a lock that it needs" in str(failed.error)
+        await session("ROLLBACK")
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+    await gone(place)
 
 
 async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:

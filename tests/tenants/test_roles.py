@@ -303,6 +303,32 @@ async def test_a_suspended_tenant_survives_the_loss_of_its_database(anywhere: Pl
     assert await may(again, READ)
 
 
+async def test_a_suspended_tenant_is_set_up_again_also_if_the_repair_dies_that_makes_its_database(place: Place) -> None:
+    set_up = list[str]()
+
+    async def setup(credential: Credential) -> None:
+        set_up.append(credential.name)
+
+    tenants = place.tenants(setup=setup)
+    for last in moments(7):
+        name = f"n{last}"
+        credential = await tenants.ensure(name)
+        await tenants.role("reader").ensure(name)
+        await only(tenants.suspend([name]))
+        await place.cluster.dbs.delete(credential.database or "")
+
+        was_killed = await died(place, last, lambda dying, name=name: only(dying.repair([name], recreate=True)))  # type: ignore[misc]
+
+        assert (await only(tenants.repair([name], recreate=True))).error is None
+        assert (await only(tenants.resume([name]))).error is None
+        await tenants.ensure(name)
+        assert set_up == [name, name]
+        assert (await only(tenants.role("reader").check([name]))).problems == ()
+        set_up.clear()
+        if not was_killed:
+            break
+
+
 NASTY = ["a_c", "abc", "a.c", "A", "a-c", "_a", "0"]
 
 

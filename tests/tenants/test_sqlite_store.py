@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -28,7 +29,7 @@ from aiodbclient import DatabaseClient
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
-from aiodbclient.tenants._stores import sqlite
+from aiodbclient.tenants._stores import sealing, sqlite
 from aiodbclient.tenants._stores.copying import copy_records
 from aiodbclient.tenants._stores.sealing import Key
 
@@ -454,6 +455,41 @@ async def test_a_row_copied_to_another_name_is_refused(path: Path, key: Key) -> 
             await store.get("beta")
 
 
+@pytest.mark.parametrize("key", [None, Fernet.generate_key()], ids=["plain", "encrypted"])
+async def test_no_traceback_shows_a_credential_among_its_local_variables(path: Path, key: bytes | None) -> None:
+    """Of a record of a newer version, of a damaged one, and of one that could not be written."""
+
+    def shows(error: BaseException) -> bool:
+        inside = traceback.TracebackException.from_exception(error, capture_locals=True).stack[1:]
+        return "hunter2" in str([each.locals for each in inside])
+
+    async with SQLiteStore(path, key) as store:
+        for name in ("alpha", "beta", "gamma"):
+            await keep(store, name)
+        body, kind = json.dumps({"name": "beta", "newer": "hunter2"}), "plain" if key is None else "fernet"
+        body = body if key is None else Fernet(key).encrypt(body.encode()).decode()
+        newer = f"v1.{kind}.{sealing._checksum('beta', kind, body)}.{body}"
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE credentials SET record = ? WHERE name = 'beta'", [newer])
+            other.execute("UPDATE credentials SET record = replace(record, '.1', '.2') || ' ' WHERE name = 'gamma'")
+            other.commit()
+        for name in ("beta", "gamma"):
+            for call in (store.get(name), store.claim(name, LONG)):
+                with pytest.raises(StoreError) as unreadable:
+                    await call
+                assert not shows(unreadable.value)
+    async with SQLiteStore(path, key) as store:
+        with pytest.raises(StoreError, match="no new name can be stored") as unreadable:
+            await store.claim("delta", LONG)
+        assert not shows(unreadable.value)
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        path.unlink()
+        with pytest.raises(StoreError) as unwritten:
+            await store.keep(claim, a_credential("alpha"))
+        assert not shows(unwritten.value)
+
+
 async def test_credentials_are_encrypted_with_the_first_key_and_read_with_each(path: Path) -> None:
     old, new = Fernet.generate_key(), Fernet.generate_key()
     async with SQLiteStore(path, old) as store:
@@ -623,6 +659,20 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
         assert await store.claim("epsilon", LONG) is not None
         with pytest.raises(ClaimLostError, match="a process works on 'epsilon'"):
             await store.discard("epsilon")
+
+
+async def test_a_name_that_is_no_text_is_an_error_after_all_others(path: Path) -> None:
+    """One flipped bit makes it the last one, and no statement can name it to read on."""
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        await keep(store, "beta")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE credentials SET name = CAST(x'e2657461' AS TEXT) WHERE name = 'beta'")
+            other.commit()
+        listed = store.records()
+        assert (await anext(listed)).name == "alpha"
+        with pytest.raises(StoreError, match="is damaged"):
+            await anext(listed)
 
 
 async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:

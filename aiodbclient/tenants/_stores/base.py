@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from ..._checks import check_seconds
 from ...errors import ClaimLostError, ConfigurationError, StoreError
-from .._credential import Credential
+from .._credential import Credential, Secret
 from . import SHORT_LEASE, Claim, Record, readable
 from .sealing import Key, Seal, check_storable
 
@@ -90,7 +90,9 @@ class BaseStore(ABC):
         self._connection = self._make_connection()
         try:
             await self._connection.open()
-            self._seal.check_key(await self._connection.fetch(self._sql.page, after="", limit=_SOME))
+            some = await self._connection.fetch(self._sql.page, after="", limit=_SOME)
+            some = [(name, Secret(text)) for name, text in some]
+            self._seal.check_key(some)
         except BaseException:
             await self.__aexit__()
             raise
@@ -109,8 +111,9 @@ class BaseStore(ABC):
             StoreError: It cannot be read.
             InvalidArgumentError: No store can hold this name.
         """
-        rows = await self._opened().fetch(self._sql.get, name=check_storable(name))
-        return self._seal.open(name, rows[0][0]) if rows else None
+        # A traceback may show local variables.
+        texts = [Secret(text) for (text,) in await self._opened().fetch(self._sql.get, name=check_storable(name))]
+        return self._seal.open(name, texts[0]) if texts else None
 
     def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
@@ -157,6 +160,7 @@ class BaseStore(ABC):
         check_seconds("lease", lease)
         try:
             text = await self._opened().claim(name, token, lease, new)
+            text = text and Secret(text)
             return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:

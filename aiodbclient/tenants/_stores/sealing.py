@@ -19,6 +19,7 @@ from cattrs.errors import BaseValidationError
 
 from ...engines import Engine
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from .._credential import Secret
 from . import Record
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Seal:
         """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
-            return f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}"
+            return Secret(f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}")
         token = self._fernet.encrypt(body.encode()).decode()
-        return f"v1.fernet.{_checksum(record.name, 'fernet', token)}.{token}"
+        return Secret(f"v1.fernet.{_checksum(record.name, 'fernet', token)}.{token}")
 
     def open(self, name: str, text: str) -> Record:
         """Return the record of ``name`` that was sealed as ``text``.
@@ -67,6 +68,7 @@ class Seal:
             StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
                 text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
+        text = Secret(text)  # a traceback may show local variables
         kind, body = unwrap(name, text)
         if kind == "fernet" and self._fernet is None:
             raise _unreadable(name, "is encrypted", "open the store with its key=")
@@ -102,7 +104,7 @@ class Seal:
 
 def unwrap(name: str, text: str) -> tuple[str, str]:
     """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or belongs to another name."""
-    parts = text.split(".", 3) if isinstance(text, str) else []  # a TEXT column of SQLite can hold a blob too
+    parts = [Secret(part) for part in text.split(".", 3)] if isinstance(text, str) else []  # SQLite may hold a blob
     version, kind, checksum, body = parts if len(parts) == 4 else ("", "", "", "")
     if version != "v1" or kind not in ("plain", "fernet") or checksum != _checksum(name, kind, body):
         raise _unreadable(
@@ -157,7 +159,7 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
     from cryptography.fernet import InvalidToken
 
     try:
-        return fernet.decrypt(token).decode()
+        return Secret(fernet.decrypt(token).decode())
     except (InvalidToken, ValueError):  # ValueError: it is not ASCII
         return None
 

@@ -276,6 +276,7 @@ class SQLiteConnection:
             try:
                 unwrap(name, text)
             except StoreError as error:  # of the whole store: no name is new until this row is mended
+                del text  # a traceback may show it
                 raise StoreError(f"no new name can be stored while {error}") from None
         self._verified = True
 
@@ -288,7 +289,7 @@ class SQLiteConnection:
         while True:
             try:
                 return call()
-            except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
+            except UnicodeError:  # a message of SQLite quotes a damaged schema, or the page after a damaged name
                 raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
             except OSError as error:
                 raise StoreError(f"cannot use the store {self._path}: {error.strerror}") from None

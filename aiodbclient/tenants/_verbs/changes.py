@@ -44,10 +44,8 @@ class RotateTenants(ClaimingJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(tenant)
-        current, intent = tenant.current, tenant.record.intent
-        # A verb that did not finish may have ended the previous login, so nothing is left to protect.
-        may_be_ended = intent is not None and intent.ends_other
-        if tenant.record.previous is not None and not may_be_ended and not self._force:
+        current, previous = tenant.current, tenant.record.previous
+        if previous is not None and not self._force and await self._is_in_use(tenant, previous):
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
                 "again would revoke it while programs may still use it",
@@ -58,6 +56,13 @@ class RotateTenants(ClaimingJob[TenantDone]):
         credential = await tenant.set_login(other)
         await tenant.held.keep(credential, current)
         return done(Action.ROTATED, credential)
+
+    async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
+        """Whether programs may use the previous credential: a verb that did not finish may have ended it."""
+        intent = tenant.record.intent
+        if intent is None or not intent.ends_other:
+            return True
+        return await tenant.works(previous, (await tenant.server.find(tenant.names)).logins)
 
 
 class RetireTenants(ClaimingJob[TenantDone]):
@@ -108,15 +113,17 @@ class SuspendTenants(ClaimingJob[TenantDone]):
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    current, other = tenant.current, tenant.names.other(tenant.current.username)
-    await tenant.intend(Verb.SUSPEND, current.username)  # from now on ``get`` returns None, and no role can be made
+    current, other, lost = tenant.current, tenant.names.other(tenant.current.username), tenant.record.lost
+    # From now on ``get`` returns None, and no role can be made.
+    await tenant.intend(Verb.SUSPEND, current.username, lost)
     await on_roles(tenant, _suspend_role)
     await tenant.server.end_login(tenant.work, current.username)
     await tenant.server.end_login(tenant.work, other)
     if tenant.was_adopted(other):
         await tenant.drop_login(other)
     await tenant.server.shut(tenant.work)
-    credential = evolve(current, suspended=current.suspended or await tenant.now())
+    suspended = current.suspended or await tenant.now()
+    credential = evolve(current, suspended=suspended, is_set_up=current.is_set_up and not lost)
     await tenant.held.keep(credential, tenant.record.left_behind)
     return credential
 
@@ -152,9 +159,10 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 
 async def resume(tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
-    login = tenant.current.username
-    await tenant.intend(Verb.RESUME, login)
-    credential = await tenant.set_login(login)
+    login, lost = tenant.current.username, tenant.record.lost
+    await tenant.intend(Verb.RESUME, login, lost)
+    made = await tenant.set_login(login)
+    credential = evolve(made, is_set_up=made.is_set_up and not lost)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential, tenant.record.left_behind)
     return credential

@@ -162,9 +162,10 @@ class ClaimingJob(TenantJob[DoneT]):
                     return await self.work(tenant)
         except GrantError as error:
             error.on_record = error.on_record or _on_record(tenant)
-            names, is_there = tenant.names, True
+            names, record, is_there = tenant.names, tenant.record, True
+            has_database = record.current is not None and record.state is not State.REMOVING
             with suppress(GrantError):  # such as that the server is away
-                is_there = tenant.record.current is None or (await tenant.server.find(names)).database
+                is_there = not has_database or (await tenant.server.find(names)).database
             if not is_there:
                 raise no_database(names.tenant, names.database, names.role) from error
             raise

@@ -20,7 +20,7 @@ from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
-from .._record import OnRecord, State, Verb, no_database
+from .._record import LOST, OnRecord, State, Verb, no_database
 from .._rooms import Seat
 from .._servers.server import Found
 from .changes import SUSPENSION, remove, resume, suspend
@@ -30,8 +30,6 @@ from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
 from .unfinished import end_copying
 
 IfExists = Literal["error", "adopt"]
-
-_LOST = "lost"  # in an intent: the database is lost, and another one is being made
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
@@ -237,7 +235,9 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
-    if recreate and tenant.record.state in SUSPENSION and not (await tenant.server.find(tenant.names)).database:
+    if tenant.record.state in SUSPENSION and (
+        tenant.record.lost or (recreate and not (await tenant.server.find(tenant.names)).database)
+    ):
         await _recreate_shut(tenant)
         problems = (Problem.DATABASE_MISSING,)
     match tenant.record.state:
@@ -265,10 +265,9 @@ async def _recreate_shut(tenant: ClaimedTenant) -> None:
     if tenant.names.role is not Role.OWNER:
         raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     verb = Verb.RESUME if tenant.record.state is State.RESUMING else Verb.SUSPEND
-    await tenant.intend(verb, tenant.current.username)
+    await tenant.intend(verb, tenant.current.username, LOST)
     await tenant.server.create(tenant.work)
     await on_roles(tenant, _give_role)
-    tenant.held.record = evolve(tenant.record, current=evolve(tenant.current, is_set_up=False))
 
 
 async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:
@@ -293,7 +292,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    is_lost = intent is not None and intent.more == _LOST
+    is_lost = bool(tenant.record.lost)
     if Problem.DATABASE_MISSING in problems and not is_lost:
         if names.role is not Role.OWNER or not recreate:
             raise no_database(names.tenant, names.database, names.role)
@@ -303,7 +302,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
     verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
-    await tenant.intend(verb, current.username, _LOST if is_lost else "")
+    await tenant.intend(verb, current.username, LOST if is_lost else "")
     if is_lost:
         await server.create(work)
     if ends_other:

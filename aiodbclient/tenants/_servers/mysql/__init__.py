@@ -135,8 +135,8 @@ class MySQLServer(Server):
                 return not (found.logins or found.ended)
             if not found.database:
                 rights.check_name(schema)
+                await rights.revoke_others(schema)  # before it exists: a next try would find it, and leave them
                 await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
-                await rights.revoke_others(schema)
             return not found.database
 
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
@@ -169,7 +169,7 @@ class MySQLServer(Server):
         async with self._schema(work, self._long_turns) as schema:
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
-            await rights.revoke_others(schema)
+            await end_in_schema(schema, await rights.revoke_others(schema))
             most = await schema.most()
             for account in (await accounts(schema, work.names.logins)).values():
                 await check_hosts(schema, account.login)
@@ -195,7 +195,7 @@ class MySQLServer(Server):
             if login is not None:
                 await check_adoption(schema, login)
             await make_writable(schema)
-            await rights.revoke_others(schema)
+            await end_in_schema(schema, await rights.revoke_others(schema))
 
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -206,9 +206,10 @@ class MySQLServer(Server):
         """See ``Server``. The administrator has rights in every schema."""
         async with self._schema(work, self._long_turns) as schema:
             others = {one.grantee for one in await rights.access_of_others(schema)}
-            for one in await rights.access(schema):
-                if not (one.wide and one.grantee in others):
-                    await rights.revoke(schema, one)
+            revoked = [one for one in await rights.access(schema) if not (one.wide and one.grantee in others)]
+            for one in revoked:
+                await rights.revoke(schema, one)
+            await end_in_schema(schema, {one.grantee.user for one in revoked})
         await self.forget(work)
 
     async def forget(self, work: Work) -> None:

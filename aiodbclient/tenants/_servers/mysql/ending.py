@@ -76,15 +76,17 @@ async def end(schema: Schema, login: str) -> bool:
     return True
 
 
-async def end_in_schema(schema: Schema) -> str:
-    """End every session that uses the schema, whosever it is.
+async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> str:
+    """End every session that uses the schema, of the users ``whose``, or whosever it is.
 
     On MariaDB, only the administrator's own: return who has others, which may still do there what they could.
     """
+    if whose is not None and not whose:
+        return ""
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
     await _end_changing(schema)
-    while left := await _in_schema(schema):
+    while left := await _in_schema(schema, whose):
         users = {thread.user for thread in left}
         named = ", ".join(sorted(map(repr, users)))
         if own in users:
@@ -135,7 +137,7 @@ async def _changing(schema: Schema) -> set[tuple[int, str]]:
     return {(int(number), str(user)) for number, user in await schema.read(query, _CHANGING)}
 
 
-async def _in_schema(schema: Schema) -> list[Thread]:
+async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thread]:
     """Return the sessions in the schema, and on MySQL also those whose transactions hold locks there."""
     holders = set[int]()
     if not schema.session.is_mariadb:
@@ -148,7 +150,8 @@ async def _in_schema(schema: Schema) -> list[Thread]:
     return [
         thread
         for thread in await schema.session.threads()
-        if (thread.schema == schema.name or thread.number in holders)
+        if (whose is None or thread.user in whose)
+        and (thread.schema == schema.name or thread.number in holders)
         and thread.number != schema.session.thread
         and thread.command != _KILLED
     ]

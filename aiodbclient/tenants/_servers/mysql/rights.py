@@ -118,11 +118,16 @@ async def access_of_others(schema: Schema) -> list[Access]:
     return [one for one in await access(schema) if one.grantee.user not in schema.names.all_logins]
 
 
-async def revoke_others(schema: Schema) -> None:
-    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas."""
-    for one in await access_of_others(schema):
+async def revoke_others(schema: Schema) -> set[str]:
+    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas.
+
+    Return whose they were: a session that has entered the schema keeps them.
+    """
+    others = await access_of_others(schema)
+    for one in others:
         _refuse_wide(schema, one)
         await revoke(schema, one)
+    return {one.grantee.user for one in others}
 
 
 def _refuse_wide(schema: Schema, one: Access) -> None:

@@ -171,16 +171,16 @@ async def end(session: Session, login: str, until: float) -> None:
         return
     await _lock_out(session, login, until)
     await _leave(session, login)
-    await roll_back(session.opened, owner=login)
     began, entering = await begun(session), monotonic() + _ENTERING_SECONDS
     while True:
         ((ended,),) = await session.run(_END_SESSIONS, login)
         began &= await begun(session) if began else set()
         if not ended and (not began or monotonic() > entering):
-            return
+            break
         if monotonic() > until:
             raise session.error(f"sessions of the login {login!r} do not end, though it may no longer log in")
         await asyncio.sleep(_LOOK_SECONDS)
+    await roll_back(session.opened, owner=login)  # a session could finish a prepared transaction meanwhile
 
 
 async def _lock_out(session: Session, login: str, until: float) -> None:
@@ -198,7 +198,8 @@ async def _lock_out(session: Session, login: str, until: float) -> None:
             if monotonic() > until:
                 raise
             await session.run(SQL("ROLLBACK"))
-            await roll_back(session.opened, owner=login)
+            with suppress(GrantError):  # a session of the login finished one meanwhile
+                await roll_back(session.opened, owner=login)
         else:
             return
 
