@@ -251,8 +251,8 @@ class Pacer:
         Raises:
             RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
                 rest of the wait in seconds, as far as it is known.
-            ConfigurationError: Calls on another event loop are waiting. A ``SharedRateBudget`` is closed, or its server
-                refuses this process, for example because of a wrong password.
+            ConfigurationError: Calls on another event loop are waiting. A ``SharedRateBudget`` is closed or belongs to
+                another loop, or its server refuses this process, for example because of a wrong password.
         """
         now, queue = self._clock(), self._queue
         order = queue.order(bulk, place)

@@ -25,6 +25,7 @@ from .gate import Gate
 from .ledger import LATENCY, Ledger, SlidingWindow, Window
 
 _GRACE = 0.25  # seconds by which a process may report later than it said, and still be granted its part
+_MOST = 1_000_000  # requests, or refusals in a row, that a text reports; more would take all memory or time
 _REPORTS = 4  # turns until it takes slots again after an outage, so that all others can report too
 
 # A password, database or certificate that is wrong, or a right that is missing. Where PostgreSQL refuses a connection,
@@ -103,6 +104,12 @@ def load(text: str, at: float, now: float) -> Fleet | None:
     try:
         fleet = _converter.structure(json.loads(text), Fleet)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None
+    members = fleet.members.values()
+    counts = [fleet.gate.refusals, *(n for member in members for n in (member.held, *member.answers.values()))]
+    if min(counts) < 0 or sum(counts) > _MOST:
+        return None
+    if not all(len(member.waiting) == 2 and 0 <= member.share <= 1 for member in members):
         return None
     return fleet.shifted(now - max(0.0, at - fleet.written))  # somebody may have set the server's clock back
 

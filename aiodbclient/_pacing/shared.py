@@ -78,6 +78,7 @@ class SharedRateBudget(Pacer):
     _asked: float = field(init=False, repr=False, default=-math.inf)  # when the last turn ended
     _due: float = field(init=False, repr=False, default=math.inf)  # when the next one begins
     _timer: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)  # for that
+    _loop: asyncio.AbstractEventLoop | None = field(init=False, repr=False, default=None)  # of the first call
     _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # the turn that the timer began
     _longer: float = field(init=False, repr=False)
     _pause: float = field(init=False, repr=False)  # seconds between two turns of a process that waits, at most
@@ -181,7 +182,12 @@ class SharedRateBudget(Pacer):
             self._refuse_late(now, since=began)
 
     def _came(self, waiter: Waiter, now: float) -> None:
-        if self._process.alone:
+        loop = waiter.woken.get_loop()
+        self._loop = self._loop or loop
+        if loop is not self._loop:  # which runs no timer any more
+            why = "this SharedRateBudget was first used on another event loop: make one for each loop"
+            self._queue.fail(waiter, ConfigurationError(why))
+        elif self._process.alone:
             super()._came(waiter, now)
         elif not waiter.is_patient or self._queue.first() is waiter:
             self._ask_by(now)

@@ -88,7 +88,7 @@ LOST = "lost"  # in an intent: the database is lost, and another one is being ma
 _WHY_UNUSABLE: Mapping[State, str] = {
     State.SUSPENDING: "is being suspended",
     State.RESUMING: "is being resumed: try again in a moment",
-    State.MOVING: "is being moved to another cluster: try again in a moment, or repair it if no process moves it",
+    State.MOVING: "is being moved to another cluster: try again in a moment, or repair the tenant if nobody moves it",
     State.REMOVING: "is being removed, or its removal is unfinished: run remove",
     State.RESETTING: "is being repaired, or its repair is unfinished: run repair",
 }

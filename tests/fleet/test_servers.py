@@ -61,6 +61,23 @@ def test_bad_arguments_are_named(options: dict[str, Any]) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_second_event_loop_is_refused_instead_of_waiting_for_a_timer_of_the_first(
+    valkey_url: str,
+) -> None:
+    budget = SharedRateBudget(valkey_url, [Window(20, 1.0)], key=secrets.token_hex(4))
+
+    async def use() -> None:
+        async with asyncio.timeout(20):
+            await budget.acquire()
+            budget.release()
+            await budget._cell.aclose()  # leave no connection behind
+
+    asyncio.run(use())
+    time.sleep(0.3)  # the next turn was due after 0.1 s
+    with pytest.raises(errors.ConfigurationError, match="another event loop: make one for each loop"):
+        asyncio.run(use())
+
+
 def test_it_is_made_without_a_loop_or_a_server_and_shows_no_password() -> None:
     for url in (
         "valkey://user:hunter2@127.0.0.1:1/0",

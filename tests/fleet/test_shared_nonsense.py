@@ -31,12 +31,19 @@ NONSENSE = {
     "cut off": WRITTEN[:-10],
     "another form": WRITTEN.replace('"held":1', '"held":[]'),
     "a number without end": WRITTEN.replace('"held":1', '"held":Infinity'),
+    "more requests in flight than can be": WRITTEN.replace('"held":1', '"held":1000000000'),
+    "more answers than can be": WRITTEN.replace('"1000":1', '"1000":1000000000'),
+    "less than nothing": WRITTEN.replace('"held":1', '"held":-1'),
+    "more refusals than can be": WRITTEN.replace('"refusals":0', '"refusals":1000000000'),
+    "one lane": WRITTEN.replace('"waiting":[2,0]', '"waiting":[2]'),
+    "a share that is no number": WRITTEN.replace('"share":0.1', '"share":NaN'),
     "something else": '{"a": 1}',
 }
 
 
 @pytest.mark.parametrize("text", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_seen(text: str) -> None:
+    assert text != WRITTEN
     assert load(WRITTEN, AT, AT) is not None
     assert load(text, AT, AT) is None
 

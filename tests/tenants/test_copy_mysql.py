@@ -20,6 +20,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 
 from ..mysql import SERVERS, administrator
+from .moves import connected, run
 from .test_copy_postgres import frames_of
 
 PASSWORD = "p\"a\\s#s;w'd"
@@ -67,6 +68,8 @@ def made(cursor: Cursor, user: str) -> None:
 def filled(cursor: Cursor, schema: str) -> None:
     """Things that the administrator made: each has a DEFINER who is not the tenant."""
     cursor.execute(f"USE {schema}")
+    cursor.execute("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+    cursor.execute("CREATE FUNCTION same(a VARCHAR(9)) RETURNS INT DETERMINISTIC RETURN a = 'ABC'")
     cursor.execute("CREATE TABLE t (id INT PRIMARY KEY, text TEXT, bytes BLOB) COMMENT 'a\nCREATE DEFINER=`x`@`y` '")
     cursor.executemany("INSERT INTO t VALUES (%s, %s, %s)", [(n, text, text.encode()) for n, text in enumerate(ROWS)])
     cursor.execute("CREATE VIEW v AS SELECT id, '/*!50013 DEFINER=`a`@`b` SQL' AS x FROM t")
@@ -112,6 +115,8 @@ def look(cursor: Cursor, schema: str) -> list[object]:
     found += cursor.fetchall()
     cursor.execute(f"SELECT * FROM {schema}.t ORDER BY id")
     found += cursor.fetchall()
+    cursor.execute(f"SELECT {schema}.same('ABC'), {schema}.same('abc')")
+    found += cursor.fetchall()
     cursor.execute(f"SELECT `x y``z` FROM {schema}.z")
     found += cursor.fetchall()
     cursor.execute(f"SELECT * FROM {schema}.v ORDER BY id")
@@ -154,7 +159,24 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
             "SELECT definer FROM information_schema.views WHERE table_schema = 'copy_b' UNION ALL "
             "SELECT definer FROM information_schema.events WHERE event_schema = 'copy_b'"
         )
-        assert cursor.fetchall() == (("copy_b@%",),) * 9
+        assert cursor.fetchall() == (("copy_b@%",),) * 10
+
+
+@pytest.mark.thorough
+async def test_a_table_that_a_tenant_makes_for_ever_does_not_hold_up_a_survey_for_ever(server: str) -> None:
+    with administrator(server) as cursor:
+        made(cursor, "copy_w")
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), version(cursor))
+        reader = login(server, "copy_w", "copy_w")
+        connection = await connected(reader)
+        making = asyncio.create_task(run(connection, "CREATE TABLE t (n INT PRIMARY KEY) SELECT SLEEP(600) AS n"))
+        await asyncio.sleep(1)
+        async with asyncio.timeout(60):
+            await copier.survey(reader, "copy_w")
+        assert not making.done()
+        cursor.execute("KILL %s", [connection.thread_id()])
+        await asyncio.gather(making, return_exceptions=True)
+        connection.close()
 
 
 async def test_what_could_not_be_copied_is_found_before(server: str) -> None:

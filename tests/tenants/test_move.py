@@ -13,20 +13,35 @@ import pytest
 from attrs import evolve
 
 from aiodbclient import Action, Failed
+from aiodbclient._request.call import Meter
 from aiodbclient.errors import (
     ClaimLostError,
     ConflictError,
+    GrantError,
     InvalidArgumentError,
     MoveError,
+    NameTakenError,
     RotationPendingError,
     SuspendedError,
     TenantNotFoundError,
 )
-from aiodbclient.tenants import Problem, SQLiteStore, Tenants, copy_records
+from aiodbclient.tenants import Problem, SQLiteStore, TenantMoved, Tenants, copy_records
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants._verbs.move import _Move
 
 from .conftest import only
 from .moves import Two, enters, left_on, sql
+
+# Without its role, a login may do nothing in the database: what ``pg_restore`` makes after the table is refused.
+REFUSED = (
+    "CREATE FUNCTION f(n int) RETURNS boolean LANGUAGE plpgsql AS "
+    "$$BEGIN PERFORM set_config('role', 'none', false); RETURN true; END$$",
+    "CREATE TABLE u (n int)",
+    "INSERT INTO u VALUES (1)",
+    "CREATE TABLE t (n int CHECK (f(n)))",
+    "INSERT INTO t VALUES (1)",
+)
 
 
 async def test_a_tenant_with_its_roles_is_on_the_other_cluster_and_nothing_is_left(two: Two) -> None:
@@ -95,6 +110,84 @@ async def test_a_suspended_tenant_is_moved_and_stays_suspended(two: Two) -> None
     assert await sql(resumed, "SELECT n FROM t") == [(7,)]
 
 
+async def test_after_a_failed_move_a_suspended_tenant_is_resumed_with_its_reader(two: Two) -> None:
+    tenants = two.tenants()
+    await sql(await tenants.ensure("alpha"), *REFUSED)
+    await tenants.role("reader").ensure("alpha")
+    await only(tenants.suspend(["alpha"]))
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
+    assert (await only(tenants.resume(["alpha"]))).action is Action.RESUMED
+    reader = await tenants.role("reader").get("alpha")
+    assert reader is not None
+    assert await sql(reader, "SELECT n FROM t") == [(1,)]
+
+
+async def test_a_reader_whose_suspension_is_unfinished_is_not_opened_by_a_move(two: Two) -> None:
+    async def fail(*_: object) -> None:
+        raise GrantError("the server is away")
+
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PostgresServer, "end_login", fail)
+        assert isinstance((await only(tenants.role("reader").suspend(["alpha"]))).error, GrantError)
+    failed = await only(tenants.move(["alpha"], to=two.new))
+    assert "the reader of the tenant 'alpha' is unfinished: repair it first" in str(failed.error)
+    assert await enters(alpha)
+    assert (await only(tenants.role("reader").repair(["alpha"]))).action is Action.SUSPENDED
+    assert (await only(tenants.move(["alpha"], to=two.new))).action is Action.MOVED
+    assert await tenants.role("reader").get("alpha") is None
+
+
+async def test_a_setting_that_a_program_changes_until_the_freeze_moves_too(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = PostgresServer.create
+
+    async def meanwhile(server: PostgresServer, work: Work) -> bool:
+        await sql(
+            alpha,
+            f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
+            f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
+            f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
+        )
+        return await create(server, work)
+
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    monkeypatch.setattr(PostgresServer, "create", meanwhile)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
+    assert await sql(moved.credential, "SHOW default_transaction_read_only") == [("on",)]
+    limit = "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
+    assert await sql(moved.credential, limit) == [(7,)]
+
+
+async def test_after_the_administrator_of_a_cluster_got_another_password_the_next_move_or_repair_works(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = _Move._commit
+
+    async def then_reset(move: _Move, outcome: TenantMoved) -> TenantMoved:
+        moved = await commit(move, outcome)
+        await two.old.users.reset_auth("doadmin")
+        return moved
+
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    await tenants._context.sites.site(two.new.id, Meter())  # it is read, and no tenant is there
+    await two.new.users.reset_auth("doadmin")
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
+    monkeypatch.setattr(_Move, "_commit", then_reset)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert "password authentication failed" in moved.left
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert await left_on(tenants, two.old, "alpha") == (False, [])
+
+
 async def test_a_tenant_between_rotation_and_retirement_is_moved(two: Two) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
@@ -115,13 +208,7 @@ async def test_a_failure_in_the_middle_opens_the_tenant_again_as_it_was(
     await only(tenants.rotate(["alpha"]))
     rotated = await tenants.get("alpha")
     assert rotated is not None
-    await sql(
-        alpha,
-        "CREATE FUNCTION f(n int) RETURNS boolean LANGUAGE plpgsql AS "
-        "$$BEGIN PERFORM set_config('role', 'none', false); RETURN true; END$$",
-        "CREATE TABLE t (n int CHECK (f(n)))",
-        "INSERT INTO t VALUES (1)",
-    )
+    await sql(alpha, *REFUSED)
     failed = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(failed.error, MoveError)
     assert f"was not moved to the cluster {two.new.id}: pg_restore failed" in str(failed.error)
@@ -246,6 +333,24 @@ async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) ->
     assert isinstance(refused.error, ConflictError)
     assert await enters(alpha)
     await two.new.dbs.delete(alpha.database)
+
+
+async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touched(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = PostgresServer.create
+
+    async def meanwhile(server: PostgresServer, work: Work) -> bool:
+        await two.new.dbs.create(alpha.database)
+        return await create(server, work)
+
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    monkeypatch.setattr(PostgresServer, "create", meanwhile)
+    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
+    assert await enters(alpha)
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 
 async def test_an_adopted_login_must_be_retired_first(two: Two) -> None:

@@ -213,7 +213,7 @@ async def test_a_hostile_file_of_mysql_has_the_rights_of_the_tenant_alone(
         dumped = await only(tenants.dump(["alpha"], tmp_path))
         assert dumped.error is None
         forged(dumped.file, evil.replace("{}", str(tmp_path / "touched")).encode())
-        with pytest.raises(GrantError, match="has a part of the file"):
+        with pytest.raises(GrantError, match="may have a part of the file"):
             await tenants.load("alpha", dumped.file)
         assert not (tmp_path / "touched").exists()
         assert [powers(dsn) for dsn in dsns] == before

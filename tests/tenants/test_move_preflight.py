@@ -25,6 +25,7 @@ from . import servers
 from .conftest import only
 from .moves import Two, connected, left_on, opened, run, sql
 from .servers import RestartablePostgres, for_a_server, new_folder
+from .test_move import REFUSED
 
 FREE = 40  # MB on the disk of the other server
 ROWS = 60_000  # of 1 kB each
@@ -34,24 +35,31 @@ MYSQL = [each for each in SERVERS if each not in ("given", "none")]
 @pytest.fixture
 def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
     """Two clusters, of which the first one has two extensions more, and the DSN of its superuser."""
-    folder = new_folder()
-    (folder / "extension").mkdir()
-    for name, trusted in (("ours", "true"), ("theirs", "false")):
-        control = f"default_version = '1'\nsuperuser = true\ntrusted = {trusted}\n"
+    first, both = new_folder(), new_folder()
+    for folder, name, control in (
+        (first, "ours", "trusted = true"),
+        (first, "theirs", ""),
+        (both, "lower", "trusted = true"),
+        (both, "higher", "trusted = true\nrequires = 'lower'"),
+    ):
+        (folder / "extension").mkdir(exist_ok=True)
+        control = f"default_version = '1'\nsuperuser = true\n{control}\n"
         for_a_server(folder / "extension").joinpath(f"{name}.control").write_text(control)
         (folder / "extension" / f"{name}--1.sql").write_text(
-            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'"
+            f"CREATE FUNCTION {name}() RETURNS int LANGUAGE sql AS 'SELECT 7'"
         )
     here, there = RestartablePostgres(), RestartablePostgres()
-    with psycopg.connect(here.dsn, autocommit=True) as connection:
-        connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{folder}'")
-        connection.execute("SELECT pg_reload_conf()")
+    for each, path in ((here, f"{first}:{both}"), (there, both)):
+        with psycopg.connect(each.dsn, autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
+            connection.execute("SELECT pg_reload_conf()")
     with Sandbox(windows=[]) as sandbox:
         ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in (here, there)]
         yield sandbox, ids[0], ids[1], here.dsn
     here.close()
     there.close()
-    rmtree(folder)
+    rmtree(first)
+    rmtree(both)
 
 
 async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_is_shut_out(
@@ -65,6 +73,34 @@ async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_
             superuser.execute("CREATE EXTENSION theirs")
         for credential, why in ((alpha, "'ours' is not available"), (beta, '"theirs" is not available')):
             await _refused(two, credential, f"extension {why}")
+
+
+async def test_an_extension_that_requires_another_one_is_made_after_it(
+    richer: tuple[Sandbox, str, str, str], tmp_path: Path
+) -> None:
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha = await tenants.ensure("alpha")
+        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
+            superuser.execute("CREATE EXTENSION lower; CREATE EXTENSION higher")
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        assert moved.error is None
+        assert await sql(moved.credential, "SELECT lower() + higher()") == [(14,)]
+
+
+async def test_after_a_failed_move_what_a_stranger_owns_does_not_keep_the_tenant_out(
+    richer: tuple[Sandbox, str, str, str], tmp_path: Path
+) -> None:
+    async with opened(*richer[:3], tmp_path / "store") as two:
+        tenants = two.tenants()
+        alpha = await tenants.ensure("alpha")
+        await sql(alpha, *REFUSED)
+        with psycopg.connect(make_conninfo(richer[3], dbname=alpha.database), autocommit=True) as superuser:
+            superuser.execute("CREATE ROLE stranger; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO stranger")
+            superuser.execute("GRANT SELECT ON theirs TO PUBLIC")
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, MoveError)
+        assert await tenants.get("alpha") == alpha
+        assert await sql(alpha, "SELECT n FROM t") == [(1,)]
 
 
 async def test_an_older_server_is_found_before_anybody_is_shut_out(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any, TypeAlias
 from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
-from .._servers.mysql.session import identifier, opened
+from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
 from . import Copier, Survey
 from .programs import Copied, Programs, installed, missing, options_for, run
@@ -96,12 +96,10 @@ class MySQLCopier(Copier):
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}
-            (schema,) = await rows(_SCHEMA)
             facts = {
                 "keyless": [each for each in tables if each not in keyed],
                 "collations": [name for (name,) in await rows(_COLLATIONS)],
                 "programs": [name for (name,) in await rows(_PROGRAMS)],
-                "schema": schema,
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
             refusals = await _refusals(rows)
@@ -132,14 +130,17 @@ class MySQLCopier(Copier):
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
+            ((character_set, collation),) = await rows(_SCHEMA)
         options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *views)
         with options_for(reader, on_mariadb=_is_mariadb(self.tools.text)) as (connection, files):
             command = [self.tools.dump, *connection, *options, reader.database]
             await run(command, {}, stdout=target, pass_fds=files, copied=copied, patience=_PATIENCE)
+        # Of the database: the parameters and variables of a routine get them when it is made.
+        rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()
         target.seek(0, os.SEEK_END)
-        target.write(programs.encode())
+        target.write(rest)
         target.flush()
-        copied(len(programs))
+        copied(len(rest))
 
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         source.seek(0)
@@ -164,10 +165,6 @@ class MySQLCopier(Copier):
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
-        async with _session(writer) as rows:
-            character_set, collation = survey.facts["schema"]
-            schema = identifier(writer.database)
-            await rows(f"ALTER DATABASE {schema} CHARACTER SET {character_set} COLLATE {collation}")
         if events:
             with TemporaryFile() as file:
                 file.write(events.encode())
@@ -204,6 +201,7 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
         reason = str(refused)
     else:
         async with aclosing(session):
+            await session.rows(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")  # a tenant can hold one for ever
             yield partial(session.rows, seconds=inf)
         return
     raise GrantError(f"MySQL refused a login to copy the database: {reason}")

@@ -38,13 +38,14 @@ _ROLE = re.compile(rf"( TO | FROM | FOR ROLE )({_QUOTED}|[a-z_][a-z0-9_$]*)|{_QU
 
 # What a dump shows of a database, and what it does not.
 _SURVEY = """
-SELECT pg_database_size(d.oid), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
+SELECT pg_database_size(d.oid), d.datconnlimit, pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
   coalesce(to_jsonb(d)->>'datlocprovider', 'c'), coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', '')
 FROM pg_database d WHERE d.datname = current_database()
 """
 _EXTENSIONS = """
 SELECT e.extname, n.nspname, pg_get_userbyid(e.extowner) = ANY(%(everything)s)
-FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY 1
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql'
+ORDER BY e.oid  -- one may require an earlier one
 """
 _GRANTEES = """
 SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
@@ -128,7 +129,7 @@ class PostgresCopier(Copier):
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
         async with self._session(reader) as session:
-            ((size, *locale),) = await session.rows(_SURVEY)
+            ((size, limit, *locale),) = await session.rows(_SURVEY)
             extensions = await session.rows(_EXTENSIONS, names)
             grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
             forced = [name for (name,) in await session.rows(_FORCED)]
@@ -164,6 +165,7 @@ class PostgresCopier(Copier):
             refusals=tuple(refusals),
             extensions=tuple((name, schema) for name, schema, own in extensions if not own),
             facts={
+                "limit": limit,
                 "locale": locale,
                 "grantees": grantees,
                 "own": [name for name, _, own in extensions if own],
@@ -173,7 +175,7 @@ class PostgresCopier(Copier):
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         async with self._session(writer) as session:
-            ((_, *locale),) = await session.rows(_SURVEY)
+            ((_, _, *locale),) = await session.rows(_SURVEY)
             available = {name for (name,) in await session.rows("SELECT name FROM pg_available_extensions")}
             roles = {name for (name,) in await session.rows("SELECT rolname FROM pg_roles")}
             found = [
@@ -281,6 +283,8 @@ class PostgresCopier(Copier):
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         database = Identifier(writer.database)
         async with self._session(writer) as session:
+            limit = Literal(survey.facts["limit"])
+            await session.rows(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
             for of_login, in_database, name, value in survey.facts["settings"]:
                 what = SQL("DATABASE {}").format(database)
                 if of_login:

@@ -106,7 +106,7 @@ class LoadTenant(ClaimingJob[TenantDone]):
                         await copier.load(writer, file, before, self.count_copied)
             except GrantError as error:
                 raise GrantError(
-                    f"{error}; the database of the tenant {name!r} has a part of the file", tenant=name
+                    f"{error}; the database of the tenant {name!r} may have a part of the file", tenant=name
                 ) from error
         return done(Action.DONE, tenant.current)
 

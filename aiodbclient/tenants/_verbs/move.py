@@ -17,6 +17,7 @@ from ...errors import (
     DatabaseClientError,
     InvalidArgumentError,
     MoveError,
+    NameTakenError,
     RotationPendingError,
 )
 from .._context import Context, Site
@@ -26,6 +27,7 @@ from .._credential import Credential, Secret
 from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
 from .._record import OnRecord, State, Verb
+from .._servers.server import Found
 from .jobs import ClaimingJob
 from .provision import conflict
 from .tenant import ClaimedTenant
@@ -81,7 +83,8 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         site, seat = await self.context.sites.choose(name, rooms, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
         try:
-            outcome = await _Move(self, tenant, site).run()
+            with self.context.sites.watched(site.cluster, name):
+                outcome = await _Move(self, tenant, site).run()
         finally:
             is_moved = outcome is not None and outcome.action is Action.MOVED
             rooms.give_back(seat, on_record=is_moved)
@@ -120,7 +123,7 @@ class _Move:
         await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:
             return await self._steps(copier)
-        except ClaimLostError:
+        except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
             await self._undo(error)
@@ -138,6 +141,9 @@ class _Move:
         writer = await self._prepare(copier, survey)
         self._frozen_at = monotonic()
         await freeze(tenant, self._plan)
+        # The tenant may have changed a setting until now, and ``shut`` resets some.
+        survey = await copier.survey(await reader_of(tenant), current.username)
+        await tenant.server.shut(tenant.work, still=True)
         reader = await reader_of(tenant)
         try:
             async with asyncio.timeout(self._job.max_frozen):
@@ -185,7 +191,10 @@ class _Move:
             raise self._error("; ".join(refusals))
         await self._tenant.server.programs(self._tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
-        await there.server.create(there.work)
+        if not await there.server.create(there.work):  # somebody made it a moment ago, so it is not ours to drop
+            await self._tenant.server.drop_temporary(self._tenant.work)
+            await self._tenant.held.intend(None)
+            raise conflict(there, Found(database=True, logins=()))
         for role in map(there.in_role, ROLES):
             if (await role.read()).exists:
                 await there.server.create(evolve(there.work, names=role.names))

@@ -69,20 +69,20 @@ async def reader_of(tenant: ClaimedTenant) -> Credential:
 
 
 async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
-    """Let nobody work in the database, until ``undo`` or for ever."""
+    """Let no login of the tenant work in the database, until ``undo`` or for ever."""
     await tenant.intend(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
     await on_roles(tenant, _freeze_role)
     for login in tenant.names.logins:
         await tenant.server.end_login(tenant.work, login)
-    await tenant.server.shut(tenant.work, still=True)
 
 
 async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
     """Open the tenant again where it is, then drop the copy. ``shut``: whether ``freeze`` began."""
     current, previous = tenant.current, tenant.record.previous
     await tenant.held.renew()  # raises an error if the move was committed after all
-    if shut and current.suspended is None:
+    if shut:
         await on_roles(tenant, _open_role)
+    if shut and current.suspended is None:
         await _open(tenant)
         await tenant.server.reopen(tenant.work, plan.guests)
     if shut:  # the other cluster may be away, and need not be there to use the tenant
@@ -122,7 +122,8 @@ async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
     """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
     with suppress(NotFoundError):
         site = await tenant.context.sites.site(cluster, tenant.timer.meter)
-        await drop_all(evolve(tenant, site=site))
+        with tenant.context.sites.watched(cluster, tenant.names.tenant):
+            await drop_all(evolve(tenant, site=site))
 
 
 async def drop_all(tenant: ClaimedTenant) -> None:
@@ -142,7 +143,7 @@ async def drop_all(tenant: ClaimedTenant) -> None:
 
 
 async def _freeze_role(role: ClaimedTenant) -> None:
-    if role.record.state in (State.PROVISIONING, State.REMOVING):
+    if role.record.state in (State.PROVISIONING, State.SUSPENDING, State.REMOVING):
         raise MoveError(f"the {role.names.role} of the tenant {role.names.tenant!r} is unfinished: repair it first")
     if role.record.state is not State.ABSENT:
         await role.intend(Verb.MOVE, role.current.username)
@@ -159,11 +160,9 @@ async def _open_role(role: ClaimedTenant) -> None:
 
 async def _open(tenant: ClaimedTenant) -> None:
     """Give a tenant or a role that was shut its logins back, with the passwords on record."""
-    logins = tenant.record.credentials
-    for each in logins:
+    for each in tenant.record.credentials:
         assert each.password is not None  # an adopted login is not moved
         await tenant.server.set_login(tenant.work, each.username, Secret(each.password))
-    await tenant.server.mend(tenant.work, [each.username for each in logins])
 
 
 async def _bring_role(role: ClaimedTenant) -> None:
