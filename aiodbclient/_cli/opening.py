@@ -321,7 +321,7 @@ def is_file(where: str) -> bool:
 
 def _scheme_of(where: str) -> str | None:
     """The scheme of a URL; None for a path."""
-    return urlsplit(where).scheme if "://" in where else None
+    return where.partition("://")[0].lower() if "://" in where else None
 
 
 def shown(where: str) -> str:

@@ -23,6 +23,7 @@ CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"
 
 _UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
+_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)")  # in a DSN: with spaces, it is in quotes
 _WORDS = re.compile(r"(?<=: )(?:aiodbclient|export) .+?(?:\. (?=[A-Z])|$)|\S+ *")  # a command is one word
 
 _speaks_json: ContextVar[bool] = ContextVar("_speaks_json", default=False)
@@ -195,8 +196,8 @@ def this_command(*more: str) -> str:
 
 def command_line(arguments: Iterable[str]) -> str:
     """The command with ``arguments``, quoted for a shell, with the passwords of URLs and DSNs masked."""
-    masked = (re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1********@", each) for each in arguments)
-    return " ".join([NAME, *(quoted(re.sub(r"(password\s*=\s*)\S+", r"\1********", each)) for each in masked)])
+    masked = (re.sub(r"(://[^:/@\s]*:).+@", r"\1********@", each) for each in arguments)
+    return " ".join([NAME, *(quoted(_PASSWORD.sub(r"\1********", each)) for each in masked)])
 
 
 def quoted(argument: str) -> str:

@@ -26,7 +26,7 @@ from .opening import (
     refusal,
     shown,
 )
-from .output import STORE_VARIABLE, command_line, note, quoted, safe, this_command, write
+from .output import STORE_VARIABLE, command_line, keep_stdout_private, note, quoted, safe, this_command, write
 from .printing import Printed, Rows, print_done, print_rows
 from .records import complain_damaged, read_entries
 from .running import changes, runs
@@ -132,6 +132,7 @@ async def make_key() -> int:
         from cryptography.fernet import Fernet
     except ImportError:
         raise ConfigurationError("a key needs the package cryptography: pip install 'aiodbclient[cli]'") from None
+    keep_stdout_private()
     write(f"{Fernet.generate_key().decode()}\n", lost="run it again")
     return Exit.DONE
 

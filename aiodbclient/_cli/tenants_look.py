@@ -179,7 +179,8 @@ def _print_credentials(
 ) -> None:
     check_stdout("")
     if ca_file is not None and printed.output != "k8s" and credentials:
-        write_ca(credentials[0], ca_file)
+        for each in {each.ca: each for each in credentials}.values():
+            write_ca(each, ca_file)
     path = None if ca_file is None else str(ca_file)
     prints_uris = show or printed.output in ("env", "sh", "uri", "k8s")
     if prints_uris:
@@ -300,7 +301,7 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         lost.update(unknown)
     for role in Role:
         names = [name for name, its in broken if its == role and name not in lost]
-        which = names if len(names) <= FEW else ["--all"]
+        which = ["--all"] if len(names) > FEW and opened.wanted is None else selecting(names)
         if names:
             what = "" if role is Role.OWNER else f" {role}{'s' * (len(names) > 1)}"
             note(f"{len(names)}{what} with problems. To repair them: {opened.command('repair', *which, role=role)}")

@@ -31,7 +31,7 @@ from .failures import has_way_out
 from .following import Heard, Report, called, follow
 from .names import check_tenants, locate_names, selecting
 from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
-from .output import command_line, note, safe, this_command
+from .output import command_line, keep_stdout_private, note, safe, this_command
 from .printing import Printed
 from .records import Records, arranged, read_entries
 
@@ -291,6 +291,8 @@ async def open_selection(
 def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report:
     """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
     left = list[str]()
+    if show:
+        keep_stdout_private()
 
     def delivery(outcome: Any, role: str) -> str:
         """What to do if programs may need another password than they have; else an empty text."""

@@ -21,7 +21,7 @@ from .failures import Exit
 from .following import Heard, Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, may_have_tenants, open_client, open_known, patiently, refuse_tenants
-from .output import note, printable, safe, this_command, write_styled
+from .output import keep_stdout_private, note, printable, safe, this_command, write_styled
 from .printing import Printed, print_objects
 from .running import runs
 
@@ -116,6 +116,8 @@ async def apply_users(
             password = row(outcome, role).get("password")
             return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
 
+        if show:
+            keep_stdout_private()
         report = Report(as_objects=printed.as_json, row=row, details=details, heard=heard)
         changed = [*plan.create, *plan.update, *extra]
         return await follow({"": plan.apply()}, names=changed, budget=limit, report=report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
@@ -407,3 +409,31 @@ def test_an_empty_cluster_is_not_the_one_of_the_environment(command: Command, na
     for arguments in (["tenants", "remove", names[0], "--yes", *place], ["users", "list", "--cluster", ""]):
         refused = command(*arguments)
         assert (refused.code, "--cluster is empty" in refused.err) == (2, True)
+
+
+def test_the_repair_of_a_selection_is_of_no_other_tenant(command: Command, names: list[str]) -> None:
+    command("tenants", "provision", *names, *command.place)
+    many = [f"{names[0]}-{number}" for number in range(11)]
+    command("tenants", "provision", *many, *command.place)
+    for name in (names[1], *many):
+        delete_login(command, name)
+    found = command("tenants", "check", *many, *command.place)
+    [file] = re.findall(r"11 with problems. To repair them: aiodbclient tenants repair --from (\S+) ", found.err)
+    assert sorted(Path(file).read_text().split()) == sorted(["name", *many])
+    assert "aiodbclient tenants repair --all " in command("tenants", "check", *command.place).err
+
+
+def test_one_file_is_the_ca_of_one_authority(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    command("tenants", "provision", a, b, *command.place)
+
+    async def change() -> None:
+        async with SQLiteStore(command.store) as store:
+            claim = await store.claim(b, 10.0)
+            assert claim is not None
+            assert claim.record.current is not None
+            await store.keep(claim, evolve(claim.record.current, ca="another"))
+
+    asyncio.run(change())
+    shown = command("tenants", "show", a, b, *command.place, "-o", "uri", "--ca-file", str(command.folder / "ca.pem"))
+    assert (shown.code, "holds something else than the CA of the cluster" in shown.err) == (2, True)

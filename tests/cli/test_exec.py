@@ -179,3 +179,9 @@ def test_a_signal_ends_all_programs_and_what_they_started(
     assert "stopped early: 0 are done, 3 are left. To go on, run it again: aiodbclient tenants exec --from" in done.err
     assert not any(map(is_running, running))
     assert left.read_text().split() == ["name", *tenants]
+
+
+def test_output_that_the_locale_lacks_does_not_end_the_run(command: Command, tenants: list[str]) -> None:
+    command.environment |= {"PYTHONIOENCODING": "latin-1"}
+    done = command.process("tenants", "exec", "--all", *command.place, "--", "printf", "5 \u20ac")
+    assert (done.code, done.out) == (0, "".join(f"{name}: 5 \\u20ac\n" for name in tenants))

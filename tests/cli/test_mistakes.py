@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._record import Verb
@@ -205,3 +207,19 @@ def test_a_wrong_token_or_id_says_what_to_do(command: Command) -> None:
     assert "scopes database:read and database:view_credentials" in refused
     doctor = command("doctor", command.cluster).out
     assert doctor.count("Make ") == 1
+
+
+@pytest.mark.parametrize(
+    "admin",
+    ["host=h user=doadmin password='hunter2 hunter2'", "mysql://doadmin:hunter2 hunter2@h/d"],
+    ids=["dsn", "url"],
+)
+def test_a_command_to_copy_masks_a_password_with_spaces(command: Command, names: list[str], admin: str) -> None:
+    command.provision(names[0])
+    asked = command("tenants", "remove", names[0], *command.place, "--admin", admin)
+    assert (asked.code, "--admin" in asked.err, "hunter2" in asked.err) == (2, True, False)
+
+
+def test_a_password_with_a_bracket_is_no_crash(command: Command) -> None:
+    refused = command("tenants", "list", "--store", "postgresql://u:p[hunter2@127.0.0.1:1/d")
+    assert (refused.code, refused.err.startswith("aiodbclient: cannot use the store")) == (4, True), refused.err

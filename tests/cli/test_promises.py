@@ -173,6 +173,18 @@ def test_a_store_that_others_could_read_is_reported(command: Command, names: lis
 def test_every_file_is_private(secure: Command, names: list[str]) -> None:
     command = secure
     command.provision(names[0])
+    users = command.folder / "users.yaml"
+    users.write_text(f"- {names[1]}")
+    printing = {
+        "rotated": ("tenants", "rotate", names[0], *command.place, "--show"),
+        "applied": ("users", "apply", command.cluster, "--from", str(users), "--show"),
+        "key": ("store", "keygen"),
+    }
+    for name, arguments in printing.items():
+        file = command.folder / name
+        with file.open("w") as out:
+            assert command.end(command.start(*arguments, stdout=out), shows=True).code == 0
+        assert (file.stat().st_size > 0, stat.S_IMODE(file.stat().st_mode)) == (True, 0o600)
     for name in ("env", "k8s"):
         file = command.folder / f"secret.{name}"
         with file.open("w") as out:

@@ -64,6 +64,9 @@ class Copier(ABC):
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
 
+    async def check_whole(self, dump: str) -> None:  # noqa: B027 - where the program that dumps says so by itself
+        """Raise GrantError if a dump is cut short."""
+
     @abstractmethod
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         """Restore a dump, which may be hostile."""

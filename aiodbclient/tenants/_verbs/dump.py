@@ -63,6 +63,7 @@ class DumpTenants(ClaimingJob[TenantDumped]):
             async with whole(path, manifest) as file:
                 programs = "".join(await tenant.server.programs(tenant.names))
                 await copier.dump(reader, programs, file, self.count_copied)
+                await copier.check_whole(file.name)
         return TenantDumped(name=name, file=path, bytes=path.stat().st_size)
 
 
