@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 
 from ..errors import ConfigurationError, GrantError
@@ -85,10 +84,11 @@ class ServerSlots:
         now = asyncio.get_running_loop().time
         async with server.asking:
             if now() >= server.ask_at:
-                server.ask_at = now() + _ASK_AGAIN
-                with suppress(GrantError, ConfigurationError):  # opening the pool raises what is wrong
+                try:
                     server.resize(self._fit(await _connections_of(credential) or _UNKNOWN))
                     server.ask_at = inf
+                except (GrantError, ConfigurationError):  # opening the pool raises what is wrong
+                    server.ask_at = now() + _ASK_AGAIN
         return server
 
     def _fit(self, connections: int) -> int:

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
+from aiodbclient.errors import ConfigurationError, GrantError, InvalidArgumentError, StoreError, TenantNotFoundError
 from aiodbclient.tenants import Credential, TenantPools
 
 from ..pacing.world import VirtualLoop, live
@@ -355,6 +355,24 @@ async def test_a_pool_that_cannot_be_opened_leaves_its_place_to_others(world: Wo
             assert {type(each) for each in failed} == {Refused}
         world.broken = ""
         await asyncio.gather(*(use(pools, name) for name in world.on_record))
+
+
+def test_tenants_of_a_server_that_does_not_answer_wait_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_answer(_: Credential) -> int:
+        await asyncio.sleep(10)
+        raise GrantError("the tenant cannot log in")
+
+    monkeypatch.setattr("aiodbclient.tenants._pool_slots._connections_of", no_answer)
+
+    @in_virtual_time
+    async def test(world: World) -> None:
+        world.most = 4
+        began = asyncio.get_running_loop().time()
+        async with world.pools(most=None) as pools:
+            await asyncio.gather(*(use(pools, name) for name in world.on_record))
+            assert 10 < asyncio.get_running_loop().time() - began < 11
+
+    test()
 
 
 def test_errors_of_closing_lose_no_other_pool(caplog: pytest.LogCaptureFixture) -> None:
