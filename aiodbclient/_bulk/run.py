@@ -415,9 +415,9 @@ class Run(Generic[OutcomeT_co]):
         await self._executor.close()
 
 
-async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
-    """Return the specs of a plan as a list."""
-    refuse_no_iterable(specs, "a plan")
+async def listed(specs: Iterable[Any] | AsyncIterable[Any], taker: str = "a plan") -> list[Any]:
+    """Return the specs of a plan, or of another ``taker``, as a list."""
+    refuse_no_iterable(specs, taker)
     return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
 
 

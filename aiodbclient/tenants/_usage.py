@@ -61,7 +61,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
     if names is None:
         found = [_on_record(each) async for each in context.entries()]
     else:
-        found = [await _named(context, each) for each in await listed(names)]
+        found = [await _named(context, each) for each in await listed(names, "usage")]
     clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
     servers = await _read(context, clusters)
     for each in found:

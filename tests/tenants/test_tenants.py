@@ -163,6 +163,12 @@ async def test_a_plan_of_what_is_no_iterable_of_names_is_refused(place: Place, n
     assert place.sent() == []
 
 
+async def test_the_usage_of_a_string_is_refused(place: Place) -> None:
+    with pytest.raises(InvalidArgumentError, match="usage takes an iterable of names, not str; nothing was sent"):
+        await anext(place.tenants().usage("alpha"))
+    assert place.sent() == []
+
+
 @pytest.mark.parametrize("engine", ["redis", "valkey", "mongodb", "kafka", "opensearch"])
 async def test_an_engine_without_sql_is_refused_with_nothing_sent_and_nothing_on_record(
     place: Place, engine: str
