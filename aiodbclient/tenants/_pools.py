@@ -187,11 +187,13 @@ class TenantPools(Generic[PoolT]):
                 more; the cause is the exception of the block.
             SuspendedError: It is suspended. Also if the block failed, as above.
             StoreError: The store cannot be read, and no pool is open for the tenant.
-            ConfigurationError: It is used outside of ``async with pools``.
+            ConfigurationError: It is used outside of ``async with pools``, or on another event loop.
             Exception: What ``open`` raised.
         """
         if not self._is_open:
             raise ConfigurationError("these pools are not open: use them in 'async with pools'")
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError("these pools were opened on another event loop: make a TenantPools for each loop")
         pool = self._current.get(name)
         if pool is None or self._loop.time() >= pool.stale_at:
             pool = await self._updated(name)

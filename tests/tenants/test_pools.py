@@ -167,6 +167,24 @@ def test_making_it_needs_no_loop_and_it_can_be_entered_again() -> None:
     test()
 
 
+def test_only_the_loop_that_opened_them_can_use_them() -> None:
+    world = World()
+    world.opening = world.closing = 0
+    world.provision("alpha", "beta")
+    pools = world.pools()
+
+    async def main() -> None:
+        async with pools:
+            await use(pools, "alpha")
+            for name in ("alpha", "beta"):
+                with pytest.raises(ConfigurationError, match="opened on another event loop: make a TenantPools"):
+                    await asyncio.to_thread(asyncio.run, use(pools, name))
+            assert [(await use(pools, name)).credential.name for name in ("alpha", "beta")] == ["alpha", "beta"]
+
+    asyncio.run(main())
+    assert not world.there
+
+
 @in_virtual_time
 async def test_the_least_recently_used_gives_its_place_up(world: World) -> None:
     async with world.pools() as pools:

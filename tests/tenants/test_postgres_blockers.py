@@ -104,6 +104,22 @@ async def test_a_lock_on_the_database_holds_up_no_step(
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_who_lost_a_session_is_named_also_if_the_step_ends_first(
+    managed: Managed, server: PostgresServer, names: Names, evil: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(sessions._END_BLOCKING)
+    monkeypatch.setattr(sessions, "_END_BLOCKING", slow)
+    await ready(server, names, names.logins[0])
+    with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
+        theirs.execute("SET ROLE NONE; BEGIN")
+        setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
+        theirs.execute(setting.format(Identifier(names.database)))
+        on = work(names)
+        await server.drop_database(on)
+    assert on.ended == {evil.logins[0]}
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
     managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,13 +290,8 @@ class PostgresServer(Server):
         watch, until = Watch(work), monotonic() + _ENDING_SECONDS
         while True:
             try:
-                async with self._turn(work, database) as session:
-                    watching = asyncio.create_task(watch.over(session))
-                    try:
-                        return await do(session)
-                    finally:
-                        watching.cancel()
-                        await asyncio.wait([watching])
+                async with self._turn(work, database) as session, watch.over(session):
+                    return await do(session)
             except BlockedError as error:
                 blocked = error
             if monotonic() > until:

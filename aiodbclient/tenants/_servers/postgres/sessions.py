@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
-from attrs import define, frozen
+from attrs import define, field, frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -359,14 +359,29 @@ class Watch:
 
     work: Work
     seen: str = ""  # who was in the way last
+    _looking: asyncio.Lock = field(factory=asyncio.Lock)  # held until it is noted who was ended
 
-    async def over(self, session: Session) -> None:
-        """End who blocks ``session``, with a second one, until this is cancelled."""
+    @asynccontextmanager
+    async def over(self, session: Session) -> AsyncGenerator[None]:
+        """End who blocks ``session``, with a second one."""
+        watching = asyncio.create_task(self._watch(session))
+        try:
+            yield
+        finally:
+            try:
+                async with self._looking:
+                    pass
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+
+    async def _watch(self, session: Session) -> None:
         await asyncio.sleep(_FIRST_LOOK_SECONDS)
         with suppress(DatabaseClientError):  # the watched session reports what is wrong
             async with session.opened() as second:
                 while True:
-                    await self._look(second, session.server.info.backend_pid)
+                    async with self._looking:
+                        await self._look(second, session.server.info.backend_pid)
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, session: Session, pid: int) -> None:
