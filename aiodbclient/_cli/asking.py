@@ -14,7 +14,9 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .output import note, printable, safe, this_command, wrapped, write_error
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup ignores that
+    SIGNALS.append(signal.SIGHUP)
 FEW = 10  # names that a question or a suggested command lists at most
 FEW_TYPED = 5  # names on the command line that are ended without their number
 
@@ -85,7 +87,7 @@ def _answer(question: str) -> str:
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop, which misses them."""
+    """Make ``SIGNALS`` raise KeyboardInterrupt in code that waits without the event loop, which misses them."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(-1)
     try:

@@ -113,7 +113,7 @@ def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | 
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
-    """Do ``work``, until SIGINT or SIGTERM cancels it, or its time is over. Returns the exit code."""
+    """Do ``work``, until a signal cancels it, or its time is over. Returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
@@ -131,7 +131,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
 
 
 def on_signals(react: Callable[[], object]) -> None:
-    """Call ``react`` on SIGINT and SIGTERM from now on."""
+    """Call ``react`` on each of ``SIGNALS`` from now on."""
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, react)
 

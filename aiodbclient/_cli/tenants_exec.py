@@ -223,11 +223,10 @@ def _exists(program: str, environment: dict[str, str]) -> bool:
 def _pass_on_signals(process: Process) -> None:
     """Send the program the signals that this process gets. A terminal sends Ctrl-C to both by itself."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, process.send_signal, signal.SIGTERM)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, process.send_signal, number)
     if sys.stdin.isatty():
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-    else:
-        loop.add_signal_handler(signal.SIGINT, process.send_signal, signal.SIGINT)
 
 
 @frozen

