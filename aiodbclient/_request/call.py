@@ -29,7 +29,7 @@ class Meter:
         self.seconds: float = 0.0
         self.waited: float = 0.0  # those for the budget
         self.begun = False  # whether a request was sent, or the tenant is claimed
-        self.waiting = False  # whether it waits for the budget, or until its cluster accepts changes
+        self.waiting: bool = False  # whether it waits for the budget, or until its cluster accepts changes
         self.resumable = resumable  # whether running it again finishes what it has changed
         self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from hashlib import sha256
@@ -140,6 +141,21 @@ async def test_a_hostile_manifest_is_refused(two: Two, tmp_path: Path, fields: d
     with pytest.raises(InvalidArgumentError):
         await tenants.load("alpha", dumped.file)
     assert await enters(alpha)
+
+
+@pytest.mark.parametrize("suffix", [".dump", ".json"])
+async def test_a_dump_that_is_a_pipe_is_refused(two: Two, tmp_path: Path, suffix: str) -> None:
+    """Nobody may ever write to it."""
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    dumped = await only(tenants.dump(["alpha"], tmp_path))
+    assert dumped.file is not None
+    pipe = dumped.file.with_suffix(suffix)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidArgumentError, match=f"{pipe.name} is not a file; nothing was sent"):
+        async with asyncio.timeout(10):
+            await tenants.load("alpha", dumped.file)
 
 
 @pytest.fixture(scope="module", params=MYSQL or [pytest.param("none", marks=pytest.mark.skip("needs a MySQL"))])

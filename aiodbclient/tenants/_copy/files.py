@@ -105,6 +105,9 @@ def read(path: Path) -> tuple[Manifest, IO[bytes]]:
     The open file is what was checked, whatever happens to its name.
     """
     of_path = manifest_of(path)
+    for each in (of_path, path):
+        if each.exists() and not each.is_file():  # a pipe or a device may have no end
+            raise InvalidArgumentError(f"{each} is not a file; nothing was sent")
     try:
         with of_path.open("rb") as file:
             fields: Any = json.loads(file.read(_MOST))
