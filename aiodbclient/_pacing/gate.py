@@ -31,8 +31,8 @@ class Gate:
 
     It opens after the time that the 429 named (``backoff.runtime``), or after a random time that grows with each
     refusal in a row (``backoff.expo`` with full jitter). If the server then refuses again at once, others were quicker:
-    calls without ``max_wait`` wait longer after each refusal in a row, so that there is room for more than one. Unless
-    a call with one waits behind them.
+    calls without ``max_wait`` wait longer after each refusal in a row, so that there is room for more than one, unless
+    a call with ``max_wait`` waits behind them.
     """
 
     until: float = -math.inf  # when it opens, or opened

@@ -145,7 +145,7 @@ async def test_a_hostile_manifest_is_refused(two: Two, tmp_path: Path, fields: d
 
 @pytest.mark.parametrize("suffix", [".dump", ".json"])
 async def test_a_dump_that_is_a_pipe_is_refused(two: Two, tmp_path: Path, suffix: str) -> None:
-    """Nobody may ever write to it."""
+    """Reading it waits until another program writes to it."""
     tenants = two.tenants()
     await tenants.ensure("alpha")
     dumped = await only(tenants.dump(["alpha"], tmp_path))

@@ -13,7 +13,7 @@ import pytest
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
-from aiodbclient.tenants._servers.server import Found
+from aiodbclient.tenants._servers.server import Found, Work
 
 from ..mysql import run
 from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, until
@@ -417,16 +417,22 @@ async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server
         suppressed(each.close)
 
 
-async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server: Server) -> None:
-    """It keeps its other work. MySQL checks rights on a schema only when a session enters it."""
+async def let_in(server: Server) -> tuple[Work, str, Any, str, str]:
+    """A tenant with a table, its login and a session of it; a neighbour with all rights there, and its password."""
     if server.is_mariadb():
-        pytest.skip("on MariaDB nobody may kill the sessions of another account")
+        pytest.skip("on MariaDB no account may kill the sessions of another one")
     work, login, password = await server.make()
     _, neighbour, secret = await server.make()
     own = server.connect(login, password, work.names.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
     with server.as_root() as root:
         root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (neighbour,))
+    return work, login, own, neighbour, secret
+
+
+async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server: Server) -> None:
+    """It keeps its other work. MySQL checks rights on a schema only when a session enters it."""
+    work, login, own, neighbour, secret = await let_in(server)
     inside = server.connect(neighbour, secret, work.names.database)
     holds = server.connect(neighbour, secret)
     elsewhere = server.connect(neighbour, secret, neighbour)
@@ -452,14 +458,7 @@ async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server
 @pytest.mark.parametrize("step", ["mend", "adopt", "release"])
 async def test_a_neighbour_whose_rights_are_revoked_is_out_of_the_schema(server: Server, step: str) -> None:
     """MySQL checks rights on a schema only when a session enters it. The tenant's own sessions go on."""
-    if server.is_mariadb():
-        pytest.skip("on MariaDB nobody may kill the sessions of another account")
-    work, login, password = await server.make()
-    _, neighbour, secret = await server.make()
-    own = server.connect(login, password, work.names.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    with server.as_root() as root:
-        root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (neighbour,))
+    work, login, own, neighbour, secret = await let_in(server)
     inside = server.connect(neighbour, secret, work.names.database)
     elsewhere = server.connect(neighbour, secret, neighbour)
     run(inside, "INSERT INTO t VALUES (1)")
