@@ -301,3 +301,15 @@ class GrantError(DatabaseClientError):
             parts.append(self.on_record)
         text = "; ".join(parts)  # a tenant chooses names in it, and a terminal would obey their escape sequences
         return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+class TenantBusyError(DatabaseClientError):
+    """Another process works on the tenant. Repeat the call.
+
+    Attributes:
+        retry_after: Seconds until then.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -239,6 +239,6 @@ async def _write(store: Store) -> None:
     if claim is None:
         raise StoreError("it does not give a claim on a new name")
     try:
-        await store.intend(claim, "doctor")
+        await store.begin(claim, "doctor")
     finally:
-        await store.forget(claim)
+        await store.commit(claim, None)

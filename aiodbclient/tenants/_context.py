@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import TypeAlias
@@ -37,7 +37,7 @@ from ..errors import (
 from ..models import Cluster, Connection, User
 from ._credential import Credential
 from ._naming import Names, Role, names_of, record_name, tenant_of
-from ._outcomes import TenantEvent, Timer
+from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
 from ._rooms import Rooms, Seat
 from ._servers import check_place, server_of
@@ -256,7 +256,6 @@ class Context:
     store: Store
     prefix: str
     role: Role = Role.OWNER
-    lease: float
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
 
@@ -264,14 +263,9 @@ class Context:
         """The same for another role."""
         return evolve(self, role=role)
 
-    async def now(self) -> datetime:
-        """The time in UTC by the clock of the store, or by this machine's if the store has no method ``now``."""
-        now: Callable[[], Awaitable[datetime]] | None = getattr(self.store, "now", None)
-        return datetime.now(UTC) if now is None else await now()
-
-    async def record(self, name: str, timer: Timer) -> OnRecord:
+    async def record(self, name: str) -> OnRecord:
         """Read what is on record for a tenant. Raises as ``ours``."""
-        record = await timer.on("store", self.store.get(record_name(name, self.role)))
+        record = await self.store.get(record_name(name, self.role))
         return self.ours(name, record)
 
     def ours(self, name: str, record: Record | None) -> OnRecord:

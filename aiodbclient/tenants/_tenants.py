@@ -12,7 +12,7 @@ from attrs import evolve
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
-from .._checks import check_seconds, check_whole
+from .._checks import check_whole
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
@@ -28,7 +28,6 @@ from ._outcomes import (
     TenantRemovalOutcome,
     TenantRepairOutcome,
     TenantResult,
-    Timer,
 )
 from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
@@ -70,8 +69,6 @@ class Tenants:
             clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
             scope ``database:view_credentials``. If its address is not the cluster's, as through a tunnel, ``doadmin``
             must be able to log in there too. Without that scope, such a tunnel must be on this machine.
-        lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
-            a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
             tenant cannot lift it. None: a quarter of the server's, at least 1.
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
@@ -87,7 +84,7 @@ class Tenants:
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
-            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``lease``, ``connection_limit`` or
+            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``connection_limit`` or
             ``most`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or ``place``
             is not callable.
     """
@@ -101,7 +98,6 @@ class Tenants:
         prefix: str = "",
         private: bool = False,
         admin: str | Mapping[str, str] | None = None,
-        lease: float = 60.0,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
@@ -118,14 +114,12 @@ class Tenants:
         for name, number in (("connection_limit", connection_limit), ("most", most)):
             if number is not None:
                 check_whole(name, number)
-        check_seconds("lease", lease)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
             rooms=Rooms(store, [*sites.clients], most, place),
             store=store,
             prefix=prefix,
-            lease=lease,
             setup=setup,
             on_event=on_event,
         )
@@ -178,7 +172,8 @@ class Tenants:
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
-            ClaimLostError: The process was stopped for longer than ``lease``, five times. Call it again.
+            ClaimLostError: The process was stopped for longer than a lease, five times. Call it again.
+            TenantBusyError: Another process works on the tenant, for longer than 30 s.
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
@@ -198,7 +193,7 @@ class Tenants:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return (await self._context.record(check_tenant(name), Timer(Meter()))).usable
+        return (await self._context.record(check_tenant(name))).usable
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -574,4 +569,4 @@ class Tenants:
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return (await context.record(check_tenant(name), Timer(Meter()))).required()
+    return (await context.record(check_tenant(name))).required()

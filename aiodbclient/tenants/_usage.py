@@ -14,7 +14,6 @@ from .._request.pause import Pause
 from ..errors import DatabaseClientError, StoreError
 from ._context import AWAY, Context
 from ._naming import check_tenant, tenant_of
-from ._outcomes import Timer
 from ._record import OnRecord, State, no_database
 from ._rooms import Room
 
@@ -78,7 +77,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
 async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        return _on_record(await context.record(name, Timer(Meter())))
+        return _on_record(await context.record(name))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
 

@@ -44,7 +44,7 @@ async def open_tenants(state: TaskiqState) -> None:
     budget = await state.opened.enter_async_context(SharedRateBudget(VALKEY_URL, windows, key=token_key(token)))
     client = await state.opened.enter_async_context(DatabaseClient(token, budget=budget))
     store = await state.opened.enter_async_context(PostgresStore(os.environ["STORE"]))
-    state.tenants = Tenants(client.cluster(os.environ["CLUSTER_ID"]), store, lease=LEASE)
+    state.tenants = Tenants(client.cluster(os.environ["CLUSTER_ID"]), store)
 
 
 @broker.on_event(TaskiqEvents.WORKER_SHUTDOWN)

@@ -219,13 +219,11 @@ def test_verbose_says_where_the_time_goes(many: Command) -> None:
     assert (done.code, done.out) == (0, "2 created\n")
     for name in "ab":
         [line] = [line for line in done.err.splitlines() if line.startswith(f"aiodbclient: {name}: ")]
-        for part in ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store"):
-            assert f"{part} " in line
+        assert re.fullmatch(r".*: [0-9.]+ s, [0-9]+ requests", line)
 
     checked = many("tenants", "check", "--verbose", "--json").objects()
     for each in checked:
-        parts = each["seconds"]
-        assert parts["duration"] >= parts["sql"] > 0
+        assert each["seconds"] > 0
     quiet = many("tenants", "check", "--json").objects()
     assert "seconds" not in json.dumps(quiet)
     assert Path(many.store).exists()

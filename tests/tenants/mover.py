@@ -43,7 +43,7 @@ class Steps:
 async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str, verb: str) -> None:
     steps = Steps(int(last))
     for owner, names in (
-        (SQLiteStore, ("claim", "intend", "keep")),
+        (SQLiteStore, ("claim", "begin", "commit")),
         (psycopg.AsyncConnection, ("execute",)),
         (Cursor, ("execute",)),  # of MySQL
         (programs, ("create_subprocess_exec",)),
@@ -51,7 +51,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
     async with DatabaseClient(token, base_url=url, budget=RateBudget([])) as client, SQLiteStore(store_path) as store:
-        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=60.0)
+        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix)
         folder = Path(store_path).parent / "dumps"
         run: Any = tenants.move(["alpha"], to=new) if verb == "move" else tenants.dump(["alpha"], folder)
         outcome = await only(run)

@@ -14,6 +14,8 @@ from aiodbclient import DatabaseClient, Engine, Failed
 from aiodbclient.errors import DatabaseClientError, InvalidArgumentError, SuspendedError
 from aiodbclient.tenants import Credential, SQLiteStore, TenantResult, Tenants
 
+from .store_contract import put_on_record
+
 CLUSTERS = ("9cc10173-e9ea-4176-9dbc-a4cee4c4ff30", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff31")
 
 
@@ -23,7 +25,8 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
         for number, name in enumerate("abcdefghij"):
             claim = await store.claim(name, 60)
             assert claim is not None
-            await store.keep(
+            await put_on_record(
+                store,
                 claim,
                 Credential(
                     name=name,

@@ -23,6 +23,7 @@ from aiodbclient.tenants._verbs.check import examine
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments
+from .processes import expire
 from .programs import ask, refusal
 from .store_contract import LONG, a_credential
 
@@ -84,7 +85,7 @@ async def begin(place: Place, credential: Credential) -> None:
     claim = await place.store.claim(credential.name, LONG)
     assert claim is not None
     login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
-    await place.store.intend(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
     admin = await admin_of(place)
     if credential.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'unknown'")
@@ -358,6 +359,7 @@ async def test_a_name_that_was_only_claimed_is_left_to_who_provisions_it(place: 
     await tenants.ensure("beta")
     async with SQLiteStore(place.path) as died:
         assert await died.claim("alpha", LONG) is not None
+    expire(place.path)
     before = len(place.sent())
 
     assert [outcome.name async for outcome in tenants.check()] == ["beta"]

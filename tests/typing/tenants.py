@@ -34,7 +34,7 @@ from aiodbclient.tenants import (
 async def use(cluster: ClusterClient) -> None:
     async with SQLiteStore("tenants.db") as store:
         assert_type(store, SQLiteStore)
-        tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None, lease=60.0)
+        tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None)
         assert_type(await tenants.ensure("alpha"), Credential)
         assert_type(await tenants.get("alpha"), Credential | None)
         run = tenants.provision(["alpha"], if_exists="adopt")
@@ -76,7 +76,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     def on_event(event: TenantEvent) -> None:
         assert_type(event.action, Action)
         assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
-        assert_type((event.duration, event.api, event.sql, event.store), tuple[float, float, float, float])
+        assert_type((event.duration, event.requests), tuple[float, int])
 
     tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
     assert_type(tenants.records(), AsyncIterator[Record])
@@ -125,7 +125,8 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
 
 
 def use_tenant_event(event: TenantEvent) -> None:
-    assert_type((event.budget, event.turn, event.claim, event.setup), tuple[float, float, float, float])
+    assert_type(event.duration, float)
+    assert_type(event.ended, tuple[str, ...])
 
 
 def use_event(event: RequestEvent) -> None:

@@ -52,9 +52,9 @@ class RotateTenants(ClaimingJob[TenantDone]):
                 advice="retire it first, or pass force=True",
             )
         other = tenant.names.other(current.username)
-        await tenant.intend(Verb.ROTATE, other)
+        await tenant.begin(Verb.ROTATE, other)
         credential = await tenant.set_login(other)
-        await tenant.held.keep(credential, current)
+        await tenant.held.commit(credential, current)
         return done(Action.ROTATED, credential)
 
     async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
@@ -83,10 +83,10 @@ class RetireTenants(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         current, previous = tenant.current, tenant.record.previous
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
-        await tenant.intend(Verb.RETIRE, other)
+        await tenant.begin(Verb.RETIRE, other)
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
-        await tenant.held.keep(current, None)
+        await tenant.held.commit(current, None)
         return done(Action.KEPT if previous is None else Action.RETIRED, current)
 
 
@@ -115,7 +115,7 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
     current, other, lost = tenant.current, tenant.names.other(tenant.current.username), tenant.record.lost
     # From now on ``get`` returns None, and no role can be made.
-    await tenant.intend(Verb.SUSPEND, current.username, lost)
+    await tenant.begin(Verb.SUSPEND, current.username, lost)
     await on_roles(tenant, _suspend_role)
     await tenant.server.end_login(tenant.work, current.username)
     await tenant.server.end_login(tenant.work, other)
@@ -124,7 +124,7 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     await tenant.server.shut(tenant.work)
     suspended = current.suspended or await tenant.now()
     credential = evolve(current, suspended=suspended, is_set_up=current.is_set_up and not lost)
-    await tenant.held.keep(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, tenant.record.left_behind)
     return credential
 
 
@@ -160,11 +160,11 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 async def resume(tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
     login, lost = tenant.current.username, tenant.record.lost
-    await tenant.intend(Verb.RESUME, login, lost)
+    await tenant.begin(Verb.RESUME, login, lost)
     made = await tenant.set_login(login)
     credential = evolve(made, is_set_up=made.is_set_up and not lost)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.keep(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, tenant.record.left_behind)
     return credential
 
 
@@ -211,7 +211,7 @@ async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
     if verb is None:
         begun = tenant.record.intent
         verb = begun.verb if begun is not None and tenant.record.state is State.REMOVING else Verb.REMOVE
-    await tenant.intend(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
+    await tenant.begin(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
     for login in logins:
         await server.end_login(work, login)
     await on_roles(tenant, remove)
@@ -223,6 +223,6 @@ async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
         await server.release(work)
     else:
         await server.forget(work)
-    await tenant.held.forget()
+    await tenant.held.delete()
     if is_whole:
         tenant.context.rooms.removed(names.tenant, tenant.site.cluster)

@@ -116,12 +116,12 @@ class LoadTenant(ClaimingJob[TenantDone]):
 async def _temporary(tenant: ClaimedTenant) -> AsyncGenerator[Credential]:
     """A login for the time of a dump or a load. Keeps the intent that was there, such as of an unfinished rotation."""
     before = tenant.record.intent
-    await tenant.intend(Verb.DUMP, tenant.current.username)
+    await tenant.begin(Verb.DUMP, tenant.current.username)
     try:
         yield await reader_of(tenant)
     finally:
         await tenant.server.drop_temporary(tenant.work)
-        await tenant.held.intend(before)
+        await tenant.held.begin(before)
 
 
 def _refuse_roles(context: Context) -> None:

@@ -63,14 +63,14 @@ class EachTenant(TenantJob[TenantResult[T]]):
 
     async def _call(self, name: str, timer: Timer) -> TenantResult[T]:
         try:
-            record = await self.context.record(name, timer)
+            record = await self.context.record(name)
         except StoreError as error:
             self._lost = None if error.damaged else error
             raise
         credential = record.required()
         cluster = self._clusters[name] = credential.cluster or ""
         timer.meter.begun = True
-        return TenantResult(name=name, cluster=cluster, value=await timer.on("setup", self._work(credential)))
+        return TenantResult(name=name, cluster=cluster, value=await self._work(credential))
 
     def failed(self, outcome: Failed) -> Failed:
         """Add the cluster to the outcome of a tenant whose work failed."""

@@ -120,7 +120,7 @@ class _Move:
         if found := await there.server.find(there.names):
             raise conflict(there, found)
         self._plan = MovePlan(there.site.cluster, await tenant.server.guests(tenant.names))
-        await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
+        await tenant.begin(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:
             return await self._steps(copier)
         except (ClaimLostError, NameTakenError):
@@ -193,7 +193,7 @@ class _Move:
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         if not await there.server.create(there.work):  # somebody made it a moment ago, so it is not ours to drop
             await self._tenant.server.drop_temporary(self._tenant.work)
-            await self._tenant.held.intend(None)
+            await self._tenant.held.begin(None)
             raise conflict(there, Found(database=True, logins=()))
         for role in map(there.in_role, ROLES):
             if (await role.read()).exists:
@@ -236,7 +236,7 @@ class _Move:
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)
         self._job.note(outcome)
-        await tenant.held.keep(credential, tenant.current)
+        await tenant.held.commit(credential, tenant.current)
         return outcome
 
     def _error(self, reason: str) -> MoveError:

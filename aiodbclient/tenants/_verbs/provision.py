@@ -97,7 +97,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         await refuse_role(tenant)
         if state is State.USABLE:  # the command made it, for example, which has no setup
             action, credential = Action.KEPT, await tenant.set_up(tenant.current)
-            await tenant.held.keep(credential, tenant.record.previous)
+            await tenant.held.commit(credential, tenant.record.previous)
         else:
             action, credential = await provision(tenant, self._if_exists)
         return done(action, credential)
@@ -112,14 +112,14 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         verb, login = intent.verb, intent.login
     if verb is Verb.ADOPT:
         return Action.ADOPTED, await _adopt(tenant, login)
-    await tenant.intend(Verb.PROVISION, login)
+    await tenant.begin(Verb.PROVISION, login)
     try:
         is_new = await tenant.server.create(tenant.work)
     except InvalidArgumentError:  # the server takes no such name
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise conflict(tenant, Found(database=True, logins=()))
     try:
         made = await tenant.set_login(login, may_exist=intent is not None)
@@ -127,13 +127,13 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         await _withdraw(tenant)
         raise conflict(tenant, Found(database=False, logins=(login,))) from None
     credential = await tenant.set_up(made)
-    await tenant.held.keep(credential, None)
+    await tenant.held.commit(credential, None)
     return Action.CREATED, credential
 
 
 async def _withdraw(tenant: ClaimedTenant) -> None:
     """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
-    await tenant.held.intend(None)
+    await tenant.held.begin(None)
     if tenant.names.role is Role.OWNER:
         await tenant.server.drop_database(tenant.work)
 
@@ -161,7 +161,7 @@ async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str
 async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
     """Take over what others made, with a new ``login``. The one that was there goes on working until ``retire``."""
     names, server = tenant.names, tenant.server
-    await tenant.intend(Verb.ADOPT, login)
+    await tenant.begin(Verb.ADOPT, login)
     found = await server.find(names)
     old = names.other(login) if names.other(login) in found.logins else None
     try:
@@ -170,11 +170,11 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
         if names.role is Role.OWNER:
             await server.adopt(tenant.work, old)
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise
     credential = await tenant.set_up(await tenant.set_login(login))
     previous = None if old is None else tenant.site.credential(names, old, None, await tenant.now())
-    await tenant.held.keep(credential, previous)
+    await tenant.held.commit(credential, previous)
     return credential
 
 
@@ -265,7 +265,7 @@ async def _recreate_shut(tenant: ClaimedTenant) -> None:
     if tenant.names.role is not Role.OWNER:
         raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     verb = Verb.RESUME if tenant.record.state is State.RESUMING else Verb.SUSPEND
-    await tenant.intend(verb, tenant.current.username, LOST)
+    await tenant.begin(verb, tenant.current.username, LOST)
     await tenant.server.create(tenant.work)
     await on_roles(tenant, _give_role)
 
@@ -302,7 +302,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
     verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
-    await tenant.intend(verb, current.username, LOST if is_lost else "")
+    await tenant.begin(verb, current.username, LOST if is_lost else "")
     if is_lost:
         await server.create(work)
     if ends_other:
@@ -319,7 +319,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     if is_lost:
         await on_roles(tenant, _give_role)
         current = await tenant.set_up(evolve(current, is_set_up=False))
-    await tenant.held.keep(current, previous)
+    await tenant.held.commit(current, previous)
     return current
 
 
@@ -329,8 +329,8 @@ async def _give_role(role: ClaimedTenant) -> None:
         await role.server.create(role.work)
     if role.record.state is not State.USABLE:
         return
-    await role.intend(Verb.REPAIR, role.current.username)
+    await role.begin(Verb.REPAIR, role.current.username)
     await role.server.create(role.work)
     kept = [each.username for each in role.record.credentials]
     await role.server.mend(role.work, kept)
-    await role.held.keep(role.current, role.record.previous)
+    await role.held.commit(role.current, role.record.previous)

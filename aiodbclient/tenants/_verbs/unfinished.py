@@ -47,7 +47,7 @@ async def end_copying(tenant: ClaimedTenant) -> bool:
         await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
     elif intent is not None and intent.verb is Verb.DUMP:
         await tenant.server.drop_temporary(tenant.work)
-        await tenant.held.keep(tenant.current, tenant.record.previous)
+        await tenant.held.commit(tenant.current, tenant.record.previous)
     else:
         return False
     return True
@@ -70,7 +70,7 @@ async def reader_of(tenant: ClaimedTenant) -> Credential:
 
 async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
     """Let no login of the tenant work in the database, until ``undo`` or for ever."""
-    await tenant.intend(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
+    await tenant.begin(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
     await on_roles(tenant, _freeze_role)
     for login in tenant.names.logins:
         await tenant.server.end_login(tenant.work, login)
@@ -86,7 +86,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
         await _open(tenant)
         await tenant.server.reopen(tenant.work, plan.guests)
     if shut:  # the other cluster may be away, and need not be there to use the tenant
-        await tenant.intend(Verb.PREPARE, current.username, str(plan))
+        await tenant.begin(Verb.PREPARE, current.username, str(plan))
     await tenant.server.drop_temporary(tenant.work)
     if plan.to not in tenant.context.sites.clients:
         raise InvalidArgumentError(
@@ -94,7 +94,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
             f"move made on the cluster {plan.to} is still there: name that cluster too"
         )
     await _drop_on(tenant, plan.to)
-    await tenant.held.keep(current, previous)
+    await tenant.held.commit(current, previous)
 
 
 async def finish_move(tenant: ClaimedTenant) -> None:
@@ -115,7 +115,7 @@ async def finish_move(tenant: ClaimedTenant) -> None:
         raise MoveError(
             f"{left} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
-    await tenant.held.keep(tenant.current, None)
+    await tenant.held.commit(tenant.current, None)
 
 
 async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
@@ -146,7 +146,7 @@ async def _freeze_role(role: ClaimedTenant) -> None:
     if role.record.state in (State.PROVISIONING, State.SUSPENDING, State.REMOVING):
         raise MoveError(f"the {role.names.role} of the tenant {role.names.tenant!r} is unfinished: repair it first")
     if role.record.state is not State.ABSENT:
-        await role.intend(Verb.MOVE, role.current.username)
+        await role.begin(Verb.MOVE, role.current.username)
         for login in role.names.logins:
             await role.server.end_login(role.work, login)
 
@@ -155,7 +155,7 @@ async def _open_role(role: ClaimedTenant) -> None:
     if role.record.state is State.MOVING:
         if role.current.suspended is None:
             await _open(role)
-        await role.held.keep(role.current, role.record.previous)
+        await role.held.commit(role.current, role.record.previous)
 
 
 async def _open(tenant: ClaimedTenant) -> None:
@@ -176,4 +176,4 @@ async def _bring_role(role: ClaimedTenant) -> None:
     else:
         credential = role.site.credential(role.names, current.username, current.password, await role.now())
         credential = evolve(credential, suspended=current.suspended)
-    await role.held.keep(credential, None)
+    await role.held.commit(credential, None)
