@@ -1,4 +1,4 @@
-"""A pool for each tenant, in virtual time: opened once, never more than ``most``, never closed while in use."""
+"""A pool for each tenant, in virtual time: opened once, never more than ``max_pools``, never closed while in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient.errors import ConfigurationError, GrantError, InvalidArgumentError, StoreError, TenantNotFoundError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
 from aiodbclient.tenants import Credential, TenantPools
 
 from ..pacing.world import VirtualLoop, live
@@ -99,7 +99,7 @@ class World:
         assert len(self.there) + self.half_open <= self.most, "more pools than there may be"
 
     def pools(self, **options: Any) -> TenantPools[Pool]:
-        return TenantPools(self, open=self.open, close=self.close, **({"most": self.most} | options))
+        return TenantPools(self, open=self.open, close=self.close, **({"max_pools": self.most} | options))
 
     def open_names(self) -> list[str]:
         return sorted(pool.credential.name for pool in self.there if pool.state == "open")
@@ -262,7 +262,7 @@ async def test_a_login_that_is_refused_at_opening_reads_the_record_and_tries_onc
             world.refused.add("alpha-1")
         return await world.open(credential)
 
-    async with TenantPools(world, open=rotated_meanwhile, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=rotated_meanwhile, close=world.close, max_pools=3) as pools:
         assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
         world.refused.add("beta-1")
         with pytest.raises(Refused):
@@ -283,22 +283,18 @@ async def test_an_exception_in_the_block_reads_the_record_at_the_next_use(world:
 
 
 @in_virtual_time
-async def test_a_block_that_fails_for_a_removed_tenant_says_so_and_its_pool_is_closed(world: World) -> None:
+async def test_error_in_block_passes_as_it_is(world: World) -> None:
+    """Whatever became of the tenant: a program that retried on another error wrote its rows twice."""
     async with world.pools(refresh=inf) as pools:
         await use(pools, "alpha")
-        await use(pools, "beta")
         del world.on_record["alpha"]
-        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential") as ended:
+        with pytest.raises(Refused):
             async with pools.use("alpha"):
                 raise Refused
-        assert isinstance(ended.value.__cause__, Refused)
+        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
+            await use(pools, "alpha")
         await asyncio.sleep(1)
-        assert world.open_names() == ["beta"]
-        world.broken = "store"
-        with pytest.raises(Refused):
-            async with pools.use("beta"):
-                raise Refused
-        assert world.open_names() == ["beta"]
+        assert world.open_names() == []
 
 
 @in_virtual_time
@@ -308,7 +304,7 @@ async def test_a_tenant_that_is_removed_while_its_pool_is_opened_is_not_on_recor
         world.refused.add("alpha-1")
         return await world.open(credential)
 
-    async with TenantPools(world, open=removed_meanwhile, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=removed_meanwhile, close=world.close, max_pools=3) as pools:
         with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
             await use(pools, "alpha")
 
@@ -357,24 +353,6 @@ async def test_a_pool_that_cannot_be_opened_leaves_its_place_to_others(world: Wo
         await asyncio.gather(*(use(pools, name) for name in world.on_record))
 
 
-def test_tenants_of_a_server_that_does_not_answer_wait_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_answer(_: Credential) -> int:
-        await asyncio.sleep(10)
-        raise GrantError("the tenant cannot log in")
-
-    monkeypatch.setattr("aiodbclient.tenants._pool_slots._connections_of", no_answer)
-
-    @in_virtual_time
-    async def test(world: World) -> None:
-        world.most = 4
-        began = asyncio.get_running_loop().time()
-        async with world.pools(most=None) as pools:
-            await asyncio.gather(*(use(pools, name) for name in world.on_record))
-            assert 10 < asyncio.get_running_loop().time() - began < 11
-
-    test()
-
-
 def test_errors_of_closing_lose_no_other_pool(caplog: pytest.LogCaptureFixture) -> None:
     @in_virtual_time
     async def test(world: World) -> None:
@@ -418,7 +396,7 @@ async def test_a_use_that_begins_while_the_block_is_left_is_not_cancelled_and_it
     async with pools:
         begun = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0)  # it waits for a task that has not begun
-    with pytest.raises(ConfigurationError, match="were closed"):
+    with pytest.raises(ConfigurationError, match=r"closed|not open"):
         await begun
     async with pools, asyncio.timeout(60):
         await use(pools, "alpha")
@@ -484,7 +462,7 @@ async def test_a_visitor_who_leaves_in_the_moment_it_gets_a_pool_does_not_keep_i
         asyncio.get_running_loop().call_soon(visitor.cancel)
         return pool
 
-    async with TenantPools(world, open=open_pool, close=world.close, most=3, idle=1.0) as pools:
+    async with TenantPools(world, open=open_pool, close=world.close, max_pools=3, idle=1.0) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.wait([visitor])
         assert visitor.cancelled()
@@ -503,15 +481,15 @@ async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world:
                 continue
         return opening.result()
 
-    async with TenantPools(world, open=stubborn, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=stubborn, close=world.close, max_pools=3) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0.05)
-    with pytest.raises(ConfigurationError, match="were closed"):
+    with pytest.raises(ConfigurationError, match=r"closed|not open"):
         await visitor
 
 
 @pytest.mark.parametrize(
-    "options", [{"most": 0}, {"most": 1.5}, {"idle": -1}, {"idle": nan}, {"refresh": "x"}, {"refresh": None}]
+    "options", [{"max_pools": 0}, {"max_pools": 1.5}, {"idle": -1}, {"idle": nan}, {"refresh": "x"}, {"refresh": None}]
 )
 def test_options_that_are_invalid_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match="must be a"):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import TypeVar
 
 from attrs import evolve
 
 from ..._bulk.outcomes import Failed
-from ..._checks import check_whole
-from ...errors import DatabaseClientError, StoreError, SuspendedError, TenantNotFoundError
+from ...errors import StoreError
 from .._context import Context
 from .._credential import Credential
 from .._outcomes import TenantResult, Timer
@@ -23,22 +20,9 @@ T = TypeVar("T")
 class EachTenant(TenantJob[TenantResult[T]]):
     """Call ``work`` for each tenant. See ``Tenants.each``."""
 
-    def __init__(
-        self,
-        context: Context,
-        work: Callable[[Credential], Awaitable[T]],
-        first: int = 0,
-        most_failed: int | None = None,
-    ) -> None:
+    def __init__(self, context: Context, work: Callable[[Credential], Awaitable[T]]) -> None:
         super().__init__(context)
-        check_whole("first", first, least=0)
-        if most_failed is not None:
-            check_whole("most_failed", most_failed)
         self._work = work
-        self._first, self._most_failed = first, most_failed
-        self._begun = self._first_done = self._failed = 0
-        self._others_may_begin = asyncio.Event()
-        self._failed_first: Exception | None = None  # the last of them that failed
         self._lost: StoreError | None = None
         self._clusters: dict[str, str] = {}
 
@@ -46,22 +30,6 @@ class EachTenant(TenantJob[TenantResult[T]]):
         return 1  # the caller of the run gives the number
 
     async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
-        self._begun += 1
-        if self._begun > self._first:
-            if self._first:
-                await self._others_may_begin.wait()
-            return await self._call(name, timer)
-        try:
-            return await self._call(name, timer)
-        except Exception as error:
-            self._failed_first = error
-            raise
-        finally:
-            self._first_done += 1
-            if self._first_done == self._first:
-                self._others_may_begin.set()
-
-    async def _call(self, name: str, timer: Timer) -> TenantResult[T]:
         try:
             record = await self.context.record(name)
         except StoreError as error:
@@ -77,13 +45,5 @@ class EachTenant(TenantJob[TenantResult[T]]):
         return evolve(outcome, cluster=self._clusters.get(outcome.name))
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether the store cannot be read, or too many failed. Otherwise an error of ``work`` ends no run."""
-        if error is self._lost:
-            return True
-        if isinstance(error, SuspendedError | TenantNotFoundError):  # the work was not called
-            return False
-        self._failed += 1
-        most = self._most_failed or (1 if error is self._failed_first else inf)
-        if self._failed >= most:
-            self.ending = DatabaseClientError(f"ended after {self._failed} failed: no other tenant was begun")
-        return self.ending is not None
+        """Whether the store cannot be read. An error of ``work`` ends no run."""
+        return error is self._lost

@@ -20,7 +20,7 @@ from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
-from .._record import LOST, OnRecord, State, Verb, no_database
+from .._record import OnRecord, State, Verb, no_database
 from .._rooms import Seat
 from .._servers.server import Found
 from .changes import SUSPENSION, remove, resume, suspend
@@ -217,29 +217,20 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
     ends_copying = True
 
-    def __init__(self, context: Context, *, recreate: bool = False) -> None:
-        super().__init__(context)
-        self._recreate = recreate
-
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRepaired | None:
         if not record.exists:
             raise record.unusable()
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
-        return await finish(tenant, recreate=self._recreate)
+        return await finish(tenant)
 
 
-async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
+async def finish(tenant: ClaimedTenant) -> TenantRepaired:
     """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
-    if tenant.record.state in SUSPENSION and (
-        tenant.record.lost or (recreate and not (await tenant.server.find(tenant.names)).database)
-    ):
-        await _recreate_shut(tenant)
-        problems = (Problem.DATABASE_MISSING,)
     match tenant.record.state:
         case State.ABSENT | State.MOVING:
             raise tenant.record.unusable()
@@ -256,29 +247,21 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
             action, credential, problems = Action.DELETED, tenant.record.current or none, (Problem.REMOVAL_UNFINISHED,)
             await remove(tenant)
         case _:
-            return await _mend_what_is_found(tenant, recreate=recreate)
+            return await _mend_what_is_found(tenant)
     return _repaired(tenant, action, credential, problems)
 
 
-async def _recreate_shut(tenant: ClaimedTenant) -> None:
-    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
-    if tenant.names.role is not Role.OWNER:
-        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
-    verb = Verb.RESUME if tenant.record.state is State.RESUMING else Verb.SUSPEND
-    await tenant.begin(verb, tenant.current.username, LOST)
-    await tenant.server.create(tenant.work)
-    await on_roles(tenant, _give_role)
-
-
-async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:
+async def _mend_what_is_found(tenant: ClaimedTenant) -> TenantRepaired:
     if tenant.record.state is not State.SUSPENDED:
         await refuse_role(tenant)
     problems = await examine(tenant, tenant.record)
     if not problems:
         return _repaired(tenant, Action.KEPT, tenant.current, problems)
-    if tenant.record.state is State.SUSPENDED and Problem.DATABASE_MISSING not in problems:
+    if Problem.DATABASE_MISSING in problems:
+        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
+    if tenant.record.state is State.SUSPENDED:
         return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
-    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems, recreate=recreate), problems)
+    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems), problems)
 
 
 def _repaired(
@@ -287,24 +270,17 @@ def _repaired(
     return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
-async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate: bool) -> Credential:
+async def mend(tenant: ClaimedTenant, problems: Collection[Problem]) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
     current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    is_lost = bool(tenant.record.lost)
-    if Problem.DATABASE_MISSING in problems and not is_lost:
-        if names.role is not Role.OWNER or not recreate:
-            raise no_database(names.tenant, names.database, names.role)
-        is_lost = True
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.record.state is State.RESETTING
     ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
-    verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
-    await tenant.begin(verb, current.username, LOST if is_lost else "")
-    if is_lost:
-        await server.create(work)
+    verb = Verb.RESET if is_refused or is_unknown else Verb.REPAIR
+    await tenant.begin(verb, current.username)
     if ends_other:
         await server.end_login(work, other)
         await tenant.drop_login(other)
@@ -316,21 +292,5 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     for login in (await server.find(names)).ended:
         if login not in kept:  # others held it when it was retired
             await tenant.drop_login(login)
-    if is_lost:
-        await on_roles(tenant, _give_role)
-        current = await tenant.set_up(evolve(current, is_set_up=False))
     await tenant.held.commit(current, previous)
     return current
-
-
-async def _give_role(role: ClaimedTenant) -> None:
-    """Give a reader or writer its rights on a new database."""
-    if role.record.state in SUSPENSION:  # its login is made when the tenant is resumed
-        await role.server.create(role.work)
-    if role.record.state is not State.USABLE:
-        return
-    await role.begin(Verb.REPAIR, role.current.username)
-    await role.server.create(role.work)
-    kept = [each.username for each in role.record.credentials]
-    await role.server.mend(role.work, kept)
-    await role.held.commit(role.current, role.record.previous)
