@@ -23,7 +23,7 @@ DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[
 def no_server(server: str, why: str) -> NoReturn:
     """Skip the test, or fail it if CI requires the server.
 
-    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,valkey``, or is ``all``.
+    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,postgresql``, or is ``all``.
     """
     required = os.environ.get("AIODBCLIENT_REQUIRE_SERVERS", "").split(",")
     if server in required or "all" in required:
