@@ -63,7 +63,7 @@ pictures: $(VENV)/.dev
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
 
-# Moves of tenants under load. Needs mysql or mariadb on PATH for those.
+# Moves of tenants under load. Needs mysql on PATH for those of MySQL.
 bench-move: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.move
 

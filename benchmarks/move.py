@@ -1,7 +1,7 @@
 """Measure moves under load: writes acknowledged, writes lost, and for how long the tenant is frozen per 100 MB.
 
 A tenant of about 100 MB is moved between two servers of this machine, while four tasks write to it through
-``TenantPools``. PostgreSQL is the sandbox's; MySQL and MariaDB are those on PATH. Run it as ``python -m
+``TenantPools``. PostgreSQL is the sandbox's; MySQL is the one on PATH. Run it as ``python -m
 benchmarks.move`` (``make bench-move``).
 """
 

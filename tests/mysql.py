@@ -1,4 +1,4 @@
-"""Start the installed MySQL and MariaDB, for tests that need a server."""
+"""Start the installed MySQL of Oracle, for tests that need a server."""
 
 from __future__ import annotations
 
@@ -26,18 +26,14 @@ START_SECONDS = 60.0
 def installed() -> list[str]:
     """The servers that the tests can use.
 
-    ``mariadb`` and ``mysql`` if they are on PATH, or ``given`` for the server at AIODBCLIENT_MYSQL_DSN, the URL of an
-    administrator.
+    ``mysql`` if it is on PATH, or ``given`` for the server at AIODBCLIENT_MYSQL_DSN, the URL of an administrator.
     """
     if "AIODBCLIENT_MYSQL_DSN" in os.environ:
         return ["given"]
-    found = []
-    if shutil.which("mariadbd") and shutil.which("mariadb-install-db"):
-        found.append("mariadb")
     mysqld = shutil.which("mysqld")
     if mysqld and "MariaDB" not in subprocess.run([mysqld, "--version"], capture_output=True, text=True).stdout:
-        found.append("mysql")
-    return found
+        return ["mysql"]
+    return []
 
 
 SERVERS = installed() or ["none"]
@@ -96,12 +92,9 @@ def run(connection: pymysql.Connection[Cursor], statement: str, *values: object)
 
 def in_grant(cursor: Cursor, schema: str) -> str:
     """The name of a schema as GRANT of this server takes it."""
-    cursor.execute("SELECT VERSION()")
-    ((version,),) = cursor.fetchall()
-    if "MariaDB" not in version:
-        cursor.execute("SELECT @@partial_revokes")
-        if cursor.fetchall() == ((1,),):
-            return schema
+    cursor.execute("SELECT @@partial_revokes")
+    if cursor.fetchall() == ((1,),):
+        return schema
     return schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
 
 
@@ -118,16 +111,11 @@ class RestartableMySQL:
 
     def __init__(self, server: str, folder: Path) -> None:
         if server == "none":
-            no_server(
-                "mysql", "no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none"
-            )
+            no_server("mysql", "no MySQL of Oracle is on PATH, and AIODBCLIENT_MYSQL_DSN names none")
         user = ["--user=root"] if os.geteuid() == 0 else []
         data = f"--datadir={folder / 'data'}"
         # Nothing must survive a crash of the machine, but of the server: the tests kill it.
         quick = ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=0"]
-        if server == "mariadb":
-            quick.append("--innodb-log-file-size=8M")
-        # A MariaDB that starts deletes the temporary tables of the others in its folder, which then crash.
         common = ["--no-defaults", data, f"--tmpdir={folder}", *user, *quick]
         self._port = free_port()
         options = [f"--port={self._port}", "--bind-address=127.0.0.1"]
@@ -138,17 +126,12 @@ class RestartableMySQL:
         server_certificate.private_key_pem.write_to_path(f"{folder / 'key.pem'}")
         server_certificate.cert_chain_pems[0].write_to_path(f"{folder / 'cert.pem'}")
         options += [f"--ssl-{part}={folder / part}.pem" for part in ("ca", "key", "cert")]
-        if server == "mariadb":
-            install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-            installed_db = subprocess.run(["mariadb-install-db", *common, *install], capture_output=True, text=True)
-            assert installed_db.returncode == 0, installed_db.stdout + installed_db.stderr
-        else:
-            subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
-            options += ["--mysqlx=OFF", f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}"]
-            options.append("--sql-require-primary-key=ON")
+        subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
+        options += ["--mysqlx=OFF", f"--partial-revokes={'OFF' if server == PATTERNS else 'ON'}"]
+        options.append("--sql-require-primary-key=ON")
         # As the provider's servers: see docs/why/provider.md.
         options.append("--sql-mode=ANSI_QUOTES,PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES")
-        self._command = ["mariadbd" if server == "mariadb" else "mysqld", *common, *options]
+        self._command = ["mysqld", *common, *options]
         self.dsn = f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{self._port}?ssl-ca={quote(f'{folder}/ca.pem')}"
         self.start("")
         try:
