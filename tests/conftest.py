@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 
-from .requirements import ROOMY, no_description
+from .requirements import NO_MYSQL, ROOMY, no_description
 from .server import Server, serve
 
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
@@ -73,6 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NO_MYSQL:
+        terminalreporter.write_line(f"Left out: the tests of MySQL. {NO_MYSQL}")
     if reason := no_description():
         terminalreporter.write_line(reason)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from attrs import evolve
 
-from .._request.call import Meter
-from .._request.context import ClusterContext
-from .._request.operations import LIST_DBS
-from .._request.waits import with_password
+from .._http.call import RequestStats
+from .._http.context import ClusterContext
+from .._http.operations import LIST_DBS
+from .._http.waits import with_password
 from .._user_settings import check_settings
 from ..engines import capabilities_of, is_derived
 from ..errors import (
@@ -84,7 +84,7 @@ class ClusterJob(Job[SpecT, DoneT_co]):
     def __init__(self, context: ClusterContext) -> None:
         super().__init__()
         self.retry = context.options.retry
-        self._context = context.for_bulk(Meter(), self.pause)
+        self._context = context.for_bulk(RequestStats(), self.pause)
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
@@ -110,7 +110,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: Meter) -> UsersAPI:
+    def calls(self, meter: RequestStats) -> UsersAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
@@ -160,7 +160,7 @@ class ProvisionUsers(UserJob[UserDone]):
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
@@ -242,7 +242,7 @@ class ProvisionUsers(UserJob[UserDone]):
 class RotateUsers(UserJob[UserDone]):
     """Reset the password of each user."""
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         user = await self.reset(self.calls(meter), spec)
         return UserDone(name=spec.name, action=Action.RESET, user=user, tries=meter.requests)
 
@@ -261,7 +261,7 @@ class DeprovisionUsers(UserJob[Removed]):
         self._is_tenants = await tenants_logins(self._context, self._store)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: Meter) -> Removed:
+    async def do(self, spec: NewUser, meter: RequestStats) -> Removed:
         if self._is_tenants(spec.name):
             raise InvalidArgumentError(
                 f"the user {spec.name!r} may be a tenant's login, and was not deleted: tenants.remove removes a "
@@ -270,7 +270,7 @@ class DeprovisionUsers(UserJob[Removed]):
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
-async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
+async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: RequestStats) -> Removed:
     """Delete ``name`` and return the outcome."""
     try:
         await delete(name)
@@ -286,7 +286,7 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: Meter) -> DatabasesAPI:
+    def calls(self, meter: RequestStats) -> DatabasesAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
@@ -309,7 +309,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
             self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
         return at_a_time
 
-    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
+    async def do(self, spec: str, meter: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         dbs = self.calls(meter)
@@ -321,7 +321,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
-    async def do(self, spec: str, meter: Meter) -> Removed:
+    async def do(self, spec: str, meter: RequestStats) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)
 
 

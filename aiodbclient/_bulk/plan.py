@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
+from .._http.call import RequestStats
+from .._http.context import ClusterContext
+from .._http.operations import check_name
+from .._http.pause import Pause
+from .._http.response import spelling
 from .._json.converter import setting_names
-from .._request.answer import spelling
-from .._request.call import Meter
-from .._request.context import ClusterContext
-from .._request.operations import check_name
-from .._request.pause import Pause
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
@@ -104,7 +104,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         self, api: type[UsersAPI], context: ClusterContext, first: Sequence[NewUser], last: Sequence[str]
     ) -> None:
         super().__init__()
-        context = context.for_bulk(Meter(), self.pause)
+        context = context.for_bulk(RequestStats(), self.pause)
         self._provision = ProvisionUsers(api, context, "update")
         self._deprovision = DeprovisionUsers(api, context)  # not prepared: the plan left tenants out
         self._first = first
@@ -127,7 +127,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     async def prepare(self) -> int:
         return await self._provision.prepare()
 
-    async def do(self, spec: NewUser | str, meter: Meter) -> UserDone | Removed:
+    async def do(self, spec: NewUser | str, meter: RequestStats) -> UserDone | Removed:
         if isinstance(spec, str):
             return await self._deprovision.do(NewUser(spec), meter)
         try:
@@ -148,7 +148,7 @@ async def plan_users(
 ) -> UserPlan:
     """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
-    in_bulk = context.for_bulk(Meter(), Pause())
+    in_bulk = context.for_bulk(RequestStats(), Pause())
     engine = await in_bulk.learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
