@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.plan import UserPlan as UserPlan
     from ._bulk.run import Run as Run
     from ._pacing.budget import Budget as Budget
-    from ._pacing.budget import RateBudget as RateBudget
+    from ._pacing.budget import RateLimiter as RateLimiter
     from ._pacing.budget import RateLimitStatus as RateLimitStatus
     from ._pacing.budget import Snapshot as Snapshot
     from ._pacing.budget import Window as Window
@@ -56,7 +56,7 @@ _HOMES = {
     "UserOutcome",
     "._bulk.plan": "UserPlan",
     "._bulk.run": "Run",
-    "._pacing.budget": "Budget RateBudget RateLimitStatus Snapshot Window",
+    "._pacing.budget": "Budget RateLimiter RateLimitStatus Snapshot Window",
     "._request.events": "RequestEvent",
     "._request.retry": "RetryPolicy",
     "._version": "__version__",

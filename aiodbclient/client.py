@@ -17,7 +17,7 @@ from yarl import URL
 
 from ._checks import check_whole
 from ._dsn import is_loopback
-from ._pacing.budget import Budget, RateBudget, RateLimitStatus
+from ._pacing.budget import Budget, RateLimiter, RateLimitStatus
 from ._request.call import Options, checked
 from ._request.context import ClientMemory, ClusterContext
 from ._request.events import RequestEvent
@@ -100,7 +100,7 @@ class DatabaseClient:
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
             raise InvalidArgumentError(f"on_event must be a function that is not async, not {on_event!r}")
         if budget is not None and not hasattr(budget, "acquire"):
-            raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
+            raise InvalidArgumentError(f"budget must be a RateLimiter or another Budget, not {budget!r}")
         if session is not None and (proxy is not None or trust_env):
             raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
         if user_writes is not None:
@@ -257,15 +257,15 @@ def _checked_base_url(given: str | None) -> URL:
     return url
 
 
-def _default_budget(url: URL) -> RateBudget:
+def _default_budget(url: URL) -> RateLimiter:
     if os.environ.get(_BUDGET_VARIABLE) != "none":
-        return RateBudget()
+        return RateLimiter()
     if not is_loopback(url.host or ""):
         raise ConfigurationError(
             f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url} is none: unset it, or set "
             f"{_URL_VARIABLE} to the sandbox's address"
         )
-    return RateBudget(windows=())
+    return RateLimiter(windows=())
 
 
 def _chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:

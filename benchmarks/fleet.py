@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import define, field
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.shared_budget import SharedRateBudget
 from budget_servers import SERVERS, BudgetServer
@@ -184,7 +184,7 @@ async def _measure(
                 worker.process.stdin.close()
     counts = sandbox.counts
     # Reading the final users is not part of the run.
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         current = {user.name: user.password for user in await client.cluster(cluster, engine="pg").users.list()}
     requests = sum(counts.values())
     throttled = sum(number for (_, status), number in counts.items() if status == 429)

@@ -19,13 +19,14 @@ from aiodbclient import (
     MySQLAuthPlugin,
     MySQLSettings,
     OpenSearchACL,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     UserSettings,
     Window,
     errors,
 )
-from aiodbclient.engines import CAPABILITIES, guard, guard_tenants
+from aiodbclient.engines import CAPABILITIES, guard
+from aiodbclient.tenants._guard import guard_tenants
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, returns_the_user, says, stalls
@@ -205,7 +206,7 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 
 async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
-    budget = RateBudget([Window(1, 60.0)])
+    budget = RateLimiter([Window(1, 60.0)])
     client = make_client(budget=budget)
     await client.clusters.get(CLUSTER)
     client = make_client(budget=budget)  # this client has not read that cluster

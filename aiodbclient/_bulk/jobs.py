@@ -20,7 +20,7 @@ from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from .._user_settings import check_settings
-from ..engines import capabilities_of, is_derived
+from ..engines import capabilities_of
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
@@ -32,6 +32,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..models import Database, NewUser, User
+from ..tenants._guard import is_derived
 from . import settle
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec

@@ -14,16 +14,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
+from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateLimiter
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from ..tenants import Store
@@ -32,6 +30,7 @@ from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
+from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
 from .opening import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
@@ -49,7 +48,7 @@ _GIVE_READ = "Give the token the scope database:read"
 
 async def check_budget(findings: Findings, budget: AnyBudget) -> None:
     """Whether the rate limit is shared, where that is wanted."""
-    if isinstance(budget, RateBudget):
+    if isinstance(budget, RateLimiter):
         return
     with findings.needed("budget", {ConfigurationError: "Check --budget"}):
         await budget.acquire()
@@ -218,7 +217,7 @@ async def _has_no_table(where: str) -> bool:
     """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
     from psycopg import AsyncConnection, Error
 
-    from .._libpq import one_line
+    from ..tenants._libpq import one_line
 
     try:
         async with await AsyncConnection.connect(where, connect_timeout=10) as connection:

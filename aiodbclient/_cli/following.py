@@ -17,9 +17,9 @@ from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     SettingsDifferError,
-    StoreError,
     UnsupportedOperationError,
 )
+from ..tenants.errors import StoreError
 from .arguments import TIMEOUT_GRACE
 from .asking import some
 from .failures import Exit, code_of_run, has_way_out, message_of

@@ -1,6 +1,6 @@
-"""The budget of one process, ``RateBudget``, and what the client needs of any budget, ``Budget``.
+"""The budget of one process, ``RateLimiter``, and what the client needs of any budget, ``Budget``.
 
-``RateBudget`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
+``RateLimiter`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .._headers import RateLimitStatus, hour_of, wait_after_429
 from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
 from .ledger import Ledger, Window
 
-__all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
+__all__ = ["Budget", "RateLimitStatus", "RateLimiter", "Snapshot", "Window"]
 
 logger = logging.getLogger("aiodbclient")
 
@@ -39,7 +39,7 @@ DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, second
 
 
 class Budget(Protocol):
-    """The interface that the client needs from a budget. ``RateBudget`` describes the arguments.
+    """The interface that the client needs from a budget. ``RateLimiter`` describes the arguments.
 
     For each request, the client calls ``acquire`` before it sends; then ``throttle`` after a 429, or ``observe`` after
     any other answer of the API to this token, but not after a 401 or a 5xx, since a proxy may have sent it; and
@@ -366,7 +366,7 @@ def seconds_for(requests: int, budget: Pacer) -> float:
 
 
 @define(eq=False)
-class RateBudget(Pacer):
+class RateLimiter(Pacer):
     """Keep one token's rate limit, for all clients on one event loop that are given this budget.
 
     Serves calls in order, bulk calls behind all others. Not thread-safe.

@@ -11,8 +11,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from psycopg.waiting import wait_async
 
-from .._libpq import checked_options, reason_of
-from .._own_table import NotOwnError, own_table
+from ..tenants._libpq import checked_options, reason_of
+from ..tenants._own_table import NotOwnError, own_table
 from .cells import LARGEST, Step
 from .fleet import CellError
 

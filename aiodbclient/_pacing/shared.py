@@ -37,7 +37,7 @@ def token_key(token: str) -> str:
 class SharedRateBudget(Pacer):
     """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
-    Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. A 429 in one process
+    Use it in place of ``RateLimiter``. Each process serves its calls in order, bulk calls last. A 429 in one process
     makes all of them wait.
 
     The constructor does no I/O and needs no event loop. Use the budget on one event loop, and close it with
@@ -48,7 +48,7 @@ class SharedRateBudget(Pacer):
             extra ``valkey`` (or ``valkeys``, ``redis``, ``rediss``, ``unix``). PostgreSQL takes libpq's options, such
             as ``?sslmode=verify-full&sslrootcert=ca.crt``, and the budget makes a table ``aiodbclient_budgets`` there.
             Valkey needs no persistence, and should not evict keys.
-        windows: As for ``RateBudget``, but at least one, and the same in every process.
+        windows: As for ``RateLimiter``, but at least one, and the same in every process.
         key: A name for the token, not the token itself. Use ``token_key(token)``.
         reserve: How many slots of each window bulk calls leave free for other calls.
         fallback_share: The part of each window that this process uses while the server does not answer, such as
@@ -92,7 +92,7 @@ class SharedRateBudget(Pacer):
         self._process = Process(self._ledger, self._queue, self.windows, self.reserve, share, where)
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot, as ``RateBudget.release``. The server learns of it within a tenth of the shortest window."""
+        """Return a slot, as ``RateLimiter.release``. The server learns of it within a tenth of the shortest window."""
         ledger = self._ledger
         ramp_was_full = ledger.in_flight >= ledger.ramp.at_most
         super().release(sent=sent)
@@ -104,7 +104,7 @@ class SharedRateBudget(Pacer):
         self._heard = hour_of(headers)
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and stop all processes for as long as ``RateBudget.throttle`` does."""
+        """Learn from a 429's headers, and stop all processes for as long as ``RateLimiter.throttle`` does."""
         wait = await super().throttle(headers)
         self._asked = -math.inf  # at once, however short ago the last turn was
         self._ask_by(self._clock())

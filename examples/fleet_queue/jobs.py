@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends, TaskiqEvents, TaskiqState
 from taskiq_redis import RedisStreamBroker
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.shared_budget import SharedRateBudget, token_key
 from aiodbclient.tenants import PostgresStore, Tenants
 
@@ -36,7 +36,7 @@ broker = RedisStreamBroker(
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
 async def open_tenants(state: TaskiqState) -> None:
     token = os.environ["DIGITALOCEAN_TOKEN"]
-    windows = RateBudget().windows
+    windows = RateLimiter().windows
     if "RATE_LIMIT" in os.environ:
         limit, seconds = os.environ["RATE_LIMIT"].split("/")
         windows = (Window(int(limit), float(seconds)),)

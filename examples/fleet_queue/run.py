@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, PostgresStore
 
@@ -95,7 +95,7 @@ async def main(count: int) -> bool:
 
 async def _store_dsn(sandbox: Sandbox, cluster_id: str) -> str:
     """The cluster's default database. That is enough for a demonstration; use a separate server in production."""
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         return (await cluster.info()).connection.uri_for(await cluster.users.get("doadmin"))
 

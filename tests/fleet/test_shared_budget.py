@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from aiodbclient import RateBudget, Window, errors
+from aiodbclient import RateLimiter, Window, errors
 from aiodbclient._pacing.budget import Budget
 from aiodbclient.shared_budget import SharedRateBudget
 
@@ -60,7 +60,7 @@ async def test_no_request_meets_a_429_and_no_slot_stays_idle(fleet: VirtualFleet
         assert sum(client.refused for client in clients) == 0
         return now() - started
 
-    best = await run(RateBudget([Window(20, 15.0)], clock=now))
+    best = await run(RateLimiter([Window(20, 15.0)], clock=now))
     assert await run(*[await fleet.make(20, 15.0) for _ in range(3)]) <= best + 3 * 0.1
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from aiodbclient import RateBudget, Window
+from aiodbclient import RateLimiter, Window
 from aiodbclient._pacing.budget import Pacer
 
 from .virtual_fleet import VirtualFleet
@@ -24,7 +24,7 @@ class Pairs:
 
     async def __call__(self, *windows: Window, reserve: int = 0) -> tuple[Pacer, Pacer]:
         if self._fleet is None:
-            budget = RateBudget(windows, reserve=reserve, clock=asyncio.get_running_loop().time)
+            budget = RateLimiter(windows, reserve=reserve, clock=asyncio.get_running_loop().time)
             return budget, budget
         one, other = [(await self._fleet.connect(*windows, reserve=reserve))[0] for _ in range(2)]
         return one, other

@@ -1,4 +1,4 @@
-"""The contract of budgets: ``RateBudget``, and the shared one on each server, pass the same tests, in virtual time.
+"""The contract of budgets: ``RateLimiter``, and the shared one on each server, pass the same tests, in virtual time.
 
 Runs beside others are here for the shared budget, against APIs with both readings of the description. test_simulation
 covers the local one, more strictly.

@@ -17,9 +17,9 @@ from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential, Problem
 from aiodbclient.tenants._copy import mysql as copy_mysql
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .conftest import Place, only
@@ -181,7 +181,7 @@ async def test_a_file_cannot_set_the_password_of_the_login_that_loads_it_except_
         await tenants.load("beta", file)
         assert (await only(tenants.check(["beta"]))).problems == (Problem.PASSWORD_REFUSED,)
         await only(tenants.rotate(["beta"]))
-        await only(tenants.retire(["beta"]))
+        await only(tenants.revoke_previous(["beta"]))
     else:
         with pytest.raises(GrantError, match="Current password needs to be specified"):
             await tenants.load("beta", file)

@@ -18,8 +18,9 @@ from contextlib import asynccontextmanager, suppress
 
 from attrs import frozen
 
-from ....errors import ConflictError, GrantError
+from ....errors import ConflictError
 from ..._credential import Secret
+from ...errors import GrantError
 from .leftovers import has_code
 from .session import LoginExistsError, Schema
 
