@@ -63,7 +63,11 @@ pictures: $(VENV)/.dev
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
 
-# Moves of tenants under load. Needs mysql or mariadb on PATH for those.
+<<<<<<< HEAD
+# Moves of tenants under load. Needs mysql on PATH for those of MySQL.
+=======
+# Moves of tenants under load.
+>>>>>>> main
 bench-move: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.move
 

@@ -17,7 +17,7 @@ from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from budget_servers import PostgresServer
 from valkey_server import BINARY, ValkeyServer
 
-from .requirements import ROOMY, no_description, no_server
+from .requirements import NO_MYSQL, ROOMY, no_description, no_server
 from .server import Server, serve
 
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
@@ -75,6 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NO_MYSQL:
+        terminalreporter.write_line(f"Left out: the tests of MySQL. {NO_MYSQL}")
     if reason := no_description():
         terminalreporter.write_line(reason)
 

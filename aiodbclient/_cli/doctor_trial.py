@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from .. import Cluster, ClusterClient, Connection
-from .._request.raw import JSON
-from .._request.waits import until_seen
+from .._http.raw import JSON
+from .._http.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
