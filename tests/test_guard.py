@@ -147,7 +147,8 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
 def test_users_dbs_and_tenants_are_guarded_each_by_its_own_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine yet has users and no dbs."""
     new = Capabilities(users=True, dbs=False)
-    monkeypatch.setattr("aiodbclient.engines.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
+    for module in ("aiodbclient.engines", "aiodbclient.tenants._guard"):
+        monkeypatch.setattr(f"{module}.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
 
     assert guard("cockroach", "users.create") is new
     with pytest.raises(errors.UnsupportedOperationError, match="cockroach clusters have no database management"):

@@ -133,7 +133,7 @@ class Opened(Records):
             revoke = self.command("revoke-previous", *which, "--role", "all")
             yield f"it has an adopted login. To revoke that one, and then move: {revoke}"
         elif kind is RotationPendingError:
-            yield f"not revoked yet. To revoke the previous logins: {self.command('revoke', *which, role=role)}"
+            yield f"not revoked yet. To revoke the previous logins: {self.command('revoke-previous', *which, role=role)}"
             forced = self.command("rotate", *which, "--force", role=role)
             yield f"to rotate nevertheless, which revokes what is not revoked: {forced}"
         elif kind is SuspendedError:

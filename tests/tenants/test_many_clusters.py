@@ -125,7 +125,7 @@ async def test_new_tenants_go_where_the_fewest_are_until_all_are_full(fleet: Fle
     ]
     before = len(fleet.sandbox.requests)
     with pytest.raises(
-        CapacityError, match=r"no room for the tenant 'next': each cluster has its 4 tenants; nothing was s"
+        CapacityError, match=r"no cluster has capacity for the tenant 'next': each cluster has its 4 tenants; nothing was s"
     ):
         await tenants.ensure("next")
     assert await fleet.store.get("next") is None
@@ -350,7 +350,7 @@ async def test_a_plan_looks_where_the_tenants_would_go(fleet: Fleet) -> None:
     tenants = fleet.tenants(a, b, max_tenants=2)
     plan = await tenants.plan(["one", "two", "three"])
     assert (plan.create, plan.conflict) == (("one", "three"), ("two",))
-    with pytest.raises(CapacityError, match="no room for the tenant 'five'"):
+    with pytest.raises(CapacityError, match="no cluster has capacity for the tenant 'five'"):
         await tenants.plan(["one", "two", "three", "four", "five"])
     assert [outcome.ok async for outcome in (await tenants.plan(names(4))).apply()] == [True] * 4
     other = fleet.tenants(fleet.c)
