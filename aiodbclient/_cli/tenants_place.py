@@ -38,10 +38,9 @@ from .printing import Printed
 from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
-    from .. import ClusterClient, DatabaseClient, Failed, Run
+    from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
     from ..tenants import Plan, TenantEvent, Tenants
     from ..tenants._record import OnRecord
-    from .opening import AnyBudget
 
 
 @frozen(kw_only=True)
@@ -49,7 +48,7 @@ class Opened(Records):
     """The tenants of the clusters that the options of a command name, and those of them that it is for."""
 
     tenants: Tenants
-    budget: AnyBudget
+    budget: RateLimiter
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
     wanted: Sequence[str] | None = None  # the names that were given; None: all
@@ -133,7 +132,7 @@ class Opened(Records):
             revoke = self.command("revoke-previous", *which, "--role", "all")
             yield f"it has an adopted login. To revoke that one, and then move: {revoke}"
         elif kind is RotationPendingError:
-            yield f"not revoked yet. To revoke the previous logins: {self.command('revoke-previous', *which, role=role)}"
+            yield f"not revoked yet. To revoke them: {self.command('revoke-previous', *which, role=role)}"
             forced = self.command("rotate", *which, "--force", role=role)
             yield f"to rotate nevertheless, which revokes what is not revoked: {forced}"
         elif kind is SuspendedError:
