@@ -12,10 +12,11 @@ from typing import Generic, Protocol, Self, TypeVar
 from attrs import define
 
 from .._checks import check_whole
-from ..errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
+from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
 from ._record import OnRecord
 from ._tenants import Tenants, credential_to_use
+from .errors import StoreError, TenantNotFoundError
 
 PoolT = TypeVar("PoolT")
 

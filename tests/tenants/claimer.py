@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore
+from aiodbclient.tenants.errors import StoreError
 
 from .store_contract import a_credential, put_on_record
 

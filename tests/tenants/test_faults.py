@@ -13,18 +13,13 @@ from random import Random
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import DatabaseClient, RateBudget
-from aiodbclient.errors import (
-    ClaimLostError,
-    ConfigurationError,
-    GrantError,
-    InvalidArgumentError,
-    TenantBusyError,
-)
+from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs import tenant
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
+from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import SQL, Place, only
 from .moves import enters
@@ -115,7 +110,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
     primary = (await place.cluster.info()).connection
     token = place.sandbox.add_token(["database:read"])
-    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(place.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
             await Tenants(cluster, place.store, place.prefix).ensure("alpha")

@@ -14,8 +14,9 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, TenantPools
+from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from ..pacing.world import VirtualLoop, live
 from .store_contract import a_credential

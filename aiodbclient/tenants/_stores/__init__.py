@@ -18,8 +18,8 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import frozen
 
-from ...errors import StoreError
 from .._credential import Credential
+from ..errors import StoreError
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ...errors import StoreError
+from ..errors import StoreError
 from . import SHORT_LEASE, Claim, Record, Store, entries_of, raise_first
 
 _AT_ONCE = 100  # records at a time

@@ -8,10 +8,10 @@ from typing import TypeVar
 from attrs import evolve
 
 from ..._bulk.outcomes import Failed
-from ...errors import StoreError
 from .._context import Context
 from .._credential import Credential
 from .._outcomes import TenantResult, Timer
+from ..errors import StoreError
 from .jobs import TenantJob
 
 T = TypeVar("T")

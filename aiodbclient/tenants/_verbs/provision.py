@@ -3,7 +3,7 @@
 - **provision** intends the first login. Create the database, set the login, call ``setup``. Keeps its credential.
 - **adopt** intends a new login. Adopt the database, set the login. Keeps both: the one that was there is the previous.
 - **repair** intends the current login. Mend what ``examine`` finds. End and drop the other login of an unfinished
-  rotation or retirement.
+  rotation or revocation.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
+from .._capacity import Seat
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
-from .._rooms import Seat
 from .._servers.server import Found
-from .changes import SUSPENSION, remove, resume, suspend
+from .changes import remove, resume, suspend
 from .check import examine
 from .jobs import ClaimingJob
-from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
+from .tenant import ClaimedTenant, Tenant, refuse_role
 from .unfinished import end_copying
 
 IfExists = Literal["error", "adopt"]
@@ -59,7 +59,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
     @property
     def _may_choose(self) -> bool:
         """Whether a tenant may go to another cluster than the one that was chosen first."""
-        return len(self.context.sites.clients) > 1 and self.context.rooms.place is None
+        return len(self.context.sites.clients) > 1 and self.context.rooms.choose_cluster is None
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
         """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
@@ -159,7 +159,10 @@ async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str
 
 
 async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
-    """Take over what others made, with a new ``login``. The one that was there goes on working until ``retire``."""
+    """Take over what others made, with a new ``login``.
+
+    The login that was there works until ``revoke_previous``.
+    """
     names, server = tenant.names, tenant.server
     await tenant.begin(Verb.ADOPT, login)
     found = await server.find(names)
@@ -290,7 +293,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem]) -> Credenti
     kept = [current.username, *([] if previous is None else [previous.username])]
     await server.mend(work, kept)
     for login in (await server.find(names)).ended:
-        if login not in kept:  # others held it when it was retired
+        if login not in kept:  # others held it when it was revoked
             await tenant.drop_login(login)
     await tenant.held.commit(current, previous)
     return current

@@ -21,12 +21,8 @@ from backoff import full_jitter
 from ..._bulk.settle import if_found
 from ...clusters import for_work
 from ...errors import (
-    ClaimLostError,
     DatabaseClientError,
-    GrantError,
     PermissionDeniedError,
-    StoreError,
-    TenantBusyError,
     UnsupportedOperationError,
 )
 from .._context import Context, Site
@@ -36,6 +32,7 @@ from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_roles
 from .._servers.server import Server, Work
 from .._stores import Claim, Record, Store
+from ..errors import ClaimLostError, GrantError, StoreError, TenantBusyError
 
 _logger = logging.getLogger("aiodbclient")
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
