@@ -32,7 +32,7 @@ from ..errors import (
     TransportError,
 )
 from ..models import Cluster, Connection, User
-from ._capacity import Rooms, Seat
+from ._capacity import Placement
 from ._credential import Credential
 from ._guard import guard_tenants
 from ._naming import Names, Role, names_of, record_name, tenant_of
@@ -185,26 +185,24 @@ class Sites:
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(
-        self, name: str, rooms: Rooms, meter: RequestStats, without: Collection[str] = ()
-    ) -> tuple[Site, Seat]:
-        """A site for a new tenant, and its seat there: one of all but those ``without``."""
-        away = dict[str, DatabaseClientError]()
+    async def choose(self, name: str, placement: Placement, stats: RequestStats, without: Collection[str] = ()) -> Site:
+        """A site for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
+        unreachable = dict[str, DatabaseClientError]()
         while True:
             try:
-                seat = await rooms.take(name, {*without, *away})
+                cluster = await placement.choose(name, {*without, *unreachable})
             except CapacityError:
-                if away:
-                    raise next(iter(away.values())) from None
+                if unreachable:
+                    raise next(iter(unreachable.values())) from None
                 raise
             try:
-                return await self.site(seat.cluster, meter), seat
+                return await self.site(cluster, stats)
             except BaseException as error:
-                rooms.give_back(seat)
+                placement.leave(cluster)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or rooms.choose_cluster is not None or len(self.clients) == 1:
+                if not isinstance(error, AWAY) or placement.choose_cluster is not None or len(self.clients) == 1:
                     raise
-                away[seat.cluster] = error
+                unreachable[cluster] = error
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:
@@ -253,7 +251,7 @@ class Context:
     """What all operations of one ``Tenants`` share."""
 
     sites: Sites
-    rooms: Rooms
+    placement: Placement
     store: Store
     prefix: str
     role: Role = Role.OWNER

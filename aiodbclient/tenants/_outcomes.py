@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
@@ -130,20 +129,6 @@ class TenantMoved(TenantDone):
     left: str = ""
 
 
-@frozen(kw_only=True)
-class TenantDumped(Done):
-    """A tenant's dump.
-
-    Attributes:
-        file: Its path. The manifest is beside it.
-        bytes: Its size.
-    """
-
-    action: Literal[Action.DONE] = Action.DONE
-    file: Path
-    bytes: int
-
-
 class TenantRemoved(Done):
     """The result of a removal: DELETED, ABSENT if none was stored, or KEPT if it is not suspended for so long.
 
@@ -158,10 +143,8 @@ class TenantRemoved(Done):
 TenantCheckOutcome: TypeAlias = TenantChecked | Failed
 TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
 TenantMoveOutcome: TypeAlias = TenantMoved | Failed
-TenantDumpOutcome: TypeAlias = TenantDumped | Failed
 TenantOutcome: TypeAlias = TenantDone | Failed
 TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
-TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed
 
 
 @frozen

@@ -32,7 +32,6 @@ class Verb(StrEnum):
     SUSPEND = "suspend"
     RESUME = "resume"
     REMOVE = "remove"
-    DUMP = "dump"
     PREPARE = "prepare"  # ``move`` prepares the other cluster
     MOVE = "move"
 
@@ -67,7 +66,6 @@ _WHILE: Mapping[Verb, State] = {
     Verb.SUSPEND: State.SUSPENDING,
     Verb.RESUME: State.RESUMING,
     Verb.REMOVE: State.REMOVING,
-    Verb.DUMP: State.USABLE,
     Verb.PREPARE: State.USABLE,
     Verb.MOVE: State.MOVING,
 }
@@ -76,7 +74,6 @@ _WHILE: Mapping[Verb, State] = {
 _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
     Verb.RESET: "repair",
-    Verb.DUMP: "repair",
     Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
 }

@@ -215,4 +215,4 @@ async def remove(tenant: ClaimedTenant) -> None:
     await server.forget(work)
     await tenant.held.delete()
     if is_whole:
-        tenant.context.rooms.removed(names.tenant, tenant.site.cluster)
+        tenant.context.placement.leave(tenant.site.cluster)

@@ -46,7 +46,7 @@ class TenantJob(Job[str, DoneT]):
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
-        self.context.rooms.reread()
+        self.context.placement.begin_run()
         await self.context.sites.any()
         return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
 
@@ -96,7 +96,7 @@ class ClaimingJob(TenantJob[DoneT]):
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move or dump itself
+    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move itself
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)

@@ -65,7 +65,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
-        name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
+        name, home, placement = tenant.names.tenant, tenant.site.cluster, self.context.placement
         try:
             if await end_copying(tenant):
                 return None
@@ -74,16 +74,14 @@ class MoveTenants(ClaimingJob[TenantMoved]):
                 raise
             return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
-        site, seat = await self.context.sites.choose(name, rooms, tenant.timer.meter, without)
+        site = await self.context.sites.choose(name, placement, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
         try:
             with self.context.sites.watched(site.cluster, name):
                 outcome = await _Move(self, tenant, site).run()
         finally:
             is_moved = outcome is not None and outcome.action is Action.MOVED
-            rooms.give_back(seat, on_record=is_moved)
-            if is_moved:
-                rooms.removed(name, home)
+            placement.leave(home if is_moved else site.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
     def takes_too_long(self, survey: Survey) -> bool:

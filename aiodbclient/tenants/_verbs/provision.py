@@ -16,7 +16,6 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
-from .._capacity import Seat
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
@@ -40,7 +39,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
         self._if_exists: IfExists = if_exists
-        self._seats: dict[str, Seat] = {}  # of new tenants, by name
+        self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
 
     async def do_one(self, name: str, timer: Timer) -> TenantDone:
         """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
@@ -48,31 +47,31 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             try:
                 return await super().do_one(name, timer)
             except AWAY as error:
-                seat = self._seats.get(name)
-                if seat is None or seat.on_record or not self._may_choose:
+                if name not in self._chosen or not self._may_choose:
                     raise
-                self.context.sites.note_away(seat.cluster, error)
+                self.context.sites.note_away(self._chosen[name], error)
             finally:
-                if (seat := self._seats.pop(name, None)) is not None:
-                    self.context.rooms.give_back(seat)
+                if name in self._chosen:
+                    self.context.placement.leave(self._chosen.pop(name))
 
     @property
     def _may_choose(self) -> bool:
         """Whether a tenant may go to another cluster than the one that was chosen first."""
-        return len(self.context.sites.clients) > 1 and self.context.rooms.choose_cluster is None
+        return len(self.context.sites.clients) > 1 and self.context.placement.choose_cluster is None
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
-        """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
-        sites, rooms, role = self.context.sites, self.context.rooms, self.context.role
+        """The cluster of the tenant. That of a new one is chosen, again if it has nothing there and is unreachable."""
+        sites, role = self.context.sites, self.context.role
         if role is not Role.OWNER or record.cluster is not None:
             cluster = await super().cluster_for(record, timer)
             if role is not Role.OWNER or record.state is not State.PROVISIONING or not self._may_choose:
                 return cluster
             with suppress(*AWAY):
                 return (await sites.site(cluster, timer.meter)).cluster
-        if record.name not in self._seats:
-            _, self._seats[record.name] = await sites.choose(record.name, rooms, timer.meter)
-        return self._seats[record.name].cluster
+        if record.name not in self._chosen:
+            site = await sites.choose(record.name, self.context.placement, timer.meter)
+            self._chosen[record.name] = site.cluster
+        return self._chosen[record.name]
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state.is_shut:
@@ -86,8 +85,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         try:
             return await self._work(tenant)
         finally:
-            if (seat := self._seats.get(tenant.names.tenant)) is not None:
-                seat.on_record = not tenant.record.is_empty
+            if not tenant.record.is_empty:
+                self._chosen.pop(tenant.names.tenant, None)  # it stays counted
 
     async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
         state = tenant.record.state
