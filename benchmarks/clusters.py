@@ -146,7 +146,7 @@ async def fill(store: SQLiteStore, clusters: list[ClusterClient], count: int) ->
         name = f"tenant_{n}"
         claim = await store.claim(name, 60.0)
         assert claim is not None
-        await store.keep(claim, evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id))
+        await put_on_record(store, claim, evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id))
 
     for start in range(0, count, 200):
         await asyncio.gather(*(one(n) for n in range(start, min(count, start + 200))))

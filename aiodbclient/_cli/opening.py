@@ -18,15 +18,11 @@ from ..engines import CAPABILITIES
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError, StoreError
 from ..tenants._record import OnRecord, read_all
 from ..tenants._stores import readable
-from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
 from .output import NAME, STORE_VARIABLE, command_line, note, quoted, safe, span, speaks_json, this_command, write_error
 
 if TYPE_CHECKING:
     from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
-    from ..shared_budget import SharedRateBudget
-
-    AnyBudget: TypeAlias = RateBudget | SharedRateBudget
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
@@ -36,7 +32,6 @@ TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
-BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
 # What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
 IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
@@ -44,8 +39,8 @@ IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 @asynccontextmanager
 async def open_client(
     shared: str | None = None, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
-) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the environment's token and proxy, and a budget that is ``shared`` at this URL.
+) -> AsyncGenerator[tuple[DatabaseClient, RateBudget]]:
+    """Open a client with the environment's token and proxy, and a budget ; ``none`` has no limits.
 
     ``offline``: it needs no token and sends nothing.
     """
@@ -53,7 +48,7 @@ async def open_client(
 
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
-        budget: AnyBudget = RateBudget()
+        budget: RateBudget = RateBudget()
         if shared == "none":
             if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
                 raise ConfigurationError(
@@ -61,10 +56,8 @@ async def open_client(
                     "was sent"
                 )
             budget = RateBudget(windows=())
-        elif shared is not None and not offline:
-            from ..shared_budget import SharedRateBudget, token_key
-
-            budget = await stack.enter_async_context(SharedRateBudget(shared, key=token_key(token)))
+        elif shared is not None:
+            raise ConfigurationError("--budget takes none. Nothing was sent")
         client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
@@ -187,15 +180,8 @@ async def open_store(
     if_missing: IfMissing = "fail",
     key: list[str] | None = None,
     called: str = "--store",
-    *,
-    reads: bool = False,
-    on_backups: bool = False,
 ) -> AsyncGenerator[Store]:
-    """Open the store. Says so if other users could read its passwords.
-
-    One that refuses changes is only opened for a command that ``reads``, which says so. A backup is also opened for one
-    that works ``on_backups``.
-    """
+    """Open the store. Says so if other users could read its passwords."""
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
     async with AsyncExitStack() as stack:
@@ -207,7 +193,7 @@ async def open_store(
             path = Path(where)
             encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
             file = quoted(str(path.with_name(f"{path.stem}.key")))
-            copy = command_line(["store", "copy", where, str(encrypted), *(["--backup"] if on_backups else [])])
+            copy = command_line(["store", "copy", where, str(encrypted)])
             note(
                 f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
                 f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
@@ -233,15 +219,6 @@ async def open_store(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
                 f"cannot. To replace the passwords, do this and then retire: {rotate}"
             )
-        why = await refusal(opened)
-        if why is not None and on_backups and why.startswith(BACKUP) and isinstance(opened, BaseStore):
-            await opened.ignore_refusal()
-        elif why is not None and reads:
-            note(f"{shown(where)} {why}: use that one. What this one says may be old, and it takes no change")
-        elif why is not None:
-            restore = command_line(["store", "copy", where, "restored.db", "--restore"])
-            lost = f". If that one is lost: {restore}" if why.startswith(BACKUP) else ""
-            raise StoreError(f"{shown(where)} {why}: use that one{lost}. Nothing was changed")
         yield opened
 
 
@@ -254,7 +231,7 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
     if where is None:
         yield None
         return
-    async with open_store(where, called=f"--store or ${STORE_VARIABLE}", reads=True) as opened:
+    async with open_store(where, called=f"--store or ${STORE_VARIABLE}") as opened:
         yield opened
 
 
@@ -268,11 +245,6 @@ async def clusters_in(store: Store) -> list[str]:
     """The options of a command on all clusters of a store."""
     homes = {home: None async for record in readable(read_all(store)) if (home := home_of(record))}
     return [word for each in homes for word in ("--cluster", each)]
-
-
-async def refusal(store: Store) -> str | None:
-    """Why a store refuses changes; None if it does not, or has no way to."""
-    return await store.refusal() if isinstance(store, BaseStore) else None
 
 
 def _store(where: str, key: list[str] | None, *, make: bool) -> Store:

@@ -432,7 +432,7 @@ def test_one_file_is_the_ca_of_one_authority(command: Command, names: list[str])
             claim = await store.claim(b, 10.0)
             assert claim is not None
             assert claim.record.current is not None
-            await store.keep(claim, evolve(claim.record.current, ca="another"))
+            await put_on_record(store, claim, evolve(claim.record.current, ca="another"))
 
     asyncio.run(change())
     shown = command("tenants", "show", a, b, *command.place, "-o", "uri", "--ca-file", str(command.folder / "ca.pem"))

@@ -432,11 +432,11 @@ async def test_a_waiting_store_is_released_by_check(command: Command, names: lis
         claim = await store.claim(names[0], 60.0)
         assert claim is not None
         [cluster] = command.sandbox.clusters
-        await store.intend(claim, str(Intent(Verb.PROVISION, names[0], cluster)))
+        await store.begin(claim, str(Intent(Verb.PROVISION, names[0], cluster)))
         await store.release(claim)
     checked = await asyncio.to_thread(command.process, "tenants", "check", *command.place)
     assert (checked.code, checked.out.splitlines()[0]) == (5, f"{names[0]}: unfinished")
     async with SQLiteStore(Path(command.store)) as store:
         claim = await store.claim(names[0], 60.0)
         assert claim is not None
-        await store.forget(claim)
+        await store.commit(claim, None)

@@ -32,7 +32,7 @@ async def main() -> None:
         await asyncio.to_thread(sys.stdin.readline)
         if claim is not None:
             try:
-                await store.keep(claim, a_credential(name, "of the other process"))
+                await put_on_record(store, claim, a_credential(name, "of the other process"))
                 print("kept", flush=True)
             except StoreError as error:
                 print(type(error).__name__, flush=True)

@@ -23,7 +23,7 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
         for number, name in enumerate("abcdefghij"):
             claim = await store.claim(name, 60)
             assert claim is not None
-            await store.keep(
+            await put_on_record(store, 
                 claim,
                 Credential(
                     name=name,

@@ -84,7 +84,7 @@ async def begin(place: Place, credential: Credential) -> None:
     claim = await place.store.claim(credential.name, LONG)
     assert claim is not None
     login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
-    await place.store.intend(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
     admin = await admin_of(place)
     if credential.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'unknown'")

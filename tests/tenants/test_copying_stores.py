@@ -32,9 +32,9 @@ EVERY_SHAPE = [
 
 
 async def put(store: Store, record: Record) -> None:
-    await store.keep(await claimed(store, record.name), record.current, record.previous)
+    await put_on_record(store, await claimed(store, record.name), record.current, record.previous)
     claim = await claimed(store, record.name)
-    await store.intend(claim, record.intended)
+    await store.begin(claim, record.intended)
     await store.release(claim)
 
 

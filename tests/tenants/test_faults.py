@@ -61,7 +61,7 @@ async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_
     login, admin = place.prefix + "alpha", await admin_of(place)
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    await place.store.intend(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
     await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'lost'")
     await place.store.release(claim)
 
@@ -183,8 +183,8 @@ from aiodbclient import DatabaseClient
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 class Stopped(SQLiteStore):
-    async def intend(self, claim, intent):
-        await super().intend(claim, intent)
+    async def begin(self, claim, intent):
+        await super().begin(claim, intent)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(cluster, store, prefix):

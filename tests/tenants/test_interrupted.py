@@ -32,8 +32,8 @@ class Meddled(SQLiteStore):
     loses_claim = False
     is_away = False
 
-    async def intend(self, claim: Claim, intent: str | None) -> None:
-        await super().intend(claim, intent)
+    async def begin(self, claim: Claim, intent: str | None) -> None:
+        await super().begin(claim, intent)
         meddle, self.after_intent = self.after_intent, None
         if meddle is not None:
             await meddle()
@@ -139,7 +139,7 @@ async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await ask(await admin_of(here.place), f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
     await here.store.release(claim)
 
@@ -157,7 +157,7 @@ async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await here.store.release(claim)
 
     assert await tenants.ensure("alpha") == credential  # it died before it replaced the password

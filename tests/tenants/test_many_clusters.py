@@ -274,7 +274,7 @@ async def test_a_tenant_that_got_nothing_but_a_cluster_is_placed_again_when_that
     a, b = fleet.a, fleet.b
     claim = await fleet.store.claim("alpha", 60.0)
     assert claim is not None
-    await fleet.store.intend(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
+    await fleet.store.begin(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
     await fleet.store.release(claim)
     fleet.sandbox.faults.add(cluster=b.id, status=503)
 
@@ -377,7 +377,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
     for name, intent in (("begun", Intent(Verb.PROVISION, f"{fleet.prefix}begun", b.id)), ("newer", "fly newer away")):
         claim = await fleet.store.claim(name, 60.0)
         assert claim is not None
-        await fleet.store.intend(claim, str(intent))
+        await fleet.store.begin(claim, str(intent))
         await fleet.store.release(claim)
     with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")

@@ -152,7 +152,7 @@ async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Pl
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     assert claim.record.current is not None
-    await place.store.intend(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
     await place.store.release(claim)
 
     with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
@@ -370,7 +370,7 @@ async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(
         await tenants.role("reader").ensure(name)
         claim = await place.store.claim(name, LONG)
         assert claim is not None
-        await place.store.intend(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
+        await place.store.begin(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
         await place.store.release(claim)
 
     async with asyncio.timeout(300):  # for ever, if they waited for each other

@@ -84,10 +84,10 @@ class Claims(RuleBasedStateMachine):
         held = self.held.get(claim.name)
         password = secrets.token_hex(4)
         calls: dict[str, Callable[[], Awaitable[None]]] = {
-            "intend": lambda: store.intend(claim, password),
+            "intend": lambda: store.begin(claim, password),
             "renew": lambda: store.renew(claim, lease),
-            "keep": lambda: store.keep(claim, a_credential(claim.name, password), claim.record.current),
-            "forget": lambda: store.forget(claim),
+            "keep": lambda: put_on_record(store, claim, a_credential(claim.name, password), claim.record.current),
+            "forget": lambda: store.commit(claim, None),
         }
         if held is None or held.token != claim.token:
             with pytest.raises(ClaimLostError):

@@ -36,7 +36,7 @@ async def put(place: Place, intent: Intent, name: str = "alpha") -> None:
     """A process stored this intent, and died."""
     claim = await place.store.claim(name, LONG)
     assert claim is not None
-    await place.store.intend(claim, str(intent))
+    await place.store.begin(claim, str(intent))
     await place.store.release(claim)
 
 

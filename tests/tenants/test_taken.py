@@ -93,8 +93,8 @@ class InterruptedStore(SQLiteStore):
 
     stranger: Callable[[], Awaitable[object]] | None = None
 
-    async def intend(self, claim: Any, intent: str | None) -> None:
-        await super().intend(claim, intent)
+    async def begin(self, claim: Any, intent: str | None) -> None:
+        await super().begin(claim, intent)
         if self.stranger is not None:
             stranger, self.stranger = self.stranger, None
             await stranger()

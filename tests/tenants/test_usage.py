@@ -46,7 +46,7 @@ async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_
     for name, cluster in (("damaged", two.old.id), ("elsewhere", away.id)):  # on record alone
         claim = await two.store.claim(name, 60)
         assert claim is not None
-        await two.store.keep(claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
+        await put_on_record(two.store, claim, evolve(alpha, name=name, database=f"{two.prefix}{name}", cluster=cluster))
     with closing(sqlite3.connect(two.path, isolation_level=None)) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
 
@@ -73,7 +73,7 @@ async def test_a_server_with_many_tenants_is_asked_as_often_as_one_with_few(
         claim = await two.store.claim(name, 60)
         assert claim is not None
         login = f"{two.prefix}{name}"
-        await two.store.keep(claim, evolve(credentials[0], name=name, database=login, username=login))
+        await put_on_record(two.store, claim, evolve(credentials[0], name=name, database=login, username=login))
     statements = list[Any]()
     execute = psycopg.AsyncConnection.execute
 
