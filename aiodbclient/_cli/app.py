@@ -28,8 +28,7 @@ _GROUPS = {
         create="single.create_user",
         delete="single.delete_user",
         reset="single.reset_user",
-        plan="users_file.plan_users",
-        apply="users_file.apply_users",
+        provision="users_and_dbs.provision_users",
     ),
     "dbs": group(
         Group,
@@ -45,7 +44,6 @@ _GROUPS = {
         "Every command can be stopped and run again: it continues.",
         list="tenants_look.list_tenants",
         capacity="tenants_look.list_capacity",
-        plan="tenants_look.plan_tenants",
         provision="tenants_verbs.provision_tenants",
         check="tenants_look.check_tenants",
         repair="tenants_verbs.repair_tenants",
@@ -58,8 +56,6 @@ _GROUPS = {
         exec="tenants_exec.exec_tenants",
         usage="tenants_data.show_usage",
         move="tenants_data.move_tenants",
-        dump="tenants_data.dump_tenants",
-        load="tenants_data.load_tenant",
     ),
     "store": group(
         Group,

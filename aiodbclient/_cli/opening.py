@@ -38,7 +38,6 @@ TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
-BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
 # What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
 IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
@@ -189,13 +188,8 @@ async def open_store(
     if_missing: IfMissing = "fail",
     key: list[str] | None = None,
     called: str = "--store",
-    *,
-    reads: bool = False,
 ) -> AsyncGenerator[Store]:
-    """Open the store. Says so if other users could read its passwords.
-
-    ``reads``: the command only reads.
-    """
+    """Open the store. Says so if other users could read its passwords."""
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
     async with AsyncExitStack() as stack:
@@ -245,7 +239,7 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
     if where is None:
         yield None
         return
-    async with open_store(where, called=f"--store or ${STORE_VARIABLE}", reads=True) as opened:
+    async with open_store(where, called=f"--store or ${STORE_VARIABLE}") as opened:
         yield opened
 
 

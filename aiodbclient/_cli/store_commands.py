@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import record_name
-from ..tenants._record import OnRecord
 from ..tenants._stores.base import BaseStore
-from ..tenants.errors import StoreError
-from .arguments import RoleOption, YesOption, argument, role_options
+from .arguments import RoleOption, YesOption, argument
 from .asking import confirm
 from .failures import Exit
-from .opening import (
-    KEY_VARIABLE,
-    TARGET_KEY_VARIABLE,
-    keys,
-    open_store,
-    shown,
-)
-from .output import STORE_VARIABLE, command_line, keep_stdout_private, note, safe, write
+from .opening import KEY_VARIABLE, TARGET_KEY_VARIABLE, is_file, keys, open_store, shown
+from .output import STORE_VARIABLE, keep_stdout_private, note, quoted, safe, write
 from .printing import Printed, Rows, print_done, print_rows
 from .records import complain_damaged, read_entries
 from .running import changes, runs
-
-if TYPE_CHECKING:
-    from ..tenants import Store
 
 StoreArgument = Annotated[str, argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE)]
 
@@ -38,7 +27,7 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
 
     Example: aiodbclient store list tenants.db
     """
-    async with open_store(store, called="STORE", reads=True) as opened:
+    async with open_store(store, called="STORE") as opened:
         entries = await read_entries(opened)
     rows = list[dict[str, object]]()
     for record in entries.records:
@@ -71,37 +60,14 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE", reads=True) as opened:
+    async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
-        unfinished = await _unfinished(opened, store, name, role)
-        confirm(f"{unfinished} {question}".strip(), yes=yes)
-        if unfinished and yes:
-            note(unfinished)
+        confirm(question, yes=yes)
         changes()
         await opened.discard(record_name(name, role))
     print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
     return Exit.DONE
-
-
-async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
-    """A warning before the record of a tenant is removed on which a command has not finished; otherwise empty."""
-    try:
-        record = OnRecord.read(name, role, await opened.get(record_name(name, role)))
-        if record.intent is None:
-            return ""
-        verb = record.pending[0]
-    except StoreError as error:
-        if not error.damaged:
-            raise
-        return ""
-    home = (await read_entries(opened)).clusters().get(record.cluster or "", "")
-    what = "is half removed" if verb == "remove" else f"is waiting for `tenants {verb}` to finish it"
-    finish = command_line(["tenants", verb, name, *role_options(role), "--cluster", home, "--store", store])
-    return (
-        f"{safe(name)} {what}: its database or logins may still be on {safe(home)}, and only this record says so. "
-        f"To finish instead: {finish}."
-    )
 
 
 def _store_and_name(words: list[str]) -> tuple[str, str]:
@@ -159,11 +125,10 @@ async def copy_store(
     target: Annotated[str, argument("TARGET", help="The store to write. It is created if it does not exist.")],
     printed: Printed,
 ) -> int:
-    """Copy all records of a store to another one, such as from a file to a PostgreSQL.
+    """Copy all records of a store to another one, such as from a file to a PostgreSQL, or to another key.
 
-    STORE keeps its records. To move a store, first stop the processes that use STORE. $AIODBCLIENT_STORE_KEY is the key
-    of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set, none if it is empty. Safe to
-    repeat.
+    Stop the processes that use STORE first. $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is
+    that of TARGET: the same if it is not set, none if it is empty. Safe to repeat.
 
     Example: aiodbclient store copy tenants.db copy.db
     """
@@ -172,11 +137,13 @@ async def copy_store(
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with (
-        open_store(source, called="STORE", reads=True) as read,
-        open_store(target, "make", to, called="TARGET") as written,
-    ):
+    async with open_store(source, called="STORE") as read, open_store(target, "make", to, called="TARGET") as written:
         changes()
         count = await copy_records(read, written)
     print_done(printed, f"{count} records copied", copied=count)
+    if is_file(source) and to and not keys():
+        note(
+            f"{shown(source)} holds passwords as plain text. Delete it when all processes use the copy: rm "
+            f"{quoted(source)}"
+        )
     return Exit.DONE
