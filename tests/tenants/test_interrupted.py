@@ -164,27 +164,6 @@ async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None
     assert await tenants.ensure("alpha") == credential  # it died before it replaced the password
 
 
-async def test_a_database_that_was_made_again_is_set_up_although_that_failed_once(here: Here) -> None:
-    set_up: list[bool] = []
-
-    async def setup(credential: Credential) -> None:
-        set_up.append(len(set_up) != 1)
-        if not set_up[-1]:
-            raise RuntimeError("no disk")
-
-    tenants = here.tenants(setup=setup)
-    credential = await tenants.ensure("alpha")
-    await here.place.cluster.dbs.delete(credential.database)
-
-    failed = await only(tenants.repair(recreate=True))
-    repaired = await only(tenants.repair(recreate=True))
-
-    assert isinstance(failed.error, RuntimeError)
-    assert repaired.action is Action.REPAIRED
-    assert set_up == [True, False, True]
-    assert await tenants.get("alpha") == credential  # its password was never lost
-
-
 async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> None:
     begun = asyncio.Event()
 

@@ -82,7 +82,6 @@ async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) ->
     with pytest.raises(RuntimeError, match="no disk"):
         await tenants.ensure("alpha")
     assert await tenants.get("alpha") is None
-    assert (await tenants.plan(["alpha", "beta"])).resume == ("alpha",)
 
     credential = await tenants.ensure("alpha")
 

@@ -35,7 +35,7 @@ async def test_usage_and_rooms_show_how_large_tenants_are(two: Two) -> None:
     assert (found["alpha"].connections, found["beta"].connections) == (1, 0)
     [nobody] = [each async for each in tenants.usage(["nobody"])]
     assert (nobody.bytes, type(nobody.error)) == (None, TenantNotFoundError)
-    old, new = await tenants.capacity(usage=True)
+    old, new = await tenants.capacity()
     assert (old.name, (old.bytes or 0) > 2_000_000) == ((await two.old.info()).name, True)
     assert new.bytes is not None
     assert [room.bytes for room in await tenants.capacity()] == [None, None]
@@ -61,7 +61,7 @@ async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_
             "elsewhere": NotFoundError,
         }
         assert (found["alpha"].bytes or 0) > 1_000_000
-    old, gone = await both.capacity(usage=True)
+    old, gone = await both.capacity()
     assert ((old.bytes or 0) > 1_000_000, gone.bytes) == (True, None)
 
 
