@@ -23,7 +23,6 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient._cli.doctor_findings import ASSUMPTIONS
 from aiodbclient.sandbox import Fault, Sandbox
 from aiodbclient.tenants import PostgresStore, Role
 from aiodbclient.tenants._credential import Secret
@@ -326,17 +325,6 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
     assert "FAIL" not in found.values()
     assert found["tenants"] == "note"
     assert found["passwords on reads"] == found["settings on reads"] == found["removed"] == "ok"
-    report = done.out.partition("```\n")[2].partition("```")[0]
-    assert re.search(rf"^requests    {requests}: ", report, re.MULTILINE)
-    assert "rate limit  5000 an hour" in report
-    assert re.search(r"reads \d+\.", report)
-    for hidden in ("secret-name", "127.0.0.1", ".invalid", "doctor-", "doadmin@", other.token):
-        assert hidden not in report
-    held = {each.id for each in ASSUMPTIONS if f"held        {each.id}: {each.sentence}" in report}
-    once = {"password-once"} if engine == "mongodb" else {"password-on-reads", "writes-at-once"}
-    assert held >= once | {"hourly-limit", "taken-names", "deletes", "read-lag", "reset", "settings-on-reads"}
-    for each in ASSUMPTIONS:
-        assert (f" {each.id}: " in report) == (not each.engines or engine in each.engines)
 
 
 def test_a_report_names_what_failed(command: Command) -> None:
