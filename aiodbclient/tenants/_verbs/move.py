@@ -22,7 +22,7 @@ from ...errors import (
 )
 from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
-from .._copy.files import check_free
+from .._copy.programs import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
