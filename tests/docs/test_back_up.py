@@ -114,13 +114,11 @@ def test_restore_errors_of_the_page(shell: Shell) -> None:
     shell.as_administrator("acme-copy", "CREATE EXTENSION pg_trgm SCHEMA public")
     shell(commands("Dump and restore on PostgreSQL").splitlines()[0])
     restore = "aiodbclient tenants exec acme-copy -- pg_restore --no-owner --no-acl --dbname=acme-copy"
-    refused = shell(f"{restore} acme.dump 2>&1 || true")
-    for said in ('schema "public" already exists', "must be owner of extension"):
-        assert said in refused
-        assert said in PAGE
-    assert "warning: errors ignored on restore: 2" in refused
+    said = "must be owner of extension"
+    assert said in shell(f"{restore} acme.dump 2>&1 || true")
+    assert said in PAGE
     shell.sql("acme-copy", "DROP TABLE t")
-    assert "errors ignored on restore: 1" in shell(f"{restore} --no-comments acme.dump 2>&1 || true")
+    shell(f"{restore} --no-comments acme.dump")
     assert shell.sql("acme-copy", "SELECT n FROM t") == "7"
 
 

@@ -52,6 +52,7 @@ async def test_move_runs_code_as_tenant(two: Two, code: str) -> None:
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, Action.MOVED)
     current = moved.credential
+    assert current is not None
     assert await sql(current, "SELECT n FROM t") == [(1,)]
     after = [await sql(each, question) for each in (current, there) for question in (POWERS, MEMBERS)]
     assert after == before
@@ -68,7 +69,7 @@ async def made_there(two: Two, name: str) -> Any:
     async def place(*_: object) -> str:
         return two.new.id
 
-    return await two.tenants(place=place).ensure(name)
+    return await two.tenants(choose_cluster=place).ensure(name)
 
 
 @pytest.fixture(scope="module", params=MYSQL or [pytest.param("none", marks=pytest.mark.skip("needs a MySQL"))])
