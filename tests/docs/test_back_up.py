@@ -50,9 +50,8 @@ class Shell:
         self.sandbox = sandbox
         place = {"AIODBCLIENT_CLUSTER": "first", "AIODBCLIENT_STORE": "tenants.db"}
         place |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
-        path = ":".join(
-            filter(None, [f"{Path(sys.executable).parent}", programs and f"{programs}", os.environ["PATH"]])
-        )
+        folders = [Path(sys.executable).parent, *([] if programs is None else [programs]), os.environ["PATH"]]
+        path = ":".join(map(str, folders))
         self.environment = os.environ | place | {"PATH": path}
         self.folder = folder
 
