@@ -63,12 +63,6 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
     assert await ended(server, names, login)
 
 
-LOCKS = ["LOCK TABLE t", "ALTER VIEW v SET (security_barrier = true)", "DROP SEQUENCE s"]
-
-
-ODD = ["a\u2028b", "a;\nb", "a\n\n--b", 'a";b', "a\x1cb", "x TO {owner}", "x FROM {owner}"]
-
-
 REFUSED = {
     "a reader's login": ["GRANT SELECT ON t TO {reader}"],
     "a table of the login": [
@@ -111,9 +105,6 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, Action.MOVED)
-
-
-REST = ', "tenant": "alpha", "program": "pg_dump", "date": "2026-11-28", "database_bytes": 1}'
 
 
 async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(
