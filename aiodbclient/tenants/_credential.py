@@ -8,6 +8,7 @@ import ssl
 from datetime import datetime
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from .._dsn import dsn
 from ..engines import POSTGRESQL, Engine
@@ -43,12 +44,12 @@ class Credential:
 
     name: str
     username: str
-    password: str | None = field(repr=masked)
+    password: str | None = field(repr=masked, converter=optional(str))  # plain: drivers refuse a subclass
     database: str
     host: str
     port: int
     engine: Engine | str
-    uri: str = field(repr=masked)
+    uri: str = field(repr=masked, converter=str)
     ca: str | None = field(default=None, repr=False)
     cluster: str | None = None
     since: datetime | None = None

@@ -15,7 +15,6 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from ..._bulk.outcomes import Action
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
@@ -39,7 +38,7 @@ class RotateTenants(ClaimingJob[TenantDone]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         credential = record.suspended or record.required()
         if credential.suspended or _was_rotated(before, credential) or self.is_young(credential.since):
-            return done(Action.KEPT, credential)
+            return done(TenantAction.KEPT, credential)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
@@ -55,7 +54,7 @@ class RotateTenants(ClaimingJob[TenantDone]):
         await tenant.begin(Verb.ROTATE, other)
         credential = await tenant.set_login(other)
         await tenant.held.commit(credential, current)
-        return done(Action.ROTATED, credential)
+        return done(TenantAction.ROTATED, credential)
 
     async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
         """Whether programs may use the previous credential: a verb that did not finish may have ended it."""
@@ -77,7 +76,7 @@ class RevokePrevious(ClaimingJob[TenantDone]):
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
         rotated = _was_rotated(before, credential)
         if credential.suspended or nothing_to_end or rotated or self.is_young(credential.since):
-            return done(Action.KEPT, credential)
+            return done(TenantAction.KEPT, credential)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
@@ -87,7 +86,7 @@ class RevokePrevious(ClaimingJob[TenantDone]):
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
         await tenant.held.commit(current, None)
-        return done(Action.KEPT if previous is None else Action.REVOKED, current)
+        return done(TenantAction.KEPT if previous is None else TenantAction.REVOKED, current)
 
 
 def _was_rotated(before: Credential | None, credential: Credential) -> bool:
@@ -103,12 +102,12 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
             raise record.unusable()
-        return None if record.suspended is None else done(Action.KEPT, record.suspended)
+        return None if record.suspended is None else done(TenantAction.KEPT, record.suspended)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         if await end_copying_here(tenant):
             return None
-        return done(Action.SUSPENDED, await suspend(tenant))
+        return done(TenantAction.SUSPENDED, await suspend(tenant))
 
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
@@ -142,7 +141,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.usable is not None:
-            return done(Action.KEPT, record.usable)
+            return done(TenantAction.KEPT, record.usable)
         if record.state not in SUSPENSION:
             raise record.unusable()
         return None
@@ -154,7 +153,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         if tenant.record.state is State.SUSPENDING:
             await suspend(tenant)
             return None
-        return done(Action.RESUMED, await resume(tenant))
+        return done(TenantAction.RESUMED, await resume(tenant))
 
 
 async def resume(tenant: ClaimedTenant) -> Credential:
@@ -180,21 +179,21 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRemoved | None:
         if not record.exists:
-            return TenantRemoved(name=record.name, action=Action.ABSENT)
+            return TenantRemoved(name=record.name, action=TenantAction.ABSENT)
         if record.state is State.MOVING:
             raise record.unusable()
         if self.age is None or record.state is State.REMOVING:
             return None
         if record.suspended is None or self.is_young(record.suspended.suspended):
-            return TenantRemoved(name=record.name, action=Action.KEPT)
+            return TenantRemoved(name=record.name, action=TenantAction.KEPT)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
         name = tenant.names.tenant
         if tenant.record.is_empty:
-            return TenantRemoved(name=name, action=Action.ABSENT)
+            return TenantRemoved(name=name, action=TenantAction.ABSENT)
         await remove(tenant)
-        return TenantRemoved(name=name, action=Action.DELETED)
+        return TenantRemoved(name=name, action=TenantAction.DELETED)
 
 
 async def remove(tenant: ClaimedTenant) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.outcomes import Action, Done
+from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, name_spec
 from ..._http.call import RequestStats
 from ..._http.waits import waits
@@ -44,6 +44,9 @@ class TenantJob(Job[str, DoneT]):
     def spec_of(self, given: object) -> str:
         return name_spec(given)
 
+    def failed(self, outcome: Failed) -> Failed:
+        return TenantFailed(name=outcome.name, error=outcome.error, tries=outcome.tries)
+
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
         self.context.placement.begin_run()
@@ -57,7 +60,7 @@ class TenantJob(Job[str, DoneT]):
         try:
             done = evolve(await self.do_one(check_tenant(spec), timer), tries=meter.requests)
         except Exception as error:
-            timer.report(on_event, spec, role, Action.FAILED, type(error).__name__)
+            timer.report(on_event, spec, role, TenantAction.FAILED, type(error).__name__)
             raise
         timer.report(on_event, spec, role, done.action, None)
         return done

@@ -10,7 +10,6 @@ from time import monotonic
 
 from attrs import evolve
 
-from ..._bulk.outcomes import Action
 from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, Site
@@ -61,7 +60,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         if moved is not None and moved.credential.cluster == record.current.cluster:
             return moved
         if record.current.cluster == self._to:
-            return TenantMoved(name=record.name, action=Action.KEPT, credential=record.current)
+            return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
@@ -80,7 +79,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             with self.context.sites.watched(site.cluster, name):
                 outcome = await _Move(self, tenant, site).run()
         finally:
-            is_moved = outcome is not None and outcome.action is Action.MOVED
+            is_moved = outcome is not None and outcome.action is TenantAction.MOVED
             placement.leave(home if is_moved else site.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
@@ -126,7 +125,7 @@ class _Move:
     async def _steps(self, copier: Copier) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
         survey = await copier.survey(await reader_of(tenant), current.username)
-        kept = TenantMoved(name=current.name, action=Action.KEPT, credential=current, bytes=survey.bytes)
+        kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         if current.suspended is None and self._job.takes_too_long(survey):
             await undo(tenant, self._plan, shut=False)
             return kept
@@ -142,7 +141,7 @@ class _Move:
                 await self._transfer(copier, survey, reader, writer)
         except TimeoutError:
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
-        return await self._commit(evolve(kept, action=Action.MOVED, credential=writer))
+        return await self._commit(evolve(kept, action=TenantAction.MOVED, credential=writer))
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun before ``error``."""
