@@ -172,7 +172,7 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
     with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
         await actions(tenants.provision(["alpha", "beta"]))
 
-    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 3
+    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 2
     assert [record async for record in place.store.records()] == []
 
 
