@@ -19,7 +19,8 @@ from aiodbclient.tenants import Credential, Problem, Tenants
 from aiodbclient.tenants._servers import postgres
 
 from .conftest import Place, only
-from .moves import Two, connected, enters, run, sql
+from .moves import Two, enters, sql
+from .programs import refusal
 from .test_check_and_repair import admin_of
 
 
@@ -29,9 +30,10 @@ def works_today(what: str) -> Any:
 
 @contextmanager
 def unkillable(credential: Credential) -> Iterator[int]:
-    """A session that ignores ``pg_terminate_backend``, as one statement without a check for interrupts does: its pid.
+    """The pid of a session that ignores ``pg_terminate_backend``.
 
-    Such a statement is ``translate(repeat('a', 20000000), ...)``. A stopped process behaves the same, and costs nothing.
+    A statement without a check for interrupts does so, such as ``translate(repeat('a', 20000000), ...)``. A process
+    that is stopped behaves the same, and costs nothing.
     """
     with Connection.connect(credential.uri) as session:
         pid = session.info.backend_pid
@@ -103,8 +105,8 @@ async def test_removal_held_by_another_tenant(place: Place) -> None:
     with unkillable(evil) as pid:
         refused = await only(tenants.remove(["alpha"]))
         assert not await enters(alpha)
-        assert str(pid) in str(refused.error)
     assert (await only(tenants.remove(["alpha"]))).error is None
+    assert str(pid) in str(refused.error)
 
 
 @works_today("52.16: code of the owner role elsewhere opens a suspended database")
@@ -123,8 +125,7 @@ async def test_suspended_database_opened(place: Place) -> None:
     assert (await only(tenants.suspend(["alpha"]))).error is None
     with suppress(psycopg.Error):
         await sql(beta, "SELECT public.open()")
-    with pytest.raises(psycopg.Error, match="permission denied|not currently accepting|too many connections"):
-        await AsyncConnection.connect(beta.uri, dbname=alpha.database)
+    assert await refusal(beta, "SELECT 1", database=alpha.database)
 
 
 @asynccontextmanager
@@ -206,13 +207,13 @@ async def test_scram_without_rounds(place: Place, rounds: int) -> None:
     assert list(checked.problems) == [Problem.PASSWORD_REFUSED]
 
 
-@works_today("52.21: time-outs of the tenant's database end the sessions of its own move")
-@pytest.mark.parametrize("name", ["transaction_timeout", "idle_in_transaction_session_timeout"])
-async def test_timeouts_block_move(two: Two, name: str) -> None:
+@works_today("52.21: a time-out of the tenant's database ends the sessions of its own move")
+async def test_transaction_timeout_blocks_move(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    session = await connected(alpha)
-    await run(session, "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n")
-    await run(session, f'ALTER DATABASE "{alpha.database}" SET {name} = 1')
-    await session.close()
+    await sql(
+        alpha,
+        "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n",
+        f'ALTER DATABASE "{alpha.database}" SET transaction_timeout = 1',
+    )
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
