@@ -24,7 +24,7 @@ from .programs import refusal
 from .test_check_and_repair import admin_of
 
 
-def works_today(what: str) -> Any:
+def works_today(what: str) -> pytest.MarkDecorator:
     return pytest.mark.xfail(strict=True, reason=what)
 
 
@@ -58,7 +58,7 @@ def let_in(neighbour: Credential, who: str) -> list[str]:
     ]
 
 
-@works_today("52.13: a revoked login comes back with the next rotation, and so do the rights of its functions")
+@works_today("a revoked login comes back with the next rotation, and so do the rights of its functions")
 async def test_revoked_login_comes_back(place: Place) -> None:
     """A neighbour keeps the login from being dropped: a view of its depends on a function of the login."""
     tenants = place.tenants()
@@ -77,7 +77,7 @@ async def test_revoked_login_comes_back(place: Place) -> None:
     assert current.username != revoked.username
 
 
-@works_today("52.14: the first session that resists leaves the tenant's other logins working")
+@works_today("the first session that resists leaves the tenant's other logins working")
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("verb", ["suspend", "remove"])
 async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
@@ -96,7 +96,7 @@ async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
     assert str(pid) in str(refused.error)
 
 
-@works_today("52.15: the error blames a lock")
+@works_today("the error blames a lock")
 @pytest.mark.usefixtures("brief")
 async def test_removal_held_by_another_tenant(place: Place) -> None:
     """DROP DATABASE waits until each session of the server has seen it."""
@@ -109,7 +109,7 @@ async def test_removal_held_by_another_tenant(place: Place) -> None:
     assert str(pid) in str(refused.error)
 
 
-@works_today("52.16: code of the owner role elsewhere opens a suspended database")
+@works_today("code of the owner role elsewhere opens a suspended database")
 async def test_suspended_database_opened(place: Place) -> None:
     """A customer has two tenants. A function of the first one's owner role is in the second one's database."""
     tenants = place.tenants()
@@ -148,7 +148,7 @@ async def session_of(two: Two, alpha: Credential, kind: str) -> AsyncIterator[As
             yield session
 
 
-@works_today("52.17: sessions of the administrator, and of roles that were dropped, go on writing to the old copy")
+@works_today("sessions of the administrator, and of roles that were dropped, go on writing to the old copy")
 @pytest.mark.parametrize("kind", ["administrator", "dropped"])
 async def test_move_loses_writes(two: Two, kind: str) -> None:
     tenants = two.tenants()
@@ -172,7 +172,7 @@ async def test_move_loses_writes(two: Two, kind: str) -> None:
     assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
 
 
-@works_today("52.18: a large object of a reader or writer stops a move")
+@works_today("a large object of a reader or writer stops a move")
 @pytest.mark.parametrize("role", ["reader", "writer"])
 async def test_large_object_stops_move(two: Two, role: str) -> None:
     tenants = two.tenants()
@@ -185,13 +185,13 @@ async def test_large_object_stops_move(two: Two, role: str) -> None:
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 
 
-@works_today("52.20: a move has no limit by default")
+@works_today("a move has no limit by default")
 def test_move_is_limited_by_default() -> None:
     """An index function of the tenant may sleep for ever. Other tests show that a limit ends such a move."""
     assert signature(Tenants.move).parameters["max_frozen"].default == timedelta(minutes=10)
 
 
-@works_today("52.21: a password of no rounds fails the check")
+@works_today("a password of no rounds fails the check")
 @pytest.mark.parametrize("rounds", [0, -1])
 async def test_scram_without_rounds(place: Place, rounds: int) -> None:
     tenants = place.tenants()
@@ -207,7 +207,7 @@ async def test_scram_without_rounds(place: Place, rounds: int) -> None:
     assert list(checked.problems) == [Problem.PASSWORD_REFUSED]
 
 
-@works_today("52.21: a time-out of the tenant's database ends the sessions of its own move")
+@works_today("a time-out of the tenant's database ends the sessions of its own move")
 async def test_transaction_timeout_blocks_move(two: Two) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
