@@ -73,6 +73,7 @@ _WHILE: Mapping[Verb, State] = {
 # What finishes a verb that ended early, where it is not the verb itself.
 _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
+    Verb.REVOKE: "revoke-previous",
     Verb.RESET: "repair",
     Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
