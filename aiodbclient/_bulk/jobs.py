@@ -1,26 +1,27 @@
 """The jobs of bulk runs over users and databases.
 
 A user that existed before the run may belong to somebody else. So a run resets its password only if the caller requests
-that. The API lists the logins of tenants, made by SQL, like all other users, and no bulk run deletes them.
+that.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from attrs import evolve
 
+from .._json.converter import setting_names
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from .._user_settings import check_settings
-from ..engines import capabilities_of, is_derived
+from ..engines import capabilities_of, guard
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
@@ -28,51 +29,15 @@ from ..errors import (
     NameTakenError,
     NotFoundError,
     PermissionDeniedError,
-    SettingsDifferError,
     UnsupportedOperationError,
 )
 from ..models import Database, NewUser, User
 from . import settle
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec
-from .settings import (
-    AUTH_PLUGIN,
-    NOTHING_SHOWN,
-    Returned,
-    differences,
-    is_provider_own,
-    unknown_settings,
-    wanted_settings,
-)
 from .settle import create_settled, if_found, readable, unsettled
 
 IfExists = Literal["keep", "reset", "error", "update"]
-
-
-class Login(Protocol):
-    """A credential on record."""
-
-    @property
-    def username(self) -> str: ...
-
-
-class TenantRecord(Protocol):
-    """What a store has of a tenant, or of a tenant's reader or writer."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def current(self) -> Login | None: ...
-
-    @property
-    def previous(self) -> Login | None: ...
-
-
-class TenantRecords(Protocol):
-    """What a run reads of a store of ``aiodbclient.tenants``."""
-
-    def records(self) -> AsyncIterator[TenantRecord]: ...
 
 
 class ClusterJob(Job[SpecT, DoneT_co]):
@@ -138,7 +103,6 @@ class ProvisionUsers(UserJob[UserDone]):
         super().__init__(context)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
-        self._returned = NOTHING_SHOWN
         self._listed = False
 
     async def prepare(self) -> int:
@@ -149,7 +113,6 @@ class ProvisionUsers(UserJob[UserDone]):
             existing = await readable(UserCalls(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
-            self._returned = Returned.by(existing)
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
@@ -158,12 +121,12 @@ class ProvisionUsers(UserJob[UserDone]):
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
     async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
-        before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
-        if before is not None:
-            is_new, user = False, before
-            if before is self._existing.get(spec.name):  # a single read does not show which members the API returns
-                returned = self._returned
-        else:
+        # Before the first request, also for a user that exists: an update may be two requests.
+        engine = await self._context.learn_engine()
+        guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
+        user = await self._there_before(users, spec.name)
+        is_new = user is None
+        if user is None:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
             is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
         if is_new:
@@ -171,8 +134,7 @@ class ProvisionUsers(UserJob[UserDone]):
         if self._if_exists == "error":
             raise NameTakenError(f"the user {spec.name!r} exists, and was not changed", status=409)
         if self._if_exists == "update":
-            return await self._update(users, spec, user, returned)
-        _refuse_other_settings(spec, user, returned, reset_follows=self._if_exists == "reset")
+            return await self._update(users, spec, user)
         if self._if_exists == "reset":
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
@@ -206,30 +168,16 @@ class ProvisionUsers(UserJob[UserDone]):
             failure = error
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
-    async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec`` if its own differ or are unknown."""
-        # Not an unknown authentication plugin, which would reset the password, nor MongoDB's ``readonly`` alone: an
-        # update without the user's databases would remove them.
-        differ = {difference.setting for difference in differences(spec, user, returned)}
-        if spec.settings is not None and "settings" in unknown_settings(spec, user, returned):
-            differ.add("settings")
-        if not differ:
-            return Action.KEPT, user
-        if is_provider_own(user):
-            if differ == {"settings"}:  # unknown, and the client must not change this user
-                return Action.KEPT, user
-            raise SettingsDifferError(
-                f"{spec.name!r} came with the cluster, so its settings were not changed",
-                settings=tuple(sorted(differ)),
-            )
-        settings = wanted_settings(spec, user)
-        if settings is not None and differ != {AUTH_PLUGIN}:
-            updated = await readable(partial(users.update, spec.name, settings), self.retry)
-            user = evolve(user, settings=updated.settings or settings)
-        if AUTH_PLUGIN not in differ:
-            return Action.UPDATED, user
-        # The API changes a MySQL user's authentication plugin only together with its password.
-        return Action.RESET, await self.reset(users, spec)
+    async def _update(self, users: UserCalls, spec: NewUser, user: User) -> tuple[Action, User]:
+        """Send the settings and the authentication plugin of ``spec``, if it has them."""
+        action = Action.KEPT
+        if spec.settings is not None:
+            updated = await readable(partial(users.update, spec.name, spec.settings), self.retry)
+            action, user = Action.UPDATED, evolve(user, settings=updated.settings or spec.settings)
+        if spec.mysql_settings is not None:
+            # The API changes a MySQL user's authentication plugin only together with its password.
+            action, user = Action.RESET, await self.reset(users, spec)
+        return action, user
 
 
 class RotateUsers(UserJob[UserDone]):
@@ -241,25 +189,9 @@ class RotateUsers(UserJob[UserDone]):
 
 
 class DeprovisionUsers(UserJob[Removed]):
-    """Delete each user that exists, and is no tenant's."""
-
-    def __init__(self, context: ClusterContext, store: TenantRecords | None = None) -> None:
-        super().__init__(context)
-        self._store = store
-        self._is_tenants: Callable[[str], bool] = lambda name: False
-
-    async def prepare(self) -> int:
-        """Read which users are tenants'."""
-        at_a_time = await super().prepare()
-        self._is_tenants = await tenants_logins(self._context, self._store)
-        return at_a_time
+    """Delete each user that exists."""
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
-        if self._is_tenants(spec.name):
-            raise InvalidArgumentError(
-                f"the user {spec.name!r} may be a tenant's login, and was not deleted: tenants.remove removes a "
-                "tenant, users.delete a user who is none"
-            )
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
@@ -312,29 +244,3 @@ class DeprovisionDatabases(DatabaseJob[Removed]):
 
     async def do(self, spec: str, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)
-
-
-def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
-    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``."""
-    differ = [each for each in differences(spec, user, returned) if not (reset_follows and each.setting == AUTH_PLUGIN)]
-    if differ:
-        raise SettingsDifferError(
-            f"the user {spec.name!r} exists with other settings ({'; '.join(map(str, differ))}) and was not "
-            'changed: pass if_exists="update" to give it those of the NewUser',
-            settings=tuple(each.setting for each in differ),
-        )
-
-
-async def tenants_logins(context: ClusterContext, store: TenantRecords | None) -> Callable[[str], bool]:
-    """Return whether a name is, or may be, that of a tenant's login.
-
-    A tenant's first login has the name of its database. The names of the others have a form that no other user has.
-    """
-    if not capabilities_of(await context.learn_engine()).tenants:
-        return lambda name: False
-    taken = {db.name for db in await readable(DatabaseCalls(context).list, context.options.retry)}
-    if store is not None:
-        async for record in store.records():
-            credentials = (record.current, record.previous)
-            taken |= {record.name, *(each.username for each in credentials if each is not None)}
-    return lambda name: name in taken or is_derived(name)

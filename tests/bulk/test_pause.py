@@ -211,14 +211,6 @@ async def test_a_token_that_may_not_read_the_cluster_waits_too(sandbox: Sandbox)
         assert {outcome.action async for outcome in run} == {Action.CREATED}
 
 
-async def test_a_plan_waits_too(sandbox: Sandbox, pg: ClusterClient) -> None:
-    plan = await pg.users.plan(["a", "b"])
-
-    outcomes = await online_once_it_waits(sandbox, pg, "resizing", plan.apply())
-
-    assert all(outcome.ok for outcome in outcomes)
-
-
 @pytest.mark.parametrize("on", ["users", "dbs"])
 async def test_a_create_waits_for_a_new_cluster_that_answers_404(sandbox: Sandbox, pg: ClusterClient, on: str) -> None:
     sandbox.faults.add(f"{on}.create", status=404, times=5)
