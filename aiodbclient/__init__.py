@@ -50,8 +50,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 
 # Each name is imported on its first use: ``aiodbclient --help`` needs none of them, and aiohttp takes 100 ms.
 _HOMES = {
-    "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone "
-    "UserOutcome",
+    "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone UserOutcome",
     "._bulk.run": "Run",
     "._pacing.budget": "Budget RateBudget RateLimitStatus Snapshot Window",
     "._request.events": "RequestEvent",

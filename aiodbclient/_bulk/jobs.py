@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from attrs import evolve
 
 from .._json.converter import setting_names
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from .._request.db_calls import DatabaseCalls
-from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from .._user_settings import check_settings
 from ..engines import capabilities_of, guard
@@ -36,6 +34,10 @@ from . import settle
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec
 from .settle import create_settled, if_found, readable, unsettled
+
+if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
+    from ..dbs import DatabasesAPI
+    from ..users import UsersAPI
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
@@ -68,14 +70,18 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
 
-    def calls(self, meter: Meter) -> UserCalls:
+    def __init__(self, api: type[UsersAPI], context: ClusterContext) -> None:
+        super().__init__(context)
+        self._api = api
+
+    def calls(self, meter: Meter) -> UsersAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return UserCalls(self._context.for_bulk(meter))
+        return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> NewUser:
         return user_spec(given)
 
-    async def reset(self, users: UserCalls, spec: NewUser) -> User:
+    async def reset(self, users: UsersAPI, spec: NewUser) -> User:
         """Give the user a new password."""
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         user = await self.read_password(users, user)
@@ -87,7 +93,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
             )
         return user
 
-    async def read_password(self, users: UserCalls, user: User) -> User:
+    async def read_password(self, users: UsersAPI, user: User) -> User:
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
@@ -97,10 +103,10 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 class ProvisionUsers(UserJob[UserDone]):
     """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
-    def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
+    def __init__(self, api: type[UsersAPI], context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
-        super().__init__(context)
+        super().__init__(api, context)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
         self._listed = False
@@ -110,7 +116,7 @@ class ProvisionUsers(UserJob[UserDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await readable(UserCalls(self._context).list, self.retry)
+            existing = await readable(self._api(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
@@ -120,7 +126,7 @@ class ProvisionUsers(UserJob[UserDone]):
         action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
-    async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
+    async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
         # Before the first request, also for a user that exists: an update may be two requests.
         engine = await self._context.learn_engine()
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
@@ -139,7 +145,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
 
-    async def _there_before(self, users: UserCalls, name: str) -> User | None:
+    async def _there_before(self, users: UsersAPI, name: str) -> User | None:
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
@@ -151,7 +157,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return user
         return await if_found(readable(partial(users.get, name), self.retry))
 
-    async def _password_or_reset(self, users: UserCalls, spec: NewUser, user: User) -> User:
+    async def _password_or_reset(self, users: UsersAPI, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
         user = await self.read_password(users, user)
         if user.password is not None:
@@ -168,7 +174,7 @@ class ProvisionUsers(UserJob[UserDone]):
             failure = error
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
-    async def _update(self, users: UserCalls, spec: NewUser, user: User) -> tuple[Action, User]:
+    async def _update(self, users: UsersAPI, spec: NewUser, user: User) -> tuple[Action, User]:
         """Send the settings and the authentication plugin of ``spec``, if it has them."""
         action = Action.KEPT
         if spec.settings is not None:
@@ -207,9 +213,13 @@ async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Me
 class DatabaseJob(ClusterJob[str, DoneT_co]):
     """A job on databases, given by name."""
 
-    def calls(self, meter: Meter) -> DatabaseCalls:
+    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
+        super().__init__(context)
+        self._api = api
+
+    def calls(self, meter: Meter) -> DatabasesAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return DatabaseCalls(self._context.for_bulk(meter))
+        return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
@@ -218,8 +228,8 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     """Create each database that does not exist."""
 
-    def __init__(self, context: ClusterContext) -> None:
-        super().__init__(context)
+    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
+        super().__init__(api, context)
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self) -> int:
@@ -227,7 +237,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
+            self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
         return at_a_time
 
     async def do(self, spec: str, meter: Meter) -> DatabaseDone:

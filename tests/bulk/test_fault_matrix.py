@@ -58,7 +58,7 @@ NEW = ["new-lost", "new-cut", "new"]
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
-    monkeypatch.setattr("aiodbclient._request.user_calls._LONGEST", 0.05)
+    monkeypatch.setattr("aiodbclient.users._LONGEST", 0.05)
 
 
 async def time_out_if_late(
