@@ -130,9 +130,10 @@ class ProvisionUsers(UserJob[UserDone]):
         # Before the first request, also for a user that exists: an update may be two requests.
         engine = await self._context.learn_engine()
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
-        user = await self._there_before(users, spec.name)
-        is_new = user is None
-        if user is None:
+        before = await self._there_before(users, spec.name)
+        if before is not None:
+            is_new, user = False, before
+        else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
             is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
         if is_new:
