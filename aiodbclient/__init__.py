@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.outcomes import UserDone as UserDone
     from ._bulk.outcomes import UserOutcome as UserOutcome
     from ._bulk.run import Run as Run
+    from ._http.events import RequestEvent as RequestEvent
+    from ._http.retry import RetryPolicy as RetryPolicy
     from ._pacing.budget import Budget as Budget
     from ._pacing.budget import RateBudget as RateBudget
     from ._pacing.budget import RateLimitStatus as RateLimitStatus
     from ._pacing.budget import Snapshot as Snapshot
     from ._pacing.budget import Window as Window
-    from ._request.events import RequestEvent as RequestEvent
-    from ._request.retry import RetryPolicy as RetryPolicy
     from ._version import __version__ as __version__
     from .client import DatabaseClient as DatabaseClient
     from .clusters import ClusterClient as ClusterClient
@@ -53,8 +53,8 @@ _HOMES = {
     "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone UserOutcome",
     "._bulk.run": "Run",
     "._pacing.budget": "Budget RateBudget RateLimitStatus Snapshot Window",
-    "._request.events": "RequestEvent",
-    "._request.retry": "RetryPolicy",
+    "._http.events": "RequestEvent",
+    "._http.retry": "RetryPolicy",
     "._version": "__version__",
     ".client": "DatabaseClient",
     ".clusters": "ClusterClient ClustersAPI",

@@ -17,14 +17,14 @@ from yarl import URL
 
 from ._checks import check_whole
 from ._dsn import is_loopback
+from ._http.call import Options, checked
+from ._http.context import ClientCache, ClusterContext
+from ._http.events import RequestEvent
+from ._http.operations import checked_cluster_id
+from ._http.raw import JSON, Params, prepared
+from ._http.retry import RetryPolicy
+from ._http.transport import TokenProvider, Transport
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
-from ._request.call import Options, checked
-from ._request.context import ClientMemory, ClusterContext
-from ._request.events import RequestEvent
-from ._request.operations import checked_cluster_id
-from ._request.raw import JSON, Params, prepared
-from ._request.retry import RetryPolicy
-from ._request.transport import TokenProvider, Transport
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
@@ -115,9 +115,9 @@ class DatabaseClient:
             app=_checked_app(app),
             proxy=_chosen_proxy(proxy, trust_env, url),
         )
-        self._use(ClientMemory(user_writes), options)
+        self._use(ClientCache(user_writes), options)
 
-    def _use(self, memory: ClientMemory, options: Options) -> None:
+    def _use(self, memory: ClientCache, options: Options) -> None:
         self._memory = memory
         self._options = options
         self.clusters: ClustersAPI = ClustersAPI(self._transport, memory, options)

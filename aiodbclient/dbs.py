@@ -7,8 +7,8 @@ from collections.abc import AsyncIterable, Iterable
 from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run
-from ._request.context import ClusterContext
-from ._request.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
+from ._http.context import ClusterContext
+from ._http.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .models import Database
 
 

@@ -12,10 +12,10 @@ from attrs import evolve
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
+from ._http.context import ClusterContext
+from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
+from ._http.waits import with_password
 from ._json.converter import setting_names, write
-from ._request.context import ClusterContext
-from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
-from ._request.waits import with_password
 from ._user_settings import check_settings
 from .engines import capabilities_of
 from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError

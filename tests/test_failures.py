@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import ClusterClient, RateBudget, RetryPolicy, User, UserRole, UserSettings, Window, errors
-from aiodbclient._request.retry import Pauses
+from aiodbclient._http.retry import Pauses
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, serve, stalls

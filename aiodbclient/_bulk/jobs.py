@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from attrs import evolve
 
+from .._http.call import RequestStats
+from .._http.context import ClusterContext
+from .._http.waits import with_password
 from .._json.converter import setting_names
-from .._request.call import Meter
-from .._request.context import ClusterContext
-from .._request.waits import with_password
 from .._user_settings import check_settings
 from ..engines import capabilities_of, guard
 from ..errors import (
@@ -48,7 +48,7 @@ class ClusterJob(Job[SpecT, DoneT_co]):
     def __init__(self, context: ClusterContext) -> None:
         super().__init__()
         self.retry = context.options.retry
-        self._context = context.for_bulk(Meter(), self.pause)
+        self._context = context.for_bulk(RequestStats(), self.pause)
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
@@ -74,7 +74,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: Meter) -> UsersAPI:
+    def calls(self, meter: RequestStats) -> UsersAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
@@ -122,7 +122,7 @@ class ProvisionUsers(UserJob[UserDone]):
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
@@ -190,7 +190,7 @@ class ProvisionUsers(UserJob[UserDone]):
 class RotateUsers(UserJob[UserDone]):
     """Reset the password of each user."""
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         user = await self.reset(self.calls(meter), spec)
         return UserDone(name=spec.name, action=Action.RESET, user=user, tries=meter.requests)
 
@@ -198,11 +198,11 @@ class RotateUsers(UserJob[UserDone]):
 class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists."""
 
-    async def do(self, spec: NewUser, meter: Meter) -> Removed:
+    async def do(self, spec: NewUser, meter: RequestStats) -> Removed:
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
-async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
+async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: RequestStats) -> Removed:
     """Delete ``name`` and return the outcome."""
     try:
         await delete(name)
@@ -218,7 +218,7 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: Meter) -> DatabasesAPI:
+    def calls(self, meter: RequestStats) -> DatabasesAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
@@ -241,7 +241,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
             self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
         return at_a_time
 
-    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
+    async def do(self, spec: str, meter: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         dbs = self.calls(meter)
@@ -253,5 +253,5 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
-    async def do(self, spec: str, meter: Meter) -> Removed:
+    async def do(self, spec: str, meter: RequestStats) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)

@@ -20,7 +20,7 @@ from .. import (
     User,
     UserSettings,
 )
-from .._request.waits import until_seen, waits
+from .._http.waits import until_seen, waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from .. import Cluster, ClusterClient, Connection
+from .._http.raw import JSON
+from .._http.waits import until_seen
 from .._libpq import one_line
-from .._request.raw import JSON
-from .._request.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError, GrantError

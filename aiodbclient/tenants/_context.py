@@ -16,8 +16,8 @@ from attrs import evolve, frozen
 
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._dsn import is_host
-from .._request.call import Meter
-from .._request.pause import Pause
+from .._http.call import RequestStats
+from .._http.pause import Pause
 from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import (
@@ -143,12 +143,12 @@ class Sites:
         failures = list[DatabaseClientError]()
         for cluster in self.clients:
             try:
-                return await self.site(cluster, Meter())
+                return await self.site(cluster, RequestStats())
             except AWAY as error:
                 failures.append(error)
         raise failures[0]
 
-    async def site(self, cluster: str, meter: Meter) -> Site:
+    async def site(self, cluster: str, meter: RequestStats) -> Site:
         """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 
         For some seconds after a failure it raises the same error, and sends nothing.
@@ -186,7 +186,9 @@ class Sites:
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+    async def choose(
+        self, name: str, rooms: Rooms, meter: RequestStats, without: Collection[str] = ()
+    ) -> tuple[Site, Seat]:
         """A site for a new tenant, and its seat there: one of all but those ``without``."""
         away = dict[str, DatabaseClientError]()
         while True:

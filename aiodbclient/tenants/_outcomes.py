@@ -13,8 +13,8 @@ from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 from attrs import frozen
 
 from .._bulk.outcomes import Action, Done, Failed
-from .._request.call import Meter
-from .._request.events import logger
+from .._http.call import RequestStats
+from .._http.events import logger
 from ._credential import Credential
 from ._naming import Role
 
@@ -207,7 +207,7 @@ class Timer:
 
     __slots__ = ("_counted", "_seconds", "_start", "ended", "meter")
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: RequestStats) -> None:
         self.meter = meter
         self.ended = set[str]()  # others whose sessions were ended
         self._start = monotonic()

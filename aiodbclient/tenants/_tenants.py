@@ -13,7 +13,7 @@ from attrs import evolve
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._checks import check_seconds, check_whole
-from .._request.call import Meter
+from .._http.call import RequestStats
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._context import Context, Setup, Sites
@@ -198,7 +198,7 @@ class Tenants:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return (await self._context.record(check_tenant(name), Timer(Meter()))).usable
+        return (await self._context.record(check_tenant(name), Timer(RequestStats()))).usable
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -560,7 +560,7 @@ class Tenants:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
         job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
-        return await job.do(job.spec_of(name), Meter())
+        return await job.do(job.spec_of(name), RequestStats())
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
@@ -574,4 +574,4 @@ class Tenants:
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return (await context.record(check_tenant(name), Timer(Meter()))).required()
+    return (await context.record(check_tenant(name), Timer(RequestStats()))).required()

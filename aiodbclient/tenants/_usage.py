@@ -9,8 +9,8 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from .._bulk.run import listed
-from .._request.call import Meter
-from .._request.pause import Pause
+from .._http.call import RequestStats
+from .._http.pause import Pause
 from ..errors import DatabaseClientError, StoreError
 from ._context import AWAY, Context
 from ._naming import check_tenant, tenant_of
@@ -47,7 +47,7 @@ async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServe
 
     async def read(cluster: str) -> _OfServer:
         try:
-            return await (await sites.site(cluster, Meter())).server.usage()
+            return await (await sites.site(cluster, RequestStats())).server.usage()
         except AWAY as error:
             return error
 
@@ -78,7 +78,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
 async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        return _on_record(await context.record(name, Timer(Meter())))
+        return _on_record(await context.record(name, Timer(RequestStats())))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
-from aiodbclient._request.context import Deletions
+from aiodbclient._http.context import Deletions
 from aiodbclient.sandbox import Sandbox
 
 from .test_stream import collect

@@ -16,7 +16,7 @@ from aiodbclient.sandbox._clusters import Status
 
 @pytest.fixture(autouse=True)
 def reads_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.1)
+    monkeypatch.setattr("aiodbclient._http.pause._SHORTEST", 0.1)
 
 
 def refused(sandbox: Sandbox) -> int:

@@ -15,7 +15,7 @@ from attrs import define, field
 from psycopg import AsyncConnection
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
-from aiodbclient._request.call import Meter
+from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.errors import SuspendedError
 from aiodbclient.sandbox import Sandbox
@@ -108,7 +108,7 @@ async def enters(credential: Credential) -> bool:
 async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context, database, logins = tenants._context, False, list[str]()
-    site = await context.sites.site(cluster.id, Meter())
+    site = await context.sites.site(cluster.id, RequestStats())
     for role in Role:
         found = await site.server.find(names_of(name, site.engine, context.prefix, role))
         database |= found.database

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Action, DatabaseClient, RateBudget
-from aiodbclient._request.call import Meter
+from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import (
     ClaimLostError,
     ConfigurationError,
@@ -231,7 +231,7 @@ async def test_who_lost_its_connection_to_the_store_leaves_the_login_that_the_ne
 ) -> None:
     """The server of the store drops a connection, which frees its claims, while a rotation waits for its turn."""
     mine, table = f"mine_{anywhere.prefix}", f"dropped_{anywhere.prefix}"
-    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, Meter())).server
+    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, RequestStats())).server
     set_login, waits, goes = type(server).set_login, asyncio.Event(), asyncio.Event()
 
     async def set_late(*given: Any, **options: Any) -> None:
@@ -270,7 +270,7 @@ async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> 
     """As if the process was stopped while it waited for a turn."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(Meter()))
+    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(RequestStats()))
 
     with pytest.raises(ClaimLostError, match="was not sent"):
         held.check_lease()

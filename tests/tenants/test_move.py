@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient import Action, Failed
-from aiodbclient._request.call import Meter
+from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import (
     ClaimLostError,
     ConflictError,
@@ -177,7 +177,7 @@ async def test_after_the_administrator_of_a_cluster_got_another_password_the_nex
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
-    await tenants._context.sites.site(two.new.id, Meter())  # it is read, and no tenant is there
+    await tenants._context.sites.site(two.new.id, RequestStats())  # it is read, and no tenant is there
     await two.new.users.reset_auth("doadmin")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
     monkeypatch.setattr(_Move, "_commit", then_reset)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from attrs import evolve
 
-from ..._request.call import Meter
+from ..._http.call import RequestStats
 from ...errors import GrantError, ServerError, StoreError, TransportError
 from .._context import AWAY
 from .._credential import Credential
@@ -57,7 +57,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         for cluster in self.context.sites.clients:
             databases: tuple[str, ...] = ()
             with suppress(*AWAY):
-                site = await self.context.sites.site(cluster, Meter())
+                site = await self.context.sites.site(cluster, RequestStats())
                 databases = await site.server.tenants()
             for database in databases:
                 is_known = (cluster, database) in on_record or (None, database) in on_record

@@ -13,8 +13,8 @@ from backoff import full_jitter
 
 from ..._bulk.outcomes import Action, Done
 from ..._bulk.run import Job, name_spec
-from ..._request.call import Meter
-from ..._request.waits import waits
+from ..._http.call import RequestStats
+from ..._http.waits import waits
 from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
@@ -49,7 +49,7 @@ class TenantJob(Job[str, DoneT]):
         await self.context.sites.any()
         return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
 
-    async def do(self, spec: str, meter: Meter) -> DoneT:
+    async def do(self, spec: str, meter: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
         timer = Timer(meter)
         on_event, role = self.context.on_event, self.context.role
