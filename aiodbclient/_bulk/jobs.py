@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..models import Database, NewUser, User
 from . import settle
-from .outcomes import Action, DatabaseDone, Removed, UserDone
+from .outcomes import Action, DatabaseDone, Failed, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec
 from .settle import create_settled, if_found, readable, unsettled
 
@@ -42,27 +42,31 @@ if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
 IfExists = Literal["keep", "reset", "error", "update"]
 
 
-class ClusterJob(Job[SpecT, DoneT_co]):
+class ClusterJob(Job[SpecT, DoneT_co, Failed]):
     """A job on one cluster."""
 
     def __init__(self, context: ClusterContext) -> None:
-        super().__init__()
+        super().__init__(context.transport.budget)
         self.retry = context.options.retry
-        self._context = context.for_bulk(RequestStats(), self.pause)
+        self._context = context.for_bulk(RequestStats(), self.maintenance)
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
         engine = await self._context.learn_engine()
         return capabilities_of(engine).concurrent_user_writes
 
+    def failed(self, name: str, error: Exception, tries: int) -> Failed:
+        return Failed(name=name, error=error, tries=tries)
 
-def user_spec(given: object) -> NewUser:
-    """Return ``given`` as a NewUser."""
-    spec = NewUser(given) if isinstance(given, str) else given
-    if isinstance(spec, NewUser) and isinstance(spec.name, str):
-        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
-        return spec
-    raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
+    async def delete(self, delete: Callable[[str], Awaitable[None]], name: str, stats: RequestStats) -> Removed:
+        """Delete ``name``. A deletion whose answer is unreadable is sent again: a 404 then means that it was done."""
+        action = Action.DELETED
+        try:
+            await readable(partial(delete, name), self.retry)
+        except NotFoundError as error:
+            if not error.may_have_applied:
+                action = Action.ABSENT
+        return Removed(name=name, action=action, tries=stats.requests)
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
@@ -74,12 +78,16 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: RequestStats) -> UsersAPI:
-        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return self._api(self._context.for_bulk(meter))
+    def calls(self, stats: RequestStats) -> UsersAPI:
+        """Return the calls for the bulk lane of the rate budget. ``stats`` counts their requests."""
+        return self._api(self._context.for_bulk(stats))
 
     def spec_of(self, given: object) -> NewUser:
-        return user_spec(given)
+        spec = NewUser(given) if isinstance(given, str) else given
+        if not isinstance(spec, NewUser) or not isinstance(spec.name, str):
+            raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
+        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
+        return spec
 
     async def reset(self, users: UsersAPI, spec: NewUser) -> User:
         """Give the user a new password."""
@@ -122,9 +130,9 @@ class ProvisionUsers(UserJob[UserDone]):
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
-        action, user = await self._provision(self.calls(meter), spec)
-        return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
+    async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
+        action, user = await self._provision(self.calls(stats), spec)
+        return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
     async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
         # Before the first request, also for a user that exists: an update may be two requests.
@@ -190,25 +198,16 @@ class ProvisionUsers(UserJob[UserDone]):
 class RotateUsers(UserJob[UserDone]):
     """Reset the password of each user."""
 
-    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
-        user = await self.reset(self.calls(meter), spec)
-        return UserDone(name=spec.name, action=Action.RESET, user=user, tries=meter.requests)
+    async def do(self, spec: NewUser, stats: RequestStats) -> UserDone:
+        user = await self.reset(self.calls(stats), spec)
+        return UserDone(name=spec.name, action=Action.RESET, user=user, tries=stats.requests)
 
 
 class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists."""
 
-    async def do(self, spec: NewUser, meter: RequestStats) -> Removed:
-        return await removed(self.calls(meter).delete, spec.name, meter)
-
-
-async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: RequestStats) -> Removed:
-    """Delete ``name`` and return the outcome."""
-    try:
-        await delete(name)
-    except NotFoundError:
-        return Removed(name=name, action=Action.ABSENT, tries=meter.requests)
-    return Removed(name=name, action=Action.DELETED, tries=meter.requests)
+    async def do(self, spec: NewUser, stats: RequestStats) -> Removed:
+        return await self.delete(self.calls(stats).delete, spec.name, stats)
 
 
 class DatabaseJob(ClusterJob[str, DoneT_co]):
@@ -218,9 +217,9 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
         super().__init__(context)
         self._api = api
 
-    def calls(self, meter: RequestStats) -> DatabasesAPI:
-        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return self._api(self._context.for_bulk(meter))
+    def calls(self, stats: RequestStats) -> DatabasesAPI:
+        """Return the calls for the bulk lane of the rate budget. ``stats`` counts their requests."""
+        return self._api(self._context.for_bulk(stats))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
@@ -241,17 +240,17 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
             self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
         return at_a_time
 
-    async def do(self, spec: str, meter: RequestStats) -> DatabaseDone:
+    async def do(self, spec: str, stats: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
-        dbs = self.calls(meter)
+        dbs = self.calls(stats)
         is_new, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
         action = Action.CREATED if is_new else Action.KEPT
-        return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
+        return DatabaseDone(name=spec, action=action, db=db, tries=stats.requests)
 
 
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
-    async def do(self, spec: str, meter: RequestStats) -> Removed:
-        return await removed(self.calls(meter).delete, spec, meter)
+    async def do(self, spec: str, stats: RequestStats) -> Removed:
+        return await self.delete(self.calls(stats).delete, spec, stats)

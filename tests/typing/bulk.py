@@ -49,7 +49,7 @@ async def runs(cluster: ClusterClient) -> None:
     cluster.users.provision([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     cluster.users.provision([], if_exists="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     cluster.dbs.provision([NewUser("a")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    await cluster.users.provision(["alice"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    assert_type(await cluster.users.provision(["alice"]), list[UserOutcome])
 
 
 async def a_success_holds_its_user(run: Run[UserOutcome]) -> None:
