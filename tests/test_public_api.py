@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import aiodbclient
-from aiodbclient import errors, sandbox, shared_budget, tenants
+from aiodbclient import errors, sandbox, tenants
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = (aiodbclient, errors, tenants, shared_budget, sandbox)
+MODULES = (aiodbclient, errors, tenants, sandbox)
 
 
 def public_names(module: ModuleType) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from .._pacing.budget import Pacer, seconds_for
+from .._pacing.budget import RateLimiter, seconds_for
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -43,7 +43,7 @@ UNANSWERED = (TransportError, ServerError, InvalidResponseError)
 class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
     """The work of one bulk run: once at its start, and for each name. May be cancelled at any await."""
 
-    def __init__(self, rate_limiter: object = None) -> None:
+    def __init__(self, rate_limiter: RateLimiter | None = None) -> None:
         self.rate_limiter = rate_limiter
         self.maintenance: MaintenanceWait = MaintenanceWait()
         self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
@@ -155,7 +155,7 @@ class Run(Generic[OutcomeT_co]):
         tenants, which sends hardly any requests to the API.
         """
         limiter = self._job.rate_limiter
-        if self._total is None or not isinstance(limiter, Pacer):
+        if self._total is None or limiter is None:
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
         names = 0 if self._stopped else self._total - self._done - begun

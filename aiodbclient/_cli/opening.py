@@ -24,9 +24,6 @@ from .output import NAME, STORE_VARIABLE, command_line, note, quoted, safe, span
 
 if TYPE_CHECKING:
     from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
-    from ..shared_budget import SharedRateBudget
-
-    AnyBudget: TypeAlias = RateBudget | SharedRateBudget
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
@@ -43,30 +40,30 @@ IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
 @asynccontextmanager
 async def open_client(
-    shared: str | None = None, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
-) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the environment's token and proxy, and a budget that is ``shared`` at this URL.
+    limits: Literal["none"] | None = None,
+    *,
+    offline: bool = False,
+    on_event: Callable[[RequestEvent], object] | None = None,
+) -> AsyncGenerator[tuple[DatabaseClient, RateBudget]]:
+    """Open a client with the environment's token and proxy. ``limits``: "none" for a sandbox without them.
 
     ``offline``: it needs no token and sends nothing.
     """
     from .. import DatabaseClient, RateBudget  # slow to import
 
     token = "unused" if offline else _token()
-    async with AsyncExitStack() as stack:
-        budget: AnyBudget = RateBudget()
-        if shared == "none":
-            if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
-                raise ConfigurationError(
-                    "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing "
-                    "was sent"
-                )
-            budget = RateBudget(windows=())
-        elif shared is not None and not offline:
-            from ..shared_budget import SharedRateBudget, token_key
-
-            budget = await stack.enter_async_context(SharedRateBudget(shared, key=token_key(token)))
-        client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
-        yield await stack.enter_async_context(client), budget
+    budget = RateBudget()
+    if limits == "none":
+        if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
+            raise ConfigurationError(
+                "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing "
+                "was sent"
+            )
+        budget = RateBudget([])
+    async with DatabaseClient(
+        token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True
+    ) as client:
+        yield client, budget
 
 
 def _token() -> str:

@@ -36,10 +36,9 @@ from .printing import Printed
 from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
-    from .. import ClusterClient, DatabaseClient, Failed, Run
+    from .. import ClusterClient, DatabaseClient, Failed, RateBudget, Run
     from ..tenants import Plan, TenantEvent, Tenants
     from ..tenants._record import OnRecord
-    from .opening import AnyBudget
 
 
 @frozen(kw_only=True)
@@ -47,7 +46,7 @@ class Opened(Records):
     """The tenants of the clusters that the options of a command name, and those of them that it is for."""
 
     tenants: Tenants
-    budget: AnyBudget
+    budget: RateBudget
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
     wanted: Sequence[str] | None = None  # the names that were given; None: all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._json.masking import Secrets
-from .._pacing.budget import Budget, RateLimitStatus, Window
+from .._pacing.budget import RateBudget, RateLimitStatus
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .aiohttp_compat import check_session, close_tainted_connections, closer_of, send_once_through
@@ -67,14 +67,14 @@ class Transport:
         token: str | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        budget: Budget,
+        budget: RateBudget,
         on_event: Callable[[RequestEvent], object] | None,
         app: str | None,
         proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
-        self.budget: Budget = budget
+        self.budget: RateBudget = budget
         self.secrets: Secrets = Secrets()
         if proxy is not None:
             self.secrets.learn((proxy.password, proxy.raw_password))
@@ -131,8 +131,7 @@ class Transport:
         now = perf_counter()
         if call.refused_since is None:
             call.refused_since = now
-        windows: Sequence[Window] = getattr(self.budget, "windows", ())
-        window = min((window.seconds for window in windows), default=0.0)
+        window = min((window.seconds for window in self.budget.windows), default=0.0)
         return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
 
     async def _try(self, call: Call) -> Response:

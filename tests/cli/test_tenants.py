@@ -16,12 +16,10 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.shared_budget import token_key
 
 from .conftest import COMMAND, SIGNALS, Command
 
@@ -571,32 +569,3 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
     made = [each["name"] for done in both for each in done.objects() if each["action"] == "created"]
     assert sorted(made) == sorted(names)
     assert re.search(r"://\S+:\S+@", "".join(done.out + done.err for done in both)) is None
-
-
-def test_commands_share_a_budget(command: Command) -> None:
-    pytest.importorskip("valkey", reason="needs the valkey extra")
-    from valkey_server import BINARY, ValkeyServer
-
-    from ..requirements import no_server
-
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        command.environment["AIODBCLIENT_BUDGET"] = server.url
-        for _ in range(2):
-            assert command("clusters").code == 0
-        keys = subprocess.run(
-            ["valkey-cli", "-u", server.url, "--scan"], capture_output=True, text=True, check=True
-        ).stdout
-        assert "aiodbclient:" in keys
-        assert command.sandbox.token not in keys
-
-
-def test_commands_share_a_budget_in_postgresql(command: Command, postgres_url: str) -> None:
-    command.environment["AIODBCLIENT_BUDGET"] = postgres_url
-    for _ in range(2):
-        assert command("clusters").code == 0
-    with psycopg.connect(postgres_url) as connection:
-        rows = connection.execute("SELECT key, state FROM aiodbclient_budgets").fetchall()
-    assert token_key(command.sandbox.token) in [key for key, _ in rows]
-    assert command.sandbox.token not in str(rows)

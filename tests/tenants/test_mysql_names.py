@@ -1,4 +1,4 @@
-"""Names with ``_``, ``-`` and ``.`` on MySQL and MariaDB, where GRANT takes patterns and where it does not."""
+"""Names with ``_``, ``-`` and ``.`` on MySQL, where GRANT takes patterns and where it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile tenants attack MySQL and MariaDB, while other tenants sign up, rotate and leave.
+"""Hostile tenants attack MySQL, while other tenants sign up, rotate and leave.
 
 Every hostile tenant has leaked credentials. Their sessions run random attacks. Afterwards no leaked
 credential can log in, every stored credential works, and no other tenant was delayed beyond a limit.

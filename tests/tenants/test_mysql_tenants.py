@@ -1,4 +1,4 @@
-"""Tenants on MySQL and MariaDB with leaked credentials, existing logins, or changed rights."""
+"""Tenants on MySQL with leaked credentials, existing logins, or changed rights."""
 
 from __future__ import annotations
 
@@ -57,12 +57,8 @@ def once(credential: Credential, statement: str) -> list[tuple[object, ...]]:
 
 def set_password(credential: Credential, connection: pymysql.Connection[Cursor]) -> None:
     """As somebody who has the password of the session too."""
-    for statement in (
-        f"ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE '{credential.password}'",  # MySQL
-        "SET PASSWORD = PASSWORD('Mine-1-Mine')",  # MariaDB
-    ):
-        with suppress(pymysql.MySQLError):
-            run(connection, statement)
+    with suppress(pymysql.MySQLError):
+        run(connection, f"ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE '{credential.password}'")
 
 
 async def test_a_tenant_leaves_connections_to_others(tenants: Tenants) -> None:
@@ -226,11 +222,10 @@ async def test_a_kept_database_is_open_to_nobody(tenants: Tenants, cluster: Clus
 async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_removal(
     my_place: Place, tenants: Tenants
 ) -> None:
-    """MySQL lists it to nobody whom the provider lets in. MariaDB lists it, and it is rolled back."""
+    """MySQL lists it to nobody whom the provider lets in."""
     alpha = await tenants.ensure("alpha")
     xid = f"'{alpha.database}'"
     with closing(connect(alpha)) as own:
-        ((version,),) = run(own, "SELECT VERSION()")
         run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
         for each in (f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
             run(own, each)
@@ -239,11 +234,10 @@ async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_re
     assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
     assert (await only(tenants.resume(["alpha"]))).action is Action.RESUMED
     removed = await only(tenants.remove(["alpha"]))
-    if "MariaDB" not in version:
-        assert isinstance(removed.error, GrantError)
-        assert "a transaction holds tables of the schema" in str(removed.error)
-        other = await tenants.ensure("other")
-        with closing(connect(other)) as own:
-            run(own, f"XA ROLLBACK {xid}")  # by anybody who knows its name
-        removed = await only(tenants.remove(["alpha"]))
+    assert isinstance(removed.error, GrantError)
+    assert "a transaction holds tables of the schema" in str(removed.error)
+    other = await tenants.ensure("other")
+    with closing(connect(other)) as own:
+        run(own, f"XA ROLLBACK {xid}")  # by anybody who knows its name
+    removed = await only(tenants.remove(["alpha"]))
     assert removed.action is Action.DELETED

@@ -249,7 +249,7 @@ async def opened(credential: Credential) -> AsyncIterator[Any]:
 def mine(credential: Credential) -> list[str]:
     """Set a new password in a session that is still open."""
     if credential.engine in MYSQL:
-        return ["SET PASSWORD = /*M!PASSWORD(*/'mine'/*M!)*/"]  # MariaDB alone runs what is in these comments
+        return ["SET PASSWORD = 'mine'"]
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
