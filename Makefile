@@ -63,11 +63,7 @@ pictures: $(VENV)/.dev
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
 
-<<<<<<< HEAD
 # Moves of tenants under load. Needs mysql on PATH for those of MySQL.
-=======
-# Moves of tenants under load.
->>>>>>> main
 bench-move: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.move
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.run import Run as Run
     from ._http.events import RequestEvent as RequestEvent
     from ._http.retry import RetryPolicy as RetryPolicy
-    from ._pacing.budget import RateBudget as RateBudget
+    from ._pacing.budget import RateLimiter as RateLimiter
     from ._pacing.budget import RateLimitStatus as RateLimitStatus
     from ._pacing.budget import Snapshot as Snapshot
     from ._pacing.budget import Window as Window
@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 _HOMES = {
     "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone UserOutcome",
     "._bulk.run": "Run",
-    "._pacing.budget": "RateBudget RateLimitStatus Snapshot Window",
+    "._pacing.budget": "RateLimiter RateLimitStatus Snapshot Window",
     "._http.events": "RequestEvent",
     "._http.retry": "RetryPolicy",
     "._version": "__version__",

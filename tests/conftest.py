@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 
 from .requirements import NO_MYSQL, ROOMY, no_description
 from .server import Server, serve
@@ -116,7 +116,7 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
         defaults: dict[str, Any] = {
             "base_url": server.url,
             "retry": RetryPolicy(base_delay=0.001),
-            "budget": RateBudget([]),
+            "budget": RateLimiter([]),
             "timeout": 5.0,
         }
         clients.append(DatabaseClient(token, **defaults | options))

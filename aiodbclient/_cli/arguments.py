@@ -118,7 +118,8 @@ def _roles(text: str) -> list[Role]:
 
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 MostOption = Annotated[
-    int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
+    int | None,
+    option("--max-tenants", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit."),
 ]
 AlsoStoreOption = Annotated[
     str | None,

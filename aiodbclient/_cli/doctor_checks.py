@@ -19,10 +19,8 @@ from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from ..tenants import Store
@@ -31,6 +29,7 @@ from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
+from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
 from .opening import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
@@ -201,7 +200,7 @@ async def _has_no_table(where: str) -> bool:
     """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
     from psycopg import AsyncConnection, Error
 
-    from .._libpq import one_line
+    from ..tenants._libpq import one_line
 
     try:
         async with await AsyncConnection.connect(where, connect_timeout=10) as connection:

@@ -16,9 +16,9 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
-    StoreError,
     UnsupportedOperationError,
 )
+from ..tenants.errors import StoreError
 from .arguments import TIMEOUT_GRACE
 from .asking import some
 from .failures import Exit, code_of_run, has_way_out, message_of
@@ -26,7 +26,7 @@ from .output import OutputError, as_json, complain, note, safe, span, this_comma
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Outcome, RateBudget, RequestEvent, Run
+    from .. import Action, Outcome, RateLimiter, RequestEvent, Run
     from ..tenants import TenantEvent
     from .progress import Bar
 
@@ -83,7 +83,7 @@ class _Tally:
 
     names: Sequence[str]  # of all, with their roles
     report: Report
-    budget: RateBudget
+    budget: RateLimiter
     bar: Bar
     again: Callable[[Collection[str]], str] | None  # the command that goes on after these; None: this one
     hurries: bool  # whether the first signal ends it at once
@@ -214,7 +214,7 @@ async def follow(
     runs: Mapping[str, Run[Any]],
     *,
     names: Sequence[str],
-    budget: RateBudget,
+    budget: RateLimiter,
     report: Report,
     work: int | None = None,
     again: Callable[[Collection[str]], str] | None = None,

@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._json.masking import Secrets
-from .._pacing.budget import RateBudget, RateLimitStatus
+from .._pacing.budget import RateLimiter, RateLimitStatus
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .aiohttp_compat import check_session, close_tainted_connections, closer_of, send_once_through
@@ -67,14 +67,14 @@ class Transport:
         token: str | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        budget: RateBudget,
+        budget: RateLimiter,
         on_event: Callable[[RequestEvent], object] | None,
         app: str | None,
         proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
-        self.budget: RateBudget = budget
+        self.budget: RateLimiter = budget
         self.secrets: Secrets = Secrets()
         if proxy is not None:
             self.secrets.learn((proxy.password, proxy.raw_password))

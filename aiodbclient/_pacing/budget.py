@@ -1,6 +1,6 @@
 """The budget of one process.
 
-``RateBudget`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
+``RateLimiter`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .._headers import RateLimitStatus, hour_of, wait_after_429
 from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
 from .ledger import Ledger, Window
 
-__all__ = ["RateBudget", "RateLimitStatus", "Snapshot", "Window"]
+__all__ = ["RateLimitStatus", "RateLimiter", "Snapshot", "Window"]
 
 logger = logging.getLogger("aiodbclient")
 
@@ -338,7 +338,7 @@ def seconds_for(requests: int, budget: Pacer) -> float:
 
 
 @define(eq=False)
-class RateBudget(Pacer):
+class RateLimiter(Pacer):
     """Keep one token's rate limit, for all clients on one event loop that are given this budget.
 
     Serves calls in order, bulk calls behind all others. Not thread-safe.

@@ -36,12 +36,8 @@ async def outcomes_after(sandbox: Sandbox, cluster: ClusterClient, status: Statu
     return await running
 
 
-async def test_run_waits_until_online(
-    sandbox: Sandbox, pg: ClusterClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    outcomes = await outcomes_after(
-        sandbox, pg, "resizing", pg.users.provision(f"t{n}" for n in range(300)), reads=4
-    )
+async def test_run_waits_until_online(sandbox: Sandbox, pg: ClusterClient, caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = await outcomes_after(sandbox, pg, "resizing", pg.users.provision(f"t{n}" for n in range(300)), reads=4)
 
     assert {outcome.action for outcome in outcomes} == {Action.CREATED}
     assert len({outcome.name for outcome in outcomes}) == 300

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RequestEvent, RetryPolicy, Window
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -70,9 +70,12 @@ async def leave_by_break_and_keep(cluster: ClusterClient) -> None:
 
 
 async def leave_by_exception(cluster: ClusterClient) -> None:
-    with pytest.raises(LookupError):
+    async def consume() -> None:
         async for outcome in cluster.users.provision(endless(), concurrency=CONCURRENCY):
             raise LookupError(outcome.name)
+
+    with pytest.raises(LookupError):
+        await consume()
 
 
 async def leave_by_aclosing(cluster: ClusterClient) -> None:
@@ -289,7 +292,7 @@ async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
 
 
 async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterClient) -> None:
-    budget = RateBudget([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
+    budget = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=CONCURRENCY)
         names = await stopped_when(run, lambda: requests(sandbox, "users.create") == 5)

@@ -83,7 +83,7 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
     found = results(done.out)
     assert list(found)[11:] == [
         *("login", "reads", "passwords on reads", "taken name", "reset", "deletion", "names", "writes at a time"),
-        *("created", "isolated", "lists", "rotated", "both work", "retired", "still works", "reader", "reader works"),
+        *("created", "isolated", "lists", "rotated", "both work", "revoked", "still works", "reader", "reader works"),
         *("settings", "dropped login", "locked login", "login by SQL", "pool", "removed"),
     ]
     assert {check for check, result in found.items() if result == "note"} == NOTES

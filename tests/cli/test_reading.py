@@ -107,7 +107,7 @@ def test_a_cluster_that_is_not_there_is_bad_usage(command: Command, wanted: str)
         ["tenants", "plan", "alpha", *store],
         ["tenants", "provision", "alpha", *store],
         ["tenants", "rotate", "alpha", *store],
-        ["tenants", "retire", "alpha", *store],
+        ["tenants", "revoke-previous", "alpha", *store],
         ["tenants", "remove", "alpha", "--yes", *store],
     ):
         done = command(*arguments)

@@ -88,8 +88,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
     again = command("tenants", "rotate", a, *command.place)
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
-    assert "not retired" in again.err
-    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
+    assert "not revoked" in again.err
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
     assert planned.code == 5
@@ -110,8 +110,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
 
 def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    retire = ["retire", a, "--yes"]
-    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], retire, ["show"]):
+    revoke = ["revoke-previous", a, "--yes"]
+    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], revoke, ["show"]):
         for kind in ([], ["--json"]):
             assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
     assert command("users", "list", command.cluster).code == 0
@@ -505,7 +505,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
         asyncio.run(other.add_cluster("redis", "cache"))
         asyncio.run(other.add_cluster("cockroach", "new"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        for verb in ("plan", "provision", "rotate", "retire"):
+        for verb in ("plan", "provision", "rotate", "revoke-previous"):
             done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
             assert (done.code, done.out) == (2, "")
             assert "redis clusters have no user management" in done.err

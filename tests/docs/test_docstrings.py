@@ -17,7 +17,10 @@ griffe = pytest.importorskip("griffe")
 PUBLIC: dict[ModuleType, list[str]] = {
     module: [name for name in module.__all__ if name not in ("__version__", "errors")]
     for module in (aiodbclient, tenants, sandbox)
-} | {errors: [name for name, member in vars(errors).items() if inspect.isclass(member)]}
+} | {
+    module: [name for name, member in vars(module).items() if inspect.isclass(member)]
+    for module in (errors, tenants.errors)
+}
 CLASSES = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in PUBLIC.items()
