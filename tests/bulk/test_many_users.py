@@ -36,10 +36,11 @@ def break_some(sandbox: Sandbox, operation: str, count: int, seed: int) -> int:
     return len(broken)
 
 
-@pytest.mark.parametrize(("engine", "count"), first_of([("pg", 500), ("pg", 5_000), ("mongodb", 500)]))
+@pytest.mark.parametrize("case", first_of([("pg", 500), ("pg", 5_000), ("mongodb", 500)]))
 async def test_outcomes_of_many_users(
-    sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient, engine: str, count: int
+    sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient, case: tuple[str, int]
 ) -> None:
+    engine, count = case
     cluster = {"pg": pg, "mongodb": mongodb}[engine]
     truth = Truth(sandbox, cluster.id)
     names = [f"t{n}" for n in range(count)]
