@@ -126,7 +126,7 @@ async def test_new_tenants_go_where_the_fewest_are_until_all_are_full(fleet: Fle
     before = len(fleet.sandbox.requests)
     with pytest.raises(
         CapacityError,
-        match=r"no cluster has capacity for the tenant 'next': each cluster has its 4 tenants; nothing was s",
+        match=r"no cluster has capacity for the tenant 'next': each has its 4 tenants; nothing was s",
     ):
         await tenants.ensure("next")
     assert await fleet.store.get("next") is None
