@@ -21,7 +21,7 @@ class Action(StrEnum):
         CREATED: It did not exist, and was created.
         KEPT: It existed as requested, and was not changed.
         RESET: It existed, and got a new password.
-        UPDATED: It existed with other settings, and got the requested ones.
+        UPDATED: It existed, and the requested settings were sent.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
         FAILED: It failed. ``error`` says why.
@@ -131,4 +131,3 @@ class Removed(Done):
 UserOutcome: TypeAlias = UserDone | Failed
 DatabaseOutcome: TypeAlias = DatabaseDone | Failed
 RemovalOutcome: TypeAlias = Removed | Failed
-PlanOutcome: TypeAlias = UserDone | Removed | Failed

@@ -97,7 +97,7 @@ class Placement:
         free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
         if not free:
             raise CapacityError(
-                f"there is no capacity for the tenant {name!r}: each cluster has its {self._max_tenants} tenants; "
+                f"no cluster has capacity for the tenant {name!r}: each cluster has its {self._max_tenants} tenants; "
                 "nothing was sent, and nothing is on record",
                 advice="give Tenants another cluster, or a larger max_tenants",
             )
@@ -112,7 +112,7 @@ class Placement:
             )
         if cluster not in [each.cluster for each in free]:
             raise CapacityError(
-                f"there is no capacity for the tenant {name!r} on the cluster {cluster} that choose_cluster returned: "
-                f"it has its {self._max_tenants} tenants; nothing was sent, and nothing is on record"
+                f"the cluster {cluster} that choose_cluster returned for the tenant {name!r} is full: it has its "
+                f"{self._max_tenants} tenants; nothing was sent, and nothing is on record"
             )
         return cluster

@@ -268,7 +268,12 @@ class Timer:
         self._start = monotonic()
 
     def report(
-        self, on_event: Callable[[TenantEvent], object] | None, name: str, role: Role, action: TenantAction, error: str | None
+        self,
+        on_event: Callable[[TenantEvent], object] | None,
+        name: str,
+        role: Role,
+        action: TenantAction,
+        error: str | None,
     ) -> None:
         """Call ``on_event`` with the event. If it raises, log the exception."""
         if on_event is None:

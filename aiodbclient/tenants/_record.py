@@ -17,7 +17,7 @@ from ..errors import NotFoundError
 from ._credential import Credential
 from ._naming import Role, tenant_of
 from ._stores import Record, Store, entries_of
-from .errors import StoreError, SuspendedError, TenantNotFoundError
+from .errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError, TenantUnavailableError
 
 
 class Verb(StrEnum):
@@ -73,6 +73,7 @@ _WHILE: Mapping[Verb, State] = {
 # What finishes a verb that ended early, where it is not the verb itself.
 _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
+    Verb.REVOKE: "revoke-previous",
     Verb.RESET: "repair",
     Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
@@ -212,7 +213,7 @@ class OnRecord:
             raise self.unusable()
         return self.usable
 
-    def unusable(self) -> TenantNotFoundError | SuspendedError:
+    def unusable(self) -> TenantNotFoundError | TenantUnavailableError:
         """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
         name, role, state = self.name, self.role, self.state
         if state is State.ABSENT and role is not Role.OWNER:
@@ -221,7 +222,8 @@ class OnRecord:
         if self.suspended is not None:
             what = f"is suspended since {self.suspended.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
         who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-        kind = SuspendedError if state.is_shut else TenantNotFoundError
+        kinds = {State.MOVING: TenantMovingError}
+        kind = kinds.get(state, SuspendedError) if state.is_shut else TenantNotFoundError
         return kind(f"{who} {what}; nothing was sent")
 
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -81,24 +80,6 @@ def test_a_typo_in_remove_fails_and_is_named(command: Command, names: list[str])
     assert (done.code, done.out) == (0, f"{a}: deleted\n1 absent, 1 deleted\n")
 
 
-def test_users_apply_shows_its_plan_and_asks_for_all_but_creations(command: Command, names: list[str]) -> None:
-    file = command.folder / "users.yaml"
-    take = [command.cluster, "--from", str(file)]
-    file.write_text("[]")
-    for verb in ("plan", "apply"):
-        refused = command("users", verb, *take, "--prune", *(["--yes"] if verb == "apply" else []))
-        assert (refused.code, "lists nothing, and --prune would remove all" in refused.err) == (2, True)
-    file.write_text(f"- {names[0]}\n")
-    made = command("users", "apply", *take)
-    assert (made.code, made.out.splitlines()[0], made.out.splitlines()[-1]) == (0, f"+ {names[0]}", "1 created")
-    file.write_text(f"- name: {names[0]}\n  settings: {{pg_allow_replication: true}}\n")
-    refused = command("users", "apply", *take)
-    assert (refused.code, f"update {names[0]}? There is no terminal" in refused.err) == (2, True)
-    assert refused.err.endswith(f"users apply {' '.join(take)} --yes. Nothing was changed\n")
-    assert refused.out.startswith(f"~ {names[0]}\n    settings.pg_allow_replication")
-    assert command("users", "delete", command.cluster, names[0], "--yes", "--not-a-tenant").code == 0
-
-
 def test_rotate_and_revoke_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
@@ -148,45 +129,6 @@ def run_suggested(command: Command, more: str, *options: str) -> set[str]:
     return {" ".join(re.sub(".*aiodbclient ", "", each).split()[:2]) for each in suggested}
 
 
-def test_every_suggested_command_works(command: Command, names: list[str]) -> None:
-    a, b, c = names[:3]
-    provision(command, a, b, c)
-    shows = ["--cluster", command.cluster]
-    command("tenants", "check", a, *command.place, "--role", "reader")
-    command("tenants", "exec", a, *command.place, "--role", "writer", "--", "true")
-    assert command("users", "delete", *shows, b, "--yes", "--not-a-tenant").code == 0
-    command("tenants", "check", *command.place)
-    command("tenants", "plan", a, b, *command.place, "--refresh")
-    command.leave(c, Verb.ROTATE)
-    command("tenants", "check", c, *command.place)
-    command.sandbox.faults.add("users.create", cut=True, times=1)
-    lost = command("users", "create", command.cluster, f"{a}-user", "--show")
-    command("users", "create", command.cluster, f"{a}-other")
-    command("clusters", "get", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
-    command("tenants", "plan", a, "--cluster", command.cluster, "--store", str(command.folder / "new.db"))
-    command("nonsense")
-    verbs = run_suggested(command, lost.err)
-    assert verbs >= {
-        *("tenants provision", "tenants repair", "tenants check", "tenants list", "users get"),
-        *("clusters list", "store copy"),
-    }
-    assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
-    encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
-    assert (a.encode() in encrypted, b"AVNS_" in encrypted) == (True, False)
-    key = Path(command.store).with_name("tenants.key")
-    assert key.stat().st_mode & 0o777 == 0o600
-    with patch.dict(command.environment, {"AIODBCLIENT_STORE_KEY": key.read_text().strip()}):
-        copied = ["--cluster", command.cluster, "--store", str(Path(command.store).with_name("tenants-encrypted.db"))]
-        assert command("tenants", "show", a, *copied).code == 0
-    command.printed.clear()
-    damage(command, a)
-    command("tenants", "list", *command.place)
-    assert run_suggested(command, "", "--yes") == {"store forget"}
-    for name in (f"{a}-user", f"{a}-other", a):
-        command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant")
-    command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant")
-
-
 def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: list[str]) -> None:
     a = names[0]
     provision(command, a)
@@ -205,15 +147,6 @@ def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: 
     assert [(each["state"], each["problems"]) for each in objects] == [("in progress", [])]
     command.sandbox.faults.clear()
     assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished\n")
-
-
-def test_a_plan_counts_what_it_leaves_alone(command: Command, names: list[str]) -> None:
-    provision(command, *names)
-    planned = command("tenants", "plan", names[0], *command.place)
-    assert (planned.code, planned.out) == (
-        0,
-        "0 to create, 0 to resume, 0 to remove, 1 to keep, 3 others on record left alone\n",
-    )
 
 
 def test_tables_fit_and_programs_get_the_same_members(command: Command, names: list[str]) -> None:
@@ -400,18 +333,6 @@ def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> Non
     ]
     assert len(set(secrets)) == len(secrets) == 5
     assert all(re.fullmatch(r"op-[a-z0-9-]+-[0-9a-f]{16}", each) for each in secrets)
-
-
-def test_users_apply_loses_no_password_on_mongodb(command: Command) -> None:
-    with Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("mongodb", "docs"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        file = command.folder / "users.yaml"
-        file.write_text("- ann\n")
-        refused = command("users", "apply", "docs", "--from", str(file))
-        assert (refused.code, "the passwords of ann would be lost" in refused.err) == (2, True)
-        assert "users.create" not in {request.operation for request in other.requests}
-        assert command("users", "apply", "docs", "--from", str(file), "--show", shows=True).code == 0
 
 
 def test_a_sandbox_without_limits_is_not_paced(command: Command) -> None:

@@ -105,39 +105,8 @@ def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[
     command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
 
 
-def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command, names: list[str]) -> None:
-    command.provision(names[0], names[1])
-    copy = str(command.folder / "copy.db")
-    assert command("store", "copy", command.store, copy, "--backup").code == 0
-    alone = command("store", "forget", names[0], "--yes")
-    assert (alone.code, "give STORE and NAME, or set $AIODBCLIENT_STORE" in alone.err) == (2, True)
-    command.environment["AIODBCLIENT_STORE"] = copy
-    assert command("store", "forget", names[0], "--yes").out == f"{names[0]}: forgotten\n"
-    assert command("store", "forget", copy, names[1], "--yes").out == f"{names[1]}: forgotten\n"
-    del command.environment["AIODBCLIENT_STORE"]
-
-
 def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> None:
     command.environment["AIODBCLIENT_CLUSTER"] = f"{command.cluster},other"
     refused = command("doctor")
     assert (refused.code, f"add --cluster {command.cluster}." in refused.err) == (2, True)
     assert command("doctor", "--cluster", command.cluster).code == 0
-
-
-def test_users_that_look_like_a_tenants_are_left_alone(command: Command, names: list[str]) -> None:
-    a = names[0]
-    command.provision(a)
-    assert command("tenants", "rotate", a, *command.place).code == 0
-    assert command("users", "create", command.cluster, f"{a}-plain", "--show").code == 0
-    file = command.folder / "users.yaml"
-    file.write_text("- doadmin\n")
-    planned = command("users", "plan", command.cluster, "--from", str(file), "--prune").out.splitlines()
-
-    assert f"- {a}-plain" in planned
-    [left] = [line for line in planned if line.endswith(": may be tenants' logins, left alone")]
-    assert left.startswith(f"  {a}, {a}_")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--not-a-tenant"]
-    unbounded = command(*apply)
-    assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
-    assert command(*apply, "--max", "1").out.endswith("1 deleted\n")
-    assert command("tenants", "check", *command.place).code == 0

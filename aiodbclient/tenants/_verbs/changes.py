@@ -18,7 +18,7 @@ from attrs import evolve
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import TenantDone, TenantRemoved, done
+from .._outcomes import TenantAction, TenantDone, TenantRemoved, done
 from .._record import OnRecord, State, Verb
 from ..errors import RotationPendingError
 from .jobs import ClaimingJob
@@ -67,8 +67,9 @@ class RotateTenants(ClaimingJob[TenantDone]):
 class RevokePrevious(ClaimingJob[TenantDone]):
     """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
-    def __init__(self, context: Context, after: timedelta | None) -> None:
-        super().__init__(context, after, what="after")
+    def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
+        super().__init__(context, older_than, what="older_than")
+        self._unused = unused
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         credential = record.suspended or record.required()
@@ -81,6 +82,8 @@ class RevokePrevious(ClaimingJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         current, previous = tenant.current, tenant.record.previous
+        if self._unused and previous is not None and (open := await tenant.server.count_sessions(previous.username)):
+            return TenantDone(name=current.name, action=TenantAction.KEPT, credential=current, sessions=open)
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
         await tenant.begin(Verb.REVOKE, other)
         await tenant.server.end_login(tenant.work, other)

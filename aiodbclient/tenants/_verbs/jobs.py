@@ -19,7 +19,7 @@ from ...errors import ConfigurationError, InvalidArgumentError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._naming import Role, check_tenant, names_of
-from .._outcomes import Timer
+from .._outcomes import TenantAction, TenantFailed, Timer
 from .._record import OnRecord, State, no_database, no_roles
 from ..errors import ClaimLostError, GrantError, StoreError
 from .tenant import ClaimedTenant, Tenant, Waiting
@@ -32,20 +32,19 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that a
 _LOSSES = 5  # lost claims of one name before it fails
 
 
-class TenantJob(Job[str, DoneT]):
+class TenantJob(Job[str, DoneT, TenantFailed]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
-
-    resumable = True  # what it changes is on record
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, sites=context.sites.for_job(self.pause))
+        self.copied = 0
+        self.context = evolve(context, sites=context.sites.for_job(self.maintenance))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
 
-    def failed(self, outcome: Failed) -> Failed:
-        return TenantFailed(name=outcome.name, error=outcome.error, tries=outcome.tries)
+    def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
+        return TenantFailed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
@@ -62,7 +61,7 @@ class TenantJob(Job[str, DoneT]):
         except Exception as error:
             timer.report(on_event, spec, role, TenantAction.FAILED, type(error).__name__)
             raise
-        timer.report(on_event, spec, role, done.action, None)
+        timer.report(on_event, spec, role, TenantAction(done.action), None)
         return done
 
     def ends_run(self, error: Exception) -> bool:
@@ -113,15 +112,15 @@ class ClaimingJob(TenantJob[DoneT]):
             self._now = await self.context.store.now()  # so what another process does during the run is young
         return await super().prepare()
 
+    def count_copied(self, number: int) -> None:
+        """Count bytes that were written to a dump, or read from it."""
+        self.copied += number
+
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago."""
         if self.age is None or self._now is None or since is None:
             return False
         return self._now - since < self.age
-
-    def count_copied(self, number: int) -> None:
-        """Count bytes that were written to a dump, or read from it."""
-        self.copied += number
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
@@ -139,7 +138,7 @@ class ClaimingJob(TenantJob[DoneT]):
                     waiting.go_on()
                 else:
                     async with tenant.held:
-                        timer.meter.begun = True  # ``Run.stop`` lets it finish
+                        timer.meter.writes += 1  # ``Run.stop`` lets it finish
                         done = await self._work_alone(tenant, record, before)
             except ClaimLostError:
                 losses += 1

@@ -16,8 +16,8 @@ from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.programs import check_free
 from .._credential import Credential, Secret
-from .._naming import ROLES, Role
-from .._outcomes import TenantMoved
+from .._naming import ROLES
+from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
 from .._servers.server import Found
 from ..errors import ClaimLostError, MoveError, RotationPendingError
@@ -38,12 +38,12 @@ class MoveTenants(ClaimingJob[TenantMoved]):
 
     ends_copying = True
 
-    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
+    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
         self._to = _checked_target(context, to)
-        if max_frozen is not None and (not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0)):
+        if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
             raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
-        self.max_frozen = None if max_frozen is None else max_frozen.total_seconds()
+        self.max_frozen = max_frozen.total_seconds()
         self._moved: dict[str, TenantMoved] = {}
 
     async def prepare(self) -> int:
@@ -86,7 +86,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
     def takes_too_long(self, survey: Survey) -> bool:
         """Whether a database cannot be copied within the limit."""
         seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
-        return self.max_frozen is not None and seconds > self.max_frozen
+        return seconds > self.max_frozen
 
     def note(self, moved: TenantMoved) -> None:
         """Remember the outcome of a move, right before it is stored."""
@@ -171,7 +171,8 @@ class _Move:
         kind = copier_of(self._tenant.site.engine)
         if reason := kind.refusal(source, target):
             raise self._error(reason)
-        return await kind.with_programs(self._tenant.names, source, target)
+        has_tls = self._tenant.current.ca is not None
+        return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
@@ -240,8 +241,6 @@ class _Move:
 
 def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
     """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
-    if context.role is not Role.OWNER:
-        raise InvalidArgumentError("readers and writers move with their tenant: call move of the tenants themselves")
     if to is None and len(context.sites.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to

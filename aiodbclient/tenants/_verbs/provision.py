@@ -18,7 +18,7 @@ from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import Problem, ProblemKind, TenantDone, TenantRepaired, Timer, done
+from .._outcomes import Problem, ProblemKind, TenantAction, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
 from .._servers.server import Found
 from .changes import remove, resume, suspend

@@ -109,7 +109,9 @@ class MySQLServer(Server):
         raise of_tenant(names, f"the login {login!r} {reason}")
 
     async def count_sessions(self, login: str) -> int:
-        query = "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL AND PROCESSLIST_USER = %s"
+        query = (
+            "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL AND PROCESSLIST_USER = %s"
+        )
         [(number,)] = await self.sessions.read(lambda session: session.rows(query, login))
         return int(number)
 

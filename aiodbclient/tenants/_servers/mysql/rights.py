@@ -168,7 +168,13 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
     """
     steps = list[Step]()
     for role in await _server_roles(schema, login):
-        steps.append(("REVOKE %s@%s FROM %s@'%%'", (role.user, role.host, login), Problem(ProblemKind.TOO_MANY_RIGHTS, role.user)))
+        steps.append(
+            (
+                "REVOKE %s@%s FROM %s@'%%'",
+                (role.user, role.host, login),
+                Problem(ProblemKind.TOO_MANY_RIGHTS, role.user),
+            )
+        )
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for one in held:
         on = one.on.replace("%", "%%")
@@ -183,7 +189,9 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
             if what
         ]
     if not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
-        steps.append((f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem(ProblemKind.RIGHTS_MISSING)))
+        steps.append(
+            (f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem(ProblemKind.RIGHTS_MISSING))
+        )
     return steps
 
 

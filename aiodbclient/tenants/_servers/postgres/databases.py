@@ -68,12 +68,15 @@ WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> A
 """)
 
 
+_RIGHTS_MISSING = Problem(ProblemKind.RIGHTS_MISSING)
+
+
 @frozen
 class Step:
     """A missing statement, and the problem until it has run. Without a statement another verb solves it."""
 
     statement: Composed | None
-    problem: Problem = Problem(ProblemKind.RIGHTS_MISSING)
+    problem: Problem = _RIGHTS_MISSING
     as_owner: bool = False  # run it as the owner role, not as the administrator
     creates: str = ""  # the role that it creates
     needs: str = ""  # another role whose rights the administrator needs for it
@@ -188,7 +191,11 @@ async def lacking(session: Session, usernames: Sequence[str], limit: int | None)
     default = await default_limit(session) if is_needed else 0
     for login in logins:
         steps += _login_steps(session, login, limit, default)
-    return steps + [Step(None, Problem(ProblemKind.UNKNOWN_LOGIN, login.name)) for login in found if login.enters and login not in logins]
+    return steps + [
+        Step(None, Problem(ProblemKind.UNKNOWN_LOGIN, login.name))
+        for login in found
+        if login.enters and login not in logins
+    ]
 
 
 def _role_steps(
@@ -204,7 +211,10 @@ def _role_steps(
             yield Step(grant_membership(session, role, login.name, *wanted))
     for member in present or ():
         if not member.admin and member.name not in {session.admin, *keep}:
-            yield Step(revoke_membership(session, role, member.name, member.grantor), Problem(ProblemKind.OPEN_TO_OTHERS, member.name))
+            yield Step(
+                revoke_membership(session, role, member.name, member.grantor),
+                Problem(ProblemKind.OPEN_TO_OTHERS, member.name),
+            )
 
 
 def _login_steps(session: Session, login: Login, limit: int | None, default: int) -> Iterator[Step]:
