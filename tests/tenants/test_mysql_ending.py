@@ -411,7 +411,7 @@ async def an_event_ran(root: Cursor, times: int) -> None:
 
     def ran() -> bool:
         root.execute(f"SELECT COUNT(*) FROM {name}.t")
-        return root.fetchall()[0][0] >= times
+        return int(root.fetchall()[0][0]) >= times
 
     await until(ran)
     root.execute(f"DROP DATABASE {name}")
