@@ -113,11 +113,11 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
     async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(place.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
-            await Tenants(cluster, place.store, place.prefix).ensure("alpha")
+            await Tenants(cluster, place.store, prefix=place.prefix).ensure("alpha")
         assert await place.store.get("alpha") is None
 
         user = await place.cluster.users.get("doadmin")
-        tenants = Tenants(cluster, place.store, place.prefix, admin=primary.uri_for(user))
+        tenants = Tenants(cluster, place.store, prefix=place.prefix, admin=primary.uri_for(user))
         await works(await tenants.ensure("alpha"))
 
 
@@ -133,7 +133,7 @@ async def test_an_administrator_of_another_cluster_changes_nothing_there(anywher
     admin = server.uri_for(user)
     other = place.client.cluster(await place.sandbox.add_cluster(str(info.engine), backend="memory", tls=False))
     async with SQLiteStore(place.path.with_name("other")) as store:
-        tenants = Tenants(other, store, place.prefix, admin=admin)
+        tenants = Tenants(other, store, prefix=place.prefix, admin=admin)
         for run in (tenants.provision, tenants.check, tenants.suspend, tenants.remove):
             error = await failure_of(run(["alpha"]))
             assert isinstance(error, ConfigurationError)
@@ -185,7 +185,7 @@ class Stopped(SQLiteStore):
 
 async def main(cluster, store, prefix):
     async with DatabaseClient() as client, Stopped(store) as opened:
-        tenants = Tenants(client.cluster(cluster), opened, prefix)
+        tenants = Tenants(client.cluster(cluster), opened, prefix=prefix)
         async for outcome in tenants.rotate(["alpha"], force=True):
             print(outcome.action, outcome.error)
 

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 from attrs import define, field
 
-from aiodbclient import Action, DatabaseClient, RateLimiter
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import TenantAction, Tenants
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only
@@ -113,7 +113,7 @@ async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(anywh
 
         place.sandbox.faults.add("*", status=503)
         assert (await only(tenants.check())).problems == ()  # it needs no request
-        assert (await only(tenants.repair())).action is Action.KEPT
+        assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
         assert isinstance(await failure_of(place.tenants(admin=admin).check()), ServerError)
         place.sandbox.faults.clear()
         assert await tenants.get("alpha") == credential
@@ -201,14 +201,14 @@ async def test_a_repair_is_finished_after_the_server_stopped_in_the_middle(anywh
             if other := before["beta"]:
                 await users.reset_auth(other.username)
             gate.closes_at = gate.connections + number
-            outcomes = [outcome async for outcome in tenants.repair()]
+            outcomes = [outcome async for outcome in tenants.repair(all=True)]
             errors = [outcome.error for outcome in outcomes if outcome.error is not None]
             assert all(isinstance(error, GrantError) for error in errors), errors
             stopped = gate.connections >= gate.closes_at
             assert stopped is bool(errors)
             if stopped:
                 gate.open()
-                assert all([outcome.ok async for outcome in tenants.repair()])
+                assert all([outcome.ok async for outcome in tenants.repair(all=True)])
             assert {outcome.problems async for outcome in tenants.check()} == {()}
             assert (await users.get(prefix + "alpha")).name == prefix + "alpha"
             if not stopped:

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import ConflictError
-from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
@@ -165,7 +165,7 @@ async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: 
     )
     await server.adopt(work(names), None)
     await ready(server, names, names.logins[1])
-    expected = {Problem.OWNED_BY_OTHERS} if managed.version >= 16 else set[Problem]()
+    expected = {ProblemKind.OWNED_BY_OTHERS} if managed.version >= 16 else set[Problem]()
     assert await server.problems(names, names.logins[1:]) == expected
     managed.api("DROP TABLE public.t; DROP ROLE unreachable2", names.database)
 

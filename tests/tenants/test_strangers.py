@@ -47,7 +47,7 @@ async def elsewhere(place: Place, what: str) -> Tenants:
     if what == "another prefix":
         return place.tenants(prefix=f"{place.prefix}other_")
     other = place.client.cluster(await place.sandbox.add_cluster("pg", backend="postgres", tls=False))
-    return Tenants(other, place.store, place.prefix)
+    return Tenants(other, place.store, prefix=place.prefix)
 
 
 @pytest.mark.parametrize("what", ["another cluster", "another prefix"])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, assert_type
 
-from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
+from aiodbclient import ClusterClient, Failed, RequestEvent, Run
 from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
@@ -38,7 +38,7 @@ async def use(cluster: ClusterClient) -> None:
         assert_type(run, Run[TenantOutcome])
         async for outcome in run:
             assert_type(outcome, TenantDone | Failed)
-            assert_type(outcome.action, Action)
+            assert_type(outcome.action, TenantAction)
             assert_type(outcome.tries, int)
             if outcome.error is None:
                 assert_type(outcome.credential, Credential)
@@ -53,7 +53,7 @@ async def use(cluster: ClusterClient) -> None:
         assert_type(removal, Run[TenantRemovalOutcome])
         async for removed in removal:
             assert_type(removed, TenantRemoved | Failed)
-            assert_type(removed.action, Action)
+            assert_type(removed.action, TenantAction)
             assert_type(removed.credential, None)
 
 
@@ -63,7 +63,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
         assert_type(credential.role, Role)
 
     def on_event(event: TenantEvent) -> None:
-        assert_type(event.action, Action)
+        assert_type(event.action, TenantAction)
         assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
         assert_type((event.duration, event.requests), tuple[float, int])
 
@@ -80,9 +80,9 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
         if repair.error is None:
             assert_type(repair.problems, tuple[Problem, ...])
             assert_type(repair.credential, Credential)
-    assert_type(tenants.repair(), Run[TenantRepairOutcome])
+    assert_type(tenants.repair(all=True), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
-    assert_type(tenants.revoke_previous(after=timedelta(days=1)), Run[TenantOutcome])
+    assert_type(tenants.revoke_previous(older_than=timedelta(days=1)), Run[TenantOutcome])
     assert_type(tenants.remove(["alpha"]), Run[TenantRemovalOutcome])
     readers = tenants.role("reader")
     assert_type(readers, Tenants)
@@ -107,7 +107,7 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
         assert_type(outcome.value, int | None)
         if outcome.error is None:
             assert_type(outcome.value, int)
-            assert_type(outcome.action, Literal[Action.DONE])
+            assert_type(outcome.action, Literal[TenantAction.DONE])
 
 
 def use_tenant_event(event: TenantEvent) -> None:
