@@ -22,7 +22,7 @@ from .._http.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
-from ..tenants import Credential, SQLiteStore, Tenants
+from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
 from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
 from ..tenants._libpq import one_line
@@ -142,9 +142,9 @@ async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: s
     return credential
 
 
-async def _check(findings: Findings, step: str, tenants: Tenants, name: str, found: str) -> None:
+async def _check(findings: Findings, step: str, tenants: TenantRole, name: str, found: str) -> None:
     async for outcome in tenants.check([name]):
-        problems = outcome.error if outcome.error is not None else ", ".join(outcome.problems)
+        problems = outcome.error if outcome.error is not None else ", ".join(map(str, outcome.problems))
         if problems:
             findings.stop(step, problems, REPORT)
     findings.ok(step, found)

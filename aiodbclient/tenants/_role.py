@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -22,6 +22,7 @@ from ._outcomes import (
     TenantRepairOutcome,
     TenantResult,
 )
+from ._stores import Record
 from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
 from ._verbs.check import CheckTenants
 from ._verbs.each import EachTenant
@@ -97,6 +98,14 @@ class TenantRole:
             StoreError: The store cannot be read.
         """
         return (await self._context.record(check_tenant(name))).usable
+
+    def records(self) -> AsyncIterator[Record]:
+        """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._context.records()
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Literal
 
 from .._bulk.run import Run
 from .._checks import check_whole
@@ -16,7 +15,7 @@ from ._credential import Credential
 from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome
 from ._role import GivenNames, TenantRole
-from ._stores import Record, Store
+from ._stores import Store
 from ._usage import Usage, capacity_of, usage_of
 from ._verbs.changes import ResumeTenants, SuspendTenants
 from ._verbs.move import MoveTenants
@@ -108,7 +107,7 @@ class Tenants(TenantRole):
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         return f"<Tenants of {where} in {self._context.store!r}>"
 
-    def role(self, role: Literal["reader", "writer"] | Role) -> TenantRole:
+    def role(self, role: Role | str) -> TenantRole:
         """Return the readers or writers of these tenants, on the same store.
 
         A tenant must be on record before it can have a reader or a writer, and ``remove`` of the tenant removes them.
@@ -122,14 +121,6 @@ class Tenants(TenantRole):
         if role not in ROLES:
             raise InvalidArgumentError(f"role must be one of {', '.join(ROLES)}, not {role!r}")
         return TenantRole(self._context.for_role(Role(role)))
-
-    def records(self) -> AsyncIterator[Record]:
-        """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return self._context.records()
 
     async def capacity(self) -> list[ClusterCapacity]:
         """Return how many tenants each cluster has, in their order, and the size of their databases.

@@ -204,6 +204,7 @@ async def test_a_suspended_tenant_whose_login_comes_back_is_suspended_again(anyw
     assert (await only(tenants.check(["gamma"]))).problems == kinds(ProblemKind.UNKNOWN_LOGIN)
     repaired = await only(tenants.repair(["gamma"]))
 
-    assert (repaired.action, repaired.problems) == (TenantAction.SUSPENDED, kinds(ProblemKind.UNKNOWN_LOGIN))
+    assert repaired.action is TenantAction.SUSPENDED
+    assert repaired.problems == kinds(ProblemKind.UNKNOWN_LOGIN)
     assert await refusal(old)
     assert (await only(tenants.check(["gamma"]))).problems == ()

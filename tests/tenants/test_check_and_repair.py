@@ -14,7 +14,7 @@ from attrs import evolve
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, ProblemKind, SQLiteStore, TenantAction, Tenants
+from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._verbs import check
@@ -210,7 +210,7 @@ async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp
 
     async def process() -> list[Any]:
         async with SQLiteStore(place.path) as store:
-            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).repair()]
+            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).repair(all=True)]
 
     runs = await asyncio.gather(process(), process(), process())
 
@@ -324,7 +324,7 @@ async def test_a_connection_limit_is_set_again_and_without_one_a_lower_one_stays
     wide, narrow = place.tenants(), place.tenants(connection_limit=5)
     credential = await narrow.ensure("alpha")
     assert (await only(wide.check())).problems == ()
-    assert (await only(wide.repair())).action is TenantAction.KEPT
+    assert (await only(wide.repair(all=True))).action is TenantAction.KEPT
 
     admin = await admin_of(place)
     for limit in (50, -1, 0, 4):

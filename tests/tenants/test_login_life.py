@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import TenantAction, Tenants
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants.errors import GrantError
 
@@ -33,7 +32,7 @@ async def test_no_verb_sends_a_request_but_those_for_the_cluster(anywhere: Place
             tenants.repair,
         ):
             assert (await only(run(["alpha"]))).error is None
-        assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+        assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
         assert await refusal(credential)
     assert {operation for operation, _ in anywhere.sent()} <= {"clusters.get", "clusters.ca"}
     assert len(anywhere.sent()) <= 2
@@ -46,7 +45,7 @@ async def test_the_logins_take_turns_and_each_has_its_own_password(anywhere: Pla
         rotated = (await only(tenants.rotate(["alpha"]))).credential
         assert rotated is not None
         assert not await refusal(used[-1])
-        assert (await only(tenants.revoke_previous(["alpha"]))).action is Action.REVOKED
+        assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
         assert await refusal(used[-1])
         assert not await refusal(rotated)
         used.append(rotated)

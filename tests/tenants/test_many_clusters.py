@@ -297,7 +297,7 @@ async def test_each_verb_works_on_all_clusters_and_reads_each_once(fleet: Fleet)
     assert reads == {(what, each.id): 1 for what in ("clusters.get", "clusters.ca") for each in (a, b)}
 
     for run, action in ((tenants.rotate, TenantAction.ROTATED), (tenants.revoke_previous, TenantAction.REVOKED)):
-        assert {outcome.action for outcome in (await outcomes_of(run())).values()} == {action}
+        assert {outcome.action for outcome in (await outcomes_of(run(all=True))).values()} == {action}
     where = await fleet.on_record()
     assert Counter(where.values()) == {a.id: 3, b.id: 3}
     reader = await tenants.role("reader").ensure("t0")
@@ -360,9 +360,9 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
 
     for run in (
         check,
-        tenants.repair,
-        tenants.rotate,
-        tenants.revoke_previous,
+        lambda: tenants.repair(all=True),
+        lambda: tenants.rotate(all=True),
+        lambda: tenants.revoke_previous(all=True),
         lambda: tenants.each(work),
     ):
         outcomes = await outcomes_of(run())

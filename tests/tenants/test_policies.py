@@ -127,7 +127,7 @@ async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(any
     assert "alpha" in str(failed.error)
     assert len(place.sent()) == sent
     assert await tenants.get("alpha") == second
-    forced = await only(tenants.rotate(force=True))
+    forced = await only(tenants.rotate(all=True, force=True))
     assert forced.action is TenantAction.ROTATED
     assert forced.credential is not None
     assert forced.credential.username == first.username
@@ -146,7 +146,7 @@ async def test_a_rotation_that_died_before_it_revoked_the_previous_credential_is
 
     assert not await refusal(first)
     assert await tenants.get("alpha") == second
-    assert (await only(tenants.rotate(force=True))).action is TenantAction.ROTATED
+    assert (await only(tenants.rotate(all=True, force=True))).action is TenantAction.ROTATED
 
 
 async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credential(place: Place) -> None:

@@ -91,8 +91,6 @@ async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) ->
     for work in (readers.ensure("alpha"), anywhere.tenants().role("writer").ensure("alpha")):
         with pytest.raises(SuspendedError, match="suspended"):
             await work
-    alone = await only(readers.resume(["alpha"]))
-    assert isinstance(alone.error, SuspendedError)
     assert (await only(readers.check(["alpha"]))).problems == ()
     assert await refusal(reader)
 
@@ -103,17 +101,6 @@ async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) ->
     assert now.password != reader.password
     assert (await only(readers.check(["alpha"]))).problems == ()
     assert not await refusal(now, "SELECT 1")
-
-
-async def test_a_reader_can_be_suspended_alone(place: Place) -> None:
-    tenants, readers = place.tenants(), place.tenants().role("reader")
-    owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")
-
-    await suspended(readers)
-
-    assert await refusal(reader)
-    assert not await refusal(owner, "SELECT 1")
-    assert (await only(readers.resume(["alpha"]))).action is TenantAction.RESUMED
 
 
 async def test_nothing_that_a_tenant_planted_survives_its_suspension(anywhere: Place) -> None:
