@@ -1,22 +1,27 @@
-"""Make the error of a failed request, and store in its call how it failed. Maps aiohttp's exceptions."""
+"""How a try of a call fails, and the error of a call from all of its tries. Maps aiohttp's exceptions."""
 
 from __future__ import annotations
 
-from .._json.masking import Secrets
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
+
+from attrs import field, frozen
+
+from .._masking import Secrets
 from ..errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
     DatabaseClientError,
     InvalidResponseError,
-    RateLimitError,
+    MaxWaitError,
     RequestTimeoutError,
 )
 from .aiohttp_compat import BROKEN, NOT_SENT, text_of
 from .call import Call
-from .operations import Kind
-from .response import Response
-from .retry import LOST_STATUSES, Failure
+from .retry import Failure
 
 
 class BodyError(Exception):
@@ -26,64 +31,89 @@ class BodyError(Exception):
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
 FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
 
-# The API or a gateway timed out. The server may still work on the request.
-_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
-_NO_WAIT = 0.05  # seconds: the windows have room, and only calls in flight are in the way
+
+@frozen
+class FailedTry:
+    """One try of a call that failed."""
+
+    failure: Failure
+    error: type[DatabaseClientError]  # what the call raises if no other try follows
+    text: str
+    details: Mapping[str, Any] = MappingProxyType({})  # the attributes of the error
+    is_unclear: bool = False  # whether the server may have done the work
+    timed_out: bool = False  # whether the server may still be at work
+    was_sent: bool = True  # whether it counts as a request
+    waited: float = 0.0  # seconds
+    place: int | None = None  # in the queue for the rate limit, which the next try keeps
+    token: object = None  # that it sent
+    ended: float = field(factory=perf_counter)
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; 0 if there was none."""
+        return self.details.get("status", 0)
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds until the next try that the API asked for, or None."""
+        return self.details.get("retry_after")
 
 
-def without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> DatabaseClientError:
-    """Make the error for a request to ``host`` without a complete answer, and store in ``call`` how it failed."""
+def failed_before_sending(error: DatabaseClientError) -> FailedTry:
+    """Return the try that ``error`` ended before a request was sent."""
+    details = {"retry_after": error.retry_after} if isinstance(error, MaxWaitError) else {}
+    return FailedTry(Failure.REFUSED, type(error), str(error), details, was_sent=False)
+
+
+def failed_without_answer(call: Call, host: str | None, status: int, error: BaseException, secrets: Secrets) -> FailedTry:
+    """Return the try that ``error`` ended before the answer was complete. ``status``: 0 if no answer had begun."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
-        call.failure = Failure.NOT_SENT
-        call.sent -= 1
-        nothing = "" if call.sent else ", nothing was sent"
-        return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(text_of(error), 500)}")
+        return FailedTry(Failure.NOT_SENT, ConnectError, f"no connection: {secrets.line(text_of(error), 500)}")
     if isinstance(error, TimeoutError):
-        call.failure = Failure.LOST
-        call.lost = True
-        call.timed_out = True
-        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s from {host}")
+        text = f"no whole answer within {call.options.timeout:g} s from {host}"
+        return FailedTry(Failure.LOST, RequestTimeoutError, text, is_unclear=True, timed_out=True)
     if isinstance(error, (*BROKEN, OSError)):
-        call.failure = Failure.LOST
-        call.lost = True
-        text = secrets.line(text_of(error), 500)
-        return ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {text}")
-    if isinstance(error, BodyError):
-        return InvalidResponseError(f"{call.what}: the answer ({call.status}) {error}", status=call.status)
-    if isinstance(error, MemoryError):
-        return InvalidResponseError(f"{call.what}: the answer does not fit into memory", status=call.status)
-    call.may_have_applied |= call.operation.writes
-    return ConfigurationError(
-        f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not "
-        "find credentials of its own, as trust_env=True does in a netrc file"
+        text = f"the connection broke before the whole answer: {secrets.line(text_of(error), 500)}"
+        return FailedTry(Failure.LOST, ConnectionLostError, text, is_unclear=True)
+    if isinstance(error, BodyError | MemoryError):
+        problem = error if isinstance(error, BodyError) else "does not fit into memory"
+        text = f"the answer ({status}) {problem}"
+        return FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": status}, is_unclear=True)
+    text = (
+        f"aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not find "
+        "credentials of its own, as trust_env=True does in a netrc file"
     )
+    return FailedTry(Failure.REFUSED, ConfigurationError, text, is_unclear=True)
 
 
-def refused(call: Call, answer: Response) -> DatabaseClientError:
-    """Make the error for an answer that is not a success, and store in ``call`` how it failed."""
-    error = answer.error()
-    call.request_id = answer.request_id
-    if isinstance(error, RateLimitError):
-        call.failure = Failure.THROTTLED
-        error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
-    elif answer.status == 404 and call.operation.kind is Kind.CREATE and call.name is not None:
-        error.args = (f"{error.args[0]}; a cluster that has just come online may not be ready yet",)
-    elif answer.status in LOST_STATUSES:
-        call.failure = Failure.LOST
-        call.lost = True
-        call.timed_out |= answer.status in _TIMED_OUT_STATUSES
-    return error
+def was_lost(tries: Sequence[FailedTry]) -> bool:
+    """Whether the answer to one of the tries was lost."""
+    return any(each.failure is Failure.LOST for each in tries)
 
 
-def no_slot(call: Call, wait: float | None) -> RateLimitError:
-    """Make the error for a call that would wait longer than ``max_wait``: for ``wait`` seconds, if known."""
-    if wait is None:
-        how_long = "within max_wait"
-    elif wait < _NO_WAIT:
-        how_long = "within max_wait: other calls have it until they are answered"
-    else:
-        how_long = f"for another {wait:.1f} s, longer than max_wait allows"
-    request = f" (request id {call.request_id})" if call.request_id else ""
-    text = f"{call.what}: the rate budget has no slot {how_long}{request}"
-    return RateLimitError(text, retry_after=wait)
+def error_of(call: Call, tries: Sequence[FailedTry]) -> DatabaseClientError:
+    """Make the error of a call whose last try failed for good. It describes the whole call."""
+    last, details = tries[-1], dict(tries[-1].details)
+    may_have_applied = call.operation.writes and any(each.is_unclear for each in tries)
+    text, advice = f"{call.what}: {last.text}", ""
+    request_id = next((id for each in reversed(tries) if (id := each.details.get("request_id"))), None)
+    if "request_id" in details:
+        details["request_id"] = request_id
+    if request_id:
+        text = f"{text} (request id {request_id})"
+    if may_have_applied:
+        text = f"{text}; it may have been applied"
+        advice = _SETTLE.get(call.operation.name, "")
+    elif all(each.failure is Failure.NOT_SENT or not each.was_sent for each in tries):
+        text = f"{text}; it was not sent"
+    tried = sum(each.was_sent for each in tries)
+    return last.error(text, may_have_applied=may_have_applied, tries=tried, advice=advice, **details)
+
+
+_SETTLE = {
+    "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
+    "it again",
+    "users.reset_auth": "the old password may be revoked, so reset_auth it again",
+    "dbs.create": "read the name back, and create it again if it is not there",
+}
