@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.run import Run as Run
     from ._http.events import RequestEvent as RequestEvent
     from ._http.retry import RetryPolicy as RetryPolicy
-    from ._pacing.budget import Budget as Budget
-    from ._pacing.budget import RateBudget as RateBudget
+    from ._pacing.budget import RateLimiter as RateLimiter
     from ._pacing.budget import RateLimitStatus as RateLimitStatus
     from ._pacing.budget import Snapshot as Snapshot
     from ._pacing.budget import Window as Window
@@ -56,7 +55,7 @@ _HOMES = {
     "UserOutcome",
     "._bulk.plan": "UserPlan",
     "._bulk.run": "Run",
-    "._pacing.budget": "Budget RateBudget RateLimitStatus Snapshot Window",
+    "._pacing.budget": "RateLimiter RateLimitStatus Snapshot Window",
     "._http.events": "RequestEvent",
     "._http.retry": "RetryPolicy",
     "._version": "__version__",

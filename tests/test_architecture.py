@@ -30,7 +30,6 @@ INPUT_AND_OUTPUT = {
     "subprocess",
     "tempfile",
     "threading",
-    "valkey",
 }
 
 

@@ -19,7 +19,7 @@ from .._http.context import ClusterContext
 from .._http.operations import LIST_DBS
 from .._http.waits import with_password
 from .._user_settings import check_settings
-from ..engines import capabilities_of, is_derived
+from ..engines import capabilities_of
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
@@ -31,6 +31,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..models import Database, NewUser, User
+from ..tenants._guard import is_derived
 from . import settle
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec

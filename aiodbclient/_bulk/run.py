@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.pause import Pause
-from .._pacing.budget import Pacer, seconds_for
+from .._pacing.budget import seconds_for
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -126,7 +126,7 @@ class Executor(Generic[DoneT]):
     def expected(self) -> float | None:
         """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
         budget = self.job.pause.budget
-        if self._total is None or not isinstance(budget, Pacer):
+        if self._total is None or budget is None:
             return None
         names = self._total - self._pulled + len(self._ready)
         names += sum(not meter.begun for meter in self._running.values())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from attrs import frozen
@@ -118,7 +118,8 @@ def _roles(text: str) -> list[Role]:
 
 RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 MostOption = Annotated[
-    int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
+    int | None,
+    option("--max-tenants", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit."),
 ]
 AlsoStoreOption = Annotated[
     str | None,
@@ -131,14 +132,13 @@ class Api:
     """How a command talks to the API."""
 
     budget: Annotated[
-        str | None,
+        Literal["none"] | None,
         option(
             "--budget",
             envvar="AIODBCLIENT_BUDGET",
-            metavar="URL",
+            metavar="none",
             common=True,
-            help="Share the rate limit with other processes through postgresql://user@host/db or "
-            "valkey://host:6379/0. `none` is for a sandbox without limits.",
+            help="`none`: send without a rate limit, to a sandbox on this machine.",
         ),
     ] = None
     timeout: Annotated[

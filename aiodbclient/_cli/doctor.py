@@ -43,14 +43,13 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try --report
     """
-    from .doctor_checks import check_budget, check_cluster, check_server, check_store, check_token
+    from .doctor_checks import check_cluster, check_server, check_store, check_token
     from .doctor_findings import Figures, Findings, StepFailedError, print_report
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
     cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
-    async with open_client(place.budget, on_event=figures.count) as (client, paced):
+    async with open_client(place.budget, on_event=figures.count) as (client, _):
         try:
-            await check_budget(findings, paced)
             await check_token(findings, client)
         except StepFailedError:
             return Exit.SOME_FAILED

@@ -12,18 +12,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
 
-from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
+from .. import Cluster, ClusterClient, Connection, DatabaseClient
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from ..tenants import Store
@@ -32,12 +29,10 @@ from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
 from ..tenants._stores import SHORT_LEASE
+from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
 from .opening import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
-
-if TYPE_CHECKING:
-    from .opening import AnyBudget
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
@@ -45,19 +40,6 @@ _SKEW = 30.0  # s between two clocks that nobody needs to hear of
 _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
 _ROOM = bytes(1 << 16)  # a new store needs less
 _GIVE_READ = "Give the token the scope database:read"
-
-
-async def check_budget(findings: Findings, budget: AnyBudget) -> None:
-    """Whether the rate limit is shared, where that is wanted."""
-    if isinstance(budget, RateBudget):
-        return
-    with findings.needed("budget", {ConfigurationError: "Check --budget"}):
-        await budget.acquire()
-    budget.release(sent=False)
-    if budget.is_shared:
-        findings.ok("budget", "shared, and its server answers")
-    else:
-        findings.fail("budget", "its server does not answer", "Check --budget and the network")
 
 
 async def check_token(findings: Findings, client: DatabaseClient) -> None:
@@ -218,7 +200,7 @@ async def _has_no_table(where: str) -> bool:
     """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
     from psycopg import AsyncConnection, Error
 
-    from .._libpq import one_line
+    from ..tenants._libpq import one_line
 
     try:
         async with await AsyncConnection.connect(where, connect_timeout=10) as connection:

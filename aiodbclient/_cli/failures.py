@@ -8,6 +8,7 @@ from copy import copy
 from enum import IntEnum
 
 from .. import errors
+from ..tenants import errors as tenant_errors
 from .output import OutputError, command_line, complain
 
 
@@ -54,7 +55,7 @@ def said_by(error: Exception) -> str:
         return str(error)
     plain = copy(error)
     plain.advice = ""  # it is for programs
-    if isinstance(plain, errors.GrantError) and not is_verbose.get():
+    if isinstance(plain, tenant_errors.GrantError) and not is_verbose.get():
         plain.statement = ""
     text = str(plain)
     if isinstance(error, errors.APIError) and (error.id or error.message) and not is_verbose.get():
@@ -77,12 +78,12 @@ def advice_for(error: Exception, *, retried: bool = False) -> str:
             )
         case errors.PermissionDeniedError():
             return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
-        case errors.GrantError() if gone := _NO_DATABASE.search(str(error)):
+        case tenant_errors.GrantError() if gone := _NO_DATABASE.search(str(error)):
             create = command_line(["dbs", "create", "CLUSTER", gone[1]])
             return f"the administrator logs in through this database. To create it again: {create}"
         case _ if not error.advice or has_way_out(error):
             return ""
-        case errors.StoreError():
+        case tenant_errors.StoreError():
             return _ABOUT_KEYS
         case _:
             return "" if retried else "look before you run it again"
@@ -91,7 +92,7 @@ def advice_for(error: Exception, *, retried: bool = False) -> str:
 def has_way_out(error: Exception) -> bool:
     """Whether another command than this one is the way out. ``Opened.ways`` names it, once for all tenants."""
     match error:
-        case errors.NoRoomError() | errors.RotationPendingError() | errors.SuspendedError():
+        case tenant_errors.CapacityError() | tenant_errors.RotationPendingError() | tenant_errors.SuspendedError():
             return True
         case errors.ConflictError(id="") | errors.NotFoundError(id=""):
             return bool(error.advice)
@@ -108,7 +109,7 @@ def code_of(error: errors.DatabaseClientError) -> Exit:
             return Exit.UNUSABLE
         case errors.ServerError():
             return Exit.UNUSABLE
-        case errors.APIError() | errors.NoRoomError():
+        case errors.APIError() | tenant_errors.CapacityError():
             return Exit.SOME_FAILED
         case _:
             return Exit.UNUSABLE

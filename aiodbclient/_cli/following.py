@@ -17,9 +17,9 @@ from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     SettingsDifferError,
-    StoreError,
     UnsupportedOperationError,
 )
+from ..tenants.errors import StoreError
 from .arguments import TIMEOUT_GRACE
 from .asking import some
 from .failures import Exit, code_of_run, has_way_out, message_of
@@ -27,9 +27,8 @@ from .output import OutputError, as_json, complain, note, safe, span, this_comma
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Outcome, RequestEvent, Run
+    from .. import Action, Outcome, RateLimiter, RequestEvent, Run
     from ..tenants import TenantEvent
-    from .opening import AnyBudget
     from .progress import Bar
 
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
@@ -85,7 +84,7 @@ class _Tally:
 
     names: Sequence[str]  # of all, with their roles
     report: Report
-    budget: AnyBudget
+    budget: RateLimiter
     bar: Bar
     again: Callable[[Collection[str]], str] | None  # the command that goes on after these; None: this one
     hurries: bool  # whether the first signal ends it at once
@@ -216,7 +215,7 @@ async def follow(
     runs: Mapping[str, Run[Any]],
     *,
     names: Sequence[str],
-    budget: AnyBudget,
+    budget: RateLimiter,
     report: Report,
     work: int | None = None,
     again: Callable[[Collection[str]], str] | None = None,

@@ -153,8 +153,13 @@ class Commands(dict[str, Any]):
 
 
 def group(cls: type[Group], help: str, **commands: str) -> Group:
-    """Make a group of commands."""
-    return cls(help=help, commands=Commands(commands), rich_markup_mode=None, context_settings=HELP_OPTIONS)
+    """Make a group of commands. An underscore in the name of one is a hyphen."""
+    return cls(
+        help=help,
+        commands=Commands({name.replace("_", "-"): where for name, where in commands.items()}),
+        rich_markup_mode=None,
+        context_settings=HELP_OPTIONS,
+    )
 
 
 def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:

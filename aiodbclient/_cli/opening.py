@@ -15,18 +15,21 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from ..engines import CAPABILITIES
-from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError, StoreError
+from ..errors import (
+    ConfigurationError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from ..tenants._record import OnRecord, read_all
 from ..tenants._stores import readable
 from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
+from ..tenants.errors import StoreError
 from .output import NAME, STORE_VARIABLE, command_line, note, quoted, safe, span, speaks_json, this_command, write_error
 
 if TYPE_CHECKING:
-    from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
-    from ..shared_budget import SharedRateBudget
-
-    AnyBudget: TypeAlias = RateBudget | SharedRateBudget
+    from .. import Cluster, ClusterClient, DatabaseClient, RateLimiter, RequestEvent
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
@@ -43,30 +46,30 @@ IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
 @asynccontextmanager
 async def open_client(
-    shared: str | None = None, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
-) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the environment's token and proxy, and a budget that is ``shared`` at this URL.
+    limits: Literal["none"] | None = None,
+    *,
+    offline: bool = False,
+    on_event: Callable[[RequestEvent], object] | None = None,
+) -> AsyncGenerator[tuple[DatabaseClient, RateLimiter]]:
+    """Open a client with the environment's token and proxy. ``limits``: "none" for a sandbox without them.
 
     ``offline``: it needs no token and sends nothing.
     """
-    from .. import DatabaseClient, RateBudget  # slow to import
+    from .. import DatabaseClient, RateLimiter  # slow to import
 
     token = "unused" if offline else _token()
-    async with AsyncExitStack() as stack:
-        budget: AnyBudget = RateBudget()
-        if shared == "none":
-            if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
-                raise ConfigurationError(
-                    "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing "
-                    "was sent"
-                )
-            budget = RateBudget(windows=())
-        elif shared is not None and not offline:
-            from ..shared_budget import SharedRateBudget, token_key
-
-            budget = await stack.enter_async_context(SharedRateBudget(shared, key=token_key(token)))
-        client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
-        yield await stack.enter_async_context(client), budget
+    budget = RateLimiter()
+    if limits == "none":
+        if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
+            raise ConfigurationError(
+                "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing "
+                "was sent"
+            )
+        budget = RateLimiter([])
+    async with DatabaseClient(
+        token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True
+    ) as client:
+        yield client, budget
 
 
 def _token() -> str:
@@ -231,7 +234,7 @@ async def open_store(
             rotate = command_line(["tenants", "rotate", "--all", "--store", where, *await clusters_in(opened)])
             note(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
-                f"cannot. To replace the passwords, do this and then retire: {rotate}"
+                f"cannot. To replace the passwords, do this and then revoke: {rotate}"
             )
         why = await refusal(opened)
         if why is not None and on_backups and why.startswith(BACKUP) and isinstance(opened, BaseStore):

@@ -16,7 +16,7 @@ from .. import Action, Run
 from .output import NAME, console_of, note, printable, span, speaks_json, wrapped, write_error
 
 if TYPE_CHECKING:
-    from .opening import AnyBudget
+    from .. import RateLimiter
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
@@ -32,7 +32,7 @@ class Bar:
     A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
     """
 
-    def __init__(self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, total: int, work: int, budget: RateLimiter, clock: Callable[[], float] = monotonic) -> None:
         self.run: Run[Any] | None = None
         self._waits_for: str | None = None
         self._budget = budget

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from ..errors import InvalidArgumentError, StoreError
+from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import tenant_of
 from ..tenants._record import OnRecord, Verb, read_all
+from ..tenants.errors import StoreError
 from .arguments import Recorded, role_options
 from .asking import FEW
 from .failures import Exit
@@ -153,7 +154,7 @@ class Records:
 
         ``clusters``: only on these; None: on those of this command.
         """
-        kind = Recorded if verb in ("list", "rooms") else type(self.place)
+        kind = Recorded if verb in ("list", "capacity") else type(self.place)
         place = self.place if clusters is None else evolve(self.place, clusters=[*clusters])
         return command_line(["tenants", verb, *words, *role_options(role), *given_options(place, kind, again=again)])
 
@@ -262,6 +263,6 @@ def names_on_record(record: OnRecord) -> set[str]:
     return names | {record.name}
 
 
-def waits_for_retire(record: OnRecord) -> bool:
-    """Whether the tenant was rotated, and its previous credential is not retired."""
+def waits_for_revoke(record: OnRecord) -> bool:
+    """Whether the tenant was rotated, and its previous credential is not revoked."""
     return record.previous is not None and record.intent is None

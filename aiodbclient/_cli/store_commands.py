@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated
 
-from ..errors import ConfigurationError, InvalidArgumentError, StoreError
+from ..errors import ConfigurationError, InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import OnRecord
 from ..tenants._stores.base import BaseStore
+from ..tenants.errors import StoreError
 from .arguments import RoleOption, YesOption, argument, option, role_options
 from .asking import confirm
 from .failures import Exit

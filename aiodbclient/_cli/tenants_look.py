@@ -1,4 +1,4 @@
-"""The commands that only look at tenants: list, rooms, show, check and plan."""
+"""The commands that only look at tenants: list, capacity, show, check and plan."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def list_tenants(printed: Rows, place: Recorded) -> int:
 
     Without --cluster: of all clusters. It sends nothing, unless --cluster is a name that is not in the store.
 
-    The column `pending` names the command to run next: `retire` revokes the previous credential.
+    The column `pending` names the command to run next: `revoke_previous` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
@@ -104,17 +104,18 @@ def _login(now: Credential | None, printed: Table) -> dict[str, object]:
 
 
 @runs
-async def list_rooms(printed: Sorted, place: Recorded, capacity: MostOption = None) -> int:
+async def list_capacity(printed: Sorted, place: Recorded, max_tenants: MostOption = None) -> int:
     """List how many tenants each cluster has, and how many more it may have.
 
     Without --cluster: the clusters in the store. It sends nothing, unless --cluster is a name that is not in the store.
 
-    Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants capacity --max-tenants 2000 --cluster tenants-prod --store tenants.db
     """
-    async with open_place(place, most=capacity) as opened:
-        rooms = await opened.tenants.rooms()
+    async with open_place(place, most=max_tenants) as opened:
+        rooms = await opened.tenants.capacity()
     rows = [
-        opened.home(room.cluster, printed) | {"tenants": room.tenants, "most": room.most, "free": room.free}
+        opened.home(room.cluster, printed)
+        | {"tenants": room.tenants, "max_tenants": room.max_tenants, "free": room.free}
         for room in rooms
     ]
     print_rows(rows, printed)
@@ -329,7 +330,7 @@ async def plan_tenants(
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
     refresh: Annotated[bool, option("--refresh", help="Check the tenants in the store too.")] = False,
-    capacity: MostOption = None,
+    max_tenants: MostOption = None,
 ) -> int:
     """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
 
@@ -337,7 +338,7 @@ async def plan_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    async with open_place(place, "empty", capacity, wanted) as opened:
+    async with open_place(place, "empty", max_tenants, wanted) as opened:
         if_exists = "adopt" if adopt else "error"
         plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
         records = opened.records[role]

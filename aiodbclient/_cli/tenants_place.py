@@ -10,20 +10,22 @@ from uuid import UUID
 
 from attrs import asdict, evolve, field, frozen
 
-from ..engines import guard_tenants
 from ..errors import (
     ConflictError,
     InvalidArgumentError,
     NameTakenError,
-    NoRoomError,
     NotFoundError,
-    RotationPendingError,
     ServerError,
-    SuspendedError,
-    TenantNotFoundError,
     TransportError,
 )
 from ..tenants import Problem, Role
+from ..tenants._guard import guard_tenants
+from ..tenants.errors import (
+    CapacityError,
+    RotationPendingError,
+    SuspendedError,
+    TenantNotFoundError,
+)
 from .arguments import WHICH, Chosen, Place, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
@@ -36,10 +38,9 @@ from .printing import Printed
 from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
-    from .. import ClusterClient, DatabaseClient, Failed, Run
+    from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
     from ..tenants import Plan, TenantEvent, Tenants
     from ..tenants._record import OnRecord
-    from .opening import AnyBudget
 
 
 @frozen(kw_only=True)
@@ -47,7 +48,7 @@ class Opened(Records):
     """The tenants of the clusters that the options of a command name, and those of them that it is for."""
 
     tenants: Tenants
-    budget: AnyBudget
+    budget: RateLimiter
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     heard: Heard
     wanted: Sequence[str] | None = None  # the names that were given; None: all
@@ -111,7 +112,7 @@ class Opened(Records):
 
     def _ways(self, kind: type[Exception], names: list[str], role: Role, about: str) -> Iterator[str]:
         """``about``: what was begun or is done, or the cluster that has the names of others."""
-        if kind is NoRoomError:
+        if kind is CapacityError:
             yield f"no room. {self._more_room()}"
         elif kind is NameTakenError:
             where = f"not on record in {shown(self.place.store)}, and on the cluster {safe(about or self.cluster)}"
@@ -128,12 +129,12 @@ class Opened(Records):
 
     def _ways_of(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is RotationPendingError and not verb:  # a move, of the tenant with all its roles
-            retire = self.command("retire", *which, "--role", "all")
-            yield f"it has an adopted login. To revoke that one, and then move: {retire}"
+            revoke = self.command("revoke-previous", *which, "--role", "all")
+            yield f"it has an adopted login. To revoke that one, and then move: {revoke}"
         elif kind is RotationPendingError:
-            yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
+            yield f"not revoked yet. To revoke them: {self.command('revoke-previous', *which, role=role)}"
             forced = self.command("rotate", *which, "--force", role=role)
-            yield f"to rotate nevertheless, which revokes what is not retired: {forced}"
+            yield f"to rotate nevertheless, which revokes what is not revoked: {forced}"
         elif kind is SuspendedError:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:
@@ -153,16 +154,16 @@ class Opened(Records):
         return f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
 
     def _more_room(self) -> str:
-        return f"Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+        return f"Use a higher --max-tenants, or add a --cluster. To see the capacity: {self.command('capacity')}"
 
     async def plan(self, wanted: Collection[str], role: Role, **options: Any) -> Plan:
         """Compare the names with the store and the cluster. Raises as ``Tenants.plan``."""
         try:
             return await self.tenants.role(role).plan(wanted, **options)
-        except NoRoomError:
+        except CapacityError:
             new = len(set(wanted).difference(self.records[role]))
-            free = sum(room.free or 0 for room in await self.tenants.rooms())
-            raise NoRoomError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
+            free = sum(room.free or 0 for room in await self.tenants.capacity())
+            raise CapacityError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
 
 @asynccontextmanager
@@ -189,7 +190,7 @@ async def open_place(
 
     heard = Heard()
     events: dict[str, TenantEvent] = {}
-    options: dict[str, Any] = {"prefix": place.prefix, "most": most}
+    options: dict[str, Any] = {"prefix": place.prefix, "max_tenants": most}
     if place.verbose:
         options["on_event"] = lambda event: events.__setitem__(event.name, event)
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The commands that change tenants: provision, repair, rotate and retire, suspend, resume and remove."""
+"""The commands that change tenants: provision, repair, rotate and revoke, suspend, resume and remove."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .names import locate_names, selecting
 from .opening import shown
 from .output import counted, note, this_command
 from .printing import Printed
-from .records import is_awake, is_suspended, is_young, waits_for_retire
+from .records import is_awake, is_suspended, is_young, waits_for_revoke
 from .running import runs
 from .tenants_place import open_place, open_selection, report_of
 
@@ -49,7 +49,7 @@ async def provision_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
-    capacity: MostOption = None,
+    max_tenants: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
@@ -64,7 +64,7 @@ async def provision_tenants(
     """
     wanted = locate_names(listed.names, listed.file)
     pruning.check(wanted)
-    async with open_place(place, "make" if role is Role.OWNER else "fail", capacity, wanted) as opened:
+    async with open_place(place, "make" if role is Role.OWNER else "fail", max_tenants, wanted) as opened:
         report = report_of(printed, opened, show=show)
         renewed = opened.half_removed([*wanted], role)
         if not pruning.prune:
@@ -153,17 +153,17 @@ async def rotate_tenants(
     ] = None,
     force: Annotated[
         bool,
-        option("--force", help="Rotate also tenants that are not retired yet. Programs may still use what this ends."),
+        option("--force", help="Rotate also tenants that are not revoked yet. Programs may still use what this ends."),
     ] = False,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
-    """Give each tenant a new credential, with its other login. The old one works until `retire`.
+    """Give each tenant a new credential, with its other login. The old one works until `revoke_previous`.
 
     --force ends old logins that programs may still use, so it asks first.
 
     After a crash, run it again: --all and --from leave out tenants that were rotated within the last hour and wait for
-    `retire`.
+    `revoke_previous`.
 
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
@@ -171,7 +171,7 @@ async def rotate_tenants(
     again = older_than is None and not force and not chosen.typed
 
     def is_fresh(record: OnRecord | None) -> bool:
-        return again and record is not None and waits_for_retire(record) and is_young(record, _RUN_AGAIN)
+        return again and record is not None and waits_for_revoke(record) and is_young(record, _RUN_AGAIN)
 
     def is_due(record: OnRecord) -> bool:
         return not is_suspended(record) and (older_than is None or not is_young(record, older_than))
@@ -182,14 +182,14 @@ async def rotate_tenants(
         left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in opened.names.items()}
         opened = evolve(opened, names=left)
         if fresh := total - opened.total:
-            note(f"rotated within the last hour, and left alone until `retire`: {fresh}")
+            note(f"rotated within the last hour, and left alone until `revoke_previous`: {fresh}")
         due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
-        ends = sum(map(waits_for_retire, due))
+        ends = sum(map(waits_for_revoke, due))
         going = len(due) if force else len(due) - ends
         if (chosen.everybody and asks(going)) or (force and ends):
             olds = f"{counted(ends, 'old login')}: programs that still use {'it stop' if ends == 1 else 'them stop'}"
             ended = f"This ends {olds} working." if force else "The old ones keep working."
-            refused = "" if force or not ends else f" Refused, since they wait for `retire`: {ends}."
+            refused = "" if force or not ends else f" Refused, since they wait for `revoke_previous`: {ends}."
             asleep = [each.name for each in owners.values() if chosen.everybody and is_suspended(each)]
             alone = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
             logins = counted(going, "login")
@@ -213,7 +213,7 @@ async def rotate_tenants(
 
 
 @runs
-async def retire_tenants(
+async def revoke_previous(
     chosen: Chosen,
     place: Place,
     printed: Printed,
@@ -225,8 +225,8 @@ async def retire_tenants(
 ) -> int:
     """Revoke the previous credential, and end its sessions. Programs that still use it stop working, so it asks first.
 
-    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db --yes
-    Example: aiodbclient tenants retire --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants revoke-previous alpha beta --cluster tenants-prod --store tenants.db --yes
+    Example: aiodbclient tenants revoke-previous --all --older-than 1d --yes --cluster tenants-prod --store tenants.db
     """
     async with open_selection(place, chosen, role or [Role.OWNER]) as opened:
         records, cluster = opened.records, opened.cluster
@@ -237,12 +237,12 @@ async def retire_tenants(
             names = list(dict.fromkeys(olds))
             number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
             confirm(
-                f"Retire the previous logins of {some(names) or 'no tenant'}{number} on {cluster}, and end their "
+                f"Revoke the previous logins of {some(names) or 'no tenant'}{number} on {cluster}, and end their "
                 "sessions? Programs that still use them stop working.",
                 yes=yes,
             )
         return await opened.run(
-            lambda tenants, names: tenants.retire(names, after=older_than), report_of(printed, opened)
+            lambda tenants, names: tenants.revoke_previous(names, after=older_than), report_of(printed, opened)
         )
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TypeGuard
 
 from .._backoff import expo
-from .._pacing.budget import Budget
+from .._pacing.budget import RateLimiter
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .call import Call
@@ -64,7 +64,7 @@ class Pause:
     __slots__ = ("_clusters", "budget")
 
     def __init__(self) -> None:
-        self.budget: Budget | None = None  # of the run's calls, once they are made
+        self.budget: RateLimiter | None = None  # of the run's calls, once they are made
         self._clusters: dict[str, _Writes] = {}
 
     @property

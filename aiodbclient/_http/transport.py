@@ -19,7 +19,7 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets
-from .._pacing.budget import RateBudget
+from .._pacing.budget import RateLimiter
 from .._version import __version__
 from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
@@ -71,12 +71,12 @@ class Transport:
         token: Token | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        limiter: RateBudget,
+        limiter: RateLimiter,
         on_event: Callable[[RequestEvent], object] | None,
         proxy: URL | None,
     ) -> None:
         self.base_url: URL = base_url
-        self.limiter: RateBudget = limiter
+        self.limiter: RateLimiter = limiter
         self.secrets: Secrets = Secrets()
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None

@@ -19,30 +19,29 @@ from .._dsn import is_host
 from .._http.call import RequestStats
 from .._http.pause import Pause
 from ..clusters import ClusterClient, for_work
-from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..engines import CAPABILITIES, Engine
 from ..errors import (
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     InvalidResponseError,
-    NoRoomError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
     ServerError,
-    StoreError,
     TransportError,
 )
 from ..models import Cluster, Connection, User
+from ._capacity import Rooms, Seat
 from ._credential import Credential
+from ._guard import guard_tenants
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._outcomes import TenantEvent, Timer
 from ._record import OnRecord, read_all
-from ._rooms import Rooms, Seat
 from ._servers import check_place, server_of
 from ._servers.server import Server
 from ._stores import Record, Store, readable
+from .errors import CapacityError, GrantError, StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -194,7 +193,7 @@ class Sites:
         while True:
             try:
                 seat = await rooms.take(name, {*without, *away})
-            except NoRoomError:
+            except CapacityError:
                 if away:
                     raise next(iter(away.values())) from None
                 raise
@@ -203,7 +202,7 @@ class Sites:
             except BaseException as error:
                 rooms.give_back(seat)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or rooms.place is not None or len(self.clients) == 1:
+                if not isinstance(error, AWAY) or rooms.choose_cluster is not None or len(self.clients) == 1:
                     raise
                 away[seat.cluster] = error
 

@@ -15,8 +15,9 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from ..engines import MYSQL, Engine, guard_tenants, is_derived
+from ..engines import MYSQL, Engine
 from ..errors import InvalidArgumentError
+from ._guard import guard_tenants, is_derived
 
 
 class Role(StrEnum):

@@ -91,12 +91,12 @@ def test_rotation_by_age(command: Command, names: list[str]) -> None:
     assert command("tenants", "rotate", a, "--older-than", "0s", *command.place).out == "1 rotated\n"
     again = command("tenants", "rotate", *everybody)
     assert (again.code, again.out) == (0, "1 rotated\n")
-    assert again.err == "aiodbclient: rotated within the last hour, and left alone until `retire`: 1\n"
-    assert command("tenants", "retire", *everybody, "--older-than", "1d").out == "2 kept\n"
+    assert again.err == "aiodbclient: rotated within the last hour, and left alone until `revoke_previous`: 1\n"
+    assert command("tenants", "revoke-previous", *everybody, "--older-than", "1d").out == "2 kept\n"
     assert command("tenants", "rotate", a, "--force", *command.place, "--yes").out == "1 rotated\n"
     listed = {each["name"]: each for each in command("tenants", "list", *command.place, "--json").objects()}
-    assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "retire")
-    assert command("tenants", "retire", *everybody, "--yes").out == "2 retired\n"
+    assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "revoke-previous")
+    assert command("tenants", "revoke-previous", *everybody, "--yes").out == "2 revoked\n"
     for wrong in ("30", "d", "30x", "1d 2h", "-1d"):
         refused = command("tenants", "rotate", "--all", f"--older-than={wrong}", *command.place)
         assert (refused.code, "takes a duration such as 30d" in refused.err) == (2, True)
@@ -118,8 +118,8 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
     assert "to see which command finishes what was begun: aiodbclient tenants list --cluster" in checked.err
 
     assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
-    assert pending() == "retire"
-    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
+    assert pending() == "revoke-previous"
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
     assert pending() is None
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 

@@ -25,13 +25,13 @@ ARGUMENTS = {
     "dbs create": ["C", "something"],
     "dbs delete": ["C", "nothing", "--yes", "--not-a-tenant"],
     "tenants list": ["--cluster", "C", "--store", "S"],
-    "tenants rooms": ["--cluster", "C", "--store", "S"],
+    "tenants capacity": ["--cluster", "C", "--store", "S"],
     "tenants plan": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants provision": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants check": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants repair": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants rotate": ["nobody", "--cluster", "C", "--store", "S"],
-    "tenants retire": ["nobody", "--cluster", "C", "--store", "S"],
+    "tenants revoke-previous": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants suspend": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants resume": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants remove": ["nobody", "--yes", "--cluster", "C", "--store", "S"],
@@ -43,8 +43,25 @@ ARGUMENTS = {
     "doctor": ["C"],
 }
 OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
-READ = ("tenants list", "tenants rooms", "tenants show", "tenants exec")  # what the store knows is not asked of the API
-STORED = ("list", "rooms", "check", "repair", "rotate", "retire", "suspend", "resume", "remove", "show", "exec")
+READ = (
+    "tenants list",
+    "tenants capacity",
+    "tenants show",
+    "tenants exec",
+)  # what the store knows is not asked of the API
+STORED = (
+    "list",
+    "capacity",
+    "check",
+    "repair",
+    "rotate",
+    "revoke-previous",
+    "suspend",
+    "resume",
+    "remove",
+    "show",
+    "exec",
+)
 
 
 def line(command: Command, name: str, cluster: str = "tenants-prod") -> list[str]:
@@ -100,7 +117,7 @@ def test_a_name_that_is_not_there_is_1_and_a_store_that_is_not_there_is_4(comman
     assert command("tenants", "provision", "exit-codes", *command.place).code == 0
     for verb in ("check", "repair", "rotate", "suspend", "resume", "show", "exec"):
         assert command(*line(command, f"tenants {verb}")).code == 1, verb
-    for verb in ("retire", "remove"):
+    for verb in ("revoke-previous", "remove"):
         done = command(*line(command, f"tenants {verb}"))
         assert done.code in (0, 1), verb
     assert command("tenants", "remove", "exit-codes", *command.place, "--yes").code == 0

@@ -67,7 +67,7 @@ def examples() -> list[str]:
         "dbs delete",
         "users delete",
         "tenants rotate",
-        "tenants retire",
+        "tenants revoke-previous",
     ]
     last += ["tenants suspend", "tenants resume", "tenants remove", "store copy copy.db"]  # this replaces tenants.db
 
@@ -220,7 +220,14 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
 
 def test_a_typo_in_the_store_is_an_error_and_makes_no_file(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
-    for arguments in (["list"], ["show"], ["show", "a"], ["rotate", "a"], ["retire", "a"], ["remove", "a", "--yes"]):
+    for arguments in (
+        ["list"],
+        ["show"],
+        ["show", "a"],
+        ["rotate", "a"],
+        ["revoke-previous", "a"],
+        ["remove", "a", "--yes"],
+    ):
         done = command("tenants", *arguments, *place)
         assert (done.code, done.out) == (4, "")
         assert "check --store" in done.err

@@ -55,7 +55,7 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert table[0].split() == ["name", "role", "cluster", "state", "age", "pending", "username"]
     assert many("tenants", "check").out == "4 checked: all well\n"
     assert many("tenants", "rotate", "--all", "--yes").out == "4 rotated\n"
-    assert many("tenants", "retire", "--all", "--yes").out == "4 retired\n"
+    assert many("tenants", "revoke-previous", "--all", "--yes").out == "4 revoked\n"
 
     one = many("tenants", "list", "--cluster", "east", "--json").objects()
     assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]
@@ -90,28 +90,28 @@ def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
 
 
 def test_rooms_are_counted_and_bounded(many: Command) -> None:
-    assert many("tenants", "provision", "a", "b", "c", "--most", "2").code == 0
+    assert many("tenants", "provision", "a", "b", "c", "--max-tenants", "2").code == 0
 
-    rooms = many("tenants", "rooms", "--most", "2", "--json").objects()
+    rooms = many("tenants", "capacity", "--max-tenants", "2", "--json").objects()
     assert sorted(each["tenants"] for each in rooms) == [1, 2]
-    assert [(each["cluster_name"], each["most"], each["free"]) for each in rooms] == [
+    assert [(each["cluster_name"], each["max_tenants"], each["free"]) for each in rooms] == [
         (name, 2, 2 - each["tenants"]) for name, each in zip(["east", "west"], rooms, strict=True)
     ]
-    assert many("tenants", "rooms").out.splitlines()[0].split() == ["cluster", "tenants", "most", "free"]
+    assert many("tenants", "capacity").out.splitlines()[0].split() == ["cluster", "tenants", "max_tenants", "free"]
     for sort, first in (("cluster", "east"), ("tenants", min(rooms, key=lambda room: room["tenants"])["cluster_name"])):
-        assert many("tenants", "rooms", "--sort", sort).out.splitlines()[1].split()[0] == first
-    wrong = many("tenants", "rooms", "--sort", "name")
-    assert (wrong.code, "no such column; there are cluster, tenants, most, free" in wrong.err) == (2, True)
-    full = many("tenants", "provision", "d", "e", "--most", "2")
+        assert many("tenants", "capacity", "--sort", sort).out.splitlines()[1].split()[0] == first
+    wrong = many("tenants", "capacity", "--sort", "name")
+    assert (wrong.code, "no such column; there are cluster, tenants, max_tenants, free" in wrong.err) == (2, True)
+    full = many("tenants", "provision", "d", "e", "--max-tenants", "2")
     assert (full.code, full.out) == (1, "1 created, 1 failed\n")
-    assert "there is no room for the tenant" in full.err
-    planned = many("tenants", "plan", "e", "f", "--most", "2")
+    assert "no cluster has capacity for the tenant" in full.err
+    planned = many("tenants", "plan", "e", "f", "--max-tenants", "2")
     assert (planned.code, "no room" in planned.err) == (1, True)
-    assert "no room: 2 wanted, 0 free. Use a higher --most" in planned.err
+    assert "no room: 2 wanted, 0 free. Use a higher --max-tenants" in planned.err
 
     ids = [each["id"] for each in many("clusters", "--json").objects()]
     before = len(many.sandbox.requests)
-    by_id = many("tenants", "rooms", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
+    by_id = many("tenants", "capacity", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
     assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
 
 

@@ -132,27 +132,27 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
 def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: list[str]) -> None:
     a, b, c = names[:3]
     command.provision(a, b, c)
-    nothing = command("tenants", "retire", a, *command.place)
+    nothing = command("tenants", "revoke-previous", a, *command.place)
     assert (nothing.code, nothing.out) == (0, "1 kept\n")
     assert command("tenants", "rotate", a, b, *command.place).code == 0
-    retire = ["tenants", "retire", a, b, c, *command.place]
-    asked = command(*retire)
-    assert f"Retire the previous logins of {a}, {b} (2 logins of 2 tenants) on {command.cluster}, and" in asked.err
+    revoke = ["tenants", "revoke-previous", a, b, c, *command.place]
+    asked = command(*revoke)
+    assert f"Revoke the previous logins of {a}, {b} (2 logins of 2 tenants) on {command.cluster}, and" in asked.err
     assert (asked.code, "Programs that still use them stop working." in asked.err) == (2, True)
     force = ["tenants", "rotate", a, c, "--force", *command.place]
     asked = command(*force)
     assert "Give 2 logins on tenants-prod new credentials? This ends 1 old login: programs that still use" in asked.err
     assert asked.code == 2
     assert command("tenants", "rotate", c, "--force", *command.place).code == 0  # it ends none
-    terminal = command.terminal(*retire, columns=200)
+    terminal = command.terminal(*revoke, columns=200)
     assert "stop working. [y/N]" in terminal.expect("[y/N]")
     terminal.type("n\n")
     code, seen = terminal.end()
     assert (code, "nothing was changed" in seen) == (3, True)
     pending = [each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()]
-    assert pending == ["retire", "retire", "retire"]
+    assert pending == ["revoke-previous", "revoke-previous", "revoke-previous"]
     assert command(*force, "--yes").out == "2 rotated\n"
-    assert command(*retire, "--yes").out == "3 retired\n"
+    assert command(*revoke, "--yes").out == "3 revoked\n"
 
 
 def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: list[str]) -> None:
@@ -178,7 +178,7 @@ def test_a_name_that_the_store_knows_is_not_asked_of_the_api(command: Command, n
     a = names[0]
     command.provision(a)
     before = len(command.sandbox.requests)
-    for verb in ("list", "rooms", "show"):
+    for verb in ("list", "capacity", "show"):
         assert command("tenants", verb, *command.place).code == 0
     for which in (a, "--all"):
         assert command.process("tenants", "exec", which, *command.place, "--", "true").code == 0

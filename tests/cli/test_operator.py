@@ -99,23 +99,25 @@ def test_users_apply_shows_its_plan_and_asks_for_all_but_creations(command: Comm
     assert command("users", "delete", command.cluster, names[0], "--yes", "--not-a-tenant").code == 0
 
 
-def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
+def test_rotate_and_revoke_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
     for verb, question in (
         ("rotate", "Give 1 login on tenants-prod new credentials? The old ones keep working. [y/N]"),
-        ("retire", f"Retire the previous logins of {names[0]} on tenants-prod, and end their sessions?"),
+        ("revoke-previous", f"Revoke the previous logins of {names[0]} on tenants-prod, and end their sessions?"),
     ):
         terminal = command.terminal("tenants", verb, "--all", *command.place, columns=200)
         assert question in terminal.expect("[y/N]")
         terminal.type("n\n")
         assert terminal.end()[0] == 3
-    assert command("tenants", "retire", "--all", *command.place, "--yes").out == "1 kept, 1 retired\n"
-    forgotten = command("tenants", "retire", "--all", *command.place)  # in cron it fails before anything is due
-    assert (forgotten.code, "Retire the previous logins of no tenant" in forgotten.err) == (2, True)
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--yes").out == "1 kept, 1 revoked\n"
+    forgotten = command(
+        "tenants", "revoke-previous", "--all", *command.place
+    )  # in cron it fails before anything is due
+    assert (forgotten.code, "Revoke the previous logins of no tenant" in forgotten.err) == (2, True)
 
 
-def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list[str]) -> None:
+def test_all_roles_are_rotated_and_revoked_at_once(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     provision(command, a, b)
     assert command("tenants", "provision", a, *command.place, "--role", "reader").code == 0
@@ -125,7 +127,7 @@ def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list
         (a, "reader"),
         (b, "owner"),
     ]
-    assert command("tenants", "retire", "--all", *command.place, "--role", "all", "--yes").out == "3 retired\n"
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--role", "all", "--yes").out == "3 revoked\n"
     lacking = command("tenants", "rotate", b, *command.place, "--role", "reader")
     assert (lacking.code, f"{b}: it has no reader" in lacking.err) == (1, True)
 
@@ -223,7 +225,7 @@ def test_tables_fit_and_programs_get_the_same_members(command: Command, names: l
         lines = screen.replace("\r", "").splitlines()
         assert (code, len(lines), max(map(len, lines)) <= columns) == (0, 2, True)
         assert lines[0].split()[:5] == ["name", "role", "state", "age", "pending"]
-        assert re.fullmatch(rf"{a} +owner +ready +\d+s +retire.*", lines[1])
+        assert re.fullmatch(rf"{a} +owner +ready +\d+s +revoke.*", lines[1])
     wide = command("tenants", "list", *command.place, "-o", "wide").out.splitlines()
     assert wide[0].split()[-1] == "since"
     listed, [shown], [checked] = (

@@ -218,7 +218,7 @@ def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -
     assert (missing.code, f"{command.cluster}: not on record" in missing.err) == (1, True)
     before = len(command.sent())
     assert names[0] in command("tenants", "list", *store).out
-    assert command("tenants", "rooms", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
+    assert command("tenants", "capacity", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
     assert len(command.sent()) == before  # it asks for no cluster
 
 
@@ -244,7 +244,7 @@ def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]
         command(*where, "--json").objects(),
         command("tenants", "show", *command.place, "--json").objects(),
         command("tenants", "check", a, *command.place, "--json").objects(),
-        command("tenants", "rooms", *command.place, "--json").objects(),
+        command("tenants", "capacity", *command.place, "--json").objects(),
     ):
         assert {(each["cluster"], each["cluster_name"]) for each in objects} == {(cluster, command.cluster)}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
+from aiodbclient.tenants.errors import StoreError
 
 from .conftest import Command
 
@@ -68,10 +68,14 @@ def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -
     assert command(*copy).out == "2 records copied\n"
     assert command("tenants", "provision", "added", *command.place).code == 0
     reads = ["tenants", "show", "turned", "-o", "uri"]
-    for verb in ("rotate", "retire", "suspend", "resume"):
+    for verb in ("rotate", "revoke-previous", "suspend", "resume"):
         assert (
             command(
-                "tenants", verb, "turned", *command.place, *(["--yes"] if verb in ("suspend", "retire") else [])
+                "tenants",
+                verb,
+                "turned",
+                *command.place,
+                *(["--yes"] if verb in ("suspend", "revoke-previous") else []),
             ).code
             == 0
         )
@@ -124,7 +128,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
 
     asyncio.run(use())
     assert command("tenants", "rotate", "alpha", *command.place).code == 0
-    assert command("tenants", "retire", "alpha", *command.place, "--yes").code == 0
+    assert command("tenants", "revoke-previous", "alpha", *command.place, "--yes").code == 0
     assert command("tenants", "provision", "gamma", *command.place).code == 0
     Path(command.store).unlink()
     [line] = re.findall(r"lost: aiodbclient (.*)\. Nothing", refused.err)

@@ -16,12 +16,10 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.shared_budget import token_key
 
 from .conftest import COMMAND, SIGNALS, Command
 
@@ -90,8 +88,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
     again = command("tenants", "rotate", a, *command.place)
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
-    assert "not retired" in again.err
-    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
+    assert "not revoked" in again.err
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
     assert planned.code == 5
@@ -112,8 +110,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
 
 def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    retire = ["retire", a, "--yes"]
-    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], retire, ["show"]):
+    revoke = ["revoke-previous", a, "--yes"]
+    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], revoke, ["show"]):
         for kind in ([], ["--json"]):
             assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
     assert command("users", "list", command.cluster).code == 0
@@ -507,7 +505,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
         asyncio.run(other.add_cluster("redis", "cache"))
         asyncio.run(other.add_cluster("cockroach", "new"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        for verb in ("plan", "provision", "rotate", "retire"):
+        for verb in ("plan", "provision", "rotate", "revoke-previous"):
             done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
             assert (done.code, done.out) == (2, "")
             assert "redis clusters have no user management" in done.err
@@ -571,32 +569,3 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
     made = [each["name"] for done in both for each in done.objects() if each["action"] == "created"]
     assert sorted(made) == sorted(names)
     assert re.search(r"://\S+:\S+@", "".join(done.out + done.err for done in both)) is None
-
-
-def test_commands_share_a_budget(command: Command) -> None:
-    pytest.importorskip("valkey", reason="needs the valkey extra")
-    from valkey_server import BINARY, ValkeyServer
-
-    from ..requirements import no_server
-
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        command.environment["AIODBCLIENT_BUDGET"] = server.url
-        for _ in range(2):
-            assert command("clusters").code == 0
-        keys = subprocess.run(
-            ["valkey-cli", "-u", server.url, "--scan"], capture_output=True, text=True, check=True
-        ).stdout
-        assert "aiodbclient:" in keys
-        assert command.sandbox.token not in keys
-
-
-def test_commands_share_a_budget_in_postgresql(command: Command, postgres_url: str) -> None:
-    command.environment["AIODBCLIENT_BUDGET"] = postgres_url
-    for _ in range(2):
-        assert command("clusters").code == 0
-    with psycopg.connect(postgres_url) as connection:
-        rows = connection.execute("SELECT key, state FROM aiodbclient_budgets").fetchall()
-    assert token_key(command.sandbox.token) in [key for key, _ in rows]
-    assert command.sandbox.token not in str(rows)

@@ -139,7 +139,7 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
     for verb, *options in (
         ["rotate"],
         ["rotate", "--role", "all"],
-        ["retire", "--yes"],
+        ["revoke-previous", "--yes"],
         ["suspend", "--yes"],
         ["resume"],
         ["repair"],

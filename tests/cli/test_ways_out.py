@@ -17,17 +17,17 @@ def suggested(done: Done) -> list[list[str]]:
     return [shlex.split(each)[1:] for each in re.findall(r": (aiodbclient .*?)(?:\. |\n|$)", done.err)]
 
 
-def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, names: list[str]) -> None:
+def test_a_rotation_that_waits_for_revoke_names_both_ways(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     command.provision(a, b)
     assert command("tenants", "rotate", a, b, *command.place).code == 0
     refused = command("tenants", "rotate", a, b, *command.place)
 
     assert "run it again" not in refused.err
-    retire, force = suggested(refused)
-    assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
+    revoke, force = suggested(refused)
+    assert (revoke[:4], force[:5]) == (["tenants", "revoke-previous", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force, "--yes").out == "2 rotated\n"
-    assert command(*retire, "--yes").out == "2 retired\n"
+    assert command(*revoke, "--yes").out == "2 revoked\n"
 
 
 def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> None:
@@ -66,7 +66,7 @@ def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: 
     assert suggested(command(*adopt)) == [[*adopt, "--yes"]]
     assert command(*adopt, "--yes").out == "1 adopted\n"
 
-    full = command("tenants", "provision", b, "--most", "1", *command.place)
+    full = command("tenants", "provision", b, "--max-tenants", "1", *command.place)
     assert (full.code, "run it again" in full.err) == (1, False)
     assert "give Tenants" not in full.err
     [rooms] = suggested(full)

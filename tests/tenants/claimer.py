@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore
+from aiodbclient.tenants.errors import StoreError
 
 from .store_contract import a_credential
 

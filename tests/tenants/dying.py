@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants._verbs.tenant import HeldClaim
 
@@ -68,7 +68,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
         DatabaseClient(
             place.sandbox.token,
             base_url=place.sandbox.url,
-            budget=RateBudget([]),
+            budget=RateLimiter([]),
             retry=RetryPolicy(base_delay=0.01),
         ) as client,
         store,

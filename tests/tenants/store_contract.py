@@ -16,8 +16,8 @@ import pytest
 from attrs import evolve, fields
 
 from aiodbclient import Engine
-from aiodbclient.errors import ClaimLostError, StoreError
 from aiodbclient.tenants import Claim, Credential, Record, Store
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 LONG = 600.0  # s: a lease that does not run out during a test
 NASTY = ("a'b", 'a"b', "a\\b", "a%b", "a_b", "a/b", "a b", "A", "a", "ä", "😀", "../a", "a;--", "{}", "$1", "x" * 63)

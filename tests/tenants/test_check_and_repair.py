@@ -241,7 +241,7 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(
             others = Tenants(place.cluster, store, place.prefix)
             while checks < 3:
                 assert all([outcome.ok async for outcome in others.rotate(names)])
-                assert all([outcome.ok async for outcome in others.retire(names)])
+                assert all([outcome.ok async for outcome in others.revoke_previous(names)])
 
     async with asyncio.TaskGroup() as group:
         rotating = group.create_task(rotate())

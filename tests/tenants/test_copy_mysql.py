@@ -13,11 +13,12 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import ConfigurationError, GrantError
+from aiodbclient.errors import ConfigurationError
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy.mysql import MySQLCopier, programs
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import SERVERS, administrator
 from .moves import connected, run

@@ -14,10 +14,10 @@ import pytest
 from attrs import evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
 from aiodbclient.tenants._stores import copying
+from aiodbclient.tenants.errors import StoreError
 
 from .processes import claimer, keep, line
 from .store_contract import LONG, a_credential

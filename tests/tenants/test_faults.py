@@ -15,18 +15,14 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient import Action, DatabaseClient, RateBudget
+from aiodbclient import Action, DatabaseClient, RateLimiter
 from aiodbclient._http.call import RequestStats
-from aiodbclient.errors import (
-    ClaimLostError,
-    ConfigurationError,
-    GrantError,
-    InvalidArgumentError,
-)
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Tenants
 from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
+from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from .conftest import SQL, Place, only
 from .moves import enters
@@ -117,7 +113,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
     primary = (await place.cluster.info()).connection
     token = place.sandbox.add_token(["database:read"])
-    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(place.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
             await Tenants(cluster, place.store, place.prefix).ensure("alpha")

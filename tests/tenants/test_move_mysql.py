@@ -13,10 +13,10 @@ import pytest
 from attrs import evolve
 
 from aiodbclient import Action
-from aiodbclient.errors import GrantError, MoveError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy.mysql import MySQLCopier
+from aiodbclient.tenants.errors import GrantError, MoveError
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from .conftest import only
@@ -211,7 +211,7 @@ async def test_programs_in_the_database_move_with_it_and_run_as_the_tenant(two: 
         "INSERT INTO t (n) VALUES (1)",
     )
     await only(tenants.rotate(["alpha"]))  # so the definers are a previous login
-    await only(tenants.retire(["alpha"]))
+    await only(tenants.revoke_previous(["alpha"]))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     after = moved.credential

@@ -15,9 +15,9 @@ from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy import mysql as copy_mysql
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .conftest import Place, only

@@ -11,9 +11,9 @@ from typing import Any
 import pymysql
 import pytest
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._servers.server import Found, Work
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, until
@@ -295,7 +295,7 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 
 
 @pytest.mark.parametrize("kind", CODE)
-async def test_what_runs_as_a_retired_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
+async def test_what_runs_as_a_revoked_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
     work, login, password = await server.make()
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
@@ -338,7 +338,7 @@ async def test_a_login_that_was_dropped_although_code_runs_as_it_is_an_error_tha
 
 
 async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server: Server) -> None:
-    """Of the login in use, and of one that was retired. One that is running ends too."""
+    """Of the login in use, and of one that was revoked. One that is running ends too."""
     work, login, password = await server.make()
     second = work.names.logins[1]
     count = f"SELECT COUNT(*) FROM `{work.names.database}`.t"
@@ -351,7 +351,7 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
 
         own = server.connect(login, password, work.names.database)
         run(own, "CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)")
-        run(own, "CREATE EVENT retired ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES ()")
+        run(own, "CREATE EVENT revoked ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES ()")
         other = server.connect(second, await server.set(work, second), work.names.database)
         run(
             other,

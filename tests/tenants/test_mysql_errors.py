@@ -12,7 +12,7 @@ import pytest
 import trustme
 from attrs import evolve
 
-from aiodbclient.errors import ConfigurationError, ConflictError, GrantError
+from aiodbclient.errors import ConfigurationError, ConflictError
 from aiodbclient.models import Connection
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
@@ -20,6 +20,7 @@ from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
 from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants.errors import GrantError
 
 from .mysql_servers import Server, server
 

@@ -7,11 +7,11 @@ import threading
 import pymysql
 import pytest
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, until

@@ -11,8 +11,9 @@ from attrs import evolve
 from pymysql.cursors import Cursor
 
 from aiodbclient import Action, ClusterClient
-from aiodbclient.errors import ConflictError, GrantError
+from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Credential, Problem, Role, Tenants
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import in_grant, run
 from .conftest import Place, only
@@ -78,7 +79,7 @@ async def test_a_tenant_leaves_connections_to_others(tenants: Tenants) -> None:
             session.close()
 
 
-async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants, opened: Open) -> None:
+async def test_a_leaked_credential_is_ended_by_rotate_and_revoke(tenants: Tenants, opened: Open) -> None:
     """A session of the old login stays open and sets its own password, after this and every later rotation."""
     leaked = await tenants.ensure("alpha")
     session = opened(leaked)
@@ -87,7 +88,7 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenant
 
     assert (await only(tenants.rotate(["alpha"]))).action is Action.ROTATED
     set_password(leaked, session)
-    assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is Action.REVOKED
 
     with pytest.raises(pymysql.MySQLError):
         run(session, "SELECT 1")
@@ -98,7 +99,7 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenant
         rotated = await only(tenants.rotate(["alpha"]))
         assert rotated.credential is not None
         assert once(rotated.credential, "SELECT a FROM t") == [(1,)]
-        assert (await only(tenants.retire(["alpha"]))).error is None
+        assert (await only(tenants.revoke_previous(["alpha"]))).error is None
     assert (await tenants.get("alpha")) == rotated.credential
 
 
@@ -140,7 +141,7 @@ async def test_readers_and_writers(tenants: Tenants) -> None:
             connect(credential)
 
 
-async def test_an_adopted_login_goes_on_until_it_is_retired(
+async def test_an_adopted_login_goes_on_until_it_is_revoked(
     my_place: Place, tenants: Tenants, cluster: ClusterClient
 ) -> None:
     """The API gave it all rights in every schema."""
@@ -165,7 +166,7 @@ async def test_an_adopted_login_goes_on_until_it_is_retired(
     run(theirs, "CREATE TABLE t (a INT PRIMARY KEY)")
     assert once(credential, "SELECT a FROM t") == []
 
-    assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is Action.REVOKED
 
     with pytest.raises(pymysql.MySQLError):
         run(theirs, "SELECT 1")

@@ -1,4 +1,4 @@
-"""Tenants beside each other on PostgreSQL: what one did does not keep another from being retired or removed."""
+"""Tenants beside each other on PostgreSQL: what one did does not keep another from being revoked or removed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient import Engine
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
+from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, work
 
@@ -125,7 +125,7 @@ async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
     if managed.version == 14:
         pytest.skip("there are no readers there")
     reader = names_of(names.tenant, Engine.PG, role=Role.READER)
-    name = Identifier("\x1b]0;mine\x07\nall retired")
+    name = Identifier("\x1b]0;mine\x07\nall revoked")
     managed.api(SQL("CREATE SCHEMA {}").format(name), names.database)
     managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), names.database)
     assert "mine" in await server.why_no_roles(reader)

@@ -16,10 +16,11 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import PostgresStore, Store
 from aiodbclient.tenants._stores import postgres_connection
 from aiodbclient.tenants._stores.sealing import Key
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from aiodbclient._http.call import RequestStats
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import server
 from aiodbclient.tenants._servers.server import SessionLostError, SharedSessions
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place
 from .programs import ask

@@ -26,12 +26,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from aiodbclient import DatabaseClient
-from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._stores import sealing, sqlite
 from aiodbclient.tenants._stores.copying import copy_records
 from aiodbclient.tenants._stores.sealing import Key
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .store_contract import LONG, StoreContract, a_credential

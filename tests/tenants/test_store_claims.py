@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from aiodbclient.errors import ClaimLostError
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
+from aiodbclient.tenants.errors import ClaimLostError
 
 from .store_contract import a_credential
 

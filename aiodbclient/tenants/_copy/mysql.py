@@ -11,11 +11,11 @@ from math import inf
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
-from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
 from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
+from ..errors import GrantError
 from . import Copier, Survey
 from .programs import Copied, Programs, installed, missing, options_for, run
 

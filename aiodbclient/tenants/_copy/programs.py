@@ -24,8 +24,9 @@ from typing import IO
 
 from attrs import frozen
 
-from ...errors import ConfigurationError, GrantError
+from ...errors import ConfigurationError
 from .._credential import Credential, Secret
+from ..errors import GrantError
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300

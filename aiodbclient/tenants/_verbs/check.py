@@ -8,12 +8,13 @@ from contextlib import suppress
 from attrs import evolve
 
 from ..._http.call import RequestStats
-from ...errors import GrantError, ServerError, StoreError, TransportError
+from ...errors import ServerError, TransportError
 from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantChecked, Timer
 from .._record import OnRecord, State, Verb, read_all
+from ..errors import GrantError, StoreError
 from .jobs import TenantJob
 from .tenant import Tenant
 

@@ -15,12 +15,13 @@ from ..._bulk.outcomes import Action, Done
 from ..._bulk.run import Job, name_spec
 from ..._http.call import RequestStats
 from ..._http.waits import waits
-from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
+from ...errors import ConfigurationError, InvalidArgumentError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._naming import Role, check_tenant, names_of
 from .._outcomes import Timer
 from .._record import OnRecord, State, no_database, no_roles
+from ..errors import ClaimLostError, GrantError, StoreError
 from .tenant import ClaimedTenant, Tenant
 from .unfinished import end_copying
 

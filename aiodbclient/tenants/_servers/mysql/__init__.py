@@ -9,7 +9,7 @@ neither KILL the sessions of others nor change who code runs as::
 
 GRANT takes a pattern unless the server runs with ``partial_revokes=ON``.
 
-A retired login whose events, routines, views or triggers are still there stays, locked, and keeps its rights: they run
+A revoked login whose events, routines, views or triggers are still there stays, locked, and keeps its rights: they run
 with them. A suspended tenant has no rights at all, so its events fail.
 
 What a tenant can still do: commit or roll back another user's prepared transaction if it knows its name.
@@ -25,10 +25,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ....engines import Engine
-from ....errors import GrantError, InvalidArgumentError
+from ....errors import InvalidArgumentError
 from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
+from ...errors import GrantError
 from ..server import (
     TEMPORARY_CONNECTIONS,
     Administrator,

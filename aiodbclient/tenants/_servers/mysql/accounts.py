@@ -18,8 +18,9 @@ from contextlib import asynccontextmanager, suppress
 
 from attrs import frozen
 
-from ....errors import ConflictError, GrantError
+from ....errors import ConflictError
 from ..._credential import Secret
+from ...errors import GrantError
 from .session import LoginExistsError, Schema
 
 _HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``helper``

@@ -19,8 +19,8 @@ import asyncio
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from ....errors import GrantError
 from ..._credential import new_password
+from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError
 from .accounts import accounts, drop_helpers, helper
 from .session import Schema, Session, Thread

@@ -16,11 +16,12 @@ from urllib.parse import unquote
 import pymysql
 from attrs import frozen
 
-from ...._aiomysql import NOT_MYSQL, Connection, Cursor
 from ...._dsn import mysql_parts
-from ....errors import ConfigurationError, GrantError
+from ....errors import ConfigurationError
+from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ..._credential import Secret
 from ..._naming import Names
+from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
