@@ -20,7 +20,7 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
 
 from .engines import Engine
-from .models import Cluster
+from .models import Cluster, Database, MySQLSettings, NewUser, UserSettings
 
 T = TypeVar("T")
 
@@ -51,9 +51,21 @@ class Authority:
     certificate: str
 
 
-def encode(value: object) -> bytes:
-    """Return the JSON of a model, or of a mapping with models, without members that are None."""
-    return json.dumps(_converter().unstructure(value)).encode()
+@define
+class UserChange:
+    """What an update or reset of a user changes."""
+
+    settings: UserSettings | None = None
+    mysql_settings: MySQLSettings | None = None
+
+
+Body = NewUser | UserChange | Database
+
+
+def unstructure(body: Body) -> dict[str, Any]:
+    """Return the JSON object of a request, without members that are None."""
+    members: dict[str, Any] = _converter().unstructure(body)
+    return members
 
 
 def decode(body: bytes, key: str, model: type[T]) -> T:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from .errors import ConfigurationError
+
 MASK = "***"
 
 # A password of the provider, and the value of ``password``: in JSON (also inside a JSON string), a form, a DSN or a line of
@@ -15,6 +17,25 @@ _PASSWORDS = re.compile(
     r"""|AVNS_[^\s"'\\&,;<>}]*+""",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+class Token:
+    """A token that its repr hides, so that a traceback with local variables hides it too."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value if isinstance(value, str) else ""
+
+    def __repr__(self) -> str:
+        return "Token('********')"
+
+    def check(self) -> None:
+        """Refuse a token that is not valid in a header."""
+        if not (self.value.isascii() and self.value.isprintable() and self.value and " " not in self.value):
+            raise ConfigurationError(
+                "the token must be a non-empty string of printable ASCII characters without spaces"
+            )
 
 
 class Secrets:

@@ -189,7 +189,7 @@ class ProvisionUsers(UserJob[UserDone]):
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
-            deletions = self._context.memory.deletions
+            deletions = self._context.cache.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why

@@ -157,7 +157,7 @@ async def plan_users(
     list_shows = Returned.by(existing.values())
     spellings = {spelling(name) for name in existing}
     asked = {spelling(name) for name in specs}
-    deletions, now = context.memory.deletions, monotonic()
+    deletions, now = context.cache.deletions, monotonic()
     deleted = {name for name in existing if deletions.may_be_listed_still(context.cluster_id, name, now)}
     update: dict[str, list[Difference]] = {}
     create: list[str] = []

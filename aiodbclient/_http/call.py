@@ -8,17 +8,15 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attrs import field, frozen
+from attrs import frozen
 
-from .._checks import check_seconds
 from ..engines import Engine
-from ..errors import InvalidArgumentError
 from .operations import Operation
 from .retry import RetryPolicy
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
 _OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
-_LONGEST_PATH = 200  # characters of a path in an error
+_LONGEST_PATH = 200  # characters of a path in an error or the log
 
 
 class RequestStats:
@@ -96,10 +94,14 @@ class Call:
     engine: Engine | str | None = None
     body: bytes | None = None
     turns: WriteTurns | None = None
-    not_found: str = field(default="", kw_only=True)  # what a 404 can mean
+    not_found: str = ""  # what a 404 can mean
 
     @property
     def what(self) -> str:
         """The name of the call in errors."""
-        path = self.path if len(self.path) <= _LONGEST_PATH else f"{self.path[:_LONGEST_PATH]}..."
-        return f"{self.operation.name} ({self.operation.method} {path})"
+        return f"{self.operation.name} ({self.operation.method} {self.shown_path})"
+
+    @property
+    def shown_path(self) -> str:
+        """The beginning of the path."""
+        return self.path if len(self.path) <= _LONGEST_PATH else f"{self.path[:_LONGEST_PATH]}..."

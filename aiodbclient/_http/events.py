@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import perf_counter
 
 from attrs import asdict, frozen
 
@@ -69,7 +68,7 @@ def report(
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,
-        call.path,
+        call.shown_path,
         event.status or event.error,
         event.duration,
         event.attempt,

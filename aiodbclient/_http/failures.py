@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._masking import Secrets
+from .._masking import Secrets, Token
 from ..errors import (
     ConfigurationError,
     ConnectError,
@@ -45,18 +45,20 @@ class FailedTry:
     was_sent: bool = True  # whether it counts as a request
     waited: float = 0.0  # seconds
     place: int | None = None  # in the queue for the rate limit, which the next try keeps
-    token: object = None  # that it sent
+    token: Token | None = None  # that it sent
     ended: float = field(factory=perf_counter)
 
     @property
     def status(self) -> int:
         """The status of the answer; 0 if there was none."""
-        return self.details.get("status", 0)
+        status: int = self.details.get("status", 0)
+        return status
 
     @property
     def retry_after(self) -> float | None:
         """The seconds until the next try that the API asked for, or None."""
-        return self.details.get("retry_after")
+        wait: float | None = self.details.get("retry_after")
+        return wait
 
 
 def failed_before_sending(error: DatabaseClientError) -> FailedTry:
@@ -65,7 +67,9 @@ def failed_before_sending(error: DatabaseClientError) -> FailedTry:
     return FailedTry(Failure.REFUSED, type(error), str(error), details, was_sent=False)
 
 
-def failed_without_answer(call: Call, host: str | None, status: int, error: BaseException, secrets: Secrets) -> FailedTry:
+def failed_without_answer(
+    call: Call, host: str | None, status: int, error: BaseException, secrets: Secrets
+) -> FailedTry:
     """Return the try that ``error`` ended before the answer was complete. ``status``: 0 if no answer had begun."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):

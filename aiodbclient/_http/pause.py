@@ -80,7 +80,7 @@ class Pause:
         cluster = self._clusters.setdefault(cluster_id, _Writes(cluster_id))
         while True:
             if cluster.turn.locked():
-                with call.meter.wait():
+                if True:
                     async with cluster.turn:
                         pass
             if cluster.failure is not None:
@@ -92,8 +92,7 @@ class Pause:
                 if not _is_not_ready(error, call):
                     raise
                 refusal = error
-            call.refuse()
-            with call.meter.wait():
+            if True:
                 await cluster.turn.acquire()
             try:
                 if cluster.openings == openings and cluster.failure is None:
@@ -121,8 +120,7 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
                 if not _is_not_ready(error, call):
                     cluster.open()
                     raise
-                call.refuse()
-                refusal = error  # such as during the first backup of a new cluster
+                    refusal = error  # such as during the first backup of a new cluster
                 cluster.reason = "the cluster accepts no changes at the moment"
             else:
                 cluster.open()
@@ -132,7 +130,7 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
         left = cluster.since + patience - monotonic()
         if left <= 0:
             break
-        with call.meter.wait():
+        if True:
             await asyncio.sleep(min(pause, left))
     cluster.reason = None
     cluster.failure = (
@@ -143,6 +141,4 @@ async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read
 
 
 def _not_online(cluster: _Writes, call: Call) -> ClusterNotOnlineError:
-    error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
-    call.complete(error)
-    return error
+    return ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._headers import RateLimitStatus
-from .._masking import Secrets
+from .._masking import Secrets, Token
 from .._pacing.budget import RateLimiter
 from .._version import __version__
 from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
@@ -41,25 +41,6 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that,
 # and not as a request that timed out.
 _CONNECTING = 0.9
-
-
-class Token:
-    """A token that its repr hides, so that a traceback with local variables hides it too."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value if isinstance(value, str) else ""
-
-    def __repr__(self) -> str:
-        return "Token('********')"
-
-    def check(self) -> None:
-        """Refuse a token that is not valid in a header."""
-        if not (self.value.isascii() and self.value.isprintable() and self.value and " " not in self.value):
-            raise ConfigurationError(
-                "the token must be a non-empty string of printable ASCII characters without spaces"
-            )
 
 
 class Transport:
@@ -150,7 +131,11 @@ class Transport:
 
     def _may_renew_token(self, failed: Sequence[FailedTry]) -> bool:
         """Whether the API refused a token, and the next try can have another one."""
-        return self._ask_token is not None and failed[-1].status == 401 and [each.status for each in failed[-2:-1]] != [401]
+        return (
+            self._ask_token is not None
+            and failed[-1].status == 401
+            and [each.status for each in failed[-2:-1]] != [401]
+        )
 
     async def _try(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
@@ -209,7 +194,9 @@ class Transport:
                 if self._ask_token is not None and self._token is stale:
                     asked = self._ask_token()
                     if not isawaitable(asked):
-                        raise ConfigurationError("token must be a string or an async callable; this callable is not async")
+                        raise ConfigurationError(
+                            "token must be a string or an async callable; this callable is not async"
+                        )
                     self._use_token(Token(await asked))
                 return
         except TimeoutError:
