@@ -1,7 +1,7 @@
 """Convert JSON to models and back, with cattrs. Pure.
 
-Reading accepts what the API may add (unknown members, enum values and engines) and what it may leave out: a member that is
-null, an empty string or an empty object counts as missing. It refuses a value of another type.
+Reading accepts what the API may add (unknown members, enum values and engines) and what it may leave out: a member that
+is null, an empty string or an empty object counts as missing. It refuses a value of another type.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ def unstructure(body: Body) -> dict[str, Any]:
     return members
 
 
+def setting_names(members: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings in a body, as in ``Capabilities.user_settings``."""
+    names = [f"settings.{name}" for name in members.get("settings", ())]
+    return [*names, *(name for name in members if name not in ("name", "settings"))]
+
+
 def decode(body: bytes, key: str, model: type[T]) -> T:
     """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS."""
     return _converter().structure(parse(body)[key], model)
@@ -124,7 +130,7 @@ _MISSING: tuple[object, ...] = (None, "", {})
 
 
 def _object(model: type, converter: Converter) -> Callable[[Any, Any], Any]:
-    read_members = make_dict_structure_fn(model, converter)
+    read_members: Callable[[Any, Any], Any] = make_dict_structure_fn(model, converter)
 
     def read(value: Any, _: Any) -> Any:
         if type(value) is not dict:

@@ -9,8 +9,8 @@ from .errors import ConfigurationError
 
 MASK = "***"
 
-# A password of the provider, and the value of ``password``: in JSON (also inside a JSON string), a form, a DSN or a line of
-# text. Every repetition is possessive, so the search never backtracks: it takes time in proportion to the text.
+# A password of the provider, and the value of ``password``: in JSON (also in a JSON string), a form, a DSN or a line of
+# text. Every repetition is possessive, so the search never backtracks: its time grows with the text alone.
 _PASSWORDS = re.compile(
     r"""(?P<name>password\\*+["']?+\s*+[:=]\s*+)"""
     r"""(?:\\*+"(?:[^"\\]|\\.)*+"?+|'[^']*+'?+|[^\s"'&,;<>}]++)"""

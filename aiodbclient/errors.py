@@ -3,9 +3,9 @@
 ``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
 it failed. If it is false, you can send the call again.
 
-No message and no attribute holds a password or a token. Of the API's answers they quote only the id, the message and the
-request id of an error, and mask in them the token, the provider's passwords (``AVNS_...``) and the values of ``password``.
-A traceback with local variables does not show these secrets either.
+No message and no attribute holds a password or a token. They quote nothing of the API's answers but the id, the message
+and the request id of an error. In these they mask the token, the provider's passwords (``AVNS_...``) and the values of
+``password``. A traceback with local variables does not show these secrets either.
 """
 
 from __future__ import annotations
@@ -59,18 +59,6 @@ class UnsupportedOperationError(DatabaseClientError):
         self.operation = operation
 
 
-class SettingsDifferError(DatabaseClientError):
-    """A user that existed before has other settings than you requested from ``provision``. It was not changed.
-
-    Attributes:
-        settings: The names of the settings that differ, such as ``"settings.acl"``.
-    """
-
-    def __init__(self, message: str, *, settings: tuple[str, ...] = (), may_have_applied: bool = False) -> None:
-        super().__init__(message, may_have_applied=may_have_applied)
-        self.settings = settings
-
-
 class TransportError(DatabaseClientError):
     """The client got no complete answer."""
 
@@ -102,8 +90,8 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
 class InvalidResponseError(DatabaseClientError):
     """The answer is not what the API documents for this request.
 
-    It is HTML, truncated JSON, other JSON, or a redirect; it is larger than 32 MiB; or it is about another user, database
-    or cluster. Or the client could not read the new password after a reset.
+    It is HTML, truncated JSON, other JSON, or a redirect; it is larger than 32 MiB; or it is about another user,
+    database or cluster. Or the client could not read the new password after a reset.
 
     Attributes:
         status: The HTTP status, or 0 if the error is not about one answer.

@@ -1,7 +1,7 @@
 """Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
 
-Checked against aiohttp 3.14. Only this module uses private names of aiohttp. If a later version has renamed one of them,
-``Reuse`` logs that, and the client sends each request on a connection of its own.
+Checked against aiohttp 3.14. Only this module uses private names of aiohttp. If a later version has renamed one of
+them, ``Reuse`` logs that, and the client sends each request on a connection of its own.
 """
 
 from __future__ import annotations

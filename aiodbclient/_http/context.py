@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 from attrs import define, field
 
-from .._json import Authority, Body, ClusterEngine, unstructure
+from .._json import Authority, Body, ClusterEngine, setting_names, unstructure
 from ..engines import Engine, guard
 from ..errors import DatabaseClientError, InvalidArgumentError, PermissionDeniedError
 from ..models import Cluster
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
+from .maintenance import MaintenanceWait
 from .operations import GET_CA, GET_CLUSTER, Kind, Operation, check_name
 from .pages import ListedT, read_all
-from .pause import Pause
 from .response import Response
 from .transport import Transport
 
@@ -80,7 +80,7 @@ class ClusterContext(NamedTuple):
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
-    pause: Pause | None = None  # of the run that the calls are part of
+    maintenance: MaintenanceWait | None = None  # of the run that the calls are part of
 
     @property
     def engine(self) -> Engine | str | None:
@@ -102,14 +102,14 @@ class ClusterContext(NamedTuple):
         encoded = None if body is None else _encoded(operation, members)
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
-        capabilities = guard(engine, operation.name, _setting_names(members))
+        capabilities = guard(engine, operation.name, setting_names(members))
         turns = None
         if operation.writes_users and capabilities is not None and capabilities.concurrent_user_writes == 1:
             turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
         not_found = _NEW_CLUSTER if operation.kind is Kind.CREATE else ""
         call = Call(operation, path, self.options, self.cluster_id, name, engine, encoded, turns, not_found)
-        if self.pause is not None:
-            return await self.pause.send(call, self.cluster_id, self.transport.send, self.read_cluster)
+        if self.maintenance is not None:
+            return await self.maintenance.send(call, self.cluster_id, self.transport.send, self.read_cluster)
         return await self.transport.send(call)
 
     async def list(self, operation: Operation, model: type[ListedT]) -> list[ListedT]:
@@ -138,12 +138,11 @@ class ClusterContext(NamedTuple):
             engine = self.cache.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, stats: RequestStats, pause: Pause | None = None) -> ClusterContext:
-        """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
-        pause = self.pause or pause
-        if pause is not None:
-            pause.budget = self.transport.limiter
-        return self._replace(options=self.options._replace(stats=stats, bulk=pause is not None), pause=pause)
+    def for_bulk(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
+        """Return this context for one name of a run; ``maintenance`` is the run's, unless the context has one."""
+        maintenance = self.maintenance or maintenance
+        options = self.options._replace(stats=stats, bulk=maintenance is not None)
+        return self._replace(options=options, maintenance=maintenance)
 
     async def _share(self, operation: Operation, read: Callable[[], Awaitable[None]]) -> None:
         """Call ``read``, or wait for another call that does so with the same options."""
@@ -187,12 +186,6 @@ class ClusterContext(NamedTuple):
         if pem is None:
             raise response.invalid("holds no certificate, as PEM in base64")
         self.cache.cas[self.cluster_id] = pem
-
-
-def _setting_names(members: Mapping[str, Any]) -> list[str]:
-    """Return the names of the settings in a body, as in ``Capabilities.user_settings``."""
-    names = [f"settings.{name}" for name in members.get("settings", ())]
-    return [*names, *(name for name in members if name not in ("name", "settings"))]
 
 
 def _encoded(operation: Operation, members: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Read an HTTP response into a model, or find out why the API refused. Pure, except that it may close the connection."""
+"""Read an HTTP response into a model, or find out why the call failed. Pure, but it may close the connection."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +90,7 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
         sweep(sandbox)
 
 
-async def outcomes_of(run: AsyncIterator[Any]) -> dict[str, Any]:
+async def outcomes_of(run: AsyncIterable[Any]) -> dict[str, Any]:
     return {outcome.name: outcome async for outcome in run}
 
 
