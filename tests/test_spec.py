@@ -173,7 +173,9 @@ async def test_a_request_is_as_described(
     [request] = server.requests
     url = URL(request.path)
     assert (request.method.lower(), url.path) == (operation.method, operation.path)
-    assert set(url.query) <= {each["name"] for each in described.get("parameters", ()) if each["in"] == "query"}
+    # The description names per_page for other lists of the API. Terraform and doctl send it to these too.
+    query = set(url.query) - {"per_page"}
+    assert query <= {each["name"] for each in described.get("parameters", ()) if each["in"] == "query"}
     if "requestBody" not in described:
         assert request.body is None
         return

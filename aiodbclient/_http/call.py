@@ -16,7 +16,6 @@ from .retry import RetryPolicy
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
 _OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
-_LONGEST_PATH = 200  # characters of a path in an error or the log
 
 
 class RequestStats:
@@ -98,10 +97,5 @@ class Call:
 
     @property
     def what(self) -> str:
-        """The name of the call in errors."""
-        return f"{self.operation.name} ({self.operation.method} {self.shown_path})"
-
-    @property
-    def shown_path(self) -> str:
-        """The beginning of the path."""
-        return self.path if len(self.path) <= _LONGEST_PATH else f"{self.path[:_LONGEST_PATH]}..."
+        """The operation and its request, which may hold a secret."""
+        return f"{self.operation.name} ({self.operation.method} {self.path})"

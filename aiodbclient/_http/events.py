@@ -45,6 +45,7 @@ class RequestEvent:
 
 def report(
     call: Call,
+    path: str,
     result: Response | FailedTry,
     attempt: int,
     waited: float,
@@ -52,7 +53,7 @@ def report(
     duration: float,
     on_event: Callable[[RequestEvent], object] | None,
 ) -> None:
-    """Report a request of ``call`` to the log, and to the caller's hook if there is one."""
+    """Report a request of ``call`` to the log, and to the caller's hook if there is one. ``path``: without a secret."""
     event = RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,
@@ -68,7 +69,7 @@ def report(
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,
-        call.shown_path,
+        path,
         event.status or event.error,
         event.duration,
         event.attempt,

@@ -23,9 +23,11 @@ from .aiohttp_compat import BROKEN, NOT_SENT, text_of
 from .call import Call
 from .retry import Failure
 
+_LONGEST_NAME = 300  # characters of the name of a call in an error
+
 
 class BodyError(Exception):
-    """The body is invalid. The message continues a sentence that starts with "the answer"."""
+    """The body of a response is invalid. Its arguments are the status, and the end of a sentence on the answer."""
 
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
@@ -67,10 +69,8 @@ def failed_before_sending(error: DatabaseClientError) -> FailedTry:
     return FailedTry(Failure.REFUSED, type(error), str(error), details, was_sent=False)
 
 
-def failed_without_answer(
-    call: Call, host: str | None, status: int, error: BaseException, secrets: Secrets
-) -> FailedTry:
-    """Return the try that ``error`` ended before the answer was complete. ``status``: 0 if no answer had begun."""
+def failed_without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> FailedTry:
+    """Return the try that ``error`` ended before the answer was complete."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
         return FailedTry(Failure.NOT_SENT, ConnectError, f"no connection: {secrets.line(text_of(error), 500)}")
@@ -81,7 +81,7 @@ def failed_without_answer(
         text = f"the connection broke before the whole answer: {secrets.line(text_of(error), 500)}"
         return FailedTry(Failure.LOST, ConnectionLostError, text, is_unclear=True)
     if isinstance(error, BodyError | MemoryError):
-        problem = error if isinstance(error, BodyError) else "does not fit into memory"
+        status, problem = error.args if isinstance(error, BodyError) else (0, "does not fit into memory")
         text = f"the answer ({status}) {problem}"
         return FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": status}, is_unclear=True)
     text = (
@@ -96,16 +96,18 @@ def was_lost(tries: Sequence[FailedTry]) -> bool:
     return any(each.failure is Failure.LOST for each in tries)
 
 
-def error_of(call: Call, tries: Sequence[FailedTry]) -> DatabaseClientError:
+def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
     """Make the error of a call whose last try failed for good. It describes the whole call."""
     last, details = tries[-1], dict(tries[-1].details)
     may_have_applied = call.operation.writes and any(each.is_unclear for each in tries)
-    text, advice = f"{call.what}: {last.text}", ""
+    text, advice = f"{secrets.line(call.what, _LONGEST_NAME)}: {last.text}", ""
     request_id = next((id for each in reversed(tries) if (id := each.details.get("request_id"))), None)
     if "request_id" in details:
         details["request_id"] = request_id
     if request_id:
         text = f"{text} (request id {request_id})"
+    if last.status == 404 and call.not_found:
+        text = f"{text}; {call.not_found}"
     if may_have_applied:
         text = f"{text}; it may have been applied"
         advice = _SETTLE.get(call.operation.name, "")

@@ -119,4 +119,4 @@ async def _send_when_online(cluster: _Cluster, call: Call, send: Send, read: Rea
 
 
 def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
-    return ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
+    return ClusterNotOnlineError(f"{call.operation.name}: {cluster.failure}", status=cluster.status)

@@ -102,7 +102,7 @@ class Response:
         self.close()
         text = f"the answer ({self.status}) {problem}"
         failed = FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": self.status}, is_unclear=True)
-        error = error_of(self.call, (*self.earlier, failed))
+        error = error_of(self.call, (*self.earlier, failed), self.secrets)
         assert isinstance(error, InvalidResponseError)
         return error
 
@@ -122,8 +122,6 @@ class Response:
             asked = retry_after(self.headers)
             details["retry_after"] = wait if asked is None else asked
         text = f"{status} {': '.join(filter(None, (id, message))) or _phrase(status)}"
-        if status == 404 and self.call.not_found:
-            text = f"{text}; {self.call.not_found}"
         failure = Failure.REFUSED
         if status == 429:
             failure = Failure.THROTTLED

@@ -112,7 +112,7 @@ class Transport:
                 counted += self._counts(call, failed)
                 decision = RULES[tried.failure][call.operation.kind]
                 if decision is RetryDecision.RAISE or policy.max_tries == 1 or counted == policy.max_tries:
-                    raise error_of(call, failed)
+                    raise error_of(call, failed, self.secrets)
                 if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
                     await self.sleep(next_wait(waits, tried.retry_after))
         finally:
@@ -173,7 +173,7 @@ class Transport:
             self._loop, self._process = loop, process
         if self._process != process:
             raise ConfigurationError(
-                "this DatabaseClient was used before the process forked, and its connections are the parent's: make one "
+                "this DatabaseClient was used before the process forked, so its connections are the parent's: make one "
                 "in each process"
             )
         if self._loop is not loop:
@@ -246,40 +246,49 @@ class Transport:
         assert self._reuse is not None
         assert self._token is not None
         self._reuse.close_tainted_connections()
-        token, started, status = self._token, perf_counter(), 0
+        token, started = self._token, perf_counter()
         stats = call.options.stats or RequestStats()
         stats.requests += 1
         stats.writes += call.operation.writes
         stats.waited += waited + blocked
         response: Response | None = None
         try:
-            async with session.request(
-                call.operation.method,
-                URL(self._base + call.path, encoded=True),
-                data=call.body,
-                headers=self._headers(call, token, session),
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-                timeout=_client_timeout(call.options.timeout),
-                middlewares=None if call.operation.method == "POST" else self._reuse.middlewares(),
-            ) as answer:
-                status, close = answer.status, self._reuse.closer_of(answer)
-                body = await _whole_body(answer)
-            response = Response(call, status, answer.headers, body, tuple(failed), self.secrets, close)
-            tried = await self._judged(response)
+            response = await self._exchange(call, failed, session, token)
         except FAILURES as error:
-            tried = failed_without_answer(call, self.base_url.host, status, error, self.secrets)
+            tried: Response | FailedTry = failed_without_answer(call, self.base_url.host, error, self.secrets)
         except asyncio.CancelledError as error:
             # Without the traceback, because its local variables hold the partial answer.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        else:
+            tried = await self._judged(response)
         if isinstance(tried, FailedTry):
             stats.writes -= call.operation.writes and not tried.is_unclear
             tried = evolve(tried, token=token)
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             attempt = 1 + sum(each.was_sent for each in failed)
-            report(call, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
+            path = self.secrets.line(call.path, 200)
+            report(call, path, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
         return tried
+
+    async def _exchange(
+        self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, token: Token
+    ) -> Response:
+        """Send the request and read the whole response. Raises one of FAILURES."""
+        assert self._reuse is not None
+        async with session.request(
+            call.operation.method,
+            URL(self._base + call.path, encoded=True),
+            data=call.body,
+            headers=self._headers(call, token, session),
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            timeout=_client_timeout(call.options.timeout),
+            middlewares=None if call.operation.method == "POST" else self._reuse.middlewares(),
+        ) as response:
+            close = self._reuse.closer_of(response)
+            body = await _whole_body(response)
+        return Response(call, response.status, response.headers, body, tuple(failed), self.secrets, close)
 
     async def _judged(self, response: Response) -> Response | FailedTry:
         """Let the limiter learn from ``response``, and return it if it is a success, or how the call failed."""
@@ -334,7 +343,7 @@ async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > LONGEST:
-            raise BodyError(f"is larger than {LONGEST >> 20} MiB")
+            raise BodyError(response.status, f"is larger than {LONGEST >> 20} MiB")
     return b"".join(pieces)
 
 
