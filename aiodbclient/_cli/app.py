@@ -58,8 +58,6 @@ _GROUPS = {
         exec="tenants_exec.exec_tenants",
         usage="tenants_data.show_usage",
         move="tenants_data.move_tenants",
-        dump="tenants_data.dump_tenants",
-        load="tenants_data.load_tenant",
     ),
     "store": group(
         Group,

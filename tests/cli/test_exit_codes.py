@@ -38,11 +38,10 @@ ARGUMENTS = {
     "tenants show": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants usage": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants move": ["nobody", "--to", "C", "--yes", "--cluster", "C", "--store", "S"],
-    "tenants dump": ["nobody", "--folder", "F", "--cluster", "C", "--store", "S"],
     "tenants exec": ["nobody", "--cluster", "C", "--store", "S", "--", "true"],
     "doctor": ["C"],
 }
-OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
+OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
 READ = (
     "tenants list",
     "tenants capacity",

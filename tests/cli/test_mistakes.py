@@ -65,8 +65,6 @@ def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:
     command.provision(a)
     before = len(command.sent())
     for line, said in (
-        (["tenants", "dump", "--all", *place, "--folder", ""], "--folder is empty"),
-        (["tenants", "dump", "--all", *place, "--folder="], "--folder is empty"),
         (["tenants", "provision", *place, "--from", ""], "--from is empty"),
         (["tenants", "exec", "--all", *place, "--failed", "", "--", "true"], "--failed is empty"),
         (["tenants", "show", a, *place, "-o", "uri", "--ca-file", ""], "--ca-file is empty"),
@@ -114,7 +112,7 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
     command.provision(a, names[1])
     for each in names[:2]:
         assert command("dbs", "delete", command.cluster, each, "--yes", "--not-a-tenant").code == 0
-    for verb in (["dump", "--folder", str(command.folder)], ["rotate"], ["usage"]):
+    for verb in (["rotate"], ["usage"]):
         failed = command("tenants", verb[0], a, *verb[1:], *command.place)
         assert failed.code == 1
         assert f"{a}: the database '{a}' does not exist, and what was in it is lost\n" in failed.err
@@ -123,10 +121,10 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
     removing = command("tenants", "usage", names[1], *command.place)
     assert (removing.code, f"the tenant '{names[1]}' is being removed" in removing.err) == (1, True)
     assert "lost" not in removing.err
-    dumped = command("tenants", "dump", a, "--folder", str(command.folder), *command.place)
-    [repair] = re.findall("make an empty one: aiodbclient (.*)", dumped.err)
+    rotated = command("tenants", "rotate", a, *command.place)
+    [repair] = re.findall("make an empty one: aiodbclient (.*)", rotated.err)
     assert command(*shlex.split(repair)).code == 0
-    assert command("tenants", "dump", a, "--folder", str(command.folder), *command.place).code == 0
+    assert command("tenants", "rotate", a, *command.place).code == 0
 
 
 def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: list[str]) -> None:

@@ -139,7 +139,6 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
         reader, writer = login(server, "copy_a", "copy_a"), login(server, "copy_b", "copy_b")
         survey = await copier.survey(reader, "copy_a")
         assert await copier.obstacles(survey, writer) == []
-        assert await copier.is_empty(writer)
         copied: list[int] = []
         with TemporaryFile() as file:
             programs, events = await MySQLServer(server, reader.ca).programs(names_of("copy_a", Engine.MYSQL))
@@ -151,7 +150,6 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
         cursor.execute("SELECT count(*) FROM information_schema.events WHERE event_schema = 'copy_b'")
         assert cursor.fetchall() == ((0,),)
         await copier.finish(survey, writer, events)
-        assert not await copier.is_empty(writer)
         assert look(cursor, "copy_b") == look(cursor, "copy_a")
         cursor.execute(
             "SELECT definer FROM information_schema.routines WHERE routine_schema = 'copy_b' UNION ALL "

@@ -1,4 +1,4 @@
-"""Copy a tenant's database to a file and from it, by the programs of its engine. ``postgres`` and ``mysql`` do it.
+"""Copy a tenant's database to another server, by the programs of its engine. ``postgres`` and ``mysql`` do it.
 
 Nothing here runs as the administrator: what a tenant wrote may run in each of these sessions.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from attrs import field, frozen
 
@@ -30,8 +30,6 @@ class Survey:
 
 class Copier(ABC):
     """Copies one tenant's database."""
-
-    ending: ClassVar[str]  # of the name of a file
 
     def __init__(self, names: Names, tools: Programs, source: str) -> None:
         self.names = names
@@ -57,23 +55,12 @@ class Copier(ABC):
         """Why the empty database of ``writer`` could not have such a copy."""
 
     @abstractmethod
-    async def is_empty(self, writer: Credential) -> bool:
-        """Whether nothing is in the database of ``writer``."""
-
-    @abstractmethod
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
-
-    async def check_whole(self, dump: str) -> None:  # noqa: B027 - where the program that dumps says so by itself
-        """Raise GrantError if a dump is cut short."""
 
     @abstractmethod
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         """Restore a dump, which may be hostile."""
-
-    @abstractmethod
-    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
-        """Restore a dump of another tenant, with its ``names``, or of another time."""
 
     @abstractmethod
     async def count(self, credential: Credential) -> Mapping[str, str]:

@@ -66,18 +66,11 @@ _NOT_COPIED_HERE = f"""
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'information_schema' AND table_name IN {tuple(_NOT_COPIED)} ORDER BY 1
 """
-_THINGS = """
-SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = database())
-+ (SELECT count(*) FROM information_schema.routines WHERE routine_schema = database())
-+ (SELECT count(*) FROM information_schema.events WHERE event_schema = database())
-"""
 Rows: TypeAlias = Callable[[str], Awaitable[list[Any]]]
 
 
 class MySQLCopier(Copier):
     """Copies a MySQL database."""
-
-    ending = ".sql"
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
@@ -139,14 +132,6 @@ class MySQLCopier(Copier):
         with options_for(writer) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
             await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
-
-    async def is_empty(self, writer: Credential) -> bool:
-        async with _session(writer) as rows:
-            ((number,),) = await rows(_THINGS)
-        return not number
-
-    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
-        await self.restore(writer, source, copied)
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()

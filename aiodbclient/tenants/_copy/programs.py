@@ -175,6 +175,13 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         await writer.drain()
 
 
+def check_free(folder: Path, size: int) -> None:
+    """Check that ``size`` bytes fit into the file system of ``folder``. Raises ConfigurationError."""
+    system = os.statvfs(folder)
+    if system.f_bavail * system.f_frsize < size:
+        raise ConfigurationError(f"{folder} has too little free room for {size:,} bytes: free some, or set TMPDIR")
+
+
 @contextmanager
 def options_for(credential: Credential) -> Generator[tuple[list[str], list[int]]]:
     """The first options of MySQL's programs that connect with ``credential``, and the file that they inherit for it."""

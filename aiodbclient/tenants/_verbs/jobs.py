@@ -98,7 +98,7 @@ class ClaimingJob(TenantJob[DoneT]):
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move or dump itself
+    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move itself
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)

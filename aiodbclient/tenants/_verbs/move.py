@@ -15,7 +15,7 @@ from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
-from .._copy.files import check_free
+from .._copy.programs import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
