@@ -28,8 +28,6 @@ _GROUPS = {
         create="single.create_user",
         delete="single.delete_user",
         reset="single.reset_user",
-        plan="users_file.plan_users",
-        apply="users_file.apply_users",
     ),
     "dbs": group(
         Group,

@@ -6,7 +6,6 @@ import asyncio
 import re
 import shlex
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -16,47 +15,6 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants._record import Verb
 
 from .conftest import Command
-
-
-def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    command.provision(a)
-    assert command("tenants", "rotate", a, *command.place).code == 0
-    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
-    reader = command("tenants", "list", *command.place, "--json").objects()
-    logins = {each["role"]: each["username"] for each in reader}
-    command.environment["AIODBCLIENT_STORE"] = command.store
-    for line, name, verb in (
-        (["dbs", "delete"], a, f"remove {a}"),
-        (["users", "delete"], a, f"remove {a}"),  # the previous login
-        (["users", "delete"], logins["owner"], f"remove {a}"),
-        (["users", "reset"], logins["reader"], f"rotate {a} --role reader"),
-    ):
-        refused = command(*line, command.cluster, name, "--yes", "--not-a-tenant")
-        assert (refused.code, f"belongs to the tenant {a} in the store {command.store}" in refused.err) == (2, True)
-        assert f"tenants {verb} --cluster {command.cluster} --store {command.store}. Nothing" in refused.err
-    assert command("dbs", "create", command.cluster, b).code == 0
-    assert command("dbs", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
-    assert command("users", "create", command.cluster, b).code == 0
-    file = command.folder / "users.yaml"
-    file.write_text(f"- doadmin\n- {b}\n")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--not-a-tenant", "--yes", "--max", "0"]
-    assert command(*apply).code == 0
-    # A name without a store behind it is no word that there are no tenants.
-    missing = command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")
-    named = ["--yes", "--not-a-tenant", "--store", missing]
-    for line in (["dbs", "delete", command.cluster, a], ["users", "delete", command.cluster, b]):
-        for options in (["--yes", "--not-a-tenant"], named):
-            refused = command(*line, *options)
-            assert (refused.code, f"{missing} does not exist: check --store or $AIODB" in refused.err) == (4, True)
-    assert (command(*apply).code, Path(missing).exists()) == (4, False)
-    del command.environment["AIODBCLIENT_STORE"]
-    assert command("users", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
-    command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
-    locked = command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--store", command.store)
-    assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
-    del command.environment["AIODBCLIENT_STORE_KEY"]
-    assert command("tenants", "check", a, *command.place).code == 0
 
 
 def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:

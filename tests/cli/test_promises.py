@@ -110,27 +110,6 @@ def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[s
     assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
 
 
-def test_what_may_be_a_tenants_is_left_alone(command: Command, names: list[str]) -> None:
-    a = names[0]
-    command.provision(a)
-    for line in (["dbs", "delete"], ["users", "delete"], ["users", "reset"]):
-        refused = command(*line, command.cluster, a, "--yes")
-        assert (refused.code, "may be a tenant's" in refused.err) == (2, True)
-        assert f"aiodbclient tenants {'rotate' if line[1] == 'reset' else 'remove'} {a} --cluster" in refused.err
-        assert advised(refused.err, " ".join(line))[-1] == "--not-a-tenant"
-    file = command.folder / "users.yaml"
-    file.write_text("- doadmin\n- reporting\n")
-    assert command("users", "create", command.cluster, "reporting").code == 0
-    assert command("users", "create", command.cluster, "other").code == 0
-    planned = command("users", "plan", command.cluster, "--from", str(file), "--prune")
-    assert (planned.code, "needs --not-a-tenant" in planned.err) == (5, True)
-    prune = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--max", "1"]
-    refused = command(*prune)
-    assert (refused.code, "other (1) may be a tenant's" in refused.err) == (2, True)
-    assert command(*advised(refused.err, "tenants list"), "--store", command.store).code == 0
-    pruned = command(*prune, "--not-a-tenant")
-    assert (pruned.code, f"  {a}: may be tenants' logins, left alone" in pruned.out) == (0, True)
-    assert command("tenants", "check", *command.place).code == 0
 
 
 def test_more_than_a_few_typed_names_need_their_number(command: Command, names: list[str]) -> None:
@@ -176,7 +155,6 @@ def test_every_file_is_private(secure: Command, names: list[str]) -> None:
     users.write_text(f"- {names[1]}")
     printing = {
         "rotated": ("tenants", "rotate", names[0], *command.place, "--show"),
-        "applied": ("users", "apply", command.cluster, "--from", str(users), "--show"),
         "key": ("store", "keygen"),
     }
     for name, arguments in printing.items():
