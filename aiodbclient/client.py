@@ -54,7 +54,7 @@ class DatabaseClient:
             it. None: a budget with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in
             the environment, for a sandbox on this machine: no limits.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
-            it would wait longer, it raises RateLimitError. A bulk run only waits so long for a cluster that refuses
+            it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
             changes. None: as long as it takes, for such a cluster 15 minutes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.

@@ -82,8 +82,16 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
         status: The last status that the API returned, or None.
     """
 
-    def __init__(self, message: str, *, status: str | None = None, tries: int = 0) -> None:
-        super().__init__(message, tries=tries)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str | None = None,
+        may_have_applied: bool = False,
+        tries: int = 0,
+        advice: str = "",
+    ) -> None:
+        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
         self.status = status
 
 

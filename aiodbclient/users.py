@@ -11,9 +11,9 @@ from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
 from ._http.context import ClusterContext
-from ._http.failures import was_lost
 from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
 from ._http.response import Response
+from ._http.tries import was_lost
 from ._http.waits import with_password
 from ._json import UserChange
 from ._user_settings import check_settings

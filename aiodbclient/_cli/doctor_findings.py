@@ -193,8 +193,7 @@ def print_report(
     """Print versions, assumptions and figures, without secrets, names and host names."""
     lines = [f"aiodbclient {__version__}, Python {platform.python_version()}, {platform.system()}"]
     if info is not None:
-        nodes = f"{info.num_nodes} nodes, " if info.num_nodes else ""
-        lines.append(f"{info.engine} {info.semantic_version or info.version}, {nodes}server {server or 'not known'}")
+        lines.append(f"{info.engine} {info.semantic_version or info.version}, server {server or 'not known'}")
     for each in ASSUMPTIONS:
         if info is None or (each.engines and info.engine not in each.engines):
             continue

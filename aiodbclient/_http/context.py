@@ -109,7 +109,7 @@ class ClusterContext(NamedTuple):
         not_found = _NEW_CLUSTER if operation.kind is Kind.CREATE else ""
         call = Call(operation, path, self.options, self.cluster_id, name, engine, encoded, turns, not_found)
         if self.maintenance is not None:
-            return await self.maintenance.send(call, self.cluster_id, self.transport.send, self.read_cluster)
+            return await self.maintenance.send(call, self.transport, self.read_cluster)
         return await self.transport.send(call)
 
     async def list(self, operation: Operation, model: type[ListedT]) -> list[ListedT]:

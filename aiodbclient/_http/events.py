@@ -8,8 +8,8 @@ from collections.abc import Callable
 from attrs import asdict, frozen
 
 from .call import Call
-from .failures import FailedTry
 from .response import Response
+from .tries import FailedTry
 
 logger = logging.getLogger("aiodbclient")
 

@@ -1,29 +1,19 @@
-"""How a try of a call fails, and the error of a call from all of its tries. Maps aiohttp's exceptions."""
+"""Map the exceptions of aiohttp to failed tries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from time import perf_counter
-from types import MappingProxyType
-from typing import Any
-
-from attrs import field, frozen
-
-from .._masking import Secrets, Token
+from .._masking import Secrets
 from ..errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
-    DatabaseClientError,
     InvalidResponseError,
-    MaxWaitError,
     RequestTimeoutError,
 )
 from .aiohttp_compat import BROKEN, NOT_SENT, text_of
 from .call import Call
 from .retry import Failure
-
-_LONGEST_NAME = 300  # characters of the name of a call in an error
+from .tries import FailedTry
 
 
 class BodyError(Exception):
@@ -32,41 +22,6 @@ class BodyError(Exception):
 
 # The exceptions that sending a request and reading its answer can raise, except a cancellation.
 FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
-
-
-@frozen
-class FailedTry:
-    """One try of a call that failed."""
-
-    failure: Failure
-    error: type[DatabaseClientError]  # what the call raises if no other try follows
-    text: str
-    details: Mapping[str, Any] = MappingProxyType({})  # the attributes of the error
-    is_unclear: bool = False  # whether the server may have done the work
-    timed_out: bool = False  # whether the server may still be at work
-    was_sent: bool = True  # whether it counts as a request
-    waited: float = 0.0  # seconds
-    place: int | None = None  # in the queue for the rate limit, which the next try keeps
-    token: Token | None = None  # that it sent
-    ended: float = field(factory=perf_counter)
-
-    @property
-    def status(self) -> int:
-        """The status of the answer; 0 if there was none."""
-        status: int = self.details.get("status", 0)
-        return status
-
-    @property
-    def retry_after(self) -> float | None:
-        """The seconds until the next try that the API asked for, or None."""
-        wait: float | None = self.details.get("retry_after")
-        return wait
-
-
-def failed_before_sending(error: DatabaseClientError) -> FailedTry:
-    """Return the try that ``error`` ended before a request was sent."""
-    details = {"retry_after": error.retry_after} if isinstance(error, MaxWaitError) else {}
-    return FailedTry(Failure.REFUSED, type(error), str(error), details, was_sent=False)
 
 
 def failed_without_answer(call: Call, host: str | None, error: BaseException, secrets: Secrets) -> FailedTry:
@@ -89,37 +44,3 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
         "credentials of its own, as trust_env=True does in a netrc file"
     )
     return FailedTry(Failure.REFUSED, ConfigurationError, text, is_unclear=True)
-
-
-def was_lost(tries: Sequence[FailedTry]) -> bool:
-    """Whether the answer to one of the tries was lost."""
-    return any(each.failure is Failure.LOST for each in tries)
-
-
-def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
-    """Make the error of a call whose last try failed for good. It describes the whole call."""
-    last, details = tries[-1], dict(tries[-1].details)
-    may_have_applied = call.operation.writes and any(each.is_unclear for each in tries)
-    text, advice = f"{secrets.line(call.what, _LONGEST_NAME)}: {last.text}", ""
-    request_id = next((id for each in reversed(tries) if (id := each.details.get("request_id"))), None)
-    if "request_id" in details:
-        details["request_id"] = request_id
-    if request_id:
-        text = f"{text} (request id {request_id})"
-    if last.status == 404 and call.not_found:
-        text = f"{text}; {call.not_found}"
-    if may_have_applied:
-        text = f"{text}; it may have been applied"
-        advice = _SETTLE.get(call.operation.name, "")
-    elif all(each.failure is Failure.NOT_SENT or not each.was_sent for each in tries):
-        text = f"{text}; it was not sent"
-    tried = sum(each.was_sent for each in tries)
-    return last.error(text, may_have_applied=may_have_applied, tries=tried, advice=advice, **details)
-
-
-_SETTLE = {
-    "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
-    "it again",
-    "users.reset_auth": "the old password may be revoked, so reset_auth it again",
-    "dbs.create": "read the name back, and create it again if it is not there",
-}

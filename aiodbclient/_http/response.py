@@ -28,9 +28,9 @@ from ..errors import (
 )
 from ..models import Cluster, Database, User
 from .call import Call
-from .failures import FailedTry, error_of
 from .operations import Kind
 from .retry import LOST_STATUSES, Failure
+from .tries import FailedTry, error_of
 
 T = TypeVar("T")
 

@@ -25,9 +25,10 @@ from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
 from .call import Call, RequestStats
 from .events import RequestEvent, logger, report
-from .failures import FAILURES, BodyError, FailedTry, error_of, failed_before_sending, failed_without_answer, was_lost
+from .failures import FAILURES, BodyError, failed_without_answer
 from .response import Response
 from .retry import RULES, Failure, RetryDecision, next_wait, not_found_is_success, retry_waits
+from .tries import FailedTry, error_of, failed_before_sending, was_lost
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -95,9 +96,12 @@ class Transport:
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
 
-    async def send(self, call: Call) -> Response:
-        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success."""
-        failed: list[FailedTry] = []
+    async def send(self, call: Call, failed: list[FailedTry] | None = None) -> Response:
+        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success.
+
+        ``failed``: the tries of the call so far; the failed ones of this method are added.
+        """
+        failed = [] if failed is None else failed
         policy, counted = call.options.retry, 0
         waits = retry_waits(policy)
         started = perf_counter()

@@ -81,8 +81,6 @@ def test_a_typo_in_remove_fails_and_is_named(command: Command, names: list[str])
     assert (done.code, done.out) == (0, f"{a}: deleted\n1 absent, 1 deleted\n")
 
 
-
-
 def test_rotate_and_revoke_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
@@ -384,8 +382,6 @@ def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> Non
     ]
     assert len(set(secrets)) == len(secrets) == 5
     assert all(re.fullmatch(r"op-[a-z0-9-]+-[0-9a-f]{16}", each) for each in secrets)
-
-
 
 
 def test_a_sandbox_without_limits_is_not_paced(command: Command) -> None:

@@ -110,8 +110,6 @@ def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[s
     assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
 
 
-
-
 def test_more_than_a_few_typed_names_need_their_number(command: Command, names: list[str]) -> None:
     command.provision(*names[:6])
     for verb in ("remove", "suspend"):

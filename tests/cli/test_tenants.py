@@ -165,8 +165,6 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
     assert ended.out == ""  # none was done, although there was work
 
 
-
-
 def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
     arguments = ["tenants", "provision", *from_file(command, names), *command.place]
@@ -340,8 +338,6 @@ def test_destructive_commands_need_yes_without_a_terminal(command: Command, name
         assert (refused.code, refused.out) == (2, "")
         assert "There is no terminal to ask on. To go on: aiodbclient tenants " in refused.err
     assert set(on_record(command)) == {a}
-
-
 
 
 def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(command: Command, names: list[str]) -> None:

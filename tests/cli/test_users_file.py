@@ -158,5 +158,3 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "users.yaml").write_bytes(b"\xff")
     with pytest.raises(errors.InvalidArgumentError, match="not UTF-8"):
         read_users(tmp_path / "users.yaml")
-
-

@@ -122,5 +122,3 @@ def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> No
     refused = command("doctor")
     assert (refused.code, f"add --cluster {command.cluster}." in refused.err) == (2, True)
     assert command("doctor", "--cluster", command.cluster).code == 0
-
-
