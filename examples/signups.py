@@ -11,8 +11,8 @@ from typing import Any
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     DatabaseClientError,
-    NameTakenError,
     MaxWaitError,
+    NameTakenError,
     RateLimitError,
     ServerError,
     TransportError,

@@ -139,6 +139,7 @@ FIRST_CALLS = [pytest.param(name, operation.calls[0], id=name) for name, operati
 NOT_OF_A_CLUSTER = {
     "maintenance_window",
     "metrics_endpoints",
+    "num_nodes",
     "rules",
     "version_end_of_availability",
     "version_end_of_life",
