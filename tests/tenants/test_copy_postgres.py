@@ -140,7 +140,7 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
         "CREATE VIEW v AS SELECT id FROM t",
         f"ALTER DATABASE {names.database} SET search_path = public, tools",
     )
-    copier = await PostgresCopier.with_programs(names, *versions)
+    copier = await PostgresCopier.with_programs(names, *versions, has_tls=False)
     survey = await copier.survey(reader, names.logins[0])
     assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
     there, _, writer = made(server.dsn, tenant)
@@ -172,7 +172,7 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
     names, reader, _ = made(server.dsn, name)
     owned(server.dsn, names, evil_code(names.logins[0]), f"CREATE TABLE t ({column})")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version, version)
+    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with TemporaryFile() as file:
         owned(server.dsn, names, "INSERT INTO t VALUES (1)")
         run(server.dsn, f'ALTER ROLE "{names.logins[0]}" NOCREATEROLE')
@@ -190,9 +190,9 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
 async def test_only_a_server_that_takes_the_dump_gets_one() -> None:
     assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
     assert PostgresCopier.refusal("15.1", "18.6") == ""
-    assert (await programs("18.6")).version[0] == 18
+    assert (await programs("18.6", "18.6", has_tls=False)).version[0] == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
-        await programs("99.1")
+        await programs("99.1", "99.1", has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
 
 
@@ -214,7 +214,7 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
         f"ALTER DATABASE {names.database} SET work_mem = '4MB'",
     )
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version, version)
+    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     survey = await copier.survey(reader, names.logins[0])
     assert survey.bytes > 1_000_000
     assert [each.split(":")[0] for each in survey.refusals] == [
@@ -224,7 +224,7 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
     there, _, writer = made(server.dsn, "before_b")
     survey.facts["grantees"].append("nobody_there")
     survey.facts["settings"].append((False, True, "unknown_one", "1"))
-    assert await PostgresCopier(there, copier.tools, version).obstacles(survey, writer) == [
+    assert await PostgresCopier(there, copier.tools).obstacles(survey, writer) == [
         "the setting unknown_one of the database or its login is refused: "
         'unrecognized configuration parameter "unknown_one"',
         "the tenant granted rights to 'nobody_there', which does not exist there: create it, or revoke them",
@@ -235,7 +235,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
     names, reader, _ = made(server.dsn, f"stopped{os.getpid()}")  # others may run this test beside it
     owned(server.dsn, names, "CREATE TABLE t (n int)")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
-    copier = await PostgresCopier.with_programs(names, version)
+    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
         dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
@@ -251,7 +251,8 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
 async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, "failing")
     run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
-    copier = await PostgresCopier.with_programs(names, str(run(server.dsn, "SHOW server_version")[0][0]))
+    version = str(run(server.dsn, "SHOW server_version")[0][0])
+    copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
         await copier.dump(reader, "", file, lambda _: None)
     assert PASSWORD not in str(failed.value)

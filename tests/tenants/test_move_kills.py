@@ -18,6 +18,7 @@ from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
 from .conftest import only
 from .moves import Two, left_on, opened, sql
+from .processes import expire
 
 # About as many as there are, which depends on what the servers do at the same time. The last ones of a move are after
 # its commit.
@@ -32,7 +33,7 @@ def clusters(
     """A sandbox with two clusters of an engine."""
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
-            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
         else:
             dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
             for dsn in dsns:
@@ -59,6 +60,7 @@ async def killed_at(two: Two, part: float) -> None:
     )
     output, _ = await process.communicate()
     assert output == b"" or output.startswith(b"done"), output
+    expire(two.path)
 
 
 async def made(two: Two) -> None:

@@ -31,10 +31,9 @@ class Survey:
 class Copier(ABC):
     """Copies one tenant's database."""
 
-    def __init__(self, names: Names, tools: Programs, source: str) -> None:
+    def __init__(self, names: Names, tools: Programs) -> None:
         self.names = names
         self.tools = tools
-        self.source = source  # the version of the server with the database
 
     @staticmethod
     @abstractmethod
@@ -43,7 +42,7 @@ class Copier(ABC):
 
     @classmethod
     @abstractmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> Copier:
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
         """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
 
     @abstractmethod

@@ -77,8 +77,8 @@ class MySQLCopier(Copier):
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> MySQLCopier:
-        return cls(names, await programs(source), source)
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> MySQLCopier:
+        return cls(names, await programs())
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
@@ -184,8 +184,8 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
     raise GrantError(f"MySQL refused a login to copy the database: {reason}")
 
 
-async def programs(source: str, target: str | None = None) -> Programs:
-    """Find the programs to copy from a server of version ``source``. Raises ConfigurationError if there are none."""
+async def programs() -> Programs:
+    """Find the programs. Raises ConfigurationError if there are none."""
     found = await installed("mysqldump", "mysql")
     if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
         return max(fitting, key=lambda each: each.version)

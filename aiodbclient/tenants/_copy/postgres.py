@@ -102,8 +102,8 @@ class PostgresCopier(Copier):
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> PostgresCopier:
-        return cls(names, await programs(source, target), source)
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
+        return cls(names, await programs(source, target, has_tls=has_tls))
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
@@ -174,7 +174,7 @@ class PostgresCopier(Copier):
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        async with environment_of(self.tools, reader) as environment:
+        with environment_of(reader) as environment:
             command = [self.tools.dump, *options, place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target, copied=copied))
 
@@ -224,7 +224,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
             command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
-            async with environment_of(self.tools, writer) as environment:
+            with environment_of(writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
@@ -314,11 +314,11 @@ class _Session:
         return ""
 
 
-async def programs(source: str, target: str | None = None) -> Programs:
-    """Find the programs to copy from a server of version ``source`` to one of ``target``, or to dump it."""
+async def programs(source: str, target: str, *, has_tls: bool) -> Programs:
+    """Find the programs to copy from a server of version ``source`` to one of ``target``, with or without TLS."""
     at_least = _major(source)
-    below = 999 if target is None or _major(target) >= _NEW_SETTING else _NEW_SETTING
-    found = await installed("pg_dump", "pg_restore")
+    below = 999 if _major(target) >= _NEW_SETTING else _NEW_SETTING
+    found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
     fitting = [each for each in found if at_least <= each.version[0] < below]
     if fitting:
         return min(fitting, key=lambda each: each.version[0])
