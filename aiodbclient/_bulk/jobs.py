@@ -36,7 +36,7 @@ from .run import DoneT_co, Job, SpecT, name_spec
 from .settle import create_settled, if_found, readable, unsettled
 
 if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
-    from ..dbs import DatabasesAPI
+    from ..dbs import DatabasesAPI  # noqa: F401 - in the base of DatabaseJob
     from ..users import UsersAPI
 
 ApiT = TypeVar("ApiT")
