@@ -236,9 +236,7 @@ async def check_tenants(
         return f"{safe(called(outcome.name, role))}: {found}" if found else ""
 
     async def settle(outcome: TenantChecked, role: str) -> TenantChecked:
-        if _UNFINISHED & _kinds(outcome) and await _is_claimed(
-            opened.store, outcome.name, Role(role)
-        ):
+        if _UNFINISHED & _kinds(outcome) and await _is_claimed(opened.store, outcome.name, Role(role)):
             busy.add((outcome.name, role))
             return evolve(outcome, problems=())
         if outcome.problems:

@@ -92,8 +92,8 @@ async def repair_tenants(
 ) -> int:
     """Repair the problems that `check` finds. Drops nothing in the databases, except that it finishes removals.
 
-    It ends logins that are not on record (`unknown_login`): after a restore of the store, those that were made after the
-    backup. Where it says so (-o json: `credential_changed`), deliver the credential on record.
+    It ends logins that are not on record (`unknown_login`): after a restore of the store, those that were made after
+    the backup. Where it says so (-o json: `credential_changed`), deliver the credential on record.
 
     On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
     and `check` names them.
