@@ -38,6 +38,7 @@ class Credential:
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
         cluster_name: The name of the cluster.
+        moved_from: The id of the cluster that the tenant was moved from, until its earlier database is dropped there.
         is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
             ``Tenants`` that has a ``setup`` runs it.
     """
@@ -57,6 +58,7 @@ class Credential:
     suspended: datetime | None = None
     is_set_up: bool = False
     cluster_name: str | None = None
+    moved_from: str | None = None
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.

@@ -185,11 +185,9 @@ class OnRecord:
         return self.current if self.state is State.SUSPENDED else None
 
     @property
-    def left_behind(self) -> Credential | None:
-        """The credential on the cluster that a tenant was moved from, if its database is not dropped there; or None."""
-        if self.current is None or self.previous is None or self.previous.cluster == self.current.cluster:
-            return None
-        return self.previous
+    def left_behind(self) -> str | None:
+        """The cluster that a tenant was moved from, if its database is not dropped there; or None."""
+        return None if self.current is None else self.current.moved_from
 
     @property
     def pending(self) -> list[str]:

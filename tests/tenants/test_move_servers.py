@@ -202,7 +202,7 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
 
     async def dying(store: SQLiteStore, claim: Any, record: Any) -> None:
         await commit(store, claim, record)
-        if record.previous is not None and record.previous.cluster != record.current.cluster:
+        if record.current.moved_from is not None:
             await asyncio.to_thread(here.stop)
 
     monkeypatch.setattr(SQLiteStore, "commit", dying)
@@ -225,9 +225,14 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     resumed = await only(tenants.resume(["alpha"]))
     assert resumed.credential is not None
     assert await enters(resumed.credential)
-    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.remove(["alpha"])):
+    for run in (tenants.repair(["alpha"]), tenants.remove(["alpha"])):
         assert isinstance((await only(run)).error, MoveError)
     assert await enters(resumed.credential)
+    # A leaked credential is replaced.
+    assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+    assert not await enters(resumed.credential)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
 
     await asyncio.to_thread(here.start)
     assert not await enters(before)

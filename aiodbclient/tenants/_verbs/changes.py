@@ -31,6 +31,8 @@ SUSPENSION = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
 class RotateTenants(ClaimingJob[TenantDone]):
     """Give each tenant a credential with its other login. See ``Tenants.rotate``."""
 
+    ends_copying = True
+
     def __init__(self, context: Context, older_than: timedelta | None, *, force: bool) -> None:
         super().__init__(context, older_than, what="older_than")
         self._force = force
@@ -41,7 +43,9 @@ class RotateTenants(ClaimingJob[TenantDone]):
             return done(TenantAction.KEPT, credential)
         return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await end_copying_here(tenant):
+            return None
         await refuse_role(tenant)
         current, previous = tenant.current, tenant.record.previous
         if previous is not None and not self._force and await self._is_in_use(tenant, previous):
@@ -67,6 +71,8 @@ class RotateTenants(ClaimingJob[TenantDone]):
 class RevokePrevious(ClaimingJob[TenantDone]):
     """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
+    ends_copying = True
+
     def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
         super().__init__(context, older_than, what="older_than")
         self._unused = unused
@@ -80,7 +86,9 @@ class RevokePrevious(ClaimingJob[TenantDone]):
             return done(TenantAction.KEPT, credential)
         return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await end_copying_here(tenant):
+            return None
         current, previous = tenant.current, tenant.record.previous
         if self._unused and previous is not None and (open := await tenant.server.count_sessions(previous.username)):
             return TenantDone(name=current.name, action=TenantAction.KEPT, credential=current, sessions=open)
@@ -126,7 +134,7 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     await tenant.server.shut(tenant.work)
     suspended = current.suspended or await tenant.now()
     credential = evolve(current, suspended=suspended)
-    await tenant.held.commit(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, None)
     return credential
 
 
@@ -165,7 +173,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
     await tenant.begin(Verb.RESUME, login)
     credential = await tenant.set_login(login)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.commit(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, None)
     return credential
 
 

@@ -74,7 +74,9 @@ class CheckTenants(TenantJob[TenantChecked]):
             if isinstance(entry, StoreError):  # it cannot be read
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
-            on_record |= {(each.cluster, each.database) for each in entry.credentials}
+            on_record |= {
+                (cluster, each.database) for each in entry.credentials for cluster in (each.cluster, each.moved_from)
+            }
             is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
             if is_copied and entry.role is Role.OWNER:
                 on_record.add((None, self.context.prefix + entry.name))
@@ -130,8 +132,7 @@ async def _problems(tenant: Tenant, record: OnRecord, current: Credential) -> se
     problems = set[Problem]() if intent is None else {Problem(ProblemKind.UNFINISHED, str(intent.verb))}
     previous = record.previous
     if record.left_behind is not None:
-        problems.add(Problem(ProblemKind.LEFT_BEHIND, record.left_behind.cluster_name or ""))
-        previous = None
+        problems.add(Problem(ProblemKind.LEFT_BEHIND, record.left_behind))
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if state is State.SUSPENDED:

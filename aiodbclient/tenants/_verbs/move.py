@@ -58,7 +58,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             return None
         moved = self._moved.get(record.name)
         if moved is not None and moved.credential.cluster == record.current.cluster:
-            return moved
+            return evolve(moved, credential=record.current)
         if record.current.cluster == self._to:
             return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
         return None
@@ -219,7 +219,8 @@ class _Move:
     async def _commit(self, outcome: TenantMoved) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
         tenant, there, suspended = self._tenant, self._there, self._tenant.current.suspended
-        credential = evolve(outcome.credential, since=await tenant.now(), suspended=suspended)
+        now, home = await tenant.now(), tenant.site.cluster
+        credential = evolve(outcome.credential, since=now, suspended=suspended, moved_from=home)
         if suspended is not None:
             await there.server.end_login(there.work, credential.username)
             await there.drop_login(credential.username)
@@ -228,7 +229,7 @@ class _Move:
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)
         self._job.note(outcome)
-        await tenant.held.commit(credential, tenant.current)
+        await tenant.held.commit(credential, None)
         return outcome
 
     def _error(self, reason: str) -> MoveError:
