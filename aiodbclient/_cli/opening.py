@@ -305,3 +305,13 @@ def _scheme_of(where: str) -> str | None:
 def shown(where: str) -> str:
     """The store as a message names it: a URL may hold a password."""
     return f"the store {where}" if is_file(where) else "the table of the store in PostgreSQL"
+
+
+def admin_login(given: str | None) -> tuple[str, str] | None:
+    """The user and the password of an administrator, given as USER:PASSWORD."""
+    if given is None:
+        return None
+    user, colon, password = given.partition(":")
+    if not (user and colon and password):
+        raise InvalidArgumentError("--admin must be USER:PASSWORD. Nothing was sent")
+    return user, password

@@ -33,7 +33,7 @@ from .failures import has_way_out
 from .files import read_names
 from .following import Heard, Report, called, follow
 from .names import check_tenants, selecting
-from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
+from .opening import IfMissing, admin_login, find_clusters, open_client, open_store, patiently, shown
 from .output import command_line, keep_stdout_private, note, safe, this_command
 from .printing import Printed
 from .records import Records, arranged, read_entries
@@ -191,7 +191,11 @@ async def open_place(
     async with AsyncExitStack() as stack:
         if isinstance(place, Place):
             _check_options(place)
-            options |= {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+            options |= {
+                "private": place.private,
+                "admin": admin_login(place.admin),
+                "connection_limit": place.connection_limit,
+            }
             client, budget = await stack.enter_async_context(open_client(place.budget, on_event=heard))
             clusters = await _found(client, place)
             for engine in {each.engine for each in clusters if each.engine is not None}:

@@ -15,6 +15,7 @@ from ._credential import Credential
 from ._naming import ROLES, Role, check_tenant
 from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome
 from ._role import GivenNames, TenantRole
+from ._servers import Login
 from ._stores import Store
 from ._usage import Usage, capacity_of, usage_of
 from ._verbs.changes import ResumeTenants, SuspendTenants
@@ -41,10 +42,9 @@ class Tenants(TenantRole):
             alone, and their names are taken.
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL of the administrator, use the private connection.
-        admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
-            clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
-            scope ``database:view_credentials``. If its address is not the cluster's, as through a tunnel, ``doadmin``
-            must be able to log in there too. Without that scope, such a tunnel must be on this machine.
+        admin: The user and the password of an administrator, who makes the tenants' databases and logins, or a mapping
+            of cluster ids to such pairs. None, or no pair for a cluster: ``doadmin``. Then the token needs the scope
+            ``database:view_credentials``.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
             tenant cannot lift it. None: a quarter of the server's, at least 1.
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
@@ -61,8 +61,8 @@ class Tenants(TenantRole):
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
             of several engines; ``store`` is not a store, ``prefix`` is not a string, ``connection_limit`` or
-            ``max_tenants`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or
-            ``choose_cluster`` is not callable.
+            ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names another cluster, or
+            ``setup``, ``on_event`` or ``choose_cluster`` is not callable.
     """
 
     __slots__ = ()
@@ -74,7 +74,7 @@ class Tenants(TenantRole):
         *,
         prefix: str = "",
         private: bool = False,
-        admin: str | Mapping[str, str] | None = None,
+        admin: Login | Mapping[str, Login] | None = None,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,

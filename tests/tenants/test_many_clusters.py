@@ -402,8 +402,8 @@ async def test_wrong_arguments_are_named(fleet: Fleet) -> None:
         ([a], {"max_tenants": 0}, "max_tenants must be an int of at least 1"),
         ([a], {"max_tenants": True}, "max_tenants must be an int of at least 1"),
         ([a], {"choose_cluster": "x"}, "choose_cluster must be callable"),
-        ([a], {"admin": {b.id: "mysql://secret"}}, f"admin has a DSN for '{b.id}'"),
-        ([a, b], {"admin": "mysql://secret"}, "admin must be a mapping"),
+        ([a], {"admin": {b.id: ("x", "secret")}}, f"admin has a login for '{b.id}'"),
+        ([a, b], {"admin": "mysql://secret"}, "admin must be a user and a password"),
     ]
     for clusters, options, message in wrong:
         with pytest.raises(InvalidArgumentError, match=message) as refused:

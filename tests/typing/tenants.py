@@ -100,7 +100,7 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
     async def work(credential: Credential) -> int:
         return credential.port
 
-    tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, max_tenants=2000, choose_cluster=place)
+    tenants = Tenants([a, b], store, admin={a.id: ("doadmin", "...")}, max_tenants=2000, choose_cluster=place)
     assert_type(await tenants.capacity(), list[ClusterCapacity])
     for room in await tenants.capacity():
         assert_type((room.cluster, room.tenants, room.max_tenants, room.bytes), tuple[str, int, int | None, int | None])
