@@ -96,8 +96,7 @@ async def check_server(
     dsn = "Set AIODBCLIENT_ADMIN to USER:PASSWORD of an administrator"
     with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
         server = server_of(info.engine, connection, ca, admin_login(admin), None)
-    version = await _check_administrator(findings, server, tls=ca is not None)
-    return version
+    return await _check_administrator(findings, server, tls=ca is not None)
 
 
 async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str:

@@ -110,7 +110,7 @@ async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(
 async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
         place.tenants().rotate(older_than=age)
-    with pytest.raises(InvalidArgumentError, match="after must be a timedelta of 0 or more"):
+    with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
         place.tenants().revoke_previous(older_than=age)
 
 

@@ -16,9 +16,9 @@ from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
 from .conftest import Place, only
-from .programs import ask, refusal
+from .programs import refusal
 from .store_contract import LONG, a_credential
-from .test_check_and_repair import admin_of
+from .test_check_and_repair import open_to_others
 
 
 @pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair"])
@@ -57,16 +57,13 @@ async def test_revoke_unused_keeps_open_login(anywhere: Place) -> None:
     assert await refusal(before)
 
 
-async def test_problem_says_who(place: Place) -> None:
+async def test_problem_says_who(anywhere: Place) -> None:
     """``open_to_others`` names the login that may enter."""
-    tenants = place.tenants()
-    await tenants.ensure("alpha")
-    spy = await tenants.ensure("spy")
-    admin = await admin_of(place)
-    await ask(admin, f'GRANT CONNECT ON DATABASE "{place.prefix}alpha" TO "{spy.username}"')
+    tenants = anywhere.tenants()
+    await open_to_others(anywhere, await tenants.ensure("alpha"))
     [problem] = (await only(tenants.check(["alpha"]))).problems
-    assert (problem.kind, problem.detail) == (ProblemKind.OPEN_TO_OTHERS, spy.username)
-    assert str(problem) == f"open_to_others: {spy.username}"
+    assert (problem.kind, problem.detail) == (ProblemKind.OPEN_TO_OTHERS, f"{anywhere.prefix}stranger")
+    assert str(problem) == f"open_to_others: {anywhere.prefix}stranger"
 
 
 async def test_moving_and_suspended_differ_by_type(place: Place) -> None:
