@@ -123,8 +123,10 @@ class TenantRole:
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
+            NameTakenError: By the run: the store is empty, and the clusters have tenants of these names, as if it was
+                the wrong store. Nothing was created.
         """
-        return self._run(names, ProvisionTenants(self._context, if_exists))
+        return self._run(names, ProvisionTenants(self._context, if_exists, names))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
         """Check whether tenants work: compare their records with the server.

@@ -10,8 +10,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from aiodbclient import Engine
-from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import ProblemKind, Record, Seal, TenantAction, TenantFailed
+from aiodbclient.errors import InvalidArgumentError, NameTakenError
+from aiodbclient.tenants import ProblemKind, Record, Seal, SQLiteStore, TenantAction, TenantFailed, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
@@ -107,3 +107,18 @@ async def test_public_texts_are_plain_str(anywhere: Place) -> None:
             assert type(text) is str
         assert {type(value) for value in credential.env().values()} == {str}
     assert type(Seal().seal(Record(name="alpha", current=a_credential("alpha")))) is str
+
+
+async def test_provision_refuses_wrong_store(anywhere: Place) -> None:
+    """With an empty store, and names that the cluster has, nothing is made: the others would be in the wrong store."""
+    await anywhere.tenants().ensure("alpha")
+    async with SQLiteStore(anywhere.path.with_name("new")) as store:
+        tenants = Tenants(anywhere.cluster, store, prefix=anywhere.prefix)
+        with pytest.raises(NameTakenError, match="the store is empty, and 1 of the 3 names have a database already"):
+            await tenants.provision(["alpha", "beta", "gamma"])
+        assert [record async for record in store.records()] == []
+        outcomes = await tenants.provision(["alpha", "beta"], if_exists="adopt")
+    assert {each.name: each.action for each in outcomes} == {
+        "alpha": TenantAction.ADOPTED,
+        "beta": TenantAction.CREATED,
+    }

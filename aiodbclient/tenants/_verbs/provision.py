@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from attrs import evolve
 
+from ..._http.call import RequestStats
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context
 from .._credential import Credential
@@ -21,6 +22,7 @@ from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
 from .._servers.server import Found
+from .._stores import entries_of
 from .changes import remove, resume, suspend
 from .check import examine
 from .jobs import ClaimingJob
@@ -33,12 +35,37 @@ IfExists = Literal["error", "adopt"]
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
-    def __init__(self, context: Context, if_exists: IfExists = "error") -> None:
+    def __init__(self, context: Context, if_exists: IfExists = "error", wanted: object = None) -> None:
         super().__init__(context)
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
         self._if_exists: IfExists = if_exists
+        self._wanted = wanted
         self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
+
+    async def prepare(self) -> int:
+        concurrency = await super().prepare()
+        if self._if_exists == "error" and self.context.role is Role.OWNER and isinstance(self._wanted, Collection):
+            await self._refuse_wrong_store(self._wanted)
+        return concurrency
+
+    async def _refuse_wrong_store(self, wanted: Collection[object]) -> None:
+        """Raise NameTakenError if the store is empty, and the clusters have tenants of these names."""
+        async for _ in entries_of(self.context.store):
+            return
+        prefix, sites = self.context.prefix, self.context.sites
+        databases = set[str]()
+        for cluster in sites.clients:
+            with suppress(*AWAY):
+                databases.update(await (await sites.site(cluster, RequestStats())).server.tenants())
+        taken = [name for name in wanted if isinstance(name, str) and prefix + name in databases]
+        if taken:
+            raise NameTakenError(
+                f"the store is empty, and {len(taken)} of the {len(wanted)} names have a database already, such as "
+                f"{taken[0]!r}: is it the right store? Nothing was created",
+                status=409,
+                advice='open the store that has them, or take over what exists with if_exists="adopt"',
+            )
 
     async def do_one(self, name: str, timer: Timer) -> TenantDone:
         """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
@@ -228,7 +255,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
 
 async def finish(tenant: ClaimedTenant) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
+    """Finish the verb on record. If there is none, or it is a rotation or revocation, mend what ``examine`` finds."""
     action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
