@@ -116,7 +116,7 @@ async def test_after_a_failed_move_a_suspended_tenant_is_resumed_with_its_reader
     assert await sql(reader, "SELECT n FROM t") == [(1,)]
 
 
-async def test_a_reader_whose_suspension_is_unfinished_is_not_opened_by_a_move(two: Two) -> None:
+async def test_a_reader_whose_removal_is_unfinished_is_not_opened_by_a_move(two: Two) -> None:
     async def fail(*_: object) -> None:
         raise GrantError("the server is away")
 
@@ -129,7 +129,7 @@ async def test_a_reader_whose_suspension_is_unfinished_is_not_opened_by_a_move(t
     failed = await only(tenants.move(["alpha"], to=two.new))
     assert "the reader of the tenant 'alpha' is unfinished: repair it first" in str(failed.error)
     assert await enters(alpha)
-    assert (await only(tenants.role("reader").repair(["alpha"]))).action is TenantAction.SUSPENDED
+    assert (await only(tenants.role("reader").repair(["alpha"]))).action is TenantAction.DELETED
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
     assert await tenants.role("reader").get("alpha") is None
 

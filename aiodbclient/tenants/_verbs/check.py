@@ -74,9 +74,8 @@ class CheckTenants(TenantJob[TenantChecked]):
             if isinstance(entry, StoreError):  # it cannot be read
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
-            on_record |= {
-                (cluster, each.database) for each in entry.credentials for cluster in (each.cluster, each.moved_from)
-            }
+            on_record |= {(each.cluster, each.database) for each in entry.credentials}
+            on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
             is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
             if is_copied and entry.role is Role.OWNER:
                 on_record.add((None, self.context.prefix + entry.name))
