@@ -71,6 +71,21 @@ class SettingsDifferError(DatabaseClientError):
         self.settings = settings
 
 
+class MaxWaitError(DatabaseClientError):
+    """The call would have to wait longer than ``max_wait``: its next try was not sent.
+
+    A call waits for the rate limit and, on MongoDB, for the cluster's other user writes. The message and
+    ``may_have_applied`` describe the whole call with its earlier tries.
+
+    Attributes:
+        retry_after: Seconds until you should try again, or None if that is not known.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, may_have_applied: bool = False) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
+        self.retry_after = retry_after
+
+
 class TransportError(DatabaseClientError):
     """The client got no complete answer."""
 
@@ -182,11 +197,7 @@ class NameTakenError(ConflictError, UnprocessableEntityError):
 
 
 class RateLimitError(APIError):
-    """The API answered 429, or the call would have to wait longer than ``max_wait``.
-
-    A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. If that takes too long, the
-    last try is not sent. The message and ``may_have_applied`` describe the earlier tries, and ``request_id`` belongs
-    to the last answer.
+    """429: the API refused the last try, because the token's requests are above its rate limit.
 
     Attributes:
         retry_after: Seconds until you should try again, or None.

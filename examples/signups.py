@@ -11,6 +11,7 @@ from typing import Any
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     DatabaseClientError,
+    MaxWaitError,
     NameTakenError,
     RateLimitError,
     ServerError,
@@ -20,7 +21,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants.errors import CapacityError, SuspendedError, TenantNotFoundError
 
 NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
-PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
+PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate limit
 CONNECTIONS = int(os.environ.get("TENANTS_CONNECTIONS", "97"))  # that the database server allows, here one of 4 GB
 PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "1"))  # of this program
 POOL_SIZE = 5
@@ -54,7 +55,7 @@ async def _close_pool(pool: Any) -> None:
 def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
     """The status and headers of a web backend's response for an error of this package."""
     match error:
-        case RateLimitError():
+        case MaxWaitError() | RateLimitError():
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case TransportError() | ServerError():
             return 503, {"retry-after": "1"}

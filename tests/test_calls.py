@@ -254,18 +254,18 @@ def test_an_error_without_a_request_says_so_once() -> None:
 def test_a_call_without_a_slot_says_how_long_it_would_wait() -> None:
     call = call_of()
     refusal = no_slot(call, 12.34)
-    assert str(refusal) == f"{LIST}: the rate budget has no slot for another 12.3 s, longer than max_wait allows"
+    assert str(refusal) == f"{LIST}: the rate limit has no slot for another 12.3 s, longer than max_wait allows"
     assert refusal.retry_after == 12.34
 
     refusal = no_slot(call, 0.0)
     assert (
         str(refusal)
-        == f"{LIST}: the rate budget has no slot within max_wait: other calls have it until they are answered"
+        == f"{LIST}: the rate limit has no slot within max_wait: other calls have it until they are answered"
     )
 
     call.request_id = "r1"
     refusal = no_slot(call, None)
-    assert str(refusal) == f"{LIST}: the rate budget has no slot within max_wait (request id r1)"
+    assert str(refusal) == f"{LIST}: the rate limit has no slot within max_wait (request id r1)"
     assert refusal.retry_after is None
 
 

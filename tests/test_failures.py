@@ -249,13 +249,14 @@ async def test_an_update_that_may_have_been_applied_says_so_when_patience_ends(
     server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(503))
-    client = make_client(budget=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
+    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
 
-    with pytest.raises(errors.RateLimitError, match="may have been applied") as caught:
+    with pytest.raises(errors.MaxWaitError, match="may have been applied") as caught:
         await client.cluster(CLUSTER, engine="pg").users.update("alice", UserSettings(pg_allow_replication=True))
 
     assert "nothing was sent" not in str(caught.value)
-    assert (caught.value.may_have_applied, caught.value.tries, caught.value.request_id) == (True, 1, "req-1")
+    assert (caught.value.may_have_applied, caught.value.tries) == (True, 1)
+    assert "request id req-1" in str(caught.value)
 
 
 async def test_a_429_that_is_not_waited_out_keeps_the_id_of_its_request(
@@ -263,10 +264,9 @@ async def test_a_429_that_is_not_waited_out_keeps_the_id_of_its_request(
 ) -> None:
     server.will(fails(429, retry_after="30"))
 
-    with pytest.raises(errors.RateLimitError, match="request id req-1") as caught:
+    with pytest.raises(errors.MaxWaitError, match="request id req-1") as caught:
         await make_client(max_wait=1.0).cluster(CLUSTER, engine="pg").users.create("alice")
 
-    assert caught.value.request_id == "req-1"
     assert not caught.value.may_have_applied
     assert "nothing was sent" not in str(caught.value)
 

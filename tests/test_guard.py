@@ -208,13 +208,13 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
     budget = RateLimiter([Window(1, 60.0)])
-    client = make_client(budget=budget)
+    client = make_client(rate_limiter=budget)
     await client.clusters.get(CLUSTER)
-    client = make_client(budget=budget)  # this client has not read that cluster
+    client = make_client(rate_limiter=budget)  # this client has not read that cluster
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
     await asyncio.wait([patient], timeout=0.01)
 
-    with pytest.raises(errors.RateLimitError):
+    with pytest.raises(errors.MaxWaitError):
         await asyncio.wait_for(client.with_options(max_wait=1).cluster(CLUSTER).users.list(), 30)
 
     patient.cancel()

@@ -112,7 +112,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         self._api = api
 
     def calls(self, meter: RequestStats) -> UsersAPI:
-        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
+        """Return the calls for the bulk lane of the rate limiter. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> NewUser:
@@ -288,7 +288,7 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
         self._api = api
 
     def calls(self, meter: RequestStats) -> DatabasesAPI:
-        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
+        """Return the calls for the bulk lane of the rate limiter. ``meter`` counts their requests."""
         return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> str:

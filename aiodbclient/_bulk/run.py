@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.pause import Pause
-from .._pacing.budget import seconds_for
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -124,16 +123,16 @@ class Executor(Generic[DoneT]):
 
     @property
     def expected(self) -> float | None:
-        """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
-        budget = self.job.pause.budget
-        if self._total is None or budget is None:
+        """For how many seconds the rate limit keeps the names that are not sent yet, at least; None if not known."""
+        limiter = self.job.pause.rate_limiter
+        if self._total is None or limiter is None:
             return None
         names = self._total - self._pulled + len(self._ready)
         names += sum(not meter.begun for meter in self._running.values())
         if self._stopped or not names:
             return 0.0
         each = self._requests / self._sent if self._sent else 1.0  # requests of a name
-        return seconds_for(math.ceil(names * each), budget)
+        return limiter.estimate_wait(math.ceil(names * each) - 1)
 
     def stop(self) -> None:
         """Start nothing more, and cancel names that only wait. Safe to repeat."""
@@ -387,7 +386,7 @@ class Run(Generic[OutcomeT_co]):
 
     @property
     def expected(self) -> timedelta | None:
-        """How long until the last name can have been sent, as the rate budget stands.
+        """How long until the last name can have been sent, as the rate limit stands.
 
         None while the number of names is not known: an iterator is counted when it has ended. A run of tenants also has
         to find its cluster first.
@@ -398,7 +397,7 @@ class Run(Generic[OutcomeT_co]):
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.
 
-        A name is in flight from its first request on. If its next request waits for the rate budget, that takes up to a
+        A name is in flight from its first request on. If its next request waits for the rate limit, that takes up to a
         minute when the minute's requests are used up, and up to an hour when the hour's are. Call ``aclose`` to end at
         once. A name that has changed nothing, because it only read or got a 429 or 412, does not wait and gets no
         outcome. Nor does a tenant: running it again finishes it. The reads at the start of the run are cancelled. Safe

@@ -67,7 +67,7 @@ async def open_client(
             )
         budget = RateLimiter([])
     async with DatabaseClient(
-        token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True
+        token, rate_limiter=budget, on_event=on_event, app="aiodbclient-command", trust_env=True
     ) as client:
         yield client, budget
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .._checks import check_seconds
+from .._pacing.limiter import Slot
 from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
@@ -20,16 +21,16 @@ from .retry import RULES, Failure, RetryDecision, RetryPolicy
 class RequestStats:
     """How far one name of a run is: the requests of its calls, and the seconds that they took.
 
-    ``Run.stop`` lets a name finish once it has begun, but not wait for the budget if nothing would be lost.
+    ``Run.stop`` lets a name finish once it has begun, but not wait for the rate limit if nothing would be lost.
     """
 
     def __init__(self, *, resumable: bool = False) -> None:
         self.requests = 0
         self.writes = 0  # those that may have changed something
         self.seconds: float = 0.0
-        self.waited: float = 0.0  # those for the budget
+        self.waited: float = 0.0  # those for the rate limit
         self.begun = False  # whether a request was sent, or the tenant is claimed
-        self.waiting: bool = False  # whether it waits for the budget, or until its cluster accepts changes
+        self.waiting: bool = False  # whether it waits for the rate limit, or until its cluster accepts changes
         self.resumable = resumable  # whether running it again finishes what it has changed
         self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
 
@@ -106,9 +107,9 @@ class Call:
     may_have_applied: bool = False
     request_id: str | None = None  # of the last answer
     token: object | None = None  # that the last request sent
-    place: int | None = None  # in the budget's queue, which it keeps for all tries
+    slot: Slot | None = None  # which it keeps for all tries, with its place in the queue
     refused_since: float | None = None  # when it got its first 429
-    closed_for: float | None = None  # for how many seconds the last 429 closed the gate
+    closed_for: float | None = None  # for how many seconds the last 429 makes it wait
 
     def __init__(
         self,

@@ -176,7 +176,7 @@ class ClusterContext(NamedTuple):
         """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
         pause = self.pause or pause
         if pause is not None:
-            pause.budget = self.transport.budget
+            pause.rate_limiter = self.transport.rate_limiter
         return self._replace(options=self.options._replace(meter=meter, bulk=pause is not None), pause=pause)
 
     async def _read_engine(self) -> None:

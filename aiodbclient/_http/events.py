@@ -25,7 +25,7 @@ class RequestEvent:
         status: The HTTP status, or None without an answer.
         error: The name of the exception if there was no answer, else None.
         attempt: The number of the try within its call, from 1.
-        waited: Seconds that it waited for the rate budget.
+        waited: Seconds that it waited for the rate limit.
         duration: Seconds from sending it to the end of the answer.
         blocked: Seconds that it waited for other user writes on the cluster. MongoDB supports only one at a time.
         request_id: The id that the provider's support asks for, or None.

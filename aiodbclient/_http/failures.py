@@ -9,6 +9,7 @@ from ..errors import (
     ConnectionLostError,
     DatabaseClientError,
     InvalidResponseError,
+    MaxWaitError,
     RateLimitError,
     RequestTimeoutError,
 )
@@ -76,7 +77,7 @@ def refused(call: Call, answer: Response) -> DatabaseClientError:
     return error
 
 
-def no_slot(call: Call, wait: float | None) -> RateLimitError:
+def no_slot(call: Call, wait: float | None) -> MaxWaitError:
     """Make the error for a call that would wait longer than ``max_wait``: for ``wait`` seconds, if known."""
     if wait is None:
         how_long = "within max_wait"
@@ -85,5 +86,5 @@ def no_slot(call: Call, wait: float | None) -> RateLimitError:
     else:
         how_long = f"for another {wait:.1f} s, longer than max_wait allows"
     request = f" (request id {call.request_id})" if call.request_id else ""
-    text = f"{call.what}: the rate budget has no slot {how_long}{request}"
-    return RateLimitError(text, retry_after=wait)
+    text = f"{call.what}: the rate limit has no slot {how_long}{request}"
+    return MaxWaitError(text, retry_after=wait)

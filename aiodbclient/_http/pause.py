@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TypeGuard
 
 from .._backoff import expo
-from .._pacing.budget import RateLimiter
+from .._pacing.limiter import RateLimiter
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .call import Call
@@ -61,10 +61,10 @@ class Pause:
     those in flight after one refusal each, later ones before they send anything.
     """
 
-    __slots__ = ("_clusters", "budget")
+    __slots__ = ("_clusters", "rate_limiter")
 
     def __init__(self) -> None:
-        self.budget: RateLimiter | None = None  # of the run's calls, once they are made
+        self.rate_limiter: RateLimiter | None = None  # of the run's calls, once they are made
         self._clusters: dict[str, _Writes] = {}
 
     @property

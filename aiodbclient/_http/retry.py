@@ -66,12 +66,12 @@ class RetryPolicy:
     """How often a failed call is retried, and after how long. It does not choose which failures are retried.
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
-    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate budget decides how
-    long to wait.
+    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate limiter decides
+    how long to wait.
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the budget's
+            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the rate limit's
             shortest window after its first one.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.

@@ -15,10 +15,11 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from .._headers import RateLimitStatus
 from .._json.masking import Secrets
-from .._pacing.budget import RateLimiter, RateLimitStatus
+from .._pacing.limiter import RateLimiter, Slot
 from .._version import __version__
-from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
+from ..errors import ConfigurationError, DatabaseClientError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import check_session, close_tainted_connections, closer_of, send_once_through
 from .call import Call
 from .events import RequestEvent, logger, report
@@ -60,7 +61,7 @@ class Token:
 
 
 class Transport:
-    """Sends the calls of one client, with its token, session and budget, on the event loop of the first call."""
+    """Sends the calls of one client, with its token, session and rate limiter, on the event loop of the first call."""
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class Transport:
         token: str | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        budget: RateLimiter,
+        rate_limiter: RateLimiter,
         on_event: Callable[[RequestEvent], object] | None,
         app: str | None,
         proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
-        self.budget: RateLimiter = budget
+        self.rate_limiter: RateLimiter = rate_limiter
         self.secrets: Secrets = Secrets()
         if proxy is not None:
             self.secrets.learn((proxy.password, proxy.raw_password))
@@ -99,8 +100,9 @@ class Transport:
         return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
-        """Close the client's own session. Safe to repeat."""
+        """Close the client's own session, and fail the calls that wait for a slot. Safe to repeat."""
         self._is_closed = True
+        self.rate_limiter.fail_waiting(self, _closed)
         if self._owns_session and self._session is not None:
             await self._session.close()
 
@@ -120,7 +122,7 @@ class Transport:
                     if call.then is RetryDecision.RAISE or most == 1 or failed == most:
                         raise
                     if throttled:
-                        continue  # the budget makes it wait, in its place
+                        continue  # the rate limiter makes it wait, in its place
                     pauses = pauses or Pauses(call.options.retry)
                     pause = pauses.after(error)
                 await asyncio.sleep(pause)
@@ -132,7 +134,7 @@ class Transport:
         now = perf_counter()
         if call.refused_since is None:
             call.refused_since = now
-        window = min((window.seconds for window in self.budget.windows), default=0.0)
+        window = min((window.seconds for window in self.rate_limiter.windows), default=0.0)
         return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
 
     async def _try(self, call: Call) -> Response:
@@ -177,22 +179,22 @@ class Transport:
         self.secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call) -> Response:
-        """Wait for a slot of the budget, send one request, and read the whole answer."""
+        """Wait for a slot of the rate limiter, send one request, and read the whole answer."""
         session = self._open_session()
         asked = perf_counter()
         try:
-            await self._slot(call)
-        except RateLimitError as error:
+            slot = await self._slot(call)
+        except MaxWaitError as error:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
         try:
             if call.writers is None:
-                return await self._request(call, session, asked, granted)
+                return await self._request(call, session, slot, asked, granted)
             # After the wait for a slot: a call that waits for its slot must not block the other writes.
             async with _as_writer(call, call.writers, granted - asked):
-                return await self._request(call, session, asked, granted)
+                return await self._request(call, session, slot, asked, granted)
         finally:
-            self.budget.release(sent=call.sent > sent_before)
+            self.rate_limiter.release(slot, sent=call.sent > sent_before)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the session. The first call makes the client's own."""
@@ -206,21 +208,27 @@ class Transport:
                 )
             self._loop = loop
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._proxy,
+            )
         if not self._owns_session:
             check_session(self._session, self.base_url)
         return self._session
 
-    async def _slot(self, call: Call) -> None:
-        """Wait for a slot of the budget. A name of a stopped run is cancelled instead, if it may end."""
+    async def _slot(self, call: Call) -> Slot:
+        """Wait for a slot of the rate limiter. A name of a stopped run is cancelled instead, if it may end."""
         meter = call.meter
         meter.waiting = True
         cancel = meter.cancel if meter.may_end else None
         try:
-            again = {} if call.place is None else {"place": call.place}
             patience = call.patience if cancel is None else _STOPPING
-            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=patience, **again)
-        except RateLimitError:
+            call.slot = await self.rate_limiter.acquire(
+                call.slot, bulk=call.options.bulk, max_wait=patience, owner=self
+            )
+            return call.slot
+        except MaxWaitError:
             if cancel is not None:
                 cancel()
                 await asyncio.sleep(0)  # it ends here
@@ -228,10 +236,12 @@ class Transport:
         finally:
             meter.waiting = False
 
-    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Response:
-        """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
+    async def _request(
+        self, call: Call, session: aiohttp.ClientSession, slot: Slot, asked: float, granted: float
+    ) -> Response:
+        """Send the request that ``asked`` for its slot and got it when ``granted``, and let the rate limiter learn."""
         if self._is_closed:
-            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+            raise _closed()
         if session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
         started = granted if call.writers is None else perf_counter()
@@ -248,11 +258,10 @@ class Transport:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         else:
             if answer.status == 429:
-                call.closed_for = await self.budget.throttle(answer.headers)
+                call.closed_for = self.rate_limiter.refuse(slot, answer.headers)
                 call.refuse()
             elif answer.status < 500 and answer.status != 401:
-                # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
-                self.budget.observe(answer.headers)
+                self.rate_limiter.accept(slot)  # a 5xx or 401 may come from a proxy, or concern another token
             self._newest_headers = answer.headers
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             report(call, answer, failure, asked, granted, started, self._on_event)
@@ -300,6 +309,10 @@ class Transport:
         return headers
 
 
+def _closed() -> ConfigurationError:
+    return ConfigurationError("this DatabaseClient was closed while the call waited")
+
+
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     """Read the body of ``response``, which aiohttp decompresses piece by piece."""
     body = await response.content.readany()
@@ -323,7 +336,7 @@ async def _as_writer(call: Call, writers: asyncio.Semaphore, waited: float) -> A
             await writers.acquire()
     except TimeoutError:
         text = "another user write on this cluster takes longer than max_wait allows"
-        raise RateLimitError(f"{call.what}: {text}") from None
+        raise MaxWaitError(f"{call.what}: {text}") from None
     try:
         yield
     finally:

@@ -50,7 +50,10 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
     ):
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
-    async with DatabaseClient(token, base_url=url, budget=RateLimiter([])) as client, SQLiteStore(store_path) as store:
+    async with (
+        DatabaseClient(token, base_url=url, rate_limiter=RateLimiter([])) as client,
+        SQLiteStore(store_path) as store,
+    ):
         tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=60.0)
         folder = Path(store_path).parent / "dumps"
         run: Any = tenants.move(["alpha"], to=new) if verb == "move" else tenants.dump(["alpha"], folder)
