@@ -51,8 +51,9 @@ class DatabaseClient:
             ``timeout`` replaces its timeouts. None: the client creates its own on first use.
         timeout: Seconds that one try may take, including connecting.
         retry: How often and after how long to retry.
-        rate_limiter: What keeps the requests within the API's limits. Clients with the same token can share it. None: a limiter with the documented limits, for this client alone. With
-            ``AIODBCLIENT_BUDGET=none`` in the environment, for a sandbox on this machine: no limits.
+        rate_limiter: What keeps the requests within the API's limits. Clients with the same token can share it. None: a
+            limiter with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in the
+            environment, for a sandbox on this machine: no limits.
         max_wait: Seconds that a call may wait for the rate limit and, on MongoDB, for the cluster's other user writes.
             If it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
             changes. None: as long as it takes, for such a cluster 15 minutes.
@@ -204,7 +205,8 @@ class DatabaseClient:
     ) -> DatabaseClient:
         """Return this client with other options for its calls. Options that you do not pass stay the same.
 
-        Both share everything else: the session, the rate limiter, and what they know of clusters. Closing one closes both.
+        Both share everything else: the session, the rate limiter, and what they know of clusters. Closing one closes
+        both.
 
         Args:
             max_wait: Seconds that a call may wait for the rate limit; None for as long as it takes.

@@ -223,9 +223,10 @@ async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_clie
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):
+        outcomes = aiter(run)
         for _ in range(4):
-            assert (await anext(run)).ok
-        waiting = asyncio.create_task(anext(run))
+            assert (await anext(outcomes)).ok
+        waiting = asyncio.ensure_future(anext(outcomes))
         await asyncio.wait([waiting], timeout=0.05)
         assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
         waiting.cancel()

@@ -28,8 +28,6 @@ _GROUPS = {
         create="single.create_user",
         delete="single.delete_user",
         reset="single.reset_user",
-        plan="users_file.plan_users",
-        apply="users_file.apply_users",
     ),
     "dbs": group(
         Group,
@@ -58,8 +56,6 @@ _GROUPS = {
         exec="tenants_exec.exec_tenants",
         usage="tenants_data.show_usage",
         move="tenants_data.move_tenants",
-        dump="tenants_data.dump_tenants",
-        load="tenants_data.load_tenant",
     ),
     "store": group(
         Group,

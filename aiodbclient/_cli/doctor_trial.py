@@ -7,7 +7,7 @@ them. The names in its SQL need no quoting: ``doctor`` made them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,7 +126,7 @@ async def _prove(asking: _Asking, tenants: Tenants) -> None:
     await asking.ask_all(after)
 
 
-async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: str) -> Credential:
+async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: str) -> Credential:
     started = monotonic()
     error: Exception | None = None
     outcome: Any = None

@@ -16,7 +16,6 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
-    SettingsDifferError,
     UnsupportedOperationError,
 )
 from ..tenants.errors import StoreError
@@ -287,9 +286,7 @@ def _failed(event: RequestEvent) -> str:
 
 def _is_final(error: Exception) -> bool:
     """Whether running the same command again does not help."""
-    return has_way_out(error) or isinstance(
-        error, ConflictError | InvalidArgumentError | SettingsDifferError | UnsupportedOperationError
-    )
+    return has_way_out(error) or isinstance(error, ConflictError | InvalidArgumentError | UnsupportedOperationError)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -34,7 +34,6 @@ class Bar:
 
     def __init__(self, total: int, work: int, budget: RateLimiter, clock: Callable[[], float] = monotonic) -> None:
         self.run: Run[Any] | None = None
-        self._waits_for: str | None = None
         self._budget = budget
         self._clock = clock
         self._console = console_of(stderr=True)
@@ -115,12 +114,6 @@ class Bar:
         kept = ", ".join(f"{count} {action}" for action, count in sorted(self._untouched.items()))
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limit.format(span(budget.next_slot)) if budget.next_slot > _WORTH_SHOWING else ""
-        waits_for = None if self.run is None else self.run.waiting
-        if waits_for is not None:
-            limit = ", ".join(part for part in (f"waiting: {waits_for}", limit) if part)
-        if self._progress.disable and waits_for not in (None, self._waits_for):
-            note(f"waiting: {waits_for}")
-        self._waits_for = waits_for
         if self._progress.disable:
             if now - self._said >= LINE_EVERY:
                 self._said = now

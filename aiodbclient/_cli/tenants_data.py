@@ -1,9 +1,8 @@
-"""The commands that are about the data of tenants: usage, move, dump and load."""
+"""The commands that are about the data of tenants: usage and move."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import evolve
@@ -15,8 +14,8 @@ from .asking import confirm_ending, some
 from .completion import cluster_names, tenant_names
 from .failures import Exit, message_of
 from .output import note, safe, took
-from .printing import Printed, Table, print_done, print_rows
-from .running import changes, runs
+from .printing import Printed, Table, print_rows
+from .running import runs
 from .tenants_place import named, open_place, open_selection, report_of
 
 if TYPE_CHECKING:
@@ -151,53 +150,3 @@ async def move_tenants(
 
         report = evolve(plain, row=row, details=details)
         return await opened.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
-
-
-@runs
-async def dump_tenants(
-    chosen: Chosen,
-    place: Place,
-    printed: Printed,
-    folder: Annotated[Path, option("--folder", metavar="DIR", help="Where the files go. It must exist.")],
-) -> int:
-    """Dump the database of each tenant to a file, which only you can read. The tenants work meanwhile.
-
-    The file is NAME.dump or NAME.sql, and what it is, is beside it in NAME.json. An older one of the same name is
-    replaced. It needs pg_dump, or mysqldump of MySQL.
-
-    Example: aiodbclient tenants dump alpha --folder . --cluster tenants-prod --store tenants.db
-    """
-    async with open_selection(place, chosen, [Role.OWNER]) as opened:
-        if not folder.is_dir():
-            raise InvalidArgumentError(f"--folder {folder}: there is no such folder. Nothing was changed")
-        report = opened.report(
-            printed,
-            row=lambda outcome, role: {"file": str(outcome.file), "bytes": outcome.bytes},
-            details=lambda outcome, role: f"{safe(outcome.name)}: {safe(outcome.file)}, {sized(outcome.bytes)}",
-        )
-        return await opened.run(lambda tenants, names: tenants.dump(names, folder), report)
-
-
-@runs
-async def load_tenant(
-    place: Place,
-    printed: Printed,
-    name: Annotated[str, argument("NAME", "The tenant, whose database is empty.", autocompletion=tenant_names)],
-    file: Annotated[Path, argument("FILE", "The file that `tenants dump` wrote, with NAME.json beside it.")],
-) -> int:
-    """Load a dump into the empty database of a tenant, of the same or another name.
-
-    What is in the file runs with the rights of the tenant alone. It needs pg_restore, or mysql of MySQL.
-
-    Example: aiodbclient tenants load alpha alpha.dump --cluster tenants-prod --store tenants.db
-    """
-    if not file.exists():
-        raise InvalidArgumentError(f"{file} does not exist. Nothing was sent")
-    async with open_place(place) as opened:
-        _, missing = opened.select([name], Role.OWNER)
-        if missing:
-            raise InvalidArgumentError(f"{safe(name)}: {missing[name]}. Nothing was changed")
-        changes()
-        credential = await opened.tenants.load(name, file)
-    print_done(printed, f"{safe(name)}: loaded", name=name, action="loaded", database=credential.database)
-    return Exit.DONE

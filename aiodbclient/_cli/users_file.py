@@ -1,4 +1,4 @@
-"""The users of a cluster from a file in YAML or JSON: ``users plan`` and ``users apply``."""
+"""The users of a cluster from a file in YAML or JSON."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from .. import NewUser, UserPlan
-from ..engines import CAPABILITIES
+from .. import NewUser
 from ..errors import InvalidArgumentError
-from .arguments import AlsoStoreOption, Ending, ListedOn, Pruning, ShowOption, UsersFileOption
-from .asking import check_most, confirm, confirm_ending, interruptible, some
-from .failures import Exit
-from .following import Heard, Report, follow
+from .asking import interruptible
 from .names import read_text, shown
-from .opening import find_cluster, may_have_tenants, open_client, open_known, patiently, refuse_tenants
-from .output import keep_stdout_private, note, printable, safe, this_command, write_styled
-from .printing import Printed, print_objects
-from .running import runs
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -33,130 +25,6 @@ _Node = Any  # a node of PyYAML: with its line, which loaded values have not
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
-
-
-@runs
-async def plan_users(
-    printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption, store: AlsoStoreOption = None
-) -> int:
-    """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
-
-    Example: aiodbclient users plan tenants-prod --from users.yaml
-    """
-    cluster = place.target
-    wanted = _wanted(file, pruning)
-    async with open_client(place.budget) as (client, _), patiently():
-        found = await find_cluster(client, cluster)
-        async with open_known(store) as records:
-            plan = await found.users.plan(wanted, prune=pruning.prune, store=records)
-    if printed.as_json:
-        print_objects(_changes(plan))
-    else:
-        _print(plan)
-    pruning.check_kept(plan.extra, (*plan.keep, *plan.update))
-    if plan.prune and plan.extra and may_have_tenants(found):
-        known = "by their names alone" if store is None else "by their names and by --store"
-        note(f"--prune knows tenants' logins {known}. `users apply` needs --not-a-tenant for all others")
-    if pruning.prune:
-        check_most(len(plan.extra), pruning.most)
-    return Exit.DIFFERENT if plan else Exit.DONE
-
-
-@runs
-async def apply_users(
-    printed: Printed,
-    place: ListedOn,
-    pruning: Pruning,
-    file: UsersFileOption,
-    ending: Ending,
-    show: ShowOption = False,
-) -> int:
-    """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
-
-    It prints the plan first, and asks unless it only creates. --prune leaves alone what has the name of a tenant's
-    login or is one in the store, and needs --not-a-tenant for all others where tenants can be. --show prints the
-    passwords of new users.
-    `users get --show` prints them later, except on MongoDB, where creating users needs --show.
-
-    Example: aiodbclient users apply tenants-prod --from users.yaml --yes
-    """
-    cluster = place.target
-    wanted = _wanted(file, pruning)
-    heard = Heard()
-    async with open_client(place.budget, on_event=heard) as (client, limit):
-        async with patiently():
-            found = await find_cluster(client, cluster)
-            async with open_known(ending.store) as records:
-                plan = await found.users.plan(wanted, prune=pruning.prune, store=records)
-        known = None if found.engine is None else CAPABILITIES.get(found.engine)
-        if plan.create and not show and known is not None and not known.returns_passwords:
-            raise InvalidArgumentError(
-                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. To print "
-                f"them: {this_command('--show')}. Nothing was changed"
-            )
-        if not printed.as_json:
-            _print(plan)
-        extra = plan.extra if plan.prune else ()
-        pruning.check_kept(extra, (*plan.keep, *plan.update))
-        if extra:
-            what = f"{some(extra)} ({len(extra)})"
-            refuse_tenants(found, what, ["list", "--cluster", cluster], not_a_tenant=ending.not_a_tenant)
-        changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        question = f"On {cluster}: {' and '.join(changes)}?"
-        if pruning.prune:
-            number, most = len(extra), pruning.most
-            confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=ending.yes, done="deleted")
-        if plan.update and not extra:
-            confirm(question, yes=ending.yes)
-
-        def row(outcome: Any, role: str) -> dict[str, Any]:
-            return {"password": outcome.user.password} if show and outcome.user is not None else {}
-
-        def details(outcome: Any, role: str) -> str:
-            password = row(outcome, role).get("password")
-            return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
-
-        if show:
-            keep_stdout_private()
-        report = Report(as_objects=printed.as_json, row=row, details=details, heard=heard)
-        changed = [*plan.create, *plan.update, *extra]
-        return await follow({"": plan.apply()}, names=changed, budget=limit, report=report)
-
-
-def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:
-    users = read_users(file)
-    pruning.check(users)
-    return users
-
-
-def _changes(plan: UserPlan) -> list[dict[str, Any]]:
-    extra = "delete" if plan.prune else "extra"
-    kinds = {"create": plan.create, "update": plan.update, extra: plan.extra}
-    kinds |= {"keep": plan.keep, "tenant": plan.tenants}
-    return [
-        {"name": name, "change": kind}
-        | ({"differs": list(map(str, plan.differences[name]))} if kind == "update" else {})
-        for kind, names in kinds.items()
-        for name in names
-    ]
-
-
-def _print(plan: UserPlan) -> None:
-    """Print a line for each user that changes, and the numbers."""
-    signs = {"create": "+", "update": "~", "delete": "-"}
-    lines = list[tuple[str, str]]()
-    for change in _changes(plan):
-        if sign := signs.get(change["change"]):
-            texts = [f"{sign} {safe(change['name'])}", *(f"    {each}" for each in change.get("differs", ()))]
-            lines += [(printable(text), _STYLES[sign]) for text in texts]
-    kept = f"{len(plan.keep)} as asked for"
-    if plan.unknown:
-        kept += f" ({len(plan.unknown)} with settings that the API does not return)"
-    if plan.tenants:
-        lines.append((f"  {some(plan.tenants)}: may be tenants' logins, left alone", ""))
-    deleted, left = (len(plan.extra), len(plan.tenants)) if plan.prune else (0, len(plan.extra))
-    counts = f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}"
-    write_styled([*lines, (f"{counts}, {left} others left alone", "")])
 
 
 def read_users(file: Path) -> list[NewUser]:

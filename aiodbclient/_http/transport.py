@@ -39,7 +39,6 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
 # ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
-_STOPPING = 0.5  # s that a name of a stopped run waits for a slot
 
 
 class Token:
@@ -183,7 +182,9 @@ class Transport:
         session = self._open_session()
         asked = perf_counter()
         try:
-            slot = await self._slot(call)
+            call.slot = slot = await self.rate_limiter.acquire(
+                call.slot, bulk=call.options.bulk, max_wait=call.patience, owner=self
+            )
         except MaxWaitError as error:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
@@ -216,25 +217,6 @@ class Transport:
         if not self._owns_session:
             check_session(self._session, self.base_url)
         return self._session
-
-    async def _slot(self, call: Call) -> Slot:
-        """Wait for a slot of the rate limiter. A name of a stopped run is cancelled instead, if it may end."""
-        meter = call.meter
-        meter.waiting = True
-        cancel = meter.cancel if meter.may_end else None
-        try:
-            patience = call.patience if cancel is None else _STOPPING
-            call.slot = await self.rate_limiter.acquire(
-                call.slot, bulk=call.options.bulk, max_wait=patience, owner=self
-            )
-            return call.slot
-        except MaxWaitError:
-            if cancel is not None:
-                cancel()
-                await asyncio.sleep(0)  # it ends here
-            raise
-        finally:
-            meter.waiting = False
 
     async def _request(
         self, call: Call, session: aiohttp.ClientSession, slot: Slot, asked: float, granted: float

@@ -1,8 +1,7 @@
-"""The size of tenants, and their data: moved to another cluster, dumped and loaded."""
+"""The size of tenants, and a move to another cluster."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -114,26 +113,3 @@ def test_a_tenant_that_was_adopted_is_revoked_before_it_is_moved(
     assert f"on the cluster {second}. Drop it there, or move to another cluster" in taken.err
     assert command("dbs", "delete", second, a, "--yes", "--not-a-tenant").code == 0
     assert command(*move).code == 0
-
-
-def test_a_dump_is_loaded_into_another_tenant(command: Command, names: list[str], programs: None) -> None:
-    a, b = names[:2]
-    command.provision(a, b)
-    folder = str(command.folder)
-    lost = command("tenants", "dump", a, "--folder", f"{folder}/lost", *command.place)
-    assert (lost.code, f"--folder {folder}/lost: there is no such folder" in lost.err) == (2, True)
-    done = command("tenants", "dump", a, "--folder", folder, *command.place)
-    assert done.code == 0, done.out + done.err
-    file = command.folder / f"{a}.dump"
-    assert done.out.startswith(f"{a}: {file}, ")
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert json.loads((command.folder / f"{a}.json").read_text())
-    (command.folder / "names.csv").write_text("name\n")
-    wrong = command("tenants", "load", b, str(command.folder / "names.csv"), *command.place)
-    assert wrong.code == 2
-    assert f"names.csv is no dump: there is no {command.folder}/names.json; nothing was sent" in wrong.err
-    nothing = command("tenants", "load", b, str(command.folder / "typo.dump"), *command.place)
-    assert (nothing.code, f"{command.folder}/typo.dump does not exist. Nothing was sent" in nothing.err) == (2, True)
-    assert command("tenants", "load", b, str(file), *command.place).out == f"{b}: loaded\n"
-    refused = command("tenants", "load", names[9], str(file), *command.place)
-    assert (refused.code, f"{names[9]}: not on record" in refused.err) == (2, True)

@@ -18,8 +18,6 @@ ARGUMENTS = {
     "users create": ["C", "somebody", "--show"],
     "users delete": ["C", "nobody", "--yes", "--not-a-tenant"],
     "users reset": ["C", "nobody", "--show", "--yes", "--not-a-tenant"],
-    "users plan": ["C", "--from", "users.yaml"],
-    "users apply": ["C", "--from", "users.yaml"],
     "dbs list": ["C"],
     "dbs get": ["C", "nothing"],
     "dbs create": ["C", "something"],
@@ -38,11 +36,10 @@ ARGUMENTS = {
     "tenants show": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants usage": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants move": ["nobody", "--to", "C", "--yes", "--cluster", "C", "--store", "S"],
-    "tenants dump": ["nobody", "--folder", "F", "--cluster", "C", "--store", "S"],
     "tenants exec": ["nobody", "--cluster", "C", "--store", "S", "--", "true"],
     "doctor": ["C"],
 }
-OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
+OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
 READ = (
     "tenants list",
     "tenants capacity",
@@ -110,7 +107,6 @@ def test_a_name_that_is_not_there_is_1_and_a_store_that_is_not_there_is_4(comman
     for arguments in (["list", command.store], ["rekey", command.store], ["copy", command.store, "to.db"]):
         command.environment["AIODBCLIENT_STORE_KEY"] = "" if arguments[0] != "rekey" else f"{'a' * 43}=,{'b' * 43}="
         assert command("store", *arguments).code == 4
-    assert command(*line(command, "users plan")).code == 5
     assert command(*line(command, "tenants plan")).code == 5
 
     del command.environment["AIODBCLIENT_STORE_KEY"]

@@ -61,8 +61,6 @@ def examples() -> list[str]:
         "store copy",
     ]
     last = [
-        "tenants dump",
-        "tenants load",
         "store forget",
         "dbs delete",
         "users delete",

@@ -6,7 +6,6 @@ import asyncio
 import re
 import shlex
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -18,55 +17,12 @@ from aiodbclient.tenants._record import Verb
 from .conftest import Command
 
 
-def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    command.provision(a)
-    assert command("tenants", "rotate", a, *command.place).code == 0
-    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
-    reader = command("tenants", "list", *command.place, "--json").objects()
-    logins = {each["role"]: each["username"] for each in reader}
-    command.environment["AIODBCLIENT_STORE"] = command.store
-    for line, name, verb in (
-        (["dbs", "delete"], a, f"remove {a}"),
-        (["users", "delete"], a, f"remove {a}"),  # the previous login
-        (["users", "delete"], logins["owner"], f"remove {a}"),
-        (["users", "reset"], logins["reader"], f"rotate {a} --role reader"),
-    ):
-        refused = command(*line, command.cluster, name, "--yes", "--not-a-tenant")
-        assert (refused.code, f"belongs to the tenant {a} in the store {command.store}" in refused.err) == (2, True)
-        assert f"tenants {verb} --cluster {command.cluster} --store {command.store}. Nothing" in refused.err
-    assert command("dbs", "create", command.cluster, b).code == 0
-    assert command("dbs", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
-    assert command("users", "create", command.cluster, b).code == 0
-    file = command.folder / "users.yaml"
-    file.write_text(f"- doadmin\n- {b}\n")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--not-a-tenant", "--yes", "--max", "0"]
-    assert command(*apply).code == 0
-    # A name without a store behind it is no word that there are no tenants.
-    missing = command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")
-    named = ["--yes", "--not-a-tenant", "--store", missing]
-    for line in (["dbs", "delete", command.cluster, a], ["users", "delete", command.cluster, b]):
-        for options in (["--yes", "--not-a-tenant"], named):
-            refused = command(*line, *options)
-            assert (refused.code, f"{missing} does not exist: check --store or $AIODB" in refused.err) == (4, True)
-    assert (command(*apply).code, Path(missing).exists()) == (4, False)
-    del command.environment["AIODBCLIENT_STORE"]
-    assert command("users", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
-    command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
-    locked = command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--store", command.store)
-    assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
-    del command.environment["AIODBCLIENT_STORE_KEY"]
-    assert command("tenants", "check", a, *command.place).code == 0
-
-
 def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:
     """A variable of a script that is not set is an empty word. As a folder it would be the working directory."""
     a, place = names[0], command.place
     command.provision(a)
     before = len(command.sent())
     for line, said in (
-        (["tenants", "dump", "--all", *place, "--folder", ""], "--folder is empty"),
-        (["tenants", "dump", "--all", *place, "--folder="], "--folder is empty"),
         (["tenants", "provision", *place, "--from", ""], "--from is empty"),
         (["tenants", "exec", "--all", *place, "--failed", "", "--", "true"], "--failed is empty"),
         (["tenants", "show", a, *place, "-o", "uri", "--ca-file", ""], "--ca-file is empty"),
@@ -114,7 +70,7 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
     command.provision(a, names[1])
     for each in names[:2]:
         assert command("dbs", "delete", command.cluster, each, "--yes", "--not-a-tenant").code == 0
-    for verb in (["dump", "--folder", str(command.folder)], ["rotate"], ["usage"]):
+    for verb in (["rotate"], ["usage"]):
         failed = command("tenants", verb[0], a, *verb[1:], *command.place)
         assert failed.code == 1
         assert f"{a}: the database '{a}' does not exist, and what was in it is lost\n" in failed.err
@@ -123,10 +79,10 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
     removing = command("tenants", "usage", names[1], *command.place)
     assert (removing.code, f"the tenant '{names[1]}' is being removed" in removing.err) == (1, True)
     assert "lost" not in removing.err
-    dumped = command("tenants", "dump", a, "--folder", str(command.folder), *command.place)
-    [repair] = re.findall("make an empty one: aiodbclient (.*)", dumped.err)
+    rotated = command("tenants", "rotate", a, *command.place)
+    [repair] = re.findall("make an empty one: aiodbclient (.*)", rotated.err)
     assert command(*shlex.split(repair)).code == 0
-    assert command("tenants", "dump", a, "--folder", str(command.folder), *command.place).code == 0
+    assert command("tenants", "rotate", a, *command.place).code == 0
 
 
 def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: list[str]) -> None:

@@ -81,24 +81,6 @@ def test_a_typo_in_remove_fails_and_is_named(command: Command, names: list[str])
     assert (done.code, done.out) == (0, f"{a}: deleted\n1 absent, 1 deleted\n")
 
 
-def test_users_apply_shows_its_plan_and_asks_for_all_but_creations(command: Command, names: list[str]) -> None:
-    file = command.folder / "users.yaml"
-    take = [command.cluster, "--from", str(file)]
-    file.write_text("[]")
-    for verb in ("plan", "apply"):
-        refused = command("users", verb, *take, "--prune", *(["--yes"] if verb == "apply" else []))
-        assert (refused.code, "lists nothing, and --prune would remove all" in refused.err) == (2, True)
-    file.write_text(f"- {names[0]}\n")
-    made = command("users", "apply", *take)
-    assert (made.code, made.out.splitlines()[0], made.out.splitlines()[-1]) == (0, f"+ {names[0]}", "1 created")
-    file.write_text(f"- name: {names[0]}\n  settings: {{pg_allow_replication: true}}\n")
-    refused = command("users", "apply", *take)
-    assert (refused.code, f"update {names[0]}? There is no terminal" in refused.err) == (2, True)
-    assert refused.err.endswith(f"users apply {' '.join(take)} --yes. Nothing was changed\n")
-    assert refused.out.startswith(f"~ {names[0]}\n    settings.pg_allow_replication")
-    assert command("users", "delete", command.cluster, names[0], "--yes", "--not-a-tenant").code == 0
-
-
 def test_rotate_and_revoke_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
@@ -400,18 +382,6 @@ def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> Non
     ]
     assert len(set(secrets)) == len(secrets) == 5
     assert all(re.fullmatch(r"op-[a-z0-9-]+-[0-9a-f]{16}", each) for each in secrets)
-
-
-def test_users_apply_loses_no_password_on_mongodb(command: Command) -> None:
-    with Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("mongodb", "docs"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        file = command.folder / "users.yaml"
-        file.write_text("- ann\n")
-        refused = command("users", "apply", "docs", "--from", str(file))
-        assert (refused.code, "the passwords of ann would be lost" in refused.err) == (2, True)
-        assert "users.create" not in {request.operation for request in other.requests}
-        assert command("users", "apply", "docs", "--from", str(file), "--show", shows=True).code == 0
 
 
 def test_a_sandbox_without_limits_is_not_paced(command: Command) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from typing import Any
 
 import pytest
 
@@ -14,8 +12,6 @@ pytest.importorskip("typer", reason="needs the cli extra")
 from aiodbclient import Action, RateLimiter, RequestEvent, Window
 from aiodbclient._cli.following import Heard
 from aiodbclient._cli.progress import LINE_EVERY, Bar
-
-from .conftest import Command
 
 
 class Clock:
@@ -74,45 +70,6 @@ async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys
         clock.now += LINE_EVERY
         bar._draw()
     assert re.fullmatch(r"aiodbclient: 0 of 10 done, rate limit: (5\d|60)s\n", capsys.readouterr().err)
-
-
-async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
-    class Paused:
-        waiting: str | None = None
-
-    run: Any = Paused()
-    with Bar(10, 10, RateLimiter(), Clock()) as bar:
-        bar.run = run
-        for run.waiting in (
-            None,
-            "the cluster is resizing",
-            "the cluster is resizing",
-            None,
-            "the cluster is resizing",
-        ):
-            bar._draw()
-
-    assert capsys.readouterr().err.count("waiting: the cluster is resizing\n") == 2
-
-
-def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
-    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
-    command.sandbox.set_status(cluster_id, "resizing")
-    file = command.folder / "users.yaml"
-    file.write_text("- wait-a\n- wait-b\n")
-
-    process = command.start("users", "apply", command.cluster, "--from", str(file), "--show")
-    while not any(status == 412 for _, status in command.sandbox.counts) and process.poll() is None:
-        time.sleep(0.02)
-    assert process.stderr is not None
-    while "waiting: the cluster is resizing" not in (said := process.stderr.readline()):
-        assert said
-    command.sandbox.set_status(cluster_id, "online")
-    done = command.end(process, shows=True)
-
-    assert (done.code, "waiting: the cluster is resizing" in done.err) == (0, False)  # it was said once
-    for name in ("wait-a", "wait-b"):
-        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
 
 
 def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:

@@ -144,7 +144,6 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
         ["resume"],
         ["repair"],
         ["remove", "--yes"],
-        ["dump", "--folder", str(command.folder)],
         ["exec", "--failed", str(failed)],
     ):
         for which in ([a, b, typo], ["--from", str(file)] if verb not in ("suspend", "remove") else [typo, a]):

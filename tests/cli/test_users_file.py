@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from pathlib import Path
@@ -18,9 +17,6 @@ from aiodbclient import (
     UserSettings,
     errors,
 )
-from aiodbclient.sandbox import Sandbox
-
-from .conftest import Command
 
 pytest.importorskip("yaml", reason="needs the cli extra")
 
@@ -162,35 +158,3 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "users.yaml").write_bytes(b"\xff")
     with pytest.raises(errors.InvalidArgumentError, match="not UTF-8"):
         read_users(tmp_path / "users.yaml")
-
-
-def test_a_cluster_becomes_what_the_file_says(command: Command) -> None:
-    with Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("kafka", "events"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        file = command.folder / "users.yaml"
-        take = ["events", "--from", str(file)]
-        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: consume}]}\n- writer\n")
-
-        planned = command("users", "plan", *take)
-        assert planned.code == 5
-        assert planned.out.startswith("+ reader\n+ writer\n2 to create")
-        applied = command("users", "apply", *take, "--show")
-        assert applied.code == 0
-        assert applied.out.count("password: ") == 2
-        assert command("users", "plan", *take).code == 0
-        assert command("users", "apply", *take).out.endswith("2 as asked for, 0 others left alone\nnothing to do\n")
-
-        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
-        changes = {each["name"]: each for each in command("users", "plan", *take, "--json").objects()}
-        assert changes["reader"]["change"] == "update"
-        assert "settings.acl" in changes["reader"]["differs"][0]
-        assert changes["writer"]["change"] == "extra"
-        pruned = command("users", "plan", *take, "--prune")
-        assert "- writer" in pruned.out
-        assert command("users", "apply", *take, "--prune", "--yes", "--max", "0").code == 2
-        refused = command("users", "apply", *take, "--prune")
-        assert (refused.code, "On events: update reader and delete writer?" in refused.err) == (2, True)
-        applied = command("users", "apply", *take, "--prune", "--yes", "--max", "1")
-        assert applied.out.endswith("\n1 deleted, 1 updated\n")
-        assert command("users", "plan", *take, "--prune").code == 0

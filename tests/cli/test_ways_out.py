@@ -122,22 +122,3 @@ def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> No
     refused = command("doctor")
     assert (refused.code, f"add --cluster {command.cluster}." in refused.err) == (2, True)
     assert command("doctor", "--cluster", command.cluster).code == 0
-
-
-def test_users_that_look_like_a_tenants_are_left_alone(command: Command, names: list[str]) -> None:
-    a = names[0]
-    command.provision(a)
-    assert command("tenants", "rotate", a, *command.place).code == 0
-    assert command("users", "create", command.cluster, f"{a}-plain", "--show").code == 0
-    file = command.folder / "users.yaml"
-    file.write_text("- doadmin\n")
-    planned = command("users", "plan", command.cluster, "--from", str(file), "--prune").out.splitlines()
-
-    assert f"- {a}-plain" in planned
-    [left] = [line for line in planned if line.endswith(": may be tenants' logins, left alone")]
-    assert left.startswith(f"  {a}, {a}_")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--not-a-tenant"]
-    unbounded = command(*apply)
-    assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
-    assert command(*apply, "--max", "1").out.endswith("1 deleted\n")
-    assert command("tenants", "check", *command.place).code == 0
