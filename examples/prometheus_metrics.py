@@ -1,4 +1,4 @@
-"""Prometheus metrics of a client: requests by status, retries, 429s, durations, and time spent waiting for the rate limit.
+"""Prometheus metrics of a client: requests by status, retries, 429s, durations, and time spent waiting.
 
     python examples/prometheus_metrics.py
 
