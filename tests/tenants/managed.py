@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
@@ -140,6 +141,13 @@ class Managed:
         except psycopg.OperationalError:
             return False
         return True
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def work(names: Names) -> Work:

@@ -92,6 +92,7 @@ async def test_a_function_that_a_login_left_running_does_not_become_the_owner_ro
     if role is Role.OWNER:
         with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
             session.execute("SELECT public.go()")
+        assert names.owner in owner_of(managed, "back", evil.database)
         await ended(server, of_role, login)
         await server.mend(work(names), ())
         assert names.owner not in owner_of(managed, "back", evil.database)
@@ -115,6 +116,9 @@ async def test_code_that_a_removed_tenant_left_running_at_a_neighbours_keeps_not
         await server.forget(work(names))
         assert not (await server.find(names))  # the name is free
     assert "doadmin" not in owner_of(managed, "up", evil.database)
+    managed.api("CREATE OR REPLACE FUNCTION public.control() RETURNS int LANGUAGE sql AS 'SELECT 1'", evil.database)
+    managed.api("ALTER FUNCTION public.control() OWNER TO doadmin", evil.database)
+    assert owner_of(managed, "control", evil.database) == ["doadmin"]
     again = await managed.tenant(names.tenant, server)
     assert await server.problems(again, again.logins) == frozenset()
     assert again.logins[0] not in owner_of(managed, "up", evil.database)
@@ -138,6 +142,8 @@ async def test_code_of_an_ended_login_does_not_let_anybody_in_when_its_name_is_i
         session.execute("SET statement_timeout = 500; SELECT public.go()")
     assert not managed.lets_in(login, "defaultdb", "mine")
     assert managed.lets_in(login, names.database, "new")
+    managed.reset(login, "mine")
+    assert managed.lets_in(login, "defaultdb", "mine"), "it would not be noticed"
 
 
 async def test_settings_of_a_login_do_not_outlive_a_rotation(
@@ -149,6 +155,7 @@ async def test_settings_of_a_login_do_not_outlive_a_rotation(
             session.execute("ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nothing'")
             setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET default_transaction_read_only = on")
             session.execute(setting.format(Identifier(names.database)))
+        assert not managed.lets_in(login, names.database)  # there is no such library
         await ready(server, names, login)
         with managed.open(login, names.database, PASSWORD) as session:
             row = session.execute("SELECT current_setting('default_transaction_read_only')").fetchone()

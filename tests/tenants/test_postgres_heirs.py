@@ -136,6 +136,7 @@ async def test_what_a_login_owns_in_another_database_is_dropped(
     before = owners(managed, database)
     with managed.open(login, database) as session:
         session.execute("SET ROLE NONE; " + ELSEWHERE[where])
+    assert owners(managed, database) == {*before, login}
     if database == evil.database:  # and closed behind it
         with managed.open(evil.logins[0], "defaultdb") as session:
             name = Identifier(database)
