@@ -205,7 +205,7 @@ async def test_when_the_rate_limit_is_spent_nobody_waits_for_it(
 
     assert (first.status, second.status) == (503, 503)
     assert 0 < int(second.headers["retry-after"]) <= 60
-    assert len(sandbox.requests) == sent
+    assert len(sandbox.requests) <= sent + 1  # a lone 429 stops no other call
 
 
 async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, sandbox: Sandbox) -> None:
