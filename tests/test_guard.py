@@ -114,7 +114,7 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
     assert (caught.value.engine, caught.value.operation) == ("kafka", "users.create")
     assert str(caught.value) == (
         "users.create: mysql_settings is a setting of mysql and advanced_mysql, not of kafka, where it would be "
-        "ignored; nothing was sent"
+        "ignored; it was not sent"
     )
     with pytest.raises(errors.UnsupportedOperationError, match=r"settings\.new is a setting of no engine, not of pg"):
         guard("pg", "users.update", ["settings.new"])

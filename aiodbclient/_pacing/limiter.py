@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from operator import attrgetter
 from time import monotonic
@@ -48,7 +48,6 @@ class Slot:
     """The slot of one call. The call keeps it, and with it its place, for all its tries."""
 
     order: tuple[bool, int]  # bulk calls go behind all others
-    owner: object = None  # the client that made the call
     is_held: bool = False  # from ``acquire`` until ``release`` or ``refuse``
     sent_at: float = -math.inf
     ready_at: float = -math.inf  # when a call that got a lone 429 may try again
@@ -100,16 +99,13 @@ class RateLimiter:
         used = tuple(log.count_used(now) for log in self._logs)
         return Snapshot(used, self._in_flight, self._count_waiting(), self.estimate_wait(0, now))
 
-    async def acquire(
-        self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None, owner: object = None
-    ) -> Slot:
+    async def acquire(self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None) -> Slot:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
             slot: That of an earlier try of the same call, which then waits in its old place.
             bulk: Whether the call is part of a bulk run.
             max_wait: The longest wait in seconds; None means no limit.
-            owner: Who ``fail_waiting`` is called for.
 
         Raises:
             MaxWaitError: The wait would exceed ``max_wait``. Raised as soon as that is known.
@@ -117,7 +113,7 @@ class RateLimiter:
         """
         now = monotonic()
         if slot is None:
-            slot = Slot((bulk, next(self._places)), owner)
+            slot = Slot((bulk, next(self._places)))
         if slot.ready_at > now or self._queue or not self._take(slot, now):
             await self._wait(slot, max_wait, now)
         return slot
@@ -159,12 +155,6 @@ class RateLimiter:
                 log.add(now)
         if self._queue:
             self._serve(now)
-
-    def fail_waiting(self, owner: object, make_error: Callable[[], DatabaseClientError]) -> None:
-        """End the wait of all calls of ``owner``, each with an error of its own."""
-        for slot in (*self._queue, *self._delayed):
-            if slot.owner is owner:
-                self._fail(slot, make_error())
 
     def estimate_wait(self, ahead: int, now: float | None = None) -> float:
         """Estimate the seconds that a call waits with so many calls ``ahead`` of it."""

@@ -11,7 +11,7 @@ import pytest
 from aiodbclient import RateLimiter, Window
 from aiodbclient._pacing.cooldown import ConcurrencyLimit, Cooldown
 from aiodbclient._pacing.limiter import Slot
-from aiodbclient.errors import ConfigurationError, MaxWaitError
+from aiodbclient.errors import MaxWaitError
 
 from .world import VirtualLoop, live
 
@@ -246,26 +246,5 @@ def test_429_fails_only_who_is_late() -> None:
         assert errors[0] is not errors[1]
         await patient
         assert loop.time() - started == pytest.approx(90.0, abs=0.01)
-
-    live(main)
-
-
-def test_closed_client_fails_its_waiters() -> None:
-    """``fail_waiting`` ends the waits of one owner at once, each with its own error, and those of no other."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, mine, other = RateLimiter([Window(1, 60.0)]), object(), object()
-        limiter.release(await limiter.acquire())
-        tasks = [asyncio.create_task(limiter.acquire(owner=mine)) for _ in range(2)]
-        stays = asyncio.create_task(limiter.acquire(owner=other))
-        await asyncio.sleep(0)
-        started = loop.time()
-        limiter.fail_waiting(mine, lambda: ConfigurationError("closed"))
-        errors = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(error) for error in errors] == [ConfigurationError] * 2
-        assert errors[0] is not errors[1]
-        assert loop.time() == started
-        assert not stays.done()
-        await stays
 
     live(main)

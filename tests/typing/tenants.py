@@ -116,4 +116,4 @@ def use_tenant_event(event: TenantEvent) -> None:
 
 
 def use_event(event: RequestEvent) -> None:
-    assert_type(event.tenant, str | None)
+    assert_type(event.label, str | None)
