@@ -133,9 +133,9 @@ class ProvisionUsers(UserJob[UserDone]):
         return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
     async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
-        # Before the first request, also for a user that exists: an update may be two requests.
-        engine = await self._context.learn_engine()
-        guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
+        if settings := setting_names(spec.mysql_settings, spec.settings, spec.readonly):
+            # Before the first request, also for a user that exists: an update may be two requests.
+            guard(await self._context.learn_engine(), "users.create", settings)
         before = await self._there_before(users, spec.name)
         if before is not None:
             is_new, user = False, before

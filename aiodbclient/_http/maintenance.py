@@ -6,6 +6,7 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 from typing import TypeGuard
@@ -57,14 +58,15 @@ class MaintenanceWait:
 
     def __init__(self) -> None:
         self.stopped = False  # then a refused call raises at once
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters = defaultdict[str, _Cluster](_Cluster)
 
     async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Response:
         """Send ``call`` with ``send``, and again after each refusal, when ``read`` shows that the cluster is online."""
-        cluster = self._clusters.setdefault(cluster_id, _Cluster())
+        cluster = self._clusters[cluster_id]
         while True:
-            async with cluster.lock:
-                pass
+            if cluster.lock.locked():
+                async with cluster.lock:
+                    pass
             if cluster.failure is not None:
                 raise _not_online(cluster, call)
             try:
