@@ -17,7 +17,7 @@ from attrs import evolve
 from .._http.call import RequestStats
 from .._http.context import ClusterContext
 from .._http.waits import with_password
-from .._json.converter import setting_names
+from .._json import setting_names, unstructure
 from .._user_settings import check_settings
 from ..engines import capabilities_of, guard
 from ..errors import (
@@ -36,7 +36,7 @@ from .run import DoneT_co, Job, SpecT, name_spec
 from .settle import create_settled, if_found, readable, unsettled
 
 if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
-    from ..dbs import DatabasesAPI
+    from ..dbs import DatabasesAPI  # noqa: F401 - in the base of DatabaseJob
     from ..users import UsersAPI
 
 ApiT = TypeVar("ApiT")
@@ -47,7 +47,7 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
     """A job on one cluster."""
 
     def __init__(self, api: Callable[[ClusterContext], ApiT], context: ClusterContext) -> None:
-        super().__init__(context.transport.budget)
+        super().__init__(context.transport.limiter)
         self.retry = context.options.retry
         self._api = api
         self._context = context.for_bulk(RequestStats(), self.maintenance)
@@ -133,9 +133,8 @@ class ProvisionUsers(UserJob[UserDone]):
         return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
     async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
-        if settings := setting_names(spec.mysql_settings, spec.settings, spec.readonly):
-            # Before the first request, also for a user that exists: an update may be two requests.
-            guard(await self._context.learn_engine(), "users.create", settings)
+        if spec != NewUser(spec.name):  # before the first request, also for a user that exists
+            guard(await self._context.learn_engine(), "users.create", setting_names(unstructure(spec)))
         before = await self._there_before(users, spec.name)
         if before is not None:
             is_new, user = False, before
@@ -156,7 +155,7 @@ class ProvisionUsers(UserJob[UserDone]):
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
-            deletions = self._context.memory.deletions
+            deletions = self._context.cache.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why

@@ -28,6 +28,7 @@ _GROUPS = {
         create="single.create_user",
         delete="single.delete_user",
         reset="single.reset_user",
+        provision="users_and_dbs.provision_users",
     ),
     "dbs": group(
         Group,
@@ -43,7 +44,6 @@ _GROUPS = {
         "Every command can be stopped and run again: it continues.",
         list="tenants_look.list_tenants",
         capacity="tenants_look.list_capacity",
-        plan="tenants_look.plan_tenants",
         provision="tenants_verbs.provision_tenants",
         check="tenants_look.check_tenants",
         repair="tenants_verbs.repair_tenants",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,8 +80,8 @@ MaxOption = Annotated[
         "--max",
         metavar="N",
         min=0,
-        help="Refuse to end or move more than N, in case a file was cut short. --yes needs it beside --all, "
-        f"--from and --prune, and for more than {FEW_TYPED} NAMEs.",
+        help="Refuse to end or move more than N, in case a file was cut short. --yes needs it beside --all "
+        f"and --from, and for more than {FEW_TYPED} NAMEs.",
     ),
 ]
 
@@ -93,11 +92,12 @@ AdoptOption = Annotated[
     bool, option("--adopt", help="Take over logins and databases that exist and are not on record.")
 ]
 UsersFileOption = Annotated[
-    Path,
+    Path | None,
     option(
         "--from",
         metavar="FILE",
-        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
+        help="Read the users from a file: a CSV with the column `name`, or YAML or JSON as the API's POST takes users. "
+        "- is the standard input.",
     ),
 ]
 _ROLE_HELP = "Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner."
@@ -138,7 +138,8 @@ class Api:
             envvar="AIODBCLIENT_BUDGET",
             metavar="none",
             common=True,
-            help="`none`: send without a rate limit, to a sandbox on this machine.",
+            hidden=True,
+            help="none: do not limit requests. For a sandbox on this machine.",
         ),
     ] = None
     timeout: Annotated[
@@ -291,27 +292,6 @@ class Listed:
         list[str] | None, argument("[NAME]...", "The tenants. Names or --from.", autocompletion=tenant_names)
     ] = None
     file: FromOption = None
-
-
-@frozen(kw_only=True)
-class Pruning:
-    """Whether a command removes what is not among the names, and how much at most."""
-
-    prune: Annotated[bool, option("--prune", help="Remove what is there and not among the names.")] = False
-    most: MaxOption = None
-
-    def check(self, wanted: Collection[object]) -> None:
-        """Raise InvalidArgumentError if nothing is wanted, and all would be removed."""
-        if self.prune and not wanted:
-            raise InvalidArgumentError("--from lists nothing, and --prune would remove all. Nothing was sent")
-
-    def check_kept(self, extra: Collection[object], kept: Collection[object]) -> None:
-        """Raise InvalidArgumentError if all would be removed, and nothing that is wanted is there."""
-        if self.prune and extra and not kept:
-            raise InvalidArgumentError(
-                f"none of these names is there, and --prune would remove ALL {len(extra)} that are: is it the right "
-                "file? Nothing was changed"
-            )
 
 
 @frozen(kw_only=True)

@@ -81,5 +81,5 @@ async def _tenants(where: str) -> list[str]:
     from ..tenants._naming import tenant_of
     from .opening import open_store
 
-    async with open_store(where, reads=True) as store:
+    async with open_store(where) as store:
         return list({tenant_of(record.name)[0]: None async for record in store.records()})

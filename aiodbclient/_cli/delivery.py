@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines import POSTGRESQL
 from ..errors import InvalidArgumentError
-from .names import read_text
+from .files import read_text
 from .output import private, quoted
 
 if TYPE_CHECKING:

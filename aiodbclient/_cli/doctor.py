@@ -29,26 +29,23 @@ async def examine(
             "whole life, and ask the API what it sees of it.",
         ),
     ] = False,
-    report: Annotated[
-        bool, option("--report", help="Print a block to paste into an issue, without secrets and host names.")
-    ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, FAIL with what to do, or a note.
 
-    Without --try it only reads, and writes a record into the store, which it removes. With it, it creates logins and a
+    Without --try it only reads. With it, it creates logins and a
     tenant called doctor-..., and removes them whatever happens: within two minutes and 60 requests.
 
     Example: aiodbclient doctor tenants-prod
-    Example: aiodbclient doctor tenants-prod --try --report
+    Example: aiodbclient doctor tenants-prod --try -o json
     """
     from .doctor_checks import check_cluster, check_server, check_store, check_token
-    from .doctor_findings import Figures, Findings, StepFailedError, print_report
+    from .doctor_findings import Findings, StepFailedError
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
-    cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
-    async with open_client(place.budget, on_event=figures.count) as (client, _):
+    cluster, findings = place.target, Findings(as_json=printed.as_json)
+    async with open_client(place.budget) as (client, _):
         try:
             await check_token(findings, client)
         except StepFailedError:
@@ -58,15 +55,13 @@ async def examine(
             changes()
         if store is not None:
             await check_store(findings, store, found.id)
-        info, server = None, None
+        info = None
         with suppress(StepFailedError):
             info = await check_cluster(findings, found, private=private, admin=admin)
             if info.engine in POSTGRESQL | MYSQL:
-                server = await check_server(findings, found, info, private=private, admin=admin)
+                await check_server(findings, found, info, private=private, admin=admin)
         if attempt and info is not None and not findings.failed:
             await live(findings, found, info, private=private, admin=admin)
         elif attempt:
             findings.skip("--try", "fix what failed above first")
-        if report:
-            print_report(findings, figures, client, info, server)
     return Exit.SOME_FAILED if findings.failed else Exit.DONE

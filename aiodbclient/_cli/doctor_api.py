@@ -173,7 +173,7 @@ class Trial:
             self.findings.skip("writes at a time", "the client sends one at a time to MongoDB")
         elif errors:
             refused = f"{len(errors)} of {len(logins)} creations at once were refused, with {type(errors[0]).__name__}"
-            advice = "Use DatabaseClient(user_writes=1) in your program, and report it with --report"
+            advice = "Pass concurrency=1 to the runs of your program, and report it with --report"
             self.findings.fail("writes at a time", refused, advice)
         else:
             self.findings.ok("writes at a time", f"{len(logins)} creations at once were accepted")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import secrets
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
@@ -23,22 +19,19 @@ from ..errors import (
     PermissionDeniedError,
     UnsupportedOperationError,
 )
-from ..tenants import Store
 from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
-from ..tenants._stores import SHORT_LEASE
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
-from .opening import KEY_VARIABLE, is_missing, is_postgresql, keys, open_store, shown
+from .opening import KEY_VARIABLE, keys, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
 _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
-_ROOM = bytes(1 << 16)  # a new store needs less
 _GIVE_READ = "Give the token the scope database:read"
 
 
@@ -159,68 +152,18 @@ async def _check_ca(findings: Findings, cluster: ClusterClient) -> str:
 
 
 async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
-    """Whether the store can be opened and written, its key fits, and how many of its tenants are of other clusters."""
+    """Whether the store can be opened, its key fits, and how many of its tenants are of other clusters."""
     try:
         encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
         return
     try:
-        if is_missing(where):
-            _write_beside(Path(where))
-            findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")
-            return
-        if is_postgresql(where) and await _has_no_table(where):
-            findings.ok("store", f"{shown(where)} does not exist yet and will be created, {encrypted}")
-            return
         async with open_store(where) as store:
             found = [record.current.cluster if record.current else None async for record in store.records()]
-            await _write(store)
-    except OSError as error:
-        findings.fail(
-            "store", f"{where} cannot be created: {error.strerror}", "its folder must exist, be writable and have room"
-        )
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
         others = sum(each not in (None, cluster_id) for each in found)
         records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"
-        findings.ok("store", f"{shown(where)} can be read and written, {records}, {encrypted}")
-
-
-def _write_beside(path: Path) -> None:
-    """Write a file into the folder of a store that does not exist yet, and remove it. Raises OSError."""
-    with NamedTemporaryFile(dir=path.absolute().parent, prefix=".aiodbclient-doctor-") as file:
-        file.write(_ROOM)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-async def _has_no_table(where: str) -> bool:
-    """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
-    from psycopg import AsyncConnection, Error
-
-    from ..tenants._libpq import one_line
-
-    try:
-        async with await AsyncConnection.connect(where, connect_timeout=10) as connection:
-            row = await (await connection.execute("SELECT to_regclass('aiodbclient_credentials')")).fetchone()
-            if row is None or row[0] is not None:
-                return False
-            await connection.execute("CREATE TABLE aiodbclient_credentials (name text)")
-            await connection.rollback()
-            return True
-    except Error as error:
-        reason = one_line(error)
-    raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
-
-
-async def _write(store: Store) -> None:
-    """Make a record, change it and remove it. Raises StoreError."""
-    claim = await store.claim(f"doctor-{secrets.token_hex(8)}", SHORT_LEASE)
-    if claim is None:
-        raise StoreError("it does not give a claim on a new name")
-    try:
-        await store.intend(claim, "doctor")
-    finally:
-        await store.forget(claim)
+        findings.ok("store", f"{shown(where)} can be read, {records}, {encrypted}")

@@ -150,7 +150,7 @@ class _Tally:
         if self.report.as_objects:
             members = _failure(outcome.error) if isinstance(outcome, Failed) else self.report.row(outcome, role)
             members = {"role": role} | members if role else members
-            seconds = {} if event is None else {"seconds": _seconds(event)}
+            seconds = {} if event is None else {"seconds": round(event.duration, 3)}
             self.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
             return
         if outcome.error is None and (details := self.report.details(outcome, role)):
@@ -158,8 +158,7 @@ class _Tally:
         if outcome.error is None and self.report.remark is not None:
             self.bar.say(f"{safe(name)}: {self.report.remark(outcome)}")
         if event is not None:
-            spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
-            self.bar.say(f"{safe(name)}: {spent}, {event.requests} requests")
+            self.bar.say(f"{safe(name)}: {event.duration:.2f} s, {event.requests} requests")
 
     def end(self) -> int:
         """Say how the run ended, and how to go on. Returns the exit code."""
@@ -271,12 +270,6 @@ async def follow(
 def called(name: str, role: str) -> str:
     """A tenant's name, with the role unless that is its owner."""
     return name if role in ("", "owner") else f"{name} ({role})"
-
-
-def _seconds(event: TenantEvent) -> dict[str, float]:
-    """Where the time of a tenant went, in seconds."""
-    parts = ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store")
-    return {part: round(getattr(event, part), 3) for part in parts}
 
 
 def _failed(event: RequestEvent) -> str:

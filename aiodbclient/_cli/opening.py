@@ -23,7 +23,6 @@ from ..errors import (
 )
 from ..tenants._record import OnRecord, read_all
 from ..tenants._stores import readable
-from ..tenants._stores.base import BaseStore
 from ..tenants._stores.sealing import Seal
 from ..tenants.errors import StoreError
 from .output import NAME, STORE_VARIABLE, command_line, note, quoted, safe, span, speaks_json, this_command, write_error
@@ -39,7 +38,6 @@ TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
-BACKUP, MOVED = "is a backup of", "was moved to"  # why a store refuses changes
 # What happens to a store that does not exist. "empty": it counts as an empty one, and is not created.
 IfMissing: TypeAlias = Literal["fail", "make", "empty"]
 
@@ -66,9 +64,7 @@ async def open_client(
                 "was sent"
             )
         budget = RateLimiter([])
-    async with DatabaseClient(
-        token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True
-    ) as client:
+    async with DatabaseClient(token, budget=budget, on_event=on_event, trust_env=True) as client:
         yield client, budget
 
 
@@ -190,27 +186,20 @@ async def open_store(
     if_missing: IfMissing = "fail",
     key: list[str] | None = None,
     called: str = "--store",
-    *,
-    reads: bool = False,
-    on_backups: bool = False,
 ) -> AsyncGenerator[Store]:
-    """Open the store. Says so if other users could read its passwords.
-
-    One that refuses changes is only opened for a command that ``reads``, which says so. A backup is also opened for one
-    that works ``on_backups``.
-    """
+    """Open the store. Says so if other users could read its passwords."""
     if not where:
         raise InvalidArgumentError(f"{called} is empty: give a file or a URL. Nothing was sent")
     async with AsyncExitStack() as stack:
         opened: Store | None = None
         key = keys() if key is None else (key or None)
-        store = _store(where, key, make=if_missing == "make")
+        store = _store(where, key)
         mode = _mode(where)
         if if_missing == "make" and key is None and is_missing(where):
             path = Path(where)
             encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
             file = quoted(str(path.with_name(f"{path.stem}.key")))
-            copy = command_line(["store", "copy", where, str(encrypted), *(["--backup"] if on_backups else [])])
+            copy = command_line(["store", "copy", where, str(encrypted)])
             note(
                 f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
                 f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
@@ -225,7 +214,7 @@ async def open_store(
         if opened is None and if_missing == "empty":
             note(f"{shown(where)} does not exist yet: provisioning creates it")
             folder = stack.enter_context(TemporaryDirectory())
-            opened = await stack.enter_async_context(_store(f"{folder}/nothing.db", None, make=True))
+            opened = await stack.enter_async_context(_store(f"{folder}/nothing.db", None))
         if opened is None:
             raise StoreError(
                 f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
@@ -236,15 +225,6 @@ async def open_store(
                 f"other users of this machine could read {where} (mode {mode:o}), and the passwords in it. Now they "
                 f"cannot. To replace the passwords, do this and then revoke: {rotate}"
             )
-        why = await refusal(opened)
-        if why is not None and on_backups and why.startswith(BACKUP) and isinstance(opened, BaseStore):
-            await opened.ignore_refusal()
-        elif why is not None and reads:
-            note(f"{shown(where)} {why}: use that one. What this one says may be old, and it takes no change")
-        elif why is not None:
-            restore = command_line(["store", "copy", where, "restored.db", "--restore"])
-            lost = f". If that one is lost: {restore}" if why.startswith(BACKUP) else ""
-            raise StoreError(f"{shown(where)} {why}: use that one{lost}. Nothing was changed")
         yield opened
 
 
@@ -257,7 +237,7 @@ async def open_known(where: str | None) -> AsyncGenerator[Store | None]:
     if where is None:
         yield None
         return
-    async with open_store(where, called=f"--store or ${STORE_VARIABLE}", reads=True) as opened:
+    async with open_store(where, called=f"--store or ${STORE_VARIABLE}") as opened:
         yield opened
 
 
@@ -273,12 +253,7 @@ async def clusters_in(store: Store) -> list[str]:
     return [word for each in homes for word in ("--cluster", each)]
 
 
-async def refusal(store: Store) -> str | None:
-    """Why a store refuses changes; None if it does not, or has no way to."""
-    return await store.refusal() if isinstance(store, BaseStore) else None
-
-
-def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
+def _store(where: str, key: list[str] | None) -> Store:
     scheme = _scheme_of(where)
     if scheme is None:
         from ..tenants import SQLiteStore
@@ -287,7 +262,7 @@ def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
     if scheme in _POSTGRESQL:
         from ..tenants import PostgresStore
 
-        return PostgresStore(where, key=key, make=make)
+        return PostgresStore(where, key=key)
     from importlib.metadata import entry_points
 
     found = entry_points(group=ENTRY_POINTS, name=scheme)

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import record_name
-from ..tenants._record import OnRecord
 from ..tenants._stores.base import BaseStore
-from ..tenants.errors import StoreError
-from .arguments import RoleOption, YesOption, argument, option, role_options
+from .arguments import RoleOption, YesOption, argument
 from .asking import confirm
 from .failures import Exit
-from .opening import (
-    BACKUP,
-    KEY_VARIABLE,
-    MOVED,
-    TARGET_KEY_VARIABLE,
-    clusters_in,
-    is_file,
-    is_missing,
-    keys,
-    open_store,
-    refusal,
-    shown,
-)
-from .output import STORE_VARIABLE, command_line, keep_stdout_private, note, quoted, safe, this_command, write
+from .opening import KEY_VARIABLE, TARGET_KEY_VARIABLE, is_file, keys, open_store, shown
+from .output import STORE_VARIABLE, keep_stdout_private, note, quoted, safe, write
 from .printing import Printed, Rows, print_done, print_rows
 from .records import complain_damaged, read_entries
 from .running import changes, runs
-
-if TYPE_CHECKING:
-    from ..tenants import Store
 
 StoreArgument = Annotated[str, argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE)]
 
@@ -44,7 +27,7 @@ async def list_store(store: StoreArgument, printed: Rows) -> int:
 
     Example: aiodbclient store list tenants.db
     """
-    async with open_store(store, called="STORE", reads=True) as opened:
+    async with open_store(store, called="STORE") as opened:
         entries = await read_entries(opened)
     rows = list[dict[str, object]]()
     for record in entries.records:
@@ -77,37 +60,14 @@ async def forget_record(
     question = (
         f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
     )
-    async with open_store(store, called="STORE", reads=True, on_backups=True) as opened:
+    async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, BaseStore):
             raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
-        unfinished = await _unfinished(opened, store, name, role)
-        confirm(f"{unfinished} {question}".strip(), yes=yes)
-        if unfinished and yes:
-            note(unfinished)
+        confirm(question, yes=yes)
         changes()
         await opened.discard(record_name(name, role))
     print_done(printed, f"{safe(name)}: forgotten", name=name, action="forgotten")
     return Exit.DONE
-
-
-async def _unfinished(opened: Store, store: str, name: str, role: Role) -> str:
-    """A warning before the record of a tenant is removed on which a command has not finished; otherwise empty."""
-    try:
-        record = OnRecord.read(name, role, await opened.get(record_name(name, role)))
-        if record.intent is None:
-            return ""
-        verb = record.pending[0]
-    except StoreError as error:
-        if not error.damaged:
-            raise
-        return ""
-    home = (await read_entries(opened)).clusters().get(record.cluster or "", "")
-    what = "is half removed" if verb == "remove" else f"is waiting for `tenants {verb}` to finish it"
-    finish = command_line(["tenants", verb, name, *role_options(role), "--cluster", home, "--store", store])
-    return (
-        f"{safe(name)} {what}: its database or logins may still be on {safe(home)}, and only this record says so. "
-        f"To finish instead: {finish}."
-    )
 
 
 def _store_and_name(words: list[str]) -> tuple[str, str]:
@@ -164,107 +124,26 @@ async def copy_store(
     source: Annotated[str, argument("STORE", help="The store to read.")],
     target: Annotated[str, argument("TARGET", help="The store to write. It is created if it does not exist.")],
     printed: Printed,
-    backup: Annotated[
-        bool,
-        option("--backup", help="STORE stays in use, and TARGET is a backup of it: older records there are replaced."),
-    ] = False,
-    restore: Annotated[
-        bool, option("--restore", help="STORE is a backup. TARGET is used from now on, since the store was lost.")
-    ] = False,
 ) -> int:
-    """Move all records of a store to another one, such as from a file to a PostgreSQL, or make or restore a backup.
+    """Copy all records of a store to another one, such as from a file to a PostgreSQL, or to another key.
 
-    Afterwards STORE refuses every change, or with --backup TARGET. Before a move, stop the processes that use STORE.
-    $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
-    none if it is empty. Safe to repeat.
+    Stop the processes that use STORE first. $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is
+    that of TARGET: the same if it is not set, none if it is empty. Safe to repeat.
 
-    Example: aiodbclient store copy tenants.db copy.db --backup
-    Example: aiodbclient store copy copy.db restored.db --restore
+    Example: aiodbclient store copy tenants.db copy.db
     """
-    from ..tenants._stores.copying import copy_records, refresh_records
+    from ..tenants._stores.copying import copy_records
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
-    if backup and restore:
-        raise InvalidArgumentError("give --backup or --restore, not both. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with open_store(source, called="STORE", reads=True, on_backups=True) as read:
-        why = await refusal(read)
-        is_backup = why is not None and why.startswith(BACKUP)
-        if is_backup and not (backup or restore):
-            raise InvalidArgumentError(
-                f"{shown(source)} {why}. If that one is lost: {this_command('--restore')}. Nothing was changed"
-            )
-        if restore and not is_backup:
-            raise InvalidArgumentError(f"{shown(source)} is no backup: leave out --restore. Nothing was changed")
-        async with open_store(target, "make", to, called="TARGET", on_backups=backup) as written:
-            if backup:
-                await _mark_backup(source, target, written)
-            changes()
-            if restore:
-                await _replace(str(why), target)
-            count = await (refresh_records if backup else copy_records)(read, written, claim=why is None)
-            if why is None and not backup and isinstance(read, BaseStore):
-                await read.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
-                count += await copy_records(
-                    read, written, claim=False
-                )  # what changed meanwhile is refused, by its name
-            clusters = await clusters_in(written)
+    async with open_store(source, called="STORE") as read, open_store(target, "make", to, called="TARGET") as written:
+        changes()
+        count = await copy_records(read, written)
     print_done(printed, f"{count} records copied", copied=count)
-    if restore:
-        repair = command_line(["tenants", "repair", "--all", "--store", target, *clusters])
-        check = command_line(["tenants", "check", "--not-on-record", "--store", target, *clusters])
+    if is_file(source) and to and not keys():
         note(
-            f"use {shown(target)} from now on. `repair` replaces passwords that changed since the backup, and ends "
-            f"logins that were made after it. Deliver the credential of each tenant that it repairs: {repair}"
+            f"{shown(source)} holds passwords as plain text. Delete it when all processes use the copy: rm "
+            f"{quoted(source)}"
         )
-        note(f"to find the tenants that are newer than the backup: {check}")
-    elif not backup:
-        _say_what_is_left(source, read, encrypts=bool(to))
     return Exit.DONE
-
-
-async def _replace(why: str, target: str) -> None:
-    """Make the store of which a backup is refuse changes, before its successor has a record."""
-    path = why.removeprefix(f"{BACKUP} {shown('')}")
-    lost = None if path == why else path  # it was in a PostgreSQL
-    if lost is None or is_missing(lost):
-        what = "in a PostgreSQL" if lost is None else f"{lost}, and not there"
-        note(f"the store of the backup is {what}: stop all processes that still use it, since they would change it")
-    elif lost != _absolute(target):
-        try:
-            async with open_store(lost, reads=True) as replaced:
-                if isinstance(replaced, BaseStore) and await replaced.refusal() is None:
-                    await replaced.refuse_changes(f"{MOVED} {shown(_absolute(target))}")
-                    note(f"{shown(lost)} is still there. It takes no change any more")
-        except StoreError as error:
-            note(f"{shown(lost)} is still there. Stop all processes that use it, since it still takes changes: {error}")
-
-
-async def _mark_backup(source: str, target: str, written: Store) -> None:
-    """Make a new or empty store, or a backup, a backup of ``source``, before it has a record."""
-    if not isinstance(written, BaseStore):
-        note(f"{shown(target)} has no way to refuse changes: let no program use it")
-        return
-    if await written.refusal() is None:
-        async for _ in written.entries():
-            raise InvalidArgumentError(
-                f"{shown(target)} has records and is no backup, so it may be in use: give another TARGET. Nothing was "
-                "changed"
-            )
-    await written.refuse_changes(f"{BACKUP} {shown(_absolute(source))}")
-    await written.ignore_refusal()
-
-
-def _absolute(where: str) -> str:
-    """The store as another working directory names it."""
-    return os.path.abspath(where) if is_file(where) else where
-
-
-def _say_what_is_left(source: str, read: Store, *, encrypts: bool) -> None:
-    """Print what becomes of a store that was moved."""
-    if not isinstance(read, BaseStore):
-        note(f"{shown(source)} has no way to refuse changes: let no process use it any more")
-    if is_file(source):
-        plain = "holds passwords as plain text. " if encrypts and not keys() else "takes no change any more. "
-        note(f"{shown(source)} {plain}Delete it when all processes use the copy: rm {quoted(source)}")

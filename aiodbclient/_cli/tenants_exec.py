@@ -22,9 +22,10 @@ from .arguments import Chosen, Recorded, RoleOption, option, role_options
 from .asking import SIGNALS, some
 from .delivery import environment_of
 from .failures import Exit
+from .files import read_names
 from .following import ReportedError
 from .help import PROGRAM
-from .names import locate_names, selecting, write_names
+from .names import selecting
 from .output import command_line, complain, note, printable, private, safe, this_command, took
 from .printing import Printed
 from .records import is_awake, is_suspended
@@ -66,10 +67,6 @@ class Pace:
             "--first", metavar="N", min=0, help="Run so many alone, and the others when all of them have succeeded."
         ),
     ] = 0
-    most_failed: Annotated[
-        int | None,
-        option("--most-failed", metavar="N", min=1, help="Begin no other program after so many have failed."),
-    ] = None
 
 
 @runs
@@ -81,10 +78,6 @@ async def exec_tenants(
     *,
     role: RoleOption = Role.OWNER,
     pace: Pace,
-    failed: Annotated[
-        Path | None,
-        option("--failed", metavar="FILE", help="Write the names for which the program has not succeeded, for --from."),
-    ] = None,
 ) -> int:
     """Run a program as a tenant, or once for each of several: the credential is in its environment, and nowhere else.
 
@@ -92,7 +85,7 @@ async def exec_tenants(
     does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
     code: 127 if there is no such program, 3 if --timeout ended it, 4 if --timeout was over before it began.
 
-    For several, and with --from, --all, --failed or -o json, it has no input, and this exits with 1 if one failed. Its
+    For several, and with --from, --all or -o json, it has no input, and this exits with 1 if one failed. Its
     output is printed when it ends, the last MiB of it, with the tenant's name before each line. All else, also what
     those print that fail, is on the standard error. -o json prints an object for each, with its exit code. Ctrl-C ends
     all of them. --all leaves out suspended tenants.
@@ -104,10 +97,10 @@ async def exec_tenants(
     if not program:
         named(chosen)  # what is wrong with the names comes first
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
-    if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json or failed is not None:
+    if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json:
         async with open_selection(place, chosen, [role], among=is_awake, partly=True) as opened:
-            return await _exec_each(opened, program, printed, role, pace, failed)
-    name = next(iter(locate_names(chosen.names, None)))
+            return await _exec_each(opened, program, printed, role, pace)
+    [name] = read_names(chosen.names, None)
     async with open_records(place) as records:
         credentials, missing = records.credentials([name], role)
     if missing:
@@ -117,18 +110,14 @@ async def exec_tenants(
         return await _run(program, _environment(credentials[0], Path(folder)))
 
 
-async def _exec_each(
-    opened: Opened, program: list[str], printed: Printed, role: Role, pace: Pace, failed: Path | None
-) -> int:
-    """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
+async def _exec_each(opened: Opened, program: list[str], printed: Printed, role: Role, pace: Pace) -> int:
+    """Run the program for each tenant, some at a time."""
     if not _exists(program[0], dict(os.environ)):
         complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
         return Exit.NOT_FOUND
     records = opened.records[role]
     asleep = [name for name, each in records.items() if opened.wanted is None and is_suspended(each)]
     left = dict.fromkeys([*opened.names[role], *opened.missing])
-    if failed is not None:
-        write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
     async def work(credential: Credential) -> _Ran:
         with TemporaryDirectory() as folder:
@@ -136,9 +125,7 @@ async def _exec_each(
 
     def again(_: object) -> str:
         able = [name for name in left if name in records and not is_suspended(records[name])]
-        which = selecting(able) if failed is None else ["--from", str(failed)]
-        if which[:1] == ["--from"]:
-            which += ["--failed", which[1]]
+        which = selecting(able)
         options = [*role_options(role), *given_options(printed, Printed), *given_options(pace, Pace)]
         options += given_options(opened.place, Recorded, again=True)
         return command_line(["tenants", "exec", *which, *options, "--", *program])
@@ -157,16 +144,9 @@ async def _exec_each(
     )
     if asleep and printed.as_json:
         note(f"suspended, left out: {some(asleep)}")
-    try:
-        return await opened.whole().run(
-            lambda tenants, names: tenants.each(work, names, *astuple(pace)),
-            report,
-            again=again,
-            at_once=True,
-        )
-    finally:
-        if failed is not None:
-            write_names(failed, left)
+    return await opened.whole().run(
+        lambda tenants, names: tenants.each(work, names, *astuple(pace)), report, again=again, at_once=True
+    )
 
 
 def _environment(credential: Credential, folder: Path) -> dict[str, str]:

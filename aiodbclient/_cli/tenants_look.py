@@ -1,9 +1,9 @@
-"""The commands that only look at tenants: list, capacity, show, check and plan."""
+"""The commands that only look at tenants: list, capacity, show and check."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,46 +15,34 @@ from ..tenants import Problem, Role
 from ..tenants._naming import record_name
 from ..tenants._record import OnRecord, State
 from .arguments import (
-    AdoptOption,
     Chosen,
-    Listed,
     MostOption,
     Place,
-    Pruning,
     Recorded,
     RoleOption,
     RolesOption,
     ShowOption,
     option,
 )
-from .asking import FEW, check_most, some
+from .asking import FEW, some
 from .delivery import as_env_file, as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .failures import Exit
 from .following import called
-from .names import locate_names, selecting
+from .names import selecting
 from .opening import shown
-from .output import check_stdout, command_line, keep_stdout_private, note, printable, safe, span, write, write_styled
-from .printing import Checked, Printed, Rows, Shown, Sorted, Table, print_objects, print_rows
+from .output import check_stdout, command_line, keep_stdout_private, note, safe, span, write
+from .printing import Checked, Rows, Shown, Sorted, Table, print_rows
 from .records import Records, is_suspended
 from .running import runs
 from .tenants_place import Opened, named, open_place, open_records, open_selection
 
 if TYPE_CHECKING:
-    from ..tenants import Credential, Plan, Store, TenantChecked
+    from ..tenants import Credential, Store, TenantChecked
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _LAST = ("since", "username")
 _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
-_SIGNS = {
-    "create": ("+ {}", "green"),
-    "adopt": ("+ {} (adopted: its login or database exists)", "yellow"),
-    "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
-    "resume": ("~ {} (unfinished, will be resumed)", "yellow"),
-    "renew": ("~ {} (half removed: its removal is finished, with all data, and it is created again)", "red"),
-    "repair": ("~ {} (has problems)", "yellow"),
-    "remove": ("- {}", "red"),
-}
 
 
 @runs
@@ -115,7 +103,11 @@ async def list_capacity(printed: Sorted, place: Recorded, max_tenants: MostOptio
         rooms = await opened.tenants.capacity()
     rows = [
         opened.home(room.cluster, printed)
-        | {"tenants": room.tenants, "max_tenants": room.max_tenants, "free": room.free}
+        | {
+            "tenants": room.tenants,
+            "max_tenants": room.max_tenants,
+            "free": None if room.max_tenants is None else max(0, room.max_tenants - room.tenants),
+        }
         for room in rooms
     ]
     print_rows(rows, printed)
@@ -319,73 +311,3 @@ async def _is_claimed(store: Store, name: str, role: Role) -> bool:
     if claim is not None:
         await store.release(claim)
     return claim is None
-
-
-@runs
-async def plan_tenants(
-    listed: Listed,
-    place: Place,
-    pruning: Pruning,
-    printed: Printed,
-    role: RoleOption = Role.OWNER,
-    adopt: AdoptOption = False,
-    refresh: Annotated[bool, option("--refresh", help="Check the tenants in the store too.")] = False,
-    max_tenants: MostOption = None,
-) -> int:
-    """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
-
-    Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
-    """
-    wanted = locate_names(listed.names, listed.file)
-    pruning.check(wanted)
-    async with open_place(place, "empty", max_tenants, wanted) as opened:
-        if_exists = "adopt" if adopt else "error"
-        plan = await opened.plan(wanted, role, prune=pruning.prune, refresh=refresh, if_exists=if_exists)
-        records = opened.records[role]
-        asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
-        removed = opened.half_removed([*wanted], role)
-    if printed.as_json:
-        print_objects({"name": name, "change": change} for name, change in _changes(plan))
-    else:
-        _print_plan(plan, asleep, removed)
-    if plan.repair and not printed.as_json:
-        which = plan.repair if len(plan.repair) <= FEW else ["--all"]
-        note(f"to see the problems: {opened.command('check', *which, role=role)}")
-    pruning.check_kept(plan.extra, (*plan.keep, *plan.resume, *plan.repair))
-    if pruning.prune:
-        check_most(len(plan.extra), pruning.most)
-    differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (plan.prune and plan.extra)
-    return Exit.DIFFERENT if differs else Exit.DONE
-
-
-def _changes(plan: Plan) -> list[tuple[str, str]]:
-    """Each name with its change: a key of ``_SIGNS``, "keep" or "extra"."""
-    kinds = {
-        "create": plan.create,
-        "adopt": plan.adopt,
-        "conflict": plan.conflict,
-        "resume": plan.resume,
-        "repair": plan.repair,
-        "remove" if plan.prune else "extra": plan.extra,
-        "keep": plan.keep,
-    }
-    return [(name, kind) for kind, names in kinds.items() for name in names]
-
-
-def _print_plan(plan: Plan, suspended: Sequence[str], half_removed: Sequence[str]) -> None:
-    """Print a line for each name that differs, and then the number of each kind."""
-    lines = list[tuple[str, str]]()
-    for name, change in _changes(plan):
-        if change in _SIGNS:
-            sign, style = _SIGNS["renew" if name in half_removed else change]
-            lines.append((printable(sign.format(safe(name))), style))
-    counts = [
-        f"{len(plan.create)} to create",
-        f"{len(plan.resume)} to resume",
-        f"{len(plan.extra) if plan.prune else 0} to remove",
-        f"{len(plan.keep)} to keep{f' (suspended: {some(suspended)})' if suspended else ''}",
-    ]
-    others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
-    others["others on record left alone"] = () if plan.prune else plan.extra
-    counts += [f"{len(names)} {what}" for what, names in others.items() if names]
-    write_styled([*lines, (", ".join(counts), "")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -30,8 +30,9 @@ from .arguments import WHICH, Chosen, Place, Recorded
 from .asking import some
 from .delivery import lines_of, row_of
 from .failures import has_way_out
+from .files import read_names
 from .following import Heard, Report, called, follow
-from .names import check_tenants, locate_names, selecting
+from .names import check_tenants, selecting
 from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
 from .output import command_line, keep_stdout_private, note, safe, this_command
 from .printing import Printed
@@ -39,7 +40,7 @@ from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
-    from ..tenants import Plan, TenantEvent, Tenants
+    from ..tenants import TenantEvent, Tenants
     from ..tenants._record import OnRecord
 
 
@@ -150,26 +151,16 @@ class Opened(Records):
 
     def lost(self, which: Sequence[str]) -> str:
         """What helps tenants whose database is gone."""
-        recreate = self.command("repair", *which, "--recreate")
-        return f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+        return "no database. Restore it from a backup of the cluster; or remove the tenant and provision it again"
 
     def _more_room(self) -> str:
         return f"Use a higher --max-tenants, or add a --cluster. To see the capacity: {self.command('capacity')}"
-
-    async def plan(self, wanted: Collection[str], role: Role, **options: Any) -> Plan:
-        """Compare the names with the store and the cluster. Raises as ``Tenants.plan``."""
-        try:
-            return await self.tenants.role(role).plan(wanted, **options)
-        except CapacityError:
-            new = len(set(wanted).difference(self.records[role]))
-            free = sum(room.free or 0 for room in await self.tenants.capacity())
-            raise CapacityError(f"no room: {new} wanted, {free} free. {self._more_room()}") from None
 
 
 @asynccontextmanager
 async def open_records(place: Recorded) -> AsyncGenerator[Records]:
     """Open the store. Nothing is sent, and no token is needed, if the store knows the clusters."""
-    async with open_store(place.store, reads=True) as store:
+    async with open_store(place.store) as store:
         entries = await read_entries(store)
         called = entries.find(place.clusters or ())
         if called is None:
@@ -180,7 +171,7 @@ async def open_records(place: Recorded) -> AsyncGenerator[Records]:
 
 @asynccontextmanager
 async def open_place(
-    place: Recorded, if_missing: IfMissing = "fail", most: int | None = None, new: Mapping[str, str] = {}
+    place: Recorded, if_missing: IfMissing = "fail", most: int | None = None, new: Sequence[str] = ()
 ) -> AsyncGenerator[Opened]:
     """Find the clusters and check the ``new`` names, then open the store, so that a mistake leaves no store behind.
 
@@ -259,7 +250,7 @@ def named(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if given and chosen.everybody:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
-    return list(locate_names(chosen.names, chosen.file)) if given else None
+    return read_names(chosen.names, chosen.file) if given else None
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,6 @@ from .arguments import (
     MaxOption,
     MostOption,
     Place,
-    Pruning,
     RoleOption,
     RolesOption,
     ShowOption,
@@ -26,7 +25,8 @@ from .arguments import (
     option,
 )
 from .asking import asks, confirm, confirm_ending, has_terminal, removal, some
-from .names import locate_names, selecting
+from .files import read_names
+from .names import selecting
 from .opening import shown
 from .output import counted, note, this_command
 from .printing import Printed
@@ -36,7 +36,6 @@ from .tenants_place import open_place, open_selection, report_of
 
 if TYPE_CHECKING:
     from ..tenants._record import OnRecord
-    from .tenants_place import Opened
 
 _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
 
@@ -45,11 +44,11 @@ _RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run
 async def provision_tenants(
     listed: Listed,
     place: Place,
-    pruning: Pruning,
     printed: Printed,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
     max_tenants: MostOption = None,
+    most: MaxOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
@@ -62,50 +61,24 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    wanted = locate_names(listed.names, listed.file)
-    pruning.check(wanted)
+    wanted = read_names(listed.names, listed.file)
     async with open_place(place, "make" if role is Role.OWNER else "fail", max_tenants, wanted) as opened:
         report = report_of(printed, opened, show=show)
-        renewed = opened.half_removed([*wanted], role)
-        if not pruning.prune:
-            if renewed:
-                cluster = opened.clusters_of(renewed, role)
-                what = removal(renewed, cluster, role, "finish their removal, which deletes their data")
-                question, number, typed = f"{what} They are created again, empty.", len(renewed), listed.file is None
-                confirm_ending(question, number, typed=typed, cluster=cluster, most=pruning.most, yes=yes)
-            if adopt and not yes:
-                there = (await opened.plan(opened.unseen(wanted, role), role, if_exists="adopt")).adopt
-                _confirm_adoption(there, opened, yes=yes)
-            kept = {name for name, each in opened.records[role].items() if each.current is not None}
-            run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
-            work = len(set(wanted) - kept)
-            return await evolve(opened, names={role: [*wanted]}).follow({role: run}, report, work=work)
-        plan = await opened.plan(wanted, role, prune=True, if_exists="adopt" if adopt else "error")
-        there = (*plan.keep, *plan.resume, *plan.repair)
-        pruning.check_kept(plan.extra, there)
-        _confirm_adoption(plan.adopt, opened, yes=yes)
-        ending = [*plan.extra, *renewed]
-        cluster = opened.clusters_of(ending, role)
-        again = f" (again: {some(renewed)})" if renewed else ""
-        counts = (
-            f"keeps {len(there) - len(renewed)}, creates {len(plan.create) + len(plan.adopt) + len(renewed)}{again}"
-        )
-        question = f"{removal(ending, cluster, role)} This removes {len(ending)}, {counts}."
-        confirm_ending(question, len(ending), typed=False, cluster=cluster, most=pruning.most, yes=yes)
-        changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        names = [name for each in changed for name in each]
-        return await evolve(opened, names={role: names}).follow({role: plan.apply()}, report)
-
-
-def _confirm_adoption(names: Sequence[str], opened: Opened, *, yes: bool) -> None:
-    """Ask before what exists is taken over: another store may own it, and its tenant may be in use."""
-    if names:
-        exist = "exists already and is" if len(names) == 1 else "exist already and are"
-        confirm(
-            f"{len(names)} {exist} not on record in {shown(opened.place.store)}: {some(names)}. Another store may own "
-            f"{'it' if len(names) == 1 else 'them'}. Take over the logins and the databases with all data?",
-            yes=yes,
-        )
+        if renewed := opened.half_removed(wanted, role):
+            cluster = opened.clusters_of(renewed, role)
+            what = removal(renewed, cluster, role, "finish their removal, which deletes their data")
+            question, number, typed = f"{what} They are created again, empty.", len(renewed), listed.file is None
+            confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes)
+        if adopt and (unseen := opened.unseen(wanted, role)):
+            confirm(
+                f"{some(unseen)} ({len(unseen)}): not on record in {shown(opened.place.store)}. If their logins or "
+                "databases exist, another store may own them. Take over what exists, with all data?",
+                yes=yes,
+            )
+        kept = {name for name, each in opened.records[role].items() if each.current is not None}
+        run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
+        work = len(set(wanted) - kept)
+        return await evolve(opened, names={role: wanted}).follow({role: run}, report, work=work)
 
 
 @runs
@@ -114,9 +87,6 @@ async def repair_tenants(
     place: Place,
     printed: Printed,
     role: RolesOption = None,
-    recreate: Annotated[
-        bool, option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
-    ] = False,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
@@ -138,7 +108,7 @@ async def repair_tenants(
             number, typed, agreed = len(going), opened.typed, yes or not has_terminal()
             confirm_ending(question, number, typed=typed, cluster=cluster, most=len(names), yes=agreed)
         report = report_of(printed, opened, show=show)
-        return await opened.run(lambda tenants, names: tenants.repair(names, recreate=recreate), report)
+        return await opened.run(lambda tenants, names: tenants.repair(names), report)
 
 
 @runs
@@ -287,9 +257,6 @@ async def remove_tenants(
     place: Place,
     printed: Printed,
     role: RoleOption = Role.OWNER,
-    keep_database: Annotated[
-        bool, option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
-    ] = False,
     ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
     older_than: Annotated[
         timedelta | None,
@@ -316,15 +283,14 @@ async def remove_tenants(
         elif ignore_absent:
             opened = evolve(opened, names={role: [*opened.names[role], *absent]}, missing={})
         going = [name for name in opened.names[role] if name not in absent]
-        what = "logins and records; the databases stay" if keep_database else ""
         lacking = f" Not on record: {some(list(absent))}." if absent else ""
         cluster = opened.clusters_of(going, role)
-        question = f"{removal(going, cluster, role, what)}{lacking}"
+        question = f"{removal(going, cluster, role)}{lacking}"
         number, typed = len(going), opened.typed
         if not opened.missing:
             confirm_ending(question, number, typed=typed, cluster=cluster, most=most, yes=yes)
         code = await opened.run(
-            lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=older_than),
+            lambda tenants, names: tenants.remove(names, suspended_for=older_than),
             report_of(printed, opened),
             again=lambda done: this_command("--ignore-absent"),
         )

@@ -46,42 +46,6 @@ def delete_login(command: Command, name: str) -> None:
     asyncio.run(delete())
 
 
-def test_problems_are_found_and_repaired(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    assert command("tenants", "provision", a, b, *command.place).code == 0
-    assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
-    delete_login(command, b)
-
-    found = command("tenants", "check", *command.place)
-    assert (found.code, found.out) == (5, f"{b}: login_missing\n2 checked\n")
-    assert found.err.startswith(
-        f"aiodbclient: 1 with problems. To repair them: aiodbclient tenants repair {b} --cluster "
-    )
-    table = command("tenants", "check", *command.place, "--output", "table").out
-    lines = [line.split()[:3] for line in table.splitlines()]
-    assert lines[:2] == [["2", "checked"], ["name", "role", "state"]]
-    assert sorted(lines[2:]) == [[a, "owner", "ok"], [b, "owner", "problems"]]
-    objects = {each["name"]: each for each in command("tenants", "check", *command.place, "--json").objects()}
-    assert objects[a]["problems"] == []
-    assert objects[b]["problems"] == ["login_missing"]
-    planned = command("tenants", "plan", a, b, *command.place, "--refresh")
-    assert (planned.code, planned.out.splitlines()[0]) == (
-        5,
-        f"~ {b} (has problems)",
-    )
-    assert f"to see the problems: aiodbclient tenants check {b} --cluster" in planned.err
-
-    repaired = command("tenants", "repair", "--all", *command.place)
-    assert (repaired.code, repaired.out) == (
-        0,
-        f"{b}: repaired: login_missing (new credential: deliver it)\n1 kept, 1 repaired\n",
-    )
-    assert command("tenants", "check", a, b, *command.place).code == 0
-    assert command("tenants", "remove", "--all", *command.place, "--max", "1", "--yes").code == 2
-    assert command("tenants", "remove", "--all", *command.place, "--max", "2", "--yes").out.endswith("\n2 deleted\n")
-    assert command("tenants", "list", *command.place).err.endswith("has no tenants\n")
-
-
 def test_rotation_by_age(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     assert command("tenants", "provision", a, b, *command.place).code == 0
@@ -124,17 +88,6 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
 
-def test_all_names_that_cannot_be_tenants_are_listed(command: Command) -> None:
-    file = command.folder / "names.csv"
-    file.write_text("name\npg_a\nalpha\npostgres\n")
-    for arguments in (["plan"], ["provision", "--prune"]):
-        refused = command("tenants", *arguments, "--from", str(file), *command.place)
-        assert (refused.code, refused.out) == (2, "")
-        assert "names.csv, line 2: 'pg_a' is invalid" in refused.err
-        assert "names.csv, line 4: 'postgres' is invalid" in refused.err
-    assert {operation for operation, _ in command.sent()} == {"clusters.list"}
-
-
 def test_a_ca_file_that_never_ends_is_refused(command: Command, names: list[str]) -> None:
     a = names[0]
     assert command("tenants", "provision", a, *command.place).code == 0
@@ -150,82 +103,6 @@ def test_a_ca_file_that_never_ends_is_refused(command: Command, names: list[str]
         refused = command("tenants", "show", a, *command.place, "--output", "uri", "--ca-file", str(link))
         assert (refused.code, f"--ca-file: {link} is another user's link" in refused.err) == (2, True)
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
-
-
-def test_nothing_is_taken_over_unasked(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    assert command("users", "create", command.cluster, a, "--show").code == 0
-
-    planned = command("tenants", "plan", a, b, *command.place)
-    assert planned.code == 5
-    assert planned.out.splitlines()[:2] == [
-        f"+ {b}",
-        f"! {a} (in conflict: its login or database exists and is not on record; --adopt takes it over)",
-    ]
-    refused = command("tenants", "provision", a, b, *command.place)
-    assert (refused.code, refused.out) == (1, "1 created, 1 failed\n")
-    assert command("tenants", "plan", a, *command.place, "--adopt").out.startswith(f"+ {a} (adopted: ")
-    assert command("tenants", "provision", a, "--adopt", *command.place, "--yes").out == "1 adopted\n"
-    assert command("tenants", "remove", a, b, *command.place, "--yes").code == 0
-
-
-def test_the_tenant_of_another_store_is_taken_over_only_after_a_question(command: Command, names: list[str]) -> None:
-    """A store that is named by mistake has no tenants, so each tenant of the right store could be taken over."""
-    a, b = names[:2]
-    command.provision(a)
-    other, fourth = (["--cluster", command.cluster, "--store", str(command.folder / f"{each}.db")] for each in "of")
-    adopt = ["tenants", "provision", a, b, "--adopt", *other]
-    question = f"1 exists already and is not on record in the store {other[-1]}: {a}. Another store may own it."
-
-    async def claim() -> None:  # as a process does that is killed before it began anything
-        async with SQLiteStore(other[-1]) as store:
-            await store.claim(a, 0.01)
-
-    asyncio.run(claim())
-    refused = command(*adopt)
-    assert (refused.code, refused.out) == (2, "")
-    assert question in refused.err
-    assert refused.err.endswith(f"{' '.join(adopt)} --yes. Nothing was changed\n")
-    asked = command.terminal(*adopt, columns=400)
-    asked.expect("[y/N]")
-    asked.type("n\n")
-    assert (asked.end()[0], question in asked.seen) == (3, True)
-    pruned = command(*adopt, "--prune")
-    assert (pruned.code, question in pruned.err) == (2, True)
-    assert command("tenants", "check", a, *command.place).out == "1 checked: all well\n"
-
-    # What is new or on record is no question.
-    assert command("tenants", "provision", b, "--adopt", *other).out == "1 created\n"
-    assert command("tenants", "provision", b, "--adopt", *other).out == "1 kept\n"
-    assert command(*adopt, "--yes").out == "1 adopted, 1 kept\n"
-
-    # Now both logins of it exist, and a third store can add none.
-    full = command("tenants", "provision", a, "--adopt", *fourth, "--yes")
-    assert (full.code, full.out) == (1, "1 failed\n")
-    assert f"{a}: not on record in the store {fourth[-1]}. If another store owns it, use that store." in full.err
-    assert "To finish" not in full.err
-    assert command("tenants", "remove", a, b, *other, "--yes").code == 0
-
-
-def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> None:
-    a = names[0]
-    assert command("tenants", "provision", a, *command.place).code == 0
-    assert command("tenants", "provision", a, "--role", "reader", *command.place).out == "1 created\n"
-
-    roles = [(each["name"], each["role"]) for each in command("tenants", "list", *command.place, "--json").objects()]
-    assert roles == [(a, "owner"), (a, "reader")]
-    [reader] = command("tenants", "show", "--role", "reader", *command.place, "--json").objects()
-    assert (reader["name"], reader["role"], reader["database"]) == (a, "reader", a)
-    assert reader["username"] != a
-    assert command("tenants", "rotate", a, "--role", "reader", *command.place).out == "1 rotated\n"
-    assert command("tenants", "check", "--role", "reader", *command.place).code == 0
-    removed = command("tenants", "remove", a, "--role", "reader", *command.place, "--yes")
-    assert removed.out == f"{a} (reader): deleted\n1 deleted\n"
-    assert (
-        command("tenants", "remove", a, "--keep-database", *command.place, "--yes").out == f"{a}: deleted\n1 deleted\n"
-    )
-    assert a in command("dbs", "list", command.cluster).out
-    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
 
 
 def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command, names: list[str]) -> None:
@@ -432,7 +309,7 @@ def test_one_file_is_the_ca_of_one_authority(command: Command, names: list[str])
             claim = await store.claim(b, 10.0)
             assert claim is not None
             assert claim.record.current is not None
-            await store.keep(claim, evolve(claim.record.current, ca="another"))
+            await store.commit(claim, evolve(claim.record, current=evolve(claim.record.current, ca="another")))
 
     asyncio.run(change())
     shown = command("tenants", "show", a, b, *command.place, "-o", "uri", "--ca-file", str(command.folder / "ca.pem"))

@@ -23,23 +23,6 @@ def programs(command: Command) -> None:
         pytest.skip("needs pg_dump")
 
 
-def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    command.provision(a, b)
-    table = command("tenants", "usage", *command.place, "--sort", "name")
-    lines = [line.split() for line in table.out.splitlines()]
-    assert [line[0] for line in lines] == ["name", a, b, "total"]
-    assert lines[0][1:] == ["size", "connections"]
-    assert lines[1][2:] == ["MB", "0"]
-    objects = command("tenants", "usage", *command.place, "--json").objects()
-    assert {each["name"] for each in objects} == {a, b}
-    assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
-    wrong = command("tenants", "usage", a, *command.place, "--sort", "age")
-    assert (wrong.code, "no such column; there are name, cluster, size, connections" in wrong.err) == (2, True)
-    missing = command("tenants", "usage", a, names[9], *command.place)
-    assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
-
-
 def test_tenants_are_moved_and_the_question_says_whence(
     command: Command, second: str, names: list[str], programs: None
 ) -> None:
@@ -73,25 +56,6 @@ def test_tenants_are_moved_and_the_question_says_whence(
     both = ["--cluster", second, "--store", command.store]
     assert command("tenants", "check", *both).out == "2 checked: all well\n"
     assert command("tenants", "remove", "--all", *both, "--yes", "--max", "2").code == 0
-
-
-def test_a_tenant_that_moved_after_the_backup_is_found_where_it_is(
-    command: Command, second: str, names: list[str], programs: None
-) -> None:
-    a, both = names[0], ["--cluster", command.cluster, "--cluster", second]
-    command.provision(a)
-    old, restored = str(command.folder / "old.db"), str(command.folder / "restored.db")
-    assert command("store", "copy", command.store, old, "--backup").code == 0
-    assert command("tenants", "move", a, "--to", second, *command.place, "--yes").code == 0
-    Path(command.store).unlink()
-    assert command("store", "copy", old, restored, "--restore").code == 0
-    found = command("tenants", "check", "--not-on-record", *both, "--store", restored)
-    assert (found.code, "--recreate" in found.err) == (5, False), found.err
-    assert f"{a}: a database of that name is on another cluster than the one on record" in found.err
-    forget, adopt = re.findall(r"there: aiodbclient (.*) && aiodbclient (.*)\n", found.err)[0]
-    assert command(*shlex.split(forget), "--yes").code == 0
-    assert command(*shlex.split(adopt), "--yes").out == "1 adopted\n"
-    assert command("tenants", "check", *both, "--store", restored).out == "1 checked: all well\n"
 
 
 def test_a_tenant_that_was_adopted_is_revoked_before_it_is_moved(

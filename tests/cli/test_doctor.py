@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import sqlite3
 import time
@@ -23,7 +22,6 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient._cli.doctor_findings import ASSUMPTIONS
 from aiodbclient.sandbox import Fault, Sandbox
 from aiodbclient.tenants import PostgresStore, Role
 from aiodbclient.tenants._credential import Secret
@@ -89,22 +87,6 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
     assert {check for check, result in found.items() if result == "note"} == NOTES
     assert {check for check, result in found.items() if result not in ("ok", "note")} == {"pool"}
     assert left(command) == []
-
-
-def test_a_trial_asks_the_api_what_nobody_has_seen(command: Command) -> None:
-    report = command("doctor", command.cluster, "--try", "--report").out.partition("```\n")[2]
-
-    notes = dict(line[12:].split(": ", 1) for line in report.splitlines() if line.startswith("note"))
-    assert set(notes) == NOTES
-    assert "max_prepared_transactions=0, password_encryption=scram-sha-256" in notes.pop("settings")
-    assert notes == {
-        "open databases": "every login may enter defaultdb and template1",
-        "lists": "of what SQL made, the API lists the login: yes, the role without LOGIN: no, the database: yes",
-        "dropped login": "after SQL dropped a login of the API, its read is a 404, its deletion is a 404",
-        "locked login": "after SQL locked a login of the API, its read is a 404, its reset is a 404, and it is locked",
-        "login by SQL": "it enters template1: yes; its deletion by the API is accepted, and its table belongs to "
-        "doadmin",
-    }
 
 
 @contextmanager
@@ -308,49 +290,6 @@ async def test_missing_rights_of_the_administrator_are_reported(command: Command
     assert abs(found.clock - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("engine", ["mongodb", "kafka", "opensearch"])
-def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engine: str) -> None:
-    with Sandbox() as other:
-        asyncio.run(other.add_cluster(engine, "secret-name"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        started = time.monotonic()
-        done = command.process("doctor", "secret-name", "--try", "--report")
-        seconds, requests = time.monotonic() - started, len(other.requests)
-        command.sandbox, command.cluster = other, "secret-name"
-        assert left(command) == []
-
-    assert (done.code, done.err) == (0, "")
-    assert seconds < 120.0
-    assert requests <= 60
-    found = results(done.out)
-    assert "FAIL" not in found.values()
-    assert found["tenants"] == "note"
-    assert found["passwords on reads"] == found["settings on reads"] == found["removed"] == "ok"
-    report = done.out.partition("```\n")[2].partition("```")[0]
-    assert re.search(rf"^requests    {requests}: ", report, re.MULTILINE)
-    assert "rate limit  5000 an hour" in report
-    assert re.search(r"reads \d+\.", report)
-    for hidden in ("secret-name", "127.0.0.1", ".invalid", "doctor-", "doadmin@", other.token):
-        assert hidden not in report
-    held = {each.id for each in ASSUMPTIONS if f"held        {each.id}: {each.sentence}" in report}
-    once = {"password-once"} if engine == "mongodb" else {"password-on-reads", "writes-at-once"}
-    assert held >= once | {"hourly-limit", "taken-names", "deletes", "read-lag", "reset", "settings-on-reads"}
-    for each in ASSUMPTIONS:
-        assert (f" {each.id}: " in report) == (not each.engines or engine in each.engines)
-
-
-def test_a_report_names_what_failed(command: Command) -> None:
-    command.sandbox.faults.add("users.create", status=403, nth=1)
-    done = command("doctor", command.cluster, "--try", "--report", "--json")
-
-    report = done.objects()[-1]["report"]
-    assert (done.code, left(command)) == (1, [])
-    assert (
-        "failed      password-on-create: The answer to a create has the password. (PermissionDeniedError 403)" in report
-    )
-    assert any(line.startswith("not tried   reset: ") for line in report)
-
-
 def test_settings_that_reads_leave_out_are_no_failure(command: Command) -> None:
     with Sandbox(windows=[], returns_settings=False) as other:
         asyncio.run(other.add_cluster("mongodb", "documents"))
@@ -371,18 +310,6 @@ def test_a_token_that_may_not_create_is_found_by_the_trial_and_the_line_says_so(
     done = command("doctor", command.cluster, "--try")
     assert (done.code, results(done.out)["login"], results(done.out)["removed"]) == (1, "FAIL", "ok")
     assert "Give the token the scope database:create" in done.out
-
-
-@pytest.mark.parametrize("operation", ["users.reset_auth", "users.get"])
-def test_a_trial_removes_what_it_made_whatever_the_api_refuses(command: Command, operation: str) -> None:
-    command.sandbox.faults.add(operation, status=403)
-
-    done = command("doctor", command.cluster, "--try")
-
-    command.sandbox.faults.clear()
-    assert done.code == 1
-    assert left(command) == []
-    assert results(done.out)["removed"] == "ok"
 
 
 def test_a_login_that_cannot_be_deleted_is_named(command: Command) -> None:

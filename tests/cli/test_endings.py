@@ -41,35 +41,6 @@ def states(command: Command) -> set[str]:
     return {each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "done"),
-    [
-        (["tenants", "remove", "--from", "FILE"], "1 deleted"),
-        (["tenants", "remove", "--all"], "3 deleted"),
-        (["tenants", "provision", "--from", "FILE", "--prune"], "2 deleted"),
-        (["tenants", "suspend", "--from", "FILE"], "1 suspended"),
-        (["tenants", "suspend", "--all"], "3 suspended"),
-    ],
-    ids=" ".join,
-)
-def test_names_that_nobody_typed_need_a_bound(
-    command: Command, three: list[str], arguments: list[str], done: str
-) -> None:
-    file = command.folder / "names.csv"
-    file.write_text(f"name\n{three[0]}\n")
-    line = [str(file) if each == "FILE" else each for each in arguments] + command.place
-
-    for options in (["--yes"], []):
-        refused = command(*line, *options)
-        assert (refused.code, refused.out) == (2, ""), refused.err
-    assert "--yes needs --max N here" in command(*line, "--yes").err
-    assert listed(command) == three
-    [bounded] = re.findall(r": (aiodbclient .*)\. Nothing was changed", refused.err)
-    assert "--yes --max" in bounded
-    ran = command(*shlex.split(bounded)[1:])
-    assert (ran.code, ran.out.splitlines()[-1]) == (0, done)
-
-
 def test_names_of_a_file_are_confirmed_by_their_number(command: Command, three: list[str]) -> None:
     file = command.folder / "names.csv"
     file.write_text(f"name\n{three[0]}\n{three[1]}\n")
@@ -170,26 +141,6 @@ def half_remove(command: Command, name: str) -> None:
     command.leave(name, Verb.REMOVE)
 
 
-def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command, three: list[str]) -> None:
-    a = three[0]
-    half_remove(command, a)
-    checked = command("tenants", "check", *command.place)
-    assert f"repair finishes removals that began, which deletes their data: {a}\n" in checked.err
-    states = {each["name"]: each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
-    assert (states.pop(a), set(states.values())) == ("removing", {"ready"})
-    planned = command("tenants", "plan", *three, *command.place)
-    assert planned.out.startswith(f"~ {a} (half removed: its removal is finished, with all data, and it is created ")
-
-    terminal = command.terminal("tenants", "repair", "--all", *command.place, columns=200)
-    screen = terminal.expect("Type 1 or tenants-prod to go on: ")
-    assert f"Remove {a} from tenants-prod: finish their removal, which deletes their data?" in screen
-    terminal.type("y\n")
-    assert terminal.end()[0] == 3
-
-    repaired = command("tenants", "repair", "--all", *command.place)
-    assert (repaired.code, repaired.out) == (0, f"{a}: deleted: removal_unfinished\n1 deleted, 2 kept\n")
-
-
 def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(24)]  # more than are begun at once
     command.provision(*names)
@@ -209,35 +160,6 @@ def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command,
     assert (stopped.code, {*lines}, summary) == (3, {f"{name}: deleted" for name in gone}, f"{len(gone)} deleted")
     assert f"stopped early: {len(gone)} are done, {24 - len(gone)} are left. To go on, run it again" in stopped.err
     assert states(command) <= {"ready"}
-
-
-@pytest.mark.parametrize("prune", [False, True])
-def test_provision_asks_before_it_finishes_a_removal(command: Command, three: list[str], prune: bool) -> None:
-    a, b, _ = three
-    kept = three if prune else [a, b]
-    half_remove(command, a)
-    file = command.folder / "names.csv"
-    file.write_text("name\n" + "".join(f"{name}\n" for name in kept))
-    for names in [["--from", str(file)]] if prune else [[a, b], ["--from", str(file)]]:
-        line = ["tenants", "provision", *names, *command.place, *(["--prune"] if prune else [])]
-        refused = command(*line)
-        assert (refused.code, refused.out) == (2, "")
-        assert f"Remove {a} from tenants-prod: " in refused.err
-        assert "no terminal to ask on" in refused.err
-        assert states(command) == {"removing", "ready"}
-    for options in (["--yes"], ["--yes", "--max", "0"]):
-        assert command(*line, *options).code == 2
-    assert "1 would be removed, which is more than --max 0" in command(*line, *options).err
-
-    again = "its removal is finished, its data is deleted, and it is created again (new credential: deliver it)"
-    done = command(*line, "--yes", "--max", "1")
-    assert (done.code, done.out.splitlines()[0]) == (0, f"{a}: {again}"), done.err
-    assert states(command) == {"ready"}
-
-    half_remove(command, a)
-    typed = command("tenants", "provision", a, *command.place, "--yes", "--json").objects()
-    assert [(each["action"], each["removal_finished"]) for each in typed] == [("created", True)]
-    assert "removal_finished" not in command("tenants", "provision", a, *command.place, "--json").out
 
 
 @pytest.mark.parametrize("ending", first_of(["signals", "timeout"]))
@@ -322,31 +244,6 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
         0,
         f"{a} (reader): repaired: login_missing (new credential: deliver it)\n3 kept, 1 repaired\n",
     )
-
-
-def test_prune_without_anything_to_remove_names_a_bound_that_is_of_use(command: Command, three: list[str]) -> None:
-    unbounded = command("tenants", "provision", *three, "--prune", "--yes", *command.place)
-    assert unbounded.code == 2
-    assert "--yes needs --max N here, the most that may be removed, such as: aiodbclient tenants" in unbounded.err
-    assert "--max 10. Nothing was changed" in unbounded.err
-
-
-def test_suspended_tenants_are_counted_and_named_apart(command: Command, three: list[str]) -> None:
-    a = three[0]
-    assert command("tenants", "suspend", a, *command.place, "--yes").code == 0
-    planned = command("tenants", "plan", *three, *command.place)
-    assert (planned.code, planned.out) == (
-        0,
-        f"0 to create, 0 to resume, 0 to remove, 3 to keep (suspended: {a})\n",
-    )
-    terminal = command.terminal("tenants", "rotate", "--all", *command.place, columns=200)
-    screen = terminal.expect("[y/N]")
-    assert "Give 2 logins on tenants-prod new credentials? The old ones keep working." in screen
-    assert f"Suspended, and left alone: {a}. [y/N]" in screen
-    terminal.type("n\n")
-    assert terminal.end()[0] == 3
-    rotated = command("tenants", "rotate", "--all", *command.place, "--yes")
-    assert (rotated.code, rotated.out) == (0, f"1 kept, 2 rotated ({a}: suspended)\n")
 
 
 def test_many_failures_for_one_reason_are_counted(command: Command, three: list[str]) -> None:

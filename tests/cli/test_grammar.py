@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -120,21 +119,6 @@ def test_help_is_plain_and_fits(command: Command, width: int) -> None:
         ]
 
 
-def test_the_options_of_a_command_come_before_those_of_all(command: Command) -> None:
-    command.environment["COLUMNS"] = "80"
-    for verb, option in (("rotate", "--older-than"), ("remove", "--keep-database"), ("exec", "--most-failed")):
-        own, title, common = command("tenants", verb, "--help").out.partition("\nCommon options:\n")
-        assert (option in own, option in common, bool(title)) == (True, False, True)
-        assert len(common.splitlines()) < len(own.splitlines())
-        assert common.lstrip().startswith("--cluster CLUSTER ")
-        assert (
-            common.index("--store")
-            < common.index("--output")
-            < common.index("--budget")
-            < common.index("Put a password")
-        )
-
-
 def test_a_group_alone_explains_itself_and_clusters_lists(command: Command) -> None:
     for arguments in ([], ["users"], ["dbs"], ["tenants"]):
         done = command(*arguments)
@@ -216,24 +200,6 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
         assert error in report["error"]
 
 
-def test_a_typo_in_the_store_is_an_error_and_makes_no_file(command: Command) -> None:
-    place = ["--cluster", command.cluster, "--store", command.store]
-    for arguments in (
-        ["list"],
-        ["show"],
-        ["show", "a"],
-        ["rotate", "a"],
-        ["revoke-previous", "a"],
-        ["remove", "a", "--yes"],
-    ):
-        done = command("tenants", *arguments, *place)
-        assert (done.code, done.out) == (4, "")
-        assert "check --store" in done.err
-    planned = command("tenants", "plan", "a", *place)
-    assert (planned.code, planned.out.splitlines()[0]) == (5, "+ a")
-    assert not Path(command.store).exists()
-
-
 def test_a_store_of_an_unknown_scheme_is_bad_usage(command: Command) -> None:
     done = command("tenants", "list", "--cluster", command.cluster, "--store", "vault://secret/tenants")
 
@@ -260,20 +226,6 @@ def test_a_stored_credential_is_shown_without_a_token(command: Command) -> None:
     assert "offline" in command("tenants", "list", *place).out
 
 
-def test_more_removals_than_expected_are_refused(command: Command) -> None:
-    place = ["--cluster", command.cluster, "--store", command.store]
-    names = ["many-a", "many-b", "many-c"]
-    assert command("tenants", "provision", *names, *place).code == 0
-    for arguments in (["remove", *names], ["provision", "many-a", "--prune"]):
-        done = command("tenants", *arguments, *place, "--max", "1", "--yes")
-        assert (done.code, done.out) == (2, "")
-        assert "would be removed, which is more than --max 1" in done.err
-    assert command("tenants", "provision", "many-a", "--prune", *place, "--max", "2", "--yes").out.endswith(
-        "\n2 deleted\n"
-    )
-    assert command("tenants", "remove", "many-a", *place, "--yes").code == 0
-
-
 @pytest.mark.thorough
 def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
@@ -296,17 +248,6 @@ def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
             assert ("Make another one: aiodbclient users reset" in done.err) == ("create" in arguments)
     for name in ("full-1", "full-"):
         assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
-
-
-def test_help_for_a_reader_that_has_gone_is_3(command: Command) -> None:
-    for unbuffered in ("1", ""):
-        command.environment["PYTHONUNBUFFERED"] = unbuffered
-        for arguments in (["--help"], ["users"], ["tenants", "plan", "--help"]):
-            reader, writer = os.pipe()
-            os.close(reader)
-            done = command.end(command.start(*arguments, stdout=writer))
-            os.close(writer)
-            assert (done.code, done.err) == (3, "")
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,36 +45,6 @@ def on(command: Command, *options: str) -> dict[str, str]:
     return {each["name"]: each["cluster_name"] for each in listed}
 
 
-def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> None:
-    assert many("tenants", "provision", "a", "b", "c", "d", "--cluster", "east", "--cluster", "west").code == 0
-
-    homes = on(many)
-    assert sorted(homes.values()) == ["east", "east", "west", "west"]
-    [eastern, *_] = [name for name, cluster in homes.items() if cluster == "east"]
-    table = many("tenants", "list").out.splitlines()
-    assert table[0].split() == ["name", "role", "cluster", "state", "age", "pending", "username"]
-    assert many("tenants", "check").out == "4 checked: all well\n"
-    assert many("tenants", "rotate", "--all", "--yes").out == "4 rotated\n"
-    assert many("tenants", "revoke-previous", "--all", "--yes").out == "4 revoked\n"
-
-    one = many("tenants", "list", "--cluster", "east", "--json").objects()
-    assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]
-    assert many("tenants", "check", "--cluster", "east").out == "2 checked: all well\n"
-    [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
-    why = f"{eastern}: on record for the cluster east: add --cluster east"
-    for verb in ("check", "show", "suspend", "rotate", "remove", "load"):
-        more = [many.store] if verb == "load" else ["--yes"] if verb in ("suspend", "remove") else []
-        foreign = many("tenants", verb, eastern, *more, "--cluster", "west")
-        assert (foreign.code, why in foreign.err) == (2 if verb == "load" else 1, True), foreign
-        assert "not on record" not in foreign.err
-        assert "absent" not in foreign.err
-    absent = many("tenants", "remove", eastern, "nobody", "--yes", "--ignore-absent", "--cluster", "west")
-    assert (absent.code, why in absent.err, len(on(many))) == (1, True, 4)
-    assert many("tenants", "check", eastern, "--cluster", "west", "--cluster", east).out == "1 checked: all well\n"
-    taken = many("tenants", "provision", eastern, "--cluster", "west")
-    assert (taken.code, "is on record for the cluster" in taken.err) == (1, True)
-
-
 def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
     assert many("tenants", "provision", "a", "--role", "reader", "--cluster", "east").code == 0
@@ -87,32 +57,6 @@ def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
     assert (listed.code, "belong to other clusters: east (3)" in listed.err) == (0, True)
     [see] = re.findall(r": (aiodbclient .*)", listed.err)
     assert len(many(*shlex.split(see)[1:], "--json").objects()) == 3
-
-
-def test_rooms_are_counted_and_bounded(many: Command) -> None:
-    assert many("tenants", "provision", "a", "b", "c", "--max-tenants", "2").code == 0
-
-    rooms = many("tenants", "capacity", "--max-tenants", "2", "--json").objects()
-    assert sorted(each["tenants"] for each in rooms) == [1, 2]
-    assert [(each["cluster_name"], each["max_tenants"], each["free"]) for each in rooms] == [
-        (name, 2, 2 - each["tenants"]) for name, each in zip(["east", "west"], rooms, strict=True)
-    ]
-    assert many("tenants", "capacity").out.splitlines()[0].split() == ["cluster", "tenants", "max_tenants", "free"]
-    for sort, first in (("cluster", "east"), ("tenants", min(rooms, key=lambda room: room["tenants"])["cluster_name"])):
-        assert many("tenants", "capacity", "--sort", sort).out.splitlines()[1].split()[0] == first
-    wrong = many("tenants", "capacity", "--sort", "name")
-    assert (wrong.code, "no such column; there are cluster, tenants, max_tenants, free" in wrong.err) == (2, True)
-    full = many("tenants", "provision", "d", "e", "--max-tenants", "2")
-    assert (full.code, full.out) == (1, "1 created, 1 failed\n")
-    assert "no cluster has capacity for the tenant" in full.err
-    planned = many("tenants", "plan", "e", "f", "--max-tenants", "2")
-    assert (planned.code, "no room" in planned.err) == (1, True)
-    assert "no room: 2 wanted, 0 free. Use a higher --max-tenants" in planned.err
-
-    ids = [each["id"] for each in many("clusters", "--json").objects()]
-    before = len(many.sandbox.requests)
-    by_id = many("tenants", "capacity", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
-    assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
 
 
 def test_a_name_that_is_in_use_is_taken_over_on_its_cluster(many: Command) -> None:
@@ -219,13 +163,11 @@ def test_verbose_says_where_the_time_goes(many: Command) -> None:
     assert (done.code, done.out) == (0, "2 created\n")
     for name in "ab":
         [line] = [line for line in done.err.splitlines() if line.startswith(f"aiodbclient: {name}: ")]
-        for part in ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store"):
-            assert f"{part} " in line
+        assert re.fullmatch(r".*: [0-9.]+ s, [0-9]+ requests", line)
 
     checked = many("tenants", "check", "--verbose", "--json").objects()
     for each in checked:
-        parts = each["seconds"]
-        assert parts["duration"] >= parts["sql"] > 0
+        assert each["seconds"] > 0
     quiet = many("tenants", "check", "--json").objects()
     assert "seconds" not in json.dumps(quiet)
     assert Path(many.store).exists()

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -81,8 +80,6 @@ def test_a_typo_in_remove_fails_and_is_named(command: Command, names: list[str])
     assert (done.code, done.out) == (0, f"{a}: deleted\n1 absent, 1 deleted\n")
 
 
-
-
 def test_rotate_and_revoke_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
@@ -132,45 +129,6 @@ def run_suggested(command: Command, more: str, *options: str) -> set[str]:
     return {" ".join(re.sub(".*aiodbclient ", "", each).split()[:2]) for each in suggested}
 
 
-def test_every_suggested_command_works(command: Command, names: list[str]) -> None:
-    a, b, c = names[:3]
-    provision(command, a, b, c)
-    shows = ["--cluster", command.cluster]
-    command("tenants", "check", a, *command.place, "--role", "reader")
-    command("tenants", "exec", a, *command.place, "--role", "writer", "--", "true")
-    assert command("users", "delete", *shows, b, "--yes", "--not-a-tenant").code == 0
-    command("tenants", "check", *command.place)
-    command("tenants", "plan", a, b, *command.place, "--refresh")
-    command.leave(c, Verb.ROTATE)
-    command("tenants", "check", c, *command.place)
-    command.sandbox.faults.add("users.create", cut=True, times=1)
-    lost = command("users", "create", command.cluster, f"{a}-user", "--show")
-    command("users", "create", command.cluster, f"{a}-other")
-    command("clusters", "get", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
-    command("tenants", "plan", a, "--cluster", command.cluster, "--store", str(command.folder / "new.db"))
-    command("nonsense")
-    verbs = run_suggested(command, lost.err)
-    assert verbs >= {
-        *("tenants provision", "tenants repair", "tenants check", "tenants list", "users get"),
-        *("clusters list", "store copy"),
-    }
-    assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
-    encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
-    assert (a.encode() in encrypted, b"AVNS_" in encrypted) == (True, False)
-    key = Path(command.store).with_name("tenants.key")
-    assert key.stat().st_mode & 0o777 == 0o600
-    with patch.dict(command.environment, {"AIODBCLIENT_STORE_KEY": key.read_text().strip()}):
-        copied = ["--cluster", command.cluster, "--store", str(Path(command.store).with_name("tenants-encrypted.db"))]
-        assert command("tenants", "show", a, *copied).code == 0
-    command.printed.clear()
-    damage(command, a)
-    command("tenants", "list", *command.place)
-    assert run_suggested(command, "", "--yes") == {"store forget"}
-    for name in (f"{a}-user", f"{a}-other", a):
-        command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant")
-    command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant")
-
-
 def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: list[str]) -> None:
     a = names[0]
     provision(command, a)
@@ -189,15 +147,6 @@ def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: 
     assert [(each["state"], each["problems"]) for each in objects] == [("in progress", [])]
     command.sandbox.faults.clear()
     assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished\n")
-
-
-def test_a_plan_counts_what_it_leaves_alone(command: Command, names: list[str]) -> None:
-    provision(command, *names)
-    planned = command("tenants", "plan", names[0], *command.place)
-    assert (planned.code, planned.out) == (
-        0,
-        "0 to create, 0 to resume, 0 to remove, 1 to keep, 3 others on record left alone\n",
-    )
 
 
 def test_tables_fit_and_programs_get_the_same_members(command: Command, names: list[str]) -> None:
@@ -386,8 +335,6 @@ def test_no_two_logins_share_a_secret(command: Command, names: list[str]) -> Non
     assert all(re.fullmatch(r"op-[a-z0-9-]+-[0-9a-f]{16}", each) for each in secrets)
 
 
-
-
 def test_a_sandbox_without_limits_is_not_paced(command: Command) -> None:
     assert command("clusters", "--budget", "none").code == 0
     command.environment["DIGITALOCEAN_API_URL"] = "https://api.example.com"
@@ -408,11 +355,11 @@ async def test_a_waiting_store_is_released_by_check(command: Command, names: lis
         claim = await store.claim(names[0], 60.0)
         assert claim is not None
         [cluster] = command.sandbox.clusters
-        await store.intend(claim, str(Intent(Verb.PROVISION, names[0], cluster)))
+        await store.begin(claim, str(Intent(Verb.PROVISION, names[0], cluster)))
         await store.release(claim)
     checked = await asyncio.to_thread(command.process, "tenants", "check", *command.place)
     assert (checked.code, checked.out.splitlines()[0]) == (5, f"{names[0]}: unfinished")
     async with SQLiteStore(Path(command.store)) as store:
         claim = await store.claim(names[0], 60.0)
         assert claim is not None
-        await store.forget(claim)
+        await store.commit(claim, None)

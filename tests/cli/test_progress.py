@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,25 @@ async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys
         clock.now += LINE_EVERY
         bar._draw()
     assert re.fullmatch(r"aiodbclient: 0 of 10 done, rate limit: (5\d|60)s\n", capsys.readouterr().err)
+
+
+async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    class Paused:
+        waiting: str | None = None
+
+    run: Any = Paused()
+    with Bar(10, 10, RateLimiter(), Clock()) as bar:
+        bar.run = run
+        for run.waiting in (
+            None,
+            "the cluster is resizing",
+            "the cluster is resizing",
+            None,
+            "the cluster is resizing",
+        ):
+            bar._draw()
+
+    assert capsys.readouterr().err.count("waiting: the cluster is resizing\n") == 2
 
 
 def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:

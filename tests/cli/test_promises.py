@@ -26,37 +26,6 @@ def advised(text: str, start: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-def test_a_file_of_something_else_removes_nothing(command: Command, names: list[str]) -> None:
-    command.provision(*names[:3])
-    users = command.folder / "users.yaml"
-    users.write_text("users:\n- name: reporting\n")
-    others = command.folder / "others.csv"
-    others.write_text("name\nfirst\nsecond\n")
-    for file, reason in ((users, "this is no tenant's name"), (others, "would remove ALL 3")):
-        for verb in (["plan"], ["provision", "--yes"]):
-            refused = command("tenants", *verb, "--from", str(file), "--prune", "--max", "10", *command.place)
-            assert refused.code == 2, refused.err
-            assert reason in refused.err
-    assert len(command("tenants", "list", *command.place, "-o", "name").out.split()) == 3
-
-    kept = command.folder / "kept.csv"
-    kept.write_text(f"name\n{names[0]}\n{names[5]}\n")
-    asked = command("tenants", "provision", "--from", str(kept), "--prune", *command.place)
-    assert "This removes 2, keeps 1, creates 1. There is no terminal" in asked.err
-
-
-@pytest.mark.parametrize(
-    "text", ["export DIGITALOCEAN_TOKEN=hunter2\n", "dop_v1_hunter2\n", "name,b\nAVNS_x,1\n", "a,hunter2\n"]
-)
-def test_a_file_of_secrets_is_not_printed(command: Command, text: str) -> None:
-    file = command.folder / "env.sh"
-    file.write_text(text)
-    for verb in ("remove", "plan", "exec"):
-        refused = command("tenants", verb, "--from", str(file), *command.place)  # the fixture looks for the secrets
-        assert (refused.code, refused.out) == (2, "")
-        assert "env.sh, line" in refused.err
-
-
 def test_a_failed_rotation_advises_what_was_typed(command: Command, names: list[str]) -> None:
     command.provision(*names[:2])
     for which in ([names[0]], ["--all", "--yes"]):
@@ -110,8 +79,6 @@ def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[s
     assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
 
 
-
-
 def test_more_than_a_few_typed_names_need_their_number(command: Command, names: list[str]) -> None:
     command.provision(*names[:6])
     for verb in ("remove", "suspend"):
@@ -148,43 +115,6 @@ def test_a_store_that_others_could_read_is_reported(command: Command, names: lis
     assert "could read" not in command("tenants", "list", *command.place).err
 
 
-def test_every_file_is_private(secure: Command, names: list[str]) -> None:
-    command = secure
-    command.provision(names[0])
-    users = command.folder / "users.yaml"
-    users.write_text(f"- {names[1]}")
-    printing = {
-        "rotated": ("tenants", "rotate", names[0], *command.place, "--show"),
-        "key": ("store", "keygen"),
-    }
-    for name, arguments in printing.items():
-        file = command.folder / name
-        with file.open("w") as out:
-            assert command.end(command.start(*arguments, stdout=out), shows=True).code == 0
-        assert (file.stat().st_size > 0, stat.S_IMODE(file.stat().st_mode)) == (True, 0o600)
-    for name in ("env", "k8s"):
-        file = command.folder / f"secret.{name}"
-        with file.open("w") as out:
-            shown = command.start(
-                "tenants",
-                "show",
-                names[0],
-                *command.place,
-                "-o",
-                name,
-                "--ca-file",
-                "ca.pem",
-                stdout=out,
-                cwd=command.folder,
-            )
-            assert command.end(shown, shows=True).code == 0
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    failed = command.folder / "failed.csv"
-    assert command("tenants", "exec", names[0], *command.place, "--failed", str(failed), "--", "true").code == 0
-    for file in (failed, command.folder / "ca.pem"):
-        assert not file.exists() or stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
 def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -> None:
     command.provision(names[0])
     store = ["--store", command.store]
@@ -197,33 +127,6 @@ def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -
     assert names[0] in command("tenants", "list", *store).out
     assert command("tenants", "capacity", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
     assert len(command.sent()) == before  # it asks for no cluster
-
-
-def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    command.provision(a)
-    command.provision(b)
-    where = ["tenants", "list", *command.place]
-    [line] = command(*where, "--match", f"*{a[-2:]}").out.splitlines()[1:]
-    assert line.split()[4] == "-"  # nothing is pending
-    assert command(*where, "-o", "name", "--sort", "since").out.split() == [a, b]
-    assert command(*where, "-o", "name", "--sort", "age").out.split() == [b, a]
-    assert [line.split()[0] for line in command(*where, "--sort", "since").out.splitlines()] == ["name", a, b]
-    assert [each["name"] for each in command(*where, "--sort", "age", "--json").objects()] == [b, a]
-    refused = command(*where, "--sort", "size")
-    assert (refused.code, "there are name, role, state, age, pending, username" in refused.err) == (2, True)
-    titles = command(*where, "-o", "wide").out.splitlines()[0].split()
-    assert {command(*where, "-o", "wide", "--sort", title).code for title in titles} == {0}
-    assert "defaultdb" in command("dbs", "list", command.cluster, "-o", "name").out.split()
-
-    [cluster] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
-    for objects in (
-        command(*where, "--json").objects(),
-        command("tenants", "show", *command.place, "--json").objects(),
-        command("tenants", "check", a, *command.place, "--json").objects(),
-        command("tenants", "capacity", *command.place, "--json").objects(),
-    ):
-        assert {(each["cluster"], each["cluster_name"]) for each in objects} == {(cluster, command.cluster)}
 
 
 def test_a_credential_is_delivered_as_programs_take_it(command: Command, names: list[str]) -> None:
@@ -254,22 +157,6 @@ def test_what_programs_print_is_shown_with_the_tenant(command: Command, names: l
         f"{a}: two",
     ]
     assert [f"{b}: {line}" in done.err for line in ("one", "\\x1b[31mred", "two", "exit code 1")] == [True] * 4
-
-
-def test_a_canary_that_fails_spares_the_others(command: Command, names: list[str]) -> None:
-    a, b, c = names[:3]
-    command.provision(a, b, c)
-    program = ["sh", "-c", f"! env | grep PGUSER={a}"]
-    ended = command("tenants", "exec", "--all", "--first", "1", *command.place, "--", *program)
-    assert (ended.code, ended.out, "aiodbclient: 1 failed\n" in ended.err) == (1, "", True)
-    assert "1 failed, 2 are left. To go on, run it again: aiodbclient tenants exec " in ended.err
-    again = advised(ended.err, "tenants exec")
-    assert again == ["tenants", "exec", a, b, c, "--first", "1", *command.place, "--", *program]
-
-    bad = command("tenants", "exec", "--all", "--at-a-time", "1", "--most-failed", "2", *command.place, "--", "false")
-    assert (bad.code, bad.out, "aiodbclient: 2 failed\n" in bad.err) == (1, "", True)
-    good = command("tenants", "exec", "--all", "--first", "1", "--most-failed", "1", *command.place, "--", "true")
-    assert (good.code, "3 done" in good.err) == (0, True)
 
 
 def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: list[str]) -> None:

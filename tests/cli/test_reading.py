@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from rich import cells
@@ -92,29 +91,6 @@ def test_a_cluster_is_found_by_its_id_too(command: Command) -> None:
 
 
 UNKNOWN = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
-
-
-@pytest.mark.parametrize("wanted", [UNKNOWN, "tenants-pord"])
-def test_a_cluster_that_is_not_there_is_bad_usage(command: Command, wanted: str) -> None:
-    store = ["--cluster", wanted, "--store", command.store]
-    for arguments in (
-        ["users", "list", wanted],
-        ["users", "get", wanted, "alpha"],
-        ["users", "create", wanted, "alpha", "--show"],
-        ["users", "reset", wanted, "alpha", "--show", "--yes", "--not-a-tenant"],
-        ["dbs", "create", wanted, "alpha"],
-        ["dbs", "delete", wanted, "alpha", "--yes", "--not-a-tenant"],
-        ["tenants", "plan", "alpha", *store],
-        ["tenants", "provision", "alpha", *store],
-        ["tenants", "rotate", "alpha", *store],
-        ["tenants", "revoke-previous", "alpha", *store],
-        ["tenants", "remove", "alpha", "--yes", *store],
-    ):
-        done = command(*arguments)
-        assert (done.code, done.out) == (2, ""), arguments
-        assert ("has the id" if wanted == UNKNOWN else "is called") in done.err
-    assert {operation for operation, _ in command.sent()} <= {"clusters.get", "clusters.list"}
-    assert not Path(command.store).exists()
 
 
 def test_a_token_that_may_not_read_clusters_names_its_cluster_by_id(command: Command) -> None:

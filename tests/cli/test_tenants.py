@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -69,59 +68,6 @@ def pipe_without_reader() -> int:
     return writer
 
 
-def test_a_life(command: Command, names: list[str]) -> None:
-    a, b, c = names[:3]
-    planned = command("tenants", "plan", a, b, *command.place)
-    assert (planned.code, planned.out) == (5, f"+ {a}\n+ {b}\n2 to create, 0 to resume, 0 to remove, 0 to keep\n")
-
-    made = command("tenants", "provision", a, b, *command.place)
-    assert (made.code, made.out, made.err.count("holds passwords as plain text")) == (0, "2 created\n", 1)
-    assert command("tenants", "provision", a, b, *command.place).err == ""
-    again = command("tenants", "provision", a, b, *command.place, "--json")
-    assert [(each["name"], each["action"]) for each in again.objects()] == [(a, "kept"), (b, "kept")]
-    assert command("tenants", "plan", a, b, *command.place).code == 0
-
-    first = on_record(command)[a]
-    assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
-    second = on_record(command)[a]
-    assert first["username"] != second["username"]
-    again = command("tenants", "rotate", a, *command.place)
-    assert (again.code, again.out) == (1, "1 failed\n")
-    assert again.err.startswith(f"{a}: ")
-    assert "not revoked" in again.err
-    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
-
-    planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
-    assert planned.code == 5
-    assert {(each["name"], each["change"]) for each in planned.objects()} == {
-        (a, "keep"),
-        (b, "remove"),
-        (c, "create"),
-    }
-    assert command("tenants", "provision", a, c, *command.place, "--prune", "--yes", "--max", "1").code == 0
-    assert set(on_record(command)) == {a, c}
-
-    assert command("tenants", "remove", a, c, *command.place, "--yes").out.endswith("\n2 deleted\n")
-    assert on_record(command) == {}
-    missing = command("tenants", "show", a, *command.place)
-    assert (missing.code, missing.out) == (1, "")
-    assert f"{a}: not on record" in missing.err
-
-
-def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    revoke = ["revoke-previous", a, "--yes"]
-    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], revoke, ["show"]):
-        for kind in ([], ["--json"]):
-            assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
-    assert command("users", "list", command.cluster).code == 0
-
-    shown = on_record(command)  # with --show, so the search at the end skips it
-
-    assert len(str(shown[a]["password"])) > 20
-    assert str(shown[a]["password"]) in str(shown[a]["uri"])
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
     command: Command, names: list[str], number: signal.Signals
@@ -163,26 +109,6 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
     ended = command.end(process)
     assert ended.code == 3
     assert ended.out == ""  # none was done, although there was work
-
-
-
-
-def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -> None:
-    names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    arguments = ["tenants", "provision", *from_file(command, names), *command.place]
-    command.sandbox.faults.add("sql.statement", delay=SLOWLY)
-    process = command.start(*arguments)
-    wait_for(command, 2)
-
-    process.kill()
-    process.communicate()
-    command.sandbox.faults.clear()
-
-    planned = command("tenants", "plan", *from_file(command, names), *command.place)
-    assert planned.code == 5
-    assert "(unfinished, will be resumed)" in planned.out
-    assert command(*arguments).code == 0
-    assert set(on_record(command)) == set(names)
 
 
 def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, names: list[str]) -> None:
@@ -242,35 +168,6 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
     assert on_record(command)[first["name"]] == rotated
 
 
-def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str]) -> None:
-    """A credential that could not be printed is stored, so nothing is lost."""
-    file, place = from_file(command, names[:2]), command.place
-    assert command("tenants", "provision", names[2], *place).code == 0
-    for arguments, complaint in (
-        (["plan", *file], "No space left on device"),
-        (["provision", *file], "are done, "),
-        (["show", "--show", "--json"], "No space left on device"),
-        (["provision", *file, "--show", "--json"], "are done, "),
-    ):
-        with Path("/dev/full").open("w") as full:
-            done = command.end(command.start("tenants", *arguments, *place, stdout=full))
-        assert (done.code, done.err.count("the standard output cannot")) == (4, 1), arguments
-        assert "the standard output cannot be written: No space left on device" in done.err
-        assert complaint in done.err
-    assert set(on_record(command)) == set(names[:3])
-
-
-def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str]) -> None:
-    assert command("tenants", "provision", names[1], *command.place).code == 0
-    for arguments in (
-        ["clusters"],
-        ["users", "list", command.cluster, "--json"],
-        ["tenants", "plan", names[0], *command.place],
-    ):
-        done = command.end(command.start(*arguments, stdout=pipe_without_reader()))
-        assert (done.code, done.err) == (3, "")
-
-
 def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[str]) -> None:
     command.sandbox.faults.add("sql.statement", delay=0.1)
     arguments = ["tenants", "provision", *names[:8], *command.place]
@@ -282,17 +179,6 @@ def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[st
     assert "/min" in screen
     assert "8 created" in screen
     assert command(*arguments).err == ""
-
-
-def test_a_plan_is_coloured_on_a_terminal_alone(command: Command, names: list[str]) -> None:
-    arguments = ["tenants", "plan", names[0], *command.place]
-
-    _, coloured = command.terminal(*arguments).end()
-    _, plain = command.terminal(*arguments, NO_COLOR="1").end()
-
-    assert f"\x1b[32m+ {names[0]}" in coloured
-    assert "\x1b[32m" not in plain
-    assert command(*arguments).out.startswith(f"+ {names[0]}\n")
 
 
 def test_destructive_commands_ask_on_a_terminal(command: Command, names: list[str]) -> None:
@@ -342,6 +228,16 @@ def test_destructive_commands_need_yes_without_a_terminal(command: Command, name
     assert set(on_record(command)) == {a}
 
 
+@pytest.mark.parametrize("verb", ["create", "reset"])
+def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: str) -> None:
+    with Sandbox(windows=[], token=command.sandbox.token) as other:
+        asyncio.run(other.add_cluster("mongodb", "documents"))
+        command.environment["DIGITALOCEAN_API_URL"] = other.url
+        done = command("users", verb, "documents", "doadmin", *(["--yes", "--not-a-tenant"] if verb == "reset" else []))
+        sent = {request.operation for request in other.requests}
+
+    assert (done.code, "--show" in done.err) == (2, True)
+    assert sent == {"clusters.list"}
 
 
 def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(command: Command, names: list[str]) -> None:
@@ -373,40 +269,6 @@ def test_with_the_standard_output_closed_no_password_is_made(command: Command) -
 
     done = subprocess.run([*shell, "clusters"], env=command.environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
-
-
-def test_names_come_from_the_standard_input_too(command: Command, names: list[str]) -> None:
-    planned = command("tenants", "plan", "--from", "-", *command.place, given=f"name\n{names[0]}\n{names[1]}\n")
-
-    assert (planned.code, planned.out.splitlines()[:2]) == (5, [f"+ {names[0]}", f"+ {names[1]}"])
-
-
-def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
-    file = from_file(command, ["a", "a"])
-    several = command.folder / "several.csv"
-    several.write_text("tenant,plan\nacme,gold\n")
-    for arguments, complaint in (
-        (["tenants", "plan", *command.place], "which tenants?"),
-        (["tenants", "rotate", *command.place], "which tenants? Give their names, a file (--from names.csv), or --all"),
-        (
-            ["tenants", "exec", "a", "psql", "-c", "x"],
-            "option: -c. Is it the program's? Then put -- before the program",
-        ),
-        (["tenants", "show", "-o", "xml", *command.place], "'-o': 'xml' is not one of"),
-        (["tenants", "provision", "-", *command.place], "use --from -"),
-        (["tenants", "plan", "--from", str(several), *command.place], "2 columns, and the first line"),
-        (["users", "create", command.cluster, "-", "--show"], "'-' is not a name"),
-        (["dbs", "create", command.cluster, "-"], "'-' is not a name"),
-        (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
-        (["tenants", "plan", "b", *file, *command.place], "not both"),
-        (["tenants", "plan", "b", "--cluster", command.cluster], "--store"),
-        (["users", "list"], "CLUSTER"),
-        (["nonsense"], "nonsense"),
-    ):
-        done = command(*arguments)
-        assert (done.code, done.out) == (2, "")
-        assert complaint in " ".join(done.err.split())
-    assert command.sent() == []
 
 
 def test_an_api_that_cannot_be_used_is_4(command: Command) -> None:
@@ -464,22 +326,6 @@ def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> No
     assert (refused.code, "$AIODBCLIENT_STORE_KEY_TO has something else" in refused.err) == (2, True)
 
 
-def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Command) -> None:
-    with Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("redis", "cache"))
-        asyncio.run(other.add_cluster("cockroach", "new"))
-        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        for verb in ("plan", "provision", "rotate", "revoke-previous"):
-            done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
-            assert (done.code, done.out) == (2, "")
-            assert "redis clusters have no user management" in done.err
-        done = command("tenants", "provision", "alpha", "--cluster", "new", "--store", command.store)
-        assert (done.code, done.out) == (2, "")
-        assert "does not know the engine 'cockroach'" in done.err
-        assert {request.operation for request in other.requests} == {"clusters.list"}
-    assert not Path(command.store).exists()
-
-
 def test_a_mistake_in_names_or_clusters_leaves_no_store_behind(command: Command, names: list[str]) -> None:
     with Sandbox(windows=[]) as other:
         ids = [asyncio.run(other.add_cluster(engine, engine, backend="memory")) for engine in ("pg", "mysql")]
@@ -514,22 +360,3 @@ def postgres() -> Iterator[str]:
     asyncio.run(embedded.start())
     yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
     asyncio.run(embedded.stop())
-
-
-def test_two_machines_share_the_work_through_a_store_in_postgresql(
-    command: Command, names: list[str], postgres: str
-) -> None:
-    command.environment["AIODBCLIENT_STORE"] = postgres
-    for _ in range(2):  # the first command has not created the table
-        planned = command("tenants", "plan", "a", "--cluster", command.cluster)
-        assert (planned.code, "in PostgreSQL does not exist yet" in planned.err) == (5, True)
-        listed = command("tenants", "list", "--cluster", command.cluster)
-        assert (listed.code, "in PostgreSQL does not exist: check --store" in listed.err) == (4, True)
-    arguments = ["tenants", "provision", *from_file(command, names), "--cluster", command.cluster, "--json"]
-
-    both = [command.end(process) for process in [command.start(*arguments), command.start(*arguments)]]
-
-    assert [done.code for done in both] == [0, 0], both
-    made = [each["name"] for done in both for each in done.objects() if each["action"] == "created"]
-    assert sorted(made) == sorted(names)
-    assert re.search(r"://\S+:\S+@", "".join(done.out + done.err for done in both)) is None

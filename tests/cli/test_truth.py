@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -104,30 +102,6 @@ def test_the_record_of_a_half_removed_tenant_is_not_forgotten_silently(command: 
         assert command("tenants", "provision", name, "--adopt", "--yes", *command.place).out == "1 adopted\n"
 
 
-def test_the_store_that_a_backup_replaces_takes_no_change(command: Command, names: list[str]) -> None:
-    a = names[0]
-    command.provision(a)
-    backup, restored = (str(command.folder / f"{each}.db") for each in ("backup", "restored"))
-    assert command("store", "copy", command.store, backup, "--backup").code == 0
-
-    done = command("store", "copy", backup, restored, "--restore")
-    assert done.code == 0
-    assert f"the store {command.store} is still there. It takes no change any more\n" in done.err
-    refused = command("tenants", "rotate", a, *command.place)
-    assert (refused.code, refused.out) == (4, "")
-    assert f"{command.store} was moved to the store {restored}: use that one. Nothing was changed" in refused.err
-    there = ["--cluster", command.cluster, "--store", restored]
-    assert command("tenants", "rotate", a, *there).out == "1 rotated\n"
-
-    Path(command.store).write_text("damaged")
-    again = command("store", "copy", backup, str(command.folder / "third.db"), "--restore")
-    assert again.code == 0
-    assert f"the store {command.store} is still there. Stop all processes that use it, " in again.err
-    Path(command.store).unlink()
-    again = command("store", "copy", backup, str(command.folder / "fourth.db"), "--restore")
-    assert (again.code, f"is {command.store}, and not there: stop all processes" in again.err) == (0, True)
-
-
 def test_a_typo_among_several_names_changes_nothing(command: Command, names: list[str]) -> None:
     """Half of a command that was mistyped is the worse half: what is done is not seen among what is not."""
     a, b, typo = names[0], names[1], names[9]
@@ -162,30 +136,3 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
     # What only looks says what there is.
     assert a in command("tenants", "show", a, typo, *command.place).out
     assert command("tenants", "check", a, typo, *command.place).out == "1 checked, 1 failed\n"
-
-
-def test_a_suspended_tenant_whose_database_is_lost_gets_an_empty_one(command: Command, names: list[str]) -> None:
-    a, b = names[:2]
-    command.provision(a, b)
-    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
-    assert command("tenants", "suspend", a, b, "--yes", *command.place).code == 0
-    for name in (a, b):
-        assert command("dbs", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
-    [first] = command("tenants", "check", a, *command.place).out.splitlines()[:1]
-    assert first == f"{a}: database_missing"
-    failed = command("tenants", "resume", a, *command.place)
-    assert (failed.code, f"database {a!r} does not exist, and what was in it is lost" in failed.err) == (1, True)
-    [advice] = re.findall(r"make an empty one: aiodbclient (.*)\n", failed.err)
-
-    done = command(*shlex.split(advice))
-    assert done.out == f"{a}: resumed: database_missing (new credential: deliver it)\n1 resumed\n"
-    assert command("tenants", "check", a, *command.place, "--role", "all").out == "2 checked: all well\n"
-    program = [sys.executable, "-c", "import psycopg; psycopg.connect('').execute('CREATE TABLE t ()')"]
-    assert command("tenants", "exec", a, "--json", *command.place, "--", *program).code == 0
-
-    kept = command("tenants", "repair", b, *command.place)
-    assert (kept.code, "what was in it is lost" in kept.err) == (1, True)
-    asleep = command("tenants", "repair", b, "--recreate", *command.place)
-    assert asleep.out == f"{b}: suspended: database_missing\n1 suspended\n"
-    assert command("tenants", "check", b, *command.place).out == "1 checked: all well, 1 suspended\n"
-    assert command("tenants", "resume", b, *command.place).code == 0

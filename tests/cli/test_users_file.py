@@ -1,26 +1,22 @@
-"""The users of a cluster from a file."""
+"""The users of a cluster from a file: ``users provision``."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from aiodbclient import (
-    KafkaACL,
-    MongoUserSettings,
-    MySQLSettings,
-    NewUser,
-    OpenSearchACL,
-    UserSettings,
-    errors,
-)
+from aiodbclient import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, UserSettings, errors
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Command
 
 pytest.importorskip("yaml", reason="needs the cli extra")
 
-from aiodbclient._cli.users_file import read_users
+from aiodbclient._cli.files import read_users
 
 EVERYTHING = """\
 # the users of everything
@@ -55,27 +51,37 @@ USERS = [
 ]
 
 
-def test_users_are_read_with_all_settings(tmp_path: Path) -> None:
+def test_read_users_with_settings(tmp_path: Path) -> None:
+    """YAML and JSON hold users as the API's POST takes them, alone or under ``users:``."""
     import yaml
 
     file = tmp_path / "users.yaml"
     file.write_text(EVERYTHING)
-    assert read_users(file) == USERS
-
+    assert read_users(None, file) == USERS
     listed = yaml.safe_load(EVERYTHING)["users"]
-    for text in (yaml.safe_dump(listed), json.dumps(listed, indent="\t"), json.dumps({"users": listed})):
-        file.write_text(text)
-        assert read_users(file) == USERS
+    for text in (yaml.safe_dump(listed), json.dumps(listed), json.dumps({"users": listed})):
+        for name in ("users.yaml", "users"):  # the form is known by its beginning too
+            (tmp_path / name).write_text(text)
+            assert read_users(None, tmp_path / name) == USERS
     file.write_text("[]")
-    assert read_users(file) == []
+    assert read_users(None, file) == []
 
 
-def test_the_examples_of_the_guide_are_read(tmp_path: Path) -> None:
+def test_read_users_of_csv(tmp_path: Path) -> None:
+    """A CSV has their names in the column ``name``."""
+    file = tmp_path / "users.csv"
+    file.write_text("plan,name\ngold,ann\nfree,bob\n")
+    assert read_users(None, file) == [NewUser("ann"), NewUser("bob")]
+    assert read_users(["ann"], None) == [NewUser("ann")]
+
+
+def test_read_users_of_guide(tmp_path: Path) -> None:
+    """The example of the guide has settings of each engine."""
     guide = (Path(__file__).parents[2] / "docs" / "how-to" / "operate.md").read_text()
     [block] = re.findall(r"^```text\n(users:\n.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     (tmp_path / "users.yaml").write_text(block)
 
-    users = read_users(tmp_path / "users.yaml")
+    users = read_users(None, tmp_path / "users.yaml")
 
     assert [user.name for user in users] == ["replica", "legacy", "reports", "shipping", "logs"]
     assert all(user.settings or user.mysql_settings for user in users)
@@ -84,79 +90,68 @@ def test_the_examples_of_the_guide_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "line 1: this must be a list of users"),
-        ("user: []\n", "line 1: the file has no member 'user'; it may have: users"),
-        ("- name: a\n- nmae: b\n", "line 2: a user has no member 'nmae'; it may have: name, mysql_settings"),
-        ("- name: a\n  settings:\n    acls: []\n", "line 3: settings has no member 'acls'; it may have: pg_allow"),
-        ("- name: a\n- settings: {}\n", "line 2: a user needs `name`"),
-        ("- name: a\n- b\n- name: a\n", "line 3: 'a' is there twice, first in line 1"),
-        ("- name: a\n  name: b\n", "line 2: `name` comes twice"),
-        ("- name: 123\n", r"line 1: this must be text, and is a number \(123\): put it between quotation marks"),
-        ("- yes\n", "line 1: a user must have members such as `name:`"),
-        ("- name: a\n  readonly: 'no'\n", r"line 2: this must be true or false, and is text \(no\)"),
-        ("- name: a\n  settings: {acl: x}\n", "line 2: this must be a list"),
-        ("- name: a\n  settings: {acl: [{topic: x}]}\n", "line 2: acl needs `topic` and `permission`"),
+        ("", "not a list of users"),
+        ("user: []\n", "not a list of users, alone or under `users:`"),
+        ("- name: a\n- nmae: b\n", r"extra fields found \(nmae\) @ users\[1\]"),
+        ("- name: a\n- settings: {}\n", r"required field missing @ users\[1\]\.name"),
+        ("- name: a\n- b\n- name: a\n", "given twice: a"),
+        ("- name: 123\n", r"expected str @ users\[0\]\.name"),
+        ("- name: a\n  readonly: 'no'\n", r"expected bool \| None @ users\[0\]\.readonly"),
+        ("- name: a\n  settings: {acl: x}\n", r"@ users\[0\]\.settings\.acl"),
+        (
+            "- name: a\n  settings: {mongo_user_settings: {databases: shop, role: readOnly}}\n",
+            r"@ users\[0\]\.settings\.mongo_user_settings\.databases",
+        ),
         (
             "- name: a\n- name: b\n  settings:\n    acl:\n    - {topic: x, permission: consum}\n",
-            "line 5: 'consum' is not one of admin, consume, produce, produceconsume",
+            r"KafkaPermission.* @ users\[1\]\.settings\.acl\[0\]\.permission",
         ),
-        ("- name: a\n  settings: {mongo_user_settings: {role: write}}\n", "line 2: 'write' is not one of readOnly"),
-        ("- name: a\n  mysql_settings: {}\n", "line 2: mysql_settings needs `auth_plugin`"),
-        ("- name: a\n  password: secret\n", "line 2: a user has no member 'password'"),
-        ('{"users": [\n{"name": "a"},\n{"nme": "b"}]}', "line 3: a user has no member 'nme'"),
+        ("- name: a\n  password: secret\n", r"extra fields found \(password\)"),
         ("- name: [\n", "line 2: not YAML or JSON"),
-        ("- !!python/object:os.system x\n", "line 1: a user must have members"),
+        ("- !!python/object:os.system x\n", "line 1: not YAML or JSON"),
+        ("[" * 1_000_000, "not YAML or JSON"),
+        (f"- name: {'9' * 100_000}", "not YAML or JSON"),
     ],
 )
-def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "users.yaml").write_text(text)
-
-    with pytest.raises(errors.InvalidArgumentError, match=complaint):
-        read_users(tmp_path / "users.yaml")
-
-
-ENTRY = f"{{topic: {'a' * 2000}, permission: consume}}"
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        pytest.param("[" * 1_000_000, "not YAML or JSON", id="deep"),
-        pytest.param("- " * 300_000, "not YAML or JSON", id="deep lists"),
-        pytest.param("[" * 100_000 + "]" * 100_000, "not YAML or JSON", id="deep JSON"),
-        pytest.param(f"- name: {'9' * 100_000}", r"a number \(9{60}\.\.\.\): put it between", id="huge number"),
-        pytest.param(f'{{"users": {"9" * 100_000}}}', "must be a list of users", id="huge number in JSON"),
-        pytest.param(f"- {{{'k' * 900}: a}}", "a user has no member 'k{59}\\.\\.\\.; it may have", id="long member"),
-        pytest.param(
-            f"- {{name: a, settings: &s {{acl: [&e {ENTRY}{', *e' * 100}]}}}}\n"
-            + "".join(f"- {{name: u{n}, settings: *s}}\n" for n in range(30)),
-            "too large, with what its aliases repeat",
-            id="aliases",
-        ),
-        pytest.param("&a [*a]", "a user must have members", id="a list in itself"),
-        pytest.param("- !!str [a]", "a user must have members", id="a list that says it is text"),
-        pytest.param("- name: !!str {a: b}", "must be text, and is a mapping", id="a mapping that says it is text"),
-        pytest.param("- {name: a, readonly: !!bool x}", "must be true or false", id="a flag that is none"),
-        pytest.param("- {? [a] : b}", "a user has no member a list", id="a list as member"),
-        pytest.param('{"name": "a", "name": "b"}', "the file has no member 'name'", id="JSON of one user"),
-        pytest.param('[{"name": "a", "name": "b"}]', "`name` comes twice", id="JSON with a member twice"),
-        pytest.param("- a\n---\n- b", "another document", id="two documents"),
-        pytest.param('- "\\ud800"', "not YAML or JSON|unicode", id="half a character"),
-    ],
-)
-def test_a_hostile_file_gets_an_error_in_time(tmp_path: Path, text: str, complaint: str) -> None:
+def test_wrong_users_file_names_path(tmp_path: Path, text: str, complaint: str) -> None:
+    """The error says where in the file it is wrong."""
     (tmp_path / "users.yaml").write_text(text)
 
     with pytest.raises(errors.InvalidArgumentError, match=complaint) as refused:
-        read_users(tmp_path / "users.yaml")
+        read_users(None, tmp_path / "users.yaml")
     assert len(str(refused.value)) < 1000
 
 
-def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(errors.InvalidArgumentError, match="No such file"):
-        read_users(tmp_path / "users.yaml")
-    (tmp_path / "users.yaml").write_bytes(b"\xff")
-    with pytest.raises(errors.InvalidArgumentError, match="not UTF-8"):
-        read_users(tmp_path / "users.yaml")
+def test_provision_users_of_file(command: Command) -> None:
+    """It creates, keeps, resets or updates what the file lists, and deletes nothing."""
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("kafka", "events"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        file = command.folder / "users.yaml"
+        take = ["users", "provision", "--from", str(file), "--cluster", "events"]
+        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: consume}]}\n- writer\n")
+
+        made = command(*take, "--show", "-o", "json").objects()
+        assert {each["name"]: each["action"] for each in made} == {"reader": "created", "writer": "created"}
+        assert all(each["password"] for each in made)
+        assert command(*take).out == "2 kept\n"
+        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
+        assert command(*take, "--if-exists", "update").out == "1 updated\n"
+        [read] = command("users", "get", "events", "reader", "-o", "json").objects()
+        assert read["settings"]["acl"][0]["permission"] == "produce"
+        assert command(*take, "--if-exists", "error").out == "1 failed\n"
+        assert command(*take, "--if-exists", "reset").out == "1 reset\n"
+        assert command(*take, "--if-exists", "drop").code == 2
+        assert command("users", "provision", "writer", "third", "--cluster", "events").out == "1 created, 1 kept\n"
+        assert "writer" in command("users", "list", "events").out
 
 
+def test_provision_users_keeps_passwords(command: Command) -> None:
+    """MongoDB returns a password once: without --show nothing is created."""
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("mongodb", "docs"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        refused = command("users", "provision", "ann", "--cluster", "docs")
+        assert (refused.code, "the passwords of ann would be lost" in refused.err) == (2, True)
+        assert "users.create" not in {request.operation for request in other.requests}
+        assert command("users", "provision", "ann", "--cluster", "docs", "--show", shows=True).code == 0

@@ -105,22 +105,8 @@ def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[
     command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
 
 
-def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command, names: list[str]) -> None:
-    command.provision(names[0], names[1])
-    copy = str(command.folder / "copy.db")
-    assert command("store", "copy", command.store, copy, "--backup").code == 0
-    alone = command("store", "forget", names[0], "--yes")
-    assert (alone.code, "give STORE and NAME, or set $AIODBCLIENT_STORE" in alone.err) == (2, True)
-    command.environment["AIODBCLIENT_STORE"] = copy
-    assert command("store", "forget", names[0], "--yes").out == f"{names[0]}: forgotten\n"
-    assert command("store", "forget", copy, names[1], "--yes").out == f"{names[1]}: forgotten\n"
-    del command.environment["AIODBCLIENT_STORE"]
-
-
 def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> None:
     command.environment["AIODBCLIENT_CLUSTER"] = f"{command.cluster},other"
     refused = command("doctor")
     assert (refused.code, f"add --cluster {command.cluster}." in refused.err) == (2, True)
     assert command("doctor", "--cluster", command.cluster).code == 0
-
-

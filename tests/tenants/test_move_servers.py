@@ -198,14 +198,14 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    keep = SQLiteStore.keep
+    commit = SQLiteStore.commit
 
-    async def dying(store: SQLiteStore, claim: Any, current: Any, previous: Any = None) -> None:
-        await keep(store, claim, current, previous)
-        if previous is not None and previous.cluster != current.cluster:
+    async def dying(store: SQLiteStore, claim: Any, record: Any) -> None:
+        await commit(store, claim, record)
+        if record.previous is not None and record.previous.cluster != record.current.cluster:
             await asyncio.to_thread(here.stop)
 
-    monkeypatch.setattr(SQLiteStore, "keep", dying)
+    monkeypatch.setattr(SQLiteStore, "commit", dying)
     moved = await only(tenants.move(["alpha"], to=two.new))
     monkeypatch.undo()
     assert moved.error is None

@@ -1,0 +1,175 @@
+"""Read the names of tenants, or users, from the command line, from a file or from the standard input."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import EnumType
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from .. import NewUser
+from ..errors import InvalidArgumentError
+from .asking import interruptible
+
+_MOST_BYTES = 32 * 1024 * 1024
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_YAML_SUFFIXES = (".yaml", ".yml", ".json")
+_YAML_BEGINS = re.compile(r"\s*([\[{-]|users:)")  # no name begins like this
+_LISTS = {str(list), str(Sequence)}
+_SHOWN = 10  # problems that a message lists at most
+
+
+def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
+    """Return the names that were given, or those in ``file``. None may come twice."""
+    if file is None:
+        names = _checked_arguments(arguments)
+    elif arguments:
+        raise InvalidArgumentError("give names or --from, not both")
+    else:
+        names = _names_in(_called(file), read_text(file))
+    _refuse_twice(names)
+    return names
+
+
+def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:
+    """Return the users that were named, or those in ``file`` with their settings. None may come twice."""
+    if file is None or arguments:
+        return [NewUser(name) for name in read_names(arguments, file)]
+    where, text = _called(file), read_text(file)
+    if file.suffix in _YAML_SUFFIXES or _YAML_BEGINS.match(text):
+        users = _users_in(where, text)
+    else:
+        users = [NewUser(name) for name in _names_in(where, text)]
+    _refuse_twice([user.name for user in users])
+    return users
+
+
+def read_text(file: Path) -> str:
+    """Read a file in UTF-8, with or without a byte order mark."""
+    try:
+        with interruptible():
+            if str(file) == "-":
+                data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            else:
+                with file.open("rb") as opened:
+                    data = opened.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidArgumentError(f"{_called(file)} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise InvalidArgumentError(f"{_called(file)} is larger than {_MOST_BYTES // 1024**2} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InvalidArgumentError(f"{_called(file)}, line {line}: not UTF-8") from None
+
+
+def _called(file: Path) -> str:
+    return "the standard input" if str(file) == "-" else str(file)
+
+
+def _checked_arguments(arguments: list[str] | None) -> list[str]:
+    if not arguments:
+        raise InvalidArgumentError("give names, or a file: --from names.csv")
+    if "-" in arguments:
+        raise InvalidArgumentError("'-' is not a name: to read names from the standard input, use --from -")
+    if "" in arguments:
+        raise InvalidArgumentError("a name is empty: is a variable of your script not set?")
+    return arguments
+
+
+def _names_in(where: str, text: str) -> list[str]:
+    names, problems = list[str](), list[str]()
+    for line, name in _rows(where, text):
+        if _NAME.fullmatch(name):
+            names.append(name)
+        else:  # it may be a secret: it is not printed
+            problems.append(f"line {line}")
+    if problems:
+        raise InvalidArgumentError(
+            f"{where}: no name in {_some(problems)}. It takes a CSV file with the column `name`, or a name on each line"
+        )
+    return names
+
+
+def _rows(where: str, text: str) -> Iterator[tuple[int, str]]:
+    """The number of each line, and its name. A line that begins with # is a comment."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
+    if not lines:
+        raise InvalidArgumentError(f"{where} is empty: a file without names has the line `name`")
+    reader = csv.DictReader((line for _, line in lines), skipinitialspace=True, strict=True)
+    try:
+        if "name" not in (reader.fieldnames or ()):
+            yield from ((number, line.strip()) for number, line in lines)
+            return
+        for row in reader:
+            yield lines[reader.line_num - 1][0], (row["name"] or "").strip()
+    except csv.Error as error:
+        raise InvalidArgumentError(f"{where} is not CSV: {error}") from None
+
+
+def _users_in(where: str, text: str) -> list[NewUser]:
+    import yaml
+    from cattrs import ClassValidationError, IterableValidationError, transform_error
+
+    try:
+        with interruptible():
+            value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise InvalidArgumentError(f"{where}{line}: not YAML or JSON") from None
+    if isinstance(value, dict) and [*value] == ["users"]:
+        value = value["users"]
+    if not isinstance(value, list):
+        raise InvalidArgumentError(f"{where} is not a list of users, alone or under `users:`")
+    listed = [{"name": each} if isinstance(each, str) else each for each in value]
+    try:
+        users: list[NewUser] = _converter().structure(listed, list[NewUser])
+    except (ClassValidationError, IterableValidationError) as error:
+        raise InvalidArgumentError(f"{where}: {_some(transform_error(error, path='users'))}") from None
+    return users
+
+
+def _converter() -> Any:
+    """A converter that refuses members that no user has, and values of another type."""
+    from cattrs import Converter
+    from cattrs.cols import list_structure_factory
+
+    converter = Converter(forbid_extra_keys=True)
+
+    def read_scalar(value: Any, kind: type[Any]) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    def enum_of(kind: Any) -> Any:
+        """The enum in ``Enum | str``, which is what the API may extend."""
+        return next((each for each in get_args(kind) if isinstance(each, EnumType)), None)
+
+    def list_hook(kind: Any) -> Any:
+        structure = list_structure_factory(kind, converter)
+        return lambda value, kind: structure(read_scalar(value, list), kind)
+
+    converter.register_structure_hook(str, read_scalar)
+    converter.register_structure_hook(bool, read_scalar)
+    converter.register_structure_hook_func(
+        lambda kind: isinstance(kind, UnionType) and enum_of(kind) is not None, lambda value, kind: enum_of(kind)(value)
+    )
+    converter.register_structure_hook_factory(lambda kind: str(get_origin(kind)) in _LISTS, list_hook)
+    return converter
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InvalidArgumentError(f"given twice: {_some(twice)}")
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return f"{'; '.join(texts[:_SHOWN])}{more}"
