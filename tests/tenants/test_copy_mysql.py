@@ -166,7 +166,11 @@ async def test_a_table_that_a_tenant_makes_for_ever_does_not_hold_up_a_survey_fo
         reader = login(server, "copy_w", "copy_w")
         connection = await connected(reader)
         making = asyncio.create_task(run(connection, "CREATE TABLE t (n INT PRIMARY KEY) SELECT SLEEP(600) AS n"))
-        await asyncio.sleep(1)
+        sleeping = (
+            "SELECT 1 FROM performance_schema.threads WHERE PROCESSLIST_ID = %s AND PROCESSLIST_STATE = 'User sleep'"
+        )
+        while not cursor.execute(sleeping, [connection.thread_id()]):
+            await asyncio.sleep(0.01)
         async with asyncio.timeout(60):
             await copier.survey(reader, "copy_w")
         assert not making.done()

@@ -54,6 +54,9 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
         during = len(writes.acknowledged)
     assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
+    one = min(writes.acknowledged)  # the control
+    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])
@@ -143,7 +146,11 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
 
     async def dying(self: MySQLCopier, *arguments: Any) -> None:
         copying = asyncio.ensure_future(restore(self, *arguments))
-        await asyncio.sleep(0.2)
+        with administrator(there.dsn) as cursor:
+            tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s"
+            while not cursor.execute(tables, [alpha.database]):
+                await asyncio.sleep(0.01)
+        assert not copying.done()
         await asyncio.to_thread(there.kill)
         await copying
 

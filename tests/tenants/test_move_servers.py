@@ -82,6 +82,9 @@ async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(tw
         during = len(writes.acknowledged)
     assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
+    one = min(writes.acknowledged)  # the control
+    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
     assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
