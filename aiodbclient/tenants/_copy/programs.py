@@ -231,14 +231,14 @@ def _place_in(file: IO[bytes]) -> int:
 
 
 async def _watch(file: IO[bytes] | None, patience: float) -> None:
-    """Raise GrantError if the program makes no progress in ``file``, whose place it shares with this process."""
+    """Fail if the program does not move on in ``file``, whose place it shares with this process."""
     if file is None:
         return
-    before, since = _place_in(file), monotonic()
+    place, since = _place_in(file), monotonic()
     while monotonic() - since < patience:
         await asyncio.sleep(_LOOK)
-        now = _place_in(file)
-        before, since = now, monotonic() if now != before else since
+        if (now := _place_in(file)) != place:
+            place, since = now, monotonic()
     raise GrantError(f"nothing was copied for {patience:.0f} s: is the disk full, or a table locked?")
 
 
