@@ -10,7 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from .._masking import Secrets, Token
-from .._pacing.limiter import Slot
+from .._pacing.slots import Slot
 from ..errors import DatabaseClientError, MaxWaitError
 from .call import Call
 from .retry import Failure

@@ -11,18 +11,17 @@ from itertools import count
 from operator import attrgetter
 from time import monotonic
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from .._headers import wait_after_429
 from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError, MaxWaitError
-from .cooldown import ConcurrencyLimit, Cooldown
-from .windows import DOCUMENTED, SlidingWindowLog, Window, sort_windows
+from .slots import Slot, Slots
+from .windows import DOCUMENTED, Window, sort_windows
 
 logger = logging.getLogger("aiodbclient")
 
 _WORTH_LOGGING = 5.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
-_HANGING = 1.0  # seconds without a response, after which a request does not hold up others
 _order = attrgetter("order")
 
 
@@ -41,18 +40,6 @@ class Snapshot:
     in_flight: int
     waiting: int
     next_slot: float
-
-
-@define(eq=False)
-class Slot:
-    """The slot of one call. The call keeps it, and with it its place, for all its tries."""
-
-    order: tuple[bool, int]  # bulk calls go behind all others
-    is_held: bool = False  # from ``acquire`` until ``release`` or ``refuse``
-    sent_at: float = -math.inf
-    ready_at: float = -math.inf  # when a call that got a lone 429 may try again
-    deadline: float = math.inf  # when its ``max_wait`` ends
-    woken: asyncio.Future[DatabaseClientError | None] = field(init=False)  # the error says why it gets none
 
 
 class RateLimiter:
@@ -79,11 +66,7 @@ class RateLimiter:
             raise InvalidArgumentError(f"share must be a number above 0 and at most 1, not {share!r}")
         self.windows: tuple[Window, ...] = sort_windows(windows)
         self.share: float = share
-        self._logs = [SlidingWindowLog(window, share) for window in self.windows]
-        self._cooldown = Cooldown()
-        self._concurrency = ConcurrencyLimit()
-        self._in_flight = 0
-        self._recent: dict[Slot, None] = {}  # in flight, in order; not those sent before a cooldown, or that hang
+        self._slots = Slots(self.windows, share)
         self._queue: list[Slot] = []  # in order
         self._delayed: list[Slot] = []  # after a lone 429, until ``ready_at``
         self._places = count()
@@ -95,9 +78,8 @@ class RateLimiter:
 
     def snapshot(self) -> Snapshot:
         """Return the limiter as it is now."""
-        now = monotonic()
-        used = tuple(log.count_used(now) for log in self._logs)
-        return Snapshot(used, self._in_flight, self._count_waiting(), self.estimate_wait(0, now))
+        now, slots = monotonic(), self._slots
+        return Snapshot(slots.count_used(now), slots.in_flight, self._count_waiting(), slots.estimate_wait(0, now))
 
     async def acquire(self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None) -> Slot:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -114,85 +96,36 @@ class RateLimiter:
         now = monotonic()
         if slot is None:
             slot = Slot((bulk, next(self._places)))
-        if slot.ready_at > now or self._queue or not self._take(slot, now):
+        if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
             await self._wait(slot, max_wait, now)
         return slot
 
     def accept(self, slot: Slot) -> None:
         """Take note of a response that is no 429. Call it before ``release``."""
-        cooldown = self._cooldown
-        if (cooldown.in_row or self._concurrency.is_on) and cooldown.is_fresh(slot.sent_at):
-            cooldown.succeed()
-            self._concurrency.succeed(monotonic())
+        self._slots.accept(slot, monotonic())
 
     def refuse(self, slot: Slot, headers: Mapping[str, str]) -> float:
         """Take note of a 429, and free its slot: the API did not count it. Returns the seconds that its call waits."""
-        now, cooldown, concurrency = monotonic(), self._cooldown, self._concurrency
-        was_first_try = concurrency.is_on and cooldown.in_row > 0 and cooldown.is_fresh(slot.sent_at)
-        concurrency.refuse(slot.sent_at, self._in_flight, now)
-        wait, closed = cooldown.refuse(slot.sent_at, wait_after_429(headers), now)
-        if cooldown.in_row == 1:
-            slot.ready_at = now + wait
-        if closed:
-            concurrency.restart()
-            self._recent.clear()
-        if was_first_try:
-            slot.order = slot.order[0], next(self._places)
-        self._free(slot)
+        now = monotonic()
+        if self._slots.refuse(slot, wait_after_429(headers), now):
+            slot.order = slot.order[0], next(self._places)  # to the end, so that it does not hold up the others
         for waiting in (*self._queue, *self._delayed):
             self._fail_if_late(waiting, now)
         self._serve(now)
-        return max(slot.ready_at, cooldown.ends_at) - now
+        return max(slot.ready_at, self._slots.cooldown.ends_at) - now
 
     def release(self, slot: Slot, *, sent: bool = True) -> None:
         """Return a slot. It is free one window from now, or at once if the request was not ``sent``."""
         if not slot.is_held:  # a 429
             return
         now = monotonic()
-        self._free(slot)
-        if sent:
-            for log in self._logs:
-                log.add(now)
+        self._slots.free(slot, now if sent else None)
         if self._queue:
             self._serve(now)
 
-    def estimate_wait(self, ahead: int, now: float | None = None) -> float:
+    def estimate_wait(self, ahead: int) -> float:
         """Estimate the seconds that a call waits with so many calls ``ahead`` of it."""
-        now = monotonic() if now is None else now
-        when = max(now, self._cooldown.ends_at)
-        for log in self._logs:
-            when = max(when, log.free_at(now, self._in_flight, ahead))
-        longest = self._logs[-1] if self._logs else None
-        if longest is not None and ahead >= longest.limit:  # one longest window later, the shorter ones are empty again
-            full, rest = divmod(ahead, longest.limit)
-            when = max(when, now + self.estimate_wait(rest, now) + full * longest.seconds)
-        return when - now
-
-    def _take(self, slot: Slot, now: float) -> bool:
-        """Take a slot if one is free. Returns whether it did."""
-        if now < self._cooldown.ends_at:
-            return False
-        for log in self._logs:
-            if log.count_used(now) + self._in_flight >= log.limit:
-                return False
-        if self._concurrency.is_on and self._count_recent(now) + 1 > self._concurrency.at_most(now):
-            return False
-        self._in_flight += 1
-        self._recent[slot] = None
-        slot.is_held, slot.sent_at = True, now
-        return True
-
-    def _count_recent(self, now: float) -> int:
-        """Count the requests in flight that hold up others."""
-        recent = self._recent
-        while recent and (first := next(iter(recent))).sent_at <= now - _HANGING:
-            del recent[first]
-        return len(recent)
-
-    def _free(self, slot: Slot) -> None:
-        slot.is_held = False
-        self._in_flight -= 1
-        self._recent.pop(slot, None)
+        return self._slots.estimate_wait(ahead, monotonic())
 
     async def _wait(self, slot: Slot, max_wait: float | None, now: float) -> None:
         loop = asyncio.get_running_loop()
@@ -230,7 +163,7 @@ class RateLimiter:
         while self._queue:
             first = self._queue[0]
             if not first.woken.done():  # otherwise it was cancelled, and has not run yet
-                if not self._take(first, now):
+                if not self._slots.take(first, now):
                     next_at = min(next_at, self._next_slot_at(now))
                     break
                 first.woken.set_result(None)
@@ -243,31 +176,18 @@ class RateLimiter:
             self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._serve(monotonic()))
 
     def _next_slot_at(self, now: float) -> float:
-        """Return when a call may go that may not go now; infinite if that takes a response. A long wait is logged."""
-        next_at = now + self.estimate_wait(0, now)
-        if next_at <= now and self._recent:  # too many are in flight
-            return next(iter(self._recent)).sent_at + _HANGING
+        """Return when a slot may be free. A long wait is logged."""
+        next_at = self._slots.next_at(now)
         if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
             self._announced = next_at
-            count = self._count_waiting()
+            why, count = self._slots.explain(next_at, now), self._count_waiting()
             calls = "1 call waits" if count == 1 else f"{count} calls wait"
-            logger.warning(
-                "waiting %.1f s for the rate limit, %s: %s; max_wait= bounds it",
-                next_at - now,
-                self._reason(next_at, now),
-                calls,
-            )
+            logger.warning("waiting %.1f s for the rate limit, %s: %s; max_wait= bounds it", next_at - now, why, calls)
         return next_at
-
-    def _reason(self, next_at: float, now: float) -> str:
-        if self._cooldown.ends_at >= next_at:
-            return "after 429s"
-        full = max(self._logs, key=lambda log: log.free_at(now, self._in_flight, 0))
-        return f"which allows {full.limit} requests in {full.seconds:g} s"
 
     def _fail_if_late(self, slot: Slot, now: float) -> None:
         if slot.deadline < math.inf:
-            wait = max(self.estimate_wait(self._place_of(slot), now), slot.ready_at - now)
+            wait = max(self._slots.estimate_wait(self._place_of(slot), now), slot.ready_at - now)
             if wait > slot.deadline - now or slot.deadline <= now:
                 self._fail(slot, _make_error(wait))
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import RateLimiter, Window
+from aiodbclient._pacing.slots import Slots
 from aiodbclient._pacing.windows import SlidingWindowLog
 from aiodbclient.errors import InvalidArgumentError
 
@@ -55,9 +56,9 @@ def test_queue_goes_when_slots_free(limit: int, answered: list[float], in_flight
 )
 def test_estimate_of_long_queue(windows: tuple[tuple[int, float], ...]) -> None:
     """The estimated wait of a long queue is that in all windows together."""
-    limiter = RateLimiter([Window(*window) for window in windows])
+    slots = Slots([Window(*window) for window in windows], 1.0)
     for count in (1, 3, 6, 200, 5000, 10_000):
-        assert limiter.estimate_wait(count - 1, 0.0) == pytest.approx(optimum(count, windows), rel=0.01)
+        assert slots.estimate_wait(count - 1, 0.0) == pytest.approx(optimum(count, windows), rel=0.01)
 
 
 @pytest.mark.parametrize(("limit", "share", "used"), [(250, 1 / 4, 62), (100, 0.29, 29), (3, 1 / 3, 1), (250, 1, 250)])
