@@ -19,7 +19,8 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.limiter import RateLimiter, Slot
+from .._pacing.limiter import RateLimiter
+from .._pacing.slots import Slot
 from .._version import __version__
 from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
