@@ -37,8 +37,8 @@ POOL_SIZE = 5
 async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     """The tenants of the cluster DIGITALOCEAN_CLUSTER_ID, stored in the file TENANTS_DB, encrypted by TENANTS_KEY."""
     store = SQLiteStore(os.environ["TENANTS_DB"], key=os.environ.get("TENANTS_KEY"))
-    async with DatabaseClient() as client, store:
-        cluster = client.with_options(max_wait=PATIENCE).cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
+    async with DatabaseClient(max_wait=PATIENCE) as client, store:
+        cluster = client.cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
         yield Tenants(cluster, store, prefix="tenant_")
 
 
