@@ -21,7 +21,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants.errors import CapacityError, SuspendedError, TenantNotFoundError
 
 NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
-PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
+PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate limit
 CONNECTIONS = int(os.environ.get("TENANTS_CONNECTIONS", "97"))  # that the database server allows, here one of 4 GB
 PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "1"))  # of this program
 POOL_SIZE = 5

@@ -210,7 +210,7 @@ def test_loopback_and_https_are_fine(base_url: str) -> None:
         {"max_wait": "1"},
         {"retry": 5},
         {"session": 5},
-        {"budget": 5},
+        {"rate_limiter": 5},
         {"on_event": "log"},
         {"on_event": asyncio.sleep},  # async: nothing would await it
     ],
@@ -269,12 +269,12 @@ async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for
         return await (DBS if request.headers["authorization"] in valid else fails(401))(request)
 
     server.otherwise = only_the_valid
-    budget = RateLimiter([Window(4, 1.0)], reserve=3)
-    cluster = make_client(vault, budget=budget).cluster(CLUSTER, engine="pg")
+    budget = RateLimiter([Window(1, 0.2)])
+    cluster = make_client(vault, rate_limiter=budget).cluster(CLUSTER, engine="pg")
     valid.add("Bearer token-1")
     await cluster.dbs.list()
     run = cluster.dbs.provision([])
-    waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane, which has one slot
+    waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane
     while not budget.snapshot().waiting:  # noqa: ASYNC110 - it is no event
         await asyncio.sleep(0.01)
     valid.clear()

@@ -64,7 +64,7 @@ async def open_client(
                 "was sent"
             )
         budget = RateLimiter([])
-    async with DatabaseClient(token, budget=budget, on_event=on_event, trust_env=True) as client:
+    async with DatabaseClient(token, rate_limiter=budget, on_event=on_event, trust_env=True) as client:
         yield client, budget
 
 

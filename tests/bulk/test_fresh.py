@@ -117,7 +117,7 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
         yield "rival"
 
     async with DatabaseClient(
-        token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
+        token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
     ) as narrow:
         outcomes = by_name(await narrow.cluster(cluster_id).users.provision(specs()))
 
