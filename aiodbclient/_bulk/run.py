@@ -149,8 +149,8 @@ class Run(Generic[OutcomeT_co]):
     def expected(self) -> timedelta | None:
         """The least time until the first request of the last name, as the rate limit stands.
 
-        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run of
-        tenants, which sends hardly any requests to the API.
+        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run
+        that sends hardly any requests to the API.
         """
         limiter = self._job.rate_limiter
         if self._total is None or limiter is None:

@@ -151,8 +151,7 @@ class Transport:
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         limit = asyncio.timeout(None if turns is None else patience)
-        slot: Slot | None = None
-        sent, asked = False, perf_counter()
+        slot, sent, asked = None, False, perf_counter()
         try:
             session = self._open_session()
             self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
@@ -160,9 +159,8 @@ class Transport:
                 if self._token is None or (last is not None and last.status == 401):
                     await self._renew_token(call, None if last is None else last.token)
                 began = perf_counter()
-                slot = await self.limiter.acquire(
-                    None if last is None else last.slot, bulk=options.bulk, max_wait=patience
-                )
+                earlier = None if last is None else last.slot
+                slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=patience)
                 waited = perf_counter() - began
                 async with nullcontext() if turns is None else turns.writing:
                     limit.reschedule(None)
@@ -266,7 +264,7 @@ class Transport:
             wait = None
             if response.status == 429:
                 wait = self.limiter.refuse(slot, response.headers)
-            elif response.status < 500 and response.status != 401:  # they may come from a proxy
+            elif response.status < 500 and response.status != 401:  # they may be a proxy's, or of another token
                 self.limiter.accept(slot)
             self._newest_headers = response.headers
             tried = response if response.is_success else response.failed_try(wait)
