@@ -4,8 +4,8 @@
 
 In real time: each limiter is a server of its own on loopback, the client is a ``DatabaseClient`` as it comes, and the
 loop is 16 workers that sleep for ``retry-after`` (one second without it) and try again. Then a run goes beside a second
-program that spends half of the documented limit, in scaled windows. In virtual time: the rows of ``tests/pacing/table.py``,
-which the tests check too.
+program that spends half of the documented limit, in scaled windows. In virtual time: the rows of
+``tests/pacing/table.py``, which the tests check too.
 """
 
 from __future__ import annotations
@@ -156,9 +156,8 @@ async def main() -> None:
     parts = await asyncio.gather(
         *(compare(name, make(monotonic), make(monotonic), count) for name, (make, count) in LIMITERS.items())
     )
-    print(
-        f"  mean: {mean(time for time, _ in parts):.2f} x loop, {mean(refused for _, refused in parts):.2f} x its 429s"
-    )
+    times, refused = zip(*parts, strict=True)
+    print(f"  mean: {mean(times):.2f} x loop, {mean(refused):.2f} x its 429s")
     await beside(options.scale)
 
 
