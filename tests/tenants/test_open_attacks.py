@@ -186,7 +186,6 @@ async def test_large_object_stops_move(two: Two, role: str) -> None:
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
 
 
-@works_today("a move has no limit by default")
 def test_move_is_limited_by_default() -> None:
     """An index function of the tenant may sleep for ever. Other tests show that a limit ends such a move."""
     assert signature(Tenants.move).parameters["max_frozen"].default == timedelta(minutes=10)
