@@ -8,8 +8,8 @@ import pytest
 
 from .table import ROWS, Figure
 
-# A known weak spot, which the page on pacing names: while others leave no slot free, each wait that the API names ends in
-# another 429.
+# A known weak spot, which the page on pacing names: while others leave no slot free, each wait that the API names ends
+# in another 429.
 KNOWN = {
     "beside one who spends half of 250 in 60 s: 429s": 0.35,
     "beside one who spends half of 250 in 15 s: 429s": 0.25,
