@@ -108,7 +108,7 @@ class Transport:
         started = perf_counter()
         try:
             while True:
-                tried = await self._try(call, failed)
+                tried = await self._send_in_slot(call, failed)
                 if isinstance(tried, Response):
                     return tried
                 failed.append(tried)
@@ -144,7 +144,7 @@ class Transport:
             and [each.status for each in failed[-2:-1]] != [401]
         )
 
-    async def _try(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
+    async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
         options, turns = call.options, call.turns
         last = failed[-1] if failed else None
@@ -166,6 +166,8 @@ class Transport:
                 async with nullcontext() if turns is None else turns.writing:
                     limit.reschedule(None)
                     self._waits.discard(limit)
+                    if self._closed.is_set():
+                        raise _closed()
                     if session.closed:
                         raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
                     sent, total = True, perf_counter() - asked
