@@ -60,11 +60,10 @@ class PostgresBackend(Backend):
     # The roles have the rights of a managed cluster (``_provider.py``). The superuser acts as the provider: it creates
     # the users.
 
-    def __init__(self, server: EmbeddedPostgres | str, *, open_public: bool = False) -> None:
+    def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
         self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
-        self._open_public = open_public
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
         self._turns = asyncio.Semaphore(RESERVED)
         self._own: Primary | None = None  # on the server of a DSN
@@ -224,9 +223,6 @@ class PostgresBackend(Backend):
                 await connection.execute(command)
             except (errors.DuplicateDatabase, errors.UniqueViolation):
                 raise name_taken("database") from None
-            if self._open_public:
-                async with await connect(self._dsn, dbname=name) as inside:
-                    await inside.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
 
     async def delete_db(self, name: str) -> None:
         async with self._connection() as connection:
