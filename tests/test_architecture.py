@@ -122,13 +122,22 @@ def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_
 
 def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
     assert ways_to_io("aiodbclient._http.transport")[0].endswith("aiohttp")
-    assert "aiodbclient._pacing.gate" in imports("aiodbclient._pacing.ledger")  # a relative import
+    assert "aiodbclient._pacing.windows" in imports("aiodbclient._pacing.limiter")  # a relative import
     chain = {"aiodbclient.errors": {"aiodbclient.models"}, "aiodbclient.models": {"aiodbclient.engines"}}
     chain["aiodbclient.engines"] = {"aiohttp.web"}
 
     (way,) = ways_to_io("aiodbclient.errors", lambda name: chain[name])
 
     assert way == "aiodbclient.errors -> aiodbclient.models -> aiodbclient.engines -> aiohttp.web"
+
+
+def test_core_names_no_tenants() -> None:
+    """The client stands alone: what is made of it elsewhere is named elsewhere."""
+    above = ("aiodbclient.tenants", "aiodbclient._cli", "aiodbclient.sandbox", "aiodbclient._pytest_plugin")
+    core = {name: text for name, text in MODULES.items() if not name.startswith(above)}
+
+    assert len(core) > 30
+    assert [name for name, text in core.items() if "tenant" in text.lower()] == []
 
 
 def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:

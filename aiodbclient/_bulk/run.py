@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from .._pacing.budget import RateLimiter, seconds_for
+from .._pacing.limiter import RateLimiter
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -45,7 +45,6 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
     def __init__(self, rate_limiter: RateLimiter | None = None) -> None:
         self.rate_limiter = rate_limiter
         self.maintenance: MaintenanceWait = MaintenanceWait()
-        self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
 
     @abstractmethod
     def spec_of(self, given: object) -> SpecT:
@@ -150,15 +149,15 @@ class Run(Generic[OutcomeT_co]):
     def expected(self) -> timedelta | None:
         """The least time until the first request of the last name, as the rate limit stands.
 
-        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run of
-        tenants, which sends hardly any requests to the API.
+        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run
+        that sends hardly any requests to the API.
         """
         limiter = self._job.rate_limiter
         if self._total is None or limiter is None:
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
         names = 0 if self._stopped else self._total - self._done - begun
-        return timedelta(seconds=seconds_for(names, limiter) if names else 0.0)
+        return timedelta(seconds=limiter.estimate_wait(names - 1) if names else 0.0)
 
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.
@@ -273,7 +272,7 @@ class Run(Generic[OutcomeT_co]):
         if self._unanswered >= max(OUTAGE, self._concurrency or 0):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
-            self._failure = self._job.ending or _ending(error, "every other name would fail in the same way")
+            self._failure = _ending(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
 
@@ -309,9 +308,3 @@ def name_spec(given: object) -> str:
     if isinstance(given, str):
         return given
     raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
-
-
-async def listed(specs: Iterable[Any] | AsyncIterable[Any], taker: str = "a plan") -> list[Any]:
-    """Return the specs of a plan, or of another ``taker``, as a list."""
-    check_iterable(specs, taker)
-    return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)

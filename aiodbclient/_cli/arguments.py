@@ -57,7 +57,7 @@ AdminOption = Annotated[
     option(
         "--admin",
         envvar="AIODBCLIENT_ADMIN",
-        metavar="DSN",
+        metavar="USER:PASSWORD",
         common=True,
         help="The administrator, if it is not the cluster's primary user.",
     ),

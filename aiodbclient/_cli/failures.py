@@ -92,7 +92,11 @@ def advice_for(error: Exception, *, retried: bool = False) -> str:
 def has_way_out(error: Exception) -> bool:
     """Whether another command than this one is the way out. ``Opened.ways`` names it, once for all tenants."""
     match error:
-        case tenant_errors.CapacityError() | tenant_errors.RotationPendingError() | tenant_errors.SuspendedError():
+        case (
+            tenant_errors.CapacityError()
+            | tenant_errors.RotationPendingError()
+            | tenant_errors.TenantUnavailableError()
+        ):
             return True
         case errors.ConflictError(id="") | errors.NotFoundError(id=""):
             return bool(error.advice)

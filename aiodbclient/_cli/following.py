@@ -26,7 +26,9 @@ from .output import OutputError, as_json, complain, note, safe, span, this_comma
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Outcome, RateLimiter, RequestEvent, Run
+    from enum import StrEnum
+
+    from .. import Outcome, RateLimiter, RequestEvent, Run
     from ..tenants import TenantEvent
     from .progress import Bar
 
@@ -87,7 +89,7 @@ class _Tally:
     bar: Bar
     again: Callable[[Collection[str]], str] | None  # the command that goes on after these; None: this one
     hurries: bool  # whether the first signal ends it at once
-    counts: Counter[Action] = field(factory=Counter[Any])
+    counts: Counter[StrEnum] = field(factory=Counter[Any])
     finished: set[str] = field(factory=set[str])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles

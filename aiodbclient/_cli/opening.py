@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from ..engines import CAPABILITIES
+from ..engines import CAPABILITIES, SQL_ENGINES
 from ..errors import (
     ConfigurationError,
     InvalidArgumentError,
@@ -64,7 +64,7 @@ async def open_client(
                 "was sent"
             )
         budget = RateLimiter([])
-    async with DatabaseClient(token, budget=budget, on_event=on_event, trust_env=True) as client:
+    async with DatabaseClient(token, rate_limiter=budget, on_event=on_event, trust_env=True) as client:
         yield client, budget
 
 
@@ -131,8 +131,7 @@ async def _by_id(client: DatabaseClient, wanted: str) -> ClusterClient:
 
 def may_have_tenants(cluster: ClusterClient) -> bool:
     """Whether a cluster can have tenants, as far as its engine is known."""
-    known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
-    return known is None or bool(known.tenants)
+    return cluster.engine not in CAPABILITIES or cluster.engine in SQL_ENGINES
 
 
 def refuse_tenants(cluster: ClusterClient, what: str, verb: Sequence[str], *, not_a_tenant: bool) -> None:
@@ -305,3 +304,13 @@ def _scheme_of(where: str) -> str | None:
 def shown(where: str) -> str:
     """The store as a message names it: a URL may hold a password."""
     return f"the store {where}" if is_file(where) else "the table of the store in PostgreSQL"
+
+
+def admin_login(given: str | None) -> tuple[str, str] | None:
+    """The user and the password of an administrator, given as USER:PASSWORD."""
+    if given is None:
+        return None
+    user, colon, password = given.partition(":")
+    if not (user and colon and password):
+        raise InvalidArgumentError("--admin must be USER:PASSWORD. Nothing was sent")
+    return user, password

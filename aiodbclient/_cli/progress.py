@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -58,7 +59,7 @@ class Bar:
         self._total = total
         self._started = self._said = clock()
         self._done = self._failed = 0
-        self._untouched = Counter[Action]()
+        self._untouched = Counter[StrEnum]()
         self._ticking: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -74,7 +75,7 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, action: Action) -> None:
+    def advance(self, action: StrEnum) -> None:
         """Count a name."""
         self._done += 1
         if action in _UNTOUCHED:

@@ -149,4 +149,5 @@ async def move_tenants(
             return f"{name}: moved, {sized(outcome.bytes)}, shut for {took(outcome.frozen.total_seconds())}{end}{left}"
 
         report = evolve(plain, row=row, details=details)
-        return await opened.run(lambda tenants, names: tenants.move(names, there, max_frozen), report)
+        limits: dict[str, Any] = {} if max_frozen is None else {"max_frozen": max_frozen}
+        return await opened.run(lambda tenants, names: tenants.move(names, there, **limits), report)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from attrs import evolve
 
 from ..errors import InvalidArgumentError
-from ..tenants import Problem, Role
+from ..tenants import ProblemKind, Role
 from ..tenants._naming import record_name
 from ..tenants._record import OnRecord, State
 from .arguments import (
@@ -39,7 +39,7 @@ from .tenants_place import Opened, named, open_place, open_records, open_selecti
 if TYPE_CHECKING:
     from ..tenants import Credential, Store, TenantChecked
 
-_UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
+_UNFINISHED = {ProblemKind.UNFINISHED, ProblemKind.MOVING, ProblemKind.REMOVAL_UNFINISHED}
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _LAST = ("since", "username")
 _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
@@ -209,7 +209,7 @@ async def check_tenants(
 
     A tenant that another command works on is no problem. Readers and writers are checked with --role.
 
-    What each problem means is in docs/how-to/check.md. `login_back`, for example: a login that is not on record can
+    What each problem means is in docs/how-to/check.md. `unknown_login`, for example: a login that is not on record can
     log in.
 
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
@@ -221,7 +221,7 @@ async def check_tenants(
     busy, rows = set[tuple[str, str]](), list[dict[str, Any]]()
 
     def row(outcome: TenantChecked, role: str) -> dict[str, Any]:
-        problems = list(outcome.problems)
+        problems = [str(each.kind) for each in outcome.problems]
         state = "in progress" if (outcome.name, role) in busy else "problems" if problems else "ok"
         now = outcome.credential
         home = opened.home(None if now is None else now.cluster, printed) if printed.as_json else {}
@@ -232,11 +232,11 @@ async def check_tenants(
         if printed.output in ("table", "wide"):
             rows.append({"name": outcome.name} | row(outcome, role))
             return ""
-        found = "in progress" if (outcome.name, role) in busy else ", ".join(outcome.problems)
+        found = "in progress" if (outcome.name, role) in busy else ", ".join(each.kind for each in outcome.problems)
         return f"{safe(called(outcome.name, role))}: {found}" if found else ""
 
     async def settle(outcome: TenantChecked, role: str) -> TenantChecked:
-        if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, Role(role)):
+        if _UNFINISHED & _kinds(outcome) and await _is_claimed(opened.store, outcome.name, Role(role)):
             busy.add((outcome.name, role))
             return evolve(outcome, problems=())
         if outcome.problems:
@@ -272,9 +272,9 @@ async def check_tenants(
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them such a repair deletes."""
-    strays = {name for (name, _), each in broken.items() if Problem.NOT_ON_RECORD in each.problems}
+    strays = {name for (name, _), each in broken.items() if ProblemKind.NOT_ON_RECORD in _kinds(each)}
     elsewhere = strays.intersection(opened.records[Role.OWNER])
-    lost = {name for (name, _), each in broken.items() if Problem.DATABASE_MISSING in each.problems} - elsewhere
+    lost = {name for (name, _), each in broken.items() if ProblemKind.DATABASE_MISSING in _kinds(each)} - elsewhere
     if lost:
         note(f"{some(sorted(lost))}: {opened.lost(selecting(sorted(lost)))}")
     for name in sorted(elsewhere):
@@ -282,7 +282,7 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         there = [called for id, called in opened.called.items() if id != home]
         forget = command_line(["store", "forget", opened.place.store, name])
         adopt = opened.command("provision", name, "--adopt", clusters=there)
-        missing = Problem.DATABASE_MISSING in broken[name, Role.OWNER].problems
+        missing = ProblemKind.DATABASE_MISSING in _kinds(broken[name, Role.OWNER])
         where = "on another cluster than the one on record" if missing else "on another cluster too"
         note(f"{name}: a database of that name is {where}, as after a move that this store does not know.")
         if missing:
@@ -301,8 +301,12 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         if going := opened.half_removed(names, role):
             what = "deletes their data" if role is Role.OWNER else f"deletes the {role}"
             note(f"repair finishes removals that began, which {what}: {some(going)}")
-    if any(Problem.UNFINISHED in each.problems for each in broken.values()):
+    if any(ProblemKind.UNFINISHED in _kinds(each) for each in broken.values()):
         note(f"to see which command finishes what was begun: {opened.command('list')}")
+
+
+def _kinds(checked: TenantChecked) -> set[ProblemKind]:
+    return {each.kind for each in checked.problems}
 
 
 async def _is_claimed(store: Store, name: str, role: Role) -> bool:

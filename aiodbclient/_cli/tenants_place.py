@@ -18,7 +18,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ..tenants import Problem, Role
+from ..tenants import ProblemKind, Role
 from ..tenants._guard import guard_tenants
 from ..tenants.errors import (
     CapacityError,
@@ -33,14 +33,14 @@ from .failures import has_way_out
 from .files import read_names
 from .following import Heard, Report, called, follow
 from .names import check_tenants, selecting
-from .opening import IfMissing, find_clusters, open_client, open_store, patiently, shown
+from .opening import IfMissing, admin_login, find_clusters, open_client, open_store, patiently, shown
 from .output import command_line, keep_stdout_private, note, safe, this_command
 from .printing import Printed
 from .records import Records, arranged, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
-    from ..tenants import TenantEvent, Tenants
+    from ..tenants import TenantEvent, TenantRole, Tenants
     from ..tenants._record import OnRecord
 
 
@@ -66,10 +66,14 @@ class Opened(Records):
         """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
         return evolve(self, names=dict.fromkeys(self.names, ())) if self.missing else self
 
-    async def run(self, verb: Callable[[Tenants, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
+    async def run(self, verb: Callable[[Any, Sequence[str]], Run[Any]], report: Report, **more: Any) -> int:
         """Do ``verb`` for each role that has names, as ``follow`` does."""
-        runs = {role: verb(self.tenants.role(role), its) for role, its in self.names.items() if its}
+        runs = {role: verb(self.in_role(role), its) for role, its in self.names.items() if its}
         return await self.follow(runs, report, **more)
+
+    def in_role(self, role: Role) -> TenantRole:
+        """The tenants, or their readers or writers."""
+        return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
     async def follow(self, runs: Mapping[Role, Run[Any]], report: Report, **more: Any) -> int:
         """Do the runs, and print what becomes of the names, as ``following.follow`` does. Returns the exit code."""
@@ -187,7 +191,11 @@ async def open_place(
     async with AsyncExitStack() as stack:
         if isinstance(place, Place):
             _check_options(place)
-            options |= {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+            options |= {
+                "private": place.private,
+                "admin": admin_login(place.admin),
+                "connection_limit": place.connection_limit,
+            }
             client, budget = await stack.enter_async_context(open_client(place.budget, on_event=heard))
             clusters = await _found(client, place)
             for engine in {each.engine for each in clusters if each.engine is not None}:
@@ -294,7 +302,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool = False) -> Report
             return ""
         if before is None or (before.username, before.password) != (now.username, now.password):
             return " (new credential: deliver it)"
-        if Problem.LOGIN_BACK in getattr(outcome, "problems", ()):
+        if ProblemKind.UNKNOWN_LOGIN in {each.kind for each in getattr(outcome, "problems", ())}:
             return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
         return ""
 

@@ -76,7 +76,7 @@ async def provision_tenants(
                 yes=yes,
             )
         kept = {name for name, each in opened.records[role].items() if each.current is not None}
-        run = opened.tenants.role(role).provision(wanted, if_exists="adopt" if adopt else "error")
+        run = opened.in_role(role).provision(wanted, if_exists="adopt" if adopt else "error")
         work = len(set(wanted) - kept)
         return await evolve(opened, names={role: wanted}).follow({role: run}, report, work=work)
 
@@ -92,8 +92,8 @@ async def repair_tenants(
 ) -> int:
     """Repair the problems that `check` finds. Drops nothing in the databases, except that it finishes removals.
 
-    It ends logins that are not on record (`login_back`): after a restore of the store, those that were made after the
-    backup. Where it says so (-o json: `credential_changed`), deliver the credential on record.
+    It ends logins that are not on record (`unknown_login`): after a restore of the store, those that were made after
+    the backup. Where it says so (-o json: `credential_changed`), deliver the credential on record.
 
     On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
     and `check` names them.
@@ -212,7 +212,7 @@ async def revoke_previous(
                 yes=yes,
             )
         return await opened.run(
-            lambda tenants, names: tenants.revoke_previous(names, after=older_than), report_of(printed, opened)
+            lambda tenants, names: tenants.revoke_previous(names, older_than=older_than), report_of(printed, opened)
         )
 
 

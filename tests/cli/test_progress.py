@@ -66,8 +66,7 @@ async def test_what_was_left_alone_is_called_as_in_the_summary(capsys: pytest.Ca
 async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     budget = RateLimiter([Window(1, 60.0)])
-    await budget.acquire()
-    budget.release(sent=True)
+    budget.release(await budget.acquire())
     with Bar(10, 10, budget, clock) as bar:
         clock.now += LINE_EVERY
         bar._draw()
