@@ -20,7 +20,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Verb
 
-from .conftest import COMMAND, Command
+from .conftest import COMMAND, Command, leaks
 
 _used = iter(range(10**6))
 
@@ -314,3 +314,10 @@ def test_one_file_is_the_ca_of_one_authority(command: Command, names: list[str])
     asyncio.run(change())
     shown = command("tenants", "show", a, b, *command.place, "-o", "uri", "--ca-file", str(command.folder / "ca.pem"))
     assert (shown.code, "holds something else than the CA of the cluster" in shown.err) == (2, True)
+
+
+def test_shown_password_is_noticed(command: Command, names: list[str]) -> None:
+    """The control of what each test of the command looks for in what is printed."""
+    command.provision(names[0])
+    shown = command("tenants", "show", names[0], *command.place, "--show", shows=True)
+    assert leaks(command.sandbox, shown.out) == ["Aa1-"]
