@@ -1,7 +1,6 @@
 """What ``doctor --try`` does with one throw-away tenant, and what it asks of the API about what SQL made or changed.
 
-Nobody has written the answers down. They are notes: no answer is wrong. Their texts have no names, since the report has
-them. The names in its SQL need no quoting: ``doctor`` made them.
+The answers are notes: none is wrong. The names in its SQL need no quoting: ``doctor`` made them.
 """
 
 from __future__ import annotations
@@ -182,7 +181,7 @@ class _Asking:
         try:
             self.trial.findings.note(check, await question)
         except DatabaseClientError as error:
-            self.trial.findings.skip(check, f"there is no answer: {message_of(error, retried=True)}")
+            self.trial.findings.skip(check, f"there is no answer: {message_of(error)}")
 
     async def _lists(self, made: Credential) -> str:
         users = [user.name for user in await self.trial.cluster.users.list()]

@@ -61,7 +61,7 @@ def test_problems_are_found_and_repaired(command: Command, names: list[str]) -> 
     lines = [line.split()[:3] for line in table.splitlines()]
     assert lines[:2] == [["2", "checked"], ["name", "role", "state"]]
     assert sorted(lines[2:]) == [[a, "owner", "ok"], [b, "owner", "problems"]]
-    objects = {each["name"]: each for each in command("tenants", "check", *command.place, "--json").objects()}
+    objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
     assert objects[a]["problems"] == []
     assert objects[b]["problems"] == ["login_missing"]
     planned = command("tenants", "plan", a, b, *command.place, "--refresh")
@@ -92,11 +92,11 @@ def test_rotation_by_age(command: Command, names: list[str]) -> None:
     again = command("tenants", "rotate", *everybody)
     assert (again.code, again.out) == (0, "1 rotated\n")
     assert again.err == "aiodbclient: rotated within the last hour, and left alone until `retire`: 1\n"
-    assert command("tenants", "retire", *everybody, "--older-than", "1d").out == "2 kept\n"
+    assert command("tenants", "revoke-previous", *everybody, "--older-than", "1d").out == "2 kept\n"
     assert command("tenants", "rotate", a, "--force", *command.place, "--yes").out == "1 rotated\n"
-    listed = {each["name"]: each for each in command("tenants", "list", *command.place, "--json").objects()}
-    assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "retire")
-    assert command("tenants", "retire", *everybody, "--yes").out == "2 retired\n"
+    listed = {each["name"]: each for each in command("tenants", "list", *command.place, "-o", "json").objects()}
+    assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "revoke-previous")
+    assert command("tenants", "revoke-previous", *everybody, "--yes").out == "2 retired\n"
     for wrong in ("30", "d", "30x", "1d 2h", "-1d"):
         refused = command("tenants", "rotate", "--all", f"--older-than={wrong}", *command.place)
         assert (refused.code, "takes a duration such as 30d" in refused.err) == (2, True)
@@ -107,7 +107,7 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
     a = names[0]
 
     def pending() -> object:
-        [listed] = command("tenants", "list", *command.place, "--json").objects()
+        [listed] = command("tenants", "list", *command.place, "-o", "json").objects()
         return listed["pending"]
 
     assert command("tenants", "provision", a, *command.place).code == 0
@@ -118,8 +118,8 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
     assert "to see which command finishes what was begun: aiodbclient tenants list --cluster" in checked.err
 
     assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
-    assert pending() == "retire"
-    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
+    assert pending() == "revoke-previous"
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 retired\n"
     assert pending() is None
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
@@ -154,7 +154,7 @@ def test_a_ca_file_that_never_ends_is_refused(command: Command, names: list[str]
 
 def test_nothing_is_taken_over_unasked(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    assert command("users", "create", command.cluster, a, "--show").code == 0
+    assert command("users", "create", a, "--cluster", command.cluster, "--show").code == 0
 
     planned = command("tenants", "plan", a, b, *command.place)
     assert planned.code == 5
@@ -212,9 +212,9 @@ def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> Non
     assert command("tenants", "provision", a, *command.place).code == 0
     assert command("tenants", "provision", a, "--role", "reader", *command.place).out == "1 created\n"
 
-    roles = [(each["name"], each["role"]) for each in command("tenants", "list", *command.place, "--json").objects()]
+    roles = [(each["name"], each["role"]) for each in command("tenants", "list", *command.place, "-o", "json").objects()]
     assert roles == [(a, "owner"), (a, "reader")]
-    [reader] = command("tenants", "show", "--role", "reader", *command.place, "--json").objects()
+    [reader] = command("tenants", "show", "--role", "reader", *command.place, "-o", "json").objects()
     assert (reader["name"], reader["role"], reader["database"]) == (a, "reader", a)
     assert reader["username"] != a
     assert command("tenants", "rotate", a, "--role", "reader", *command.place).out == "1 rotated\n"
@@ -224,8 +224,8 @@ def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> Non
     assert (
         command("tenants", "remove", a, "--keep-database", *command.place, "--yes").out == f"{a}: deleted\n1 deleted\n"
     )
-    assert a in command("dbs", "list", command.cluster).out
-    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    assert a in command("dbs", "list", "--cluster", command.cluster).out
+    assert command("dbs", "delete", a, "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command, names: list[str]) -> None:
@@ -233,8 +233,8 @@ def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command
     assert command("tenants", "provision", a, *command.place).code == 0
     ca_file = command.folder / "ca.pem"
     verified = [*command.place, "--ca-file", str(ca_file)]
-    [shown] = command("tenants", "show", a, *command.place, "--show", "--output", "json").objects()
-    [masked] = command("tenants", "show", a, *command.place, "--output", "json").objects()
+    [shown] = command("tenants", "show", a, *command.place, "--show", "-o", "json").objects()
+    [masked] = command("tenants", "show", a, *command.place, "-o", "json").objects()
     assert set(shown) - set(masked) == {"password", "uri", "ca"}
 
     unverified = command("tenants", "show", a, *command.place, "--output", "uri", shows=True)
@@ -342,7 +342,7 @@ def test_exec_passes_on_a_signal_that_comes_as_the_program_starts(command: Comma
 
 def test_ctrl_c_on_a_read_says_nothing_of_writes(command: Command) -> None:
     delayed = command.sandbox.faults.add("users.list", delay=300.0)
-    process = command.start("users", "list", command.cluster)
+    process = command.start("users", "list", "--cluster", command.cluster)
     while not delayed.fired:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

@@ -32,7 +32,7 @@ def test_usage_is_printed_with_a_total(command: Command, names: list[str]) -> No
     assert [line[0] for line in lines] == ["name", a, b, "total"]
     assert lines[0][1:] == ["size", "connections"]
     assert lines[1][2:] == ["MB", "0"]
-    objects = command("tenants", "usage", *command.place, "--json").objects()
+    objects = command("tenants", "usage", *command.place, "-o", "json").objects()
     assert {each["name"] for each in objects} == {a, b}
     assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
     wrong = command("tenants", "usage", a, *command.place, "--sort", "age")
@@ -60,9 +60,9 @@ def test_tenants_are_moved_and_the_question_says_whence(
     kept = command(*move, a, "--yes", "--max-frozen", "0.001s")
     assert (kept.code, kept.out.splitlines()[-1]) == (0, "1 kept"), kept.err
     assert re.search(rf"{a}: kept, with \d+\.\d MB it would be shut for longer than --max-frozen", kept.out)
-    [object] = command(*move, a, "--yes", "--max-frozen", "0.001s", "--json").objects()
+    [object] = command(*move, a, "--yes", "--max-frozen", "0.001s", "-o", "json").objects()
     assert (object["action"], object["reason"] in kept.out) == ("kept", True)
-    moved = command(*move, a, "--yes", "--json")
+    moved = command(*move, a, "--yes", "-o", "json")
     assert moved.code == 0, moved.out + moved.err
     [outcome] = moved.objects()
     assert (outcome["action"], outcome["cluster_name"], outcome["credential_changed"]) == ("moved", second, True)
@@ -112,7 +112,7 @@ def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
     taken = command(*move)
     assert (taken.code, "--adopt" in taken.err) == (1, False)
     assert f"on the cluster {second}. Drop it there, or move to another cluster" in taken.err
-    assert command("dbs", "delete", second, a, "--yes", "--not-a-tenant").code == 0
+    assert command("dbs", "delete", second, a, "--yes").code == 0
     assert command(*move).code == 0
 
 

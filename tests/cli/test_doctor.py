@@ -72,7 +72,7 @@ def test_all_is_well(command: Command) -> None:
     assert {operation for operation, _ in command.sent()[before:] if operation} <= {
         *("clusters.list", "clusters.get", "clusters.ca", "users.list", "dbs.list"),
     }
-    objects = command("doctor", command.cluster, "--json").objects()
+    objects = command("doctor", command.cluster, "-o", "json").objects()
     assert [each["result"] for each in objects] == [*["ok"] * 9, "note", "ok"]
 
 
@@ -298,7 +298,7 @@ def test_a_cluster_that_cannot_be_used_is_said(command: Command) -> None:
             ("cache", "cluster", "cache is a redis. It has no users"),
             ("young", "cluster", "young is not online, its status is creating"),
         ):
-            done = command("doctor", cluster, "--try", "--json")
+            done = command("doctor", cluster, "--try", "-o", "json")
             failed = {each["check"]: each for each in done.objects() if each["result"] == "fail"}
             assert (done.code, list(failed)) == (1, [check])
             assert found in f"{failed[check]['found']}. {failed[check]['do']}"
@@ -354,7 +354,7 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
 
 def test_a_report_names_what_failed(command: Command) -> None:
     command.sandbox.faults.add("users.create", status=403, nth=1)
-    done = command("doctor", command.cluster, "--try", "--report", "--json")
+    done = command("doctor", command.cluster, "--try", "--report", "-o", "json")
 
     report = done.objects()[-1]["report"]
     assert (done.code, left(command)) == (1, [])

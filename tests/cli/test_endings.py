@@ -34,11 +34,11 @@ def three(command: Command, names: list[str]) -> list[str]:
 
 
 def listed(command: Command) -> list[str]:
-    return [each["name"] for each in command("tenants", "list", *command.place, "--json").objects()]
+    return [each["name"] for each in command("tenants", "list", *command.place, "-o", "json").objects()]
 
 
 def states(command: Command) -> set[str]:
-    return {each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
+    return {each["state"] for each in command("tenants", "list", *command.place, "-o", "json").objects()}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_was_typed_before_a_question_does_not_answer_it(command: Command, t
 @pytest.mark.parametrize(("hangs", "is_unclear"), [("clusters.list", False), ("users.create", True)])
 def test_ctrl_c_says_what_may_have_been_applied(command: Command, hangs: str, is_unclear: bool) -> None:
     hanging = command.sandbox.faults.add(hangs, delay=60.0)
-    process = command.start("users", "create", command.cluster, "stopped", "--show")
+    process = command.start("users", "create", "stopped", "--cluster", command.cluster, "--show")
     while not hanging.fired:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -110,7 +110,7 @@ def test_ctrl_c_says_what_may_have_been_applied(command: Command, hangs: str, is
     assert (done.code, "may have been applied" in done.err) == (3, is_unclear), done.err
     command.sandbox.faults.clear()
     if is_unclear:
-        command("users", "delete", command.cluster, "stopped", "--yes", "--not-a-tenant")
+        command("users", "delete", "stopped", "--cluster", command.cluster, "--yes")
 
 
 def test_ctrl_c_at_a_question_says_that_nothing_was_changed(command: Command, three: list[str]) -> None:
@@ -175,7 +175,7 @@ def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command,
     half_remove(command, a)
     checked = command("tenants", "check", *command.place)
     assert f"repair finishes removals that began, which deletes their data: {a}\n" in checked.err
-    states = {each["name"]: each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
+    states = {each["name"]: each["state"] for each in command("tenants", "list", *command.place, "-o", "json").objects()}
     assert (states.pop(a), set(states.values())) == ("removing", {"ready"})
     planned = command("tenants", "plan", *three, *command.place)
     assert planned.out.startswith(f"~ {a} (half removed: its removal is finished, with all data, and it is created ")
@@ -235,9 +235,9 @@ def test_provision_asks_before_it_finishes_a_removal(command: Command, three: li
     assert states(command) == {"ready"}
 
     half_remove(command, a)
-    typed = command("tenants", "provision", a, *command.place, "--yes", "--json").objects()
+    typed = command("tenants", "provision", a, *command.place, "--yes", "-o", "json").objects()
     assert [(each["action"], each["removal_finished"]) for each in typed] == [("created", True)]
-    assert "removal_finished" not in command("tenants", "provision", a, *command.place, "--json").out
+    assert "removal_finished" not in command("tenants", "provision", a, *command.place, "-o", "json").out
 
 
 @pytest.mark.parametrize("ending", first_of(["signals", "timeout"]))
@@ -265,7 +265,7 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
     found = re.search(r"0 are done, (\d) are begun and not finished \((.+)\), (\d) are left\. To go on", stopped.err)
     assert found is not None, stopped.err
     begun = found[2].split(", ")
-    records = command("tenants", "list", *command.place, "--json").objects()
+    records = command("tenants", "list", *command.place, "-o", "json").objects()
     assert sorted(begun) == sorted(each["name"] for each in records if each["state"] == "removing")
     assert (int(found[1]), int(found[3])) == (len(begun), 3 - len(begun))
     assert command(*line).out.endswith("3 deleted\n")
@@ -308,12 +308,12 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
     assert "not checked: 1 reader. To check all: aiodbclient tenants check --role all" in alone.err
     assert command("tenants", "check", a, *command.place).err == ""
 
-    everything = command("tenants", "check", *command.place, "--role", "all", "--json")
+    everything = command("tenants", "check", *command.place, "--role", "all", "-o", "json")
     assert sorted((each["name"], each["role"]) for each in everything.objects()) == sorted(
         [*((name, "owner") for name in three), (a, "reader")]
     )
-    [reader] = command("tenants", "show", a, *command.place, "--role", "reader", "--json").objects()
-    assert command("users", "delete", command.cluster, reader["username"], "--yes", "--not-a-tenant").code == 0
+    [reader] = command("tenants", "show", a, *command.place, "--role", "reader", "-o", "json").objects()
+    assert command("users", "delete", reader["username"], "--cluster", command.cluster, "--yes").code == 0
     broken = command("tenants", "check", *command.place, "--role", "all")
     assert (broken.code, broken.out) == (5, f"{a} (reader): login_missing\n4 checked\n")
     assert f"1 reader with problems. To repair them: aiodbclient tenants repair {a} --role reader" in broken.err

@@ -90,7 +90,7 @@ def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: li
     assert (found[b]["exit_code"], found[b]["errors"]) == (3, "one\n\ntwo\nthree\n")
     [missing] = command.process("tenants", "exec", a, "nobody", "-o", "json", *command.place, *RUN).objects()
     assert (missing["name"], missing["error"].startswith("not on record")) == ("nobody", True)
-    [alone] = command.process("tenants", "exec", a, "--json", *command.place, *RUN).objects()
+    [alone] = command.process("tenants", "exec", a, "-o", "json", *command.place, *RUN).objects()
     assert alone["output"] == f"I am {a}\n"
 
 
@@ -138,7 +138,7 @@ def test_as_many_run_at_a_time_as_asked(command: Command, tenants: list[str]) ->
     for file in command.folder.glob("*.here"):
         file.unlink()
     alone = f'rm -f "$FOLDER"/*.here; {meet}'
-    done = command("tenants", "exec", "--all", "--at-a-time", "1", *command.place, "--", "sh", "-c", alone)
+    done = command("tenants", "exec", "--all", "--concurrency", "1", *command.place, "--", "sh", "-c", alone)
     assert (done.code, done.out, "aiodbclient: 3 failed\n" in done.err) == (1, "", True)
 
 
@@ -161,7 +161,7 @@ def test_a_signal_ends_all_programs_and_what_they_started(
     command.environment["FOLDER"] = str(command.folder)
     left = command.folder / "left.csv"
     process = command.start(
-        *("tenants", "exec", "--all", "--failed", str(left), "--at-a-time", "2", *command.place),
+        *("tenants", "exec", "--all", "--failed", str(left), "--concurrency", "2", *command.place),
         *("--", "sh", "-c", STUBBORN),
     )
     deadline = time.monotonic() + 60

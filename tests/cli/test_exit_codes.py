@@ -16,14 +16,14 @@ ARGUMENTS = {
     "users list": ["C"],
     "users get": ["C", "nobody"],
     "users create": ["C", "somebody", "--show"],
-    "users delete": ["C", "nobody", "--yes", "--not-a-tenant"],
-    "users reset": ["C", "nobody", "--show", "--yes", "--not-a-tenant"],
+    "users delete": ["C", "nobody", "--yes"],
+    "users reset": ["C", "nobody", "--show", "--yes"],
     "users plan": ["C", "--from", "users.yaml"],
     "users apply": ["C", "--from", "users.yaml"],
     "dbs list": ["C"],
     "dbs get": ["C", "nothing"],
     "dbs create": ["C", "something"],
-    "dbs delete": ["C", "nothing", "--yes", "--not-a-tenant"],
+    "dbs delete": ["C", "nothing", "--yes"],
     "tenants list": ["--cluster", "C", "--store", "S"],
     "tenants rooms": ["--cluster", "C", "--store", "S"],
     "tenants plan": ["nobody", "--cluster", "C", "--store", "S"],
@@ -44,7 +44,7 @@ ARGUMENTS = {
 }
 OF_STORES = ("tenants load", "store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
 READ = ("tenants list", "tenants rooms", "tenants show", "tenants exec")  # what the store knows is not asked of the API
-STORED = ("list", "rooms", "check", "repair", "rotate", "retire", "suspend", "resume", "remove", "show", "exec")
+STORED = ("list", "capacity", "check", "repair", "rotate", "revoke-previous", "suspend", "resume", "remove", "show", "exec")
 
 
 def line(command: Command, name: str, cluster: str = "tenants-prod") -> list[str]:
@@ -100,7 +100,7 @@ def test_a_name_that_is_not_there_is_1_and_a_store_that_is_not_there_is_4(comman
     assert command("tenants", "provision", "exit-codes", *command.place).code == 0
     for verb in ("check", "repair", "rotate", "suspend", "resume", "show", "exec"):
         assert command(*line(command, f"tenants {verb}")).code == 1, verb
-    for verb in ("retire", "remove"):
+    for verb in ("revoke-previous", "remove"):
         done = command(*line(command, f"tenants {verb}"))
         assert done.code in (0, 1), verb
     assert command("tenants", "remove", "exit-codes", *command.place, "--yes").code == 0

@@ -143,16 +143,16 @@ def test_a_group_alone_explains_itself_and_clusters_lists(command: Command) -> N
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("Usage: ")
     assert command("clusters").out == command("clusters", "list").out
-    assert command("clusters", "--json").out == command("clusters", "list", "--json").out
+    assert command("clusters", "-o", "json").out == command("clusters", "list", "-o", "json").out
 
 
 def test_get_and_show_and_delete_and_remove_are_the_same(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
-    assert command("users", "create", command.cluster, "twice", "--show").code == 0
+    assert command("users", "create", "twice", "--cluster", command.cluster, "--show").code == 0
     assert (
-        command("users", "show", command.cluster, "twice").out == command("users", "get", command.cluster, "twice").out
+        command("users", "show", "twice", "--cluster", command.cluster).out == command("users", "get", "twice", "--cluster", command.cluster).out
     )
-    assert command("users", "remove", command.cluster, "twice", "--yes", "--not-a-tenant").code == 0
+    assert command("users", "remove", "twice", "--cluster", command.cluster, "--yes").code == 0
     assert command("clusters", "show", command.cluster).code == 0
     assert command("tenants", "provision", "twice", *place).code == 0
     assert command("tenants", "get", "twice", *place).out == command("tenants", "show", "twice", *place).out
@@ -190,14 +190,14 @@ def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None
 
     assert "doadmin" in command("users", "list").out
     assert "doadmin" in command("users", "get", "doadmin").out
-    assert "doadmin" in command("users", "get", command.cluster, "doadmin").out
+    assert "doadmin" in command("users", "get", "doadmin", "--cluster", command.cluster).out
     assert "defaultdb" in command("dbs", "list").out
     assert command("clusters", "get").code == 0
     assert command("tenants", "provision", "short").code == 0
     assert "short" in command("tenants", "list").out
     assert command("tenants", "remove", "short", "--yes").code == 0
     before = len(command.sent())
-    nobody = command("users", "delete", "--yes", "--not-a-tenant")
+    nobody = command("users", "delete", "--yes")
     assert (nobody.code, nobody.err) == (2, "aiodbclient: NAME is missing; nothing was sent\n")
     assert len(command.sent()) == before
 
@@ -205,12 +205,12 @@ def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None
 def test_errors_are_objects_for_programs(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
     for arguments, code, error in (
-        (["users", "get", command.cluster, "nobody", "--json"], 1, "no user nobody on tenants-prod"),
-        (["users", "list", "nowhere", "--json"], 2, "no cluster is called 'nowhere'"),
-        (["users", "list", command.cluster, "--jsn", "--json"], 2, "no such option: --jsn"),
-        (["users", "delete", command.cluster, "a", "--json", "--not-a-tenant"], 2, "--yes"),
-        (["tenants", "show", *place, "--json"], 4, "does not exist: check --store"),
-        (["tenants", "show", *place, "--output", "json"], 4, "does not exist: check --store"),
+        (["users", "get", "nobody", "--cluster", command.cluster, "-o", "json"], 1, "no user nobody on tenants-prod"),
+        (["users", "list", "nowhere", "-o", "json"], 2, "no cluster is called 'nowhere'"),
+        (["users", "list", "--jsn", "--cluster", command.cluster, "-o", "json"], 2, "no such option: --jsn"),
+        (["users", "delete", "a", "--cluster", command.cluster, "-o", "json"], 2, "--yes"),
+        (["tenants", "show", *place, "-o", "json"], 4, "does not exist: check --store"),
+        (["tenants", "show", *place, "-o", "json"], 4, "does not exist: check --store"),
     ):
         done = command(*arguments)
         report = json.loads(done.err)
@@ -220,7 +220,7 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
 
 def test_a_typo_in_the_store_is_an_error_and_makes_no_file(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
-    for arguments in (["list"], ["show"], ["show", "a"], ["rotate", "a"], ["retire", "a"], ["remove", "a", "--yes"]):
+    for arguments in (["list"], ["show"], ["show", "a"], ["rotate", "a"], ["revoke-previous", "a"], ["remove", "a", "--yes"]):
         done = command("tenants", *arguments, *place)
         assert (done.code, done.out) == (4, "")
         assert "check --store" in done.err
@@ -280,9 +280,9 @@ def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
             ["--version"],
             ["users"],
             ["users", "list", "--help"],
-            ["clusters", "--json"],
+            ["clusters", "-o", "json"],
             ["tenants", "show", *place, "--show"],
-            ["users", "create", command.cluster, f"full-{unbuffered}", "--show"],
+            ["users", "create", f"full-{unbuffered}", "--cluster", command.cluster, "--show"],
         ):
             with Path("/dev/full").open("w") as full:
                 done = command.end(command.start(*arguments, stdout=full))
@@ -290,7 +290,7 @@ def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
             assert "the standard output cannot be written: No space left on device" in done.err
             assert ("Make another one: aiodbclient users reset" in done.err) == ("create" in arguments)
     for name in ("full-1", "full-"):
-        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
+        assert command("users", "delete", name, "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_help_for_a_reader_that_has_gone_is_3(command: Command) -> None:
@@ -330,8 +330,8 @@ def test_what_is_deleted_unasked_is_named_with_its_cluster(command: Command, ver
     """In ``dbs delete one $DB --yes``, with DB empty, ``one`` would be the database of the environment's cluster."""
     command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
     kind, _ = verb.split()
-    assert command(kind, "create", "one-of-a-script", "--show" if kind == "users" else "--json").code == 0
-    before, options = len(command.sandbox.requests), ["--not-a-tenant", *(["--show"] if "reset" in verb else [])]
+    assert command(kind, "create", "one-of-a-script", "--show" if kind == "users" else "-o", "json").code == 0
+    before, options = len(command.sandbox.requests), [*(["--show"] if "reset" in verb else [])]
 
     short = command(*verb.split(), "one-of-a-script", *options, "--yes")
 
@@ -346,4 +346,4 @@ def test_what_is_deleted_unasked_is_named_with_its_cluster(command: Command, ver
         assert command(*words).code == 0 or done is asks, words  # which is gone by then
     if "reset" in verb:
         assert command(*verb.split(), command.cluster, "one-of-a-script", *options, "--yes").code == 0
-        assert command("users", "delete", command.cluster, "one-of-a-script", "--not-a-tenant", "--yes").code == 0
+        assert command("users", "delete", "one-of-a-script", "--cluster", command.cluster, "--yes").code == 0

@@ -47,7 +47,7 @@ class Job:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "aiodbclient", "tenants", verb, "--from", str(self.names)),
             *("--cluster", self.cluster, "--store", str(self.store)),
-            *(["--yes"] if verb == "retire" else []),
+            *(["--yes"] if verb == "revoke-previous" else []),
             env=os.environ
             | {
                 "DIGITALOCEAN_TOKEN": self.sandbox.token,
@@ -177,7 +177,7 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
 
     rotated.set()
     assert await querying > 8
-    code, printed, _ = await ended(await job.start("retire"))
+    code, printed, _ = await ended(await job.start("revoke-previous"))
     assert (code, printed) == (0, "8 retired")
     assert not any(await asyncio.gather(*map(works, before.values())))
     assert all(await asyncio.gather(*map(works, after.values())))

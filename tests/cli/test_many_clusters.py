@@ -41,7 +41,7 @@ def many(command: Command, fleet: Sandbox) -> Command:
 
 def on(command: Command, *options: str) -> dict[str, str]:
     """The cluster of each tenant."""
-    listed = command("tenants", "list", *options, "--json").objects()
+    listed = command("tenants", "list", *options, "-o", "json").objects()
     return {each["name"]: each["cluster_name"] for each in listed}
 
 
@@ -55,12 +55,12 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert table[0].split() == ["name", "role", "cluster", "state", "age", "pending", "username"]
     assert many("tenants", "check").out == "4 checked: all well\n"
     assert many("tenants", "rotate", "--all", "--yes").out == "4 rotated\n"
-    assert many("tenants", "retire", "--all", "--yes").out == "4 retired\n"
+    assert many("tenants", "revoke-previous", "--all", "--yes").out == "4 retired\n"
 
-    one = many("tenants", "list", "--cluster", "east", "--json").objects()
+    one = many("tenants", "list", "--cluster", "east", "-o", "json").objects()
     assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]
     assert many("tenants", "check", "--cluster", "east").out == "2 checked: all well\n"
-    [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
+    [east] = [each["id"] for each in many("clusters", "-o", "json").objects() if each["name"] == "east"]
     why = f"{eastern}: on record for the cluster east: add --cluster east"
     for verb in ("check", "show", "suspend", "rotate", "remove", "load"):
         more = [many.store] if verb == "load" else ["--yes"] if verb in ("suspend", "remove") else []
@@ -86,32 +86,32 @@ def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
     listed = many("tenants", "list", "--cluster", "west")
     assert (listed.code, "belong to other clusters: east (3)" in listed.err) == (0, True)
     [see] = re.findall(r": (aiodbclient .*)", listed.err)
-    assert len(many(*shlex.split(see)[1:], "--json").objects()) == 3
+    assert len(many(*shlex.split(see)[1:], "-o", "json").objects()) == 3
 
 
 def test_rooms_are_counted_and_bounded(many: Command) -> None:
-    assert many("tenants", "provision", "a", "b", "c", "--most", "2").code == 0
+    assert many("tenants", "provision", "a", "b", "c", "--max-tenants", "2").code == 0
 
-    rooms = many("tenants", "rooms", "--most", "2", "--json").objects()
+    rooms = many("tenants", "capacity", "--max-tenants", "2", "-o", "json").objects()
     assert sorted(each["tenants"] for each in rooms) == [1, 2]
     assert [(each["cluster_name"], each["most"], each["free"]) for each in rooms] == [
         (name, 2, 2 - each["tenants"]) for name, each in zip(["east", "west"], rooms, strict=True)
     ]
-    assert many("tenants", "rooms").out.splitlines()[0].split() == ["cluster", "tenants", "most", "free"]
+    assert many("tenants", "capacity").out.splitlines()[0].split() == ["cluster", "tenants", "most", "free"]
     for sort, first in (("cluster", "east"), ("tenants", min(rooms, key=lambda room: room["tenants"])["cluster_name"])):
-        assert many("tenants", "rooms", "--sort", sort).out.splitlines()[1].split()[0] == first
-    wrong = many("tenants", "rooms", "--sort", "name")
+        assert many("tenants", "capacity", "--sort", sort).out.splitlines()[1].split()[0] == first
+    wrong = many("tenants", "capacity", "--sort", "name")
     assert (wrong.code, "no such column; there are cluster, tenants, most, free" in wrong.err) == (2, True)
-    full = many("tenants", "provision", "d", "e", "--most", "2")
+    full = many("tenants", "provision", "d", "e", "--max-tenants", "2")
     assert (full.code, full.out) == (1, "1 created, 1 failed\n")
     assert "there is no room for the tenant" in full.err
-    planned = many("tenants", "plan", "e", "f", "--most", "2")
+    planned = many("tenants", "plan", "e", "f", "--max-tenants", "2")
     assert (planned.code, "no room" in planned.err) == (1, True)
     assert "no room: 2 wanted, 0 free. Use a higher --most" in planned.err
 
-    ids = [each["id"] for each in many("clusters", "--json").objects()]
+    ids = [each["id"] for each in many("clusters", "-o", "json").objects()]
     before = len(many.sandbox.requests)
-    by_id = many("tenants", "rooms", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
+    by_id = many("tenants", "capacity", "--cluster", ids[0], "--cluster", ids[1], "-o", "json").objects()
     assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
 
 
@@ -169,14 +169,14 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
         assert (refused.code, "a: it is suspended. To give it its login back: aiodbclient" in refused.err) == (1, True)
     each = many("tenants", "exec", "--all", "--", "true")
     assert (each.code, each.out, "1 done (a, b: suspended, left out)" in each.err) == (0, "", True)
-    objects = many("tenants", "exec", "--all", "--json", "--", "true")
+    objects = many("tenants", "exec", "--all", "-o", "json", "--", "true")
     assert ([each["name"] for each in objects.objects()], "a, b" in objects.err) == (["c"], True)
     named = many("tenants", "exec", "a", "c", "--", "true")
     assert (named.code, "a: the tenant 'a' is suspended since" in named.err) == (1, True)
     states = [line.split()[3:5] for line in many("tenants", "list").out.splitlines()[1:]]
     assert [state[0] for state in states] == ["suspended", "suspended", "ready"]
     assert states[0][1].endswith("s")
-    listed = many("tenants", "list", "--json").objects()
+    listed = many("tenants", "list", "-o", "json").objects()
     assert [each["state"] for each in listed] == ["suspended", "suspended", "ready"]
     assert "+00:00" in listed[0]["suspended"]
     assert many("tenants", "check").out == "3 checked: all well, 2 suspended\n"
@@ -184,7 +184,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert (early.code, early.out) == (0, "nothing to do\n")
     assert many("tenants", "remove", "a", "c", "--older-than", "30d", "--yes").out == "2 kept\n"
 
-    resumed = many("tenants", "resume", "--all", "--yes", "--json")
+    resumed = many("tenants", "resume", "--all", "--yes", "-o", "json")
     assert {each["name"]: each["action"] for each in resumed.objects()} == {"a": "resumed", "b": "resumed"}
     assert enters(login(many, "a"))
     assert not enters(old)
@@ -222,10 +222,10 @@ def test_verbose_says_where_the_time_goes(many: Command) -> None:
         for part in ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store"):
             assert f"{part} " in line
 
-    checked = many("tenants", "check", "--verbose", "--json").objects()
+    checked = many("tenants", "check", "--verbose", "-o", "json").objects()
     for each in checked:
         parts = each["seconds"]
         assert parts["duration"] >= parts["sql"] > 0
-    quiet = many("tenants", "check", "--json").objects()
+    quiet = many("tenants", "check", "-o", "json").objects()
     assert "seconds" not in json.dumps(quiet)
     assert Path(many.store).exists()

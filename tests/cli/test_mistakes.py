@@ -23,7 +23,7 @@ def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: 
     command.provision(a)
     assert command("tenants", "rotate", a, *command.place).code == 0
     assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
-    reader = command("tenants", "list", *command.place, "--json").objects()
+    reader = command("tenants", "list", *command.place, "-o", "json").objects()
     logins = {each["role"]: each["username"] for each in reader}
     command.environment["AIODBCLIENT_STORE"] = command.store
     for line, name, verb in (
@@ -32,28 +32,28 @@ def test_what_is_a_tenants_in_the_store_is_left_alone_whatever_is_said(command: 
         (["users", "delete"], logins["owner"], f"remove {a}"),
         (["users", "reset"], logins["reader"], f"rotate {a} --role reader"),
     ):
-        refused = command(*line, command.cluster, name, "--yes", "--not-a-tenant")
+        refused = command(*line, command.cluster, name, "--yes")
         assert (refused.code, f"belongs to the tenant {a} in the store {command.store}" in refused.err) == (2, True)
         assert f"tenants {verb} --cluster {command.cluster} --store {command.store}. Nothing" in refused.err
-    assert command("dbs", "create", command.cluster, b).code == 0
-    assert command("dbs", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
-    assert command("users", "create", command.cluster, b).code == 0
+    assert command("dbs", "create", b, "--cluster", command.cluster).code == 0
+    assert command("dbs", "delete", b, "--cluster", command.cluster, "--yes").code == 0
+    assert command("users", "create", b, "--cluster", command.cluster).code == 0
     file = command.folder / "users.yaml"
     file.write_text(f"- doadmin\n- {b}\n")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--not-a-tenant", "--yes", "--max", "0"]
+    apply = ["users", "apply", "--from", "--cluster", command.cluster, str(file), "--prune", "--yes", "--max", "0"]
     assert command(*apply).code == 0
     # A name without a store behind it is no word that there are no tenants.
     missing = command.environment["AIODBCLIENT_STORE"] = str(command.folder / "none.db")
-    named = ["--yes", "--not-a-tenant", "--store", missing]
-    for line in (["dbs", "delete", command.cluster, a], ["users", "delete", command.cluster, b]):
-        for options in (["--yes", "--not-a-tenant"], named):
+    named = ["--yes", "--store", missing]
+    for line in (["dbs", "delete", a, "--cluster", command.cluster], ["users", "delete", b, "--cluster", command.cluster]):
+        for options in (["--yes"], named):
             refused = command(*line, *options)
             assert (refused.code, f"{missing} does not exist: check --store or $AIODB" in refused.err) == (4, True)
     assert (command(*apply).code, Path(missing).exists()) == (4, False)
     del command.environment["AIODBCLIENT_STORE"]
-    assert command("users", "delete", command.cluster, b, "--yes", "--not-a-tenant").code == 0
+    assert command("users", "delete", b, "--cluster", command.cluster, "--yes").code == 0
     command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
-    locked = command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--store", command.store)
+    locked = command("dbs", "delete", a, "--cluster", command.cluster, "--yes", "--store", command.store)
     assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
     del command.environment["AIODBCLIENT_STORE_KEY"]
     assert command("tenants", "check", a, *command.place).code == 0
@@ -71,8 +71,8 @@ def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:
         (["tenants", "exec", "--all", *place, "--failed", "", "--", "true"], "--failed is empty"),
         (["tenants", "show", a, *place, "-o", "uri", "--ca-file", ""], "--ca-file is empty"),
         (["tenants", "move", a, *place, "--to", ""], "--to is empty"),
-        (["dbs", "delete", command.cluster, "", "--yes", "--not-a-tenant"], "an argument is empty"),
-        (["users", "delete", command.cluster, "--yes", "", "--not-a-tenant"], "an argument is empty"),
+        (["dbs", "delete", "", "--cluster", command.cluster, "--yes"], "an argument is empty"),
+        (["users", "delete", "--yes", "--cluster", command.cluster, ""], "an argument is empty"),
     ):
         refused = command(*line)
         assert (refused.code, refused.out) == (2, ""), line
@@ -88,7 +88,7 @@ def test_what_belongs_to_the_cluster_is_not_deleted(command: Command) -> None:
         asyncio.run(own.add_cluster("pg", "fresh", backend="postgres", tls=False))
         command.environment |= {"DIGITALOCEAN_TOKEN": own.token, "DIGITALOCEAN_API_URL": own.url}
         for kind, name in (("dbs", "defaultdb"), ("users", "doadmin")):
-            refused = command(kind, "delete", "fresh", name, "--not-a-tenant", "--yes")
+            refused = command(kind, "delete", "fresh", name, "--yes")
             assert (refused.code, f"{name} belongs to the cluster" in refused.err) == (2, True)
 
         async def delete() -> None:
@@ -113,7 +113,7 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
     a = names[0]
     command.provision(a, names[1])
     for each in names[:2]:
-        assert command("dbs", "delete", command.cluster, each, "--yes", "--not-a-tenant").code == 0
+        assert command("dbs", "delete", each, "--cluster", command.cluster, "--yes").code == 0
     for verb in (["dump", "--folder", str(command.folder)], ["rotate"], ["usage"]):
         failed = command("tenants", verb[0], a, *verb[1:], *command.place)
         assert failed.code == 1
@@ -132,10 +132,10 @@ def test_a_tenant_without_its_database_is_told_in_plain_words(command: Command, 
 def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: list[str]) -> None:
     a, b, c = names[:3]
     command.provision(a, b, c)
-    nothing = command("tenants", "retire", a, *command.place)
+    nothing = command("tenants", "revoke-previous", a, *command.place)
     assert (nothing.code, nothing.out) == (0, "1 kept\n")
     assert command("tenants", "rotate", a, b, *command.place).code == 0
-    retire = ["tenants", "retire", a, b, c, *command.place]
+    retire = ["tenants", "revoke-previous", a, b, c, *command.place]
     asked = command(*retire)
     assert f"Retire the previous logins of {a}, {b} (2 logins of 2 tenants) on {command.cluster}, and" in asked.err
     assert (asked.code, "Programs that still use them stop working." in asked.err) == (2, True)
@@ -149,8 +149,8 @@ def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: 
     terminal.type("n\n")
     code, seen = terminal.end()
     assert (code, "nothing was changed" in seen) == (3, True)
-    pending = [each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()]
-    assert pending == ["retire", "retire", "retire"]
+    pending = [each["pending"] for each in command("tenants", "list", *command.place, "-o", "json").objects()]
+    assert pending == ["revoke-previous", "revoke-previous", "revoke-previous"]
     assert command(*force, "--yes").out == "2 rotated\n"
     assert command(*retire, "--yes").out == "3 retired\n"
 
@@ -170,7 +170,7 @@ def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: li
     ended = command.process(*run, "--timeout", "10s", "--", *sleep)
     assert (ended.code, "--timeout has ended the program. To go on: aiodbclient tenants exec" in ended.err) == (3, True)
     assert "-o json" in said.partition("this exits with 1 if one failed")[0]
-    failed = command.process(*run, "--json", "--", sys.executable, "-c", "exit(7)")
+    failed = command.process(*run, "-o", "json", "--", sys.executable, "-c", "exit(7)")
     assert (failed.code, failed.objects()[0]["exit_code"]) == (1, 7)
 
 
@@ -178,14 +178,14 @@ def test_a_name_that_the_store_knows_is_not_asked_of_the_api(command: Command, n
     a = names[0]
     command.provision(a)
     before = len(command.sandbox.requests)
-    for verb in ("list", "rooms", "show"):
+    for verb in ("list", "capacity", "show"):
         assert command("tenants", verb, *command.place).code == 0
     for which in (a, "--all"):
         assert command.process("tenants", "exec", which, *command.place, "--", "true").code == 0
     assert len(command.sandbox.requests) == before
     del command.environment["DIGITALOCEAN_TOKEN"]
     assert a in command("tenants", "list", *command.place).out
-    [listed] = command("tenants", "list", "--store", command.store, "--json").objects()
+    [listed] = command("tenants", "list", "--store", command.store, "-o", "json").objects()
     assert listed["cluster_name"] == command.cluster
     unknown = command("tenants", "list", "--cluster", "nowhere", "--store", command.store)
     assert (unknown.code, "there is no API token" in unknown.err) == (2, True)

@@ -75,7 +75,7 @@ def test_a_typo_in_remove_fails_and_is_named(command: Command, names: list[str])
     wrong = command("tenants", "remove", typo, *command.place, "--yes")
     assert (wrong.code, wrong.out) == (1, "1 failed\n")
     assert wrong.err.startswith(f"{typo}: not on record. Did you mean {a}?\n")
-    [failed] = command("tenants", "remove", typo, *command.place, "--yes", "--json").objects()
+    [failed] = command("tenants", "remove", typo, *command.place, "--yes", "-o", "json").objects()
     assert (failed["name"], failed["action"]) == (typo, "failed")
     done = command("tenants", "remove", a, typo, *command.place, "--yes", "--ignore-absent")
     assert (done.code, done.out) == (0, f"{a}: deleted\n1 absent, 1 deleted\n")
@@ -96,7 +96,7 @@ def test_users_apply_shows_its_plan_and_asks_for_all_but_creations(command: Comm
     assert (refused.code, f"update {names[0]}? There is no terminal" in refused.err) == (2, True)
     assert refused.err.endswith(f"users apply {' '.join(take)} --yes. Nothing was changed\n")
     assert refused.out.startswith(f"~ {names[0]}\n    settings.pg_allow_replication")
-    assert command("users", "delete", command.cluster, names[0], "--yes", "--not-a-tenant").code == 0
+    assert command("users", "delete", names[0], "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: list[str]) -> None:
@@ -104,14 +104,14 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
     assert command("tenants", "rotate", names[0], *command.place).code == 0
     for verb, question in (
         ("rotate", "Give 1 login on tenants-prod new credentials? The old ones keep working. [y/N]"),
-        ("retire", f"Retire the previous logins of {names[0]} on tenants-prod, and end their sessions?"),
+        ("revoke-previous", f"Retire the previous logins of {names[0]} on tenants-prod, and end their sessions?"),
     ):
         terminal = command.terminal("tenants", verb, "--all", *command.place, columns=200)
         assert question in terminal.expect("[y/N]")
         terminal.type("n\n")
         assert terminal.end()[0] == 3
-    assert command("tenants", "retire", "--all", *command.place, "--yes").out == "1 kept, 1 retired\n"
-    forgotten = command("tenants", "retire", "--all", *command.place)  # in cron it fails before anything is due
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--yes").out == "1 kept, 1 retired\n"
+    forgotten = command("tenants", "revoke-previous", "--all", *command.place)  # in cron it fails before anything is due
     assert (forgotten.code, "Retire the previous logins of no tenant" in forgotten.err) == (2, True)
 
 
@@ -119,13 +119,13 @@ def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list
     a, b = names[:2]
     provision(command, a, b)
     assert command("tenants", "provision", a, *command.place, "--role", "reader").code == 0
-    rotated = command("tenants", "rotate", a, b, *command.place, "--role", "all", "--json")
+    rotated = command("tenants", "rotate", a, b, *command.place, "--role", "all", "-o", "json")
     assert sorted((each["name"], each["role"]) for each in rotated.objects()) == [
         (a, "owner"),
         (a, "reader"),
         (b, "owner"),
     ]
-    assert command("tenants", "retire", "--all", *command.place, "--role", "all", "--yes").out == "3 retired\n"
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--role", "all", "--yes").out == "3 retired\n"
     lacking = command("tenants", "rotate", b, *command.place, "--role", "reader")
     assert (lacking.code, f"{b}: it has no reader" in lacking.err) == (1, True)
 
@@ -152,14 +152,14 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     shows = ["--cluster", command.cluster]
     command("tenants", "check", a, *command.place, "--role", "reader")
     command("tenants", "exec", a, *command.place, "--role", "writer", "--", "true")
-    assert command("users", "delete", *shows, b, "--yes", "--not-a-tenant").code == 0
+    assert command("users", "delete", *shows, b, "--yes").code == 0
     command("tenants", "check", *command.place)
     command("tenants", "plan", a, b, *command.place, "--refresh")
     command.leave(c, Verb.ROTATE)
     command("tenants", "check", c, *command.place)
     command.sandbox.faults.add("users.create", cut=True, times=1)
-    lost = command("users", "create", command.cluster, f"{a}-user", "--show")
-    command("users", "create", command.cluster, f"{a}-other")
+    lost = command("users", "create", f"{a}-user", "--cluster", command.cluster, "--show")
+    command("users", "create", f"{a}-other", "--cluster", command.cluster)
     command("clusters", "get", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
     command("tenants", "plan", a, "--cluster", command.cluster, "--store", str(command.folder / "new.db"))
     command("nonsense")
@@ -168,7 +168,7 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
         *("tenants provision", "tenants repair", "tenants check", "tenants list", "users get"),
         *("clusters list", "store copy"),
     }
-    assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
+    assert {each["name"] for each in command("store", "list", command.store, "-o", "json").objects()} == {a, b, c}
     encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
     assert (a.encode() in encrypted, b"AVNS_" in encrypted) == (True, False)
     key = Path(command.store).with_name("tenants.key")
@@ -181,8 +181,8 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     command("tenants", "list", *command.place)
     assert run_suggested(command, "", "--yes") == {"store forget"}
     for name in (f"{a}-user", f"{a}-other", a):
-        command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant")
-    command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant")
+        command("users", "delete", name, "--cluster", command.cluster, "--yes")
+    command("dbs", "delete", a, "--cluster", command.cluster, "--yes")
 
 
 def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: list[str]) -> None:
@@ -193,7 +193,7 @@ def test_check_beside_a_running_rotation_is_no_problem(command: Command, names: 
     async def beside() -> tuple[Done, Done]:
         async with SQLiteStore(command.store) as store:
             assert await store.claim(a, 600.0) is not None
-            checks = [command.process("tenants", "check", *command.place, *more) for more in ([], ["--json"])]
+            checks = [command.process("tenants", "check", *command.place, *more) for more in ([], ["-o", "json"])]
         return checks[0], checks[1]
 
     checked, as_json = asyncio.run(beside())
@@ -250,15 +250,15 @@ def test_a_message_is_broken_between_words_and_a_command_is_whole(
 
 def test_output_is_json_wherever_asked_and_conflicts_are_errors(command: Command, names: list[str]) -> None:
     a = names[0]
-    assert command("users", "create", command.cluster, a, "--show", "-o", "json").objects()[0]["name"] == a
-    assert command("users", "delete", command.cluster, a, "--yes", "--not-a-tenant", "-o", "json").objects() == [
+    assert command("users", "create", a, "--cluster", command.cluster, "--show", "-o", "json").objects()[0]["name"] == a
+    assert command("users", "delete", a, "--cluster", command.cluster, "--yes", "-o", "json").objects() == [
         {"name": a, "action": "deleted"}
     ]
-    assert command("dbs", "create", command.cluster, a, "--json").objects() == [{"name": a, "action": "created"}]
-    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant", "--json").objects() == [
+    assert command("dbs", "create", a, "--cluster", command.cluster, "-o", "json").objects() == [{"name": a, "action": "created"}]
+    assert command("dbs", "delete", a, "--cluster", command.cluster, "--yes", "-o", "json").objects() == [
         {"name": a, "action": "deleted"}
     ]
-    for arguments in (["tenants", "show", *command.place, "-o", "uri", "--json"], ["clusters", "-o", "wide", "--json"]):
+    for arguments in (["tenants", "show", *command.place, "-o", "uri", "-o", "json"], ["clusters", "-o", "wide", "-o", "json"]):
         refused = command(*arguments)
         assert (refused.code, "are different: give one of them" in refused.err) == (2, True)
     assert json.loads(command("users", "list", "nowhere", "-o", "json").err)["exit_code"] == 2
@@ -297,8 +297,8 @@ def test_errors_are_without_internals(command: Command, names: list[str]) -> Non
     a = names[0]
     provision(command, a)
     for arguments, code, error in (
-        (["users", "get", command.cluster, "nobody"], 1, "no user nobody on tenants-prod"),
-        (["dbs", "delete", command.cluster, "nothing", "--yes", "--not-a-tenant"], 1, "no db nothing on tenants-prod"),
+        (["users", "get", "nobody", "--cluster", command.cluster], 1, "no user nobody on tenants-prod"),
+        (["dbs", "delete", "nothing", "--cluster", command.cluster, "--yes"], 1, "no db nothing on tenants-prod"),
         (["store", "copy", "nosuch.db", "other.db"], 4, "the store nosuch.db does not exist: check STORE."),
         (["tenants", "exec", a, *command.place, "--role", "reader", "--", "true"], 1, f"{a}: it has no reader"),
     ):
@@ -337,7 +337,7 @@ def test_one_damaged_record_does_not_stop_the_others(command: Command, names: li
     checked = command("tenants", "check", *command.place)
     assert (checked.code, checked.out.splitlines()[-1]) == (4, "2 checked: all well")
     assert command("store", "copy", command.store, target).code == 4
-    assert {each["name"] for each in command("store", "list", target, "--json").objects()} == {a, c}
+    assert {each["name"] for each in command("store", "list", target, "-o", "json").objects()} == {a, c}
     asked = command("store", "forget", command.store, b)
     assert (asked.code, "Its password is lost" in asked.err) == (2, True)
     assert command("store", "forget", command.store, b, "--yes").out == f"{b}: forgotten\n"
@@ -345,7 +345,7 @@ def test_one_damaged_record_does_not_stop_the_others(command: Command, names: li
     assert (again.code, "is not on record" in again.err) == (4, True)
     assert command("tenants", "check", *command.place).code == 0
     for delete in (["users", "delete"], ["dbs", "delete"]):
-        assert command(*delete, command.cluster, b, "--yes", "--not-a-tenant").code == 0
+        assert command(*delete, command.cluster, b, "--yes").code == 0
 
 
 @pytest.mark.parametrize("shell", first_of(["bash", "zsh", "fish"]))

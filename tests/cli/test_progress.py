@@ -102,7 +102,7 @@ def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
     file = command.folder / "users.yaml"
     file.write_text("- wait-a\n- wait-b\n")
 
-    process = command.start("users", "apply", command.cluster, "--from", str(file), "--show")
+    process = command.start("users", "apply", "--from", "--cluster", command.cluster, str(file), "--show")
     while not any(status == 412 for _, status in command.sandbox.counts) and process.poll() is None:
         time.sleep(0.02)
     assert process.stderr is not None
@@ -113,7 +113,7 @@ def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
 
     assert (done.code, "waiting: the cluster is resizing" in done.err) == (0, False)  # it was said once
     for name in ("wait-a", "wait-b"):
-        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
+        assert command("users", "delete", name, "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:

@@ -74,7 +74,7 @@ def test_a_failed_rotation_advises_what_was_typed(command: Command, names: list[
 
 
 def credentials(command: Command) -> dict[str, str]:
-    shown = command("tenants", "show", *command.place, "--json", "--show").objects()
+    shown = command("tenants", "show", *command.place, "-o", "json", "--show").objects()
     return {each["name"]: each["password"] for each in shown}
 
 
@@ -105,7 +105,7 @@ def test_a_store_that_was_copied_refuses_changes(command: Command, names: list[s
     assert command("store", "forget", command.store, a, "--yes").code == 4
     read = command("tenants", "list", *command.place)
     assert (read.code, f"was moved to the store {target}: use that one" in read.err) == (0, True)
-    assert command("store", "copy", command.store, target, "--json").out == '{"copied": 0}\n'
+    assert command("store", "copy", command.store, target, "-o", "json").out == '{"copied": 0}\n'
     there = ["--cluster", command.cluster, "--store", target]
     assert command("tenants", "check", *there).out == "2 checked: all well\n"
     assert command("tenants", "remove", "--all", *there, "--yes", "--max", "2").code == 0
@@ -118,18 +118,18 @@ def test_what_may_be_a_tenants_is_left_alone(command: Command, names: list[str])
         refused = command(*line, command.cluster, a, "--yes")
         assert (refused.code, "may be a tenant's" in refused.err) == (2, True)
         assert f"aiodbclient tenants {'rotate' if line[1] == 'reset' else 'remove'} {a} --cluster" in refused.err
-        assert advised(refused.err, " ".join(line))[-1] == "--not-a-tenant"
+        assert advised(refused.err, " ".join(line))[-1] == 
     file = command.folder / "users.yaml"
     file.write_text("- doadmin\n- reporting\n")
-    assert command("users", "create", command.cluster, "reporting").code == 0
-    assert command("users", "create", command.cluster, "other").code == 0
-    planned = command("users", "plan", command.cluster, "--from", str(file), "--prune")
-    assert (planned.code, "needs --not-a-tenant" in planned.err) == (5, True)
-    prune = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--max", "1"]
+    assert command("users", "create", "reporting", "--cluster", command.cluster).code == 0
+    assert command("users", "create", "other", "--cluster", command.cluster).code == 0
+    planned = command("users", "plan", "--from", "--cluster", command.cluster, str(file), "--prune")
+    assert (planned.code, "needs" in planned.err) == (5, True)
+    prune = ["users", "apply", "--from", "--cluster", command.cluster, str(file), "--prune", "--yes", "--max", "1"]
     refused = command(*prune)
     assert (refused.code, "other (1) may be a tenant's" in refused.err) == (2, True)
     assert command(*advised(refused.err, "tenants list"), "--store", command.store).code == 0
-    pruned = command(*prune, "--not-a-tenant")
+    pruned = command(*prune)
     assert (pruned.code, f"  {a}: may be tenants' logins, left alone" in pruned.out) == (0, True)
     assert command("tenants", "check", *command.place).code == 0
 
@@ -148,15 +148,15 @@ def test_more_than_a_few_typed_names_need_their_number(command: Command, names: 
 def test_a_new_password_is_announced(command: Command, names: list[str]) -> None:
     a = names[0]
     command.provision(a)
-    assert command("users", "reset", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    assert command("users", "reset", a, "--cluster", command.cluster, "--yes").code == 0
     repaired = command("tenants", "repair", a, *command.place)
     assert repaired.out.startswith(f"{a}: repaired: password_refused (new credential: deliver it)\n")
     assert command("tenants", "suspend", a, *command.place, "--yes").code == 0
     assert f"{a}: resumed (new credential: deliver it)\n" in command("tenants", "resume", a, *command.place).out
-    [kept] = command("tenants", "repair", a, *command.place, "--json").objects()
+    [kept] = command("tenants", "repair", a, *command.place, "-o", "json").objects()
     assert (kept["action"], kept["credential_changed"]) == ("kept", False)
-    assert command("users", "reset", command.cluster, a, "--yes", "--not-a-tenant").code == 0
-    [changed] = command("tenants", "repair", a, *command.place, "--json").objects()
+    assert command("users", "reset", a, "--cluster", command.cluster, "--yes").code == 0
+    [changed] = command("tenants", "repair", a, *command.place, "-o", "json").objects()
     assert (changed["action"], changed["credential_changed"]) == ("repaired", True)
 
 
@@ -177,7 +177,7 @@ def test_every_file_is_private(secure: Command, names: list[str]) -> None:
     users.write_text(f"- {names[1]}")
     printing = {
         "rotated": ("tenants", "rotate", names[0], *command.place, "--show"),
-        "applied": ("users", "apply", command.cluster, "--from", str(users), "--show"),
+        "applied": ("users", "apply", "--from", "--cluster", command.cluster, str(users), "--show"),
         "key": ("store", "keygen"),
     }
     for name, arguments in printing.items():
@@ -218,7 +218,7 @@ def test_a_positional_of_tenants_is_a_name(command: Command, names: list[str]) -
     assert (missing.code, f"{command.cluster}: not on record" in missing.err) == (1, True)
     before = len(command.sent())
     assert names[0] in command("tenants", "list", *store).out
-    assert command("tenants", "rooms", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
+    assert command("tenants", "capacity", *store).out.splitlines()[1].split()[1:3] == ["1", "-"]
     assert len(command.sent()) == before  # it asks for no cluster
 
 
@@ -232,19 +232,19 @@ def test_tables_are_filtered_sorted_and_whole(command: Command, names: list[str]
     assert command(*where, "-o", "name", "--sort", "since").out.split() == [a, b]
     assert command(*where, "-o", "name", "--sort", "age").out.split() == [b, a]
     assert [line.split()[0] for line in command(*where, "--sort", "since").out.splitlines()] == ["name", a, b]
-    assert [each["name"] for each in command(*where, "--sort", "age", "--json").objects()] == [b, a]
+    assert [each["name"] for each in command(*where, "--sort", "age", "-o", "json").objects()] == [b, a]
     refused = command(*where, "--sort", "size")
     assert (refused.code, "there are name, role, state, age, pending, username" in refused.err) == (2, True)
     titles = command(*where, "-o", "wide").out.splitlines()[0].split()
     assert {command(*where, "-o", "wide", "--sort", title).code for title in titles} == {0}
-    assert "defaultdb" in command("dbs", "list", command.cluster, "-o", "name").out.split()
+    assert "defaultdb" in command("dbs", "list", "-o", "--cluster", command.cluster, "name").out.split()
 
     [cluster] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
     for objects in (
-        command(*where, "--json").objects(),
-        command("tenants", "show", *command.place, "--json").objects(),
-        command("tenants", "check", a, *command.place, "--json").objects(),
-        command("tenants", "rooms", *command.place, "--json").objects(),
+        command(*where, "-o", "json").objects(),
+        command("tenants", "show", *command.place, "-o", "json").objects(),
+        command("tenants", "check", a, *command.place, "-o", "json").objects(),
+        command("tenants", "capacity", *command.place, "-o", "json").objects(),
     ):
         assert {(each["cluster"], each["cluster_name"]) for each in objects} == {(cluster, command.cluster)}
 
@@ -289,7 +289,7 @@ def test_a_canary_that_fails_spares_the_others(command: Command, names: list[str
     again = advised(ended.err, "tenants exec")
     assert again == ["tenants", "exec", a, b, c, "--first", "1", *command.place, "--", *program]
 
-    bad = command("tenants", "exec", "--all", "--at-a-time", "1", "--most-failed", "2", *command.place, "--", "false")
+    bad = command("tenants", "exec", "--all", "--concurrency", "1", "--most-failed", "2", *command.place, "--", "false")
     assert (bad.code, bad.out, "aiodbclient: 2 failed\n" in bad.err) == (1, "", True)
     good = command("tenants", "exec", "--all", "--first", "1", "--most-failed", "1", *command.place, "--", "true")
     assert (good.code, "3 done" in good.err) == (0, True)
@@ -301,7 +301,7 @@ def test_a_suspension_that_is_going_on_is_called_that(command: Command, names: l
     command.leave(a, Verb.SUSPEND)
     [row] = command("tenants", "list", *command.place).out.splitlines()[1:]
     assert row.split()[:5] == [a, "owner", "suspending", row.split()[3], "suspend"]
-    for line in (["show", a], ["exec", a], ["exec", a, "--json"]):
+    for line in (["show", a], ["exec", a], ["exec", a, "-o", "json"]):
         refused = command("tenants", *line, *command.place, *(["--", "true"] if line[0] == "exec" else []))
         assert (refused.code, "is being suspended" in refused.out + refused.err) == (1, True)
     assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
@@ -372,7 +372,7 @@ def test_the_question_names_the_cluster_of_the_tenant(command: Command, second: 
     asked = command("tenants", "remove", names[0], *command.place, "--cluster", second)
     assert f"Remove {names[0]} from {command.cluster}: " in asked.err
     assert (
-        json.loads(command("tenants", "remove", names[0], *command.place, "--cluster", second, "--yes", "--json").out)[
+        json.loads(command("tenants", "remove", names[0], *command.place, "--cluster", second, "--yes", "-o", "json").out)[
             "action"
         ]
         == "deleted"

@@ -23,7 +23,7 @@ def test_clusters(command: Command) -> None:
     [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == "tenants-prod"]
 
     table = command("clusters")
-    lines = command("clusters", "--json")
+    lines = command("clusters", "-o", "json")
 
     assert (table.code, table.err) == (lines.code, lines.err) == (0, "")
     assert re.search(rf"^tenants-prod  pg .*  {cluster_id}$", table.out, re.MULTILINE)
@@ -48,38 +48,38 @@ def test_each_cell_of_a_long_table_is_measured_once_or_twice(
 
 
 def test_users_from_their_creation_to_their_end(command: Command) -> None:
-    made = command("users", "create", command.cluster, "life", "--show", "--json")
+    made = command("users", "create", "life", "--cluster", command.cluster, "--show", "-o", "json")
     assert made.code == 0
     [user] = made.objects()
     assert user["password"].startswith("AVNS_")
 
-    [got] = command("users", "get", command.cluster, "life", "--json").objects()
+    [got] = command("users", "get", "life", "--cluster", command.cluster, "-o", "json").objects()
     assert got == {key: value for key, value in user.items() if key != "password"}
-    listed = command("users", "list", command.cluster, "--show", "--json").objects()
+    listed = command("users", "list", "--show", "--cluster", command.cluster, "-o", "json").objects()
     assert user in listed
-    assert "life" in command("users", "list", command.cluster).out
+    assert "life" in command("users", "list", "--cluster", command.cluster).out
 
     [reset] = command(
-        "users", "reset", command.cluster, "life", "--show", "--yes", "--not-a-tenant", "--json"
+        "users", "reset", command.cluster, "life", "--show", "--yes", "-o", "json"
     ).objects()
     assert reset["password"] != user["password"]
-    assert reset["password"] in command("users", "get", command.cluster, "life", "--show").out
+    assert reset["password"] in command("users", "get", "life", "--cluster", command.cluster, "--show").out
 
-    assert command("users", "delete", command.cluster, "life", "--yes", "--not-a-tenant").code == 0
-    gone = command("users", "get", command.cluster, "life")
+    assert command("users", "delete", "life", "--cluster", command.cluster, "--yes").code == 0
+    gone = command("users", "get", "life", "--cluster", command.cluster)
     assert (gone.code, gone.out) == (1, "")
     assert gone.err == "aiodbclient: no user life on tenants-prod\n"
-    told = command("users", "get", command.cluster, "life", "--verbose")
+    told = command("users", "get", "life", "--cluster", command.cluster, "--verbose")
     assert "404 not_found" in told.err
     assert "request id" in told.err
 
 
 def test_databases_from_their_creation_to_their_end(command: Command) -> None:
-    assert command("dbs", "create", command.cluster, "archive").code == 0
-    assert {"name": "archive"} in command("dbs", "list", command.cluster, "--json").objects()
-    assert "archive" in command("dbs", "list", command.cluster).out.splitlines()[-1]
-    assert command("dbs", "delete", command.cluster, "archive", "--yes", "--not-a-tenant").code == 0
-    assert command("dbs", "delete", command.cluster, "archive", "--yes", "--not-a-tenant").code == 1
+    assert command("dbs", "create", "archive", "--cluster", command.cluster).code == 0
+    assert {"name": "archive"} in command("dbs", "list", "-o", "--cluster", command.cluster, "json").objects()
+    assert "archive" in command("dbs", "list", "--cluster", command.cluster).out.splitlines()[-1]
+    assert command("dbs", "delete", "archive", "--cluster", command.cluster, "--yes").code == 0
+    assert command("dbs", "delete", "archive", "--cluster", command.cluster, "--yes").code == 1
 
 
 def test_a_cluster_is_found_by_its_id_too(command: Command) -> None:
@@ -101,13 +101,13 @@ def test_a_cluster_that_is_not_there_is_bad_usage(command: Command, wanted: str)
         ["users", "list", wanted],
         ["users", "get", wanted, "alpha"],
         ["users", "create", wanted, "alpha", "--show"],
-        ["users", "reset", wanted, "alpha", "--show", "--yes", "--not-a-tenant"],
+        ["users", "reset", wanted, "alpha", "--show", "--yes"],
         ["dbs", "create", wanted, "alpha"],
-        ["dbs", "delete", wanted, "alpha", "--yes", "--not-a-tenant"],
+        ["dbs", "delete", wanted, "alpha", "--yes"],
         ["tenants", "plan", "alpha", *store],
         ["tenants", "provision", "alpha", *store],
         ["tenants", "rotate", "alpha", *store],
-        ["tenants", "retire", "alpha", *store],
+        ["tenants", "revoke-previous", "alpha", *store],
         ["tenants", "remove", "alpha", "--yes", *store],
     ):
         done = command(*arguments)
@@ -159,7 +159,7 @@ def test_the_version(command: Command) -> None:
 
 
 def test_the_sandbox_is_the_sandboxs_own_program(command: Command) -> None:
-    process = command.start("sandbox", "--cluster", "kafka=events", "--json")
+    process = command.start("sandbox", "--cluster", "kafka=events", "-o", "json")
     assert process.stdout is not None
     line = process.stdout.readline()
     process.terminate()

@@ -49,13 +49,13 @@ def test_those_that_wait_for_retire_are_retired_alone(
     asked = command("tenants", "rotate", "--all", *command.place, "--older-than", "0s")
     assert (asked.code, "There is no terminal" in asked.err) == (2, True)
     retire, force = [shlex.split(each)[1:] for each in re.findall(r": (aiodbclient .*)", done.err)]
-    assert (retire[:3], force[:3]) == (["tenants", "retire", "--from"], ["tenants", "rotate", "--from"])
+    assert (retire[:3], force[:3]) == (["tenants", "revoke-previous", "--from"], ["tenants", "rotate", "--from"])
     file = Path(retire[3])
     assert file.stat().st_mode & 0o77 == 0
     assert sorted(file.read_text().split()) == sorted(["name", *old])
     assert command(*retire, "--yes").out == "11 retired\n"
-    pending = {each["name"]: each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()}
-    assert {name for name, what in pending.items() if what == "retire"} == {late}
+    pending = {each["name"]: each["pending"] for each in command("tenants", "list", *command.place, "-o", "json").objects()}
+    assert {name for name, what in pending.items() if what == "revoke-previous"} == {late}
     file.unlink()
 
 
@@ -72,9 +72,9 @@ def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) ->
     command.provision(a, b)
     assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
     assert command("tenants", "rotate", "--all", "--role", "all", "--yes", *command.place).out == "3 rotated\n"
-    asked = command("tenants", "retire", "--all", "--role", "all", *command.place)
+    asked = command("tenants", "revoke-previous", "--all", "--role", "all", *command.place)
     assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod, and end" in asked.err
     assert (
-        command("tenants", "retire", "--all", "--role", "all", "--older-than", "1h", "--yes", *command.place).out
+        command("tenants", "revoke-previous", "--all", "--role", "all", "--older-than", "1h", "--yes", *command.place).out
         == "3 kept\n"
     )

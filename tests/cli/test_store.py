@@ -45,7 +45,7 @@ def test_a_store_is_copied_to_another_key(command: Command) -> None:
     copied = command("store", "copy", command.store, target)
     assert copied.out == "1 records copied\n"
     assert copied.err.endswith(f"as plain text. Delete it when all processes use the copy: rm {command.store}\n")
-    assert command("store", "copy", command.store, target, "--json").out == '{"copied": 0}\n'
+    assert command("store", "copy", command.store, target, "-o", "json").out == '{"copied": 0}\n'
     assert b"AVNS_" not in Path(target).read_bytes()
     command.environment["AIODBCLIENT_STORE_KEY"] = key
     assert "copied" in command("store", "list", target).out
@@ -68,10 +68,10 @@ def test_a_backup_is_refreshed_and_never_the_wrong_way_round(command: Command) -
     assert command(*copy).out == "2 records copied\n"
     assert command("tenants", "provision", "added", *command.place).code == 0
     reads = ["tenants", "show", "turned", "-o", "uri"]
-    for verb in ("rotate", "retire", "suspend", "resume"):
+    for verb in ("rotate", "revoke-previous", "suspend", "resume"):
         assert (
             command(
-                "tenants", verb, "turned", *command.place, *(["--yes"] if verb in ("suspend", "retire") else [])
+                "tenants", verb, "turned", *command.place, *(["--yes"] if verb in ("suspend", "revoke-previous") else [])
             ).code
             == 0
         )
@@ -124,7 +124,7 @@ def test_a_backup_is_no_store_until_it_is_restored(command: Command) -> None:
 
     asyncio.run(use())
     assert command("tenants", "rotate", "alpha", *command.place).code == 0
-    assert command("tenants", "retire", "alpha", *command.place, "--yes").code == 0
+    assert command("tenants", "revoke-previous", "alpha", *command.place, "--yes").code == 0
     assert command("tenants", "provision", "gamma", *command.place).code == 0
     Path(command.store).unlink()
     [line] = re.findall(r"lost: aiodbclient (.*)\. Nothing", refused.err)

@@ -44,7 +44,7 @@ def from_file(command: Command, names: list[str]) -> list[str]:
 
 
 def on_record(command: Command) -> dict[str, dict[str, object]]:
-    shown = command("tenants", "show", *command.place, "--json", "--show")
+    shown = command("tenants", "show", *command.place, "-o", "json", "--show")
     assert shown.code == 0
     return {each["name"]: each for each in shown.objects()}
 
@@ -79,7 +79,7 @@ def test_a_life(command: Command, names: list[str]) -> None:
     made = command("tenants", "provision", a, b, *command.place)
     assert (made.code, made.out, made.err.count("holds passwords as plain text")) == (0, "2 created\n", 1)
     assert command("tenants", "provision", a, b, *command.place).err == ""
-    again = command("tenants", "provision", a, b, *command.place, "--json")
+    again = command("tenants", "provision", a, b, *command.place, "-o", "json")
     assert [(each["name"], each["action"]) for each in again.objects()] == [(a, "kept"), (b, "kept")]
     assert command("tenants", "plan", a, b, *command.place).code == 0
 
@@ -91,9 +91,9 @@ def test_a_life(command: Command, names: list[str]) -> None:
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
     assert "not retired" in again.err
-    assert command("tenants", "retire", a, *command.place, "--yes").out == "1 retired\n"
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 retired\n"
 
-    planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
+    planned = command("tenants", "plan", a, c, *command.place, "--prune", "-o", "json")
     assert planned.code == 5
     assert {(each["name"], each["change"]) for each in planned.objects()} == {
         (a, "keep"),
@@ -112,11 +112,11 @@ def test_a_life(command: Command, names: list[str]) -> None:
 
 def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    retire = ["retire", a, "--yes"]
+    retire = ["revoke-previous", a, "--yes"]
     for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], retire, ["show"]):
-        for kind in ([], ["--json"]):
+        for kind in ([], ["-o", "json"]):
             assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
-    assert command("users", "list", command.cluster).code == 0
+    assert command("users", "list", "--cluster", command.cluster).code == 0
 
     shown = on_record(command)  # with --show, so the search at the end skips it
 
@@ -129,7 +129,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
     command: Command, names: list[str], number: signal.Signals
 ) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    arguments = ["tenants", "provision", *from_file(command, names), *command.place, "--json"]
+    arguments = ["tenants", "provision", *from_file(command, names), *command.place, "-o", "json"]
     command.sandbox.faults.add("sql.statement", delay=SLOWLY)
     process = command.start(*arguments)
     wait_for(command, 1)
@@ -175,7 +175,7 @@ def test_a_signal_ends_what_waits_for_the_rate_limit_and_says_why(
 ) -> None:
     file = command.folder / "users.yaml"
     file.write_text("".join(f"- {name}\n" for name in names))
-    arguments = ["users", "apply", command.cluster, "--from", str(file), "--yes"]
+    arguments = ["users", "apply", "--from", "--cluster", command.cluster, str(file), "--yes"]
     spent = command.sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"}, nth=3)
     process = command.start(*arguments)
     while not spent.fired:
@@ -192,7 +192,7 @@ def test_a_signal_ends_what_waits_for_the_rate_limit_and_says_why(
     command.sandbox.faults.clear()
     assert command(*arguments).code == 0
     for name in names:
-        assert command("users", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
+        assert command("users", "delete", name, "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -> None:
@@ -214,9 +214,9 @@ def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -
 
 
 def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, names: list[str]) -> None:
-    assert command("users", "create", command.cluster, names[1]).code == 0
+    assert command("users", "create", names[1], "--cluster", command.cluster).code == 0
 
-    done = command("tenants", "provision", *names[:3], *command.place, "--json")
+    done = command("tenants", "provision", *names[:3], *command.place, "-o", "json")
 
     assert done.code == 1
     failed = {each["name"]: each for each in done.objects() if each["action"] == "failed"}
@@ -229,7 +229,7 @@ def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, 
 def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
     command.sandbox.faults.add("sql.statement", delay=SLOWLY)
-    process = command.start("tenants", "provision", *from_file(command, names), *command.place, "--json")
+    process = command.start("tenants", "provision", *from_file(command, names), *command.place, "-o", "json")
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     process.stdout.close()
@@ -251,7 +251,7 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
     command.sandbox.faults.add("sql.statement", delay=SLOWLY)
     before = on_record(command)
     process = command.start(
-        "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "--json"
+        "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "-o", "json"
     )
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
@@ -277,8 +277,8 @@ def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str])
     for arguments, complaint in (
         (["plan", *file], "No space left on device"),
         (["provision", *file], "are done, "),
-        (["show", "--show", "--json"], "No space left on device"),
-        (["provision", *file, "--show", "--json"], "are done, "),
+        (["show", "--show", "-o", "json"], "No space left on device"),
+        (["provision", *file, "--show", "-o", "json"], "are done, "),
     ):
         with Path("/dev/full").open("w") as full:
             done = command.end(command.start("tenants", *arguments, *place, stdout=full))
@@ -292,7 +292,7 @@ def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str]) 
     assert command("tenants", "provision", names[1], *command.place).code == 0
     for arguments in (
         ["clusters"],
-        ["users", "list", command.cluster, "--json"],
+        ["users", "list", "-o", "--cluster", command.cluster, "json"],
         ["tenants", "plan", names[0], *command.place],
     ):
         done = command.end(command.start(*arguments, stdout=pipe_without_reader()))
@@ -352,9 +352,9 @@ def test_destructive_commands_ask_on_a_terminal(command: Command, names: list[st
 def test_destructive_commands_need_yes_without_a_terminal(command: Command, names: list[str]) -> None:
     a = names[0]
     destructive = [
-        ["users", "delete", command.cluster, a, "--not-a-tenant"],
-        ["users", "reset", command.cluster, a, "--show", "--not-a-tenant"],
-        ["dbs", "delete", command.cluster, a, "--not-a-tenant"],
+        ["users", "delete", a, "--cluster", command.cluster],
+        ["users", "reset", a, "--cluster", command.cluster, "--show"],
+        ["dbs", "delete", a, "--cluster", command.cluster],
     ]
     for arguments in destructive:
         done = command(*arguments)
@@ -375,7 +375,7 @@ def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: st
     with Sandbox(windows=[], token=command.sandbox.token) as other:
         asyncio.run(other.add_cluster("mongodb", "documents"))
         command.environment["DIGITALOCEAN_API_URL"] = other.url
-        done = command("users", verb, "documents", "doadmin", *(["--yes", "--not-a-tenant"] if verb == "reset" else []))
+        done = command("users", verb, "documents", "doadmin", *(["--yes"] if verb == "reset" else []))
         sent = {request.operation for request in other.requests}
 
     assert (done.code, "--show" in done.err) == (2, True)
@@ -385,19 +385,19 @@ def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: st
 def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(command: Command, names: list[str]) -> None:
     a = names[0]
     place = [command.cluster, a, "--show"]
-    reset = f"aiodbclient users reset {command.cluster} {a} --show --not-a-tenant"
+    reset = f"aiodbclient users reset {command.cluster} {a} --show"
     for arguments, output, code, done in (
         (["create", *place], os.open("/dev/full", os.O_WRONLY), 4, f"the user {a} was created with a password"),
-        (["reset", *place, "--yes", "--not-a-tenant"], pipe_without_reader(), 3, f"the user {a} has a new password"),
+        (["reset", *place, "--yes"], pipe_without_reader(), 3, f"the user {a} has a new password"),
     ):
         failed = command.end(command.start("users", *arguments, stdout=output))
         assert (failed.code, failed.err.count("\n")) == (code, 1)
         assert f"{done}, which was not printed and is not stored" in failed.err
         assert f"Make another one: {reset}" in failed.err
 
-    [user] = command(*reset.split()[1:], "--yes", "--json").objects()
+    [user] = command(*reset.split()[1:], "--yes", "-o", "json").objects()
     assert user["password"].startswith("AVNS_")
-    assert command("users", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    assert command("users", "delete", a, "--cluster", command.cluster, "--yes").code == 0
 
 
 def test_with_the_standard_output_closed_no_password_is_made(command: Command) -> None:
@@ -433,8 +433,8 @@ def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
         (["tenants", "show", "-o", "xml", *command.place], "'-o': 'xml' is not one of"),
         (["tenants", "provision", "-", *command.place], "use --from -"),
         (["tenants", "plan", "--from", str(several), *command.place], "2 columns, and the first line"),
-        (["users", "create", command.cluster, "-", "--show"], "'-' is not a name"),
-        (["dbs", "create", command.cluster, "-"], "'-' is not a name"),
+        (["users", "create", "-", "--cluster", command.cluster, "--show"], "'-' is not a name"),
+        (["dbs", "create", "-", "--cluster", command.cluster], "'-' is not a name"),
         (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
         (["tenants", "plan", "b", *file, *command.place], "not both"),
         (["tenants", "plan", "b", "--cluster", command.cluster], "--store"),
@@ -507,7 +507,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
         asyncio.run(other.add_cluster("redis", "cache"))
         asyncio.run(other.add_cluster("cockroach", "new"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        for verb in ("plan", "provision", "rotate", "retire"):
+        for verb in ("plan", "provision", "rotate", "revoke-previous"):
             done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
             assert (done.code, done.out) == (2, "")
             assert "redis clusters have no user management" in done.err
@@ -541,7 +541,7 @@ def test_stored_credentials_are_shown_while_the_api_is_down(command: Command, na
     command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
 
     for cluster in (cluster_id, command.cluster):
-        shown = command("tenants", "show", "--cluster", cluster, "--store", command.store, "--json")
+        shown = command("tenants", "show", "--cluster", cluster, "--store", command.store, "-o", "json")
         assert shown.code == 0
         assert [each["name"] for each in shown.objects()] == [names[0]]
 
@@ -563,7 +563,7 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
         assert (planned.code, "in PostgreSQL does not exist yet" in planned.err) == (5, True)
         listed = command("tenants", "list", "--cluster", command.cluster)
         assert (listed.code, "in PostgreSQL does not exist: check --store" in listed.err) == (4, True)
-    arguments = ["tenants", "provision", *from_file(command, names), "--cluster", command.cluster, "--json"]
+    arguments = ["tenants", "provision", *from_file(command, names), "--cluster", command.cluster, "-o", "json"]
 
     both = [command.end(process) for process in [command.start(*arguments), command.start(*arguments)]]
 

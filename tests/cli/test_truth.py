@@ -31,7 +31,7 @@ SAID = {"the name is on record for": True, "nothing is on record for": False}
 
 
 def on_record(command: Command) -> set[str]:
-    return {each["name"] for each in command("store", "list", command.store, "--json").objects()}
+    return {each["name"] for each in command("store", "list", command.store, "-o", "json").objects()}
 
 
 def test_after_an_outage_only_what_is_on_record_is_called_that(command: Command, names: list[str]) -> None:
@@ -59,7 +59,7 @@ def test_what_is_said_of_one_name_after_an_outage_is_not_said_of_others(
     command.provision(*names[:4])
     command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=30)
     command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=31, lasts=60.0)
-    done = command("tenants", "provision", *names, *command.place, "--cluster", second, "--json")
+    done = command("tenants", "provision", *names, *command.place, "--cluster", second, "-o", "json")
     failed = {each["name"]: each["error"] for each in done.objects() if each["action"] == "failed"}
     said = {name: there for name, error in failed.items() for text, there in SAID.items() if text in error}
     there = on_record(command)
@@ -132,14 +132,14 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
     """Half of a command that was mistyped is the worse half: what is done is not seen among what is not."""
     a, b, typo = names[0], names[1], names[9]
     command.provision(a, b)
-    before = command("tenants", "show", *command.place, "--show", "--json").objects()
+    before = command("tenants", "show", *command.place, "--show", "-o", "json").objects()
     file = command.folder / "names.csv"
     file.write_text(f"name\n{a}\n{typo}\n")
     failed = command.folder / "failed.csv"
     for verb, *options in (
         ["rotate"],
         ["rotate", "--role", "all"],
-        ["retire", "--yes"],
+        ["revoke-previous", "--yes"],
         ["suspend", "--yes"],
         ["resume"],
         ["repair"],
@@ -154,9 +154,9 @@ def test_a_typo_among_several_names_changes_nothing(command: Command, names: lis
             assert f"{typo}: not on record" in done.err
             assert "nothing was done for the other names either\n" in done.err
             assert "1 failed\n" in done.out + done.err
-            [object] = command("tenants", verb, *which, *options, "--json", *command.place, *program).objects()
+            [object] = command("tenants", verb, *which, *options, "-o", "json", *command.place, *program).objects()
             assert (object["name"], object["action"]) == (typo, "failed")
-    assert command("tenants", "show", *command.place, "--show", "--json").objects() == before
+    assert command("tenants", "show", *command.place, "--show", "-o", "json").objects() == before
     assert not (command.folder / "ran").exists()
     assert failed.read_text().split() == ["name", a, typo]
 
@@ -171,7 +171,7 @@ def test_a_suspended_tenant_whose_database_is_lost_gets_an_empty_one(command: Co
     assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
     assert command("tenants", "suspend", a, b, "--yes", *command.place).code == 0
     for name in (a, b):
-        assert command("dbs", "delete", command.cluster, name, "--yes", "--not-a-tenant").code == 0
+        assert command("dbs", "delete", name, "--cluster", command.cluster, "--yes").code == 0
     [first] = command("tenants", "check", a, *command.place).out.splitlines()[:1]
     assert first == f"{a}: database_missing"
     failed = command("tenants", "resume", a, *command.place)
@@ -182,7 +182,7 @@ def test_a_suspended_tenant_whose_database_is_lost_gets_an_empty_one(command: Co
     assert done.out == f"{a}: resumed: database_missing (new credential: deliver it)\n1 resumed\n"
     assert command("tenants", "check", a, *command.place, "--role", "all").out == "2 checked: all well\n"
     program = [sys.executable, "-c", "import psycopg; psycopg.connect('').execute('CREATE TABLE t ()')"]
-    assert command("tenants", "exec", a, "--json", *command.place, "--", *program).code == 0
+    assert command("tenants", "exec", a, "-o", "json", *command.place, "--", *program).code == 0
 
     kept = command("tenants", "repair", b, *command.place)
     assert (kept.code, "what was in it is lost" in kept.err) == (1, True)

@@ -25,7 +25,7 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
 
     assert "run it again" not in refused.err
     retire, force = suggested(refused)
-    assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
+    assert (retire[:4], force[:5]) == (["tenants", "revoke-previous", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force, "--yes").out == "2 rotated\n"
     assert command(*retire, "--yes").out == "2 retired\n"
 
@@ -47,7 +47,7 @@ def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> 
 def test_a_missing_database_names_recreate(command: Command, names: list[str]) -> None:
     a = names[0]
     command.provision(a)
-    assert command("dbs", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
+    assert command("dbs", "delete", a, "--cluster", command.cluster, "--yes").code == 0
     checked, refused = (command("tenants", verb, a, *command.place) for verb in ("check", "repair"))
 
     assert (refused.code, "run it again" in refused.err) == (1, False)
@@ -58,7 +58,7 @@ def test_a_missing_database_names_recreate(command: Command, names: list[str]) -
 
 def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    assert command("users", "create", command.cluster, a, "--show").code == 0
+    assert command("users", "create", a, "--cluster", command.cluster, "--show").code == 0
     refused = command("tenants", "provision", a, *command.place)
     assert (refused.code, "run it again" in refused.err) == (1, False)
     [adopt] = suggested(refused)
@@ -66,7 +66,7 @@ def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: 
     assert suggested(command(*adopt)) == [[*adopt, "--yes"]]
     assert command(*adopt, "--yes").out == "1 adopted\n"
 
-    full = command("tenants", "provision", b, "--most", "1", *command.place)
+    full = command("tenants", "provision", b, "--max-tenants", "1", *command.place)
     assert (full.code, "run it again" in full.err) == (1, False)
     assert "give Tenants" not in full.err
     [rooms] = suggested(full)
@@ -84,7 +84,7 @@ def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list
     file = Path(again[again.index("--from") + 1])
     assert sorted(file.read_text().split()) == sorted(["name", *names[1:]])
     assert file.stat().st_mode & 0o77 == 0
-    assert "--at-a-time" not in again
+    assert "--concurrency" not in again
     assert "aiodbclient: 11 failed\n" in command(*again).err
     file.write_text("name\n")
     nothing = command(*again)
@@ -128,15 +128,15 @@ def test_users_that_look_like_a_tenants_are_left_alone(command: Command, names: 
     a = names[0]
     command.provision(a)
     assert command("tenants", "rotate", a, *command.place).code == 0
-    assert command("users", "create", command.cluster, f"{a}-plain", "--show").code == 0
+    assert command("users", "create", f"{a}-plain", "--cluster", command.cluster, "--show").code == 0
     file = command.folder / "users.yaml"
     file.write_text("- doadmin\n")
-    planned = command("users", "plan", command.cluster, "--from", str(file), "--prune").out.splitlines()
+    planned = command("users", "plan", "--from", "--cluster", command.cluster, str(file), "--prune").out.splitlines()
 
     assert f"- {a}-plain" in planned
     [left] = [line for line in planned if line.endswith(": may be tenants' logins, left alone")]
     assert left.startswith(f"  {a}, {a}_")
-    apply = ["users", "apply", command.cluster, "--from", str(file), "--prune", "--yes", "--not-a-tenant"]
+    apply = ["users", "apply", "--from", "--cluster", command.cluster, str(file), "--prune", "--yes"]
     unbounded = command(*apply)
     assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
     assert command(*apply, "--max", "1").out.endswith("1 deleted\n")
