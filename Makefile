@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests start many programs. Each would compile the package if it may not keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check fix coverage mutants storm bench bench-fleet docs pictures bench-move
+.PHONY: demo test test-all check fix coverage mutants storm bench docs pictures bench-move
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -63,13 +63,9 @@ pictures: $(VENV)/.dev
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/terminal.py
 
-# Moves of tenants under load. Needs mysql or mariadb on PATH for those.
+# Moves of tenants under load. Needs mysql on PATH for those of MySQL.
 bench-move: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.move
-
-# Needs the package valkey-server.
-bench-fleet: $(VENV)/.dev
-	$(BIN)/python benchmarks/fleet.py
 
 # Build the site and test it, in Chromium too if it is installed.
 docs: $(VENV)/.dev

@@ -18,13 +18,12 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.outcomes import UserOutcome as UserOutcome
     from ._bulk.plan import UserPlan as UserPlan
     from ._bulk.run import Run as Run
-    from ._pacing.budget import Budget as Budget
-    from ._pacing.budget import RateBudget as RateBudget
+    from ._http.events import RequestEvent as RequestEvent
+    from ._http.retry import RetryPolicy as RetryPolicy
+    from ._pacing.budget import RateLimiter as RateLimiter
     from ._pacing.budget import RateLimitStatus as RateLimitStatus
     from ._pacing.budget import Snapshot as Snapshot
     from ._pacing.budget import Window as Window
-    from ._request.events import RequestEvent as RequestEvent
-    from ._request.retry import RetryPolicy as RetryPolicy
     from ._version import __version__ as __version__
     from .client import DatabaseClient as DatabaseClient
     from .clusters import ClusterClient as ClusterClient
@@ -56,9 +55,9 @@ _HOMES = {
     "UserOutcome",
     "._bulk.plan": "UserPlan",
     "._bulk.run": "Run",
-    "._pacing.budget": "Budget RateBudget RateLimitStatus Snapshot Window",
-    "._request.events": "RequestEvent",
-    "._request.retry": "RetryPolicy",
+    "._pacing.budget": "RateLimiter RateLimitStatus Snapshot Window",
+    "._http.events": "RequestEvent",
+    "._http.retry": "RetryPolicy",
     "._version": "__version__",
     ".client": "DatabaseClient",
     ".clusters": "ClusterClient ClustersAPI",

@@ -93,7 +93,7 @@ def mysql_parts(url: str) -> SplitResult | None:
     """Return the parts of ``url`` if it names a MySQL server, with its host, a valid port if any, and a user."""
     try:
         parts, late = urlsplit(url), has_late_at(url)
-        is_mysql = parts.scheme in ("mysql", "mariadb") and (parts.port is None or parts.port > 0)
+        is_mysql = parts.scheme == "mysql" and (parts.port is None or parts.port > 0)
         if is_mysql and is_host(parts.hostname) and parts.username and not late:
             return parts
     except ValueError:  # its message may quote the password

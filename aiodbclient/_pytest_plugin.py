@@ -62,13 +62,13 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
     Yields:
         The client. It is closed when the test ends.
     """
-    from . import DatabaseClient, RateBudget, RetryPolicy
+    from . import DatabaseClient, RateLimiter, RetryPolicy
 
     async with DatabaseClient(
         aiodbclient_sandbox.token,
         base_url=aiodbclient_sandbox.url,
         retry=RetryPolicy(base_delay=0.01),
-        budget=RateBudget([]),
+        budget=RateLimiter([]),
     ) as client:
         yield client
 

@@ -17,14 +17,14 @@ from yarl import URL
 
 from ._checks import check_whole
 from ._dsn import is_loopback
-from ._pacing.budget import Budget, RateBudget, RateLimitStatus
-from ._request.call import Options, checked
-from ._request.context import ClientMemory, ClusterContext
-from ._request.events import RequestEvent
-from ._request.operations import checked_cluster_id
-from ._request.raw import JSON, Params, prepared
-from ._request.retry import RetryPolicy
-from ._request.transport import TokenProvider, Transport
+from ._http.call import Options, checked
+from ._http.context import ClientCache, ClusterContext
+from ._http.events import RequestEvent
+from ._http.operations import checked_cluster_id
+from ._http.raw import JSON, Params, prepared
+from ._http.retry import RetryPolicy
+from ._http.transport import TokenProvider, Transport
+from ._pacing.budget import RateLimiter, RateLimitStatus
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
@@ -86,7 +86,7 @@ class DatabaseClient:
         session: aiohttp.ClientSession | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
-        budget: Budget | None = None,
+        budget: RateLimiter | None = None,
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
         app: str | None = None,
@@ -99,8 +99,8 @@ class DatabaseClient:
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
             raise InvalidArgumentError(f"on_event must be a function that is not async, not {on_event!r}")
-        if budget is not None and not hasattr(budget, "acquire"):
-            raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
+        if budget is not None and not isinstance(budget, RateLimiter):
+            raise InvalidArgumentError(f"budget must be a RateLimiter, not {budget!r}")
         if session is not None and (proxy is not None or trust_env):
             raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
         if user_writes is not None:
@@ -115,9 +115,9 @@ class DatabaseClient:
             app=_checked_app(app),
             proxy=_chosen_proxy(proxy, trust_env, url),
         )
-        self._use(ClientMemory(user_writes), options)
+        self._use(ClientCache(user_writes), options)
 
-    def _use(self, memory: ClientMemory, options: Options) -> None:
+    def _use(self, memory: ClientCache, options: Options) -> None:
         self._memory = memory
         self._options = options
         self.clusters: ClustersAPI = ClustersAPI(self._transport, memory, options)
@@ -257,15 +257,15 @@ def _checked_base_url(given: str | None) -> URL:
     return url
 
 
-def _default_budget(url: URL) -> RateBudget:
+def _default_budget(url: URL) -> RateLimiter:
     if os.environ.get(_BUDGET_VARIABLE) != "none":
-        return RateBudget()
+        return RateLimiter()
     if not is_loopback(url.host or ""):
         raise ConfigurationError(
             f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url} is none: unset it, or set "
             f"{_URL_VARIABLE} to the sandbox's address"
         )
-    return RateBudget(windows=())
+    return RateLimiter(windows=())
 
 
 def _chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:

@@ -9,13 +9,13 @@ from urllib.parse import quote
 from uuid import UUID
 
 from ._checks import check_seconds
-from ._request.call import Meter, Options
-from ._request.context import ClientMemory, ClusterContext
-from ._request.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
-from ._request.pages import read_all
-from ._request.pause import Pause, until_online
-from ._request.raw import JSON, Params, prepared
-from ._request.transport import Transport
+from ._http.call import Options, RequestStats
+from ._http.context import ClientCache, ClusterContext
+from ._http.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
+from ._http.pages import read_all
+from ._http.pause import Pause, until_online
+from ._http.raw import JSON, Params, prepared
+from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
 from .errors import ClusterNotOnlineError, NotFoundError
@@ -30,7 +30,7 @@ class ClustersAPI:
 
     __slots__ = ("_memory", "_options", "_transport")
 
-    def __init__(self, transport: Transport, memory: ClientMemory, options: Options) -> None:
+    def __init__(self, transport: Transport, memory: ClientCache, options: Options) -> None:
         self._transport = transport
         self._memory = memory
         self._options = options
@@ -170,7 +170,7 @@ async def request_below(
 
 
 def for_work(
-    cluster: ClusterClient, meter: Meter, pause: Pause | None = None, tenant: str | None = None
+    cluster: ClusterClient, meter: RequestStats, pause: Pause | None = None, tenant: str | None = None
 ) -> ClusterClient:
     """Return ``cluster`` for the work on one tenant, as ``for_bulk`` does."""
     context = cluster._context.for_bulk(meter, pause)  # pyright: ignore[reportPrivateUsage]  # of the class above

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterable, Iterable
 from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run
-from ._request.db_calls import DatabaseCalls
+from ._http.context import ClusterContext
+from ._http.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
+from .models import Database
 
 
-class DatabasesAPI(DatabaseCalls):
+class DatabasesAPI:
     """``cluster.dbs``: the databases of one cluster, one at a time or in bulk.
 
     A database has only a name, so there is no update.
@@ -19,7 +21,51 @@ class DatabasesAPI(DatabaseCalls):
     UnsupportedOperationError (Redis and Valkey), and InvalidArgumentError (a name that a URL cannot hold).
     """
 
-    __slots__ = ()
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ClusterContext) -> None:
+        self._context = context
+
+    async def list(self) -> list[Database]:
+        """Read all databases of the cluster. Safe to repeat and to cancel."""
+        return await self._context.list(LIST_DBS, Database)
+
+    async def get(self, name: str) -> Database:
+        """Read one database. Safe to repeat and to cancel.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is no such database. The API can answer this for a moment after the create.
+        """
+        return (await self._context.send(GET_DB, name)).read(Database)
+
+    async def create(self, name: str) -> Database:
+        """Create a database.
+
+        The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
+        the name back with ``get``. A cancelled call may have been applied too. ``provision`` settles both for you.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NameTakenError: The name is taken.
+        """
+        return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
+
+    async def delete(self, name: str) -> None:
+        """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is no such database. If an earlier try of this call may have deleted it, the call
+                succeeds.
+        """
+        (await self._context.send(DELETE_DB, name)).read_nothing()
 
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
@@ -40,7 +86,7 @@ class DatabasesAPI(DatabaseCalls):
             InvalidArgumentError: At once, if an argument is invalid.
             DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
-        return Run(names, ProvisionDatabases(self._context), concurrency)
+        return Run(names, ProvisionDatabases(DatabasesAPI, self._context), concurrency)
 
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
@@ -54,4 +100,4 @@ class DatabasesAPI(DatabaseCalls):
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED.
         """
-        return Run(names, DeprovisionDatabases(self._context), concurrency)
+        return Run(names, DeprovisionDatabases(DatabasesAPI, self._context), concurrency)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -136,27 +135,3 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
                 operation=operation,
             )
     return capabilities
-
-
-# How the names of a tenant's logins and roles end that are derived from its name: a digest of it, and the role. See
-# ``tenants/_naming.py``.
-_DERIVED = re.compile(r"_[0-9a-f]{16}_([wr]?[ab]|t|owner|writer|reader)\Z")
-
-
-def is_derived(name: str) -> bool:
-    """Whether a name has the form of one that is derived from a tenant's, such as its second login."""
-    return _DERIVED.search(name) is not None
-
-
-def guard_tenants(engine: Engine | str) -> None:
-    """Refuse an engine that does not support tenants, or that is unknown."""
-    capabilities = CAPABILITIES.get(engine)
-    if capabilities is not None and capabilities.tenants:
-        return
-    if capabilities is None:
-        reason = f"this version of aiodbclient does not know the engine {engine!r}"
-    elif not capabilities.users:
-        reason = f"{engine} clusters have no user management"
-    else:
-        reason = f"{engine} clusters have none, because they have no SQL: use users.provision with settings"
-    raise UnsupportedOperationError(f"tenants: {reason}; nothing was created", engine=engine, operation="tenants")

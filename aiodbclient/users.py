@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Sequence
+from time import monotonic
+from typing import Any
+
+from attrs import evolve
 
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers, TenantRecords
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run
-from ._request.user_calls import UserCalls
-from .models import NewUser
+from ._http.context import ClusterContext
+from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
+from ._http.waits import with_password
+from ._json.converter import setting_names, write
+from ._user_settings import check_settings
+from .engines import capabilities_of
+from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
+from .models import MySQLSettings, NewUser, User, UserSettings
+
+_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
+_LOOKS = 4  # how long to read the password, which can be empty right after a reset: 0 + 1 + 2 + 4 times ``base_delay``
 
 
-class UsersAPI(UserCalls):
+class UsersAPI:
     """``cluster.users``: the users of one cluster, one at a time or in bulk.
 
     Every method can raise the errors of ``aiodbclient.errors``. Two of them mean that nothing was sent:
@@ -20,7 +34,148 @@ class UsersAPI(UserCalls):
     a URL cannot hold, or an argument of the wrong type).
     """
 
-    __slots__ = ()
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ClusterContext) -> None:
+        self._context = context
+
+    async def list(self) -> list[User]:
+        """Read all users of the cluster. Safe to repeat and to cancel.
+
+        Returns:
+            The users. Passwords need the scope ``database:view_credentials``; MongoDB returns none.
+        """
+        return await self._context.list(LIST_USERS, User)
+
+    async def get(self, name: str) -> User:
+        """Read one user. Safe to repeat and to cancel.
+
+        Args:
+            name: The user.
+
+        Returns:
+            The user. Its password needs the scope ``database:view_credentials``; MongoDB returns none.
+
+        Raises:
+            NotFoundError: There is no such user. The API can answer this for a moment after the create.
+        """
+        return (await self._context.send(GET_USER, name)).read(User)
+
+    async def create(
+        self,
+        name: str,
+        mysql_settings: MySQLSettings | None = None,
+        settings: UserSettings | None = None,
+        readonly: bool | None = None,
+    ) -> User:
+        """Create a user.
+
+        The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set and
+        says what to do. A cancelled call may have been applied too. ``provision`` settles these cases for you.
+
+        Args:
+            name: The user.
+            mysql_settings: The authentication plugin of a MySQL user.
+            settings: What the user may do, by engine.
+            readonly: MongoDB's older form of ``MongoUserSettings(role="readOnly")``.
+
+        Returns:
+            The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
+            NotFoundError for a moment.
+
+        Raises:
+            NameTakenError: The name is taken.
+        """
+        given: Sequence[str] = ()
+        body: dict[str, Any] = {"name": name}
+        if mysql_settings is not None or settings is not None or readonly is not None:
+            check_settings(mysql_settings, settings, readonly)
+            given = setting_names(mysql_settings, settings, readonly)
+            body = write(NewUser(name, mysql_settings, settings, readonly))
+        user = (await self._context.send(CREATE_USER, name, body, given)).read(User)
+        self._context.memory.deletions.forget(self._context.cluster_id, name)
+        return user
+
+    async def update(self, name: str, settings: UserSettings) -> User:
+        """Replace the settings of a user. Safe to repeat; a cancelled call may have been applied.
+
+        Args:
+            name: The user.
+            settings: All of its settings. The API resets a setting that you leave out to its default:
+                ``pg_allow_replication`` to false, an ACL to none.
+
+        Returns:
+            The user with its name and settings.
+
+        Raises:
+            NotFoundError: There is no such user.
+        """
+        if settings is None:
+            raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
+        check_settings(settings=settings)
+        body = {"settings": write(settings)}
+        return (await self._context.send(UPDATE_USER, name, body, setting_names(None, settings))).read(User)
+
+    async def delete(self, name: str) -> None:
+        """Delete a user. Safe to repeat; a cancelled call may have been applied.
+
+        Args:
+            name: The user.
+
+        Raises:
+            NotFoundError: There is no such user. If an earlier try of this call may have deleted it, the call succeeds.
+        """
+        check_name(name)
+        deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
+        deletions.note(cluster_id, name, monotonic())
+        try:
+            (await self._context.send(DELETE_USER, name)).read_nothing()
+        except DatabaseClientError as error:
+            if not (error.may_have_applied or isinstance(error, NotFoundError)):
+                deletions.forget(cluster_id, name)
+            raise
+
+    async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
+        """Give a user a new password. The old one stops working at once.
+
+        Safe to repeat. A cancelled call may have been applied; the password is then unknown, so reset it again.
+
+        If the answer to a first try is lost and a second try succeeds, the server may perform the two in either order.
+        So the client then reads the password back before it returns it.
+
+        Args:
+            name: The user.
+            mysql_settings: The authentication plugin of a MySQL user from now on.
+
+        Returns:
+            The user with its new password.
+
+        Raises:
+            NotFoundError: There is no such user.
+            InvalidResponseError: The client sent two resets, and the API does not return the password (MongoDB, or a
+                token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
+        """
+        check_settings(mysql_settings)
+        body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
+        context = self._context
+        answer = await context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))
+        user = answer.read(User)
+        if not answer.call.lost or user.password is None:
+            return user
+        # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
+        # noticed.
+        options = answer.call.options
+        delay = options.retry.base_delay
+        await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * delay, _LONGEST))
+        user = evolve(user, password=None)
+        if capabilities_of(context.engine).returns_passwords:
+            user = await with_password(user, lambda: self.get(name), _LOOKS * delay, first=delay)
+        if user.password is None:
+            raise answer.invalid(
+                "followed another reset whose answer was lost. The server may have performed the two in either order, "
+                "and the password could not be read back"
+            )
+        return user
 
     def provision(
         self,
@@ -56,7 +211,7 @@ class UsersAPI(UserCalls):
             InvalidArgumentError: At once, if an argument is invalid.
             DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
-        return Run(specs, ProvisionUsers(self._context, if_exists), concurrency)
+        return Run(specs, ProvisionUsers(UsersAPI, self._context, if_exists), concurrency)
 
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
@@ -73,7 +228,7 @@ class UsersAPI(UserCalls):
         Returns:
             The run. Its outcomes are RESET, with the new password, or FAILED.
         """
-        return Run(names, RotateUsers(self._context), concurrency)
+        return Run(names, RotateUsers(UsersAPI, self._context), concurrency)
 
     def deprovision(
         self,
@@ -96,7 +251,7 @@ class UsersAPI(UserCalls):
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
-        return Run(names, DeprovisionUsers(self._context, store), concurrency)
+        return Run(names, DeprovisionUsers(UsersAPI, self._context, store), concurrency)
 
     async def plan(
         self,
@@ -125,4 +280,4 @@ class UsersAPI(UserCalls):
             UnsupportedOperationError: The cluster's engine has no users, or does not have a setting.
             DatabaseClientError: The users could not be read.
         """
-        return await plan_users(self._context, specs, prune=prune, store=store)
+        return await plan_users(UsersAPI, self._context, specs, prune=prune, store=store)

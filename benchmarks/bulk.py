@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from cost import CLUSTER, local_server
 
 NAMES, WARM_UP = 100_000, 2_000
@@ -68,7 +68,7 @@ async def rate(work: Callable[[ClusterClient, int], Awaitable[object]], cluster:
 
 
 async def measure(url: str) -> int:
-    async with DatabaseClient("token", base_url=url, budget=RateBudget([])) as client:
+    async with DatabaseClient("token", base_url=url, budget=RateLimiter([])) as client:
         cluster = client.cluster(CLUSTER, engine="pg")
         await provision(cluster, WARM_UP)
         gc.collect()

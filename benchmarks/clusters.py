@@ -30,7 +30,7 @@ from typing import Any
 
 from attrs import evolve
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, Window
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
@@ -47,7 +47,7 @@ def names(prefix: str, count: int) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[list[ClusterClient]]:
+async def sandbox(engine: str, rate: str, budget: RateLimiter) -> AsyncIterator[list[ClusterClient]]:
     """Start a sandbox in another process. Yields its clusters."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, "--serve", engine, rate), stdout=asyncio.subprocess.PIPE
@@ -96,12 +96,12 @@ def holds(what: str, figure: float, limit: float) -> bool:
 async def paced(path: Path, count: int) -> list[bool]:
     """Put all on record under a rate limit, list and check them."""
     least = (2 * count - 1) // BURST * SECONDS
-    budget = RateBudget([Window(BURST, SECONDS)])
+    budget = RateLimiter([Window(BURST, SECONDS)])
     async with sandbox("mongodb", "paced", budget) as clusters, SQLiteStore(path) as store:
-        tenants = Tenants(clusters, store, most=count // CLUSTERS)
+        tenants = Tenants(clusters, store, max_tenants=count // CLUSTERS)
         await asyncio.sleep(SECONDS)  # the window is empty again
         took = await timed("put on record", count, tenants.provision(names("tenant", count)))
-        assert [room.tenants for room in await tenants.rooms()] == [count // CLUSTERS] * CLUSTERS
+        assert [room.tenants for room in await tenants.capacity()] == [count // CLUSTERS] * CLUSTERS
         listed = await timed("list", count, tenants.records())
         await asyncio.sleep(SECONDS)
         checked = await timed("check", count, tenants.check())
@@ -115,7 +115,7 @@ async def paced(path: Path, count: int) -> list[bool]:
 async def sign_ups(folder: Path, count: int) -> list[bool]:
     """Compare a sign-up with an empty store and with a busy one."""
     seconds: dict[str, list[float]] = {"empty": [], "busy": [], "running": []}
-    async with sandbox("pg", "distant", RateBudget([])) as clusters, SQLiteStore(folder / "busy.db") as busy:
+    async with sandbox("pg", "distant", RateLimiter([])) as clusters, SQLiteStore(folder / "busy.db") as busy:
         await fill(busy, clusters, count)
         running = Tenants(clusters, busy, prefix="running_")
         await running.ensure("running_first")
@@ -146,7 +146,7 @@ async def fill(store: SQLiteStore, clusters: list[ClusterClient], count: int) ->
         name = f"tenant_{n}"
         claim = await store.claim(name, 60.0)
         assert claim is not None
-        await put_on_record(store, claim, evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id))
+        await store.keep(claim, evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id))
 
     for start in range(0, count, 200):
         await asyncio.gather(*(one(n) for n in range(start, min(count, start + 200))))
@@ -154,7 +154,7 @@ async def fill(store: SQLiteStore, clusters: list[ClusterClient], count: int) ->
 
 async def with_sql(path: Path, count: int) -> list[bool]:
     """Check tenants of three PostgreSQLs."""
-    async with sandbox("pg", "none", RateBudget([])) as clusters, SQLiteStore(path) as store:
+    async with sandbox("pg", "none", RateLimiter([])) as clusters, SQLiteStore(path) as store:
         tenants = Tenants(clusters, store)
         await timed("with SQL: put on record", count, tenants.provision(names("sql", count)))
         took = await timed("with SQL: check", count, tenants.check())

@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.errors import NotFoundError
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
@@ -86,7 +86,7 @@ async def measure_calls(url: str) -> None:
     users = f"{url}/v2/databases/{CLUSTER}/users"
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        DatabaseClient("token", base_url=url, budget=RateBudget(UNBOUNDED)) as ours,
+        DatabaseClient("token", base_url=url, budget=RateLimiter(UNBOUNDED)) as ours,
     ):
         official = Client("token", endpoint=url)
         cluster = ours.cluster(CLUSTER, engine="pg")

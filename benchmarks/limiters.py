@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.errors import RateLimitError
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
@@ -244,7 +244,7 @@ async def beside(scale: float, count: int = 1000) -> None:
 
         spending = asyncio.create_task(spend())
         await asyncio.sleep(seconds)
-        budget = RateBudget([Window(250, seconds), Window(5000, 60 * seconds)])
+        budget = RateLimiter([Window(250, seconds), Window(5000, 60 * seconds)])
         took, failed = await by_client(api, count, budget=budget)
         spending.cancel()
         await asyncio.wait([spending])

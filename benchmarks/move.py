@@ -1,8 +1,7 @@
 """Measure moves under load: writes acknowledged, writes lost, and for how long the tenant is frozen per 100 MB.
 
 A tenant of about 100 MB is moved between two servers of this machine, while four tasks write to it through
-``TenantPools``. PostgreSQL is the sandbox's; MySQL and MariaDB are those on PATH. Run it as ``python -m
-benchmarks.move`` (``make bench-move``).
+``TenantPools``. PostgreSQL is the sandbox's. Run it as ``python -m benchmarks.move`` (``make bench-move``).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 from aiodbclient.sandbox import Sandbox
-from tests.mysql import installed, running
+from tests.mysql import SERVERS, running
 from tests.tenants.moves import opened, sql, writing
 
 MEGABYTES = 100
@@ -78,7 +77,7 @@ async def clusters(server: str) -> AsyncIterator[tuple[Sandbox, list[str]]]:
 
 async def main() -> None:
     fine = True
-    for server in ("pg", *(each for each in installed() if each != "given")):
+    for server in ("pg", *(each for each in SERVERS if each not in ("given", "none"))):
         async with clusters(server) as (sandbox, ids):
             fine &= await measure(server, sandbox, ids)
     sys.exit(not fine)

@@ -25,7 +25,7 @@ import backoff
 from aiolimiter import AsyncLimiter
 from attrs import define, frozen
 
-from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 
 LIMIT = 250
@@ -82,7 +82,7 @@ Create = Callable[[str], Awaitable[Any]]
 
 @asynccontextmanager
 async def with_aiodbclient(api: Api) -> AsyncIterator[Create]:
-    async with DatabaseClient(api.token, base_url=api.url, budget=RateBudget(windows(api.window))) as client:
+    async with DatabaseClient(api.token, base_url=api.url, budget=RateLimiter(windows(api.window))) as client:
         yield client.cluster(api.cluster, engine="pg").users.create
 
 

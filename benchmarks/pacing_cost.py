@@ -14,7 +14,7 @@ from statistics import median
 
 from multidict import CIMultiDict
 
-from aiodbclient import RateBudget
+from aiodbclient import RateLimiter
 
 CALLS = 96  # per round; they fit into the rest of the minute
 ROUNDS = 101
@@ -22,10 +22,10 @@ HISTORY = 2500  # requests of the last hour
 HEADERS = CIMultiDict({"RateLimit-Limit": "5000", "RateLimit-Remaining": "2600", "RateLimit-Reset": "1444931833"})
 
 
-async def half_full() -> RateBudget:
+async def half_full() -> RateLimiter:
     """A budget that was used evenly for the last hour, and then follows the real clock."""
     start, used = time.monotonic() - 3590.0, 0
-    budget = RateBudget(clock=lambda: start + 3590.0 * used / HISTORY if used < HISTORY else time.monotonic())
+    budget = RateLimiter(clock=lambda: start + 3590.0 * used / HISTORY if used < HISTORY else time.monotonic())
     for _ in range(HISTORY):
         await budget.acquire()
         budget.release()
@@ -33,37 +33,37 @@ async def half_full() -> RateBudget:
     return budget
 
 
-async def nothing(_: RateBudget) -> None:
+async def nothing(_: RateLimiter) -> None:
     """Do nothing, to measure the cost of the measurement."""
 
 
-async def acquire_and_release(budget: RateBudget) -> None:
+async def acquire_and_release(budget: RateLimiter) -> None:
     await budget.acquire()
     budget.release()
 
 
-async def acquire_observe_and_release(budget: RateBudget) -> None:
+async def acquire_observe_and_release(budget: RateLimiter) -> None:
     await budget.acquire()
     budget.observe(HEADERS)
     budget.release()
 
 
-async def nothing_in_flight(_: RateBudget) -> None:
+async def nothing_in_flight(_: RateLimiter) -> None:
     """Do nothing but yield to the other calls."""
     await asyncio.sleep(0)
 
 
-async def acquire_observe_and_release_in_flight(budget: RateBudget) -> None:
+async def acquire_observe_and_release_in_flight(budget: RateLimiter) -> None:
     await budget.acquire()
     await asyncio.sleep(0)
     budget.observe(HEADERS)
     budget.release()
 
 
-Step = Callable[[RateBudget], Awaitable[None]]
+Step = Callable[[RateLimiter], Awaitable[None]]
 
 
-async def work(step: Step, budget: RateBudget, calls: int) -> None:
+async def work(step: Step, budget: RateLimiter, calls: int) -> None:
     for _ in range(calls):
         await step(budget)
 

@@ -4,8 +4,8 @@
 from the usual recipe of backoff and a limiter. The window is 5 seconds instead of the provider's minute.
 
 ``rotation.svg``: the queries of four programs while their login gets a new password: by ``tenants.rotate`` and
-``tenants.retire``, and by ``users.rotate``. Each program reads the stored credential every few seconds, and opens a new
-connection to the sandbox's PostgreSQL for each query.
+``tenants.revoke_previous``, and by ``users.rotate``. Each program reads the stored credential every few seconds, and
+opens a new connection to the sandbox's PostgreSQL for each query.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MET = {
 }
 
 PROGRAMS = 4
-ROTATE, RETIRE, END = 2.0, 8.0, 10.0  # seconds
+ROTATE, REVOKE, END = 2.0, 8.0, 10.0  # seconds
 REREAD, PAUSE = 4.0, 0.1  # seconds between two reads of the credential, and between two queries of a program
 
 
@@ -88,8 +88,8 @@ class Tenant:
     async def change(self, clock: Clock) -> None:
         await clock.until(ROTATE)
         assert [outcome.ok async for outcome in self.tenants.rotate(["alpha"])] == [True]
-        await clock.until(RETIRE)
-        assert [outcome.ok async for outcome in self.tenants.retire(["alpha"])] == [True]
+        await clock.until(REVOKE)
+        assert [outcome.ok async for outcome in self.tenants.revoke_previous(["alpha"])] == [True]
 
 
 @define
@@ -158,7 +158,7 @@ class Queries:
             programs = [number for _, number, met in self.seen if met == colour]
             axes.scatter(times, programs, s=12, c=colour, marker=marker, linewidths=1, label=label)
             print(f"{title}: {len(times)} queries {label}")
-        axes.set_title(title, color=GREY, loc="left", fontsize=10, pad=16)  # above the labels of rotate and retire
+        axes.set_title(title, color=GREY, loc="left", fontsize=10, pad=16)  # above the labels of rotate and revoke
         axes.set_yticks(range(1, PROGRAMS + 1))
         axes.set_ylim(0.4, PROGRAMS + 0.6)
         axes.set_ylabel("program")
@@ -184,9 +184,13 @@ async def cluster() -> AsyncIterator[ClusterClient]:
 
 async def rotation(folder: Path) -> None:
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 4.6))
-    (await rotated_tenant()).draw(above, "tenants.rotate, then tenants.retire")
+    (await rotated_tenant()).draw(above, "tenants.rotate, then tenants.revoke_previous")
     (await reset_user()).draw(below, "users.rotate")
-    for axes, second, label in ((above, ROTATE, "rotate"), (above, RETIRE, "retire"), (below, ROTATE, "rotate")):
+    for axes, second, label in (
+        (above, ROTATE, "rotate"),
+        (above, REVOKE, "revoke-previous"),
+        (below, ROTATE, "rotate"),
+    ):
         axes.axvline(second, color=GREY, linestyle=":")
         axes.annotate(label, (second, PROGRAMS + 0.65), color=GREY, ha="center", fontsize=9, annotation_clip=False)
     below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, frameon=False, labelcolor=GREY)

@@ -1,7 +1,7 @@
-"""Measure tenant pools: queries that fail while tenants are rotated and retired, and the CPU time of a use.
+"""Measure tenant pools: queries that fail while tenants are rotated and revoked, and the CPU time of a use.
 
 20 clients query the pools of 50 tenants, one after the other and without a pause. Meanwhile all tenants are rotated,
-and then retired, three times. Between rotating and retiring, the benchmark waits for `refresh` seconds and the longest
+and then revoked, three times. Between rotating and revoking, the benchmark waits for `refresh` seconds and the longest
 query. The API is a sandbox in another process, with a PostgreSQL and without a rate limit.
 """
 
@@ -52,7 +52,9 @@ async def rotations(folder: Path) -> bool:
         assert [outcome.error async for outcome in tenants.provision(names)] == [None] * TENANTS
         failed: list[Exception] = []
         queries = moved = 0
-        pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close, most=TENANTS + CLIENTS, refresh=REFRESH)
+        pools = TenantPools(
+            tenants, open=open_pool, close=asyncpg.Pool.close, max_pools=TENANTS + CLIENTS, refresh=REFRESH
+        )
         async with pools:
             seen: dict[str, Counter[str]] = {name: Counter() for name in names}
             starts = range(0, TENANTS, max(1, TENANTS // CLIENTS))
@@ -64,7 +66,7 @@ async def rotations(folder: Path) -> bool:
                 for logins in seen.values():
                     queries += logins.total()
                     logins.clear()
-                assert [outcome.error async for outcome in tenants.retire(names)] == [None] * TENANTS
+                assert [outcome.error async for outcome in tenants.revoke_previous(names)] == [None] * TENANTS
                 await asyncio.sleep(0.5)
                 for name in names:
                     credential = await tenants.get(name)

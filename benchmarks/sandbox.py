@@ -18,7 +18,7 @@ from typing import Literal
 import aiohttp
 import psycopg
 
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox, warm_servers
 from aiodbclient.tenants import SQLiteStore, Tenants
 
@@ -77,7 +77,7 @@ async def tenant_test() -> float:
     with tempfile.TemporaryDirectory() as folder:
         async with (
             Sandbox(windows=[]) as sandbox,
-            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
             SQLiteStore(f"{folder}/tenants.db") as store,
         ):
             cluster = client.cluster(await sandbox.add_cluster("pg", backend="postgres"), engine="pg")

@@ -21,7 +21,7 @@ from time import perf_counter
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from aiodbclient.tenants import SQLiteStore, TenantCheckOutcome, TenantOutcome, Tenants
 
 SIGN_UPS, AT_ONCE, BARE_AT_A_TIME = 40, 100, 4
@@ -57,7 +57,7 @@ async def sandbox() -> AsyncIterator[ClusterClient]:
     try:
         assert process.stdout is not None
         started = json.loads(await process.stdout.readline())
-        async with DatabaseClient(started["token"], base_url=started["url"], budget=RateBudget([])) as client:
+        async with DatabaseClient(started["token"], base_url=started["url"], budget=RateLimiter([])) as client:
             (cluster,) = await client.clusters.list()
             yield client.cluster(cluster.id)
     finally:
@@ -129,7 +129,7 @@ async def measure(count: int, crowd: int) -> int:
             print(f"bare SQL {count:,}: {plain:.1f} s; ratio {ratio:.2f}; limit {MOST_RATIO}", flush=True)
             await timed("check", count, tenants.check(names("many", count)))
             await timed("rotate", count, tenants.rotate(names("many", count)))
-            await timed("retire", count, tenants.retire(names("many", count)))
+            await timed("revoke-previous", count, tenants.revoke_previous(names("many", count)))
             if crowd:
                 await bare(dsn, "crowd", crowd)
                 await sign_ups(tenants, crowd)

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from aiodbclient import DatabaseClient, Engine, RateBudget
+from aiodbclient import DatabaseClient, Engine, RateLimiter
 from aiodbclient.errors import DatabaseClientError, UnsupportedOperationError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
@@ -64,7 +64,7 @@ async def demo(console: Console, folder: Path) -> Table:
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
         summary.add_row("killed", f"a provisioning process, when {killed_at} tenants were stored")
 
-        budget = RateBudget([])
+        budget = RateLimiter([])
         async with (
             DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client,
             SQLiteStore(path, key=KEY) as store,
@@ -86,8 +86,8 @@ async def demo(console: Console, folder: Path) -> Table:
 
             queries = await rotate_under_load(tenants, credentials[0], store)
             summary.add_row("rotated", f"{credentials[0].name}, while a client sent {queries} queries: none failed")
-            await retire(tenants, credentials[0])
-            summary.add_row("retired", "its previous credential: it can no longer log in")
+            await revoke_previous(tenants, credentials[0])
+            summary.add_row("revoked", "its previous credential: it can no longer log in")
 
             before = len(sandbox.requests)
             await expect_refused(Tenants(client.cluster(cache, engine=Engine.REDIS), store))
@@ -117,7 +117,7 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
         process.send_signal(signal.SIGKILL)
     if await process.wait() != -signal.SIGKILL:
         raise Unexpected(f"the process ended with {process.returncode} before it was killed")
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         created = await logins(client, cluster_id)
     kept = await stored(path)
     console.print(f"killed a process: it had created {created} logins and stored {kept} of them\n")
@@ -232,10 +232,10 @@ async def own_query(credential: Credential) -> None:
         await connection.execute("SELECT count(*) FROM visits")
 
 
-async def retire(tenants: Tenants, old: Credential) -> None:
-    async for outcome in tenants.retire([old.name]):
+async def revoke_previous(tenants: Tenants, old: Credential) -> None:
+    async for outcome in tenants.revoke_previous([old.name]):
         if outcome.error is not None:
-            raise Unexpected(f"{outcome.name} was not retired: {outcome.error}")
+            raise Unexpected(f"{outcome.name} was not revoked: {outcome.error}")
     try:
         await own_query(old)
     except psycopg.OperationalError as error:

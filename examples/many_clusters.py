@@ -12,12 +12,12 @@ from aiodbclient.tenants import SQLiteStore, Tenants
 
 async def main(clusters: list[str]) -> None:
     async with DatabaseClient() as client, SQLiteStore("customers.db") as store:
-        tenants = Tenants([client.cluster(id) for id in clusters], store, most=2000)
+        tenants = Tenants([client.cluster(id) for id in clusters], store, max_tenants=2000)
         async for outcome in tenants.provision(f"customer_{n:04}" for n in range(6000)):
             if outcome.error is not None:
                 print(outcome.name, outcome.error)
-        for room in await tenants.rooms():
-            print(room.cluster, "has", room.tenants, "of", room.most)
+        for room in await tenants.capacity():
+            print(room.cluster, "has", room.tenants, "of", room.max_tenants)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 
 from aiodbclient import DatabaseClient
-from aiodbclient.tenants import Room, SQLiteStore, Tenants
+from aiodbclient.tenants import ClusterCapacity, SQLiteStore, Tenants
 
 
 class LeastData:
@@ -19,10 +19,10 @@ class LeastData:
         self.bytes: dict[str, int] = {}
 
     async def read(self, tenants: Tenants) -> None:
-        rooms = await tenants.rooms(usage=True)
+        rooms = await tenants.capacity(usage=True)
         self.bytes = {room.cluster: room.bytes for room in rooms if room.bytes is not None}
 
-    async def __call__(self, name: str, rooms: Sequence[Room]) -> str:
+    async def __call__(self, name: str, rooms: Sequence[ClusterCapacity]) -> str:
         with_room = [room for room in rooms if room.free != 0]
         # A cluster that could not be read comes last. Among equals, the one with fewer tenants.
         return min(with_room, key=lambda room: (self.bytes.get(room.cluster, inf), room.tenants)).cluster
@@ -31,7 +31,7 @@ class LeastData:
 async def main(name: str, *clusters: str) -> None:
     place = LeastData()
     async with DatabaseClient() as client, SQLiteStore("customers.db") as store:
-        tenants = Tenants([client.cluster(id) for id in clusters], store, place=place)
+        tenants = Tenants([client.cluster(id) for id in clusters], store, choose_cluster=place)
         await place.read(tenants)
         credential = await tenants.ensure(name)
         print(name, "is on", credential.cluster)

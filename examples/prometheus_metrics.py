@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 
-from aiodbclient import DatabaseClient, RateBudget, RequestEvent, RetryPolicy, Window
+from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import TenantEvent
 
@@ -63,7 +63,7 @@ async def main() -> None:
         DatabaseClient(
             sandbox.token,
             base_url=sandbox.url,
-            budget=RateBudget([]),  # no pacing, so that a 429 occurs
+            budget=RateLimiter([]),  # no pacing, so that a 429 occurs
             retry=RetryPolicy(base_delay=0.05),
             on_event=record_metrics(registry),
         ) as client,

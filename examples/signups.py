@@ -12,14 +12,12 @@ from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     DatabaseClientError,
     NameTakenError,
-    NoRoomError,
     RateLimitError,
     ServerError,
-    SuspendedError,
-    TenantNotFoundError,
     TransportError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from aiodbclient.tenants.errors import CapacityError, SuspendedError, TenantNotFoundError
 
 NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
 PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
@@ -40,7 +38,7 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
 def pools_of(tenants: Tenants) -> TenantPools[Any]:
     """An asyncpg pool for each tenant that visitors use. For other drivers see docs/how-to/pools.md."""
     most = max(1, int(CONNECTIONS * 0.8) // POOL_SIZE // PROCESSES)  # a fifth is left for migrations and rotations
-    return TenantPools(tenants, open=_open_pool, close=_close_pool, most=most)
+    return TenantPools(tenants, open=_open_pool, close=_close_pool, max_pools=most)
 
 
 async def _open_pool(credential: Credential) -> Any:
@@ -60,7 +58,7 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case TransportError() | ServerError():
             return 503, {"retry-after": "1"}
-        case NoRoomError():  # until the operator adds a cluster
+        case CapacityError():  # until the operator adds a cluster
             return 503, {"retry-after": "60"}
         case SuspendedError():
             return 403, {}

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import evolve, frozen
 
-from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Claim, Credential, Record, Seal
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 
 @frozen

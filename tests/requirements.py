@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -13,17 +14,35 @@ import pytest
 from aiodbclient.sandbox import _embedded as embedded
 
 # In memory, if there is room for the servers of four workers: a store waits until the disk has each change, a
-# PostgreSQL writes 30 MB when it first starts, and a MariaDB 140.
+# PostgreSQL writes 30 MB when it first starts, and a MySQL 200.
 _MEMORY, _ROOM = "/dev/shm", 4 << 30
 _fits = embedded._is_roomy(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM
 ROOMY = _MEMORY if _fits else tempfile.gettempdir()
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 
+# Where .ci/mysql installs the server and its client programs.
+if (_programs := Path("/var/lib/aiodbclient-mysql/bin")).exists():
+    os.environ["PATH"] = f"{_programs}:{os.environ['PATH']}"
+
+
+def _no_mysql() -> str:
+    """Why there is no MySQL for the tests, in one line; empty if there is one."""
+    if "AIODBCLIENT_MYSQL_DSN" in os.environ:
+        return ""
+    if (mysqld := shutil.which("mysqld")) is not None:
+        version = subprocess.run([mysqld, "--no-defaults", "--version"], capture_output=True, text=True).stdout
+        if version and "MariaDB" not in version:
+            return ""
+    return "There is no MySQL: .ci/mysql installs one, and AIODBCLIENT_MYSQL_DSN names another."
+
+
+NO_MYSQL = _no_mysql()
+
 
 def no_server(server: str, why: str) -> NoReturn:
     """Skip the test, or fail it if CI requires the server.
 
-    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,valkey``, or is ``all``.
+    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,postgresql``, or is ``all``.
     """
     required = os.environ.get("AIODBCLIENT_REQUIRE_SERVERS", "").split(",")
     if server in required or "all" in required:

@@ -10,7 +10,7 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 
-from aiodbclient._aiomysql import Connection
+from aiodbclient.tenants._aiomysql import Connection
 
 
 def greeting() -> bytes:

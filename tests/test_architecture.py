@@ -30,7 +30,6 @@ INPUT_AND_OUTPUT = {
     "subprocess",
     "tempfile",
     "threading",
-    "valkey",
 }
 
 
@@ -122,7 +121,7 @@ def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_
 
 
 def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
-    assert ways_to_io("aiodbclient._request.transport")[0].endswith("aiohttp")
+    assert ways_to_io("aiodbclient._http.transport")[0].endswith("aiohttp")
     assert "aiodbclient._pacing.gate" in imports("aiodbclient._pacing.ledger")  # a relative import
     chain = {"aiodbclient.errors": {"aiodbclient.models"}, "aiodbclient.models": {"aiodbclient.engines"}}
     chain["aiodbclient.engines"] = {"aiohttp.web"}
@@ -133,7 +132,7 @@ def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
 
 
 def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
-    folders = ("aiodbclient._request", "aiodbclient._json", "aiodbclient._pacing")
+    folders = ("aiodbclient._http", "aiodbclient._json", "aiodbclient._pacing")
     of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}
     of_requests.add("aiodbclient._headers")
 

@@ -17,8 +17,8 @@ import pytest
 from aiohttp import web
 
 from aiodbclient import RetryPolicy, errors
-from aiodbclient._request import pages
-from aiodbclient._request.transport import LONGEST
+from aiodbclient._http import pages
+from aiodbclient._http.transport import LONGEST
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, says

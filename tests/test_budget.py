@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient
@@ -29,7 +29,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    budget = RateBudget([Window(20, 0.5)])
+    budget = RateLimiter([Window(20, 0.5)])
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as one,
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as another,
@@ -45,7 +45,7 @@ async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sand
 
 async def test_a_call_with_little_patience_is_refused_at_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
-    client = make_client(budget=RateBudget([Window(1, 60.0)]))
+    client = make_client(budget=RateLimiter([Window(1, 60.0)]))
     await client.cluster(CLUSTER, engine="pg").dbs.list()
 
     with pytest.raises(errors.RateLimitError, match="nothing was sent") as caught:
@@ -70,7 +70,7 @@ async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_fo
     server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = returns_the_user()
-    budget = RateBudget([Window(4, 60.0)], reserve=2)
+    budget = RateLimiter([Window(4, 60.0)], reserve=2)
     users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
     batch = users.rotate(f"user{n}" for n in range(4))
     async with aclosing(batch):
@@ -99,7 +99,7 @@ async def test_a_call_that_waits_while_its_client_is_closed_is_not_sent(
     server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = DBS
-    budget = RateBudget([Window(1, 3.0)])
+    budget = RateLimiter([Window(1, 3.0)])
     async with aiohttp.ClientSession() as session:
         client = make_client(budget=budget, session=session)
         await client.cluster(CLUSTER, engine="pg").dbs.list()
@@ -117,7 +117,7 @@ async def test_a_call_that_waits_while_its_client_is_closed_is_not_sent(
 async def test_a_429_stops_every_caller_of_the_budget(server: Server, make_client: MakeClient) -> None:
     server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.3"))
     server.otherwise = DBS
-    budget = RateBudget([])
+    budget = RateLimiter([])
     answered = asyncio.Event()
     clients = [make_client(budget=budget, on_event=lambda _: answered.set()) for _ in range(2)]
     loop = asyncio.get_running_loop()
@@ -138,7 +138,7 @@ async def test_a_limit_is_not_believed_from_one_answer_nor_from_what_may_be_a_pr
     odd = {"ratelimit_limit": limit, "ratelimit_remaining": "1"}
     server.will(*(says(status, {"dbs": []}, **odd) for _ in range(1 if status == 200 else 3)))
     server.otherwise = DBS
-    budget = RateBudget([Window(20, 60.0), Window(20, 3600.0)])
+    budget = RateLimiter([Window(20, 60.0), Window(20, 3600.0)])
     dbs = make_client(budget=budget, retry=RetryPolicy(max_tries=1), max_wait=0.0).cluster(CLUSTER, engine="pg").dbs
     results = await asyncio.gather(*(dbs.list() for _ in range(3)), return_exceptions=True)
     assert {type(result) for result in results} <= {list, errors.AuthenticationError, errors.ServerError}
@@ -150,7 +150,7 @@ async def test_a_limit_is_not_believed_from_one_answer_nor_from_what_may_be_a_pr
 
 async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    budget = RateBudget([Window(20, 0.5)], reserve=2)
+    budget = RateLimiter([Window(20, 0.5)], reserve=2)
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
         cluster = client.cluster(cluster_id, engine="pg")
         done = 0
@@ -192,7 +192,7 @@ async def refusing(server: Server, make_client: MakeClient, refusals: int, at_on
         return await says(200, {"user": {"name": name, "role": "normal"}})(request)
 
     server.otherwise = answer
-    users = make_client(max_wait=15, budget=RateBudget()).cluster(CLUSTER, engine="pg").users
+    users = make_client(max_wait=15, budget=RateLimiter()).cluster(CLUSTER, engine="pg").users
     names, turns = [f"user{n:02}" for n in range(40)], asyncio.Semaphore(at_once)
 
     async def get(name: str) -> None:
@@ -242,7 +242,7 @@ async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
 
 async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_client: MakeClient) -> None:
     server.otherwise = returns_the_user()
-    users = make_client(budget=RateBudget([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
+    users = make_client(budget=RateLimiter([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):

@@ -6,11 +6,9 @@ import aiohttp
 import pytest
 
 from aiodbclient import RetryPolicy, UserSettings, errors
-from aiodbclient._json.masking import Secrets
-from aiodbclient._request.answer import Answer
-from aiodbclient._request.call import Call, Meter, Options
-from aiodbclient._request.failures import FAILURES, BodyError, no_slot, refused, without_answer
-from aiodbclient._request.operations import (
+from aiodbclient._http.call import Call, Options, RequestStats
+from aiodbclient._http.failures import FAILURES, BodyError, no_slot, refused, without_answer
+from aiodbclient._http.operations import (
     CREATE_DB,
     CREATE_USER,
     DELETE_USER,
@@ -19,12 +17,16 @@ from aiodbclient._request.operations import (
     UPDATE_USER,
     Operation,
 )
-from aiodbclient._request.retry import Failure, Pauses, Then
+from aiodbclient._http.response import Response
+from aiodbclient._http.retry import Failure, Pauses, RetryDecision
+from aiodbclient._json.masking import Secrets
 
 LIST = "users.create (POST /p)"
 
 
-def call_of(operation: Operation = CREATE_USER, max_wait: float | None = None, meter: Meter | None = None) -> Call:
+def call_of(
+    operation: Operation = CREATE_USER, max_wait: float | None = None, meter: RequestStats | None = None
+) -> Call:
     return Call(operation, "/p", Options(max_wait=max_wait, timeout=2.5, meter=meter))
 
 
@@ -36,14 +38,14 @@ def secrets() -> Secrets:
 
 def answered(call: Call, status: int, body: bytes = b"", **headers: str) -> errors.DatabaseClientError:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return refused(call, Answer(call, status, sent, body, secrets(), lambda: None))
+    return refused(call, Response(call, status, sent, body, secrets(), lambda: None))
 
 
 # Requests.
 
 
 def test_each_request_counts_and_takes_of_the_calls_patience() -> None:
-    meter = Meter()
+    meter = RequestStats()
     call = call_of(max_wait=3.0, meter=meter)
     assert (call.requests, call.sent, call.patience, meter.requests, meter.seconds) == (0, 0, 3.0, 0, 0.0)
 
@@ -79,7 +81,7 @@ def test_a_request_that_never_left_does_not_count_as_sent() -> None:
 
     assert isinstance(failure, errors.ConnectError)
     assert str(failure) == f"{LIST}: no connection, nothing was sent: ConnectionTimeoutError: ***"
-    assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, Then.RETRY, 0, False)
+    assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, RetryDecision.RETRY, 0, False)
 
     call.begin(0.0)
     without_answer(call, "api.example", TimeoutError(), secrets())
@@ -272,17 +274,23 @@ def test_a_call_without_a_slot_says_how_long_it_would_wait() -> None:
 
 def test_only_a_delete_that_was_lost_is_done_by_a_404() -> None:
     operations = (GET_USER, UPDATE_USER, DELETE_USER, RESET_AUTH, CREATE_USER)
-    assert [call_of(operation).gone_is_done for operation in operations] == [False, False, True, False, False]
+    assert [call_of(operation).not_found_is_success for operation in operations] == [False, False, True, False, False]
 
-    def then(failure: Failure) -> list[Then]:
+    def then(failure: Failure) -> list[RetryDecision]:
         calls = [call_of(operation) for operation in operations]
         for call in calls:
             call.failure = failure
         return [call.then for call in calls]
 
-    assert then(Failure.NOT_SENT) == then(Failure.THROTTLED) == [Then.RETRY] * 5
-    assert then(Failure.LOST) == [Then.RETRY, Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RETRY, Then.RAISE]
-    assert then(Failure.REFUSED) == [Then.RAISE] * 5
+    assert then(Failure.NOT_SENT) == then(Failure.THROTTLED) == [RetryDecision.RETRY] * 5
+    assert then(Failure.LOST) == [
+        RetryDecision.RETRY,
+        RetryDecision.RETRY,
+        RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS,
+        RetryDecision.RETRY,
+        RetryDecision.RAISE,
+    ]
+    assert then(Failure.REFUSED) == [RetryDecision.RAISE] * 5
 
 
 def test_the_waits_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from attrs import fields
 
 from aiodbclient import DatabaseClient, Engine, MySQLSettings, NewUser, User, UserSettings, errors
 from aiodbclient._bulk.settings import differences
+from aiodbclient._http import operations
+from aiodbclient._http.operations import Operation
 from aiodbclient._json.masking import Secrets
-from aiodbclient._request import operations
-from aiodbclient._request.operations import Operation
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.models import USER_SECRETS, Connection, masked
 from aiodbclient.sandbox import Sandbox

@@ -8,7 +8,7 @@ import logging
 import pytest
 from aiohttp import web
 
-from aiodbclient import RateBudget, RequestEvent, Window, errors
+from aiodbclient import RateLimiter, RequestEvent, Window, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says
@@ -60,7 +60,7 @@ async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_c
         return await returns_the_user()(request)
 
     server.otherwise = slow
-    budget = RateBudget([Window(10, 60.0)])
+    budget = RateLimiter([Window(10, 60.0)])
     client = make_client(budget=budget)
     first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
     await arrived.wait()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import ClusterClient, RateBudget, RetryPolicy, User, UserRole, UserSettings, Window, errors
-from aiodbclient._request.retry import Pauses
+from aiodbclient import ClusterClient, RateLimiter, RetryPolicy, User, UserRole, UserSettings, Window, errors
+from aiodbclient._http.retry import Pauses
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, serve, stalls
@@ -249,7 +249,7 @@ async def test_an_update_that_may_have_been_applied_says_so_when_patience_ends(
     server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(503))
-    client = make_client(budget=RateBudget([Window(1, 60.0)]), max_wait=1.0)
+    client = make_client(budget=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
 
     with pytest.raises(errors.RateLimitError, match="may have been applied") as caught:
         await client.cluster(CLUSTER, engine="pg").users.update("alice", UserSettings(pg_allow_replication=True))

@@ -19,13 +19,14 @@ from aiodbclient import (
     MySQLAuthPlugin,
     MySQLSettings,
     OpenSearchACL,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     UserSettings,
     Window,
     errors,
 )
-from aiodbclient.engines import CAPABILITIES, guard, guard_tenants
+from aiodbclient.engines import CAPABILITIES, guard
+from aiodbclient.tenants._guard import guard_tenants
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, returns_the_user, says, stalls
@@ -146,7 +147,8 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
 def test_users_dbs_and_tenants_are_guarded_each_by_its_own_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine yet has users and no dbs."""
     new = Capabilities(users=True, dbs=False)
-    monkeypatch.setattr("aiodbclient.engines.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
+    for module in ("aiodbclient.engines", "aiodbclient.tenants._guard"):
+        monkeypatch.setattr(f"{module}.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
 
     assert guard("cockroach", "users.create") is new
     with pytest.raises(errors.UnsupportedOperationError, match="cockroach clusters have no database management"):
@@ -205,7 +207,7 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 
 async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
-    budget = RateBudget([Window(1, 60.0)])
+    budget = RateLimiter([Window(1, 60.0)])
     client = make_client(budget=budget)
     await client.clusters.get(CLUSTER)
     client = make_client(budget=budget)  # this client has not read that cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from aiodbclient._libpq import one_line, options_of
+from aiodbclient.tenants._libpq import one_line, options_of
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import DatabaseClient, errors
-from aiodbclient._request.operations import GET_USER
+from aiodbclient._http.operations import GET_USER
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, returns_the_user

@@ -25,9 +25,9 @@ from aiodbclient import (
     UserSettings,
     errors,
 )
-from aiodbclient._request.call import Call, Options
-from aiodbclient._request.operations import Kind, Operation
-from aiodbclient._request.retry import Failure, Then
+from aiodbclient._http.call import Call, Options
+from aiodbclient._http.operations import Kind, Operation
+from aiodbclient._http.retry import Failure, RetryDecision
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, says
@@ -275,9 +275,9 @@ def test_an_operation_is_one_line_and_the_rest_follows_from_it() -> None:
     call = Call(rename, rename.path("1", "alice"), Options())
     assert call.what == "users.rename (PATCH /v2/databases/1/users/alice)"
 
-    def then(failure: Failure) -> Then:
+    def then(failure: Failure) -> RetryDecision:
         call.failure = failure
         return call.then
 
-    assert then(Failure.REFUSED) is Then.RAISE
-    assert then(Failure.LOST) is Then.RETRY
+    assert then(Failure.REFUSED) is RetryDecision.RAISE
+    assert then(Failure.LOST) is RetryDecision.RETRY

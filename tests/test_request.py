@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RateBudget, RequestEvent, Window, errors
-from aiodbclient._request.call import Meter
+from aiodbclient import RateLimiter, RequestEvent, Window, errors
+from aiodbclient._http.call import RequestStats
 from aiodbclient.clusters import for_work, request_below
 
 from .conftest import MakeClient
@@ -45,7 +45,7 @@ async def test_params_become_the_query(server: Server, make_client: MakeClient) 
 
 async def test_it_is_paced_by_the_same_budget(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(200, {"databases": []})
-    client = make_client(budget=RateBudget([Window(2, 60.0)]), max_wait=0.0)
+    client = make_client(budget=RateLimiter([Window(2, 60.0)]), max_wait=0.0)
     await client.request("GET", FIREWALL)
     await client.clusters.list()
 
@@ -221,7 +221,7 @@ async def test_an_answer_that_is_not_json_is_an_error(server: Server, make_clien
 
 async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Server, make_client: MakeClient) -> None:
     events: list[RequestEvent] = []
-    meter = Meter()
+    meter = RequestStats()
     server.will(fails(503), says(200, {"topics": []}), says(204))
     cluster = make_client(on_event=events.append).cluster(CLUSTER)
     cluster = for_work(cluster, meter=meter, tenant="alpha")
@@ -240,9 +240,9 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
 
 
 async def test_a_meter_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
-    meter = Meter()
+    meter = RequestStats()
     server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
-    cluster = for_work(make_client(budget=RateBudget([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), meter=meter)
+    cluster = for_work(make_client(budget=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), meter=meter)
 
     await cluster.dbs.list()
     quick = meter.seconds

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateBudget, RateLimitStatus, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolicy, Window, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, serve, stalls
@@ -269,7 +269,7 @@ async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for
         return await (DBS if request.headers["authorization"] in valid else fails(401))(request)
 
     server.otherwise = only_the_valid
-    budget = RateBudget([Window(4, 1.0)], reserve=3)
+    budget = RateLimiter([Window(4, 1.0)], reserve=3)
     cluster = make_client(vault, budget=budget).cluster(CLUSTER, engine="pg")
     valid.add("Bearer token-1")
     await cluster.dbs.list()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy, UserSettings, errors
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, UserSettings, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
@@ -182,7 +182,7 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with DatabaseClient(
-            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), budget=RateBudget([]), timeout=20.0
+            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), budget=RateLimiter([]), timeout=20.0
         ) as client:
             yield client, used
         await asyncio.wait(serving, timeout=2)

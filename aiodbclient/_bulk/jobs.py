@@ -10,17 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from attrs import evolve
 
-from .._request.call import Meter
-from .._request.context import ClusterContext
-from .._request.db_calls import DatabaseCalls
-from .._request.user_calls import UserCalls
-from .._request.waits import with_password
+from .._http.call import RequestStats
+from .._http.context import ClusterContext
+from .._http.operations import LIST_DBS
+from .._http.waits import with_password
 from .._user_settings import check_settings
-from ..engines import capabilities_of, is_derived
+from ..engines import capabilities_of
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
@@ -32,6 +31,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..models import Database, NewUser, User
+from ..tenants._guard import is_derived
 from . import settle
 from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .run import DoneT_co, Job, SpecT, name_spec
@@ -45,6 +45,10 @@ from .settings import (
     wanted_settings,
 )
 from .settle import create_settled, if_found, readable, unsettled
+
+if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
+    from ..dbs import DatabasesAPI
+    from ..users import UsersAPI
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
@@ -81,7 +85,7 @@ class ClusterJob(Job[SpecT, DoneT_co]):
     def __init__(self, context: ClusterContext) -> None:
         super().__init__()
         self.retry = context.options.retry
-        self._context = context.for_bulk(Meter(), self.pause)
+        self._context = context.for_bulk(RequestStats(), self.pause)
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
@@ -103,14 +107,18 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
 
-    def calls(self, meter: Meter) -> UserCalls:
+    def __init__(self, api: type[UsersAPI], context: ClusterContext) -> None:
+        super().__init__(context)
+        self._api = api
+
+    def calls(self, meter: RequestStats) -> UsersAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return UserCalls(self._context.for_bulk(meter))
+        return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> NewUser:
         return user_spec(given)
 
-    async def reset(self, users: UserCalls, spec: NewUser) -> User:
+    async def reset(self, users: UsersAPI, spec: NewUser) -> User:
         """Give the user a new password."""
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         user = await self.read_password(users, user)
@@ -122,7 +130,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
             )
         return user
 
-    async def read_password(self, users: UserCalls, user: User) -> User:
+    async def read_password(self, users: UsersAPI, user: User) -> User:
         """Return ``user`` with its password, or as it was if the API returns none."""
         if not self.returns_passwords:
             return user
@@ -132,10 +140,10 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 class ProvisionUsers(UserJob[UserDone]):
     """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
-    def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
+    def __init__(self, api: type[UsersAPI], context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
-        super().__init__(context)
+        super().__init__(api, context)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
         self._returned = NOTHING_SHOWN
@@ -146,18 +154,18 @@ class ProvisionUsers(UserJob[UserDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await readable(UserCalls(self._context).list, self.retry)
+            existing = await readable(self._api(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self._returned = Returned.by(existing)
             self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
-    async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
+    async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
         before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
         if before is not None:
             is_new, user = False, before
@@ -177,7 +185,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
 
-    async def _there_before(self, users: UserCalls, name: str) -> User | None:
+    async def _there_before(self, users: UsersAPI, name: str) -> User | None:
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
@@ -189,7 +197,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return user
         return await if_found(readable(partial(users.get, name), self.retry))
 
-    async def _password_or_reset(self, users: UserCalls, spec: NewUser, user: User) -> User:
+    async def _password_or_reset(self, users: UsersAPI, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
         user = await self.read_password(users, user)
         if user.password is not None:
@@ -206,7 +214,7 @@ class ProvisionUsers(UserJob[UserDone]):
             failure = error
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
-    async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
+    async def _update(self, users: UsersAPI, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
         """Give ``user`` the settings of ``spec`` if its own differ or are unknown."""
         # Not an unknown authentication plugin, which would reset the password, nor MongoDB's ``readonly`` alone: an
         # update without the user's databases would remove them.
@@ -235,7 +243,7 @@ class ProvisionUsers(UserJob[UserDone]):
 class RotateUsers(UserJob[UserDone]):
     """Reset the password of each user."""
 
-    async def do(self, spec: NewUser, meter: Meter) -> UserDone:
+    async def do(self, spec: NewUser, meter: RequestStats) -> UserDone:
         user = await self.reset(self.calls(meter), spec)
         return UserDone(name=spec.name, action=Action.RESET, user=user, tries=meter.requests)
 
@@ -243,8 +251,8 @@ class RotateUsers(UserJob[UserDone]):
 class DeprovisionUsers(UserJob[Removed]):
     """Delete each user that exists, and is no tenant's."""
 
-    def __init__(self, context: ClusterContext, store: TenantRecords | None = None) -> None:
-        super().__init__(context)
+    def __init__(self, api: type[UsersAPI], context: ClusterContext, store: TenantRecords | None = None) -> None:
+        super().__init__(api, context)
         self._store = store
         self._is_tenants: Callable[[str], bool] = lambda name: False
 
@@ -254,7 +262,7 @@ class DeprovisionUsers(UserJob[Removed]):
         self._is_tenants = await tenants_logins(self._context, self._store)
         return at_a_time
 
-    async def do(self, spec: NewUser, meter: Meter) -> Removed:
+    async def do(self, spec: NewUser, meter: RequestStats) -> Removed:
         if self._is_tenants(spec.name):
             raise InvalidArgumentError(
                 f"the user {spec.name!r} may be a tenant's login, and was not deleted: tenants.remove removes a "
@@ -263,7 +271,7 @@ class DeprovisionUsers(UserJob[Removed]):
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
-async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
+async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: RequestStats) -> Removed:
     """Delete ``name`` and return the outcome."""
     try:
         await delete(name)
@@ -275,9 +283,13 @@ async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Me
 class DatabaseJob(ClusterJob[str, DoneT_co]):
     """A job on databases, given by name."""
 
-    def calls(self, meter: Meter) -> DatabaseCalls:
+    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
+        super().__init__(context)
+        self._api = api
+
+    def calls(self, meter: RequestStats) -> DatabasesAPI:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
-        return DatabaseCalls(self._context.for_bulk(meter))
+        return self._api(self._context.for_bulk(meter))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
@@ -286,8 +298,8 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     """Create each database that does not exist."""
 
-    def __init__(self, context: ClusterContext) -> None:
-        super().__init__(context)
+    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
+        super().__init__(api, context)
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self) -> int:
@@ -295,10 +307,10 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
+            self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
         return at_a_time
 
-    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
+    async def do(self, spec: str, meter: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         dbs = self.calls(meter)
@@ -310,7 +322,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 class DeprovisionDatabases(DatabaseJob[Removed]):
     """Delete each database that exists."""
 
-    async def do(self, spec: str, meter: Meter) -> Removed:
+    async def do(self, spec: str, meter: RequestStats) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)
 
 
@@ -332,7 +344,7 @@ async def tenants_logins(context: ClusterContext, store: TenantRecords | None) -
     """
     if not capabilities_of(await context.learn_engine()).tenants:
         return lambda name: False
-    taken = {db.name for db in await readable(DatabaseCalls(context).list, context.options.retry)}
+    taken = {db.name for db in await readable(partial(context.list, LIST_DBS, Database), context.options.retry)}
     if store is not None:
         async for record in store.records():
             credentials = (record.current, record.previous)

@@ -26,7 +26,7 @@ class Action(StrEnum):
         ROTATED: The tenant's other login took over. The previous one still works.
         CHECKED: The tenant was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with the tenant, and was repaired.
-        RETIRED: The tenant's previous credential was ended.
+        REVOKED: The tenant's previous credential was ended.
         SUSPENDED: All logins of the tenant were ended. Its database stays.
         RESUMED: The suspended tenant got its login back, with a new password.
         MOVED: The tenant is on another cluster now.
@@ -44,7 +44,7 @@ class Action(StrEnum):
     ROTATED = "rotated"
     CHECKED = "checked"
     REPAIRED = "repaired"
-    RETIRED = "retired"
+    REVOKED = "revoked"
     SUSPENDED = "suspended"
     RESUMED = "resumed"
     MOVED = "moved"

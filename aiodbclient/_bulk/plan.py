@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
+from .._http.call import RequestStats
+from .._http.context import ClusterContext
+from .._http.operations import check_name
+from .._http.pause import Pause
+from .._http.response import spelling
 from .._json.converter import setting_names
-from .._request.answer import spelling
-from .._request.call import Meter
-from .._request.context import ClusterContext
-from .._request.operations import check_name
-from .._request.pause import Pause
-from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..models import NewUser
@@ -23,6 +23,9 @@ from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Job, Run, listed
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import if_found, readable
+
+if TYPE_CHECKING:  # ``users`` imports this module
+    from ..users import UsersAPI
 
 
 @frozen(eq=False)
@@ -53,6 +56,7 @@ class UserPlan:
     unknown: Sequence[str]
     tenants: Sequence[str]
     _specs: Sequence[NewUser] = field(repr=False)
+    _api: type[UsersAPI] = field(repr=False)
     _context: ClusterContext = field(repr=False)
 
     def __bool__(self) -> bool:
@@ -89,18 +93,20 @@ class UserPlan:
         """
         changes = {*self.create, *self.update}
         first = [spec for spec in self._specs if spec.name in changes]
-        job = ApplyPlan(self._context, first, self.extra if self.prune else ())
+        job = ApplyPlan(self._api, self._context, first, self.extra if self.prune else ())
         return Run(job.specs(), job, concurrency)
 
 
 class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     """Create or update the users given as NewUser, then delete those given as names."""
 
-    def __init__(self, context: ClusterContext, first: Sequence[NewUser], last: Sequence[str]) -> None:
+    def __init__(
+        self, api: type[UsersAPI], context: ClusterContext, first: Sequence[NewUser], last: Sequence[str]
+    ) -> None:
         super().__init__()
-        context = context.for_bulk(Meter(), self.pause)
-        self._provision = ProvisionUsers(context, "update")
-        self._deprovision = DeprovisionUsers(context)  # not prepared: the plan left tenants out
+        context = context.for_bulk(RequestStats(), self.pause)
+        self._provision = ProvisionUsers(api, context, "update")
+        self._deprovision = DeprovisionUsers(api, context)  # not prepared: the plan left tenants out
         self._first = first
         self._last = last
         self._pending = len(first)
@@ -121,7 +127,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     async def prepare(self) -> int:
         return await self._provision.prepare()
 
-    async def do(self, spec: NewUser | str, meter: Meter) -> UserDone | Removed:
+    async def do(self, spec: NewUser | str, meter: RequestStats) -> UserDone | Removed:
         if isinstance(spec, str):
             return await self._deprovision.do(NewUser(spec), meter)
         try:
@@ -133,6 +139,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
 
 
 async def plan_users(
+    api: type[UsersAPI],
     context: ClusterContext,
     given: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
     *,
@@ -141,11 +148,11 @@ async def plan_users(
 ) -> UserPlan:
     """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
-    in_bulk = context.for_bulk(Meter(), Pause())
+    in_bulk = context.for_bulk(RequestStats(), Pause())
     engine = await in_bulk.learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
-    users = UserCalls(in_bulk)
+    users = api(in_bulk)
     existing = {user.name: user for user in await readable(users.list, context.options.retry)}
     list_shows = Returned.by(existing.values())
     spellings = {spelling(name) for name in existing}
@@ -178,7 +185,9 @@ async def plan_users(
         is_tenants = await tenants_logins(in_bulk, store)
         tenants = [name for name in extra if is_tenants(name)]
         extra = [name for name in extra if not is_tenants(name)]
-    return UserPlan(create, list(update), keep, extra, prune, update, unknown, tenants, list(specs.values()), context)
+    return UserPlan(
+        create, list(update), keep, extra, prune, update, unknown, tenants, list(specs.values()), api, context
+    )
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, TypeVar
 
 from .._checks import check_whole
-from .._pacing.budget import Pacer, seconds_for
-from .._request.call import Meter
-from .._request.pause import Pause
+from .._http.call import RequestStats
+from .._http.pause import Pause
+from .._pacing.budget import seconds_for
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -60,7 +60,7 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
         """Do the work before the first name, and return how many names to process at a time by default."""
 
     @abstractmethod
-    async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
+    async def do(self, spec: SpecT, meter: RequestStats) -> DoneT_co:
         """Process one name, with calls that count their requests in ``meter``; an error becomes a Failed outcome."""
 
     def failed(self, outcome: Failed) -> Failed:
@@ -95,7 +95,7 @@ class Executor(Generic[DoneT]):
         self._concurrency = concurrency
         self._preparing: asyncio.Task[int] | None = None
         self._room = 0  # how many names at a time; 0 until the job is prepared
-        self._running: dict[asyncio.Task[None], Meter] = {}
+        self._running: dict[asyncio.Task[None], RequestStats] = {}
         self._done: deque[DoneT | Failed] = deque()
         self._seen = set[str]()  # the names that were started
         self._unanswered = 0  # failed names in a row without a usable answer
@@ -126,7 +126,7 @@ class Executor(Generic[DoneT]):
     def expected(self) -> float | None:
         """For how many seconds the budget keeps the names that are not sent yet, at least; None if not known."""
         budget = self.job.pause.budget
-        if self._total is None or not isinstance(budget, Pacer):
+        if self._total is None or budget is None:
             return None
         names = self._total - self._pulled + len(self._ready)
         names += sum(not meter.begun for meter in self._running.values())
@@ -179,7 +179,7 @@ class Executor(Generic[DoneT]):
                 and not self._stopped
                 and self._has_next()
             ):
-                meter = Meter(resumable=self.job.resumable)
+                meter = RequestStats(resumable=self.job.resumable)
                 task = asyncio.create_task(self._work(self._ready.popleft(), meter))
                 self._running[task] = meter
                 task.add_done_callback(self._ended)
@@ -232,7 +232,7 @@ class Executor(Generic[DoneT]):
         del self._running[task]
         self._wake.set()
 
-    async def _work(self, given: Any, meter: Meter) -> None:
+    async def _work(self, given: Any, meter: RequestStats) -> None:
         """Process one name, and keep its outcome."""
         name = shown_name(given)
         outcome: DoneT | Failed

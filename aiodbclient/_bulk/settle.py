@@ -32,8 +32,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from .._request.retry import Pauses, RetryPolicy, was_lost
-from .._request.waits import FIRST, until_seen
+from .._http.retry import Pauses, RetryPolicy, was_lost
+from .._http.waits import FIRST, until_seen
 from ..errors import (
     APIError,
     ConflictError,

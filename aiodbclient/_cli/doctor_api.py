@@ -22,7 +22,7 @@ from .. import (
     UserSettings,
 )
 from .._bulk.settings import NOTHING_SHOWN, differences
-from .._request.waits import until_seen, waits
+from .._http.waits import until_seen, waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError

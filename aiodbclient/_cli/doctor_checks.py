@@ -15,16 +15,15 @@ from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
 from ..tenants._servers import check_place, server_of
 from ..tenants._servers.server import Server
+from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
 from .opening import KEY_VARIABLE, keys_in, open_store, shown

@@ -16,17 +16,18 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from .. import Cluster, ClusterClient, Connection
-from .._libpq import one_line
-from .._request.raw import JSON
-from .._request.waits import until_seen
+from .._http.raw import JSON
+from .._http.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
-from ..errors import APIError, DatabaseClientError, GrantError
+from ..errors import APIError, DatabaseClientError
 from ..tenants import Credential, SQLiteStore, Tenants
 from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
+from ..tenants._libpq import one_line
 from ..tenants._naming import names_of
 from ..tenants._servers import primary_dsn
+from ..tenants.errors import GrantError
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
@@ -117,7 +118,7 @@ async def _prove(asking: _Asking, tenants: Tenants) -> None:
     await asking.ask_lists(made)
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
     await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} log in")
-    await _step(findings, "retired", tenants.retire([name]), f"{made.username} has no password that works")
+    await _step(findings, "revoked", tenants.revoke_previous([name]), f"{made.username} has no password that works")
     await _check(findings, "still works", tenants, name, f"{after.username} logs in")
     await _step(findings, "reader", readers.provision([name]), "the login {} only reads")
     await _check(findings, "reader works", readers, name, "it logs in, and has the rights of a reader")

@@ -6,6 +6,7 @@ from copy import copy
 from enum import IntEnum
 
 from .. import errors
+from ..tenants import errors as tenant_errors
 
 
 class Exit(IntEnum):
@@ -51,7 +52,7 @@ def said_by(error: Exception, *, verbose: bool = False) -> str:
         return str(error)
     plain = copy(error)
     plain.advice = ""  # it is for programs
-    if isinstance(plain, errors.GrantError) and not verbose:
+    if isinstance(plain, tenant_errors.GrantError) and not verbose:
         plain.statement = ""
     if isinstance(error, errors.APIError) and (error.id or error.message) and not verbose:
         said = ": ".join(part for part in (error.id, error.message) if part).rstrip(".")
@@ -71,7 +72,7 @@ def advice_for(error: Exception) -> str:
             )
         case errors.PermissionDeniedError():
             return f"{_SCOPES}. Change the token's scopes in the control panel, under API"
-        case errors.StoreError(advice=advice) if advice:
+        case tenant_errors.StoreError(advice=advice) if advice:
             return _ABOUT_KEYS
         case _:
             return ""
@@ -89,7 +90,7 @@ def code_of(error: errors.DatabaseClientError) -> Exit:
             | errors.ServerError()
         ):
             return Exit.UNUSABLE
-        case errors.APIError() | errors.NoRoomError():
+        case errors.APIError() | tenant_errors.CapacityError():
             return Exit.SOME_FAILED
         case _:
             return Exit.UNUSABLE

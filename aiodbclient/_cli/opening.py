@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError, StoreError
+from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from ..tenants._stores.sealing import Seal
+from ..tenants.errors import StoreError
 from .options import Api
 from .output import note, span
 
 if TYPE_CHECKING:
-    from .. import Cluster, ClusterClient, DatabaseClient, RateBudget
+    from .. import Cluster, ClusterClient, DatabaseClient, RateLimiter
     from ..tenants import Store
 
 _QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
@@ -28,20 +29,20 @@ KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 _ENTRY_POINTS = "aiodbclient.stores"
 
 
-def rate_limiter(api: Api | None = None) -> RateBudget:
+def rate_limiter(api: Api | None = None) -> RateLimiter:
     """The limits of a command: those of the provider, or none for a sandbox."""
-    from .. import RateBudget  # slow to import
+    from .. import RateLimiter  # slow to import
 
     if api is None or api.budget is None:
-        return RateBudget()
+        return RateLimiter()
     if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
         raise ConfigurationError("--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to it")
-    return RateBudget(windows=())
+    return RateLimiter(windows=())
 
 
 @asynccontextmanager
 async def open_client(
-    api: Api | None = None, limiter: RateBudget | None = None, *, offline: bool = False
+    api: Api | None = None, limiter: RateLimiter | None = None, *, offline: bool = False
 ) -> AsyncGenerator[DatabaseClient]:
     """Open a client with the environment's token and proxy. An ``offline`` one needs no token, and sends nothing."""
     from .. import DatabaseClient  # slow to import

@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
 from .. import Failed
-from ..errors import DatabaseClientError, InvalidArgumentError, StoreError
+from ..errors import DatabaseClientError, InvalidArgumentError
+from ..tenants.errors import StoreError
 from .failures import Exit, code_of, message_of
 from .options import TIMEOUT_GRACE
 from .output import Output, note, printable, some, span, write
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Outcome, RateBudget, Run
+    from .. import Action, Outcome, RateLimiter, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _TICK = 0.2  # s between two drawings of the bar
@@ -85,7 +86,7 @@ async def follow(
     report: Report,
     *,
     names: Sequence[str],
-    limiter: RateBudget,
+    limiter: RateLimiter,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
     canary: bool = False,
@@ -176,7 +177,7 @@ class _Work:
         elif outcome.error is None and (text := report.text(outcome, role)):
             write(f"{text}\n")
 
-    def end(self, begun: Sequence[str], limiter: RateBudget) -> int:
+    def end(self, begun: Sequence[str], limiter: RateLimiter) -> int:
         """Say how the run ended, and what helps. Returns the exit code."""
         if not self.report.output.as_json:
             for first, *others in self.alike.values():
@@ -215,7 +216,7 @@ class Bar:
     A timer of the event loop draws it. A thread would not do, since a rate limiter is for one thread.
     """
 
-    def __init__(self, total: int, limiter: RateBudget) -> None:
+    def __init__(self, total: int, limiter: RateLimiter) -> None:
         self._limiter = limiter
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress = Progress(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from ..errors import InvalidArgumentError, StoreError
+from ..errors import InvalidArgumentError
 from ..tenants import Role
 from ..tenants._naming import tenant_of
 from ..tenants._record import OnRecord, Verb, read_all
+from ..tenants.errors import StoreError
 from .opening import is_id, shown
 from .options import CLUSTER_VARIABLE, Stored, suggest
 from .output import FEW, note

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, define, evolve, field, frozen
 
-from ..engines import guard_tenants
-from ..errors import InvalidArgumentError, NameTakenError, NoRoomError, RotationPendingError, SuspendedError
+from ..errors import InvalidArgumentError, NameTakenError
 from ..tenants import Role
+from ..tenants._guard import guard_tenants
 from ..tenants._naming import names_of
+from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .files import read_names
 from .opening import find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
@@ -21,7 +22,7 @@ from .progress import Report, called, follow
 from .records import Entries, Records, arranged, read_entries
 
 if TYPE_CHECKING:
-    from .. import ClusterClient, DatabaseClient, Failed, RateBudget, Run
+    from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
     from ..tenants import Tenants
     from ..tenants._record import OnRecord
 
@@ -31,7 +32,7 @@ class Opened(Records):
     """The tenants of some clusters, and those of them that a command is for."""
 
     tenants: Tenants
-    limiter: RateBudget
+    limiter: RateLimiter
     wanted: Sequence[str] | None = None  # the names that were given; None: all
     names: dict[Role, list[str]] = field(factory=dict[Role, list[str]])
     missing: dict[str, str] = field(factory=dict[str, str])  # why other names that were given are not among them
@@ -73,7 +74,7 @@ class TenantReport(Report):
 
     def _hint(self, kind: type[Exception], names: Sequence[str]) -> str:
         opened = self.opened
-        if kind is NoRoomError:
+        if kind is CapacityError:
             return f"use a higher --max-tenants, or add a --cluster. To see them: {opened.suggest('capacity')}"
         if kind is NameTakenError:
             return "if another store owns the name, use that store. If the tenant is this store's, add --adopt"

@@ -96,7 +96,7 @@ async def provision_tenants(
     chosen = Chosen(names=names, file=file)
     wanted = names_in(chosen) or []
     is_owner = role is Role.OWNER
-    async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), most=max_tenants) as opened:
+    async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), max_tenants=max_tenants) as opened:
         if going := opened.half_removed(wanted, role):
             question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, role))
             confirm_ending(f"Before they are created again, {question}", len(going), chosen, ending)
@@ -197,7 +197,7 @@ async def revoke_previous(
         )
         confirm_ending(question, len(due), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(lambda tenants, names: tenants.retire(names, after=older_than), report)
+        return await opened.run(lambda tenants, names: tenants.revoke_previous(names, after=older_than), report)
 
 
 @runs

@@ -96,7 +96,7 @@ async def _exec_each(
 
     tenants, names = opened.tenants.role(role), opened.names[role]
     parts = [part for part in (names[:first], names[first:]) if part]
-    runs = [(role.value, tenants.each(work, part, at_a_time=concurrency)) for part in parts]
+    runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
     report = _ProgramReport(output, opened=opened, on_stderr=True)
     return await opened.follow(runs, report, at_once=True, canary=True)
 

@@ -73,10 +73,10 @@ async def list_capacity(output: Output, place: Stored, max_tenants: MaxTenantsOp
 
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
-    async with open_tenants(place, most=max_tenants) as opened:
-        rooms = await opened.tenants.rooms()
+    async with open_tenants(place, max_tenants=max_tenants) as opened:
+        rooms = await opened.tenants.capacity()
     rows = [
-        opened.home(each.cluster, as_json=output.as_json) | {"tenants": each.tenants, "max_tenants": each.most}
+        opened.home(each.cluster, as_json=output.as_json) | {"tenants": each.tenants, "max_tenants": each.max_tenants}
         for each in rooms
     ]
     output.rows(rows)

@@ -13,6 +13,7 @@ from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError, NotFoundError
 from ..models import USER_SECRETS
+from ..tenants._guard import is_derived
 from ..tenants._naming import is_reserved
 from .asking import confirm
 from .completion import cluster_names
@@ -290,6 +291,8 @@ async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str
     what = f"the {_KINDS[kind]} {name}"
     if is_reserved(name):
         raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it")
+    if is_derived(name):
+        raise InvalidArgumentError(f"{what} has the name of a tenant's login: use `aiodbclient tenants`")
     if store is None:
         return
     async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:
@@ -300,7 +303,9 @@ async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str
                 f"{what} belongs to the tenant {record.name} in {shown(store)}: use `aiodbclient tenants`"
             )
     if name in entries.damaged:
-        raise InvalidArgumentError(f"{what} may belong to the tenant {name}, whose record in {shown(store)} is damaged")
+        raise InvalidArgumentError(
+            f"{what} may be of the tenant {name}, whose record in {shown(store)} is damaged"
+        )
 
 
 def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:

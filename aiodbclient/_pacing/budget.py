@@ -1,6 +1,6 @@
-"""The budget of one process, ``RateBudget``, and what the client needs of any budget, ``Budget``.
+"""The budget of one process.
 
-``RateBudget`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
+``RateLimiter`` combines ``Ledger`` (which slots are taken, and what a 429 allows) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from copy import copy
 from itertools import count
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import Attribute, define, field, frozen
 
@@ -23,7 +23,7 @@ from .._headers import RateLimitStatus, hour_of, wait_after_429
 from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
 from .ledger import Ledger, Window
 
-__all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
+__all__ = ["RateLimitStatus", "RateLimiter", "Snapshot", "Window"]
 
 logger = logging.getLogger("aiodbclient")
 
@@ -36,34 +36,6 @@ Order = tuple[bool, int]
 
 # For one OAuth token, by the provider's API description.
 DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
-
-
-class Budget(Protocol):
-    """The interface that the client needs from a budget. ``RateBudget`` describes the arguments.
-
-    For each request, the client calls ``acquire`` before it sends; then ``throttle`` after a 429, or ``observe`` after
-    any other answer of the API to this token, but not after a 401 or a 5xx, since a proxy may have sent it; and
-    finally, in any case, ``release``.
-    """
-
-    async def acquire(
-        self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
-    ) -> int | None:
-        """Wait for a slot. Safe to cancel. ``place`` is passed only for another try, and only if it was not None.
-
-        Raises:
-            RateLimitError: The wait would exceed ``max_wait``. No slot is taken.
-        """
-
-    def release(self, *, sent: bool = True) -> None:
-        """Return the slot."""
-
-    def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers."""
-
-    async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and stop all calls for a while. Returns for how many seconds."""
-        ...
 
 
 @frozen
@@ -366,7 +338,7 @@ def seconds_for(requests: int, budget: Pacer) -> float:
 
 
 @define(eq=False)
-class RateBudget(Pacer):
+class RateLimiter(Pacer):
     """Keep one token's rate limit, for all clients on one event loop that are given this budget.
 
     Serves calls in order, bulk calls behind all others. Not thread-safe.

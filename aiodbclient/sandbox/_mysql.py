@@ -16,9 +16,9 @@ import pymysql
 from attrs import frozen
 from pymysql.constants import CR, ER
 
-from .._aiomysql import NOT_MYSQL, Connection, Cursor
 from .._dsn import mysql_parts
 from ..models import MySQLAuthPlugin, UserRole
+from ..tenants._aiomysql import NOT_MYSQL, Connection, Cursor
 from ._backends import PRIMARY, Backend, Primary, derived_password, new_password
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from psycopg import AsyncConnection, Error, OperationalError, errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from .._libpq import options_of
 from ..models import UserRole
+from ..tenants._libpq import options_of
 from . import _postgres_provider as provider
 from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
 from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres

@@ -7,8 +7,10 @@
 from typing import TYPE_CHECKING
 
 from .._lazy import lazily
+from . import errors as errors
 
 if TYPE_CHECKING:  # ``X as X`` exports it
+    from ._capacity import ClusterCapacity as ClusterCapacity
     from ._credential import Credential as Credential
     from ._naming import Role as Role
     from ._outcomes import Problem as Problem
@@ -28,7 +30,6 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
     from ._pools import TenantPools as TenantPools
-    from ._rooms import Room as Room
     from ._stores import Claim as Claim
     from ._stores import Record as Record
     from ._stores import Store as Store
@@ -49,7 +50,7 @@ _HOMES = {
     "TenantMoveOutcome TenantMoved TenantOutcome TenantPlanOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
-    "._rooms": "Room",
+    "._capacity": "ClusterCapacity",
     "._stores": "Claim Record Store",
     "._stores.copying": "copy_records rewrite_records",
     "._stores.postgres": "PostgresStore",
@@ -62,3 +63,4 @@ _HOMES = {
 
 if not TYPE_CHECKING:
     __getattr__, __dir__, __all__ = lazily(__name__, _HOMES)
+    __all__.append("errors")

@@ -16,33 +16,32 @@ from attrs import evolve, frozen
 
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._dsn import is_host
-from .._request.call import Meter
-from .._request.pause import Pause
+from .._http.call import RequestStats
+from .._http.pause import Pause
 from ..clusters import ClusterClient, for_work
-from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..engines import CAPABILITIES, Engine
 from ..errors import (
     ConfigurationError,
     DatabaseClientError,
-    GrantError,
     InvalidArgumentError,
     InvalidResponseError,
-    NoRoomError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
     ServerError,
-    StoreError,
     TransportError,
 )
 from ..models import Cluster, Connection, User
+from ._capacity import Rooms, Seat
 from ._credential import Credential
+from ._guard import guard_tenants
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._outcomes import TenantEvent, Timer
 from ._record import OnRecord, read_all
-from ._rooms import Rooms, Seat
 from ._servers import check_place, server_of
 from ._servers.server import Server
 from ._stores import Record, Store, readable
+from .errors import CapacityError, GrantError, StoreError
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -143,12 +142,12 @@ class Sites:
         failures = list[DatabaseClientError]()
         for cluster in self.clients:
             try:
-                return await self.site(cluster, Meter())
+                return await self.site(cluster, RequestStats())
             except AWAY as error:
                 failures.append(error)
         raise failures[0]
 
-    async def site(self, cluster: str, meter: Meter) -> Site:
+    async def site(self, cluster: str, meter: RequestStats) -> Site:
         """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 
         For some seconds after a failure it raises the same error, and sends nothing.
@@ -186,13 +185,15 @@ class Sites:
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(self, name: str, rooms: Rooms, meter: Meter, without: Collection[str] = ()) -> tuple[Site, Seat]:
+    async def choose(
+        self, name: str, rooms: Rooms, meter: RequestStats, without: Collection[str] = ()
+    ) -> tuple[Site, Seat]:
         """A site for a new tenant, and its seat there: one of all but those ``without``."""
         away = dict[str, DatabaseClientError]()
         while True:
             try:
                 seat = await rooms.take(name, {*without, *away})
-            except NoRoomError:
+            except CapacityError:
                 if away:
                     raise next(iter(away.values())) from None
                 raise
@@ -201,7 +202,7 @@ class Sites:
             except BaseException as error:
                 rooms.give_back(seat)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or rooms.place is not None or len(self.clients) == 1:
+                if not isinstance(error, AWAY) or rooms.choose_cluster is not None or len(self.clients) == 1:
                     raise
                 away[seat.cluster] = error
 

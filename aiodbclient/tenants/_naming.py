@@ -15,8 +15,9 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from ..engines import MYSQL, Engine, guard_tenants, is_derived
+from ..engines import MYSQL, Engine
 from ..errors import InvalidArgumentError
+from ._guard import guard_tenants, is_derived
 
 
 class Role(StrEnum):
@@ -144,9 +145,6 @@ def _refuse(name: str, *, on_mysql: bool) -> None:
     """Refuse a name, with its prefix, that no tenant may have. Raises InvalidArgumentError."""
     if is_reserved(name):
         reason = "it belongs to the cluster"
-    elif on_mysql and re.match(r"test(_|$)", name.lower()):
-        # The server compares the case of schemas or not, as lower_case_table_names says.
-        reason = "MariaDB opens the schema test, and those whose names begin with test_, to every login"
     elif is_derived(name):
         reason = "it has the form of a name that is derived from a tenant's, such as its second login"
     elif len(name) > (most := _MAX_SCHEMA if on_mysql else _MAX_NAME):

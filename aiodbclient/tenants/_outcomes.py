@@ -13,8 +13,8 @@ from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 from attrs import frozen
 
 from .._bulk.outcomes import Action, Done, Failed
-from .._request.call import Meter
-from .._request.events import logger
+from .._http.call import RequestStats
+from .._http.events import logger
 from ._credential import Credential
 from ._naming import Role
 
@@ -36,7 +36,7 @@ class Problem(StrEnum):
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
         LOGIN_BACK: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
             after a restore of the store.
-        PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
+        PREVIOUS_REFUSED: The server refuses the previous credential, which is not revoked yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
         LEFT_BEHIND: The tenant was moved, and its earlier database is not dropped yet: run ``repair`` when that
@@ -207,7 +207,7 @@ class Timer:
 
     __slots__ = ("_counted", "_seconds", "_start", "ended", "meter")
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: RequestStats) -> None:
         self.meter = meter
         self.ended = set[str]()  # others whose sessions were ended
         self._start = monotonic()

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from ..errors import ConfigurationError, GrantError
+from ..errors import ConfigurationError
 from ..models import Connection
 from ._credential import Credential
 from ._servers import server_of
+from .errors import GrantError
 
 _SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
 _UNKNOWN = 125  # connections, on engines that report no limit

@@ -11,11 +11,12 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from attrs import define
 
-from ..errors import ConfigurationError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
+from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
 from ._pool_slots import ServerSlots, Slots
 from ._record import OnRecord
 from ._tenants import Tenants, credential_to_use
+from .errors import StoreError, SuspendedError, TenantNotFoundError
 
 PoolT = TypeVar("PoolT")
 T = TypeVar("T")
@@ -83,17 +84,18 @@ class TenantPools(Generic[PoolT]):
         open: Opens a pool for a credential. If it fails, the record is read again. If that has another credential,
             ``open`` is called once more with it.
         close: Closes a pool. Its errors are logged by their type.
-        most: The largest number of pools, including those that are being opened or closed. If all are in use, ``use``
+        max_pools: The largest number of pools, including those that are being opened or closed. If all are in use,
+            ``use``
             waits. None: for each server, as many as fit into four fifths of the connections that it allows. The first
             use of a server then logs in as the tenant, to read that number. If several processes have pools on one
             server, pass the share of each.
         idle: Seconds without a use after which a pool is closed.
         refresh: Seconds after which a use reads the record again.
-        size: How many connections one of your pools opens at most. It matters only if ``most`` is None.
+        size: How many connections one of your pools opens at most. It matters only if ``max_pools`` is None.
 
     Raises:
-        InvalidArgumentError: ``most`` or ``size`` is not a positive integer, or ``idle`` or ``refresh`` is not a number
-            of 0 or more.
+        InvalidArgumentError: ``max_pools`` or ``size`` is not a positive integer, or ``idle`` or ``refresh`` is not a
+            number of 0 or more.
     """
 
     def __init__(
@@ -101,12 +103,12 @@ class TenantPools(Generic[PoolT]):
         tenants: HasCredentials,
         open: Callable[[Credential], Awaitable[PoolT]],
         close: Callable[[PoolT], Awaitable[object]],
-        most: int | None = None,
+        max_pools: int | None = None,
         idle: float = 300.0,
         refresh: float = 5.0,
         size: int = 5,
     ) -> None:
-        for what, number in (("most", 1 if most is None else most), ("size", size)):
+        for what, number in (("max_pools", 1 if max_pools is None else max_pools), ("size", size)):
             if not isinstance(number, int) or number < 1:
                 raise InvalidArgumentError(f"{what} must be a positive integer, not {number!r}")
         for what, seconds in (("idle", idle), ("refresh", refresh)):
@@ -115,7 +117,7 @@ class TenantPools(Generic[PoolT]):
         self._tenants, self._open, self._close = tenants, open, close
         self._idle, self._refresh = idle, refresh
         self._is_open = False
-        self._most, self._size = most, size
+        self._max_pools, self._size = max_pools, size
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
         self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
@@ -137,7 +139,7 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools are open already")
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._slots = ServerSlots(self._most, self._size)
+        self._slots = ServerSlots(self._max_pools, self._size)
         self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
         self._spawn(self._close_idle())
         return self

@@ -13,10 +13,11 @@ from typing import Self
 
 from attrs import frozen
 
-from ..errors import NotFoundError, StoreError, SuspendedError, TenantNotFoundError
+from ..errors import NotFoundError
 from ._credential import Credential
 from ._naming import Role, tenant_of
 from ._stores import Record, Store, entries_of
+from .errors import StoreError, SuspendedError, TenantNotFoundError
 
 
 class Verb(StrEnum):
@@ -25,7 +26,7 @@ class Verb(StrEnum):
     PROVISION = "provision"
     ADOPT = "adopt"  # ``provision`` takes over what others made
     ROTATE = "rotate"
-    RETIRE = "retire"
+    REVOKE = "revoke"
     REPAIR = "repair"  # the login in use keeps its password
     RESET = "reset"  # ``repair`` gives the login in use another password
     SUSPEND = "suspend"
@@ -61,7 +62,7 @@ _WHILE: Mapping[Verb, State] = {
     Verb.PROVISION: State.PROVISIONING,
     Verb.ADOPT: State.PROVISIONING,
     Verb.ROTATE: State.USABLE,
-    Verb.RETIRE: State.USABLE,
+    Verb.REVOKE: State.USABLE,
     Verb.REPAIR: State.USABLE,
     Verb.RESET: State.RESETTING,
     Verb.SUSPEND: State.SUSPENDING,
@@ -106,7 +107,7 @@ class Intent:
     @property
     def ends_other(self) -> bool:
         """Whether the verb ends the login that is not in use, so that it may be ended already."""
-        return self.verb in (Verb.ROTATE, Verb.RETIRE)
+        return self.verb in (Verb.ROTATE, Verb.REVOKE)
 
     def __str__(self) -> str:
         return f"{self.verb} {self.login} {self.cluster} {self.more}".rstrip()
@@ -210,8 +211,12 @@ class OnRecord:
             verbs = [_FINISHED_BY.get(self.intent.verb, str(self.intent.verb))]
         if self.left_behind is not None:
             return ["repair"]
-        if self.previous is not None and self.state in (State.USABLE, State.RESETTING) and "retire" not in verbs:
-            verbs.append("retire")
+        if (
+            self.previous is not None
+            and self.state in (State.USABLE, State.RESETTING)
+            and "revoke-previous" not in verbs
+        ):
+            verbs.append("revoke-previous")
         return verbs
 
     def required(self) -> Credential:

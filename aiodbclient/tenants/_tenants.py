@@ -13,9 +13,10 @@ from attrs import evolve
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._checks import check_seconds, check_whole
-from .._request.call import Meter
+from .._http.call import RequestStats
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
+from ._capacity import ChooseCluster, ClusterCapacity, Rooms
 from ._context import Context, Setup, Sites
 from ._credential import Credential
 from ._naming import Role, check_tenant
@@ -30,7 +31,6 @@ from ._outcomes import (
     TenantResult,
     Timer,
 )
-from ._rooms import PlaceTenant, Room, Rooms
 from ._stores import Record, Store
 from ._usage import Usage, usage_of, with_usage
 from ._verbs import changes
@@ -78,18 +78,18 @@ class Tenants:
             stored, and by the first ``ensure`` of a tenant that was made without one. If it raises, the tenant fails,
             and the next call runs it again. So it runs at least once.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
-        most: How many tenants each cluster may have on record. None: no limit. The store is read when a run or the
-            first ``ensure`` begins, and again after 30 s. Several processes may exceed ``most`` by what they create at
-            once.
-        place: An async function that chooses the cluster of a new tenant. It is called with the name and the
-            ``Room`` of each cluster, for one name at a time, and returns a cluster or its id. None: the cluster with
-            the fewest tenants, of those that are not full and can be reached.
+        max_tenants: How many tenants each cluster may have on record. None: no limit. The store is read when a run or
+            the first ``ensure`` begins, and again after 30 s. Several processes may exceed ``max_tenants`` by what they
+            create at once.
+        choose_cluster: An async function that chooses the cluster of a new tenant. It is called with the name and the
+            ``ClusterCapacity`` of each cluster, for one name at a time, and returns a cluster or its id. None: the
+            cluster with the fewest tenants, of those that are not full and can be reached.
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
             of several engines; ``store`` is not a store, ``prefix`` is not a string, ``lease``, ``connection_limit`` or
-            ``most`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or ``place``
-            is not callable.
+            ``max_tenants`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or
+            ``choose_cluster`` is not callable.
     """
 
     __slots__ = ("_context",)
@@ -105,24 +105,24 @@ class Tenants:
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
-        most: int | None = None,
-        place: PlaceTenant | None = None,
+        max_tenants: int | None = None,
+        choose_cluster: ChooseCluster | None = None,
     ) -> None:
         if not isinstance(store, Store):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
-        for name, value in (("setup", setup), ("on_event", on_event), ("place", place)):
+        for name, value in (("setup", setup), ("on_event", on_event), ("choose_cluster", choose_cluster)):
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
-        for name, number in (("connection_limit", connection_limit), ("most", most)):
+        for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
         check_seconds("lease", lease)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
-            rooms=Rooms(store, [*sites.clients], most, place),
+            rooms=Rooms(store, [*sites.clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -170,7 +170,7 @@ class Tenants:
 
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
-            NoRoomError: All clusters are full. Nothing was sent, and nothing is on record.
+            CapacityError: All clusters are full. Nothing was sent, and nothing is on record.
             NameTakenError: The login or the database exists and is not on record. Nothing was changed.
             ConflictError: It may not be adopted. Nothing was changed.
             TenantNotFoundError: These are readers or writers, and the tenant is not on record.
@@ -198,7 +198,7 @@ class Tenants:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return (await self._context.record(check_tenant(name), Timer(Meter()))).usable
+        return (await self._context.record(check_tenant(name), Timer(RequestStats()))).usable
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -208,7 +208,7 @@ class Tenants:
         """
         return self._context.records()
 
-    async def rooms(self, usage: bool = False) -> list[Room]:
+    async def capacity(self, usage: bool = False) -> list[ClusterCapacity]:
         """Return how many tenants each cluster has, in their order. Safe to repeat and to cancel.
 
         Args:
@@ -231,7 +231,7 @@ class Tenants:
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
                 name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
                 become the tenant's, with a new login. The login that was there goes on working, as the previous one,
-                until ``retire`` ends it. Logins of others can no longer use the database.
+                until ``revoke_previous`` ends it. Logins of others can no longer use the database.
 
         Returns:
             The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
@@ -286,18 +286,19 @@ class Tenants:
         """Give each tenant a credential with its other login, and leave the one in use as it is.
 
         The new credential is tested by a login and stored before the outcome is yielded. The
-        previous one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
+        previous one works until ``revoke_previous``. Safe to repeat after an error and to cancel. Any number of
+        processes may
         run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that comes later to
         a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it rotates again.
 
         Args:
             names: The tenants. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
-            force: Whether to rotate a tenant again that is not retired yet, which revokes the previous credential.
+            force: Whether to rotate a tenant again that is not revoked yet, which revokes the previous credential.
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
-            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not retired, with
+            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not revoked, with
             TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
@@ -306,7 +307,7 @@ class Tenants:
         """
         return self._run(names, changes.RotateTenants(self._context, older_than, force=force))
 
-    def retire(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
+    def revoke_previous(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
         """End the previous login of each tenant for good, with its sessions, and drop it.
 
         What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
@@ -319,19 +320,20 @@ class Tenants:
             after: Leave tenants alone whose rotation is younger, by the store's clock.
 
         Returns:
-            The run. Its outcomes are RETIRED, KEPT (there was no previous credential, or the rotation is younger)
+            The run. Its outcomes are REVOKED, KEPT (there was no previous credential, or the rotation is younger)
             or FAILED.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
-        return self._run(names, changes.RetireTenants(self._context, after))
+        return self._run(names, changes.RevokePrevious(self._context, after))
 
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
 
         Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
-        SuspendedError, and ``check``, ``repair``, ``rotate`` and ``retire`` leave the tenant as it is. Transactions
+        SuspendedError, and ``check``, ``repair``, ``rotate`` and ``revoke_previous`` leave the tenant as it is.
+        Transactions
         that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat and to
         cancel.
 
@@ -407,14 +409,14 @@ class Tenants:
 
         Args:
             names: The tenants.
-            to: The cluster, or its id. None: ``place`` chooses among the others, as for a new tenant.
+            to: The cluster, or its id. None: ``choose_cluster`` chooses among the others, as for a new tenant.
             max_frozen: Leave a tenant where it is if no login could enter for longer: if its size says so, it is KEPT,
                 and if the copy takes longer, it fails and is opened again.
 
         Returns:
             The run. Its outcomes are MOVED, with the new credential and for how long the tenant was ``frozen``, KEPT
             (it is on that cluster, or too large), or FAILED: with MoveError, RotationPendingError if its previous login
-            was adopted and is not retired, NoRoomError, ConflictError if the other cluster has such a database or
+            was adopted and is not revoked, CapacityError, ConflictError if the other cluster has such a database or
             login, ConfigurationError if a program is missing, or with an error of ``ensure``.
 
         Raises:
@@ -507,7 +509,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or a name is invalid or on record for another cluster or
                 prefix.
-            NoRoomError: The clusters have no room for the new names.
+            CapacityError: The clusters have no room for the new names.
             UnsupportedOperationError: The engine does not support tenants, or is unknown.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The administrator cannot log in to the database server.
@@ -520,7 +522,7 @@ class Tenants:
         self,
         work: Callable[[Credential], Awaitable[T]],
         names: GivenNames | None = None,
-        at_a_time: int = 16,
+        concurrency: int = 16,
         first: int = 0,
         most_failed: int | None = None,
     ) -> Run[TenantResult[T] | Failed]:
@@ -537,7 +539,7 @@ class Tenants:
         Args:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
             names: The tenants. None: all on record.
-            at_a_time: How many calls of ``work`` at a time.
+            concurrency: How many calls of ``work`` at a time.
             first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
                 for one of them, unless ``most_failed`` allows it.
             most_failed: After so many failed calls of ``work`` no other begins. None: no limit.
@@ -548,30 +550,30 @@ class Tenants:
             ``cluster``. If too many failed, the loop ends with a DatabaseClientError.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, ``at_a_time`` or
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, ``concurrency`` or
                 ``most_failed`` is not an int of at least 1, or ``first`` is not one of at least 0.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
-        check_whole("at_a_time", at_a_time)
-        return self._run(names, EachTenant(self._context, work, first, most_failed), at_a_time)
+        check_whole("concurrency", concurrency)
+        return self._run(names, EachTenant(self._context, work, first, most_failed), concurrency)
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
         job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
-        return await job.do(job.spec_of(name), Meter())
+        return await job.do(job.spec_of(name), RequestStats())
 
     def _run(
-        self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
+        self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
             job.context.sites.pause = None
-        return Run(self._context.names() if names is None else names, job, at_a_time)
+        return Run(self._context.names() if names is None else names, job, concurrency)
 
 
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return (await context.record(check_tenant(name), Timer(Meter()))).required()
+    return (await context.record(check_tenant(name), Timer(RequestStats()))).required()

@@ -9,14 +9,15 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from .._bulk.run import listed
-from .._request.call import Meter
-from .._request.pause import Pause
-from ..errors import DatabaseClientError, StoreError
+from .._http.call import RequestStats
+from .._http.pause import Pause
+from ..errors import DatabaseClientError
+from ._capacity import ClusterCapacity
 from ._context import AWAY, Context
 from ._naming import check_tenant, tenant_of
 from ._outcomes import Timer
 from ._record import OnRecord, State, no_database
-from ._rooms import Room
+from .errors import StoreError
 
 
 @frozen(kw_only=True)
@@ -47,7 +48,7 @@ async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServe
 
     async def read(cluster: str) -> _OfServer:
         try:
-            return await (await sites.site(cluster, Meter())).server.usage()
+            return await (await sites.site(cluster, RequestStats())).server.usage()
         except AWAY as error:
             return error
 
@@ -78,7 +79,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
 async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        return _on_record(await context.record(name, Timer(Meter())))
+        return _on_record(await context.record(name, Timer(RequestStats())))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
 
@@ -91,11 +92,11 @@ def _on_record(entry: OnRecord | StoreError) -> Usage:
     return Usage(name=entry.name, cluster=entry.cluster, error=None if is_whole else entry.unusable())
 
 
-async def with_usage(context: Context, rooms: Iterable[Room]) -> list[Room]:
+async def with_usage(context: Context, rooms: Iterable[ClusterCapacity]) -> list[ClusterCapacity]:
     """Add the size of their tenants to the rooms."""
     rooms = list(rooms)
     servers = await _read(context, [each.cluster for each in rooms])
-    sized = list[Room]()
+    sized = list[ClusterCapacity]()
     for room in rooms:
         of_server = servers[room.cluster]
         total = None

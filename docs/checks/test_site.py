@@ -260,7 +260,7 @@ def test_a_class_that_attrs_completes_shows_its_signature(site: Path) -> None:
     measured = " ".join(" ".join(text_of(site, page).split()) for page in pages(site) if page.startswith("reference/"))
     made_by_us = {"Fault", "Plan", "UserPlan"}
     completed = {cls.__name__ for cls in CLASSES.values() if attrs.has(cls) and "__init__" in vars(cls)}
-    assert {"User", "RateBudget", "RequestEvent", "Credential"} <= completed
+    assert {"User", "RateLimiter", "RequestEvent", "Credential"} <= completed
     for name in completed - made_by_us:
         assert re.search(rf"\b{name}\( ?(\w|\*)", measured), name
     assert not re.search(r"\bFault\(|lt;built-in", measured)

@@ -1,4 +1,5 @@
-"""An extension of griffe: what a Raises section names is looked up in ``aiodbclient.errors``, so the site links it.
+"""An extension of griffe: what a Raises section names is looked up in ``aiodbclient.errors`` and
+``aiodbclient.tenants.errors``, so the site links it.
 
 griffe looks a name up in the module of the docstring, which seldom imports the exceptions that it only lets pass.
 """
@@ -15,16 +16,15 @@ class RaisesLinks(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         if "errors" in pkg.members:
-            self._link(pkg, pkg["errors"])
+            self._link(pkg, (pkg["errors"], pkg["tenants.errors"]))
 
     def _link(self, obj: Any, errors: Any) -> None:
         for section in obj.docstring.parsed if obj.docstring else []:
             if section.kind is griffe.DocstringSectionKind.raises:
                 for item in section.value:
-                    if str(item.annotation) in errors.members:
-                        item.annotation = griffe.ExprName(
-                            str(item.annotation), parent=errors
-                        )
+                    for module in errors:
+                        if str(item.annotation) in module.members:
+                            item.annotation = griffe.ExprName(str(item.annotation), parent=module)
         for member in obj.members.values():
             if not member.is_alias:
                 self._link(member, errors)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 
 
@@ -18,7 +18,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
     """A client of ``sandbox`` with fast retries and no pacing."""
     async with DatabaseClient(
-        sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.001), budget=RateBudget([]), timeout=5.0
+        sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.001), budget=RateLimiter([]), timeout=5.0
     ) as running:
         yield running
 

@@ -11,7 +11,7 @@ from aiodbclient import (
     ClusterClient,
     DatabaseClient,
     NewUser,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     Run,
     UserOutcome,
@@ -59,7 +59,7 @@ async def test_an_outage_on_the_way_ends_the_run(
         sandbox.token,
         base_url=sandbox.url,
         retry=RetryPolicy(max_tries=2, base_delay=0.001),
-        budget=RateBudget([]),
+        budget=RateLimiter([]),
     ) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=concurrency)
         outcomes = [await anext(run) for _ in range(10)]
@@ -86,7 +86,7 @@ async def test_names_that_fail_for_reasons_of_their_own_are_no_outage(sandbox: S
 
 
 async def test_a_client_that_is_closed_on_the_way_ends_the_run(sandbox: Sandbox, pg: ClusterClient) -> None:
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=4)
         assert (await anext(run)).ok
     _, error = await taken(run)

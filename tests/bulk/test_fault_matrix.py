@@ -19,7 +19,7 @@ from aiodbclient import (
     Action,
     ClusterClient,
     DatabaseClient,
-    RateBudget,
+    RateLimiter,
     RemovalOutcome,
     RetryPolicy,
     Run,
@@ -58,7 +58,7 @@ NEW = ["new-lost", "new-cut", "new"]
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
-    monkeypatch.setattr("aiodbclient._request.user_calls._LONGEST", 0.05)
+    monkeypatch.setattr("aiodbclient.users._LONGEST", 0.05)
 
 
 async def time_out_if_late(
@@ -102,14 +102,16 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
     if engine.endswith("scope"):
         token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as patient,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as patient,
         aiohttp.ClientSession(middlewares=[time_out_if_late]) as session,
         DatabaseClient(
             token,
             base_url=sandbox.url,
             session=session,
             retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
-            budget=RateBudget([Window(1_000, 1.0)]),  # after 429s in a row, the wait is at most a quarter of the window
+            budget=RateLimiter(
+                [Window(1_000, 1.0)]
+            ),  # after 429s in a row, the wait is at most a quarter of the window
         ) as client,
     ):
         cluster = client.cluster(cluster_id)

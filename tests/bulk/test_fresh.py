@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
-from aiodbclient._request.context import Deletions
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, errors
+from aiodbclient._http.context import Deletions
 from aiodbclient.sandbox import Sandbox
 
 from .test_stream import collect
@@ -123,7 +123,7 @@ async def test_a_rival_made_after_the_list_is_not_reset(sandbox: Sandbox, client
         yield "rival"
 
     async with DatabaseClient(
-        token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.001)
+        token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
     ) as narrow:
         outcomes = await collect(narrow.cluster(cluster_id).users.provision(specs()))
 

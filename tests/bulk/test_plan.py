@@ -19,7 +19,7 @@ from aiodbclient import (
     MySQLSettings,
     NewUser,
     OpenSearchACL,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     User,
     UserPlan,
@@ -275,7 +275,7 @@ def test_an_applied_plan_is_empty_when_it_is_made_again(engine: str, data: st.Da
         async with (
             Sandbox(windows=[]) as sandbox,
             DatabaseClient(
-                sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.001)
+                sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
             ) as client,
         ):
             cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"))

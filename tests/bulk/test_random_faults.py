@@ -18,7 +18,7 @@ from aiodbclient import (
     ClusterClient,
     DatabaseClient,
     NewUser,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     Run,
     UserSettings,
@@ -86,7 +86,7 @@ class Operator(RuleBasedStateMachine):
             token,
             base_url=self.sandbox.url,
             retry=RetryPolicy(max_tries=2, base_delay=0.001),
-            budget=RateBudget([]),
+            budget=RateLimiter([]),
         )
         self.cluster: ClusterClient = self.client.cluster(cluster_id)
 

@@ -12,7 +12,7 @@ import pytest
 from aiodbclient import RetryPolicy, errors
 from aiodbclient._bulk import settle
 from aiodbclient._bulk.settle import create_settled, readable
-from aiodbclient._request.waits import waits
+from aiodbclient._http.waits import waits
 
 RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, Window
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -198,7 +198,7 @@ async def test_stop_before_the_start_sends_no_create(sandbox: Sandbox, pg: Clust
 
 
 async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterClient) -> None:
-    budget = RateBudget([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
+    budget = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=4)
 

@@ -15,7 +15,7 @@ from aiodbclient import (
     MySQLSettings,
     NewUser,
     OpenSearchACL,
-    RateBudget,
+    RateLimiter,
     RetryPolicy,
     User,
     UserRole,
@@ -47,7 +47,7 @@ async def silent() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def client(silent: Sandbox) -> AsyncIterator[DatabaseClient]:
     async with DatabaseClient(
-        silent.token, base_url=silent.url, retry=RetryPolicy(base_delay=0.001), budget=RateBudget([]), timeout=5.0
+        silent.token, base_url=silent.url, retry=RetryPolicy(base_delay=0.001), budget=RateLimiter([]), timeout=5.0
     ) as running:
         yield running
 

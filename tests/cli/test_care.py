@@ -96,7 +96,7 @@ def test_rotation_by_age(command: Command, names: list[str]) -> None:
     assert command("tenants", "rotate", a, "--force", *command.place, "--yes").out == "1 rotated\n"
     listed = {each["name"]: each for each in command("tenants", "list", *command.place, "-o", "json").objects()}
     assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "revoke-previous")
-    assert command("tenants", "revoke-previous", *everybody, "--yes").out == "2 retired\n"
+    assert command("tenants", "revoke-previous", *everybody, "--yes").out == "2 revoked\n"
     for wrong in ("30", "d", "30x", "1d 2h", "-1d"):
         refused = command("tenants", "rotate", "--all", f"--older-than={wrong}", *command.place)
         assert (refused.code, "takes a duration such as 30d" in refused.err) == (2, True)
@@ -119,7 +119,7 @@ def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: C
 
     assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
     assert pending() == "revoke-previous"
-    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 retired\n"
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
     assert pending() is None
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
@@ -432,7 +432,7 @@ def test_one_file_is_the_ca_of_one_authority(command: Command, names: list[str])
             claim = await store.claim(b, 10.0)
             assert claim is not None
             assert claim.record.current is not None
-            await put_on_record(store, claim, evolve(claim.record.current, ca="another"))
+            await store.keep(claim, evolve(claim.record.current, ca="another"))
 
     asyncio.run(change())
     shown = command("tenants", "show", a, b, *command.place, "-o", "uri", "--ca-file", str(command.folder / "ca.pem"))

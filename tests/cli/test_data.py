@@ -95,7 +95,7 @@ def test_a_tenant_that_moved_after_the_backup_is_found_where_it_is(
     assert command("tenants", "check", *both, "--store", restored).out == "1 checked: all well\n"
 
 
-def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
+def test_a_tenant_that_was_adopted_is_revoked_before_it_is_moved(
     command: Command, second: str, names: list[str], programs: None
 ) -> None:
     a = names[0]
@@ -105,9 +105,9 @@ def test_a_tenant_that_was_adopted_is_retired_before_it_is_moved(
     move = ["tenants", "move", a, "--to", second, *place, "--yes"]
     refused = command(*move)
     assert (refused.code, "--force" in refused.err) == (1, False)
-    [retire] = re.findall(r"and then move: aiodbclient (.*)\n", refused.err)
-    retired = command(*shlex.split(retire), "--yes")
-    assert (retired.code, retired.out) == (0, "1 retired\n"), retired.err
+    [revoke] = re.findall(r"and then move: aiodbclient (.*)\n", refused.err)
+    revoked = command(*shlex.split(revoke), "--yes")
+    assert (revoked.code, revoked.out) == (0, "1 revoked\n"), revoked.err
     assert command("dbs", "create", a, "--cluster", second).code == 0  # somebody else's
     taken = command(*move)
     assert (taken.code, "--adopt" in taken.err) == (1, False)

@@ -76,19 +76,6 @@ def test_all_is_well(command: Command) -> None:
     assert [each["result"] for each in objects] == [*["ok"] * 9, "note", "ok"]
 
 
-def test_the_server_of_the_budget_is_checked(command: Command, postgres_url: str) -> None:
-    cluster = command.cluster
-    found = command("doctor", cluster, "--budget", postgres_url)
-    assert "ok    budget: shared, and its server answers" in found.out
-    found = command("doctor", cluster, "--budget", "valkey://127.0.0.1:1")
-    assert found.code == 1
-    assert "FAIL  budget: its server does not answer. Check --budget and the network" in found.out
-    found = command("doctor", cluster, "--budget", re.sub(":[^:@]*@", ":hunter2@", postgres_url))
-    assert found.code == 1
-    assert "refuses this process" in found.out
-    assert "hunter2" not in found.out + found.err
-
-
 def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Command) -> None:
     done = command("doctor", command.cluster, "--try")
 
@@ -96,7 +83,7 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
     found = results(done.out)
     assert list(found)[11:] == [
         *("login", "reads", "passwords on reads", "taken name", "reset", "deletion", "names", "writes at a time"),
-        *("created", "isolated", "lists", "rotated", "both work", "retired", "still works", "reader", "reader works"),
+        *("created", "isolated", "lists", "rotated", "both work", "revoked", "still works", "reader", "reader works"),
         *("settings", "dropped login", "locked login", "login by SQL", "pool", "removed"),
     ]
     assert {check for check, result in found.items() if result == "note"} == NOTES

@@ -370,11 +370,10 @@ def test_a_signal_in_the_moment_of_the_start_is_the_programs(command: Command, m
     async def start(*program: str, **options: Any) -> Any:
         process = await create(*program, **options)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.05)  # the event loop handles it
+        for _ in range(10):  # the event loop handles it
+            await asyncio.sleep(0)
         return process
 
     monkeypatch.setattr(tenants_exec, "create_subprocess_exec", start)
     program = [sys.executable, "-c", "import time; time.sleep(60)"]
-    started = time.monotonic()
     assert asyncio.run(tenants_exec._run(program, dict(os.environ))) == 128 + signal.SIGTERM
-    assert time.monotonic() - started < 30

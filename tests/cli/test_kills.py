@@ -178,7 +178,7 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     rotated.set()
     assert await querying > 8
     code, printed, _ = await ended(await job.start("revoke-previous"))
-    assert (code, printed) == (0, "8 retired")
+    assert (code, printed) == (0, "8 revoked")
     assert not any(await asyncio.gather(*map(works, before.values())))
     assert all(await asyncio.gather(*map(works, after.values())))
 

@@ -55,7 +55,7 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert table[0].split() == ["name", "role", "cluster", "state", "age", "pending", "username"]
     assert many("tenants", "check").out == "4 checked: all well\n"
     assert many("tenants", "rotate", "--all", "--yes").out == "4 rotated\n"
-    assert many("tenants", "revoke-previous", "--all", "--yes").out == "4 retired\n"
+    assert many("tenants", "revoke-previous", "--all", "--yes").out == "4 revoked\n"
 
     one = many("tenants", "list", "--cluster", "east", "-o", "json").objects()
     assert [each["name"] for each in one] == [name for name in homes if homes[name] == "east"]

@@ -152,7 +152,7 @@ def test_what_ends_logins_asks_first_and_says_how_many(command: Command, names: 
     pending = [each["pending"] for each in command("tenants", "list", *command.place, "-o", "json").objects()]
     assert pending == ["revoke-previous", "revoke-previous", "revoke-previous"]
     assert command(*force, "--yes").out == "2 rotated\n"
-    assert command(*retire, "--yes").out == "3 retired\n"
+    assert command(*retire, "--yes").out == "3 revoked\n"
 
 
 def test_exec_ends_with_the_codes_that_its_help_says(command: Command, names: list[str]) -> None:

@@ -110,7 +110,7 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
         assert question in terminal.expect("[y/N]")
         terminal.type("n\n")
         assert terminal.end()[0] == 3
-    assert command("tenants", "revoke-previous", "--all", *command.place, "--yes").out == "1 kept, 1 retired\n"
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--yes").out == "1 kept, 1 revoked\n"
     forgotten = command("tenants", "revoke-previous", "--all", *command.place)  # in cron it fails before anything is due
     assert (forgotten.code, "Retire the previous logins of no tenant" in forgotten.err) == (2, True)
 
@@ -125,7 +125,7 @@ def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list
         (a, "reader"),
         (b, "owner"),
     ]
-    assert command("tenants", "revoke-previous", "--all", *command.place, "--role", "all", "--yes").out == "3 retired\n"
+    assert command("tenants", "revoke-previous", "--all", *command.place, "--role", "all", "--yes").out == "3 revoked\n"
     lacking = command("tenants", "rotate", b, *command.place, "--role", "reader")
     assert (lacking.code, f"{b}: it has no reader" in lacking.err) == (1, True)
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient import Action, RateBudget, RequestEvent, Window
+from aiodbclient import Action, RateLimiter, RequestEvent, Window
 from aiodbclient._cli.following import Heard
 from aiodbclient._cli.progress import LINE_EVERY, Bar
 
@@ -30,7 +30,7 @@ class Clock:
 
 async def test_nothing_made_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Bar(400, 305, RateBudget(), clock) as bar:
+    with Bar(400, 305, RateLimiter(), clock) as bar:
         for _ in range(95):
             bar.advance(Action.KEPT)
         clock.now += LINE_EVERY
@@ -42,7 +42,7 @@ async def test_nothing_made_has_no_pace(capsys: pytest.CaptureFixture[str]) -> N
 
 async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Bar(10, 8, RateBudget(), clock) as bar:
+    with Bar(10, 8, RateLimiter(), clock) as bar:
         for _ in range(2):
             bar.advance(Action.KEPT)
         for _ in range(4):
@@ -59,7 +59,7 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
 
 async def test_what_was_left_alone_is_called_as_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Bar(10, 10, RateBudget(), clock) as bar:
+    with Bar(10, 10, RateLimiter(), clock) as bar:
         bar.advance(Action.ABSENT)
         clock.now += LINE_EVERY
         bar._draw()
@@ -68,7 +68,7 @@ async def test_what_was_left_alone_is_called_as_in_the_summary(capsys: pytest.Ca
 
 async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    budget = RateBudget([Window(1, 60.0)])
+    budget = RateLimiter([Window(1, 60.0)])
     await budget.acquire()
     budget.release(sent=True)
     with Bar(10, 10, budget, clock) as bar:
@@ -82,7 +82,7 @@ async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[st
         waiting: str | None = None
 
     run: Any = Paused()
-    with Bar(10, 10, RateBudget(), Clock()) as bar:
+    with Bar(10, 10, RateLimiter(), Clock()) as bar:
         bar.run = run
         for run.waiting in (
             None,

@@ -174,7 +174,7 @@ def test_help_starts_quickly_and_imports_no_driver(command: Command) -> None:
     imported = command.end(command.start("tenants", "--help", stdout=subprocess.DEVNULL), shows=True)
     del command.environment["PYTHONPROFILEIMPORTTIME"]
 
-    drivers = ("psycopg", "pymysql", "asyncmy", "aiomysql", "cryptography", "valkey")
+    drivers = ("psycopg", "pymysql", "asyncmy", "aiomysql", "cryptography")
     assert [name for name in drivers if re.search(rf"\| +{name}$", imported.err, re.MULTILINE)] == []
     assert re.search(r"\| +typer$", imported.err, re.MULTILINE)
 

@@ -53,7 +53,7 @@ def test_those_that_wait_for_retire_are_retired_alone(
     file = Path(retire[3])
     assert file.stat().st_mode & 0o77 == 0
     assert sorted(file.read_text().split()) == sorted(["name", *old])
-    assert command(*retire, "--yes").out == "11 retired\n"
+    assert command(*retire, "--yes").out == "11 revoked\n"
     pending = {each["name"]: each["pending"] for each in command("tenants", "list", *command.place, "-o", "json").objects()}
     assert {name for name, what in pending.items() if what == "revoke-previous"} == {late}
     file.unlink()

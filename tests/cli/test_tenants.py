@@ -21,7 +21,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.shared_budget import token_key
+from aiodbclient.
 
 from .conftest import COMMAND, SIGNALS, Command
 
@@ -90,8 +90,8 @@ def test_a_life(command: Command, names: list[str]) -> None:
     again = command("tenants", "rotate", a, *command.place)
     assert (again.code, again.out) == (1, "1 failed\n")
     assert again.err.startswith(f"{a}: ")
-    assert "not retired" in again.err
-    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 retired\n"
+    assert "not revoked" in again.err
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "-o", "json")
     assert planned.code == 5

@@ -27,7 +27,7 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
     retire, force = suggested(refused)
     assert (retire[:4], force[:5]) == (["tenants", "revoke-previous", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force, "--yes").out == "2 rotated\n"
-    assert command(*retire, "--yes").out == "2 retired\n"
+    assert command(*retire, "--yes").out == "2 revoked\n"
 
 
 def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> None:

@@ -14,6 +14,6 @@ def postgresql() -> Iterator[servers.TLSServer]:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[servers.TLSServer]:
-    with servers.mariadb() as server:
+def mysql() -> Iterator[servers.TLSServer]:
+    with servers.mysql() as server:
         yield server

@@ -1,8 +1,7 @@
-"""PostgreSQL and MariaDB with TLS, with the right certificate authority and a wrong one."""
+"""PostgreSQL and MySQL with TLS, with the right certificate authority and a wrong one."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import time
@@ -19,8 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Connection, Engine, User
 
+from ..mysql import SERVERS, command
 from ..ports import free_port
-from ..requirements import no_server
+from ..requirements import NO_MYSQL, no_server
 from ..tenants.servers import as_a_server, for_a_server
 
 ALICE = User("alice", password="p@ss:word/%")
@@ -88,31 +88,21 @@ def postgresql() -> Iterator[TLSServer]:
 
 
 @contextmanager
-def mariadb() -> Iterator[TLSServer]:
-    if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        no_server("mariadb", "no MariaDB is on PATH (apt-get install mariadb-server)")
-    with _folder() as (folder, process):
-        common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={folder}"]
-        install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        subprocess.run(["mariadb-install-db", *common, *install], check=True, **process)
+def mysql() -> Iterator[TLSServer]:
+    if "mysql" not in SERVERS:
+        no_server("mysql", NO_MYSQL)
+    with _folder() as (folder, _):
         port = free_port()
         (folder / "init.sql").write_text(
             "CREATE DATABASE alpha;\n"
             "CREATE USER alice@localhost IDENTIFIED BY 'p@ss:word/%' REQUIRE SSL;\n"
             "GRANT ALL ON alpha.* TO alice@localhost;\n"
         )
-        for_a_server(folder / "init.sql")
-        options = [
-            f"--port={port}",
-            "--bind-address=127.0.0.1",
-            f"--socket={folder / 's'}",
-            f"--pid-file={folder / 'pid'}",
-            f"--init-file={folder / 'init.sql'}",
-            f"--ssl-cert={folder / 'cert.pem'}",
-            f"--ssl-key={folder / 'key.pem'}",
-            "--innodb-flush-log-at-trx-commit=0",
-        ]
-        running = subprocess.Popen(["mariadbd", *common, *options], **process)
+        running = subprocess.Popen(
+            command(folder, port, f"--init-file={folder / 'init.sql'}"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         login: dict[str, Any] = {"host": "localhost", "port": port, "user": ALICE.name, "password": ALICE.password}
         tls = {"ca": str(folder / "ca.pem")}
         with _until_ended(running, pymysql.OperationalError, lambda: pymysql.connect(**login, ssl=tls)):

@@ -144,10 +144,10 @@ async def test_a_driver_of_postgresql_verifies_the_server(postgresql: TLSServer,
     ],
     ids=lambda f: f.__name__,
 )
-async def test_a_driver_of_mysql_verifies_the_server(mariadb: TLSServer, log_in: Any) -> None:
-    await log_in(mariadb)
+async def test_a_driver_of_mysql_verifies_the_server(mysql: TLSServer, log_in: Any) -> None:
+    await log_in(mysql)
 
-    for server in (with_the_wrong_ca(mariadb), with_the_wrong_host(mariadb)):
+    for server in (with_the_wrong_ca(mysql), with_the_wrong_host(mysql)):
         with pytest.raises(Exception, match="Can't connect to MySQL server") as caught:
             await log_in(server)
         assert "certificate" in str(_first(caught.value)).lower()

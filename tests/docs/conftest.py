@@ -20,7 +20,6 @@ Namespace = dict[str, Any]
 
 WITH_TENANTS = {
     "how-to/check.md",
-    "how-to/fleet.md",
     "how-to/migrations.md",
     "how-to/move.md",
     "how-to/pools.md",

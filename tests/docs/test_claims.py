@@ -14,6 +14,7 @@ from aiodbclient import Capabilities, errors
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem
+from aiodbclient.tenants import errors as tenant_errors
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,7 +22,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_of_errors_has_each_once() -> None:
     page = (DOCS / "how-to" / "errors.md").read_text().partition("its message says what to do:")[2]
     named = re.findall(r"`(\w+Error)`", page)
-    classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    classes = {
+        name for module in (errors, tenant_errors) for name, value in vars(module).items() if inspect.isclass(value)
+    }
     assert sorted([*named, "DatabaseClientError"]) == sorted(classes)
 
 

@@ -10,14 +10,17 @@ import attrs
 import pytest
 
 import aiodbclient
-from aiodbclient import errors, sandbox, shared_budget, tenants
+from aiodbclient import errors, sandbox, tenants
 
 griffe = pytest.importorskip("griffe")
 
 PUBLIC: dict[ModuleType, list[str]] = {
     module: [name for name in module.__all__ if name not in ("__version__", "errors")]
-    for module in (aiodbclient, tenants, sandbox, shared_budget)
-} | {errors: [name for name, member in vars(errors).items() if inspect.isclass(member)]}
+    for module in (aiodbclient, tenants, sandbox)
+} | {
+    module: [name for name, member in vars(module).items() if inspect.isclass(member)]
+    for module in (errors, tenants.errors)
+}
 CLASSES = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in PUBLIC.items()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from aiodbclient._request.retry import LOST_STATUSES, RULES, Failure, Then
+from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
 from aiodbclient.sandbox import Sandbox
 
 from ..tenants.vault import Vault
@@ -199,7 +199,11 @@ def test_an_example_on_a_page_is_one_that_the_tests_run(path: str) -> None:
 
 
 def test_the_table_of_retries_is_the_rule() -> None:
-    says = {Then.RETRY: "retry", Then.RETRY_GONE_IS_DONE: "retry, gone is done", Then.RAISE: "raise"}
+    says = {
+        RetryDecision.RETRY: "retry",
+        RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS: "retry, not found is success",
+        RetryDecision.RAISE: "raise",
+    }
     lines = [line for line in PAGES["why/lost-answers.md"].splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
     assert rows[0] == ["read", "update", "delete", "reset_auth", "create"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
@@ -53,13 +53,13 @@ async def test_25_at_once_each_in_its_own_database(
 ) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(await sandbox.add_cluster("pg", backend="postgres")), store)
         assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
         began = asyncio.get_running_loop().time()
-        outcomes = [outcome async for outcome in tenants.each(page[recipe], at_a_time=25)]
+        outcomes = [outcome async for outcome in tenants.each(page[recipe], concurrency=25)]
         print(f"{recipe}: {asyncio.get_running_loop().time() - began:.1f} s")
         assert [(outcome.name, outcome.error) for outcome in outcomes if not outcome.ok] == []
         there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
@@ -71,7 +71,7 @@ async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any
     [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         cluster_id = await sandbox.add_cluster("pg", backend="postgres")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import demo
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
@@ -46,7 +46,7 @@ class Taken(Sandbox):
     async def add_cluster(self, engine: str, *args: Any, **options: Any) -> str:
         cluster = await super().add_cluster(engine, *args, **options)
         if engine == "pg":
-            async with DatabaseClient(self.token, base_url=self.url, budget=RateBudget([])) as client:
+            async with DatabaseClient(self.token, base_url=self.url, budget=RateLimiter([])) as client:
                 await client.cluster(cluster).users.create("tenant_006")
         return cluster
 
@@ -67,12 +67,12 @@ def test_the_demo_fails_when_a_tenant_is_missing(
     assert "tenant_006 was not provisioned: the login" in capsys.readouterr().out
 
 
-async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_retired(
+async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_revoked(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="postgres")
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(cluster_id), store)
@@ -82,4 +82,4 @@ async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_r
         with pytest.raises(demo.Unexpected, match="entered the database"):
             await demo.stay_out((alpha, alpha))
         with pytest.raises(demo.Unexpected, match="still works"):
-            await demo.retire(tenants, alpha)
+            await demo.revoke_previous(tenants, alpha)

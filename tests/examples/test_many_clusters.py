@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import many_clusters
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
@@ -36,8 +36,8 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     program.write_text(
         SOURCE.replace("6000", str(customers))
         .replace("2000", str(most))
-        .replace("DatabaseClient() ", "DatabaseClient(budget=RateBudget([])) ")
-        .replace("import DatabaseClient", "import DatabaseClient, RateBudget")
+        .replace("DatabaseClient() ", "DatabaseClient(budget=RateLimiter([])) ")
+        .replace("import DatabaseClient", "import DatabaseClient, RateLimiter")
     )
     clusters = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(4)]
     three = clusters[:3]
@@ -63,7 +63,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     printed, errors = await (await start(*three)).communicate()
     assert errors.count(b"\n") == errors.count(b"are in plain text") == 1
     lines = printed.decode().splitlines()
-    full = re.findall(r"^customer_\d+ there is no room for the tenant", printed.decode(), re.MULTILINE)
+    full = re.findall(r"^customer_\d+ no cluster has capacity for the tenant", printed.decode(), re.MULTILINE)
     assert len(full) == customers - 3 * most
     assert lines[-3:] == [f"{id} has {most} of {most}" for id in three]
 
@@ -75,7 +75,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     ]
 
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "customers.db") as store,
     ):
         tenants = Tenants([client.cluster(id) for id in clusters], store)

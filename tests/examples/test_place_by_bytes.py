@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 import place_by_bytes
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, Room, SQLiteStore, Tenants
+from aiodbclient.tenants import ClusterCapacity, Credential, SQLiteStore, Tenants
 
 
 async def test_a_customer_goes_where_the_least_data_is(
@@ -39,7 +39,12 @@ async def test_a_customer_goes_where_the_least_data_is(
 async def test_a_cluster_that_could_not_be_read_comes_last(sandbox: Sandbox, tmp_path: Path) -> None:
     place = place_by_bytes.LeastData()
     place.bytes = {"a": 200, "b": 100, "full": 1}
-    rooms = [Room("away", 0, 9), Room("a", 1, 9), Room("full", 9, 9), Room("b", 5, 9)]
+    rooms = [
+        ClusterCapacity("away", 0, 9),
+        ClusterCapacity("a", 1, 9),
+        ClusterCapacity("full", 9, 9),
+        ClusterCapacity("b", 5, 9),
+    ]
     assert await place("new", rooms) == "b"
     assert await place("new", rooms[:2]) == "a"
     assert await place("new", rooms[:1]) == "away"
@@ -49,12 +54,12 @@ async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, tmp_path: Path)
     ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
 
     async def place(name: str, rooms: object) -> str:
-        sized = await tenants.rooms(usage=True)
+        sized = await tenants.capacity(usage=True)
         return min(sized, key=lambda room: (room.bytes or 0, room.tenants)).cluster
 
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "store") as store,
     ):
-        tenants = Tenants([client.cluster(id) for id in ids], store, place=place)
+        tenants = Tenants([client.cluster(id) for id in ids], store, choose_cluster=place)
         assert {(await tenants.ensure(name)).cluster for name in ("a", "b")} == set(ids)

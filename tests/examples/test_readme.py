@@ -63,7 +63,7 @@ def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(
             done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert (done.returncode, *done.stderr.splitlines()[1:]) == (0,)  # one warning: its store has no key
             lines.append(done.stdout.splitlines())
-        assert lines[0] == ["acme acme", "acme rotated None", "acme retired None"]
+        assert lines[0] == ["acme acme", "acme rotated None", "acme revoked None"]
         assert "acme rotated None" in lines[1]
     finally:
         serving.terminate()

@@ -22,6 +22,7 @@ import litestar_app
 from aiodbclient import Window, errors
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
+from aiodbclient.tenants import errors as tenant_errors
 from signups import status_of
 
 Serve = Callable[[], AbstractAsyncContextManager[str]]
@@ -168,8 +169,8 @@ async def test_a_tenants_pool_follows_its_rotation(
         app.state.pools._refresh = 0.0  # no need to wait for five seconds
         app.state.pools._current["alpha"].stale_at = 0.0
         [rotated] = [outcome async for outcome in app.state.tenants.rotate(["alpha"])]
-        [retired] = [outcome async for outcome in app.state.tenants.retire(["alpha"])]
-        assert (rotated.error, retired.error) == (None, None)
+        [revoked] = [outcome async for outcome in app.state.tenants.revoke_previous(["alpha"])]
+        assert (rotated.error, revoked.error) == (None, None)
         async with visitor.http.get("/tenants/alpha/size") as answer:
             assert answer.status == 200, await answer.text()
         assert app.state.pools._current["alpha"].credential.username != before.username
@@ -223,12 +224,12 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.RequestTimeoutError(""), 503),
         (errors.ServerError("", status=502), 503),
         (errors.InvalidArgumentError(""), 500),
-        (errors.TenantNotFoundError(""), 404),
-        (errors.SuspendedError(""), 403),
+        (tenant_errors.TenantNotFoundError(""), 404),
+        (tenant_errors.SuspendedError(""), 403),
         (errors.NameTakenError("", status=422), 409),
-        (errors.NoRoomError(""), 503),
-        (errors.GrantError(""), 500),
-        (errors.StoreError(""), 500),
+        (tenant_errors.CapacityError(""), 503),
+        (tenant_errors.GrantError(""), 500),
+        (tenant_errors.StoreError(""), 500),
         (errors.AuthenticationError("", status=401), 500),
         (errors.InvalidResponseError(""), 500),
     ],

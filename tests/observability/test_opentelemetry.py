@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, User, errors
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, errors
 from aiodbclient.sandbox import Sandbox
 
 
@@ -51,7 +51,7 @@ def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> 
         sandbox.token,
         base_url=sandbox.url,
         session=session,
-        budget=RateBudget([]),
+        budget=RateLimiter([]),
         retry=RetryPolicy(max_tries=2, base_delay=0.001),
     )
 

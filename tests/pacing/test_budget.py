@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RateBudget, Window
+from aiodbclient import RateLimiter, Window
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, RateLimitError
 
 from .world import VirtualLoop, live
 
 
-def budget_on(loop: VirtualLoop, *windows: tuple[int, float], **options: Any) -> RateBudget:
-    return RateBudget([Window(*window) for window in windows], clock=loop.time, **options)
+def budget_on(loop: VirtualLoop, *windows: tuple[int, float], **options: Any) -> RateLimiter:
+    return RateLimiter([Window(*window) for window in windows], clock=loop.time, **options)
 
 
-async def spend(budget: RateBudget, count: int) -> None:
+async def spend(budget: RateLimiter, count: int) -> None:
     """Send ``count`` requests, each answered at once."""
     for _ in range(count):
         await budget.acquire()
@@ -35,7 +35,7 @@ async def settle() -> None:
 class Queue:
     """Callers of a budget, each in its own task, and the order and times of their starts."""
 
-    def __init__(self, budget: RateBudget, loop: VirtualLoop) -> None:
+    def __init__(self, budget: RateLimiter, loop: VirtualLoop) -> None:
         self.budget, self.loop = budget, loop
         self.went: list[tuple[str, float]] = []
         self.start = loop.time()
@@ -94,7 +94,7 @@ def test_a_request_that_never_left_takes_no_slot() -> None:
 
 def test_a_budget_without_windows_lets_everybody_go() -> None:
     async def main(loop: VirtualLoop) -> None:
-        budget, start = RateBudget([], clock=loop.time), loop.time()
+        budget, start = RateLimiter([], clock=loop.time), loop.time()
         await asyncio.gather(*(budget.acquire() for _ in range(10_000)))
         assert (loop.time(), loop.timers()) == (start, 0)
 
@@ -176,7 +176,7 @@ def test_bulk_calls_leave_the_reserve_to_others() -> None:
 
 def test_a_call_in_the_middle_of_a_batch_goes_out_at_once() -> None:
     async def main(loop: VirtualLoop) -> None:
-        budget = RateBudget(reserve=10, clock=loop.time)
+        budget = RateLimiter(reserve=10, clock=loop.time)
         queue = Queue(budget, loop)
         batch = [await queue.enter(f"bulk {n}", bulk=True) for n in range(300)]
         assert len(queue.went) == 240
@@ -387,7 +387,7 @@ def test_a_waiter_that_is_cancelled_just_before_its_turn_takes_no_slot(others: i
 
 def test_ten_thousand_waiters_leave_nothing_behind() -> None:
     async def main(loop: VirtualLoop) -> None:
-        budget = RateBudget(clock=loop.time)
+        budget = RateLimiter(clock=loop.time)
         await spend(budget, 250)
         assert loop.timers() == 0
         tasks = [
@@ -463,7 +463,7 @@ def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_default_budget_is_the_documented_one() -> None:
-    assert RateBudget().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
+    assert RateLimiter().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "5", None, True])
@@ -481,9 +481,9 @@ def test_seconds_must_be_positive_and_finite(seconds: Any) -> None:
 @pytest.mark.parametrize("reserve", [-1, 250, 1.5, None])
 def test_a_reserve_must_be_below_every_limit(reserve: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="reserve must be an int from 0 to below the smallest limit, 250"):
-        RateBudget(reserve=reserve)
+        RateLimiter(reserve=reserve)
 
 
 def test_windows_must_be_windows() -> None:
     with pytest.raises(InvalidArgumentError, match="must be Window objects, not 250"):
-        RateBudget([250, 60])  # type: ignore[list-item]  # that is what it must find out
+        RateLimiter([250, 60])  # type: ignore[list-item]  # that is what it must find out

@@ -11,7 +11,7 @@ from attrs import define
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aiodbclient import RateBudget, Window
+from aiodbclient import RateLimiter, Window
 
 from .world import Client, Latency, LimitingServer, VirtualLoop, live, optimum
 
@@ -43,7 +43,7 @@ several_windows = st.lists(
 )
 
 
-async def carry_out(plan: list[Request], budget: RateBudget, server: LimitingServer, loop: VirtualLoop) -> None:
+async def carry_out(plan: list[Request], budget: RateLimiter, server: LimitingServer, loop: VirtualLoop) -> None:
     async def call(request: Request) -> None:
         request.wanted = loop.time()
         try:
@@ -116,7 +116,7 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
     async def main(loop: VirtualLoop) -> None:
         by_length = sorted(windows, key=lambda window: window.seconds)
         server = LimitingServer(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
-        budget = RateBudget(windows, clock=loop.time)
+        budget = RateLimiter(windows, clock=loop.time)
         await carry_out(plan, budget, server, loop)
         assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
@@ -145,7 +145,7 @@ def test_all_calls_go_soon_after_others_stop(
 
     async def main(loop: VirtualLoop) -> None:
         server = LimitingServer(loop.time, by_length, skew=skew)
-        budget = RateBudget(windows, clock=loop.time)
+        budget = RateLimiter(windows, clock=loop.time)
 
         async def call(request: Request) -> None:
             client = Client(budget, server, lambda: request.there)
@@ -206,7 +206,7 @@ def batch(
     async def main(loop: VirtualLoop) -> Run:
         server = LimitingServer(loop.time, windows, headers=headers, zero=zero)
         latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
-        client = Client(RateBudget([Window(*window) for window in windows], clock=loop.time), server, latency)
+        client = Client(RateLimiter([Window(*window) for window in windows], clock=loop.time), server, latency)
         traffic = asyncio.create_task(others(server)) if others else None
         await asyncio.sleep(70 * scale if others else 0)
         start = loop.time()
@@ -331,7 +331,7 @@ def test_programs_without_a_shared_budget_on_a_lower_limit_do_not_wait_while_it_
         server = LimitingServer(loop.time, ((20, 10.0), (5000, 3600.0)), whole_seconds=True)
 
         async def program(place: int, count: int) -> float:
-            client = Client(RateBudget(clock=loop.time), server, Latency(random.Random(seed + place), 0.005, 0.05))
+            client = Client(RateLimiter(clock=loop.time), server, Latency(random.Random(seed + place), 0.005, 0.05))
             await asyncio.sleep(gap * place)
             started = loop.time()
             await client.calls(count, count)
@@ -347,7 +347,7 @@ def test_programs_without_a_shared_budget_on_a_lower_limit_do_not_wait_while_it_
 def test_a_429_for_no_reason_costs_no_more_than_two_windows(headers: bool) -> None:
     async def main(loop: VirtualLoop) -> None:
         server = LimitingServer(loop.time, headers=headers, spurious=1)
-        client = Client(RateBudget(clock=loop.time), server, Latency(random.Random(1)))
+        client = Client(RateLimiter(clock=loop.time), server, Latency(random.Random(1)))
         start = loop.time()
         await client.calls(1500, 100)
         assert (client.refused, client.failed) == (1, 0)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from aiodbclient._pacing.budget import Budget
+from aiodbclient._pacing.budget import RateLimiter
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class Latency:
 class Client:
     """Calls the server as the transport does: acquire, send, read, observe or throttle, release."""
 
-    budget: Budget
+    budget: RateLimiter
     server: LimitingServer
     latency: Callable[[], float]
     sent: int = 0

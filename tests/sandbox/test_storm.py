@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
@@ -76,7 +76,7 @@ async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path)
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateBudget([])
+            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateLimiter([])
         ) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
@@ -107,7 +107,7 @@ async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> Non
 
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         cluster = await sandbox.add_cluster("pg", backend="postgres")

@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore
+from aiodbclient.tenants.errors import StoreError
 
 from .store_contract import a_credential
 
@@ -32,7 +32,7 @@ async def main() -> None:
         await asyncio.to_thread(sys.stdin.readline)
         if claim is not None:
             try:
-                await put_on_record(store, claim, a_credential(name, "of the other process"))
+                await store.keep(claim, a_credential(name, "of the other process"))
                 print("kept", flush=True)
             except StoreError as error:
                 print(type(error).__name__, flush=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from attrs import frozen
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import Claim, SQLiteStore, Tenants
@@ -155,7 +155,7 @@ def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.
 async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
+            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
         ) as client,
         SQLiteStore(path) as store,
     ):

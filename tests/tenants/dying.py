@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants._verbs.tenant import HeldClaim
 
@@ -44,8 +44,8 @@ class WatchedStore(SQLiteStore):
     async def claim(self, name: str, lease: float) -> Any:
         return await self._stepping(super().claim(name, lease))
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await self._stepping(super().begin(claim, intent))
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await self._stepping(super().intend(claim, intent))
 
     async def keep(self, claim: Any, current: Any, previous: Any = None) -> None:
         await self._stepping(super().keep(claim, current, previous))
@@ -68,7 +68,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
         DatabaseClient(
             place.sandbox.token,
             base_url=place.sandbox.url,
-            budget=RateBudget([]),
+            budget=RateLimiter([]),
             retry=RetryPolicy(base_delay=0.01),
         ) as client,
         store,
@@ -107,8 +107,8 @@ class IntentStore(SQLiteStore):
 
     task: asyncio.Task[Any]
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await super().begin(claim, intent)
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await super().intend(claim, intent)
         self.task.cancel()
         await asyncio.Event().wait()
 

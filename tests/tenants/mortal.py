@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants._servers.mysql.session import Session as MySQLSession
 
@@ -22,7 +22,7 @@ WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
     "reader": lambda tenants, name: tenants.role("reader").ensure(name),
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
-    "retire": lambda tenants, name: only(tenants.retire([name])),
+    "revoke-previous": lambda tenants, name: only(tenants.revoke_previous([name])),
     "repair": lambda tenants, name: only(tenants.repair([name])),
     "suspend": lambda tenants, name: only(tenants.suspend([name])),
     "resume": lambda tenants, name: only(tenants.resume([name])),
@@ -47,7 +47,7 @@ def die_at(statement: int) -> None:
 
 
 async def _work(plan: dict[str, Any]) -> None:
-    budget, retry = RateBudget([]), RetryPolicy(base_delay=0.01)
+    budget, retry = RateLimiter([]), RetryPolicy(base_delay=0.01)
     async with (
         DatabaseClient(plan["token"], base_url=plan["url"], budget=budget, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,

@@ -16,9 +16,9 @@ from typing import Any
 
 import psycopg
 
-from aiodbclient import DatabaseClient, RateBudget
-from aiodbclient._aiomysql import Cursor
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants._aiomysql import Cursor
 from aiodbclient.tenants._copy import programs
 
 from .conftest import only
@@ -50,7 +50,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
     ):
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
-    async with DatabaseClient(token, base_url=url, budget=RateBudget([])) as client, SQLiteStore(store_path) as store:
+    async with DatabaseClient(token, base_url=url, budget=RateLimiter([])) as client, SQLiteStore(store_path) as store:
         tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=60.0)
         folder = Path(store_path).parent / "dumps"
         run: Any = tenants.move(["alpha"], to=new) if verb == "move" else tenants.dump(["alpha"], folder)

@@ -14,13 +14,13 @@ import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
-from aiodbclient._request.call import Meter
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
-from aiodbclient.errors import SuspendedError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants._naming import Role, names_of
+from aiodbclient.tenants.errors import SuspendedError
 
 _used = iter(range(10**6))
 _WRITERS = 4
@@ -50,7 +50,7 @@ class Two:
 async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
+            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
         ) as client,
         SQLiteStore(path) as store,
     ):
@@ -108,7 +108,7 @@ async def enters(credential: Credential) -> bool:
 async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
     context, database, logins = tenants._context, False, list[str]()
-    site = await context.sites.site(cluster.id, Meter())
+    site = await context.sites.site(cluster.id, RequestStats())
     for role in Role:
         found = await site.server.find(names_of(name, site.engine, context.prefix, role))
         database |= found.database

@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB with the rights of a managed cluster, and sessions that attack it."""
+"""A MySQL with the rights of a managed cluster, and sessions that attack it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from attrs import field, frozen
 from pymysql.cursors import Cursor
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
@@ -83,11 +83,6 @@ class Server:
             cursor.execute("SHOW PROCESSLIST")
             return [row[0] for row in cursor.fetchall() if row[1] == login]
 
-    def is_mariadb(self) -> bool:
-        with self.as_root() as cursor:
-            cursor.execute("SELECT VERSION()")
-            return "MariaDB" in cursor.fetchall()[0][0]
-
     def in_grant(self, names: Names) -> str:
         """The tenant's schema as GRANT takes it."""
         with self.as_root() as cursor:
@@ -99,7 +94,7 @@ async def server(
     mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], request: pytest.FixtureRequest
 ) -> AsyncIterator[Server]:
     sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         doadmin = await cluster.users.get("doadmin")
         uri = (await cluster.info()).connection.uri_for(doadmin)
@@ -129,9 +124,8 @@ class Fighter:
         self._stop = False
         self._connections = [server.connect(login, password, schema) for _ in range(4)]
         ours = {int(run(connection, "SELECT CONNECTION_ID()")[0][0]) for connection in self._connections}
-        setter = "SET PASSWORD = PASSWORD('Mine-1-Mine')" if server.is_mariadb() else "SET PASSWORD = 'Mine-1-Mine'"
         self._threads = [
-            threading.Thread(target=self._set if number % 2 else self._kill, args=(connection, ours, setter))
+            threading.Thread(target=self._set if number % 2 else self._kill, args=(connection, ours))
             for number, connection in enumerate(self._connections)
         ]
 
@@ -152,10 +146,10 @@ class Fighter:
     def open(self) -> int:
         return sum(connection.open for connection in self._connections)
 
-    def _set(self, connection: pymysql.Connection[Cursor], _: set[int], setter: str) -> None:
-        self._again(connection, lambda: run(connection, setter))
+    def _set(self, connection: pymysql.Connection[Cursor], _: set[int]) -> None:
+        self._again(connection, lambda: run(connection, "SET PASSWORD = 'Mine-1-Mine'"))
 
-    def _kill(self, connection: pymysql.Connection[Cursor], ours: set[int], _: str) -> None:
+    def _kill(self, connection: pymysql.Connection[Cursor], ours: set[int]) -> None:
         def kill() -> None:
             for row in run(connection, "SHOW PROCESSLIST"):
                 if row[0] not in ours:

@@ -18,7 +18,7 @@ BAD_LEASES = [nan, inf, -1, 0, "x", None]
 async def keep(store: Store, name: str, password: str = "hunter2") -> None:
     claim = await store.claim(name, LONG)
     assert claim is not None
-    await put_on_record(store, claim, a_credential(name, password))
+    await store.keep(claim, a_credential(name, password))
 
 
 async def password(store: Store, name: str) -> str | None:

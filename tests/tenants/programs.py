@@ -10,9 +10,9 @@ import psycopg
 import pymysql
 from psycopg import AsyncConnection
 
-from aiodbclient._aiomysql import Connection, Cursor
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._aiomysql import Connection, Cursor
 
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:

@@ -16,8 +16,8 @@ import pytest
 from attrs import evolve, fields
 
 from aiodbclient import Engine
-from aiodbclient.errors import ClaimLostError, StoreError
 from aiodbclient.tenants import Claim, Credential, Record, Store
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 LONG = 600.0  # s: a lease that does not run out during a test
 NASTY = ("a'b", 'a"b', "a\\b", "a%b", "a_b", "a/b", "a b", "A", "a", "ä", "😀", "../a", "a;--", "{}", "$1", "x" * 63)
@@ -55,17 +55,17 @@ async def claimed(store: Store, name: str, lease: float = LONG) -> Claim:
 
 async def kept(store: Store, name: str) -> None:
     """Put a credential of ``name`` on record."""
-    await put_on_record(store, await claimed(store, name), a_credential(name))
+    await store.keep(await claimed(store, name), a_credential(name))
 
 
 async def is_lost(store: Store, claim: Claim) -> None:
     """Assert that ``claim`` can no longer change anything."""
     before = await store.get(claim.name)
     changes: list[Callable[[], Awaitable[None]]] = [
-        lambda: store.begin(claim, "somebody"),
+        lambda: store.intend(claim, "somebody"),
         lambda: store.renew(claim, LONG),
-        lambda: put_on_record(store, claim, a_credential(claim.name, "late")),
-        lambda: store.commit(claim, None),
+        lambda: store.keep(claim, a_credential(claim.name, "late")),
+        lambda: store.forget(claim),
     ]
     for change in changes:
         with pytest.raises(ClaimLostError):
@@ -124,7 +124,7 @@ class StoreContract:
         async with self.place() as make:
             async with make() as store, make() as other:
                 claim = await claimed(store, "alpha")
-                await put_on_record(store, claim, a_credential("alpha"))
+                await store.keep(claim, a_credential("alpha"))
                 assert await other.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
             async with make() as later:
                 assert await later.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
@@ -145,7 +145,7 @@ class StoreContract:
         assert None not in [getattr(full, each.name) for each in fields(Credential)]
         async with self.place() as make, make() as store:
             for current, previous in ((full, None), (bare, full), (None, bare), (None, None)):
-                await put_on_record(store, await claimed(store, "alpha"), current, previous)
+                await store.keep(await claimed(store, "alpha"), current, previous)
                 assert await store.get("alpha") == Record(name="alpha", current=current, previous=previous)
                 record = await store.get("alpha")
                 assert record is not None
@@ -159,7 +159,7 @@ class StoreContract:
         async with self.place() as make, make() as store:
             for since in (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 12, 31, 23, 59, 59, 999999, UTC)):
                 current = evolve(a_credential("alpha"), since=since)
-                await put_on_record(store, await claimed(store, "alpha"), current, a_credential("alpha", "old"))
+                await store.keep(await claimed(store, "alpha"), current, a_credential("alpha", "old"))
                 record = await store.get("alpha")
                 assert record is not None
                 assert record.current == current
@@ -170,9 +170,9 @@ class StoreContract:
     async def test_keep_ends_the_intent_and_the_claim(self) -> None:
         async with self.place() as make, make() as store:
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
+            await store.intend(claim, "alpha-login")
             assert await store.get("alpha") == Record(name="alpha", intended="alpha-login")
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
 
             again = await claimed(store, "alpha")
             assert again.record == Record(name="alpha", current=a_credential("alpha"))
@@ -181,19 +181,19 @@ class StoreContract:
     async def test_an_intent_leaves_the_credentials_as_they_were(self) -> None:
         record = Record(name="alpha", current=a_credential("alpha", "new"), previous=a_credential("alpha", "old"))
         async with self.place() as make, make() as store:
-            await put_on_record(store, await claimed(store, "alpha"), record.current, record.previous)
+            await store.keep(await claimed(store, "alpha"), record.current, record.previous)
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login-2")
-            await store.begin(claim, "alpha-login-3")
+            await store.intend(claim, "alpha-login-2")
+            await store.intend(claim, "alpha-login-3")
 
             assert await store.get("alpha") == evolve(record, intended="alpha-login-3")
-            await store.begin(claim, None)
+            await store.intend(claim, None)
             assert await store.get("alpha") == record
 
     async def test_release_frees_the_name_and_leaves_the_intent(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
+            await store.intend(claim, "alpha-login")
             await store.release(claim)
             await store.release(claim)
 
@@ -204,10 +204,10 @@ class StoreContract:
 
     async def test_forget_removes_the_record_and_the_claim(self) -> None:
         async with self.place() as make, make() as store, make() as other:
-            await put_on_record(store, await claimed(store, "alpha"), a_credential("alpha"))
+            await store.keep(await claimed(store, "alpha"), a_credential("alpha"))
             claim = await claimed(store, "alpha")
-            await store.begin(claim, "alpha-login")
-            await store.commit(claim, None)
+            await store.intend(claim, "alpha-login")
+            await store.forget(claim)
 
             assert await other.get("alpha") is None
             assert await all_of(other) == []
@@ -219,7 +219,7 @@ class StoreContract:
     async def test_a_claim_is_free_when_its_lease_has_run_out(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha", self.lease)
-            await store.begin(claim, "alpha-login")
+            await store.intend(claim, "alpha-login")
             await asyncio.sleep(self.lease * 1.2)
 
             taken_over = await claimed(other, "alpha")
@@ -228,7 +228,7 @@ class StoreContract:
             assert await other.get("alpha") == taken_over.record
             await store.release(claim)
             assert await store.claim("alpha", LONG) is None
-            await put_on_record(other, taken_over, a_credential("alpha"))
+            await other.keep(taken_over, a_credential("alpha"))
 
     async def test_renew_holds_a_claim_for_longer(self) -> None:
         async with self.place() as make, make() as store, make() as other:
@@ -237,7 +237,7 @@ class StoreContract:
             await asyncio.sleep(self.lease * 1.2)
 
             assert await other.claim("alpha", LONG) is None
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
 
     async def test_a_lease_that_ran_out_is_renewed_while_nobody_took_the_claim_over(self) -> None:
         async with self.place() as make, make() as store, make() as other:
@@ -269,10 +269,10 @@ class StoreContract:
         after = Record(name="alpha", current=a_credential("alpha", "new"))
         async with self.place() as make, make() as store:
             for steps in range(12):
-                await put_on_record(store, await claimed(store, "alpha"), before.current)
+                await store.keep(await claimed(store, "alpha"), before.current)
                 claim = await claimed(store, "alpha")
-                await store.begin(claim, "alpha-login")
-                await cancelled_after(steps, put_on_record(store, claim, a_credential("alpha", "new")))
+                await store.intend(claim, "alpha-login")
+                await cancelled_after(steps, store.keep(claim, a_credential("alpha", "new")))
                 await store.release(claim)
                 assert await store.get("alpha") in (before, after)
 

@@ -10,8 +10,9 @@ from attrs import evolve
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.errors import ConflictError, TenantNotFoundError
+from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Problem, SQLiteStore, Tenants
+from aiodbclient.tenants.errors import TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import died, moments
@@ -25,7 +26,7 @@ async def new(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
         yield store
 
 
-async def test_the_login_that_was_there_works_until_the_retirement(anywhere: Place, new: SQLiteStore) -> None:
+async def test_the_login_that_was_there_works_until_the_revocation(anywhere: Place, new: SQLiteStore) -> None:
     old = await anywhere.tenants().ensure("gamma")
     await ask(old, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     after = Tenants(anywhere.cluster, new, anywhere.prefix)
@@ -48,7 +49,7 @@ async def test_the_login_that_was_there_works_until_the_retirement(anywhere: Pla
     assert (await only(after.check(["gamma"]))).problems == ()
     assert (await only(after.repair(["gamma"]))).action is Action.KEPT
 
-    assert (await only(after.retire(["gamma"]))).action is Action.RETIRED
+    assert (await only(after.revoke_previous(["gamma"]))).action is Action.REVOKED
 
     assert await refusal(old)
     await ask(adopted.credential, "INSERT INTO late VALUES (1)", "DROP TABLE late")
@@ -61,7 +62,7 @@ async def test_a_tenant_whose_second_login_works_gets_the_first_one(anywhere: Pl
     first = await tenants.ensure("gamma")
     second = (await only(tenants.rotate(["gamma"]))).credential
     assert second is not None
-    assert (await only(tenants.retire(["gamma"]))).action is Action.RETIRED
+    assert (await only(tenants.revoke_previous(["gamma"]))).action is Action.REVOKED
 
     adopted = await Tenants(anywhere.cluster, new, anywhere.prefix).ensure("gamma", "adopt")
 
@@ -119,7 +120,9 @@ async def test_a_reader_is_adopted_after_its_tenant(anywhere: Place, new: SQLite
     assert await refusal(adopted, "INSERT INTO t VALUES (1)")
     for tenants in (after, after.role("reader")):
         assert (await only(tenants.check(["gamma"]))).problems == ()
-        assert (await only(tenants.retire(["gamma"]))).error is None  # PostgreSQL: the adoption of the tenant ended it
+        assert (
+            await only(tenants.revoke_previous(["gamma"]))
+        ).error is None  # PostgreSQL: the adoption of the tenant ended it
         assert (await only(tenants.check(["gamma"]))).problems == ()
 
 
@@ -140,7 +143,7 @@ async def test_an_adoption_that_dies_anywhere_is_finished_with_both_logins(place
             assert not await refusal(adopted)
             assert not await refusal(old)
             assert (await only(there.tenants().check([name]))).problems == ()
-            assert (await only(there.tenants().retire([name]))).action is Action.RETIRED
+            assert (await only(there.tenants().revoke_previous([name]))).action is Action.REVOKED
             assert await refusal(old)
         if not was_killed:
             assert last > 5
@@ -174,7 +177,7 @@ async def test_a_login_that_comes_back_is_reported_and_ended_again(anywhere: Pla
     tenants = anywhere.tenants()
     old = await tenants.ensure("gamma")
     assert (await only(tenants.rotate(["gamma"]))).action is Action.ROTATED
-    assert (await only(tenants.retire(["gamma"]))).action is Action.RETIRED
+    assert (await only(tenants.revoke_previous(["gamma"]))).action is Action.REVOKED
     admin = await admin_of(anywhere)
     if old.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{old.username}\" LOGIN PASSWORD 'back'")

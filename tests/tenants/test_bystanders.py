@@ -51,10 +51,7 @@ async def everything(place: Place, databases: list[str]) -> list[Any]:
     admin = await admin_of(place)
     statements, databases = CATALOGS[Engine(admin.engine)], [admin.database, *databases]
     if admin.engine == Engine.MYSQL:
-        [(version,)] = await ask(admin, "SELECT VERSION()", database="mysql")
         databases = ["mysql"]
-        if "MariaDB" in version:
-            statements = [*statements, "SELECT * FROM mysql.global_priv", "SELECT * FROM mysql.roles_mapping"]
     for database in databases:
         for statement in statements:
             found.append(sorted(map(repr, await ask(admin, statement, database=database))))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from aiodbclient import DatabaseClient, Engine, Failed
-from aiodbclient.errors import DatabaseClientError, InvalidArgumentError, SuspendedError
+from aiodbclient.errors import DatabaseClientError, InvalidArgumentError
 from aiodbclient.tenants import Credential, SQLiteStore, TenantResult, Tenants
+from aiodbclient.tenants.errors import SuspendedError
 
 CLUSTERS = ("9cc10173-e9ea-4176-9dbc-a4cee4c4ff30", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff31")
 
@@ -23,7 +24,7 @@ async def tenants(tmp_path: Path) -> AsyncIterator[Tenants]:
         for number, name in enumerate("abcdefghij"):
             claim = await store.claim(name, 60)
             assert claim is not None
-            await put_on_record(store, 
+            await store.keep(
                 claim,
                 Credential(
                     name=name,
@@ -104,7 +105,7 @@ async def test_a_failure_among_the_first_that_is_allowed_stops_nobody(tenants: T
 async def test_a_later_failure_stops_nobody_unless_so_many_failed(tenants: Tenants) -> None:
     assert [len((await outcomes(tenants.each(Work("defg"), first=2)))[0])] == [10]
     work = Work("defg")
-    found, why = await outcomes(tenants.each(work, at_a_time=1, most_failed=2))
+    found, why = await outcomes(tenants.each(work, concurrency=1, most_failed=2))
     assert "".join(each.name for each in found) == "abcde"
     assert "ended after 2 failed" in why
 

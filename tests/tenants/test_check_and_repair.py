@@ -84,7 +84,7 @@ async def begin(place: Place, credential: Credential) -> None:
     claim = await place.store.claim(credential.name, LONG)
     assert claim is not None
     login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
-    await place.store.begin(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
+    await place.store.intend(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
     admin = await admin_of(place)
     if credential.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'unknown'")
@@ -241,7 +241,7 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(
             others = Tenants(place.cluster, store, place.prefix)
             while checks < 3:
                 assert all([outcome.ok async for outcome in others.rotate(names)])
-                assert all([outcome.ok async for outcome in others.retire(names)])
+                assert all([outcome.ok async for outcome in others.revoke_previous(names)])
 
     async with asyncio.TaskGroup() as group:
         rotating = group.create_task(rotate())

@@ -15,11 +15,12 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from aiodbclient import Engine
-from aiodbclient.errors import ConfigurationError, GrantError
+from aiodbclient.errors import ConfigurationError
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy.postgres import PostgresCopier, programs
 from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants.errors import GrantError
 
 from .servers import RestartablePostgres
 

@@ -14,10 +14,10 @@ import pytest
 from attrs import evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.errors import StoreError
 from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
 from aiodbclient.tenants._stores import copying
+from aiodbclient.tenants.errors import StoreError
 
 from .processes import claimer, keep, line
 from .store_contract import LONG, a_credential
@@ -32,9 +32,9 @@ EVERY_SHAPE = [
 
 
 async def put(store: Store, record: Record) -> None:
-    await put_on_record(store, await claimed(store, record.name), record.current, record.previous)
+    await store.keep(await claimed(store, record.name), record.current, record.previous)
     claim = await claimed(store, record.name)
-    await store.begin(claim, record.intended)
+    await store.intend(claim, record.intended)
     await store.release(claim)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import Action
-from aiodbclient.errors import ConflictError, GrantError, InvalidArgumentError
+from aiodbclient.errors import ConflictError, InvalidArgumentError
 from aiodbclient.tenants import Tenants
 from aiodbclient.tenants._copy.programs import installed
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import only
 from .moves import Two, left_on, sql

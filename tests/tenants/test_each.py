@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, DatabaseClient, RateBudget, Window
+from aiodbclient import Action, DatabaseClient, RateLimiter, Window
 from aiodbclient.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidArgumentError,
     RateLimitError,
-    StoreError,
-    TenantNotFoundError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantEvent, Tenants
+from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from .conftest import Place, found_taken, only
 from .programs import ask
@@ -38,7 +37,7 @@ async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) ->
     assert {(each.action, each.ok, each.error, each.tries) for each in outcomes.values()} == {
         (Action.DONE, True, None, 0)
     }
-    assert [each.name async for each in place.tenants().each(work, ["c", "a"], at_a_time=1)] == ["c", "a"]
+    assert [each.name async for each in place.tenants().each(work, ["c", "a"], concurrency=1)] == ["c", "a"]
     assert len(place.sent()) == before
 
 
@@ -72,7 +71,7 @@ async def test_outcomes_come_as_they_are_known_and_few_at_a_time_are_in_progress
             running -= 1
 
     order = []
-    async for outcome in place.tenants().each(work, at_a_time=2):
+    async for outcome in place.tenants().each(work, concurrency=2):
         order.append(outcome.name)
         if len(order) == 5:
             slow.set()
@@ -91,7 +90,7 @@ async def test_a_cancellation_ends_all_of_it(place: Place) -> None:
             ended.add(credential.name)
 
     async def loop() -> None:
-        async for _ in place.tenants().each(work, at_a_time=4):
+        async for _ in place.tenants().each(work, concurrency=4):
             pass
 
     task = asyncio.create_task(loop())
@@ -112,7 +111,7 @@ async def test_stop_lets_the_calls_in_progress_finish(place: Place) -> None:
         await asyncio.sleep(0.05)
         return "done"
 
-    run = place.tenants().each(work, at_a_time=2)
+    run = place.tenants().each(work, concurrency=2)
     outcomes = []
     async for outcome in run:
         outcomes.append(outcome)
@@ -145,7 +144,7 @@ async def test_a_reader_works_too(anywhere: Place) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("x",), "work must be"), ((print, "x"), "iterable of names"), ((print, None, 0), "at_a_time must be an int")],
+    [(("x",), "work must be"), ((print, "x"), "iterable of names"), ((print, None, 0), "concurrency must be an int")],
 )
 async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
@@ -181,15 +180,15 @@ async def test_an_event_says_for_what_the_time_went(place: Place, monkeypatch: p
         assert parts > each.duration / 2, each  # the rest is the machine's, and grows with its load
 
 
-@pytest.mark.parametrize("verb", ["rotate", "retire", "repair", "check", "remove", "provision"])
+@pytest.mark.parametrize("verb", ["rotate", "revoke-previous", "repair", "check", "remove", "provision"])
 async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Place, verb: str) -> None:
     async with DatabaseClient(
-        place.sandbox.token, base_url=place.sandbox.url, budget=RateBudget([Window(1, 60.0)]), max_wait=0.1
+        place.sandbox.token, base_url=place.sandbox.url, budget=RateLimiter([Window(1, 60.0)]), max_wait=0.1
     ) as client:
         tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
         name = "new" if verb == "provision" else "a"
-        await only(place.tenants().rotate([name])) if verb == "retire" else None
+        await only(place.tenants().rotate([name])) if verb == "revoke-previous" else None
         await client.clusters.list()  # which uses the budget up
         async with asyncio.timeout(50):  # the budget has room after 60 s
             with pytest.raises(RateLimitError, match="nothing was sent"):
-                _ = [each async for each in getattr(tenants, verb)([name])]
+                _ = [each async for each in getattr(tenants, verb.replace("-", "_"))([name])]

@@ -15,18 +15,14 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient import Action, DatabaseClient, RateBudget
-from aiodbclient._request.call import Meter
-from aiodbclient.errors import (
-    ClaimLostError,
-    ConfigurationError,
-    GrantError,
-    InvalidArgumentError,
-)
+from aiodbclient import Action, DatabaseClient, RateLimiter
+from aiodbclient._http.call import RequestStats
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Tenants
 from aiodbclient.tenants._outcomes import Timer
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
+from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from .conftest import SQL, Place, only
 from .moves import enters
@@ -61,7 +57,7 @@ async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_
     login, admin = place.prefix + "alpha", await admin_of(place)
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    await place.store.begin(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
+    await place.store.intend(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
     await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'lost'")
     await place.store.release(claim)
 
@@ -117,7 +113,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
     primary = (await place.cluster.info()).connection
     token = place.sandbox.add_token(["database:read"])
-    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(place.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
             await Tenants(cluster, place.store, place.prefix).ensure("alpha")
@@ -183,8 +179,8 @@ from aiodbclient import DatabaseClient
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 class Stopped(SQLiteStore):
-    async def begin(self, claim, intent):
-        await super().begin(claim, intent)
+    async def intend(self, claim, intent):
+        await super().intend(claim, intent)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(cluster, store, prefix):
@@ -231,7 +227,7 @@ async def test_who_lost_its_connection_to_the_store_leaves_the_login_that_the_ne
 ) -> None:
     """The server of the store drops a connection, which frees its claims, while a rotation waits for its turn."""
     mine, table = f"mine_{anywhere.prefix}", f"dropped_{anywhere.prefix}"
-    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, Meter())).server
+    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, RequestStats())).server
     set_login, waits, goes = type(server).set_login, asyncio.Event(), asyncio.Event()
 
     async def set_late(*given: Any, **options: Any) -> None:
@@ -270,7 +266,7 @@ async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> 
     """As if the process was stopped while it waited for a turn."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(Meter()))
+    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(RequestStats()))
 
     with pytest.raises(ClaimLostError, match="was not sent"):
         held.check_lease()

@@ -12,12 +12,13 @@ import pytest
 from attrs import define
 
 from aiodbclient import Action
-from aiodbclient.errors import ClaimLostError, ConflictError, StoreError
+from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.server import Found
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .conftest import Place, found_taken, only
 from .programs import ask, refusal
@@ -32,8 +33,8 @@ class Meddled(SQLiteStore):
     loses_claim = False
     is_away = False
 
-    async def begin(self, claim: Claim, intent: str | None) -> None:
-        await super().begin(claim, intent)
+    async def intend(self, claim: Claim, intent: str | None) -> None:
+        await super().intend(claim, intent)
         meddle, self.after_intent = self.after_intent, None
         if meddle is not None:
             await meddle()
@@ -97,7 +98,7 @@ async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: He
     assert (record.current, record.previous) == (rotated.credential, before)
 
 
-async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_from(
+async def test_revoke_leaves_alone_what_another_process_has_just_rotated_away_from(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # s between two looks at the record
@@ -106,26 +107,26 @@ async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_fr
     await tenants.ensure("alpha")
     in_use = (await only(tenants.rotate(["alpha"]))).credential
     assert in_use is not None
-    retiring, late_began = asyncio.Event(), asyncio.Event()
+    revoking, late_began = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
-        retiring.set()
+        revoking.set()
         await late_began.wait()
 
     here.store.after_intent = wait
 
-    async def retire_and_rotate() -> None:
-        await only(tenants.retire(["alpha"]))
+    async def revoke_and_rotate() -> None:
+        await only(tenants.revoke_previous(["alpha"]))
         await only(tenants.rotate(["alpha"]))
 
     async with SQLiteStore(here.place.path) as store, asyncio.TaskGroup() as group:
-        group.create_task(retire_and_rotate())
-        await retiring.wait()
+        group.create_task(revoke_and_rotate())
+        await revoking.wait()
         others, waits = Tenants(here.place.cluster, store, here.place.prefix), found_taken(store, monkeypatch)
-        late_retirement = group.create_task(only(others.retire(["alpha"])))
+        late_revocation = group.create_task(only(others.revoke_previous(["alpha"])))
         await waits.wait()
         late_began.set()
-    late = late_retirement.result()
+    late = late_revocation.result()
 
     assert late.action is Action.KEPT
     record = await here.store.get("alpha")
@@ -139,7 +140,7 @@ async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await ask(await admin_of(here.place), f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
     await here.store.release(claim)
 
@@ -157,7 +158,7 @@ async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await here.store.release(claim)
 
     assert await tenants.ensure("alpha") == credential  # it died before it replaced the password

@@ -25,7 +25,7 @@ async def prepare(place: Place, verb: str, name: str) -> None:
     tenants = place.tenants()
     if verb != "ensure":
         await ask(await tenants.ensure(name), "CREATE TABLE t (x int PRIMARY KEY)")
-    if verb == "retire":
+    if verb == "revoke-previous":
         assert (await only(tenants.rotate([name]))).ok
     if verb == "adopt":
         await place.store.discard(name)
@@ -82,7 +82,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert record is not None
             assert record.previous is not None
             assert record.previous.username == anywhere.prefix + name
-            assert (await only(tenants.retire([name]))).action is Action.RETIRED
+            assert (await only(tenants.revoke_previous([name]))).action is Action.REVOKED
         if not killed:
             assert statement > step
             return

@@ -11,9 +11,9 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Tenants
 from aiodbclient.tenants._credential import Secret
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -24,7 +24,14 @@ async def test_no_verb_sends_a_request_but_those_for_the_cluster(anywhere: Place
     tenants = anywhere.tenants()
     for _ in range(2):
         credential = await tenants.ensure("alpha")
-        for run in (tenants.rotate, tenants.retire, tenants.suspend, tenants.resume, tenants.check, tenants.repair):
+        for run in (
+            tenants.rotate,
+            tenants.revoke_previous,
+            tenants.suspend,
+            tenants.resume,
+            tenants.check,
+            tenants.repair,
+        ):
             assert (await only(run(["alpha"]))).error is None
         assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
         assert await refusal(credential)
@@ -39,7 +46,7 @@ async def test_the_logins_take_turns_and_each_has_its_own_password(anywhere: Pla
         rotated = (await only(tenants.rotate(["alpha"]))).credential
         assert rotated is not None
         assert not await refusal(used[-1])
-        assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+        assert (await only(tenants.revoke_previous(["alpha"]))).action is Action.REVOKED
         assert await refusal(used[-1])
         assert not await refusal(rotated)
         used.append(rotated)
@@ -62,14 +69,14 @@ async def test_a_password_that_the_tenant_changed_does_not_survive(place: Place)
     assert await refusal(first)
 
 
-@pytest.mark.parametrize("retired", [True, False])
-async def test_a_login_that_is_gone_is_made_by_the_next_rotation(anywhere: Place, retired: bool) -> None:
+@pytest.mark.parametrize("revoked", [True, False])
+async def test_a_login_that_is_gone_is_made_by_the_next_rotation(anywhere: Place, revoked: bool) -> None:
     """Somebody dropped it by hand."""
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
     await only(tenants.rotate(["alpha"]))
-    if retired:
-        await only(tenants.retire(["alpha"]))
+    if revoked:
+        await only(tenants.revoke_previous(["alpha"]))
     else:
         await anywhere.cluster.users.delete(first.username)
 
@@ -83,7 +90,7 @@ async def test_a_login_that_is_gone_is_made_by_the_next_rotation(anywhere: Place
 Verb = Callable[[Tenants], Awaitable[object]]
 VERBS: dict[str, Verb] = {
     "rotate": lambda tenants: only(tenants.rotate(["alpha"], force=True)),
-    "retire": lambda tenants: only(tenants.retire(["alpha"])),
+    "revoke-previous": lambda tenants: only(tenants.revoke_previous(["alpha"])),
     "repair": lambda tenants: only(tenants.repair(["alpha"])),
     "suspend": lambda tenants: only(tenants.suspend(["alpha"])),
     "remove": lambda tenants: only(tenants.remove(["alpha"])),

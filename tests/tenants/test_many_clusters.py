@@ -18,21 +18,19 @@ from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.errors import (
     ConflictError,
     InvalidArgumentError,
     NameTakenError,
-    NoRoomError,
     ServerError,
-    StoreError,
-    TenantNotFoundError,
 )
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Record, Room, SQLiteStore, Tenants
+from aiodbclient.tenants import ClusterCapacity, Record, SQLiteStore, Tenants
+from aiodbclient.tenants._capacity import Rooms
 from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants._rooms import Rooms
 from aiodbclient.tenants._stores import Store
+from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFoundError
 
 from ..sweeping import sweep
 from .store_contract import a_credential
@@ -82,7 +80,7 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
     sandbox, ids = three
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(max_tries=2, base_delay=0.01)
+            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(max_tries=2, base_delay=0.01)
         ) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
@@ -99,7 +97,7 @@ async def outcomes_of(run: AsyncIterator[Any]) -> dict[str, Any]:
 def to(cluster: ClusterClient) -> Any:
     """A ``place`` that sends every tenant to one cluster."""
 
-    async def place(name: str, rooms: Sequence[Room]) -> ClusterClient:
+    async def place(name: str, rooms: Sequence[ClusterCapacity]) -> ClusterClient:
         return cluster
 
     return place
@@ -111,37 +109,41 @@ def names(count: int, letter: str = "t") -> list[str]:
 
 async def test_new_tenants_go_where_the_fewest_are_until_all_are_full(fleet: Fleet) -> None:
     a, b, c = fleet.a, fleet.b, fleet.c
-    tenants = fleet.tenants(a, b, most=4)
+    tenants = fleet.tenants(a, b, max_tenants=4)
 
     made = await outcomes_of(tenants.provision(names(10)))
 
     assert Counter(o.credential.cluster for o in made.values() if o.ok) == {a.id: 4, b.id: 4}
     full = [outcome for outcome in made.values() if not outcome.ok]
-    assert [type(outcome.error) for outcome in full] == [NoRoomError] * 2
+    assert [type(outcome.error) for outcome in full] == [CapacityError] * 2
     assert [outcome.tries for outcome in full] == [0, 0]
     for outcome in full:
         assert await fleet.store.get(outcome.name) is None
-    assert [(room.cluster, room.tenants, room.most) for room in await tenants.rooms()] == [(a.id, 4, 4), (b.id, 4, 4)]
+    assert [(room.cluster, room.tenants, room.max_tenants) for room in await tenants.capacity()] == [
+        (a.id, 4, 4),
+        (b.id, 4, 4),
+    ]
     before = len(fleet.sandbox.requests)
     with pytest.raises(
-        NoRoomError, match=r"no room for the tenant 'next': each cluster has its 4 tenants; nothing was s"
+        CapacityError,
+        match=r"no cluster has capacity for the tenant 'next': each cluster has its 4 tenants; nothing was s",
     ):
         await tenants.ensure("next")
     assert await fleet.store.get("next") is None
     assert len(fleet.sandbox.requests) == before
 
-    more = fleet.tenants(a, b, c, most=4)
+    more = fleet.tenants(a, b, c, max_tenants=4)
     assert {(await more.ensure(name)).cluster for name in names(4, "u")} == {c.id}
-    assert [room.free for room in await more.rooms()] == [0, 0, 0]
+    assert [room.free for room in await more.capacity()] == [0, 0, 0]
     assert (await more.ensure("t0")).cluster in (a.id, b.id)  # it is on record, so it needs no room
 
 
-async def test_without_most_they_are_spread(fleet: Fleet) -> None:
+async def test_without_max_tenants_they_are_spread(fleet: Fleet) -> None:
     clusters = [fleet.a, fleet.b, fleet.c]
     tenants = fleet.tenants(*clusters)
     await asyncio.gather(*(tenants.ensure(name) for name in names(9)))
-    assert [(room.cluster, room.tenants) for room in await tenants.rooms()] == [(each.id, 3) for each in clusters]
-    assert [room.free for room in await tenants.rooms()] == [None] * 3
+    assert [(room.cluster, room.tenants) for room in await tenants.capacity()] == [(each.id, 3) for each in clusters]
+    assert [room.free for room in await tenants.capacity()] == [None] * 3
 
 
 @pytest.mark.parametrize("if_exists", ["error", "adopt"])
@@ -155,12 +157,12 @@ async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lo
     async with SQLiteStore(tmp_path / "new.db") as store:
         tenants = fleet.tenants(a, b, store=store)
         for name, cluster in (("n1", a), ("n2", b)):
-            there = fleet.tenants(a, b, store=store, place=to(b if cluster is a else a))
+            there = fleet.tenants(a, b, store=store, choose_cluster=to(b if cluster is a else a))
             with pytest.raises(ConflictError, match="on record") as refused:
                 await there.ensure(name, if_exists=if_exists)
             assert cluster.id in str(refused.value)
             assert await store.get(name) is None
-        plan = await fleet.tenants(a, b, store=store, place=to(b)).plan(["n1", "n3"], if_exists=if_exists)
+        plan = await fleet.tenants(a, b, store=store, choose_cluster=to(b)).plan(["n1", "n3"], if_exists=if_exists)
         assert (plan.create, plan.adopt, plan.conflict) == (("n3",), (), ("n1",))
         found = await outcomes_of(tenants.provision(["n1", "n2"]))
         assert {type(each.error) for each in found.values()} == {NameTakenError}
@@ -168,16 +170,16 @@ async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lo
         assert (await fleet.tenants(b, store=store).ensure("n2", if_exists="adopt")).cluster == b.id
 
 
-async def test_most_holds_for_one_cluster_too(fleet: Fleet) -> None:
-    tenants = fleet.tenants(fleet.a, most=1)
+async def test_max_tenants_holds_for_one_cluster_too(fleet: Fleet) -> None:
+    tenants = fleet.tenants(fleet.a, max_tenants=1)
     await tenants.ensure("alpha")
-    with pytest.raises(NoRoomError):
+    with pytest.raises(CapacityError):
         await tenants.ensure("beta")
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(names(8)), max_size=30), st.integers(1, 4), st.integers(1, 3))
-def test_no_cluster_has_more_than_most_however_many_ask_at_once(asked: list[str], most: int, clusters: int) -> None:
+def test_no_cluster_exceeds_max_tenants_however_many_ask_at_once(asked: list[str], most: int, clusters: int) -> None:
     async def main() -> None:
         store, ids = Memory(), [f"c{n}" for n in range(clusters)]
         rooms = Rooms(cast(Store, store), ids, most, None)
@@ -185,7 +187,7 @@ def test_no_cluster_has_more_than_most_however_many_ask_at_once(asked: list[str]
         async def make(name: str) -> bool:
             try:
                 seat = await rooms.take(name)
-            except NoRoomError:
+            except CapacityError:
                 return False
             await asyncio.sleep(0)
             fails = hash((name, len(asked))) % 4 == 0
@@ -228,27 +230,30 @@ async def test_the_store_is_read_again_after_half_a_minute() -> None:
     now = 31.0
     assert (await rooms.take("three")).cluster == "a"  # b has y, z and the seat of "two"
     assert store.reads == 2
-    with pytest.raises(NoRoomError):
+    with pytest.raises(CapacityError):
         await rooms.take("four")
 
 
 async def test_the_caller_may_choose_the_cluster(fleet: Fleet) -> None:
     a, b, other = fleet.a, fleet.b, fleet.c
-    seen = list[tuple[str, Sequence[Room]]]()
+    seen = list[tuple[str, Sequence[ClusterCapacity]]]()
 
-    async def place(name: str, rooms: Sequence[Room]) -> ClusterClient | str:
+    async def place(name: str, rooms: Sequence[ClusterCapacity]) -> ClusterClient | str:
         seen.append((name, rooms))
         chosen: dict[str, ClusterClient | str] = {"x": a, "y": b.id, "z": other.id}
         return chosen.get(name, b)
 
-    tenants = fleet.tenants(a, b, most=2, place=place)
+    tenants = fleet.tenants(a, b, max_tenants=2, choose_cluster=place)
     assert (await tenants.ensure("x")).cluster == a.id
     assert (await tenants.ensure("y")).cluster == b.id
-    assert seen == [("x", [Room(a.id, 0, 2), Room(b.id, 0, 2)]), ("y", [Room(a.id, 1, 2), Room(b.id, 0, 2)])]
+    assert seen == [
+        ("x", [ClusterCapacity(a.id, 0, 2), ClusterCapacity(b.id, 0, 2)]),
+        ("y", [ClusterCapacity(a.id, 1, 2), ClusterCapacity(b.id, 0, 2)]),
+    ]
     with pytest.raises(InvalidArgumentError, match=f"must return one of the clusters .* not '{other.id}'"):
         await tenants.ensure("z")
     await tenants.ensure("w")
-    with pytest.raises(NoRoomError, match=f"on the cluster {b.id} that place chose"):
+    with pytest.raises(CapacityError, match=f"the cluster {b.id} that choose_cluster returned"):
         await tenants.ensure("v")
     assert set(await fleet.on_record()) == {"x", "y", "w"}
 
@@ -260,13 +265,13 @@ async def test_a_tenant_that_was_begun_goes_on_where_it_began(fleet: Fleet) -> N
         raise RuntimeError("no disk")
 
     with pytest.raises(RuntimeError):
-        await fleet.tenants(a, b, place=to(b), setup=setup).ensure("alpha")
+        await fleet.tenants(a, b, choose_cluster=to(b), setup=setup).ensure("alpha")
     record = await fleet.store.get("alpha")
     assert record is not None
     assert Intent.read(record.intended or "").cluster == b.id
-    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [0, 1]
+    assert [room.tenants for room in await fleet.tenants(a, b).capacity()] == [0, 1]
 
-    assert (await fleet.tenants(a, b, place=to(a)).ensure("alpha")).cluster == b.id
+    assert (await fleet.tenants(a, b, choose_cluster=to(a)).ensure("alpha")).cluster == b.id
     assert await fleet.databases(a) == []
 
 
@@ -274,26 +279,26 @@ async def test_a_tenant_that_got_nothing_but_a_cluster_is_placed_again_when_that
     a, b = fleet.a, fleet.b
     claim = await fleet.store.claim("alpha", 60.0)
     assert claim is not None
-    await fleet.store.begin(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
+    await fleet.store.intend(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
     await fleet.store.release(claim)
     fleet.sandbox.faults.add(cluster=b.id, status=503)
 
     credential = await fleet.tenants(a, b).ensure("alpha")
 
     assert credential.cluster == a.id
-    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [1, 0]
+    assert [room.tenants for room in await fleet.tenants(a, b).capacity()] == [1, 0]
     with pytest.raises(ServerError):  # the caller chose its cluster
-        await fleet.tenants(a, b, place=to(b)).ensure("beta")
+        await fleet.tenants(a, b, choose_cluster=to(b)).ensure("beta")
 
 
 async def test_what_is_not_on_record_after_all_takes_no_room(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
     for cluster in (a, b):
         await cluster.users.create(f"{fleet.prefix}taken")
-    tenants = fleet.tenants(a, b, most=1)
+    tenants = fleet.tenants(a, b, max_tenants=1)
     with pytest.raises(ConflictError):
         await tenants.ensure("taken")
-    assert [room.tenants for room in await tenants.rooms()] == [0, 0]
+    assert [room.tenants for room in await tenants.capacity()] == [0, 0]
     await tenants.ensure("alpha")
     await tenants.ensure("beta")
     assert [each.action async for each in tenants.remove(["alpha"])] == [Action.DELETED]
@@ -311,7 +316,7 @@ async def test_each_verb_works_on_all_clusters_and_reads_each_once(fleet: Fleet)
     reads = Counter((each.operation, each.cluster) for each in fleet.sandbox.requests[before:])
     assert reads == {(what, each.id): 1 for what in ("clusters.get", "clusters.ca") for each in (a, b)}
 
-    for run, action in ((tenants.rotate, Action.ROTATED), (tenants.retire, Action.RETIRED)):
+    for run, action in ((tenants.rotate, Action.ROTATED), (tenants.revoke_previous, Action.REVOKED)):
         assert {outcome.action for outcome in (await outcomes_of(run())).values()} == {action}
     where = await fleet.on_record()
     assert Counter(where.values()) == {a.id: 3, b.id: 3}
@@ -343,10 +348,10 @@ async def test_a_cluster_that_is_away_fails_its_own_tenants_and_no_others(fleet:
 async def test_a_plan_looks_where_the_tenants_would_go(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
     await b.users.create(f"{fleet.prefix}two")
-    tenants = fleet.tenants(a, b, most=2)
+    tenants = fleet.tenants(a, b, max_tenants=2)
     plan = await tenants.plan(["one", "two", "three"])
     assert (plan.create, plan.conflict) == (("one", "three"), ("two",))
-    with pytest.raises(NoRoomError, match="no room for the tenant 'five'"):
+    with pytest.raises(CapacityError, match="no cluster has capacity for the tenant 'five'"):
         await tenants.plan(["one", "two", "three", "four", "five"])
     assert [outcome.ok async for outcome in (await tenants.plan(names(4))).apply()] == [True] * 4
     other = fleet.tenants(fleet.c)
@@ -377,7 +382,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
     for name, intent in (("begun", Intent(Verb.PROVISION, f"{fleet.prefix}begun", b.id)), ("newer", "fly newer away")):
         claim = await fleet.store.claim(name, 60.0)
         assert claim is not None
-        await fleet.store.begin(claim, str(intent))
+        await fleet.store.intend(claim, str(intent))
         await fleet.store.release(claim)
     with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")
@@ -393,7 +398,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
         check,
         tenants.repair,
         tenants.rotate,
-        tenants.retire,
+        tenants.revoke_previous,
         lambda: tenants.each(work),
     ):
         outcomes = await outcomes_of(run())
@@ -402,7 +407,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
             **dict.fromkeys(["damaged", "newer"], StoreError),
         }
     # With prefixed, without damaged: what a damaged record says of its cluster is not trusted.
-    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [3, 2]
+    assert [room.tenants for room in await fleet.tenants(a, b).capacity()] == [3, 2]
     listing = tenants.records()
     assert [(await anext(listing)).name for _ in range(2)] == ["m1", "m2"]
     with pytest.raises(StoreError, match="'damaged' is damaged"):
@@ -430,9 +435,9 @@ async def test_wrong_arguments_are_named(fleet: Fleet) -> None:
         ([a, "b"], {}, "or a list of those"),
         (a.id, {}, "or a list of those"),
         ([a, a], {}, "twice"),
-        ([a], {"most": 0}, "most must be an int of at least 1"),
-        ([a], {"most": True}, "most must be an int of at least 1"),
-        ([a], {"place": "x"}, "place must be callable"),
+        ([a], {"max_tenants": 0}, "max_tenants must be an int of at least 1"),
+        ([a], {"max_tenants": True}, "max_tenants must be an int of at least 1"),
+        ([a], {"choose_cluster": "x"}, "choose_cluster must be callable"),
         ([a], {"admin": {b.id: "mysql://secret"}}, f"admin has a DSN for '{b.id}'"),
         ([a, b], {"admin": "mysql://secret"}, "admin must be a mapping"),
     ]

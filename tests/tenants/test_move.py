@@ -13,22 +13,20 @@ import pytest
 from attrs import evolve
 
 from aiodbclient import Action, Failed
-from aiodbclient._request.call import Meter
-from aiodbclient.errors import (
-    ClaimLostError,
-    ConflictError,
-    GrantError,
-    InvalidArgumentError,
-    MoveError,
-    NameTakenError,
-    RotationPendingError,
-    SuspendedError,
-    TenantNotFoundError,
-)
+from aiodbclient._http.call import RequestStats
+from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import Problem, SQLiteStore, TenantMoved, Tenants, copy_records
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants._verbs.move import _Move
+from aiodbclient.tenants.errors import (
+    ClaimLostError,
+    GrantError,
+    MoveError,
+    RotationPendingError,
+    SuspendedError,
+    TenantNotFoundError,
+)
 
 from .conftest import only
 from .moves import Two, enters, left_on, sql
@@ -177,7 +175,7 @@ async def test_after_the_administrator_of_a_cluster_got_another_password_the_nex
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
-    await tenants._context.sites.site(two.new.id, Meter())  # it is read, and no tenant is there
+    await tenants._context.sites.site(two.new.id, RequestStats())  # it is read, and no tenant is there
     await two.new.users.reset_auth("doadmin")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
     monkeypatch.setattr(_Move, "_commit", then_reset)
@@ -188,7 +186,7 @@ async def test_after_the_administrator_of_a_cluster_got_another_password_the_nex
     assert await left_on(tenants, two.old, "alpha") == (False, [])
 
 
-async def test_a_tenant_between_rotation_and_retirement_is_moved(two: Two) -> None:
+async def test_a_tenant_between_rotation_and_revocation_is_moved(two: Two) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")
     rotated = (await only(tenants.rotate(["alpha"]))).credential
@@ -217,7 +215,7 @@ async def test_a_failure_in_the_middle_opens_the_tenant_again_as_it_was(
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     for role in ("owner", "reader"):
         assert (await only(tenants.role(role).check(["alpha"]))).problems == ()
-    assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is Action.REVOKED
 
 
 async def test_a_move_that_takes_too_long_is_left_or_ended(two: Two) -> None:
@@ -353,11 +351,11 @@ async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touc
     await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 
-async def test_an_adopted_login_must_be_retired_first(two: Two) -> None:
+async def test_an_adopted_login_must_be_revoked_first(two: Two) -> None:
     tenants = two.tenants()
     await two.old.dbs.create(f"{two.prefix}alpha")
     await two.old.users.create(f"{two.prefix}alpha")
     await tenants.ensure("alpha", if_exists="adopt")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, RotationPendingError)
-    await only(tenants.retire(["alpha"]))
+    await only(tenants.revoke_previous(["alpha"]))
     assert (await only(tenants.move(["alpha"], to=two.new))).action is Action.MOVED

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from aiodbclient import Action
-from aiodbclient.errors import GrantError, InvalidArgumentError, MoveError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants.errors import GrantError, MoveError
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
@@ -76,7 +77,7 @@ async def made_there(two: Two, name: str) -> Any:
     async def place(*_: object) -> str:
         return two.new.id
 
-    return await two.tenants(place=place).ensure(name)
+    return await two.tenants(choose_cluster=place).ensure(name)
 
 
 STATEMENTS = [

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient.errors import MoveError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy import mysql
+from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, administrator, running
 from . import servers

@@ -13,11 +13,11 @@ import pytest
 from psycopg import AsyncConnection
 
 from aiodbclient import Action
-from aiodbclient.errors import MoveError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
+from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
 from .moves import Two, assert_whole_after_repair, enters, left_on, opened, sql, writing
@@ -231,6 +231,6 @@ async def test_a_cluster_is_emptied_and_one_tenant_that_fails_stops_no_other(two
     assert {name for name, each in outcomes.items() if each.action is not Action.MOVED} == {"n3"}
     assert "row security is forced on public.t" in str(outcomes["n3"].error)
     assert await enters(bad)
-    old, new = await tenants.rooms()
+    old, new = await tenants.capacity()
     assert (old.tenants, new.tenants) == (1, number - 1)
     assert {each.problems async for each in tenants.check()} == {()}

@@ -1,10 +1,8 @@
-"""What a hostile tenant tries against the verbs of others on MySQL and MariaDB. See README.md."""
+"""What a hostile tenant tries against the verbs of others on MySQL. See README.md."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -17,9 +15,9 @@ from pymysql._auth import scramble_caching_sha2, scramble_native_password
 from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
-from aiodbclient.errors import GrantError
-from aiodbclient.tenants import Credential, Problem
+from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy import mysql as copy_mysql
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .conftest import Place, only
@@ -103,7 +101,6 @@ async def test_usage_is_read_while_a_session_changes_its_user(server: Server) ->
 
 
 async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(server: Server) -> None:
-    """The information_schema of MariaDB finds the programs of both."""
     work, login, password = await server.make(name="likeness")
     _, other, secret = await server.make(name="LIKENESS")
     theirs = server.connect(other, secret, other)
@@ -138,9 +135,7 @@ async def test_a_lock_of_a_tenant_stops_a_dump_of_mysql_and_hangs_nothing(
 
 
 async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_rolled_back(server: Server) -> None:
-    """On MySQL, also the table of the accounts. No right on it is needed."""
-    if server.is_mariadb():
-        pytest.skip("there the locks end with the session")
+    """Also the table of the accounts. No right on it is needed."""
     _, login, password = await server.make()
     work, victim, _ = await server.make()
     own = server.connect(login, password, login)
@@ -159,33 +154,6 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
         with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
             administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
     await server.sql.mend(work, [victim])
-
-
-async def test_a_file_cannot_set_the_password_of_the_login_that_loads_it_except_on_mariadb(
-    my_place: Place, tmp_path: Path
-) -> None:
-    tenants = my_place.tenants()
-    await tenants.ensure("alpha")
-    file = (await only(tenants.dump(["alpha"], tmp_path))).file
-    assert file is not None
-    session = connect(await tenants.ensure("beta"))
-    is_mariadb = "MariaDB" in str(run(session, "SELECT VERSION()"))
-    session.close()
-    statement = "SET PASSWORD = PASSWORD('Mine-1-Mine');\n" if is_mariadb else "SET PASSWORD = 'Mine-1-Mine';\n"
-    file.write_text(statement)
-    manifest = file.with_suffix(".json")
-    facts = json.loads(manifest.read_text())
-    facts |= {"bytes": len(statement), "sha256": hashlib.sha256(statement.encode()).hexdigest()}
-    manifest.write_text(json.dumps(facts))
-    if is_mariadb:
-        await tenants.load("beta", file)
-        assert (await only(tenants.check(["beta"]))).problems == (Problem.PASSWORD_REFUSED,)
-        await only(tenants.rotate(["beta"]))
-        await only(tenants.retire(["beta"]))
-    else:
-        with pytest.raises(GrantError, match="Current password needs to be specified"):
-            await tenants.load("beta", file)
-    assert (await only(tenants.check(["beta"]))).problems == ()
 
 
 async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_removal(server: Server) -> None:

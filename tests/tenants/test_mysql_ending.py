@@ -1,4 +1,4 @@
-"""A login of MySQL or MariaDB ends, whatever its sessions do, and what it leaves behind does no harm."""
+"""A login of MySQL ends, whatever its sessions do, and what it leaves behind does no harm."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pymysql
 import pytest
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._servers.server import Found, Work
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, until
@@ -58,11 +58,7 @@ async def test_a_login_whose_sessions_know_the_password_and_set_it_for_ever_is_r
     work, login, password = await server.make()
     held = [server.connect(login, password) for _ in range(2)]
     stop = threading.Event()
-    setting = (
-        f"SET PASSWORD = PASSWORD('{password}')"
-        if server.is_mariadb()
-        else f"ALTER USER USER() IDENTIFIED BY '{password}' REPLACE '{password}'"
-    )
+    setting = f"ALTER USER USER() IDENTIFIED BY '{password}' REPLACE '{password}'"
     run(held[0], setting)
 
     def again(at: int) -> None:
@@ -139,8 +135,7 @@ class SlowLogin(pymysql.connections.Connection):
 
     def _get_server_information(self) -> None:
         super()._get_server_information()  # type: ignore[misc]
-        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
-        self._auth_plugin_name = "caching_sha2_password" if is_mariadb else "mysql_native_password"
+        self._auth_plugin_name = "mysql_native_password"
 
     def _process_auth(self, *args: Any) -> Any:
         self.began.set()
@@ -251,9 +246,6 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
         thread.join()
 
 
-ACCOUNTS = {True: "mysql.global_priv", False: "mysql.user"}  # whether it is MariaDB
-
-
 async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Server) -> None:
     """``LOCK TABLES`` locks what a trigger names too, and asks for no right on it. No statement may be run there."""
     _, login, password = await server.make()
@@ -262,19 +254,17 @@ async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Serve
     run(theirs, "CREATE TABLE t (a INT PRIMARY KEY)")
     run(theirs, "SET SESSION lock_wait_timeout = 1")
     own = server.connect(login, password, login)
-    accounts = ACCOUNTS[server.is_mariadb()]
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-    for table, change in ((f"`{work.names.database}`.t", "a = 1"), (accounts, "User = User")):
+    for table, change in ((f"`{work.names.database}`.t", "a = 1"), ("mysql.user", "User = User")):
         run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
         body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
         run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
         assert refused(own, "INSERT INTO mine VALUES (1)") in DENIED
 
         run(own, "LOCK TABLES mine WRITE")
-        if table == accounts:
-            named = "" if server.is_mariadb() else f".*hold locks: .*'{login}'"
-            with pytest.raises(GrantError, match=f"(?s)Lock wait timeout{named}"):
+        if table == "mysql.user":
+            with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
                 await server.sql.mend(work, [victim])
         else:
             assert refused(theirs, "ALTER TABLE t ADD b INT") == 1205
@@ -305,7 +295,7 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 
 
 @pytest.mark.parametrize("kind", CODE)
-async def test_what_runs_as_a_retired_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
+async def test_what_runs_as_a_revoked_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
     work, login, password = await server.make()
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
@@ -330,8 +320,6 @@ async def test_what_runs_as_a_retired_login_goes_on_and_holds_up_its_drop_alone(
 
 
 async def test_a_login_that_was_dropped_although_code_runs_as_it_is_an_error_that_says_so(server: Server) -> None:
-    if server.is_mariadb():
-        pytest.skip("MariaDB lets a login be made that code runs as")
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     run(own, "CREATE VIEW o AS SELECT 1")
@@ -350,7 +338,7 @@ async def test_a_login_that_was_dropped_although_code_runs_as_it_is_an_error_tha
 
 
 async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server: Server) -> None:
-    """Of the login in use, and of one that was retired. One that is running ends too."""
+    """Of the login in use, and of one that was revoked. One that is running ends too."""
     work, login, password = await server.make()
     second = work.names.logins[1]
     count = f"SELECT COUNT(*) FROM `{work.names.database}`.t"
@@ -363,7 +351,7 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
 
         own = server.connect(login, password, work.names.database)
         run(own, "CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)")
-        run(own, "CREATE EVENT retired ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES ()")
+        run(own, "CREATE EVENT revoked ON SCHEDULE EVERY 1 SECOND DO INSERT INTO t VALUES ()")
         other = server.connect(second, await server.set(work, second), work.names.database)
         run(
             other,
@@ -391,8 +379,6 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
 
 
 async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server: Server) -> None:
-    if server.is_mariadb():
-        pytest.skip("MariaDB has no PASSWORD REQUIRE CURRENT")
     work, login, password = await server.make()
     with server.as_root() as root:
         root.execute("SET GLOBAL event_scheduler = ON")
@@ -419,8 +405,6 @@ async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server
 
 async def let_in(server: Server) -> tuple[Work, str, Any, str, str]:
     """A tenant with a table, its login and a session of it; a neighbour with all rights there, and its password."""
-    if server.is_mariadb():
-        pytest.skip("on MariaDB no account may kill the sessions of another one")
     work, login, password = await server.make()
     _, neighbour, secret = await server.make()
     own = server.connect(login, password, work.names.database)
@@ -499,22 +483,18 @@ HIDE_LOCKS = {
     "nothing": "DO 1",
     "log": "CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW INSERT INTO mysql.general_log VALUES (1)",
     "broken": "CREATE TABLE b (a INT, PRIMARY KEY (a)) ENGINE = MRG_MyISAM UNION = (nothing)",
-    "versioned": "ALTER TABLE t ADD SYSTEM VERSIONING",
     "read-only": "DO 1",
 }
 
 
 @pytest.mark.parametrize("how", HIDE_LOCKS)
 async def test_a_prepared_transaction_keeps_no_schema(server: Server, how: str) -> None:
-    """Given XA_RECOVER_ADMIN on MySQL, or its session is ended before it prepares."""
-    if how in ("versioned", "read-only") and (how == "versioned") != server.is_mariadb():
-        pytest.skip("the other one has it")
+    """Given XA_RECOVER_ADMIN, or its session is ended before it prepares."""
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        if not server.is_mariadb():
-            root.execute("GRANT XA_RECOVER_ADMIN ON *.* TO doadmin@'%'")
+        root.execute("GRANT XA_RECOVER_ADMIN ON *.* TO doadmin@'%'")
     run(own, "CREATE TABLE a (a INT PRIMARY KEY) ENGINE = InnoDB")
     run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
     with suppress(pymysql.MySQLError):
@@ -532,9 +512,8 @@ async def test_a_prepared_transaction_keeps_no_schema(server: Server, how: str) 
         await server.sql.drop_database(work)  # safe to repeat, when the schema is gone
         assert not (await server.sql.find(work.names)).database
     finally:
-        if not server.is_mariadb():
-            with server.as_root() as root:
-                root.execute("REVOKE XA_RECOVER_ADMIN ON *.* FROM doadmin@'%'")
+        with server.as_root() as root:
+            root.execute("REVOKE XA_RECOVER_ADMIN ON *.* FROM doadmin@'%'")
 
 
 _hex = iter(range(16, 256))
@@ -546,8 +525,6 @@ def next_hex() -> str:
 
 async def test_a_prepared_transaction_that_may_not_be_listed_is_named(server: Server) -> None:
     """As on the provider's servers. Only what needs its locks fails: no suspension does."""
-    if server.is_mariadb():
-        pytest.skip("MariaDB lists them to everybody")
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
@@ -588,8 +565,6 @@ async def test_a_prepared_transaction_is_anybodys_who_knows_its_name(server: Ser
 
 
 async def test_a_schema_that_its_tenant_made_read_only_is_writable_after_a_reset(server: Server) -> None:
-    if server.is_mariadb():
-        pytest.skip("only MySQL has read-only schemas")
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     run(own, f"ALTER DATABASE `{work.names.database}` READ ONLY = 1")
@@ -603,8 +578,6 @@ async def test_a_schema_that_its_tenant_made_read_only_is_writable_after_a_reset
 
 async def test_a_second_password_of_before_is_none_of_the_login_that_was_reset(server: Server) -> None:
     """MySQL accepts the old password too after RETAIN CURRENT PASSWORD."""
-    if server.is_mariadb():
-        pytest.skip("only MySQL has second passwords")
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     run(own, "CREATE VIEW v AS SELECT 1")  # so it is not dropped
@@ -645,7 +618,7 @@ async def test_an_adopted_login_that_code_runs_as_keeps_only_the_rights_of_a_ten
 
 @pytest.mark.parametrize("similar", ["ALPHA", "Alpha"])
 async def test_what_runs_as_a_login_with_a_similar_name_keeps_no_neighbour(server: Server, similar: str) -> None:
-    """MariaDB's information_schema ignores case. Any visitor may sign up with such a name."""
+    """Any visitor may sign up with such a name."""
     pair = [await server.make(name=name) for name in (similar, "alpha")]
     for work, login, password in pair:
         own = server.connect(login, password, work.names.database)
@@ -668,8 +641,6 @@ async def test_what_runs_as_a_login_with_a_similar_name_keeps_no_neighbour(serve
 
 
 async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
-    if server.is_mariadb():
-        pytest.skip("its performance_schema is off")
     work, _, _ = await server.make()
     other, *_ = await server.make()
     async with server.sql._schema(work) as lost, server.sql._schema(other) as works:

@@ -1,4 +1,4 @@
-"""Refusals of MySQL and MariaDB become errors that name the tenant, contain no secret, and leave no session."""
+"""Refusals of MySQL become errors that name the tenant, contain no secret, and leave no session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import trustme
 from attrs import evolve
 
-from aiodbclient.errors import ConfigurationError, ConflictError, GrantError
+from aiodbclient.errors import ConfigurationError, ConflictError
 from aiodbclient.models import Connection
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
@@ -20,6 +20,7 @@ from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
 from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants.errors import GrantError
 
 from .mysql_servers import Server, server
 
@@ -238,8 +239,6 @@ def assert_hidden(error: BaseException | None, *secrets: str) -> None:
 
 async def test_the_servers_logs_and_history_hold_no_password(server: Server) -> None:
     """CREATE USER and ALTER USER: the server rewrites them, wherever it stores a statement."""
-    if server.is_mariadb():
-        pytest.skip("MariaDB stores statements as they are")
     with server.as_root() as root:
         root.execute("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON, GLOBAL slow_query_log = ON")
         root.execute("SET GLOBAL long_query_time = 0")

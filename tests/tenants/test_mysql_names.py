@@ -1,4 +1,4 @@
-"""Names with ``_``, ``-`` and ``.`` on MySQL and MariaDB, where GRANT takes patterns and where it does not."""
+"""Names with ``_``, ``-`` and ``.`` on MySQL, where GRANT takes patterns and where it does not."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_every_verb_and_role_stays_within_its_own_name(
                 assert (await only(role.check([name]))).problems == ()
                 rotated = await only(role.rotate([name]))
                 assert (rotated.action, rotated.error) == (Action.ROTATED, None)
-                assert (await only(role.retire([name]))).action is Action.RETIRED
+                assert (await only(role.revoke_previous([name]))).action is Action.REVOKED
                 assert (await only(role.repair([name]))).action is Action.KEPT
     first, second = pair
     assert (await only(tenants.remove([first], keep_database=True))).action is Action.DELETED

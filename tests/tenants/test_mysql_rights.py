@@ -1,4 +1,4 @@
-"""What the logins of a tenant may do on MySQL and MariaDB, and who else may do something in its schema."""
+"""What the logins of a tenant may do on MySQL, and who else may do something in its schema."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 import pymysql
 import pytest
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, until
@@ -145,8 +145,6 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
             f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
         ):
             root.execute(statement, (other,))
-        if server.is_mariadb():
-            root.execute(f"GRANT SELECT ON {schema}.t TO PUBLIC")
     assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
 
     await server.sql.mend(work, [login])
@@ -318,8 +316,6 @@ async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) ->
 
 async def test_a_session_without_the_password_cannot_set_one(server: Server) -> None:
     """Of an application that is broken into, for example. MySQL refuses also what would lift that."""
-    if server.is_mariadb():
-        pytest.skip("MariaDB has no such clause")
     work, login, password = await server.make()
     own = server.connect(login, password, work.names.database)
     for statement, code in (
@@ -341,11 +337,8 @@ async def test_a_session_without_the_password_cannot_set_one(server: Server) -> 
 @pytest.mark.parametrize("connections", [0, 13])
 async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, connections: int) -> None:
     work, login, password = await server.make()
-    if connections == 0 and server.is_mariadb():
-        pytest.skip("without a limit it is a login that others made")
     with server.as_root() as root:
-        how = "GRANT USAGE ON *.* TO" if server.is_mariadb() else "ALTER USER"
-        root.execute(f"{how} %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
+        root.execute(f"ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
     assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
     higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
     assert await higher.problems(work.names, [login]) == ({Problem.RIGHTS_MISSING} if connections == 0 else frozenset())
@@ -401,7 +394,7 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
 
 
 async def test_what_a_reader_may_lock(server: Server) -> None:
-    """MySQL asks for another right than SELECT for FOR UPDATE, MariaDB does not."""
+    """MySQL asks for another right than SELECT for FOR UPDATE."""
     owner, login, password = await server.make()
     _, reading, secret = await server.make(Role.READER, like=owner.names)
     own = server.connect(login, password, owner.names.database)
@@ -412,9 +405,8 @@ async def test_what_a_reader_may_lock(server: Server) -> None:
     for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
     for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT)"):
         assert refused(reader, statement) in DENIED
-    if not server.is_mariadb():
-        assert refused(reader, for_update) in DENIED
-    for statement in (in_share_mode, *([for_update] if server.is_mariadb() else [])):
+    assert refused(reader, for_update) in DENIED
+    for statement in (in_share_mode,):
         run(reader, "START TRANSACTION")
         assert run(reader, statement) == [(1,)]
         assert refused(own, "UPDATE t SET a = a") == 1205  # waits for the reader's lock

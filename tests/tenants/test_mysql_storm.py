@@ -1,4 +1,4 @@
-"""Hostile tenants attack MySQL and MariaDB, while other tenants sign up, rotate and leave.
+"""Hostile tenants attack MySQL, while other tenants sign up, rotate and leave.
 
 Every hostile tenant has leaked credentials. Their sessions run random attacks. Afterwards no leaked
 credential can log in, every stored credential works, and no other tenant was delayed beyond a limit.
@@ -19,7 +19,7 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
@@ -100,7 +100,7 @@ _ACTS = [
 @pytest.fixture
 async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
     sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         yield client.cluster(cluster_id)
 
 
@@ -120,7 +120,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
 
             async def honest(name: str) -> None:
                 nonlocal longest
-                for verb in ("ensure", *("rotate", "retire") * _ROUNDS, "remove"):
+                for verb in ("ensure", *("rotate", "revoke-previous") * _ROUNDS, "remove"):
                     started = time.monotonic()
                     if verb == "ensure":
                         await tenants.ensure(name)
@@ -135,7 +135,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
                     rotated = await only(tenants.rotate([name]))
                     if rotated.credential is not None:
                         attackers.append(Attacker(rotated.credential, seed * 1000 + len(attackers)))
-                    await only(tenants.retire([name]))
+                    await only(tenants.revoke_previous([name]))
 
             await asyncio.gather(*(honest(f"good{at}") for at in range(2)), *(defend(name) for name in hostile))
 
@@ -145,7 +145,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
                         break
                 rotated = await only(tenants.rotate([name], force=True))
                 assert rotated.error is None, rotated.error
-                assert (await only(tenants.retire([name]))).error is None
+                assert (await only(tenants.revoke_previous([name]))).error is None
                 current = await tenants.get(name)
                 assert current is not None
                 for attacker in attackers:

@@ -150,18 +150,6 @@ def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str)
     assert names_of(f"x{name}", engine).logins[0] == f"x{name}"
 
 
-@pytest.mark.parametrize("name", ["test", "test_", "test_alpha", "TEST", "Test_Alpha"])
-def test_schemas_that_mariadb_opens_to_every_login_are_no_tenants(name: str) -> None:
-    for engine in MYSQL:
-        for prefix in ("", name[:2]):
-            with pytest.raises(InvalidArgumentError, match=r"opens the schema test, .*; nothing was sent"):
-                names_of(name.removeprefix(prefix), engine, prefix)
-        for fine in ("tests", "testing_", "my_test", "te_st"):
-            assert names_of(fine, engine).database == fine
-    for engine in POSTGRESQL:
-        assert names_of(name, engine).database == name
-
-
 @given(st.text("ab", min_size=1, max_size=64), st.sampled_from(Role), st.sampled_from(Role))
 def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, another: Role) -> None:
     first, second = names_of(tenant, Engine.MYSQL, role=one), names_of(tenant, Engine.MYSQL, role=another)

@@ -12,10 +12,11 @@ from urllib.parse import quote, urlsplit
 import pytest
 from attrs import define, field
 
-from aiodbclient import Action, DatabaseClient, RateBudget
-from aiodbclient.errors import DatabaseClientError, GrantError, ServerError
+from aiodbclient import Action, DatabaseClient, RateLimiter
+from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Tenants
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only
 from .test_check_and_repair import admin_of
@@ -132,7 +133,7 @@ async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: P
 async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_answers(place: Place) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
         gated(place) as (gate, admin),
     ):
         a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres", tls=False))
@@ -151,7 +152,7 @@ async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_i
     async with gated(anywhere) as (gate, admin):
         tenants = anywhere.tenants(admin=admin)
         await tenants.ensure("alpha")
-        for verb in (tenants.rotate, tenants.retire):
+        for verb in (tenants.rotate, tenants.revoke_previous):
             assert (await only(verb(["alpha"]))).error is None
         gate.close()
         rotated = await only(tenants.rotate(["alpha"]))  # to a login that exists

@@ -18,9 +18,10 @@ from psycopg.sql import SQL
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL
-from aiodbclient.errors import InvalidArgumentError, RotationPendingError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants.errors import RotationPendingError
 
 from .conftest import Place, found_taken, only
 from .dying import begun
@@ -64,13 +65,13 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
         assert second is not None
         assert second.since == store.time
 
-        # A fresh rotation is not retired for a day. The next due rotation reports that a retire is missing.
+        # A fresh rotation is not revoked for a day. The next due rotation reports that a revoke is missing.
         store.time += timedelta(hours=23)
-        assert {outcome.action async for outcome in tenants.retire(after=DAY)} == {Action.KEPT}
+        assert {outcome.action async for outcome in tenants.revoke_previous(after=DAY)} == {Action.KEPT}
         assert not await refusal(first)
         store.time += timedelta(hours=1)
-        retired = {outcome.name: outcome.action async for outcome in tenants.retire(after=DAY)}
-        assert retired == {"alpha": Action.RETIRED, "beta": Action.KEPT}
+        revoked = {outcome.name: outcome.action async for outcome in tenants.revoke_previous(after=DAY)}
+        assert revoked == {"alpha": Action.REVOKED, "beta": Action.KEPT}
         assert await refusal(first)
         assert not await refusal(second)
         assert await tenants.get("alpha") == second
@@ -111,10 +112,10 @@ async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
         place.tenants().rotate(older_than=age)
     with pytest.raises(InvalidArgumentError, match="after must be a timedelta of 0 or more"):
-        place.tenants().retire(after=age)
+        place.tenants().revoke_previous(after=age)
 
 
-async def test_a_tenant_that_is_not_retired_is_rotated_again_only_with_force(anywhere: Place) -> None:
+async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     first = await tenants.ensure("alpha")
     second = (await only(tenants.rotate())).credential
@@ -155,7 +156,7 @@ async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credenti
     claim = await place.store.claim("alpha", LONG)
     assert second is not None
     assert claim is not None
-    await place.store.begin(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
+    await place.store.intend(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
     await place.store.release(claim)
 
     assert isinstance((await only(place.tenants().rotate())).error, RotationPendingError)
@@ -193,7 +194,7 @@ async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(any
             assert not await refusal(credential)
 
 
-async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place: Place) -> None:
+async def test_the_same_crontab_with_an_age_rotates_and_revokes_each_once(place: Place) -> None:
     names = [f"n{number}" for number in range(5)]
     async with clocked(place) as (store, tenants):
         assert all([outcome.ok async for outcome in tenants.provision(names)])
@@ -202,12 +203,16 @@ async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place:
             async with ClockedStore(place.path) as its_own:
                 its_own.time = store.time + days * DAY
                 its_tenants = Tenants(place.cluster, its_own, place.prefix)
-                run = its_tenants.rotate(older_than=30 * DAY) if what == "rotate" else its_tenants.retire(after=DAY)
+                run = (
+                    its_tenants.rotate(older_than=30 * DAY)
+                    if what == "rotate"
+                    else its_tenants.revoke_previous(after=DAY)
+                )
                 return [outcome async for outcome in run]
 
         for days, what, action in (
             (31, "rotate", Action.ROTATED),
-            (33, "retire", Action.RETIRED),
+            (33, "revoke-previous", Action.REVOKED),
             (62, "rotate", Action.ROTATED),
         ):
             runs = await asyncio.gather(*(machine(days, what) for _ in range(3)))
@@ -249,11 +254,11 @@ async def opened(credential: Credential) -> AsyncIterator[Any]:
 def mine(credential: Credential) -> list[str]:
     """Set a new password in a session that is still open."""
     if credential.engine in MYSQL:
-        return ["SET PASSWORD = /*M!PASSWORD(*/'mine'/*M!)*/"]  # MariaDB alone runs what is in these comments
+        return ["SET PASSWORD = 'mine'"]
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
-async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere: Place) -> None:
+async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
     current = (await only(tenants.rotate())).credential
@@ -261,7 +266,7 @@ async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere:
     async with opened(leaked) as session:
         await session("SELECT 1")
 
-        assert (await only(tenants.retire())).action is Action.RETIRED
+        assert (await only(tenants.revoke_previous())).action is Action.REVOKED
 
         assert await refusal(leaked)
         with pytest.raises((psycopg.OperationalError, pymysql.Error)):
@@ -269,14 +274,14 @@ async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere:
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
     assert await refusal(own)
     assert not await refusal(current)
-    assert (await only(tenants.retire())).action is Action.KEPT
+    assert (await only(tenants.revoke_previous())).action is Action.KEPT
     again = (await only(tenants.rotate())).credential
     assert again is not None
     assert not await refusal(again)
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
-async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place) -> None:
+async def test_a_login_that_fights_back_all_the_time_is_revoked(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
     current = (await only(tenants.rotate())).credential
@@ -295,12 +300,12 @@ async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place)
 
     fights = [asyncio.create_task(fight()) for _ in range(3)]
     await asyncio.sleep(0.1)
-    retired = await only(tenants.retire())
+    revoked = await only(tenants.revoke_previous())
     for each in fights:
         each.cancel()
     await asyncio.gather(*fights, return_exceptions=True)
 
-    assert retired.action is Action.RETIRED
+    assert revoked.action is Action.REVOKED
     assert await refusal(leaked)
     assert await refusal(own)
     assert not await refusal(current)

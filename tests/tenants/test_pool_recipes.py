@@ -76,8 +76,8 @@ def postgresql() -> Iterator[servers.TLSServer]:
 
 
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[servers.TLSServer]:
-    with servers.mariadb() as server:
+def mysql() -> Iterator[servers.TLSServer]:
+    with servers.mysql() as server:
         yield server
 
 
@@ -132,12 +132,12 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
     await is_refused(*recipe(*headings, seconds=2.0), credential_on(postgresql, postgresql.wrong_ca_file))
 
 
-async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.TLSServer) -> None:
+async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> None:
     open_pool, close_pool = recipe("### aiomysql")
-    pools = TenantPools(Records(credential_on(mariadb)), open=open_pool, close=close_pool)
+    pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool)
     async with pools, pools.use("alpha") as pool:
         assert await by_aiomysql(pool) == "alice@localhost"
-    await is_refused(open_pool, close_pool, credential_on(mariadb, mariadb.wrong_ca_file))
+    await is_refused(open_pool, close_pool, credential_on(mysql, mysql.wrong_ca_file))
 
 
 async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:
@@ -165,7 +165,7 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
         yield server.sockets[0].getsockname()[1], got
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 async def test_without_most_there_are_as_many_pools_as_the_server_has_connections_for(
     engine: str, request: pytest.FixtureRequest
 ) -> None:

@@ -1,4 +1,4 @@
-"""A pool for each tenant, in virtual time: opened once, never more than ``most``, never closed while in use."""
+"""A pool for each tenant, in virtual time: opened once, never more than ``max_pools``, never closed while in use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient.errors import ConfigurationError, GrantError, InvalidArgumentError, StoreError, TenantNotFoundError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, TenantPools
+from aiodbclient.tenants.errors import GrantError, StoreError, TenantNotFoundError
 
 from ..pacing.world import VirtualLoop, live
 from .store_contract import a_credential
@@ -99,7 +100,7 @@ class World:
         assert len(self.there) + self.half_open <= self.most, "more pools than there may be"
 
     def pools(self, **options: Any) -> TenantPools[Pool]:
-        return TenantPools(self, open=self.open, close=self.close, **({"most": self.most} | options))
+        return TenantPools(self, open=self.open, close=self.close, **({"max_pools": self.most} | options))
 
     def open_names(self) -> list[str]:
         return sorted(pool.credential.name for pool in self.there if pool.state == "open")
@@ -262,7 +263,7 @@ async def test_a_login_that_is_refused_at_opening_reads_the_record_and_tries_onc
             world.refused.add("alpha-1")
         return await world.open(credential)
 
-    async with TenantPools(world, open=rotated_meanwhile, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=rotated_meanwhile, close=world.close, max_pools=3) as pools:
         assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
         world.refused.add("beta-1")
         with pytest.raises(Refused):
@@ -308,7 +309,7 @@ async def test_a_tenant_that_is_removed_while_its_pool_is_opened_is_not_on_recor
         world.refused.add("alpha-1")
         return await world.open(credential)
 
-    async with TenantPools(world, open=removed_meanwhile, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=removed_meanwhile, close=world.close, max_pools=3) as pools:
         with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
             await use(pools, "alpha")
 
@@ -368,7 +369,7 @@ def test_tenants_of_a_server_that_does_not_answer_wait_together(monkeypatch: pyt
     async def test(world: World) -> None:
         world.most = 4
         began = asyncio.get_running_loop().time()
-        async with world.pools(most=None) as pools:
+        async with world.pools(max_pools=None) as pools:
             await asyncio.gather(*(use(pools, name) for name in world.on_record))
             assert 10 < asyncio.get_running_loop().time() - began < 11
 
@@ -484,7 +485,7 @@ async def test_a_visitor_who_leaves_in_the_moment_it_gets_a_pool_does_not_keep_i
         asyncio.get_running_loop().call_soon(visitor.cancel)
         return pool
 
-    async with TenantPools(world, open=open_pool, close=world.close, most=3, idle=1.0) as pools:
+    async with TenantPools(world, open=open_pool, close=world.close, max_pools=3, idle=1.0) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.wait([visitor])
         assert visitor.cancelled()
@@ -503,7 +504,7 @@ async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world:
                 continue
         return opening.result()
 
-    async with TenantPools(world, open=stubborn, close=world.close, most=3) as pools:
+    async with TenantPools(world, open=stubborn, close=world.close, max_pools=3) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0.05)
     with pytest.raises(ConfigurationError, match="were closed"):
@@ -511,7 +512,7 @@ async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world:
 
 
 @pytest.mark.parametrize(
-    "options", [{"most": 0}, {"most": 1.5}, {"idle": -1}, {"idle": nan}, {"refresh": "x"}, {"refresh": None}]
+    "options", [{"max_pools": 0}, {"max_pools": 1.5}, {"idle": -1}, {"idle": nan}, {"refresh": "x"}, {"refresh": None}]
 )
 def test_options_that_are_invalid_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match="must be a"):
@@ -527,7 +528,7 @@ STEP = st.one_of(
     st.tuples(st.just("use"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.05, 0.3, 2.0, 8.0])),
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.2])),
     st.tuples(st.just("rotate"), st.sampled_from(NAMES), st.just(0.0)),
-    st.tuples(st.just("retire"), st.sampled_from(NAMES), st.just(0.0)),
+    st.tuples(st.just("revoke-previous"), st.sampled_from(NAMES), st.just(0.0)),
     st.tuples(st.just("remove"), st.sampled_from(NAMES), st.just(0.0)),
     st.tuples(st.just("break"), st.sampled_from(["store", "open", "close", ""]), st.just(0.0)),
     st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0.0)),
@@ -591,7 +592,7 @@ def test_no_pool_is_one_too_many_closed_in_use_or_left_open(
                     elif what == "rotate":
                         world.rotate(of)
                         changed[of] = loop.time()
-                    elif what == "retire":
+                    elif what == "revoke-previous":
                         world.refused.update(
                             pool.password for pool in world.opened if pool.credential != world.on_record.get(of)
                         )

@@ -12,11 +12,12 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action, Engine
-from aiodbclient.errors import GrantError, InvalidArgumentError, MoveError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants._copy import postgres as copy
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, Role, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import GrantError, MoveError
 
 from ..thorough import first_of
 from .conftest import Place, only
@@ -49,7 +50,7 @@ async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
 NUMBER = 60  # of policies
 
 
-async def test_policies_that_a_neighbour_locks_do_not_hang_a_retirement(
+async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
     managed: Managed, server: PostgresServer, names: Names, evil: Names
 ) -> None:
     """Each of them would take a second, and a neighbour can make thousands."""
@@ -244,7 +245,7 @@ async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_wr
 async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:
-    """It goes on after the leaked login was retired. ``check`` reports that the password on record is refused."""
+    """It goes on after the leaked login was revoked. ``check`` reports that the password on record is refused."""
     leaked, new = names.logins
     with managed.open(leaked, names.database) as session:
         session.execute(

@@ -12,11 +12,11 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
+from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
 from .managed import PASSWORD, Managed, ended, ready, work

@@ -12,10 +12,10 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, work
 

@@ -10,11 +10,11 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, work
 

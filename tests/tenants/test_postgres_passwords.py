@@ -17,12 +17,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import server as of_any_engine
 from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready, work

@@ -16,10 +16,11 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import PostgresStore, Store
 from aiodbclient.tenants._stores import postgres_connection
 from aiodbclient.tenants._stores.sealing import Key
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
@@ -87,7 +88,7 @@ async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(postgres:
             process.stdin.write("\n")
             process.stdin.flush()
             assert await asyncio.to_thread(line, process) == "ClaimLostError"
-            await put_on_record(store, claim, a_credential(name))
+            await store.keep(claim, a_credential(name))
             assert await password(store, name) == "hunter2"
 
 
@@ -97,7 +98,7 @@ async def test_it_goes_on_after_the_server_was_gone(server: RestartablePostgres)
         claim = await store.claim("beta", LONG)
         assert claim is not None
         await asyncio.to_thread(server.stop)
-        calls = [store.get("alpha"), store.claim("gamma", LONG), put_on_record(store, claim, a_credential("beta"))]
+        calls = [store.get("alpha"), store.claim("gamma", LONG), store.keep(claim, a_credential("beta"))]
         for error in await asyncio.gather(*calls, return_exceptions=True):
             assert type(error) is StoreError
             assert "cannot use" in str(error)
@@ -105,7 +106,7 @@ async def test_it_goes_on_after_the_server_was_gone(server: RestartablePostgres)
 
         # A connection that a restart broke does not show that its process died: the lease decides.
         assert await other.claim("beta", LONG) is None
-        await put_on_record(store, claim, a_credential("beta"))
+        await store.keep(claim, a_credential("beta"))
         assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
         await keep(other, "gamma")
 
@@ -124,7 +125,7 @@ async def test_a_connection_that_broke_while_idle_costs_nobody_an_error(postgres
         execute(
             postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
         )
-        await put_on_record(store, claim, a_credential("alpha"))
+        await store.keep(claim, a_credential("alpha"))
         assert await password(store, "alpha") == "hunter2"
 
 
@@ -141,7 +142,7 @@ async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, tabl
         )
         assert await other.claim("alpha", LONG) is not None
         with pytest.raises(ClaimLostError):
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
 
 
 async def test_a_locked_table_is_an_error_that_passes(
@@ -223,7 +224,7 @@ async def test_no_secret_is_shown(postgres: str, table: str) -> None:
         quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
         execute(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
         with pytest.raises(StoreError, match="violates check constraint") as failed:
-            await put_on_record(store, claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
+            await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
         inside = traceback.TracebackException.from_exception(failed.value, capture_locals=True).stack[1:]
         assert "hunter2" not in "".join(traceback.format_exception(failed.value)) + str(
             [each.locals for each in inside]
@@ -297,7 +298,7 @@ async def test_no_lock_of_a_stranger_stops_a_store(postgres: str, table: str) ->
             await store.renew(claim, LONG)
             async with PostgresStore(postgres, table) as other:
                 assert await other.claim("alpha", LONG) is None
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
             assert await password(store, "alpha") == "hunter2"
 
 
@@ -398,7 +399,7 @@ async def test_a_store_that_refuses_changes_takes_them_from_a_copy_alone(postgre
         await store.ignore_refusal()
         claim = await store.claim("alpha", 10.0)
         assert claim is not None
-        await put_on_record(store, claim, None)
+        await store.keep(claim, None)
         await store.refuse_changes("was moved to the new one's {store}")
         assert await other.refusal() == "was moved to the new one's {store}"
         with pytest.raises(StoreError, match="it was moved to the new one's"):

@@ -9,10 +9,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient.errors import StoreError, SuspendedError, TenantNotFoundError
 from aiodbclient.tenants import Credential, Record, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, OnRecord, State, Verb
+from aiodbclient.tenants.errors import StoreError, SuspendedError, TenantNotFoundError
 
 from .store_contract import a_credential
 
@@ -55,13 +55,13 @@ def a_record(verb: Verb | None, current: Credential | None, previous: Credential
     [
         (None, None, None, State.ABSENT, ["provision"]),
         (None, NOW, None, State.USABLE, []),
-        (None, NOW, OLD, State.USABLE, ["retire"]),
+        (None, NOW, OLD, State.USABLE, ["revoke-previous"]),
         (None, SUSPENDED, None, State.SUSPENDED, []),
         (Verb.PROVISION, None, None, State.PROVISIONING, ["provision"]),
         (Verb.ADOPT, None, None, State.PROVISIONING, ["provision"]),
         (Verb.ROTATE, NOW, None, State.USABLE, ["rotate"]),
-        (Verb.RETIRE, NOW, OLD, State.USABLE, ["retire"]),
-        (Verb.REPAIR, NOW, OLD, State.USABLE, ["repair", "retire"]),
+        (Verb.REVOKE, NOW, OLD, State.USABLE, ["revoke-previous"]),
+        (Verb.REPAIR, NOW, OLD, State.USABLE, ["repair", "revoke-previous"]),
         (Verb.RESET, NOW, None, State.RESETTING, ["repair"]),
         (Verb.RESUME, SUSPENDED, None, State.RESUMING, ["resume"]),
         (Verb.SUSPEND, NOW, OLD, State.SUSPENDING, ["suspend"]),

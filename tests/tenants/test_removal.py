@@ -7,8 +7,8 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential, Problem
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .dying import begun
@@ -189,7 +189,7 @@ async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(an
     credential = await half_removed(anywhere)
     assert await tenants.get("alpha") is None
     assert (await only(tenants.check())).problems == (Problem.REMOVAL_UNFINISHED,)
-    for run in (tenants.rotate(), tenants.retire()):
+    for run in (tenants.rotate(), tenants.revoke_previous()):
         assert "'alpha' is being removed, or its removal is unfinished: run remove" in str((await only(run)).error)
 
     repaired = await only(tenants.repair())

@@ -15,13 +15,12 @@ from aiodbclient.errors import (
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
-    RotationPendingError,
-    TenantNotFoundError,
     UnsupportedOperationError,
 )
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants.errors import RotationPendingError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import died, moments
@@ -74,8 +73,8 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     assert new.role is Role.READER
     assert await rights(new) == await rights(reader) == (True, False, False)
     assert isinstance((await only(readers.rotate())).error, RotationPendingError)
-    assert (await only(readers.retire(after=timedelta(days=1)))).action is Action.KEPT
-    assert (await only(readers.retire())).action is Action.RETIRED
+    assert (await only(readers.revoke_previous(after=timedelta(days=1)))).action is Action.KEPT
+    assert (await only(readers.revoke_previous())).action is Action.REVOKED
     assert await refusal(reader)
     assert await rights(new) == (True, False, False)
     assert (await only(readers.check())).problems == ()
@@ -137,7 +136,7 @@ async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings
 
 async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
     readers = anywhere.tenants().role("reader")
-    for run in (readers.provision, readers.rotate, readers.retire, readers.check, readers.repair):
+    for run in (readers.provision, readers.rotate, readers.revoke_previous, readers.check, readers.repair):
         assert isinstance((await only(run(["alpha"]))).error, InvalidArgumentError)
     with pytest.raises(InvalidArgumentError, match="provision it first; nothing was sent"):
         await readers.ensure("alpha")
@@ -152,7 +151,7 @@ async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Pl
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     assert claim.record.current is not None
-    await place.store.begin(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
+    await place.store.intend(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
     await place.store.release(claim)
 
     with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
@@ -370,7 +369,7 @@ async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(
         await tenants.role("reader").ensure(name)
         claim = await place.store.claim(name, LONG)
         assert claim is not None
-        await place.store.begin(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
+        await place.store.intend(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
         await place.store.release(claim)
 
     async with asyncio.timeout(300):  # for ever, if they waited for each other

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Engine
-from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Record, Role, Seal
 from aiodbclient.tenants._stores.sealing import check_storable
+from aiodbclient.tenants.errors import StoreError
 
 from .store_contract import a_credential
 

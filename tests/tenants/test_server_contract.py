@@ -13,14 +13,15 @@ import pymysql
 import pytest
 from attrs import evolve, field, frozen
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget
-from aiodbclient.errors import ClaimLostError, ConflictError, GrantError
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
+from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.server import Found, Server, Work
+from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS
 
@@ -102,7 +103,7 @@ def its_cluster(request: pytest.FixtureRequest) -> Iterator[tuple[Sandbox, str]]
 @pytest.fixture
 async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
     sandbox, cluster_id = its_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         info = await cluster.info()
         connection = info.connection
@@ -211,7 +212,7 @@ async def test_a_login_is_reset(place: Place) -> None:
     assert await place.server.problems(work.names, [login]) == frozenset()
 
 
-async def test_what_a_retired_login_made_works_for_the_next(place: Place) -> None:
+async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
     work = await made(place)
     first, second = work.names.logins
     own = place.connect(first, PASSWORDS[0], work.names.database)

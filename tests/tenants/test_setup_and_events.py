@@ -151,7 +151,7 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
     await run_and_record(tenants.repair(["alpha"]))
     await run_and_record(tenants.rotate(["alpha"]))
     await run_and_record(tenants.rotate(["alpha"]))
-    await run_and_record(tenants.retire(["alpha"]))
+    await run_and_record(tenants.revoke_previous(["alpha"]))
     await place.cluster.dbs.create(place.prefix + "beta")
     await run_and_record(tenants.provision(["beta"]))
     await place.cluster.dbs.create(place.prefix + "gamma")
@@ -168,7 +168,7 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
         ("alpha", owner, Action.REPAIRED, None),
         ("alpha", owner, Action.ROTATED, None),
         ("alpha", owner, Action.FAILED, "RotationPendingError"),
-        ("alpha", owner, Action.RETIRED, None),
+        ("alpha", owner, Action.REVOKED, None),
         ("beta", owner, Action.FAILED, "NameTakenError"),
         ("gamma", owner, Action.ADOPTED, None),
     ]

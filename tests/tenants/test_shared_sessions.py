@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from aiodbclient._request.call import Meter
-from aiodbclient.errors import GrantError
+from aiodbclient._http.call import RequestStats
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import server
 from aiodbclient.tenants._servers.server import SessionLostError, SharedSessions
+from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place
 from .programs import ask
@@ -74,7 +74,7 @@ async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     await anywhere.tenants().ensure("alpha")
     site, admin = (
-        await anywhere.tenants()._context.sites.site(anywhere.cluster.id, Meter()),
+        await anywhere.tenants()._context.sites.site(anywhere.cluster.id, RequestStats()),
         await admin_of(anywhere),
     )
     names = names_of("alpha", site.engine, anywhere.prefix)

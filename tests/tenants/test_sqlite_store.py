@@ -26,12 +26,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from aiodbclient import DatabaseClient
-from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._stores import sealing, sqlite
 from aiodbclient.tenants._stores.copying import copy_records
 from aiodbclient.tenants._stores.sealing import Key
+from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .store_contract import LONG, StoreContract, a_credential
@@ -267,7 +268,7 @@ async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(path: Pat
             process.stdin.write("\n")
             process.stdin.flush()
             assert await asyncio.to_thread(line, process) == "ClaimLostError"
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
             assert await password(store, "alpha") == "hunter2"
 
 
@@ -293,8 +294,8 @@ async def test_three_processes_share_a_file(path: Path) -> None:
         "    claim = await store.claim(name, 60)\n"
         "    if claim is None or claim.record.current:\n"
         "        return claim and await store.release(claim)\n"
-        "    await store.begin(claim, name)\n"
-        "    await put_on_record(store, claim, a_credential(name, sys.argv[2]))\n"
+        "    await store.intend(claim, name)\n"
+        "    await store.keep(claim, a_credential(name, sys.argv[2]))\n"
         "    print(name)\n"
         "async def main():\n"
         "    async with SQLiteStore(sys.argv[1]) as store:\n"
@@ -356,7 +357,7 @@ async def test_a_disk_without_room_is_an_error_that_passes(path: Path) -> None:
             assert await password(store, "alpha") == "hunter2"
             claim = await store.claim("tenant-0", LONG)
             assert claim is not None
-            await store.commit(claim, None)
+            await store.forget(claim)
             await keep(store, "beta")
     finally:
         subprocess.run(["umount", "-l", path.parent], check=True)
@@ -486,7 +487,7 @@ async def test_no_traceback_shows_a_credential_among_its_local_variables(path: P
         assert claim is not None
         path.unlink()
         with pytest.raises(StoreError) as unwritten:
-            await put_on_record(store, claim, a_credential("alpha"))
+            await store.keep(claim, a_credential("alpha"))
         assert not shows(unwritten.value)
 
 
@@ -499,7 +500,7 @@ async def test_credentials_are_encrypted_with_the_first_key_and_read_with_each(p
         async for record in store.records():
             claim = await store.claim(record.name, LONG)
             assert claim is not None
-            await put_on_record(store, claim, record.current, record.previous)
+            await store.keep(claim, record.current, record.previous)
     async with SQLiteStore(path, new) as store:
         assert await password(store, "alpha") == "hunter2"
     for key, why in ((old, "encrypted with another key"), (None, "is encrypted: open the store with its key=")):
@@ -560,7 +561,7 @@ async def test_it_is_opened_once(path: Path) -> None:
         assert await other.claim("alpha", LONG) is not None  # closing it freed the claim
     async with store:
         with pytest.raises(ClaimLostError):
-            await put_on_record(store, claim, None)
+            await store.keep(claim, None)
 
 
 async def test_a_system_without_such_locks_gets_the_name_of_another_store(

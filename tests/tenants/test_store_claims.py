@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from aiodbclient.errors import ClaimLostError
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
+from aiodbclient.tenants.errors import ClaimLostError
 
 from .store_contract import a_credential
 
@@ -84,10 +84,10 @@ class Claims(RuleBasedStateMachine):
         held = self.held.get(claim.name)
         password = secrets.token_hex(4)
         calls: dict[str, Callable[[], Awaitable[None]]] = {
-            "intend": lambda: store.begin(claim, password),
+            "intend": lambda: store.intend(claim, password),
             "renew": lambda: store.renew(claim, lease),
-            "keep": lambda: put_on_record(store, claim, a_credential(claim.name, password), claim.record.current),
-            "forget": lambda: store.commit(claim, None),
+            "keep": lambda: store.keep(claim, a_credential(claim.name, password), claim.record.current),
+            "forget": lambda: store.forget(claim),
         }
         if held is None or held.token != claim.token:
             with pytest.raises(ClaimLostError):

@@ -61,7 +61,7 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     record = await place.store.get("alpha")
     before = len(place.sent())
 
-    for run in (wrong.provision, wrong.rotate, wrong.retire, wrong.remove):
+    for run in (wrong.provision, wrong.rotate, wrong.revoke_previous, wrong.remove):
         outcome = (await by_name(run(["alpha"])))["alpha"]
         assert isinstance(outcome.error, InvalidArgumentError)
         assert "a name is taken in the whole store" in str(outcome.error)
@@ -69,7 +69,7 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan(["alpha"])):
         with pytest.raises(InvalidArgumentError, match="a name is taken in the whole store"):
             await call
-    for over_all in (wrong.check, wrong.repair, wrong.rotate, wrong.retire):
+    for over_all in (wrong.check, wrong.repair, wrong.rotate, wrong.revoke_previous):
         assert await by_name(over_all()) == {}
     assert [each async for each in wrong.records()] == []
     assert (await wrong.plan([], prune=True)).extra == ()

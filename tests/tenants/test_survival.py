@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
-from aiodbclient.errors import StoreError
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, Tenants
 from aiodbclient.tenants._stores import sqlite
+from aiodbclient.tenants.errors import StoreError
 
 from .programs import refusal
 from .servers import RestartablePostgres
@@ -39,7 +39,7 @@ class Pg:
 async def pg(_aiodbclient_servers: None) -> AsyncIterator[Pg]:
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("pg", backend="postgres", tls=False)
-        options = {"base_url": sandbox.url, "budget": RateBudget([]), "retry": RetryPolicy(base_delay=0.01)}
+        options = {"base_url": sandbox.url, "budget": RateLimiter([]), "retry": RetryPolicy(base_delay=0.01)}
         async with DatabaseClient(sandbox.token, **options) as client:  # type: ignore[arg-type]
             yield Pg(sandbox, client.cluster(cluster))
 

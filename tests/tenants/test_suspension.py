@@ -11,9 +11,10 @@ from psycopg import AsyncConnection
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Problem, TenantPools, Tenants
 from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants.errors import SuspendedError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import begun
@@ -36,7 +37,7 @@ async def put(place: Place, intent: Intent, name: str = "alpha") -> None:
     """A process stored this intent, and died."""
     claim = await place.store.claim(name, LONG)
     assert claim is not None
-    await place.store.begin(claim, str(intent))
+    await place.store.intend(claim, str(intent))
     await place.store.release(claim)
 
 
@@ -62,7 +63,7 @@ async def test_a_suspended_tenant_keeps_its_data_and_comes_back_with_another_pas
         await tenants.ensure("alpha")
     checked = await only(tenants.check(["alpha"]))
     assert (checked.problems, checked.credential) == ((), credential)
-    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.retire(["alpha"])):
+    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.revoke_previous(["alpha"])):
         assert (await only(run)).action is Action.KEPT
     assert (await only(tenants.suspend(["alpha"]))).action is Action.KEPT
     assert (await tenants.plan(["alpha"])).keep == ("alpha",)

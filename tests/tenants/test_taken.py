@@ -93,8 +93,8 @@ class InterruptedStore(SQLiteStore):
 
     stranger: Callable[[], Awaitable[object]] | None = None
 
-    async def begin(self, claim: Any, intent: str | None) -> None:
-        await super().begin(claim, intent)
+    async def intend(self, claim: Any, intent: str | None) -> None:
+        await super().intend(claim, intent)
         if self.stranger is not None:
             stranger, self.stranger = self.stranger, None
             await stranger()
@@ -160,7 +160,7 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
 
 
 async def test_what_an_adopted_database_holds_is_the_tenants_and_nobody_else_gets_in(place: Place) -> None:
-    """Its login wrote to a table of ``doadmin``. The login goes on working until it is retired."""
+    """Its login wrote to a table of ``doadmin``. The login goes on working until it is revoked."""
     name, other = place.prefix + "shop", place.prefix + "other"
     await make(place.cluster, "both", name)
     await place.cluster.users.create(other)
@@ -197,7 +197,7 @@ async def test_what_an_adopted_database_holds_is_the_tenants_and_nobody_else_get
     assert await ask(credential, "INSERT INTO old.t VALUES (2)", "SELECT x FROM old.t ORDER BY x") == [(1,), (2,)]
     await ask(before, "INSERT INTO old.t VALUES (2)")
     assert (await only(tenants.check(["shop"]))).problems == ()
-    await only(tenants.retire(["shop"]))
+    await only(tenants.revoke_previous(["shop"]))
     assert await refusal(before)
     rotated = (await only(tenants.rotate(["shop"]))).credential
     assert rotated is not None

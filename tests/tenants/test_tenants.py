@@ -67,7 +67,7 @@ async def test_a_run_asks_the_api_for_the_cluster_and_nothing_else(place: Place)
         assert not await refusal(outcome.credential)
 
 
-async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_retired(place: Place) -> None:
+async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_revoked(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await ask(old, "CREATE TABLE t (x int)")
@@ -82,10 +82,10 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
     await ask(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
     await ask(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
 
-    assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.RETIRED}
+    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": Action.REVOKED}
     assert await refusal(old)
     assert not await refusal(new)
-    assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.KEPT}
+    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": Action.KEPT}
 
     third = (await only(tenants.rotate(["alpha"]))).credential
     assert third is not None
@@ -130,10 +130,10 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     assert outcome.credential is not None
     assert outcome.credential.username != user.name
     await ask(outcome.credential, "ALTER TABLE t ADD y int")
-    async with await AsyncConnection.connect(before) as its_own:  # it goes on working until it is retired
+    async with await AsyncConnection.connect(before) as its_own:  # it goes on working until it is revoked
         await its_own.execute("INSERT INTO t VALUES (1, 2)")
     assert (await only(place.tenants().check(["alpha"]))).problems == ()
-    assert await actions(place.tenants().retire(["alpha"])) == {"alpha": Action.RETIRED}
+    assert await actions(place.tenants().revoke_previous(["alpha"])) == {"alpha": Action.REVOKED}
     with pytest.raises(psycopg.OperationalError):
         await AsyncConnection.connect(before)
     assert user.name not in [each.name for each in await place.cluster.users.list()]
@@ -218,8 +218,8 @@ async def test_a_name_that_cannot_be_a_tenants_is_refused(place: Place, name: An
     assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
-async def test_tenants_that_are_not_on_record_are_neither_rotated_nor_retired(place: Place) -> None:
-    for runs in (place.tenants().rotate, place.tenants().retire):
+async def test_tenants_that_are_not_on_record_are_neither_rotated_nor_revoked(place: Place) -> None:
+    for runs in (place.tenants().rotate, place.tenants().revoke_previous):
         outcome = await only(runs(["nobody"]))
         assert isinstance(outcome.error, InvalidArgumentError)
     assert await place.store.get("nobody") is None

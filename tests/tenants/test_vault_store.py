@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.fernet import Fernet
 
-from aiodbclient.errors import InvalidArgumentError, StoreError
+from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Store
+from aiodbclient.tenants.errors import StoreError
 from vault_store import VaultStore, from_url
 
 from .processes import keep, password

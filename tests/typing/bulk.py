@@ -14,7 +14,7 @@ from aiodbclient import (
     NewUser,
     Outcome,
     PlanOutcome,
-    RateBudget,
+    RateLimiter,
     RemovalOutcome,
     Run,
     User,
@@ -93,9 +93,9 @@ async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], rem
 
 
 def budgets() -> None:
-    RateBudget([Window(250, 60.0)], reserve=20)
-    RateBudget([250])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    RateBudget([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    RateLimiter([Window(250, 60.0)], reserve=20)
+    RateLimiter([250])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    RateLimiter([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def handling(error: errors.DatabaseClientError) -> None:

@@ -21,7 +21,7 @@ from aiodbclient import (
     Database,
     DatabaseClient,
     Engine,
-    RateBudget,
+    RateLimiter,
     RateLimitStatus,
     RetryPolicy,
     User,
@@ -44,9 +44,9 @@ async def constructing(session: aiohttp.ClientSession) -> None:
     DatabaseClient(token=a_new_token)
     DatabaseClient(session=session, timeout=5, retry=RetryPolicy(max_tries=2), max_wait=1.5)
     DatabaseClient(app="billing/2.1", proxy="http://proxy:3128", trust_env=True)
-    DatabaseClient(budget=RateBudget())
-    DatabaseClient(budget=RateBudget([Window(limit=250, seconds=60.0)]))
-    DatabaseClient(budget=RateBudget([]))
+    DatabaseClient(budget=RateLimiter())
+    DatabaseClient(budget=RateLimiter([Window(limit=250, seconds=60.0)]))
+    DatabaseClient(budget=RateLimiter([]))
 
     DatabaseClient(not_async)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     DatabaseClient(b"token")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -8,13 +8,13 @@ from typing import Literal, assert_type
 
 from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
 from aiodbclient.tenants import (
+    ClusterCapacity,
     Credential,
     Plan,
     PostgresStore,
     Problem,
     Record,
     Role,
-    Room,
     SQLiteStore,
     TenantChecked,
     TenantCheckOutcome,
@@ -51,7 +51,7 @@ async def use(cluster: ClusterClient) -> None:
         [rotated] = [outcome async for outcome in tenants.rotate(["alpha"])]
         if rotated.error is None:
             assert_type(rotated.credential.uri_for(ca_file="ca.pem"), str)
-        assert_type(tenants.retire(["alpha"]), Run[TenantOutcome])
+        assert_type(tenants.revoke_previous(["alpha"]), Run[TenantOutcome])
         removal = tenants.remove(["alpha"])
         assert_type(removal, Run[TenantRemovalOutcome])
         async for removed in removal:
@@ -93,7 +93,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
             assert_type(repair.credential, Credential)
     assert_type(tenants.repair(), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
-    assert_type(tenants.retire(after=timedelta(days=1)), Run[TenantOutcome])
+    assert_type(tenants.revoke_previous(after=timedelta(days=1)), Run[TenantOutcome])
     assert_type(tenants.remove(["alpha"], keep_database=True), Run[TenantRemovalOutcome])
     plan = await tenants.plan(["alpha"], refresh=True, if_exists="adopt")
     for names in (plan.adopt, plan.conflict, plan.repair, plan.resume, plan.keep, plan.extra):
@@ -105,17 +105,17 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
 
 
 async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> None:
-    async def place(name: str, rooms: Sequence[Room]) -> ClusterClient | str:
+    async def place(name: str, rooms: Sequence[ClusterCapacity]) -> ClusterClient | str:
         return max(rooms, key=lambda room: room.free or 0).cluster
 
     async def work(credential: Credential) -> int:
         return credential.port
 
-    tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, most=2000, place=place)
-    assert_type(await tenants.rooms(), list[Room])
-    for room in await tenants.rooms():
-        assert_type((room.cluster, room.tenants, room.most, room.free), tuple[str, int, int | None, int | None])
-    run = tenants.each(work, ["alpha"], at_a_time=8)
+    tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, max_tenants=2000, choose_cluster=place)
+    assert_type(await tenants.capacity(), list[ClusterCapacity])
+    for room in await tenants.capacity():
+        assert_type((room.cluster, room.tenants, room.max_tenants, room.free), tuple[str, int, int | None, int | None])
+    run = tenants.each(work, ["alpha"], concurrency=8)
     assert_type(run, Run[TenantResult[int] | Failed])
     async for outcome in run:
         assert_type(outcome.value, int | None)

@@ -12,7 +12,7 @@ from time import perf_counter
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Fault, Sandbox
 
 from .web_servers import SERVERS, Tally, serving, sign_up, tally
@@ -62,7 +62,7 @@ async def until(reached: Callable[[], bool]) -> None:
 
 async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
     [cluster] = sandbox.clusters
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
         return await tally(client, cluster, store)
 
 

@@ -17,7 +17,7 @@ from aiohttp import web
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import signups
-from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient import DatabaseClient, RateLimiter
 
 
 def _count(kind: type) -> None:
@@ -33,7 +33,7 @@ def _count(kind: type) -> None:
 
 class _Unpaced(DatabaseClient):
     def __init__(self) -> None:
-        super().__init__(budget=RateBudget([]))
+        super().__init__(budget=RateLimiter([]))
 
 
 signups.DatabaseClient = _Unpaced  # type: ignore[attr-defined, assignment]

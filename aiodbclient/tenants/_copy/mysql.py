@@ -11,11 +11,11 @@ from math import inf
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
-from ...errors import GrantError
 from .._credential import Credential, Secret, verifying_context
 from .._naming import Names
 from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
+from ..errors import GrantError
 from . import Copier, Survey
 from .programs import Copied, Programs, installed, missing, options_for, run
 
@@ -26,8 +26,8 @@ _DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--no-tablespaces", "--skip-comments", "--skip-add-drop-table"),
     "--skip-triggers",
     *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
+    *("--set-gtid-purged=OFF", "--column-statistics=0"),
 )
-_OF_ORACLE = ("--set-gtid-purged=OFF", "--column-statistics=0")
 # What a file says runs as SQL alone: no command of the client, and no file of this machine.
 _RESTORE = (
     *("--binary-mode", "--batch", "--local-infile=0"),
@@ -81,8 +81,6 @@ class MySQLCopier(Copier):
 
     @staticmethod
     def refusal(source: str, target: str) -> str:
-        if _is_mariadb(source) != _is_mariadb(target):
-            return f"{target} is of another maker than {source}"
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
 
     @classmethod
@@ -91,8 +89,7 @@ class MySQLCopier(Copier):
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
-            if not _is_mariadb(self.tools.text):
-                await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
+            await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}
@@ -107,13 +104,9 @@ class MySQLCopier(Copier):
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
-        on_mariadb = _is_mariadb(self.tools.text)
-        requires = "SELECT 0" if on_mariadb else "SELECT @@sql_require_primary_key"
-        name = "full_collation_name" if on_mariadb else "collation_name"
-        known = f"SELECT {name} FROM information_schema.collation_character_set_applicability"
         async with _session(writer) as rows:
-            ((requires_key,),) = await rows(requires)
-            collations = {name for (name,) in await rows(known)}
+            ((requires_key,),) = await rows("SELECT @@sql_require_primary_key")
+            collations = {name for (name,) in await rows("SELECT collation_name FROM information_schema.collations")}
             ((binary_log, trusts),) = await rows("SELECT @@log_bin, @@log_bin_trust_function_creators")
             if facts["case"] != await rows("SELECT @@lower_case_table_names"):
                 found.append("lower_case_table_names differs")
@@ -131,9 +124,8 @@ class MySQLCopier(Copier):
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
-        options = (*_DUMP, *(() if _is_mariadb(self.tools.text) else _OF_ORACLE), *views)
-        with options_for(reader, on_mariadb=_is_mariadb(self.tools.text)) as (connection, files):
-            command = [self.tools.dump, *connection, *options, reader.database]
+        with options_for(reader) as (connection, files):
+            command = [self.tools.dump, *connection, *_DUMP, *views, reader.database]
             await run(command, {}, stdout=target, pass_fds=files, copied=copied, patience=_PATIENCE)
         # Of the database: the parameters and variables of a routine get them when it is made.
         rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()
@@ -144,7 +136,7 @@ class MySQLCopier(Copier):
 
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         source.seek(0)
-        with options_for(writer, on_mariadb=_is_mariadb(self.tools.text)) as (connection, files):
+        with options_for(writer) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
             await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
 
@@ -208,26 +200,15 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
 
 
 async def programs(source: str, target: str | None = None) -> Programs:
-    """Find the programs to copy from a server of version ``source``. Raises ConfigurationError if there are none.
-
-    Those of MySQL and of MariaDB are not interchangeable: each writes what the other's server refuses.
-    """
-    is_mariadb = _is_mariadb(source)
-    names = [("mysqldump", "mysql")] + ([("mariadb-dump", "mariadb")] if is_mariadb else [])
-    found = [each for pair in names for each in await installed(*pair)]
-    fitting = [each for each in found if _is_mariadb(each.text) == is_mariadb]
-    if not is_mariadb:
-        fitting = [each for each in fitting if each.version >= _OLDEST]
-    if fitting:
+    """Find the programs to copy from a server of version ``source``. Raises ConfigurationError if there are none."""
+    found = await installed("mysqldump", "mysql")
+    if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
         return max(fitting, key=lambda each: each.version)
     there = ", ".join(sorted({" ".join(each.text.split()) for each in found})) or "none"
-    package = "mariadb-client" if is_mariadb else "mysql-client 8.0 or newer, of MySQL and not of MariaDB"
-    maker = "MariaDB" if is_mariadb else "MySQL"
-    raise missing(f"mysqldump and mysql of {maker} are required, and found were: {there}", package)
-
-
-def _is_mariadb(version: str) -> bool:
-    return "mariadb" in version.lower()
+    raise missing(
+        f"mysqldump and mysql of MySQL are required, and found were: {there}",
+        "mysql-client 8.0 or newer, of MySQL and not of MariaDB",
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -15,11 +15,11 @@ from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._libpq import one_line
-from ...errors import GrantError
 from .._credential import Credential, Secret
+from .._libpq import one_line
 from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
+from ..errors import GrantError
 from . import Copier, Survey
 from .programs import Copied, Programs, environment_of, installed, missing, place_of, run, text_of
 

@@ -24,8 +24,9 @@ from typing import IO
 
 from attrs import frozen
 
-from ...errors import ConfigurationError, GrantError
+from ...errors import ConfigurationError
 from .._credential import Credential, Secret
+from ..errors import GrantError
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
@@ -41,8 +42,8 @@ _FOLDERS = (
     "/opt/homebrew/opt/*/bin",
     "/usr/local/opt/*/bin",
 )
-_ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|(mysql|mariadb)\S*: ", re.IGNORECASE)
-_VERSION = re.compile(r"(\d+)\.(\d+)\S*(?=-MariaDB)|(?:\(PostgreSQL\)|Ver|Distrib) (\d+)\.(\d+)")
+_ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|mysql\S*: ", re.IGNORECASE)
+_VERSION = re.compile(r"(?:\(PostgreSQL\)|Ver|from) (\d+)\.(\d+)")
 
 Copied = Callable[[int], object]
 """Called with the bytes that were copied since the last call."""
@@ -67,8 +68,7 @@ async def installed(dump: str, restore: str) -> list[Programs]:
         with suppress(GrantError):
             text = await text_of([first, "--version"])
         if match := _VERSION.search(text):
-            major, minor = (int(each) for each in match.groups() if each)
-            found.append(Programs(first, second, (major, minor), text, lacks_tls=_WHEEL in first))
+            found.append(Programs(first, second, (int(match[1]), int(match[2])), text, lacks_tls=_WHEEL in first))
     return found
 
 
@@ -176,20 +176,19 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @contextmanager
-def options_for(credential: Credential, *, on_mariadb: bool) -> Generator[tuple[list[str], list[int]]]:
+def options_for(credential: Credential) -> Generator[tuple[list[str], list[int]]]:
     """The first options of MySQL's programs that connect with ``credential``, and the file that they inherit for it."""
     with NamedTemporaryFile("w", encoding="ascii") as authority, TemporaryFile("w+", encoding="utf-8") as settings:
         authority.write(credential.ca or "")
         authority.flush()
-        settings.write(_mysql_settings(credential, authority.name, on_mariadb=on_mariadb))
+        settings.write(_mysql_settings(credential, authority.name))
         settings.flush()
         settings.seek(0)
         handle = settings.fileno()
-        logins = [] if on_mariadb else ["--no-login-paths"]
-        yield [f"--defaults-file=/dev/fd/{handle}", *logins, "--protocol=tcp"], [handle]
+        yield [f"--defaults-file=/dev/fd/{handle}", "--no-login-paths", "--protocol=tcp"], [handle]
 
 
-def _mysql_settings(credential: Credential, authority: str, *, on_mariadb: bool) -> Secret:
+def _mysql_settings(credential: Credential, authority: str) -> Secret:
     lines = [
         "[client]",
         f"host={_in_file(credential.host)}",
@@ -198,10 +197,7 @@ def _mysql_settings(credential: Credential, authority: str, *, on_mariadb: bool)
         f"password={_in_file(credential.password or '')}",
     ]
     if credential.ca is not None:
-        lines.append(f"ssl-ca={_in_file(authority)}")
-        lines.append("ssl-verify-server-cert" if on_mariadb else "ssl-mode=VERIFY_IDENTITY")
-    elif on_mariadb:
-        lines.append("skip-ssl-verify-server-cert")
+        lines += [f"ssl-ca={_in_file(authority)}", "ssl-mode=VERIFY_IDENTITY"]
     return Secret("\n".join(lines) + "\n")
 
 

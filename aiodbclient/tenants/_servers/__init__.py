@@ -8,9 +8,10 @@ from attrs import evolve
 
 from ..._dsn import is_loopback
 from ...engines import POSTGRESQL, Engine
-from ...errors import ConfigurationError, GrantError
+from ...errors import ConfigurationError
 from ...models import Cluster, Connection, User
 from .._credential import Secret
+from ..errors import GrantError
 from .server import Server
 
 

@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
 
-from ...errors import GrantError
 from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
+from ..errors import GrantError
 
 SessionT = TypeVar("SessionT")
 T = TypeVar("T")

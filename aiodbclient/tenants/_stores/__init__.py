@@ -17,8 +17,8 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import frozen
 
-from ...errors import StoreError
 from .._credential import Credential
+from ..errors import StoreError
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Record:
     Attributes:
         name: The name of the tenant.
         current: The credential to use; None if none is stored yet.
-        previous: The credential before the last ``rotate``. It works until it is retired. None if there is none.
+        previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
         intended: The intent: what a process was about to do to the tenant. None if there is no intent. ``keep`` and
             ``forget`` end it. ``intend`` with None ends it if the login turned out to be somebody else's. No error
             ends it. To a store it is one opaque text.

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, LiteralString, Protocol, Self, TypeAlias
 from attrs import evolve, frozen
 
 from ..._checks import check_seconds
-from ...errors import ClaimLostError, ConfigurationError, StoreError
+from ...errors import ConfigurationError
 from .._credential import Credential, Secret
+from ..errors import ClaimLostError, StoreError
 from . import SHORT_LEASE, Claim, Record, readable
 from .sealing import Key, Seal, check_storable
 

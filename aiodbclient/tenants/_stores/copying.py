@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import evolve
 
-from ...errors import StoreError
+from ..errors import StoreError
 from . import SHORT_LEASE, Claim, Record, Store, entries_of, raise_first
 
 _AT_ONCE = 100  # records at a time

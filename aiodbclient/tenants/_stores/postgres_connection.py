@@ -12,9 +12,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from ..._libpq import checked_options, reason_of
-from ..._own_table import NotOwnError, own_table
-from ...errors import StoreError
+from .._libpq import checked_options, reason_of
+from .._own_table import NotOwnError, own_table
+from ..errors import StoreError
 from .base import Rows, Value
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks

@@ -18,8 +18,9 @@ from cattrs import Converter
 from cattrs.errors import BaseValidationError
 
 from ...engines import Engine
-from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from ...errors import ConfigurationError, InvalidArgumentError
 from .._credential import Secret
+from ..errors import StoreError
 from . import Record
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import LiteralString, Self, TypeVar
 
-from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from ...errors import ConfigurationError, InvalidArgumentError
+from ..errors import StoreError
 from .base import BaseStore, Rows, Statements, Value
 from .sealing import Key, unwrap
 

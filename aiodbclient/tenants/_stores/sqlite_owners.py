@@ -14,7 +14,7 @@ from contextlib import suppress
 from glob import escape, glob
 from pathlib import Path
 
-from ...errors import StoreError
+from ..errors import StoreError
 
 _held: set[int] = set()
 

@@ -1,9 +1,9 @@
-"""Change a tenant that is there: rotate and retire it, suspend and resume it, remove it.
+"""Change a tenant that is there: rotate and revoke it, suspend and resume it, remove it.
 
 Each job says when there is nothing to do, then what it intends, its steps, and what it keeps:
 
 - **rotate** intends the other login. Set it. Keeps both.
-- **retire** intends the other login. End and drop it. Keeps the current credential alone.
+- **revoke** intends the other login. End and drop it. Keeps the current credential alone.
 - **suspend** intends the current login. The roles first, then end all logins, shut the database. Keeps the date.
 - **resume** intends the current login. Set it, then those of the roles. Keeps the new credential.
 - **remove** intends the first login. End all logins, remove the roles, drop the database and the logins. Keeps nothing.
@@ -16,12 +16,12 @@ from datetime import timedelta
 from attrs import evolve
 
 from ..._bulk.outcomes import Action
-from ...errors import RotationPendingError
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import TenantDone, TenantRemoved, done
 from .._record import OnRecord, State, Verb
+from ..errors import RotationPendingError
 from .jobs import ClaimingJob
 from .tenant import ClaimedTenant, on_roles, refuse_role
 from .unfinished import end_copying_here
@@ -47,9 +47,9 @@ class RotateTenants(ClaimingJob[TenantDone]):
         current, previous = tenant.current, tenant.record.previous
         if previous is not None and not self._force and await self._is_in_use(tenant, previous):
             raise RotationPendingError(
-                f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
+                f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not revoked: rotating "
                 "again would revoke it while programs may still use it",
-                advice="retire it first, or pass force=True",
+                advice="revoke it first, or pass force=True",
             )
         other = tenant.names.other(current.username)
         await tenant.intend(Verb.ROTATE, other)
@@ -65,8 +65,8 @@ class RotateTenants(ClaimingJob[TenantDone]):
         return await tenant.works(previous, (await tenant.server.find(tenant.names)).logins)
 
 
-class RetireTenants(ClaimingJob[TenantDone]):
-    """End the previous credential of each tenant. See ``Tenants.retire``."""
+class RevokePrevious(ClaimingJob[TenantDone]):
+    """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
     def __init__(self, context: Context, after: timedelta | None) -> None:
         super().__init__(context, after, what="after")
@@ -83,11 +83,11 @@ class RetireTenants(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         current, previous = tenant.current, tenant.record.previous
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
-        await tenant.intend(Verb.RETIRE, other)
+        await tenant.intend(Verb.REVOKE, other)
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
         await tenant.held.keep(current, None)
-        return done(Action.KEPT if previous is None else Action.RETIRED, current)
+        return done(Action.KEPT if previous is None else Action.REVOKED, current)
 
 
 def _was_rotated(before: Credential | None, credential: Credential) -> bool:

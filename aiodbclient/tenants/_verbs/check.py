@@ -7,13 +7,14 @@ from contextlib import suppress
 
 from attrs import evolve
 
-from ..._request.call import Meter
-from ...errors import GrantError, ServerError, StoreError, TransportError
+from ..._http.call import RequestStats
+from ...errors import ServerError, TransportError
 from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantChecked, Timer
 from .._record import OnRecord, State, Verb, read_all
+from ..errors import GrantError, StoreError
 from .jobs import TenantJob
 from .tenant import Tenant
 
@@ -57,7 +58,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         for cluster in self.context.sites.clients:
             databases: tuple[str, ...] = ()
             with suppress(*AWAY):
-                site = await self.context.sites.site(cluster, Meter())
+                site = await self.context.sites.site(cluster, RequestStats())
                 databases = await site.server.tenants()
             for database in databases:
                 is_known = (cluster, database) in on_record or (None, database) in on_record

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..._bulk.outcomes import Action
 from ...engines import POSTGRESQL
-from ...errors import ConflictError, GrantError, InvalidArgumentError
+from ...errors import ConflictError, InvalidArgumentError
 from .._context import Context
 from .._copy import copier_of
 from .._copy.files import Manifest, checked_folder, path_in, read, whole
@@ -18,6 +18,7 @@ from .._credential import Credential
 from .._naming import Role, names_of
 from .._outcomes import TenantDone, TenantDumped, done
 from .._record import OnRecord, State, Verb
+from ..errors import GrantError
 from .jobs import ClaimingJob
 from .tenant import ClaimedTenant
 from .unfinished import reader_of

@@ -11,10 +11,11 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Failed
 from ..._checks import check_whole
-from ...errors import DatabaseClientError, StoreError, SuspendedError, TenantNotFoundError
+from ...errors import DatabaseClientError
 from .._context import Context
 from .._credential import Credential
 from .._outcomes import TenantResult, Timer
+from ..errors import StoreError, SuspendedError, TenantNotFoundError
 from .jobs import TenantJob
 
 T = TypeVar("T")

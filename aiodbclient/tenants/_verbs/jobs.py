@@ -13,14 +13,15 @@ from backoff import full_jitter
 
 from ..._bulk.outcomes import Action, Done
 from ..._bulk.run import Job, name_spec
-from ..._request.call import Meter
-from ..._request.waits import waits
-from ...errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
+from ..._http.call import RequestStats
+from ..._http.waits import waits
+from ...errors import ConfigurationError, InvalidArgumentError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._naming import Role, check_tenant, names_of
 from .._outcomes import Timer
 from .._record import OnRecord, State, no_database, no_roles
+from ..errors import ClaimLostError, GrantError, StoreError
 from .tenant import ClaimedTenant, Tenant
 from .unfinished import end_copying
 
@@ -49,7 +50,7 @@ class TenantJob(Job[str, DoneT]):
         await self.context.sites.any()
         return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
 
-    async def do(self, spec: str, meter: Meter) -> DoneT:
+    async def do(self, spec: str, meter: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
         timer = Timer(meter)
         on_event, role = self.context.on_event, self.context.role

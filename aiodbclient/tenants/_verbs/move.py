@@ -12,14 +12,7 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...clusters import ClusterClient
-from ...errors import (
-    ClaimLostError,
-    DatabaseClientError,
-    InvalidArgumentError,
-    MoveError,
-    NameTakenError,
-    RotationPendingError,
-)
+from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.files import check_free
@@ -28,6 +21,7 @@ from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
 from .._record import OnRecord, State, Verb
 from .._servers.server import Found
+from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .jobs import ClaimingJob
 from .provision import conflict
 from .tenant import ClaimedTenant
@@ -171,7 +165,7 @@ class _Move:
         if any(each.previous is not None and each.previous.password is None for each in records):
             raise RotationPendingError(
                 f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
-                advice="retire it first",
+                advice="revoke it first",
             )
 
     async def _copier(self) -> Copier:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from attrs import evolve, field, frozen
 
 from ..._bulk.run import Run, listed
-from ..._request.call import Meter
+from ..._http.call import RequestStats
 from ...errors import InvalidArgumentError
 from .._context import Context
 from .._naming import names_of
@@ -122,7 +122,7 @@ async def make_plan(context: Context, names: GivenNames, *, prune: bool, refresh
         (keep if record.state in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), list[str](), list[str]()
     for name in unseen:
-        timer = Timer(Meter())
+        timer = Timer(RequestStats())
         tenant = await job.on(await job.cluster_for(OnRecord(name=name, role=context.role), timer), name, timer)
         if await find_elsewhere(tenant) is not None:
             conflict.append(name)

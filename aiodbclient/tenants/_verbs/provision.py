@@ -3,7 +3,7 @@
 - **provision** intends the first login. Create the database, set the login, call ``setup``. Keeps its credential.
 - **adopt** intends a new login. Adopt the database, set the login. Keeps both: the one that was there is the previous.
 - **repair** intends the current login. Mend what ``examine`` finds. End and drop the other login of an unfinished
-  rotation or retirement.
+  rotation or revocation.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
+from .._capacity import Seat
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
 from .._record import LOST, OnRecord, State, Verb, no_database
-from .._rooms import Seat
 from .._servers.server import Found
 from .changes import SUSPENSION, remove, resume, suspend
 from .check import examine
@@ -59,7 +59,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
     @property
     def _may_choose(self) -> bool:
         """Whether a tenant may go to another cluster than the one that was chosen first."""
-        return len(self.context.sites.clients) > 1 and self.context.rooms.place is None
+        return len(self.context.sites.clients) > 1 and self.context.rooms.choose_cluster is None
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
         """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
@@ -159,7 +159,10 @@ async def _choose(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Verb, str
 
 
 async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
-    """Take over what others made, with a new ``login``. The one that was there goes on working until ``retire``."""
+    """Take over what others made, with a new ``login``.
+
+    The login that was there works until ``revoke_previous``.
+    """
     names, server = tenant.names, tenant.server
     await tenant.intend(Verb.ADOPT, login)
     found = await server.find(names)
@@ -231,7 +234,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
 
 async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
+    """Finish the verb on record. If there is none, or it is a rotation or revocation, mend what ``examine`` finds."""
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
@@ -314,7 +317,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     kept = [current.username, *([] if previous is None else [previous.username])]
     await server.mend(work, kept)
     for login in (await server.find(names)).ended:
-        if login not in kept:  # others held it when it was retired
+        if login not in kept:  # others held it when it was revoked
             await tenant.drop_login(login)
     if is_lost:
         await on_roles(tenant, _give_role)

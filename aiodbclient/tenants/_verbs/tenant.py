@@ -20,11 +20,8 @@ from backoff import full_jitter
 from ..._bulk.settle import if_found
 from ...clusters import for_work
 from ...errors import (
-    ClaimLostError,
     DatabaseClientError,
-    GrantError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from .._context import Context, Site
@@ -34,6 +31,7 @@ from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_roles
 from .._servers.server import Server, Work
 from .._stores import Claim, Store
+from ..errors import ClaimLostError, GrantError, StoreError
 
 _LOOK = 0.2  # s between two looks at a role that another process has claimed
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 
 from attrs import asdict, evolve, frozen
 
-from ...errors import InvalidArgumentError, MoveError, NotFoundError
+from ...errors import InvalidArgumentError, NotFoundError
 from .._context import AWAY
 from .._credential import Credential, Secret, new_password
 from .._naming import ROLES, Role
 from .._record import Intent, State, Verb
+from ..errors import MoveError
 from .tenant import ClaimedTenant, on_roles
 
 

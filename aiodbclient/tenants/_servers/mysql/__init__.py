@@ -1,7 +1,5 @@
 r"""``MySQLServer``: what MySQL does for the tenants of one cluster, as the administrator.
 
-MariaDB serves for development: see ``accounts``.
-
 The administrator is the cluster's primary user. It has the usual rights WITH GRANT OPTION and CREATE USER, and may
 neither KILL the sessions of others nor change who code runs as::
 
@@ -9,9 +7,9 @@ neither KILL the sessions of others nor change who code runs as::
     CREATE USER login IDENTIFIED BY ... WITH MAX_USER_CONNECTIONS n PASSWORD REQUIRE CURRENT
     GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped where GRANT takes a pattern
 
-GRANT takes a pattern on MariaDB, and on MySQL unless it runs with ``partial_revokes=ON``.
+GRANT takes a pattern unless the server runs with ``partial_revokes=ON``.
 
-A retired login whose events, routines, views or triggers are still there stays, locked, and keeps its rights: they run
+A revoked login whose events, routines, views or triggers are still there stays, locked, and keeps its rights: they run
 with them. A suspended tenant has no rights at all, so its events fail.
 
 What a tenant can still do: commit or roll back another user's prepared transaction if it knows its name.
@@ -27,10 +25,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ....engines import Engine
-from ....errors import GrantError, InvalidArgumentError
+from ....errors import InvalidArgumentError
 from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
+from ...errors import GrantError
 from ..server import (
     TEMPORARY_CONNECTIONS,
     Administrator,
@@ -115,7 +114,6 @@ class MySQLServer(Server):
     # Steps of the verbs.
 
     async def end_work(self, work: Work) -> None:
-        """See ``Server``. MariaDB reports the name of a session only with ``performance_schema=ON``."""
         async with self._schema(work, self._long_turns, name="") as schema:
             for login in (*work.names.logins, work.names.temporary):
                 await drop_helpers(schema, login)
@@ -182,12 +180,7 @@ class MySQLServer(Server):
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            others = await _shut(schema, still=still)
-            if others and still:
-                raise schema.error(
-                    f"MariaDB lets nobody but {others}, or a superuser, end the sessions of {others} in the schema, "
-                    "where they can still write: end them, and run it again"
-                )
+            await _shut(schema, still=still)
 
     async def adopt(self, work: Work, login: str | None) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -305,18 +298,15 @@ async def _set_login(
             await rights.revoke_proxies(schema, login, own)
 
 
-async def _shut(schema: Schema, *, still: bool) -> str:
-    """Return who may still write there: see ``end_in_schema``."""
+async def _shut(schema: Schema, *, still: bool) -> None:
     names = schema.names
     await rights.revoke_others(schema)
     await rights.revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
     if names.role is Role.OWNER:
-        others = await end_in_schema(schema)
+        await end_in_schema(schema)
         left = await roll_back_prepared(schema)
         if left and still:
             raise schema.error(left)
-        return others
-    return ""
 
 
 async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
@@ -354,11 +344,8 @@ async def _families(session: Session) -> dict[str, frozenset[str]]:
 
 
 async def _sessions(session: Session) -> list[tuple[str, str | None]]:
-    """Return the user and the schema of each session.
-
-    On MySQL, SHOW PROCESSLIST hangs while a session changes its user.
-    """
-    if not session.is_mariadb and await session.rows("SELECT @@performance_schema") == [(1,)]:
+    """Return the user and the schema of each session. SHOW PROCESSLIST hangs while a session changes its user."""
+    if await session.rows("SELECT @@performance_schema") == [(1,)]:
         table = "performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL"
         query = f"SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM {table}"
         return [(str(user), schema) for user, schema in await session.rows(query)]
@@ -374,9 +361,8 @@ async def _usage(session: Session) -> Mapping[str, tuple[int, int]]:
         if schema in connections:
             connections[schema] += 1
     used = dict.fromkeys(families, 0)
-    table = "INNODB_SYS_TABLESPACES" if session.is_mariadb else "INNODB_TABLESPACES"
     for name, size in await session.rows(
-        f"SELECT NAME, FILE_SIZE FROM information_schema.{table} WHERE NAME LIKE '%%/%%'"
+        "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
     ):
         schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
         if schema in used:

@@ -5,7 +5,7 @@
     CREATE USER login IDENTIFIED BY ... WITH MAX_USER_CONNECTIONS n PASSWORD REQUIRE CURRENT
 
 A new account has no rights. The login can change neither the limit nor the clause, and no session of it can set another
-password without the current one. MariaDB has no such clause, so there a session may set a password at any time.
+password without the current one.
 
 The server removes the password from its logs. While the statement runs, who has PROCESS can see it: the administrator
 and the users that the API makes. Each of them may set the password of any login.
@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager, suppress
 
 from attrs import frozen
 
-from ....errors import ConflictError, GrantError
+from ....errors import ConflictError
 from ..._credential import Secret
-from .leftovers import has_code
+from ...errors import GrantError
 from .session import LoginExistsError, Schema
 
 _HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``helper``
@@ -34,30 +34,20 @@ class Account:
     login: str
     is_locked: bool
     connections: int  # at a time; 0 is no limit
-    keeps_password: bool  # a session needs the current password to set another one; always on MariaDB
+    keeps_password: bool  # a session needs the current password to set another one
     is_ours: bool  # the API makes the others, without a limit
 
 
 async def accounts(schema: Schema, logins: Collection[str]) -> dict[str, Account]:
     """Return the existing accounts of these logins."""
-    on_mariadb = schema.session.is_mariadb
-    if on_mariadb:
-        query = (
-            "SELECT User, COALESCE(JSON_VALUE(Priv, '$.account_locked'), 0), "
-            "COALESCE(JSON_VALUE(Priv, '$.max_user_connections'), 0), 1 FROM mysql.global_priv"
-        )
-    else:
-        query = (
-            "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
-            "FROM mysql.user"
-        )
     names = sorted(logins)
-    query += f" WHERE Host = '%%' AND User IN ({', '.join(['%s'] * len(names))})"
+    query = (
+        "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
+        f"FROM mysql.user WHERE Host = '%%' AND User IN ({', '.join(['%s'] * len(names))})"
+    )
     rows = await schema.read(query, *names)
     return {
-        str(login): Account(
-            str(login), bool(int(locked)), int(most), bool(keeps), bool(int(most) or (keeps and not on_mariadb))
-        )
+        str(login): Account(str(login), bool(locked), int(most), bool(keeps), bool(int(most) or keeps))
         for login, locked, most, keeps in rows
     }
 
@@ -95,13 +85,9 @@ async def check_adoption(schema: Schema, login: str) -> None:
 
 async def set_account(schema: Schema, login: str, password: Secret, connections: int, *, is_new: bool) -> None:
     """Create an account, or reset everything that a statement sets on it, and unlock it."""
-    how = f"IDENTIFIED BY %s REQUIRE NONE {_limits(connections)}"
-    if schema.session.is_mariadb:
-        how += " ACCOUNT UNLOCK"
-    else:
-        how += " PASSWORD REQUIRE CURRENT ACCOUNT UNLOCK"
-        if not is_new:  # MySQL may keep the password of before the last one too
-            await schema.change("ALTER USER %s@'%%' DISCARD OLD PASSWORD", login)
+    how = f"IDENTIFIED BY %s REQUIRE NONE {_limits(connections)} PASSWORD REQUIRE CURRENT ACCOUNT UNLOCK"
+    if not is_new:  # MySQL may keep the password of before the last one too
+        await schema.change("ALTER USER %s@'%%' DISCARD OLD PASSWORD", login)
     create = "CREATE" if is_new else "ALTER"
     try:
         await schema.change(f"{create} USER %s@'%%' {how}", login, password, fine=_IS_DEFINER)
@@ -123,46 +109,25 @@ def exists(schema: Schema, login: str) -> ConflictError:
 
 async def mend_account(schema: Schema, account: Account, connections: int) -> None:
     """Set the limit of an account that works, and that its password stays."""
-    await limit(schema, account.login, connections=connections)
-    if not schema.session.is_mariadb:
-        await schema.change("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT", account.login)
+    await schema.change(f"ALTER USER %s@'%%' {_limits(connections)} PASSWORD REQUIRE CURRENT", account.login)
 
 
-async def lock(schema: Schema, login: str) -> None:
-    """Let nobody log in."""
-    await schema.change("ALTER USER %s@'%%' ACCOUNT LOCK", login)
-
-
-async def limit(schema: Schema, login: str, *, connections: int, queries: int = 0) -> None:
-    """Set the limits of a login, including its open sessions: connections at a time, statements an hour; 0 is none."""
-    how = _limits(connections, queries)
-    if schema.session.is_mariadb:  # MariaDB's ALTER USER does not change open sessions, and MySQL's GRANT has no limits
-        await schema.change(f"GRANT USAGE ON *.* TO %s@'%%' {how}", login)
-    else:
-        await schema.change(f"ALTER USER %s@'%%' {how}", login)
-
-
-def _limits(connections: int, queries: int = 0) -> str:
+def _limits(connections: int) -> str:
     return (
-        f"WITH MAX_QUERIES_PER_HOUR {queries} MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
+        "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
         f"MAX_USER_CONNECTIONS {connections}"
     )
 
 
 async def drop_account(schema: Schema, login: str) -> bool:
     """Drop an account. Return False if code on the server runs as the login."""
-    if schema.session.is_mariadb:
-        if await has_code(schema, login):
-            return False
-        await schema.change("DROP USER IF EXISTS %s@'%%'", login)
-        return True
     await schema.change("DROP USER IF EXISTS %s@'%%'", login, fine=_IS_DEFINER)
     return "%" not in await hosts(schema, login)
 
 
 @asynccontextmanager
 async def helper(schema: Schema, login: str, password: Secret) -> AsyncGenerator[None]:
-    """On MySQL: make an account of that name for our own host, which may kill the sessions of all of that name."""
+    """Make an account of that name for our own host, which may kill the sessions of all of that name."""
     await drop_helpers(schema, login)
     ((host,),) = await schema.read("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
     try:
@@ -175,8 +140,6 @@ async def helper(schema: Schema, login: str, password: Secret) -> AsyncGenerator
 
 async def drop_helpers(schema: Schema, login: str) -> None:
     """Drop the accounts of that name that ``helper`` made, including those of dead processes."""
-    if schema.session.is_mariadb:
-        return
     query = "SELECT Host FROM mysql.user WHERE User = %s AND User_attributes->>'$.metadata.comment' = %s"
     for (host,) in await schema.read(query, login, _HELPER):
         await schema.change("DROP USER IF EXISTS %s@%s", login, host)

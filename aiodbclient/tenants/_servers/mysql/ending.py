@@ -5,21 +5,12 @@ its own user. So we open one. Meanwhile the other sessions could kill ours. A li
 because the server applies it to open sessions too. Statements that run already, such as a procedure that kills each new
 session, go on until we kill them.
 
-On MySQL, sessions belong to a user name. There we log in with an account of that name for our own host::
+Sessions belong to a user name. So we log in with an account of that name for our own host::
 
     ALTER USER login@'%' IDENTIFIED BY ... WITH MAX_QUERIES_PER_HOUR 1 ... ACCOUNT LOCK
     CREATE USER login@'our host' IDENTIFIED BY ...
     KILL ...                                                    as login@'our host', until no other session is left
     DROP USER login@'our host'
-
-On MariaDB, sessions belong to an account. Our own session has no limit of one statement an hour: the account has no
-limit when we log in, and the server does not change the limits of open sessions::
-
-    GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     from here on, open sessions can run nothing
-    ALTER USER login IDENTIFIED BY ... ACCOUNT LOCK             otherwise a session that set one could log in now
-    ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
-    ALTER USER login ACCOUNT LOCK                               after we have logged in
-    KILL ...                                                    in our session, until no other is left
 """
 
 from __future__ import annotations
@@ -28,10 +19,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from time import monotonic
 
-from ....errors import GrantError
-from ..._credential import Secret, new_password
+from ..._credential import new_password
+from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError
-from .accounts import accounts, drop_helpers, helper, limit, lock
+from .accounts import accounts, drop_helpers, helper
 from .session import Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # for the whole ending; longer than the server's ``connect_timeout`` (10 s)
@@ -44,9 +35,6 @@ _PENDING = "unauthenticated user"  # the user of a connection that logs in
 _KILLED = "Killed"  # the command of a thread that ends with its statement
 _CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _PATIENCE = 2.0  # s to wait for such a thread
-# MariaDB: s until a statement that was running when the account was locked has ended. One that sets a password after
-# that would let a session in that no limit reaches, because the account has none while we log in.
-_RUNNING = 0.15
 
 
 async def end(schema: Schema, login: str) -> bool:
@@ -61,10 +49,6 @@ async def end(schema: Schema, login: str) -> bool:
         if all(thread.user != login for thread in await schema.session.threads()):
             return False
     until, connections = monotonic() + ENDING_SECONDS, await schema.most()
-    if schema.session.is_mariadb:
-        await _end_on_mariadb(schema, login, until, is_new=account is None)
-        await limit(schema, login, connections=connections, queries=1)
-        return True
     if account is not None:
         await schema.change(
             "ALTER USER %s@'%%' IDENTIFIED BY %s "
@@ -76,42 +60,32 @@ async def end(schema: Schema, login: str) -> bool:
     return True
 
 
-async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> str:
-    """End every session that uses the schema, of the users ``whose``, or whosever it is.
-
-    On MariaDB, only the administrator's own: return who has others, which may still do there what they could.
-    """
+async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> None:
+    """End every session that uses the schema, of the users ``whose``, or whosever it is."""
     if whose is not None and not whose:
-        return ""
+        return
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
     await _end_changing(schema)
     while left := await _in_schema(schema, whose):
         users = {thread.user for thread in left}
-        named = ", ".join(sorted(map(repr, users)))
         if own in users:
             await _kill(schema.session, left, own)
-        elif schema.session.is_mariadb:
-            return named
         elif monotonic() > until:
-            raise _not_ended(schema, named, "")
-        others = [] if schema.session.is_mariadb else sorted(users - {own})
-        for user in others:
+            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), "")
+        for user in sorted(users - {own}):
             schema.work.ended.add(user)
             numbers = {thread.number for thread in left if thread.user == user}
             await _as_helper(schema, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
         await asyncio.sleep(_PAUSE)
-    return ""
 
 
 async def _end_changing(schema: Schema) -> None:
-    """On MySQL: end sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
+    """End sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
 
     Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
     of before, and waits for as long as it likes: ``net_read_timeout``.
     """
-    if schema.session.is_mariadb:  # it shows the new user already, and KILL ends it
-        return
     stuck = await _changing(schema)
     if stuck:
         await asyncio.sleep(_CHANGE_SECONDS)
@@ -138,15 +112,13 @@ async def _changing(schema: Schema) -> set[tuple[int, str]]:
 
 
 async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thread]:
-    """Return the sessions in the schema, and on MySQL also those whose transactions hold locks there."""
-    holders = set[int]()
-    if not schema.session.is_mariadb:
-        query = (
-            "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
-            "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
-            "WHERE OBJECT_SCHEMA = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
-        )
-        holders = {int(number) for (number,) in await schema.read(query, schema.name)}
+    """Return the sessions in the schema, and those whose transactions hold locks there."""
+    query = (
+        "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks "
+        "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "
+        "WHERE OBJECT_SCHEMA = %s AND LOCK_STATUS = 'GRANTED' AND PROCESSLIST_ID IS NOT NULL"
+    )
+    holders = {int(number) for (number,) in await schema.read(query, schema.name)}
     return [
         thread
         for thread in await schema.session.threads()
@@ -165,7 +137,7 @@ async def _as_helper(
     *,
     ends_pending: bool = False,
 ) -> None:
-    """On MySQL: kill sessions of a user name with an account of that name for our own host."""
+    """Kill sessions of a user name with an account of that name for our own host."""
     password, reason = new_password(), ""
     await _end_changing(schema)
     # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
@@ -182,58 +154,13 @@ async def _as_helper(
     raise _not_ended(schema, repr(login), reason)
 
 
-async def _end_on_mariadb(schema: Schema, login: str, until: float, *, is_new: bool) -> None:
-    if is_new:
-        await schema.change("CREATE USER IF NOT EXISTS %s@'%%' ACCOUNT LOCK", login)
-    password, reason = Secret(), ""
-    while monotonic() < until:
-        await limit(schema, login, queries=1, connections=0)
-        if not password:
-            password = new_password()
-            if not await _stays(schema, login, password):
-                reason, password = "a session of it sets another password", Secret()
-                continue
-        await _unlock_without_limits(schema, login)
-        try:
-            async with schema.log_in(login, password) as own:
-                await lock(schema, login)
-                if await _kill_others(schema, own, until, lambda thread: thread.user == login, ends_pending=True):
-                    return
-                reason = "they are still ending"
-        except LoginRefusedError as refused:  # a session of the login may have set another password
-            reason, password = str(refused), Secret()
-        except (ServerAwayError, GrantError) as error:  # a session of the login may have killed ours
-            reason = str(error)
-        await asyncio.sleep(_PAUSE)
-    await lock(schema, login)
-    raise _not_ended(schema, repr(login), reason)
-
-
-async def _unlock_without_limits(schema: Schema, login: str) -> None:
-    """On MariaDB: let us log in without a limit. The limits of open sessions stay."""
-    await schema.change(
-        "ALTER USER %s@'%%' WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
-        "MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK",
-        login,
-    )
-
-
-async def _stays(schema: Schema, login: str, password: Secret) -> bool:
-    """Set a password, lock the account, and check whether a statement that was already running sets another one."""
-    await schema.change("ALTER USER %s@'%%' IDENTIFIED BY %s ACCOUNT LOCK", login, password)
-    read = "SELECT authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
-    before = await schema.read(read, login)
-    await asyncio.sleep(_RUNNING)
-    return await schema.read(read, login) == before
-
-
 async def _kill_others(
     schema: Schema, own: Session, until: float, which: Callable[[Thread], bool], *, ends_pending: bool
 ) -> bool:
     """Kill sessions from the session ``own`` of their user, and return whether none can begin a statement.
 
     The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
-    statement, so this waits for it only some seconds. On MySQL only the administrator sees the threads of events.
+    statement, so this waits for it only some seconds. Only the administrator sees the threads of events.
 
     The server reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
     account, until the server ends the connection after its ``connect_timeout``.

@@ -20,47 +20,27 @@ import pymysql
 
 from .session import LOCK_SECONDS, Schema, Session, identifier, in_backticks, reason_of
 
-_EXACTLY = "COLLATE utf8mb4_bin"  # MariaDB's information_schema ignores case and accents: other tenants' would count
 _LOCKED = 1205
 _TABLES = 100  # how many tables one statement locks
 
-# Where each kind of code names who it runs as. A search of all views and triggers would open each table of the server.
-_CODE = (
-    ("ROUTINES", "ROUTINE_SCHEMA"),
-    ("EVENTS", "EVENT_SCHEMA"),
-    ("VIEWS", "TABLE_SCHEMA"),
-    ("TRIGGERS", "TRIGGER_SCHEMA"),
-)
-_ROUTINES = (
-    "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s {} ORDER BY 1, 2"
-)
+_ROUTINES = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s ORDER BY 1, 2"
 _TRIGGERS = """
-SELECT 'TRIGGER', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s {}
+SELECT 'TRIGGER', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
 ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER
 """
-_EVENTS = "SELECT 'EVENT', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s {} ORDER BY 2"
+_EVENTS = "SELECT 'EVENT', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s ORDER BY 2"
 _VIEWS = """
 SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS JOIN information_schema.VIEWS
-USING (TABLE_SCHEMA, TABLE_NAME) WHERE TABLE_SCHEMA = %s {} ORDER BY TABLE_NAME, ORDINAL_POSITION
+USING (TABLE_SCHEMA, TABLE_NAME) WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
 _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
 
 
-async def has_code(schema: Schema, login: str) -> bool:
-    """Whether code in the tenant's schema runs as the login."""
-    for table, where in _CODE:
-        query = f"SELECT 1 FROM information_schema.{table} WHERE {where} = %s AND DEFINER = %s {_EXACTLY} LIMIT 1"
-        if await schema.read(query, schema.name, f"{login}@%"):
-            return True
-    return False
-
-
 async def read_programs(schema: Schema) -> tuple[str, str]:
     """Return the script for routines, views and triggers, and the one for events. Runs none of them."""
     routines, triggers, events = [
-        await _shown(schema, await schema.read(query.format(_EXACTLY), schema.name))
-        for query in (_ROUTINES, _TRIGGERS, _EVENTS)
+        await _shown(schema, await schema.read(query, schema.name)) for query in (_ROUTINES, _TRIGGERS, _EVENTS)
     ]
     return _script([*routines, *await _views(schema), *triggers]), _script(events)
 
@@ -84,7 +64,7 @@ async def _shown(schema: Schema, programs: Sequence[tuple[str, str]]) -> list[st
 async def _views(schema: Schema) -> list[str]:
     """The statements that make the views: first each with its columns alone, because one may read another."""
     columns = dict[str, list[str]]()
-    for view, column in await schema.read(_VIEWS.format(_EXACTLY), schema.name):
+    for view, column in await schema.read(_VIEWS, schema.name):
         columns.setdefault(view, []).append(f"1 AS {in_backticks(column)}")
     stubs = [f"CREATE VIEW {in_backticks(view)} AS SELECT {', '.join(of_view)}" for view, of_view in columns.items()]
     statements = ["SET sql_mode = ''", *stubs]
@@ -116,8 +96,6 @@ async def make_writable(schema: Schema) -> None:
 
 
 async def _is_read_only(schema: Schema) -> bool:
-    if schema.session.is_mariadb:
-        return False
     query = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = %s"
     return any("READ ONLY=1" in (options or "") for (options,) in await schema.read(query, schema.name))
 
@@ -152,8 +130,6 @@ async def roll_back_prepared(schema: Schema) -> str:
 
 async def _prepared(session: Session) -> list[str]:
     """Return the names of the prepared transactions in the form of XA ROLLBACK."""
-    if session.is_mariadb:
-        return [str(row[3]).replace("%", "%%") for row in await session.raw("XA RECOVER FORMAT='SQL'")]
     found = []
     for number, first, second, data in await session.raw("XA RECOVER CONVERT XID"):
         digits = str(data).removeprefix("0x")

@@ -21,7 +21,7 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
 TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})  # to dump the schema
-_MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it, on MariaDB and on MySQL
+_MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
 _PRIVILEGES = (
@@ -45,20 +45,13 @@ Step: TypeAlias = tuple[str, tuple[str, ...], Problem]  # a statement, its value
 
 @frozen
 class Grantee:
-    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host."""
+    """An account or a role of the server."""
 
     user: str
     host: str
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}" if self.host else self.user
-
-    @property
-    def sql(self) -> tuple[str, tuple[str, ...]]:
-        """Return its name for a statement: placeholders, and their values."""
-        if not self.host:
-            return ("PUBLIC", ()) if self.user == "PUBLIC" else ("%s", (self.user,))
-        return "%s@%s", (self.user, self.host)
+        return f"{self.user}@{self.host}"
 
 
 @frozen
@@ -141,9 +134,9 @@ def _refuse_wide(schema: Schema, one: Access) -> None:
 
 async def revoke(schema: Schema, one: Access) -> None:
     """Revoke ``one`` and the right to grant it."""
-    who, values = one.grantee.sql
+    who = one.grantee
     for what in ("GRANT OPTION", "ALL PRIVILEGES"):
-        await schema.change(f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
+        await schema.change(f"REVOKE {what} ON {one.on} FROM %s@%s", who.user, who.host, fine=_NO_SUCH_GRANT)
 
 
 async def revoke_all(schema: Schema, logins: Collection[str] | None = None) -> None:
@@ -174,9 +167,8 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
     What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.
     """
     steps = list[Step]()
-    for grantee in await _server_roles(schema, login):
-        who, values = grantee.sql
-        steps.append((f"REVOKE {who} FROM %s@'%%'", (*values, login), Problem.TOO_MANY_RIGHTS))
+    for role in await _server_roles(schema, login):
+        steps.append(("REVOKE %s@%s FROM %s@'%%'", (role.user, role.host, login), Problem.TOO_MANY_RIGHTS))
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for one in held:
         on = one.on.replace("%", "%%")
@@ -201,9 +193,8 @@ async def guests(schema: Schema) -> list[str]:
     for one in others:
         _refuse_wide(schema, one)
     for who in sorted({one.grantee for one in others}, key=str):
-        placeholders, values = who.sql
         on = {one.on.replace("%%", "%") for one in others if one.grantee == who}
-        for (line,) in await schema.read(f"SHOW GRANTS FOR {placeholders}", *values):
+        for (line,) in await schema.read("SHOW GRANTS FOR %s@%s", who.user, who.host):
             parsed = _GRANT.fullmatch(line)
             if parsed is not None and parsed["on"].removeprefix("TABLE ") in on:
                 found.append(str(line))
@@ -238,10 +229,7 @@ async def is_proxied(schema: Schema, login: str) -> bool:
 
 
 async def _server_roles(schema: Schema, login: str) -> list[Grantee]:
-    if schema.session.is_mariadb:
-        query = "SELECT Role, '' FROM mysql.roles_mapping WHERE User = %s AND Host = '%%'"
-    else:
-        query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
+    query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
     return [Grantee(user, host) for user, host in await schema.read(query, login)]
 
 

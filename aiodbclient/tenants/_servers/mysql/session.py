@@ -1,4 +1,4 @@
-"""A session on a MySQL or MariaDB server: every statement is bounded in time, and its errors name the tenant.
+"""A session on a MySQL server: every statement is bounded in time, and its errors name the tenant.
 
 A tenant can hold locks. So the server stops waiting for a lock after some seconds, and the client closes the connection
 if an answer takes longer.
@@ -16,11 +16,12 @@ from urllib.parse import unquote
 import pymysql
 from attrs import frozen
 
-from ...._aiomysql import NOT_MYSQL, Connection, Cursor
 from ...._dsn import mysql_parts
-from ....errors import ConfigurationError, GrantError
+from ....errors import ConfigurationError
+from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ..._credential import Secret
 from ..._naming import Names
+from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError, SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10
@@ -28,28 +29,25 @@ LOCK_SECONDS = 3  # the longest wait of a statement for a lock
 _PART = 4  # of the server's connections that a login may have
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 
-# MySQL 8 manual, "Server Error Message Reference", and MariaDB's list of error codes.
+# MySQL 8 manual, "Server Error Message Reference".
 _REFUSALS = frozenset(
     {
         1045,  # wrong password, or no such account
         1130,  # this host is not allowed
         1251,  # the account's authentication plugin is not supported
         1396,  # the account is missing
-        1698,  # a password is required
         1820,  # the password must be changed
         1862,  # the password has expired
         2059,  # the driver does not support the account's authentication plugin
-        3118,  # the account is locked: MySQL
+        3118,  # the account is locked
         3159,  # the server requires TLS
-        4151,  # the account is locked: MariaDB
-        4165,  # the account is locked after too many wrong passwords: MariaDB
-        3955,  # the same: MySQL
+        3955,  # the account is locked after too many wrong passwords
     }
 )
 # The server accepts the password, but refuses the login: the schema is closed to it or gone, or it reached its limit of
 # connections.
 _PASSWORD_ACCEPTED = frozenset({1044, 1049, 1203, 1226})
-_ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
+_ENDED = {(1053,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
 
 
 class PasswordAcceptedError(LoginRefusedError):
@@ -81,7 +79,6 @@ class Session:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self.is_mariadb = "mariadb" in connection.get_server_info().lower()
         # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
         self.literal_names = False
 
@@ -92,17 +89,13 @@ class Session:
 
     async def prepare(self) -> None:
         """Limit the waits of the session, and read how the server takes the names of schemas."""
-        # The server's mode changes what quotes and || mean, and SHOW GRANTS. On MySQL, GRANT creates no account.
-        mode = "NO_AUTO_CREATE_USER" if self.is_mariadb else ""
-        in_ms = f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}"
-        longest = f"max_statement_time = {STATEMENT_SECONDS}" if self.is_mariadb else in_ms
+        # The server's mode changes what quotes and || mean, and SHOW GRANTS.
         await self.raw(
-            f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "
-            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, {longest}"
+            f"SET SESSION autocommit = 1, sql_mode = '', lock_wait_timeout = {LOCK_SECONDS}, "
+            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, max_execution_time = {STATEMENT_SECONDS * 1000}"
         )
-        if not self.is_mariadb:
-            ((partial_revokes,),) = await self.raw("SELECT @@partial_revokes")
-            self.literal_names = bool(partial_revokes)
+        ((partial_revokes,),) = await self.raw("SELECT @@partial_revokes")
+        self.literal_names = bool(partial_revokes)
 
     async def rows(
         self,
@@ -221,8 +214,6 @@ class Schema:
 
     async def _holders(self) -> str:
         """Name who holds locks on the server's own tables, or in the schema, as far as the server says so."""
-        if self.session.is_mariadb:
-            return ""
         query = (
             "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.metadata_locks "
             "JOIN performance_schema.threads ON THREAD_ID = OWNER_THREAD_ID "

@@ -20,12 +20,13 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Literal
 
-from ...._libpq import one_line
 from ....engines import Engine
-from ....errors import ConflictError, GrantError, InvalidArgumentError
+from ....errors import ConflictError, InvalidArgumentError
 from ..._credential import Secret, verifying_context
+from ..._libpq import one_line
 from ..._naming import Names, Role, names_of
 from ..._outcomes import Problem
+from ...errors import GrantError
 from ..server import (
     Administrator,
     Found,

@@ -31,9 +31,9 @@ from typing import Any
 from attrs import define, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...._libpq import one_line
-from ....errors import GrantError
 from ..._credential import Secret, verifying_context
+from ..._libpq import one_line
+from ...errors import GrantError
 from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
 from .sessions import CONNECT_SECONDS, BlockedError, Session, roll_back
 

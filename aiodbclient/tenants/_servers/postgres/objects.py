@@ -18,7 +18,7 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from ....errors import GrantError
+from ...errors import GrantError
 from .logins import MEMBERSHIPS, exists, revoke_membership
 from .sessions import BlockedError, Opener, Session, Statement, entered, roll_back, verbatim
 

@@ -25,10 +25,11 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...._libpq import one_line, options_of
-from ....errors import ConfigurationError, DatabaseClientError, GrantError
+from ....errors import ConfigurationError, DatabaseClientError
 from ..._credential import Secret
+from ..._libpq import one_line, options_of
 from ..._naming import OF_A_GROUP, Names
+from ...errors import GrantError
 from ..server import SessionLostError, Work, of_tenant
 
 CONNECT_SECONDS = 10

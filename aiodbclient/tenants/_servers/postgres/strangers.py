@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from psycopg.sql import SQL
 
-from ....errors import ConflictError, GrantError
+from ....errors import ConflictError
 from ..._outcomes import Problem
+from ...errors import GrantError
 from .databases import complete, end_sessions, need_database
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners

@@ -14,10 +14,10 @@ from .._checks import check_seconds
 from ..engines import Engine
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
-from .retry import RULES, Failure, RetryPolicy, Then
+from .retry import RULES, Failure, RetryDecision, RetryPolicy
 
 
-class Meter:
+class RequestStats:
     """How far one name of a run is: the requests of its calls, and the seconds that they took.
 
     ``Run.stop`` lets a name finish once it has begun, but not wait for the budget if nothing would be lost.
@@ -61,7 +61,7 @@ class Options(NamedTuple):
     timeout: float = 30.0
     retry: RetryPolicy = RetryPolicy()
     headers: Mapping[str, str] = MappingProxyType({})
-    meter: Meter | None = None
+    meter: RequestStats | None = None
     bulk: bool = False  # whether the call is part of a run, so that it waits behind all others
     tenant: str | None = None
 
@@ -125,7 +125,7 @@ class Call:
         self.operation = operation
         self.path = path
         self.options = options
-        self.meter: Meter = options.meter or Meter()
+        self.meter: RequestStats = options.meter or RequestStats()
         self.cluster_id = cluster_id
         self.name = name
         self.engine = engine
@@ -154,14 +154,14 @@ class Call:
         return f"{self.operation.name} ({self.operation.method} {self.path})"
 
     @property
-    def then(self) -> Then:
+    def then(self) -> RetryDecision:
         """The action after the failure of the last try."""
         return RULES[self.failure][self.operation.kind]
 
     @property
-    def gone_is_done(self) -> bool:
+    def not_found_is_success(self) -> bool:
         """Whether a 404 after a lost answer means that an earlier try succeeded."""
-        return RULES[Failure.LOST][self.operation.kind] is Then.RETRY_GONE_IS_DONE
+        return RULES[Failure.LOST][self.operation.kind] is RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS
 
     def complete(self, error: DatabaseClientError) -> None:
         """Make ``error`` describe the whole call: the number of requests, and whether it may have been applied."""

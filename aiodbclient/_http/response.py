@@ -29,7 +29,7 @@ _NOT_DONE = frozenset({202, 205, 206})
 _WITH_CREDENTIALS = (User, Cluster)
 
 
-class Answer:
+class Response:
     """The unread answer to ``call``.
 
     If the answer does not fit the call, it raises InvalidResponseError and closes the connection. The answer may be a

@@ -9,8 +9,8 @@ from time import perf_counter
 from attrs import asdict, frozen
 
 from ..errors import DatabaseClientError
-from .answer import Answer
 from .call import Call
+from .response import Response
 
 logger = logging.getLogger("aiodbclient")
 
@@ -46,7 +46,7 @@ class RequestEvent:
 
 def report(
     call: Call,
-    answer: Answer | None,
+    answer: Response | None,
     failure: DatabaseClientError | None,
     asked: float,
     granted: float,

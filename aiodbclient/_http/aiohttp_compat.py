@@ -52,7 +52,7 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def drop_unasked(session: aiohttp.ClientSession) -> None:
+def close_tainted_connections(session: aiohttp.ClientSession) -> None:
     """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
     connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
     for kept in connections.values():

@@ -12,40 +12,41 @@ from typing import Any, TypeAlias
 from attrs import define, frozen
 
 from ..clusters import ClusterClient
-from ..errors import InvalidArgumentError, NoRoomError
+from ..errors import InvalidArgumentError
 from ._naming import Role
 from ._record import OnRecord, read_all
 from ._stores import Store
+from .errors import CapacityError
 
 _FRESH = 30.0  # s for which the store is not read again
 
 
 @frozen
-class Room:
+class ClusterCapacity:
     """A cluster, and how many tenants it has.
 
     Attributes:
         cluster: The id of the cluster.
         tenants: How many tenants are on record for it, whatever their prefix.
-        most: How many it may have; None if there is no limit.
+        max_tenants: How many it may have; None if there is no limit.
         name: The name of the cluster; None until it was read.
-        bytes: The size of the databases of its tenants; None unless ``rooms(usage=True)`` read it, or if the cluster
+        bytes: The size of the databases of its tenants; None unless ``capacity(usage=True)`` read it, or if the cluster
             cannot be reached.
     """
 
     cluster: str
     tenants: int
-    most: int | None
+    max_tenants: int | None
     name: str | None = None
     bytes: int | None = None
 
     @property
     def free(self) -> int | None:
         """How many more tenants it may have, at least 0; None if there is no limit."""
-        return None if self.most is None else max(0, self.most - self.tenants)
+        return None if self.max_tenants is None else max(0, self.max_tenants - self.tenants)
 
 
-PlaceTenant: TypeAlias = Callable[[str, Sequence[Room]], Awaitable[ClusterClient | str]]
+ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[ClusterClient | str]]
 
 
 @define(eq=False)
@@ -65,29 +66,29 @@ class Rooms:
         self,
         store: Store,
         clusters: Sequence[str],
-        most: int | None,
-        place: PlaceTenant | None,
+        max_tenants: int | None,
+        choose_cluster: ChooseCluster | None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.place = place
+        self.choose_cluster = choose_cluster
         self._store = store
         self._clusters = tuple(clusters)
-        self._most = most
+        self._max_tenants = max_tenants
         self._clock = clock
-        self._has_choice = len(clusters) > 1 or most is not None or place is not None
+        self._has_choice = len(clusters) > 1 or max_tenants is not None or choose_cluster is not None
         self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
         self._seats: dict[str, Seat] = {}  # not counted when the store was read
         self._read_at = -inf
         self._choosing = asyncio.Lock()
-        self._chooser: asyncio.Task[Any] | None = None  # waits for ``place``
+        self._chooser: asyncio.Task[Any] | None = None  # waits for ``choose_cluster``
 
     def without_seats(self) -> Rooms:
         """The same rooms without the seats, for a plan."""
-        return Rooms(self._store, self._clusters, self._most, self.place, self._clock)
+        return Rooms(self._store, self._clusters, self._max_tenants, self.choose_cluster, self._clock)
 
-    async def read(self) -> list[Room]:
+    async def read(self) -> list[ClusterCapacity]:
         """Read the store, and return the rooms in the order of the clusters."""
-        if self._chooser is asyncio.current_task():  # ``place`` asks, and was just told
+        if self._chooser is asyncio.current_task():  # ``choose_cluster`` asks, and was just told
             return self._rooms()
         async with self._choosing:
             await self._count()
@@ -144,33 +145,34 @@ class Rooms:
         self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
         self._read_at = self._clock()
 
-    def _rooms(self) -> list[Room]:
-        return [Room(each, self._tenants[each], self._most) for each in self._clusters]
+    def _rooms(self) -> list[ClusterCapacity]:
+        return [ClusterCapacity(each, self._tenants[each], self._max_tenants) for each in self._clusters]
 
     async def _choose(self, name: str, without: Collection[str]) -> str:
         rooms = [room for room in self._rooms() if room.cluster not in without]
         free = {room.cluster: room for room in rooms if room.free != 0}
         if not free:
-            raise NoRoomError(
-                f"there is no room for the tenant {name!r}: each cluster has its {self._most} tenants; nothing was "
-                "sent, and nothing is on record",
-                advice="give Tenants another cluster, or a larger most",
+            raise CapacityError(
+                f"no cluster has capacity for the tenant {name!r}: each has its {self._max_tenants} tenants; nothing "
+                "was sent, and nothing is on record",
+                advice="give Tenants another cluster, or a larger max_tenants",
             )
-        if self.place is None or (without and len(rooms) == 1):
+        if self.choose_cluster is None or (without and len(rooms) == 1):
             return min(free.values(), key=lambda room: room.tenants).cluster
         self._chooser = asyncio.current_task()
         try:
-            chosen = await self.place(name, rooms)
+            chosen = await self.choose_cluster(name, rooms)
         finally:
             self._chooser = None
         cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(
-                f"place must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing was sent"
+                f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; "
+                "nothing was sent"
             )
         if cluster not in free:
-            raise NoRoomError(
-                f"there is no room for the tenant {name!r} on the cluster {cluster} that place chose: it has its "
-                f"{self._most} tenants; nothing was sent, and nothing is on record"
+            raise CapacityError(
+                f"the cluster {cluster} that choose_cluster returned for the tenant {name!r} is full: it has its "
+                f"{self._max_tenants} tenants; nothing was sent, and nothing is on record"
             )
         return cluster

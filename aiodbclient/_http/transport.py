@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -16,15 +16,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._json.masking import Secrets
-from .._pacing.budget import Budget, RateLimitStatus, Window
+from .._pacing.budget import RateLimiter, RateLimitStatus
 from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
-from .answer import Answer
+from .aiohttp_compat import check_session, close_tainted_connections, closer_of, send_once_through
 from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, BodyError, no_slot, refused, without_answer
-from .quirks import check_session, closer_of, drop_unasked, send_once_through
-from .retry import Failure, Pauses, Then
+from .response import Response
+from .retry import Failure, Pauses, RetryDecision
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -68,14 +68,14 @@ class Transport:
         token: str | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        budget: Budget,
+        budget: RateLimiter,
         on_event: Callable[[RequestEvent], object] | None,
         app: str | None,
         proxy: URL | None,
     ) -> None:
         self._app = app
         self.base_url: URL = base_url
-        self.budget: Budget = budget
+        self.budget: RateLimiter = budget
         self.secrets: Secrets = Secrets()
         if proxy is not None:
             self.secrets.learn((proxy.password, proxy.raw_password))
@@ -104,7 +104,7 @@ class Transport:
         if self._owns_session and self._session is not None:
             await self._session.close()
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call) -> Response:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
         started, failed = perf_counter(), 0
         most = call.options.retry.max_tries
@@ -117,7 +117,7 @@ class Transport:
                     call.complete(error)
                     throttled = call.failure is Failure.THROTTLED
                     failed += not throttled or self._counts(call)
-                    if call.then is Then.RAISE or most == 1 or failed == most:
+                    if call.then is RetryDecision.RAISE or most == 1 or failed == most:
                         raise
                     if throttled:
                         continue  # the budget makes it wait, in its place
@@ -132,11 +132,10 @@ class Transport:
         now = perf_counter()
         if call.refused_since is None:
             call.refused_since = now
-        windows: Sequence[Window] = getattr(self.budget, "windows", ())
-        window = min((window.seconds for window in windows), default=0.0)
+        window = min((window.seconds for window in self.budget.windows), default=0.0)
         return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
 
-    async def _try(self, call: Call) -> Answer:
+    async def _try(self, call: Call) -> Response:
         """Send one request and return its success; after a 401 ask the token provider, and send another one."""
         call.failure = Failure.REFUSED
         if self._token is None:
@@ -147,7 +146,7 @@ class Transport:
             answer = await self._exchange(call)
         if 200 <= answer.status < 300:
             return answer
-        if answer.status == 404 and call.lost and call.gone_is_done:
+        if answer.status == 404 and call.lost and call.not_found_is_success:
             answer.status, answer.body = 204, b""
             return answer
         raise refused(call, answer)
@@ -177,7 +176,7 @@ class Transport:
         self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self.secrets.learn_token(token.value)
 
-    async def _exchange(self, call: Call) -> Answer:
+    async def _exchange(self, call: Call) -> Response:
         """Wait for a slot of the budget, send one request, and read the whole answer."""
         session = self._open_session()
         asked = perf_counter()
@@ -229,7 +228,7 @@ class Transport:
         finally:
             meter.waiting = False
 
-    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Answer:
+    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Response:
         """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
         if self._is_closed:
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
@@ -237,8 +236,8 @@ class Transport:
             raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
         started = granted if call.writers is None else perf_counter()
         call.begin(started - asked)
-        drop_unasked(session)
-        answer: Answer | None = None
+        close_tainted_connections(session)
+        answer: Response | None = None
         failure: DatabaseClientError | None = None
         try:
             answer = await self._answer(call, session)
@@ -262,7 +261,7 @@ class Transport:
         assert failure is not None
         raise failure
 
-    async def _answer(self, call: Call, session: aiohttp.ClientSession) -> Answer:
+    async def _answer(self, call: Call, session: aiohttp.ClientSession) -> Response:
         """Send one request now and read the whole answer. Raises one of FAILURES."""
         call.status, call.token = 0, self._token
         async with session.request(
@@ -279,7 +278,7 @@ class Transport:
             call.status = response.status
             close = closer_of(response)
             body = await _whole_body(response)
-        return Answer(call, response.status, response.headers, body, self.secrets, close)
+        return Response(call, response.status, response.headers, body, self.secrets, close)
 
     def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""

@@ -13,12 +13,12 @@ from .._json.converter import Authority, ClusterEngine
 from ..engines import Engine, guard
 from ..errors import NotFoundError, PermissionDeniedError
 from ..models import Cluster
-from .answer import Answer
-from .call import Call, Meter, Options
+from .call import Call, Options, RequestStats
 from .events import logger
 from .operations import GET_CA, GET_CLUSTER, Operation, check_name
 from .pages import read_all
 from .pause import Pause
+from .response import Response
 from .transport import Transport
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Deletions:
         return sent is not None and sent > now - _LISTED
 
 
-class ClientMemory:
+class ClientCache:
     """What a client knows about clusters, by id, the locks for reading it, and the limits of user writes at a time."""
 
     def __init__(self, user_writes: int | None = None) -> None:
@@ -81,7 +81,7 @@ class ClusterContext(NamedTuple):
     """One cluster, from the view of its calls."""
 
     transport: Transport
-    memory: ClientMemory
+    memory: ClientCache
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
@@ -106,7 +106,7 @@ class ClusterContext(NamedTuple):
         name: str,
         body: Mapping[str, Any] | None = None,
         settings: Iterable[str] = (),
-    ) -> Answer:
+    ) -> Response:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it."""
         check_name(name)
         path = operation.path(self.cluster_id, name)
@@ -128,7 +128,7 @@ class ClusterContext(NamedTuple):
         )
         return await self.deliver(call)
 
-    async def deliver(self, call: Call) -> Answer:
+    async def deliver(self, call: Call) -> Response:
         """Send ``call``; within a run also after the cluster refused it with 412. Raises as ``Transport.send``."""
         if self.pause is None:
             return await self.transport.send(call)
@@ -172,7 +172,7 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
+    def for_bulk(self, meter: RequestStats, pause: Pause | None = None) -> ClusterContext:
         """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
         pause = self.pause or pause
         if pause is not None:

@@ -8,9 +8,9 @@ from typing import TypeVar
 from yarl import URL
 
 from .._json.parsing import values_in
-from .answer import Answer
 from .call import Call, Options
 from .operations import Operation
+from .response import Response
 from .transport import Transport
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def is_usual(first_page: Sized) -> bool:
     return _USUAL <= len(first_page) < PER_PAGE
 
 
-def _path_of(base_url: URL, following: str, answer: Answer) -> str:
+def _path_of(base_url: URL, following: str, answer: Response) -> str:
     """Return the path and query of the next page. Only the query may differ from this page's."""
     base = base_url.raw_path.rstrip("/")
     try:

@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from ._dsn import is_host
-from .errors import InvalidArgumentError
+from .._dsn import is_host
+from ..errors import InvalidArgumentError
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:

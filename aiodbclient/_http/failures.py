@@ -12,10 +12,10 @@ from ..errors import (
     RateLimitError,
     RequestTimeoutError,
 )
-from .answer import Answer
+from .aiohttp_compat import BROKEN, NOT_SENT, text_of
 from .call import Call
 from .operations import Kind
-from .quirks import BROKEN, NOT_SENT, text_of
+from .response import Response
 from .retry import LOST_STATUSES, Failure
 
 
@@ -60,7 +60,7 @@ def without_answer(call: Call, host: str | None, error: BaseException, secrets: 
     )
 
 
-def refused(call: Call, answer: Answer) -> DatabaseClientError:
+def refused(call: Call, answer: Response) -> DatabaseClientError:
     """Make the error for an answer that is not a success, and store in ``call`` how it failed."""
     error = answer.error()
     call.request_id = answer.request_id

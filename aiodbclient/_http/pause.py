@@ -11,14 +11,14 @@ from time import monotonic
 from typing import TypeGuard
 
 from .._backoff import expo
-from .._pacing.budget import Budget
+from .._pacing.budget import RateLimiter
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
-from .answer import Answer
 from .call import Call
 from .operations import Kind
+from .response import Response
 
-Send = Callable[[Call], Awaitable[Answer]]
+Send = Callable[[Call], Awaitable[Response]]
 Read = Callable[[], Awaitable[Cluster]]
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
@@ -64,7 +64,7 @@ class Pause:
     __slots__ = ("_clusters", "budget")
 
     def __init__(self) -> None:
-        self.budget: Budget | None = None  # of the run's calls, once they are made
+        self.budget: RateLimiter | None = None  # of the run's calls, once they are made
         self._clusters: dict[str, _Writes] = {}
 
     @property
@@ -72,7 +72,7 @@ class Pause:
         """What the run waits for, or None."""
         return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
 
-    async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Answer:
+    async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Response:
         """Send ``call`` with ``send``, and again after each refusal, when the cluster accepts writes.
 
         ``read`` reads the cluster.
@@ -102,7 +102,7 @@ class Pause:
                 cluster.turn.release()
 
 
-async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read, refusal: APIError) -> Answer:
+async def _send_when_online(cluster: _Writes, call: Call, send: Send, read: Read, refusal: APIError) -> Response:
     """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the turn."""
     if cluster.since is None:
         cluster.since = monotonic()

@@ -28,19 +28,19 @@ class Failure(Enum):
     REFUSED = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
 
 
-class Then(Enum):
+class RetryDecision(Enum):
     """The action after a failure."""
 
     RETRY = auto()
-    RETRY_GONE_IS_DONE = auto()  # a 404 then means that an earlier try succeeded
+    RETRY_NOT_FOUND_IS_SUCCESS = auto()  # a 404 then means that an earlier try succeeded
     RAISE = auto()
 
 
-_R, _D, _X = Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RAISE
+_R, _D, _X = RetryDecision.RETRY, RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS, RetryDecision.RAISE
 
 # A lost create is not retried: nothing would show which of the two made the name. A lost reset_auth is retried, and
 # users.reset_auth then reads the password back.
-RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
+RULES: Mapping[Failure, Mapping[Kind, RetryDecision]] = MappingProxyType(
     {
         failure: dict(zip(Kind, row, strict=True))
         for failure, row in {
