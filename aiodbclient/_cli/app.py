@@ -192,6 +192,8 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         note(message_of(error))
         return Exit.BAD_USAGE
+    except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the output has gone
+        return ended.code if isinstance(ended.code, int) else 0
     except typer.Abort:  # Ctrl-C before a command began, or after it ended
         return Exit.INTERRUPTED
     except Exception as error:

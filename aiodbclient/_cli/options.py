@@ -37,6 +37,15 @@ def argument(metavar: str, help: str, **settings: Any) -> Any:
     return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
 
 
+def choice(*names: str, values: str, **settings: Any) -> Any:
+    """An option that takes one of ``values``, with ``|`` between them. A TAB offers them."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [each for each in values.split("|") if each.startswith(incomplete)]
+
+    return option(*names, metavar=values, autocompletion=complete, **settings)
+
+
 def duration_option(name: str, help: str, **settings: Any) -> Any:
     """An option that takes a duration."""
     return option(name, metavar="DURATION", help=help, parser=_duration, **settings)
@@ -76,11 +85,11 @@ ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 TenantNames = Annotated[list[str] | None, argument("NAME", "The tenants.", autocompletion=tenant_names)]
 RoleOption = Annotated[
-    Role, option("--role", metavar="owner|writer|reader", help="Which login of the tenants. Default: owner.")
+    Role, choice("--role", values="owner|writer|reader", help="Which login of the tenants. Default: owner.")
 ]
 RolesOption = Annotated[
     Literal["owner", "writer", "reader", "all"],
-    option("--role", metavar="owner|writer|reader|all", help="Which logins of the tenants. Default: owner."),
+    choice("--role", values="owner|writer|reader|all", help="Which logins of the tenants. Default: owner."),
 ]
 MaxTenantsOption = Annotated[
     int | None, option("--max-tenants", metavar="N", min=1, help="How many tenants each cluster may have.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from attrs import frozen
 
-from .options import NAME, option
+from .options import NAME, choice
 
 Row: TypeAlias = Mapping[str, object]
 FEW = 10  # names that a message lists at most
@@ -25,7 +25,7 @@ class Output:
 
     form: Annotated[
         Literal["table", "json"],
-        option("--output", "-o", metavar="table|json", help="json: an object a line.", common=True),
+        choice("--output", "-o", values="table|json", help="json: an object a line.", common=True),
     ] = "table"
 
     @property
@@ -54,10 +54,10 @@ class CredentialOutput(Output):
 
     form: Annotated[
         Literal["table", "json", "env", "uri", "k8s"],
-        option(
+        choice(
             "--output",
             "-o",
-            metavar="table|json|env|uri|k8s",
+            values="table|json|env|uri|k8s",
             help="env: for docker --env-file; k8s: a Secret. env, uri and k8s print secrets.",
             common=True,
         ),

@@ -12,8 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
 from .. import Failed
 from ..errors import DatabaseClientError, InvalidArgumentError
@@ -217,6 +215,9 @@ class Bar:
     """
 
     def __init__(self, total: int, limiter: RateLimiter) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
         self._limiter = limiter
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress = Progress(

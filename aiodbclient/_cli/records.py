@@ -70,6 +70,7 @@ class Records:
     place: Stored
     store: Store
     clusters: Mapping[str, str]  # the name of each, by its id
+    known: Mapping[str, str]  # those of the whole store too
     records: Mapping[Role, Mapping[str, OnRecord]]  # by role, and by the names of the tenants
     damaged: Sequence[str]  # the tenants whose records are damaged
     others: Mapping[tuple[Role, str], OnRecord]  # of other clusters and prefixes
@@ -81,7 +82,7 @@ class Records:
 
     def named(self, text: str) -> str:
         """``text`` with the names of clusters in place of their ids."""
-        for id, name in self.clusters.items():
+        for id, name in self.known.items():
             text = text.replace(id, name)
         return text
 
@@ -182,7 +183,15 @@ def arranged(place: Stored, store: Store, entries: Entries, clusters: Mapping[st
             others[record.role, record.name] = record
         elif not record.is_empty:
             records[record.role][record.name] = record
-    return Records(place=place, store=store, clusters=clusters, records=records, damaged=entries.damaged, others=others)
+    return Records(
+        place=place,
+        store=store,
+        clusters=clusters,
+        known=entries.clusters() | dict(clusters),
+        records=records,
+        damaged=entries.damaged,
+        others=others,
+    )
 
 
 def is_suspended(record: OnRecord, before: datetime | None = None) -> bool:

@@ -112,7 +112,7 @@ async def open_tenants(
     async with AsyncExitStack() as stack:
         limiter = rate_limiter(place)
         client = await stack.enter_async_context(open_client(place, limiter, offline=not isinstance(place, Place)))
-        found = dict[str, ClusterClient]()
+        found: dict[str, ClusterClient] = {}
         if make and is_missing(place.store):  # a mistake leaves no store behind
             found = await _find(client, place.clusters, Entries())
             _check_names(new, found, place.prefix)

@@ -188,7 +188,7 @@ async def revoke_previous(
 
     Programs that still use them stop working.
 
-    Example: aiodbclient tenants revoke-previous --all --older-than 1d --yes --max 50
+    Example: aiodbclient tenants revoke-previous --all --older-than 1d
     """
     async with open_selection(place, chosen, roles_of(role)) as opened:
         due = _previous_logins(opened, older_than)

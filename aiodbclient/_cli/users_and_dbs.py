@@ -29,6 +29,7 @@ from .options import (
     ShowOption,
     YesOption,
     argument,
+    choice,
     option,
     suggest,
 )
@@ -46,7 +47,7 @@ _StoreOption = Annotated[
 ]
 _IfExists = Annotated[
     Literal["keep", "reset", "error", "update"],
-    option("--if-exists", metavar="keep|reset|error|update", help="What to do with users that exist. Default: keep."),
+    choice("--if-exists", values="keep|reset|error|update", help="What to do with users that exist. Default: keep."),
 ]
 
 
@@ -303,9 +304,7 @@ async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str
                 f"{what} belongs to the tenant {record.name} in {shown(store)}: use `aiodbclient tenants`"
             )
     if name in entries.damaged:
-        raise InvalidArgumentError(
-            f"{what} may be of the tenant {name}, whose record in {shown(store)} is damaged"
-        )
+        raise InvalidArgumentError(f"{what} may be of the tenant {name}, whose record in {shown(store)} is damaged")
 
 
 def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:

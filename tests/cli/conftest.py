@@ -126,6 +126,11 @@ class Command:
         """The options of ``tenants`` for the cluster and store. The server is shared; the prefix is the test's own."""
         return ["--cluster", self.cluster, "--store", self.store]
 
+    @property
+    def on(self) -> list[str]:
+        """The option of ``users`` and ``dbs`` for the cluster."""
+        return ["--cluster", self.cluster]
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen([COMMAND, *arguments], env=self.environment, text=True, **piped | options)
@@ -166,7 +171,7 @@ class Command:
     def leave(self, name: str, verb: Verb) -> None:
         """Leave a tenant as a process does that died right after it had stored what it was about to do."""
 
-        async def begin() -> None:
+        async def intend() -> None:
             async with SQLiteStore(self.store) as store:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
@@ -174,7 +179,7 @@ class Command:
                 assert current is not None
                 assert current.cluster is not None
                 intent = Intent(verb, login=current.username, cluster=current.cluster)
-                await store.begin(claim, str(intent))
+                await store.intend(claim, str(intent))
                 await store.release(claim)
 
         asyncio.run(intend())
@@ -222,7 +227,7 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "HOME", "LANG") or name.startswith("COVERAGE_")  # `make coverage` counts the command too
+        if name in ("PATH", "HOME", "LANG", "PYTHONPATH") or name.startswith("COVERAGE_")  # which `make coverage` needs
     }
     environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
