@@ -11,12 +11,10 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.outcomes import DatabaseOutcome as DatabaseOutcome
     from ._bulk.outcomes import Failed as Failed
     from ._bulk.outcomes import Outcome as Outcome
-    from ._bulk.outcomes import PlanOutcome as PlanOutcome
     from ._bulk.outcomes import RemovalOutcome as RemovalOutcome
     from ._bulk.outcomes import Removed as Removed
     from ._bulk.outcomes import UserDone as UserDone
     from ._bulk.outcomes import UserOutcome as UserOutcome
-    from ._bulk.plan import UserPlan as UserPlan
     from ._bulk.run import Run as Run
     from ._http.events import RequestEvent as RequestEvent
     from ._http.retry import RetryPolicy as RetryPolicy
@@ -51,9 +49,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 
 # Each name is imported on its first use: ``aiodbclient --help`` needs none of them, and aiohttp takes 100 ms.
 _HOMES = {
-    "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome PlanOutcome RemovalOutcome Removed UserDone "
-    "UserOutcome",
-    "._bulk.plan": "UserPlan",
+    "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone UserOutcome",
     "._bulk.run": "Run",
     "._pacing.budget": "RateLimiter RateLimitStatus Snapshot Window",
     "._http.events": "RequestEvent",

@@ -11,9 +11,9 @@ from uuid import UUID
 from ._checks import check_seconds
 from ._http.call import Options, RequestStats
 from ._http.context import ClientCache, ClusterContext
+from ._http.maintenance import MaintenanceWait, until_online
 from ._http.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._http.pages import read_all
-from ._http.pause import Pause, until_online
 from ._http.raw import JSON, Params, prepared
 from ._http.transport import Transport
 from .dbs import DatabasesAPI
@@ -137,7 +137,7 @@ class ClusterClient:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                for pause in until_online():
+                for wait in until_online():
                     try:
                         cluster = await self.info()
                     except NotFoundError:
@@ -147,7 +147,7 @@ class ClusterClient:
                         status = cluster.status
                         if status == ClusterStatus.ONLINE:
                             return cluster
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(wait)
         except TimeoutError:
             if not limit.expired():  # it is a read's RequestTimeoutError
                 raise
@@ -170,8 +170,8 @@ async def request_below(
 
 
 def for_work(
-    cluster: ClusterClient, meter: RequestStats, pause: Pause | None = None, tenant: str | None = None
+    cluster: ClusterClient, stats: RequestStats, maintenance: MaintenanceWait | None = None, tenant: str | None = None
 ) -> ClusterClient:
     """Return ``cluster`` for the work on one tenant, as ``for_bulk`` does."""
-    context = cluster._context.for_bulk(meter, pause)  # pyright: ignore[reportPrivateUsage]  # of the class above
+    context = cluster._context.for_bulk(stats, maintenance)  # pyright: ignore[reportPrivateUsage]  # of the class above
     return ClusterClient(context._replace(options=context.options._replace(tenant=tenant)))

@@ -59,18 +59,6 @@ class UnsupportedOperationError(DatabaseClientError):
         self.operation = operation
 
 
-class SettingsDifferError(DatabaseClientError):
-    """A user that existed before has other settings than you requested from ``provision``. It was not changed.
-
-    Attributes:
-        settings: The names of the settings that differ, such as ``"settings.acl"``.
-    """
-
-    def __init__(self, message: str, *, settings: tuple[str, ...] = (), may_have_applied: bool = False) -> None:
-        super().__init__(message, may_have_applied=may_have_applied)
-        self.settings = settings
-
-
 class TransportError(DatabaseClientError):
     """The client got no complete answer."""
 

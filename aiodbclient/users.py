@@ -9,9 +9,8 @@ from typing import Any
 
 from attrs import evolve
 
-from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers, TenantRecords
+from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
-from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run
 from ._http.context import ClusterContext
 from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
@@ -191,15 +190,14 @@ class UsersAPI:
 
         Args:
             specs: Names, or NewUsers with settings. The run reads the iterable as it goes. If a name comes twice, the
-                second one fails, and nothing is sent for it. A name alone accepts any settings of an existing user.
+                second one fails, and nothing is sent for it.
             if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
                 ``"error"``: it fails with NameTakenError.
-                ``"update"``: it is UPDATED if its settings differ from those of the NewUser, or if the API does not
-                return them; otherwise it is KEPT. If a MySQL user's authentication plugin differs, it is RESET, since
-                the API changes the plugin only with the password.
-                ``"keep"`` and ``"reset"`` fail with SettingsDifferError if the user is known to have other settings.
+                ``"update"``: it is UPDATED if the NewUser has ``settings``: the API replaces all settings of the user.
+                It is RESET if the NewUser has ``mysql_settings``, because the API changes the authentication plugin
+                only with the password. Otherwise it is KEPT.
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
@@ -231,53 +229,15 @@ class UsersAPI:
         return Run(names, RotateUsers(UsersAPI, self._context), concurrency)
 
     def deprovision(
-        self,
-        names: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
-        *,
-        store: TenantRecords | None = None,
-        concurrency: int | None = None,
+        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete each of the users, except logins of tenants. Safe to run again.
-
-        On PostgreSQL and MySQL, a user with the name of a database, or with a name such as
-        ``alpha_53ce71e1b09c4582_b``, may be a tenant's login, and fails with InvalidArgumentError. If it is none, call
-        ``delete``.
+        """Delete each of the users. Safe to run again.
 
         Args:
             names: Names, or NewUsers; only the name matters.
-            store: The open store of a ``Tenants``. Each login that is on record there fails too.
             concurrency: As for ``provision``.
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
-        return Run(names, DeprovisionUsers(UsersAPI, self._context, store), concurrency)
-
-    async def plan(
-        self,
-        specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
-        *,
-        prune: bool = False,
-        store: TenantRecords | None = None,
-    ) -> UserPlan:
-        """Compare the users of the cluster with the users you want. It only reads: safe to repeat and to cancel.
-
-        It lists the users once, however many there are. It also reads each name that the list has only in another
-        spelling (other case, or white space around it).
-
-        Args:
-            specs: Names, or NewUsers with settings. ``plan`` reads all of them before it sends anything. A name alone
-                accepts any settings.
-            prune: Whether ``plan.apply()`` deletes the users that are not in ``specs``. It never deletes what may be a
-                tenant's login (see ``deprovision``): ``plan.tenants`` names those. Reads the databases once.
-            store: The open store of a ``Tenants``. Each login that is on record there is left alone too.
-
-        Returns:
-            The plan. ``str(plan)`` reads like a diff, and ``plan.apply()`` is a run that makes the changes.
-
-        Raises:
-            InvalidArgumentError: A spec is invalid, or a name comes twice; nothing was sent.
-            UnsupportedOperationError: The cluster's engine has no users, or does not have a setting.
-            DatabaseClientError: The users could not be read.
-        """
-        return await plan_users(UsersAPI, self._context, specs, prune=prune, store=store)
+        return Run(names, DeprovisionUsers(UsersAPI, self._context), concurrency)

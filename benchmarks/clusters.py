@@ -22,7 +22,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -73,7 +73,7 @@ async def serve(engine: str, rate: str) -> None:
         await asyncio.Event().wait()
 
 
-async def timed(what: str, count: int, run: AsyncIterator[Any]) -> float:
+async def timed(what: str, count: int, run: AsyncIterable[Any]) -> float:
     """The seconds of a run, in which all must be well."""
     started, seen = perf_counter(), 0
     async for each in run:

@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -107,7 +107,7 @@ async def sign_ups(tenants: Tenants, on_server: int) -> None:
     assert not failed, made
 
 
-async def timed(what: str, count: int, run: AsyncIterator[TenantOutcome | TenantCheckOutcome]) -> float:
+async def timed(what: str, count: int, run: AsyncIterable[TenantOutcome | TenantCheckOutcome]) -> float:
     started, problems = perf_counter(), 0
     async for outcome in run:
         assert outcome.error is None, outcome.error

@@ -27,8 +27,9 @@ def sweep(sandbox: Sandbox) -> None:
             continue
         with psycopg.connect(cluster.backend._dsn, autocommit=True) as superuser:
             for database in _names(superuser, _DATABASES):
-                with suppress(psycopg.errors.ObjectInUse):  # by a prepared transaction
+                with suppress(psycopg.errors.ObjectNotInPrerequisiteState):  # a DROP DATABASE was cut off
                     superuser.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(database))
+                with suppress(psycopg.errors.ObjectInUse):  # by a prepared transaction
                     superuser.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(database))
             if roles := _names(superuser, _ROLES):
                 with suppress(psycopg.errors.DependentObjectsStillExist):  # they own something in ``defaultdb``

@@ -74,8 +74,9 @@ async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_fo
     users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
     batch = users.rotate(f"user{n}" for n in range(4))
     async with aclosing(batch):
-        assert [(await anext(batch)).ok for _ in range(2)] == [True, True]
-        third = asyncio.create_task(anext(batch))
+        outcomes = aiter(batch)
+        assert [(await anext(outcomes)).ok for _ in range(2)] == [True, True]
+        third = asyncio.ensure_future(anext(outcomes))
         async with asyncio.timeout(50):  # before a slot is free
             while budget.snapshot().waiting < 1:  # noqa: ASYNC110 - it is no event
                 await asyncio.sleep(0.01)
@@ -246,9 +247,10 @@ async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_clie
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):
+        outcomes = aiter(run)
         for _ in range(4):
-            assert (await anext(run)).ok
-        waiting = asyncio.create_task(anext(run))
+            assert (await anext(outcomes)).ok
+        waiting = asyncio.ensure_future(anext(outcomes))
         await asyncio.wait([waiting], timeout=0.05)
         assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
         waiting.cancel()

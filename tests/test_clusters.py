@@ -183,7 +183,7 @@ async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_client: 
 async def test_a_404_of_a_new_cluster_means_not_there_yet(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient._http.pause._SHORTEST", 0.01)
+    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 0.01)
     server.will(fails(404), fails(404), says(200, document(status="creating")), says(200, document(status="online")))
 
     assert (await make_client().cluster(CLUSTER).wait_online()).status is ClusterStatus.ONLINE
@@ -193,7 +193,7 @@ async def test_a_404_of_a_new_cluster_means_not_there_yet(
 async def test_a_404_of_a_cluster_that_was_seen_is_raised(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient._http.pause._SHORTEST", 0.01)
+    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 0.01)
     server.will(says(200, document(status="creating")), fails(404))
     with pytest.raises(errors.NotFoundError):
         await make_client().cluster(CLUSTER).wait_online()  # it was deleted meanwhile
@@ -208,7 +208,7 @@ async def test_a_404_of_a_cluster_that_was_seen_is_raised(
 async def test_a_404_is_raised_after_a_minute(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient._http.pause._SHORTEST", 0.01)
+    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 0.01)
     monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 1.0)
     server.otherwise = fails(404)
     started = time.monotonic()

@@ -9,8 +9,7 @@ import aiohttp
 import pytest
 from attrs import fields
 
-from aiodbclient import DatabaseClient, Engine, MySQLSettings, NewUser, User, UserSettings, errors
-from aiodbclient._bulk.settings import differences
+from aiodbclient import DatabaseClient, Engine, UserSettings, errors
 from aiodbclient._http import operations
 from aiodbclient._http.operations import Operation
 from aiodbclient._json.masking import Secrets
@@ -63,16 +62,6 @@ async def test_each_setting_of_users_is_checked_sent_taken_and_returned(setting:
             wrong: Any = object()
             with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
                 await cluster.users.update("alice", UserSettings(**{setting: wrong}))
-
-
-@pytest.mark.parametrize("setting", [attribute.name for attribute in fields(MySQLSettings)])
-def test_each_setting_of_mysql_is_compared(setting: str) -> None:
-    values = {"auth_plugin": ("caching_sha2_password", "mysql_native_password")}[setting]
-    one, other = (MySQLSettings(**{setting: value}) for value in values)
-
-    found = differences(NewUser("alice", mysql_settings=one), User("alice", mysql_settings=other))
-
-    assert [each.setting for each in found] == [f"mysql_settings.{setting}"]
 
 
 @pytest.mark.parametrize("secret", [*USER_SECRETS, *(f.name for f in fields(Connection) if f.repr is masked)])

@@ -224,7 +224,7 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
     meter = RequestStats()
     server.will(fails(503), says(200, {"topics": []}), says(204))
     cluster = make_client(on_event=events.append).cluster(CLUSTER)
-    cluster = for_work(cluster, meter=meter, tenant="alpha")
+    cluster = for_work(cluster, stats=meter, tenant="alpha")
 
     assert await request_below(cluster, "GET", "topics") == {"topics": []}
     assert await request_below(cluster, "DELETE", "topics", "a/b ü") is None
@@ -242,7 +242,7 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
 async def test_a_meter_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
     meter = RequestStats()
     server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
-    cluster = for_work(make_client(budget=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), meter=meter)
+    cluster = for_work(make_client(budget=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), stats=meter)
 
     await cluster.dbs.list()
     quick = meter.seconds

@@ -20,9 +20,9 @@ class Action(StrEnum):
     Attributes:
         CREATED: It did not exist, and was created.
         KEPT: It existed as requested, and was not changed.
-        ADOPTED: The login existed without a record. Its password was read from the API and stored.
+        ADOPTED: The tenant's database existed without a record, and is on record now, with a new login.
         RESET: It existed, and got a new password.
-        UPDATED: It existed with other settings, and got the requested ones.
+        UPDATED: It existed, and the requested settings were sent.
         ROTATED: The tenant's other login took over. The previous one still works.
         CHECKED: The tenant was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with the tenant, and was repaired.
@@ -158,4 +158,3 @@ class Removed(Done):
 UserOutcome: TypeAlias = UserDone | Failed
 DatabaseOutcome: TypeAlias = DatabaseDone | Failed
 RemovalOutcome: TypeAlias = Removed | Failed
-PlanOutcome: TypeAlias = UserDone | Removed | Failed

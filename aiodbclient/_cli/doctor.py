@@ -8,7 +8,7 @@ from typing import Annotated
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from .failures import Exit
-from .opening import find_clusters, open_client, open_store
+from .opening import find_clusters, is_missing, open_client, open_store
 from .options import STORE_VARIABLE, AdminOption, Clusters, PrivateOption, option
 from .output import Output
 from .records import read_entries
@@ -43,7 +43,7 @@ async def examine(
             await check_token(findings, client)
         except StepFailedError:
             return Exit.SOME_FAILED
-        if not wanted and store is not None:
+        if not wanted and store is not None and not is_missing(store):
             async with open_store(store) as opened:
                 wanted = [*(await read_entries(opened)).clusters()]
         if not wanted:

@@ -26,7 +26,7 @@ from ..tenants._servers.server import Server
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
-from .opening import KEY_VARIABLE, keys_in, open_store, shown
+from .opening import KEY_VARIABLE, is_missing, keys_in, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
@@ -157,6 +157,9 @@ async def check_store(findings: Findings, where: str, cluster_ids: Sequence[str]
         encrypted = "encrypted" if keys_in() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
+        return
+    if is_missing(where):
+        findings.note("store", f"{shown(where)} does not exist yet: `tenants provision` creates it, {encrypted}")
         return
     try:
         async with open_store(where) as store:

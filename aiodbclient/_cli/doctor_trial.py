@@ -6,7 +6,7 @@ The answers are notes: none is wrong. The names in its SQL need no quoting: ``do
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -125,7 +125,7 @@ async def _prove(asking: _Asking, tenants: Tenants) -> None:
     await asking.ask_all(after)
 
 
-async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: str) -> Credential:
+async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: str) -> Credential:
     started = monotonic()
     error: Exception | None = None
     outcome: Any = None

@@ -38,7 +38,7 @@ class Entries:
         credentials = [each for record in self.records for each in record.credentials]
         names = {each.cluster: each.cluster_name for each in credentials}
         ids = {record.cluster for record in self.records if record.cluster}
-        return {id: names.get(id) or id for id in sorted(ids)}
+        return dict(sorted(((id, names.get(id) or id) for id in ids), key=lambda each: each[1]))
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
         """The clusters that an operator names: their names by their ids. None if the store does not know them all."""

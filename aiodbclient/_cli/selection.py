@@ -110,20 +110,20 @@ async def open_tenants(
     from ..tenants import Tenants  # slow to import
 
     async with AsyncExitStack() as stack:
-        limiter = rate_limiter(place)
-        client = await stack.enter_async_context(open_client(place, limiter, offline=not isinstance(place, Place)))
-        found: dict[str, ClusterClient] = {}
-        if make and is_missing(place.store):  # a mistake leaves no store behind
-            found = await _find(client, place.clusters, Entries())
-            _check_names(new, found, place.prefix)
-        store = await stack.enter_async_context(open_store(place.store, make=make))
-        entries = await read_entries(store)
+        limiter, entries, store = rate_limiter(place), Entries(), None
+        if not (make and is_missing(place.store)):  # that one is created last, so that a mistake leaves none behind
+            store = await stack.enter_async_context(open_store(place.store, make=make))
+            entries = await read_entries(store)
         known = entries.clusters()
         wanted = list(place.clusters or known)
         there = {known.get(each, each) for each in wanted}
         wanted += [each for each in more if known.get(each, each) not in there]
-        found = found or await _find(client, wanted, entries)
+        offline = not isinstance(place, Place) and entries.find(wanted) is not None
+        client = await stack.enter_async_context(open_client(place, limiter, offline=offline))
+        found = await _find(client, wanted, entries)
         _check_names(new, found, place.prefix)
+        if store is None:
+            store = await stack.enter_async_context(open_store(place.store, make=True))
         if isinstance(place, Place):
             options |= {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
             if place.admin is not None and len(found) > 1:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from asyncio import Semaphore
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,36 +17,13 @@ from .retry import RULES, Failure, RetryDecision, RetryPolicy
 
 
 class RequestStats:
-    """How far one name of a run is: the requests of its calls, and the seconds that they took.
+    """What was sent for one name of a run, or by one call."""
 
-    ``Run.stop`` lets a name finish once it has begun, but not wait for the budget if nothing would be lost.
-    """
-
-    def __init__(self, *, resumable: bool = False) -> None:
+    def __init__(self) -> None:
         self.requests = 0
-        self.writes = 0  # those that may have changed something
-        self.seconds: float = 0.0
-        self.waited: float = 0.0  # those for the budget
-        self.begun = False  # whether a request was sent, or the tenant is claimed
-        self.waiting: bool = False  # whether it waits for the budget, or until its cluster accepts changes
-        self.resumable = resumable  # whether running it again finishes what it has changed
-        self.cancel: Callable[[], object] | None = None  # cancels the name. None: its run was not stopped
-
-    @property
-    def may_end(self) -> bool:
-        """Whether nothing would be lost if the name ended now."""
-        return not self.begun or (self.waiting and (self.resumable or not self.writes))
-
-    @contextmanager
-    def wait(self) -> Generator[None]:
-        """Wait for the cluster in here. A name of a stopped run is cancelled, if it may end."""
-        self.waiting = True
-        try:
-            if self.cancel is not None and self.may_end:
-                self.cancel()  # the next await raises it
-            yield
-        finally:
-            self.waiting = False
+        self.writes = 0  # requests and claims that may have changed something: ``Run.stop`` lets the name finish
+        self.seconds: float = 0.0  # from the first request of each call to the end of its last
+        self.waited: float = 0.0  # seconds for the rate limit
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -137,7 +113,6 @@ class Call:
         """Note that a request is sent now, after it waited ``waited`` seconds for its slot."""
         self.requests += 1
         self.sent += 1
-        self.meter.begun = True
         self.meter.requests += 1
         self.meter.writes += self.operation.writes
         self.meter.waited += waited
@@ -145,7 +120,7 @@ class Call:
             self.patience = max(self.patience - waited, 0.0)
 
     def refuse(self) -> None:
-        """Note that the API refused the request with a 429 or since the cluster is not ready. It changed nothing."""
+        """Note that the request changed nothing: it was not sent, or the API refused it."""
         self.meter.writes -= self.operation.writes
 
     @property

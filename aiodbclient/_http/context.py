@@ -15,9 +15,9 @@ from ..errors import NotFoundError, PermissionDeniedError
 from ..models import Cluster
 from .call import Call, Options, RequestStats
 from .events import logger
+from .maintenance import MaintenanceWait
 from .operations import GET_CA, GET_CLUSTER, Operation, check_name
 from .pages import read_all
-from .pause import Pause
 from .response import Response
 from .transport import Transport
 
@@ -85,7 +85,7 @@ class ClusterContext(NamedTuple):
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
-    pause: Pause | None = None  # of the run that the calls are part of
+    maintenance: MaintenanceWait | None = None  # of the run that the calls are part of
 
     @property
     def engine(self) -> Engine | str | None:
@@ -130,9 +130,9 @@ class ClusterContext(NamedTuple):
 
     async def deliver(self, call: Call) -> Response:
         """Send ``call``; within a run also after the cluster refused it with 412. Raises as ``Transport.send``."""
-        if self.pause is None:
+        if self.maintenance is None:
             return await self.transport.send(call)
-        return await self.pause.send(call, self.cluster_id, self.transport.send, self.read_cluster)
+        return await self.maintenance.send(call, self.cluster_id, self.transport.send, self.read_cluster)
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
         """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
@@ -172,12 +172,11 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: RequestStats, pause: Pause | None = None) -> ClusterContext:
-        """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
-        pause = self.pause or pause
-        if pause is not None:
-            pause.budget = self.transport.budget
-        return self._replace(options=self.options._replace(meter=meter, bulk=pause is not None), pause=pause)
+    def for_bulk(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
+        """Return this context for one name of a run; ``maintenance`` is the run's, unless the context has one."""
+        maintenance = self.maintenance or maintenance
+        options = self.options._replace(meter=stats, bulk=maintenance is not None)
+        return self._replace(options=options, maintenance=maintenance)
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for another call that already reads it with the same options."""

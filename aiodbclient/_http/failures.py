@@ -37,6 +37,7 @@ def without_answer(call: Call, host: str | None, error: BaseException, secrets: 
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
         call.sent -= 1
+        call.refuse()
         nothing = "" if call.sent else ", nothing was sent"
         return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(text_of(error), 500)}")
     if isinstance(error, TimeoutError):

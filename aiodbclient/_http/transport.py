@@ -38,7 +38,6 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
 # ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
-_STOPPING = 0.5  # s that a name of a stopped run waits for a slot
 
 
 class Token:
@@ -181,7 +180,8 @@ class Transport:
         session = self._open_session()
         asked = perf_counter()
         try:
-            await self._slot(call)
+            again = {} if call.place is None else {"place": call.place}
+            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience, **again)
         except RateLimitError as error:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
@@ -210,23 +210,6 @@ class Transport:
         if not self._owns_session:
             check_session(self._session, self.base_url)
         return self._session
-
-    async def _slot(self, call: Call) -> None:
-        """Wait for a slot of the budget. A name of a stopped run is cancelled instead, if it may end."""
-        meter = call.meter
-        meter.waiting = True
-        cancel = meter.cancel if meter.may_end else None
-        try:
-            again = {} if call.place is None else {"place": call.place}
-            patience = call.patience if cancel is None else _STOPPING
-            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=patience, **again)
-        except RateLimitError:
-            if cancel is not None:
-                cancel()
-                await asyncio.sleep(0)  # it ends here
-            raise
-        finally:
-            meter.waiting = False
 
     async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Response:
         """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantChecked as TenantChecked
     from ._outcomes import TenantCheckOutcome as TenantCheckOutcome
     from ._outcomes import TenantDone as TenantDone
-    from ._outcomes import TenantDumped as TenantDumped
-    from ._outcomes import TenantDumpOutcome as TenantDumpOutcome
     from ._outcomes import TenantEvent as TenantEvent
     from ._outcomes import TenantMoved as TenantMoved
     from ._outcomes import TenantMoveOutcome as TenantMoveOutcome
@@ -46,7 +44,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 _HOMES = {
     "._credential": "Credential",
     "._naming": "Role",
-    "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantDumpOutcome TenantDumped TenantEvent "
+    "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantEvent "
     "TenantMoveOutcome TenantMoved TenantOutcome TenantPlanOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",

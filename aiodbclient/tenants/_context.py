@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from .._bulk.run import OUTAGE, UNANSWERED
 from .._dsn import is_host
 from .._http.call import RequestStats
-from .._http.pause import Pause
+from .._http.maintenance import MaintenanceWait
 from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES, Engine
 from ..errors import (
@@ -115,14 +115,14 @@ class Sites:
         self._begin(None)
         self._check_engines()
 
-    def _begin(self, pause: Pause | None) -> None:
+    def _begin(self, pause: MaintenanceWait | None) -> None:
         self.pause = pause  # of a run; None: requests do not wait in the bulk lane
         # How many tenants of each cluster to work on at a time. All single calls of a ``Tenants`` share them.
         self.turns = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, AT_A_TIME))
         self._away = dict[str, tuple[DatabaseClientError, float]]()
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 
-    def for_job(self, pause: Pause) -> Sites:
+    def for_job(self, pause: MaintenanceWait) -> Sites:
         """The same clusters for one job, of which none is away yet."""
         sites = copy(self)
         sites._begin(pause)

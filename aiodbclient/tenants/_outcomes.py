@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
@@ -131,20 +130,6 @@ class TenantMoved(TenantDone):
     left: str = ""
 
 
-@frozen(kw_only=True)
-class TenantDumped(Done):
-    """A tenant's dump.
-
-    Attributes:
-        file: Its path. The manifest is beside it.
-        bytes: Its size.
-    """
-
-    action: Literal[Action.DONE] = Action.DONE
-    file: Path
-    bytes: int
-
-
 class TenantRemoved(Done):
     """The result of a removal: DELETED, ABSENT if none was stored, or KEPT if it is not suspended for so long.
 
@@ -159,7 +144,6 @@ class TenantRemoved(Done):
 TenantCheckOutcome: TypeAlias = TenantChecked | Failed
 TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
 TenantMoveOutcome: TypeAlias = TenantMoved | Failed
-TenantDumpOutcome: TypeAlias = TenantDumped | Failed
 TenantOutcome: TypeAlias = TenantDone | Failed
 TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
 TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed
@@ -175,7 +159,7 @@ class TenantEvent:
         action: The action of its outcome.
         duration: Seconds in all.
         api: Seconds of requests to the API, including ``budget``.
-        sql: Seconds in the database server, and in the programs of a move or a dump.
+        sql: Seconds in the database server, and in the programs of a move.
         store: Seconds in the store.
         requests: The number of requests to the API.
         error: The name of the exception's class; None if the work did not fail.

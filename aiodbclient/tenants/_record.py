@@ -33,7 +33,6 @@ class Verb(StrEnum):
     RESUME = "resume"
     REMOVE = "remove"
     RELEASE = "release"  # ``remove`` keeps the database
-    DUMP = "dump"
     PREPARE = "prepare"  # ``move`` prepares the other cluster
     MOVE = "move"
 
@@ -69,7 +68,6 @@ _WHILE: Mapping[Verb, State] = {
     Verb.RESUME: State.RESUMING,
     Verb.REMOVE: State.REMOVING,
     Verb.RELEASE: State.REMOVING,
-    Verb.DUMP: State.USABLE,
     Verb.PREPARE: State.USABLE,
     Verb.MOVE: State.MOVING,
 }
@@ -79,7 +77,6 @@ _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
     Verb.RESET: "repair",
     Verb.RELEASE: "remove",
-    Verb.DUMP: "repair",
     Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
 }

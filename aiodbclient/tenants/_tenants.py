@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
@@ -22,7 +21,6 @@ from ._credential import Credential
 from ._naming import Role, check_tenant
 from ._outcomes import (
     TenantCheckOutcome,
-    TenantDumpOutcome,
     TenantEvent,
     TenantMoveOutcome,
     TenantOutcome,
@@ -35,7 +33,6 @@ from ._stores import Record, Store
 from ._usage import Usage, usage_of, with_usage
 from ._verbs import changes
 from ._verbs.check import CheckTenants
-from ._verbs.dump import DumpTenants, LoadTenant
 from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
@@ -436,61 +433,6 @@ class Tenants:
             StoreError: The store cannot be read.
         """
         return usage_of(self._context, names)
-
-    def dump(self, names: GivenNames, folder: str | os.PathLike[str]) -> Run[TenantDumpOutcome]:
-        """Dump the database of each tenant to a file in ``folder``. The tenant works meanwhile.
-
-        The file is ``NAME.dump`` on PostgreSQL, in the custom format of ``pg_dump``, and ``NAME.sql`` on MySQL. Beside
-        it, ``NAME.json`` has its size, its SHA-256 and its date. Only the owner of the process may read them. A file
-        appears whole or not at all, and replaces an earlier one. The file has the tenant's data, and no password.
-
-        Safe to repeat and to cancel.
-
-        Args:
-            names: The tenants.
-            folder: A folder that exists.
-
-        Returns:
-            The run. Its outcomes are DONE, with the path of the ``file``, or FAILED: with GrantError,
-            ConfigurationError if a program is missing, OSError if the file cannot be written, or with an error of
-            ``ensure``.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, ``folder`` is not a folder, or these are readers or
-                writers.
-        """
-        return self._run(names, DumpTenants(self._context, folder))
-
-    async def load(self, name: str, file: str | os.PathLike[str]) -> Credential:
-        """Load a file of ``dump`` into the empty database of a tenant, of the same or another name.
-
-        Its manifest must be beside it. What is in the file runs with the rights of the tenant, on PostgreSQL of a
-        temporary login. Later its functions and triggers run in the sessions of the tenant's programs, and on
-        PostgreSQL they can set its password there: load a file of somebody else only into a tenant of theirs. Objects
-        belong to the tenant. Rights of logins that do not exist are left out.
-
-        If it fails or is cancelled, the database may hold a part of the file. Then remove the tenant and provision it
-        before you repeat it.
-
-        Args:
-            name: The tenant, which is on record.
-            file: The path of the file.
-
-        Returns:
-            The credential of the tenant.
-
-        Raises:
-            InvalidArgumentError: The name is invalid, or the file is not what its manifest says, or of another engine
-                or a newer server.
-            TenantNotFoundError: The tenant is not on record.
-            ConflictError: The database is not empty.
-            ConfigurationError: A program is missing.
-            SuspendedError: The tenant is suspended.
-            GrantError: The server refused what is in the file.
-            StoreError: The store failed.
-            DatabaseClientError: The API refused a request or did not answer.
-        """
-        return (await self._one(LoadTenant(self._context, file), name)).credential
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from .._bulk.run import listed
 from .._http.call import RequestStats
-from .._http.pause import Pause
+from .._http.maintenance import MaintenanceWait
 from ..errors import DatabaseClientError
 from ._capacity import ClusterCapacity
 from ._context import AWAY, Context
@@ -44,7 +44,7 @@ _OfServer: TypeAlias = Mapping[str, tuple[int, int]] | DatabaseClientError
 
 async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServer]:
     """Ask all servers at the same time for the size and the sessions of each database."""
-    sites = context.sites.for_job(Pause())
+    sites = context.sites.for_job(MaintenanceWait())
 
     async def read(cluster: str) -> _OfServer:
         try:

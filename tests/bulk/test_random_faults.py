@@ -42,7 +42,8 @@ failures = st.sampled_from(
         {"status": 429, "headers": {"retry-after": "0.01"}},
         {"status": 403},
         {"truncate": True},
-        {"html": True},
+        {"status": 200, "html": True},
+        {"status": 200, "html": True, "after": True},
         {"delay": 0.01},
         {"unseen_for": 0.03},
     ]

@@ -1,18 +1,20 @@
-"""However a run ends early, nothing new is sent, and no task is left behind."""
+"""A run that is left, closed or stopped: no task and no connection stays, and what is said of its names is true."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 import pytest
 
-from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, Window
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
+
+CONCURRENCY = 4
 
 
 def our_tasks() -> set[str]:
@@ -25,24 +27,22 @@ def our_tasks() -> set[str]:
     }
 
 
-async def turns(number: int) -> None:
-    """Let the event loop, in which the sandbox runs too, do what it has to do, however slow the machine is."""
-    for _ in range(number):
-        await asyncio.sleep(0.001)
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait for a state, such as of the server, that no event signals."""
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
-async def assert_quiet(sandbox: Sandbox) -> None:
-    """Check that no request is running, and no more requests arrive."""
-    await turns(30)  # a cancelled request may have been sent
-    assert our_tasks() == set()
+async def assert_quiet(sandbox: Sandbox, client: DatabaseClient) -> None:
+    """Check that no task is left, that no connection is in use, and that no more requests arrive."""
+    await until(lambda: not our_tasks())
+    connector = client._transport._session.connector  # type: ignore[union-attr]
+    assert not connector._acquired  # type: ignore[union-attr]
     arrived = len(sandbox.requests)
-    await turns(100)
-    assert len(sandbox.requests) == arrived
-
-
-@pytest.fixture(autouse=True)
-def slow_creates(sandbox: Sandbox) -> None:
-    sandbox.faults.add("users.create", delay=0.02)
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+    assert len(sandbox.requests) <= arrived + CONCURRENCY  # those on their way when they were cancelled
 
 
 def endless() -> Iterator[str]:
@@ -52,73 +52,107 @@ def endless() -> Iterator[str]:
         yield f"t{n}"
 
 
-async def test_break(sandbox: Sandbox, pg: ClusterClient) -> None:
-    async for _ in pg.users.provision(endless(), concurrency=4):
+@pytest.fixture
+def slow_creates(sandbox: Sandbox) -> None:
+    sandbox.faults.add("users.create", delay=0.02)
+
+
+async def leave_by_break(cluster: ClusterClient) -> None:
+    async for _ in cluster.users.provision(endless(), concurrency=CONCURRENCY):
         break
 
-    await assert_quiet(sandbox)
-    assert requests(sandbox, "users.create") <= 2 * 4
 
-
-async def test_break_while_the_run_is_still_held(sandbox: Sandbox, pg: ClusterClient) -> None:
-    run = pg.users.provision(endless(), concurrency=4)
+async def leave_by_break_and_keep(cluster: ClusterClient) -> None:
+    run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
     async for _ in run:
         break
-    async with asyncio.timeout(60):
-        while our_tasks():  # noqa: ASYNC110 - no event signals the end of started work
-            await asyncio.sleep(0.01)
-
-    await assert_quiet(sandbox)
-    assert requests(sandbox, "users.create") <= 2 * 4
-
-    await run.aclose()
-    assert [outcome async for outcome in run] == []
+    await until(lambda: not our_tasks())  # although the run is still referenced
 
 
-async def test_aclosing(sandbox: Sandbox, pg: ClusterClient) -> None:
-    async with aclosing(pg.users.provision(endless(), concurrency=4)) as run:
-        async for _ in run:
-            break
-    assert our_tasks() == set()  # at once
-
-    await assert_quiet(sandbox)
-
-
-async def test_aclose_before_the_start_sends_nothing(sandbox: Sandbox, pg: ClusterClient) -> None:
-    run = pg.users.provision(endless())
-    await run.aclose()
-
-    assert [outcome async for outcome in run] == []
-    assert sandbox.requests == []
-
-
-async def test_an_exception_in_the_body_of_the_loop(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def leave_by_exception(cluster: ClusterClient) -> None:
     async def consume() -> None:
-        async for outcome in pg.users.provision(endless(), concurrency=4):
+        async for outcome in cluster.users.provision(endless(), concurrency=CONCURRENCY):
             raise LookupError(outcome.name)
 
     with pytest.raises(LookupError):
         await consume()
-    await assert_quiet(sandbox)
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.05])
-async def test_cancelling_the_task(sandbox: Sandbox, pg: ClusterClient, after: float) -> None:
+async def leave_by_aclosing(cluster: ClusterClient) -> None:
+    async with aclosing(cluster.users.provision(endless(), concurrency=CONCURRENCY)) as run:
+        async for _ in run:
+            break
+    assert our_tasks() == set()  # at once
+
+
+async def leave_by_async_with(cluster: ClusterClient) -> None:
+    async with cluster.users.provision(endless(), concurrency=CONCURRENCY) as run:
+        async for _ in run:
+            break
+    assert our_tasks() == set()
+
+
+async def leave_by_aclose_elsewhere(cluster: ClusterClient) -> None:
+    run = cluster.users.provision(endless(), concurrency=CONCURRENCY)
+    begun = asyncio.Event()
+
     async def consume() -> None:
-        async for _ in pg.users.provision(endless(), concurrency=4):
+        async for _ in run:
+            begun.set()
+
+    consumer = asyncio.create_task(consume())
+    await begun.wait()
+    await run.aclose()
+    await consumer  # its loop ends
+
+
+@pytest.mark.usefixtures("slow_creates")
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_by_break,
+        leave_by_break_and_keep,
+        leave_by_exception,
+        leave_by_aclosing,
+        leave_by_async_with,
+        leave_by_aclose_elsewhere,
+    ],
+)
+async def test_leaving_cancels_names(
+    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, leave: Callable[[ClusterClient], object]
+) -> None:
+    """At most twice ``concurrency`` names without an outcome were sent."""
+    await leave(pg)  # type: ignore[misc]
+
+    await assert_quiet(sandbox, client)
+    assert requests(sandbox, "users.create") <= 2 * CONCURRENCY + 4
+
+
+@pytest.mark.parametrize("operation", ["users.list", "users.create"])
+@pytest.mark.parametrize("is_awaited", [False, True])
+async def test_cancelled_task_cancels_run(
+    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, operation: str, is_awaited: bool
+) -> None:
+    sandbox.faults.add(operation, delay=600.0)
+
+    async def consume() -> None:
+        run = pg.users.provision(endless(), concurrency=CONCURRENCY)
+        if is_awaited:
+            await run
+        async for _ in run:
             pass
 
     task = asyncio.create_task(consume())
-    await asyncio.sleep(after)
+    await until(lambda: requests(sandbox, operation))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert our_tasks() == set()
-    await assert_quiet(sandbox)
+    await assert_quiet(sandbox, client)
 
 
-async def test_cancelling_while_specs_are_awaited(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_cancelled_task_cancels_iterable(pg: ClusterClient) -> None:
     awaited, ended = asyncio.Event(), asyncio.Event()
 
     async def stuck() -> AsyncIterator[str]:
@@ -143,23 +177,36 @@ async def test_cancelling_while_specs_are_awaited(sandbox: Sandbox, pg: ClusterC
     assert our_tasks() == set()
 
 
-async def test_cancelling_behind_the_lock_of_a_mongodb_cluster(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+@pytest.mark.usefixtures("slow_creates")
+async def test_cancelled_run_frees_mongodb_lock(
+    sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient
+) -> None:
     async def consume() -> None:
-        async for _ in mongodb.users.provision(endless(), concurrency=4):
+        async for _ in mongodb.users.provision(endless(), concurrency=CONCURRENCY):
             pass
 
     task = asyncio.create_task(consume())
-    await asyncio.sleep(0.05)
+    await until(lambda: requests(sandbox, "users.create"))
     task.cancel()
     await asyncio.wait([task])
 
-    await assert_quiet(sandbox)
-    await mongodb.users.create("next")  # the lock is free
+    await assert_quiet(sandbox, client)
+    await mongodb.users.create("next")
 
 
-async def test_stop_delivers_what_is_in_flight(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_aclose_before_start_sends_nothing(sandbox: Sandbox, pg: ClusterClient) -> None:
+    run = pg.users.provision(endless())
+    await run.aclose()
+
+    assert await run == []
+    assert sandbox.requests == []
+
+
+@pytest.mark.usefixtures("slow_creates")
+async def test_stop_names_without_outcome_unchanged(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """Each name of which a create was sent has an outcome, with its password."""
     truth = Truth(sandbox, pg.id)
-    run = pg.users.provision(endless(), concurrency=4)
+    run = pg.users.provision(endless(), concurrency=CONCURRENCY)
     reported: dict[str, str | None] = {}
 
     async for outcome in run:
@@ -168,126 +215,109 @@ async def test_stop_delivers_what_is_in_flight(sandbox: Sandbox, pg: ClusterClie
         if len(reported) == 6:
             run.stop()
 
-    assert 6 < len(reported) <= 2 * 6
+    assert 6 < len(reported) <= 6 + 2 * CONCURRENCY
     assert requests(sandbox, "users.create") == len(reported)
     assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
     assert our_tasks() == set()
 
 
-async def test_stop_from_a_timer_ends_a_run_whose_specs_are_awaited(pg: ClusterClient) -> None:
-    async def stuck() -> AsyncIterator[str]:
-        yield "a"
-        await asyncio.Event().wait()
+async def test_stop_waits_for_lost_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """A create whose answer was lost may have been applied: the run settles it."""
+    sandbox.faults.add("users.create", name="a", cut=True, after=True, nth=1)
+    sandbox.faults.add("users.get", name="a", delay=0.2)
+    run = pg.users.provision(["a"])
 
-    run = pg.users.provision(stuck())
-    names = list[str]()
-    async with asyncio.timeout(60):
-        async for outcome in run:
-            names.append(outcome.name)
-            asyncio.get_running_loop().call_later(0.1, run.stop)
-    assert names == ["a"]
-    assert our_tasks() == set()
+    async def stop_when_read() -> None:
+        await until(lambda: requests(sandbox, "users.create"))
+        run.stop()
+
+    stopping = asyncio.create_task(stop_when_read())
+    [outcome] = await run
+    await stopping
+    assert outcome.action is Action.CREATED
 
 
-async def test_stop_before_the_start_sends_no_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_before_start_sends_nothing(sandbox: Sandbox, pg: ClusterClient) -> None:
     run = pg.users.provision(endless())
     run.stop()
 
-    assert [outcome async for outcome in run] == []
+    assert await run == []
+    assert sandbox.requests == []
+
+
+async def stopped_when(run: object, is_so: Callable[[], object]) -> list[str]:
+    """Stop ``run`` in a state, and return the names of its outcomes."""
+
+    async def stop() -> None:
+        await until(is_so)
+        run.stop()  # type: ignore[attr-defined]
+
+    stopping = asyncio.create_task(stop())
+    async with asyncio.timeout(60):
+        names = [outcome.name async for outcome in run]  # type: ignore[attr-defined]
+        await stopping
+    assert our_tasks() == set()
+    return names
+
+
+async def test_stop_cancels_first_reads(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.list", delay=600.0)
+    run = pg.users.provision(endless())
+
+    assert await stopped_when(run, lambda: requests(sandbox, "users.list")) == []
     assert requests(sandbox, "users.create") == 0
 
 
-async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
+    awaited = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[str]:
+        yield "a"
+        awaited.set()
+        await asyncio.Event().wait()
+
+    taken = list[str]()
+    run = pg.users.provision(stuck())
+
+    async def take() -> None:
+        async for outcome in run:
+            taken.append(outcome.name)
+
+    taking = asyncio.create_task(take())
+    await until(lambda: awaited.is_set() and taken)
+    run.stop()
+    async with asyncio.timeout(60):
+        await taking
+    assert taken == ["a"]
+
+
+async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterClient) -> None:
     budget = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
-        run = client.cluster(pg.id).users.provision(endless(), concurrency=4)
-
-        async def stop_when_spent() -> None:
-            while requests(sandbox, "users.create") < 5:  # noqa: ASYNC110 - it is the server that counts
-                await asyncio.sleep(0.005)
-            run.stop()
-
-        stopping = asyncio.create_task(stop_when_spent())
-        async with asyncio.timeout(60):
-            names = [outcome.name async for outcome in run]
-            await stopping
+        run = client.cluster(pg.id).users.provision(endless(), concurrency=CONCURRENCY)
+        names = await stopped_when(run, lambda: requests(sandbox, "users.create") == 5)
 
     assert len(names) == 5
-    assert our_tasks() == set()
     assert budget.snapshot().waiting == 0
 
 
-async def test_stop_while_the_run_sets_up_ends_it_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=600.0)
-    run = pg.users.provision(endless())
-    asyncio.get_running_loop().call_later(0.1, run.stop)
+async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """A write that the API refused with a 429 changed nothing, so its name does not wait for the next try."""
+    sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"})
+    run = pg.users.provision(["a"])
 
-    async with asyncio.timeout(60):
-        assert [outcome async for outcome in run] == []
-
-    assert our_tasks() == set()
-    assert requests(sandbox, "users.create") == 0
+    assert await stopped_when(run, lambda: sandbox.counts.get(("users.create", 429))) == []
 
 
-async def test_aclose_from_another_task_ends_the_loop_of_the_consumer(sandbox: Sandbox, pg: ClusterClient) -> None:
-    run = pg.users.provision(endless(), concurrency=4)
-    reported = asyncio.Event()
+async def test_stop_cancels_refused_connections(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """A connection that was refused sent nothing."""
+    retry = RetryPolicy(max_tries=5, base_delay=600.0, max_delay=600.0)
+    events = list[RequestEvent]()
+    async with DatabaseClient(
+        sandbox.token, base_url="http://127.0.0.1:9", retry=retry, on_event=events.append
+    ) as client:
+        names = [f"t{n}" for n in range(CONCURRENCY)]
+        run = client.cluster(pg.id, engine="pg").users.rotate(names, concurrency=CONCURRENCY)
 
-    async def consume() -> None:
-        async for _ in run:
-            reported.set()
-
-    consumer = asyncio.create_task(consume())
-    await reported.wait()
-    await run.aclose()
-
-    assert not [task for task in our_tasks() if "consume" not in task]  # at once
-    await consumer
-    await assert_quiet(sandbox)
-
-
-async def test_aclose_from_another_task_while_the_run_sets_up(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=600.0)
-    run = pg.users.provision(endless())
-
-    async def consume() -> list[str]:
-        return [outcome.name async for outcome in run]
-
-    consumer = asyncio.create_task(consume())
-    await asyncio.sleep(0.1)
-    async with asyncio.timeout(60):
-        await run.aclose()
-        assert await consumer == []
-
-
-async def test_async_with_ends_the_run_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
-    async with pg.users.provision(endless(), concurrency=4) as run:
-        async for _ in run:
-            break
-    assert our_tasks() == set()
-
-    await assert_quiet(sandbox)
-
-
-async def test_dropping_a_run_that_sets_up_cancels_what_it_reads(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.list", delay=600.0)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(anext(pg.users.provision(endless())), 0.1)
-
-    await assert_quiet(sandbox)
-
-
-async def test_stop_does_not_wait_for_what_the_rate_limit_refused(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.create", status=429)
-    run = pg.users.provision(endless(), concurrency=4)
-
-    async def stop_when_refused() -> None:
-        while sandbox.counts.get(("users.create", 429), 0) < 1:  # noqa: ASYNC110 - it is the server that counts
-            await asyncio.sleep(0.005)
-        run.stop()
-
-    stopping = asyncio.create_task(stop_when_refused())
-    async with asyncio.timeout(60):  # the gate is closed for longer
-        assert [outcome async for outcome in run] == []
-    await stopping
-    assert our_tasks() == set()
+        assert await stopped_when(run, lambda: len(events) == CONCURRENCY) == []
+    assert {event.error for event in events} == {"ConnectError"}

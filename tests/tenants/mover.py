@@ -1,4 +1,4 @@
-"""A process that moves or dumps a tenant and kills itself: ``mover URL TOKEN STORE PREFIX OLD NEW STEP VERB``.
+"""A process that moves a tenant and kills itself: ``mover URL TOKEN STORE PREFIX OLD NEW STEP``.
 
 Each change of the store, each statement and each start of a program is a step. It dies at the given one, and prints
 "done" if there are fewer.
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -40,7 +39,7 @@ class Steps:
         return stepping
 
 
-async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str, verb: str) -> None:
+async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str) -> None:
     steps = Steps(int(last))
     for owner, names in (
         (SQLiteStore, ("claim", "intend", "keep")),
@@ -52,9 +51,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
             setattr(owner, name, steps.before(getattr(owner, name)))
     async with DatabaseClient(token, base_url=url, budget=RateLimiter([])) as client, SQLiteStore(store_path) as store:
         tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=60.0)
-        folder = Path(store_path).parent / "dumps"
-        run: Any = tenants.move(["alpha"], to=new) if verb == "move" else tenants.dump(["alpha"], folder)
-        outcome = await only(run)
+        outcome = await only(tenants.move(["alpha"], to=new))
         print("done" if outcome.error is None else outcome.error, steps.seen)
 
 

@@ -40,7 +40,7 @@ class Two:
     prefix: str = field(factory=lambda: f"m{next(_used)}_")
 
     def tenants(self, **options: Any) -> Tenants:
-        return Tenants([self.old, self.new], self.store, self.prefix, **{"place": self._old} | options)
+        return Tenants([self.old, self.new], self.store, self.prefix, **{"choose_cluster": self._old} | options)
 
     async def _old(self, *_: object) -> str:
         return self.old.id

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +90,7 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
         sweep(sandbox)
 
 
-async def outcomes_of(run: AsyncIterator[Any]) -> dict[str, Any]:
+async def outcomes_of(run: AsyncIterable[Any]) -> dict[str, Any]:
     return {outcome.name: outcome async for outcome in run}
 
 
@@ -126,7 +126,7 @@ async def test_new_tenants_go_where_the_fewest_are_until_all_are_full(fleet: Fle
     before = len(fleet.sandbox.requests)
     with pytest.raises(
         CapacityError,
-        match=r"no cluster has capacity for the tenant 'next': each cluster has its 4 tenants; nothing was s",
+        match=r"no cluster has capacity for the tenant 'next': each has its 4 tenants; nothing was s",
     ):
         await tenants.ensure("next")
     assert await fleet.store.get("next") is None

@@ -55,7 +55,7 @@ async def test_a_tenant_with_its_roles_is_on_the_other_cluster_and_nothing_is_le
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
     assert timedelta(0) < moved.frozen < timedelta(seconds=monotonic() - began)
     assert moved.bytes > 1_000_000
-    assert run.copied > 1_000
+
     after = await tenants.get("alpha")
     assert after is not None
     assert (after, after.username) == (moved.credential, before.username)

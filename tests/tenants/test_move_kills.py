@@ -1,4 +1,4 @@
-"""Whenever a process that moves or dumps a tenant is killed, ``repair`` leaves one whole tenant, on both engines."""
+"""Whenever a process that moves a tenant is killed, ``repair`` leaves one whole tenant, on both engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from aiodbclient import Engine
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants._copy.files import read
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
@@ -22,10 +21,7 @@ from .moves import Two, left_on, opened, sql
 
 # About as many as there are, which depends on what the servers do at the same time. The last ones of a move are after
 # its commit.
-STEPS: Mapping[str, Mapping[object, int]] = {
-    "move": {Engine.PG: 280, Engine.MYSQL: 440},
-    "dump": {Engine.PG: 56, Engine.MYSQL: 62},
-}
+STEPS: Mapping[object, int] = {Engine.PG: 280, Engine.MYSQL: 440}
 KINDS = ["pg", *(each for each in SERVERS if each not in ("given", "none"))]
 
 
@@ -36,7 +32,7 @@ def clusters(
     """A sandbox with two clusters of an engine."""
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
-            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
+            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
         else:
             dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
             for dsn in dsns:
@@ -52,12 +48,12 @@ async def two(clusters: tuple[Sandbox, str, str], tmp_path: Path) -> AsyncIterat
         yield two
 
 
-async def killed_at(two: Two, part: float, verb: str) -> None:
-    """Move or dump the tenant in a process that is killed after a part of its steps."""
-    step = round(part * STEPS[verb][(await two.old.info()).engine])
+async def killed_at(two: Two, part: float) -> None:
+    """Move the tenant in a process that is killed after a part of its steps."""
+    step = round(part * STEPS[(await two.old.info()).engine])
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.tenants.mover", two.sandbox.url, two.sandbox.token, str(two.path)),
-        *(two.prefix, two.old.id, two.new.id, str(step), verb),
+        *(two.prefix, two.old.id, two.new.id, str(step)),
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": ".", "TMPDIR": str(two.path.parent)},  # with what it leaves
     )
@@ -78,7 +74,7 @@ async def made(two: Two) -> None:
 @pytest.mark.parametrize("part", first_of([0.4, 0.9, 0.04, 0.75, *(part / 100 for part in range(2, 102, 6))], 2))
 async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_repair(two: Two, part: float) -> None:
     await made(two)
-    await killed_at(two, part, "move")
+    await killed_at(two, part)
 
     tenants = two.tenants()
     await only(tenants.repair(["alpha"]))
@@ -93,22 +89,3 @@ async def test_whenever_the_process_is_killed_there_is_one_whole_tenant_after_re
     for role in ("owner", "reader"):
         assert (await only(tenants.role(role).check(["alpha"]))).problems == ()
     assert [each.problems async for each in tenants.check()] == [()]
-
-
-@pytest.mark.parametrize("part", first_of([0.5, *(part / 10 for part in range(2, 11, 3))]))
-async def test_whenever_the_process_is_killed_a_dump_is_whole_or_not_there(
-    two: Two, part: float, tmp_path: Path
-) -> None:
-    await made(two)
-    (tmp_path / "dumps").mkdir()
-    await killed_at(two, part, "dump")
-    for manifest in (tmp_path / "dumps").glob("*.json"):
-        [dump] = [each for each in manifest.parent.glob("alpha.*") if each != manifest]
-        read(dump)[1].close()
-
-    tenants = two.tenants()
-    await only(tenants.repair(["alpha"]))
-    assert [each.problems async for each in tenants.check()] == [()]
-    dumped = await only(tenants.dump(["alpha"], tmp_path / "dumps"))
-    assert dumped.error is None
-    read(dumped.file)[1].close()

@@ -16,7 +16,7 @@ from aiodbclient import Action
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential
 from aiodbclient.tenants._copy.mysql import MySQLCopier
-from aiodbclient.tenants.errors import GrantError, MoveError
+from aiodbclient.tenants.errors import MoveError
 
 from ..mysql import SERVERS, RestartableMySQL, administrator, in_grant
 from .conftest import only
@@ -246,9 +246,7 @@ async def test_a_table_without_a_key_is_found_before_anybody_is_shut_out(
     assert await left_on(tenants, two.new, "alpha") == (False, [])
 
 
-async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
-    two: Two, servers: tuple[Any, ...], tmp_path: Path
-) -> None:
+async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(two: Two, servers: tuple[Any, ...]) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
     [(version,)] = await sql(alpha, "SELECT VERSION()")
@@ -262,12 +260,10 @@ async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
     session = await connected(alpha)
 
     moved = await only(tenants.move(["alpha"], to=two.new))
-    dumped = await only(tenants.dump(["alpha"], tmp_path))
 
-    for error, kind in ((moved.error, MoveError), (dumped.error, GrantError)):
-        assert isinstance(error, kind)
-        assert "no dump has a JSON duality view: drop 'folded'" in str(error)
-        assert "no dump has a library: drop 'shared'" in str(error)
+    assert isinstance(moved.error, MoveError)
+    assert "no dump has a JSON duality view: drop 'folded'" in str(moved.error)
+    assert "no dump has a library: drop 'shared'" in str(moved.error)
     assert await run(session, "SELECT 7") == [(7,)]
     session.close()
     assert await left_on(tenants, two.new, "alpha") == (False, [])
@@ -275,23 +271,3 @@ async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(
     with administrator(servers[3].dsn) as here:
         here.execute(f"DROP LIBRARY `{alpha.database}`.shared")
     assert (await only(tenants.move(["alpha"], to=two.new))).error is None
-
-
-async def test_a_tenant_is_dumped_and_loaded(two: Two, tmp_path: Path) -> None:
-    tenants = two.tenants()
-    await sql(
-        await tenants.ensure("alpha"),
-        "CREATE TABLE t (n INT PRIMARY KEY)",
-        "INSERT INTO t VALUES (1), (2)",
-        "CREATE VIEW v AS SELECT n FROM t",
-    )
-    dumped = await only(tenants.dump(["alpha"], tmp_path))
-    assert dumped.error is None
-    assert dumped.file == tmp_path / "alpha.sql"
-    beta = await tenants.ensure("beta")
-    await tenants.load("beta", dumped.file)
-    assert await sql(beta, "SELECT n FROM v ORDER BY n") == [(1,), (2,)]
-    async with asyncio.timeout(60):  # until the server has ended the sessions that are closed
-        while any([each.connections async for each in tenants.usage(["beta"])]):
-            await asyncio.sleep(0.02)
-    assert {each.name: each.error async for each in tenants.usage()} == {"alpha": None, "beta": None}

@@ -47,6 +47,24 @@ async def two(servers: tuple[Any, ...], tmp_path: Path) -> AsyncIterator[Two]:
         yield two
 
 
+async def test_move_verifies_tls(tmp_path: Path) -> None:
+    """The programs of the embedded server have no TLS, so those of an installed one copy."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not installed:
+        pytest.skip("needs the programs of PostgreSQL (apt-get install postgresql-17)")
+    with Sandbox(windows=[]) as sandbox:
+        old, new = [await sandbox.add_cluster("pg", backend="postgres", server=installed[-1].parent) for _ in range(2)]
+        async with opened(sandbox, old, new, tmp_path / "store") as two:
+            tenants = two.tenants()
+            alpha = await tenants.ensure("alpha")
+            assert alpha.ca is not None
+            await sql(alpha, "CREATE TABLE t AS SELECT 7 AS n")
+            moved = await only(tenants.move(["alpha"], to=two.new))
+            assert moved.error is None
+            assert moved.credential is not None
+            assert await sql(moved.credential, "SELECT n FROM t") == [(7,)]
+
+
 async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(two: Two) -> None:
     tenants = two.tenants()
     before = await tenants.ensure("alpha")

@@ -6,7 +6,6 @@ import asyncio
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -16,11 +15,9 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy import mysql as copy_mysql
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .conftest import Place, only
 from .mysql_servers import DENIED, Server, refused, server, until
 
 __all__ = ["server"]
@@ -115,23 +112,6 @@ async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(se
     assert "theirs" not in programs + events
     for each in (own, theirs):
         each.close()
-
-
-async def test_a_lock_of_a_tenant_stops_a_dump_of_mysql_and_hangs_nothing(
-    my_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tenants = my_place.tenants()
-    session = connect(await tenants.ensure("alpha"))
-    run(session, "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(session, "LOCK TABLES t WRITE")
-    with monkeypatch.context() as patched:
-        patched.setattr(copy_mysql, "_PATIENCE", 2.0)
-        async with asyncio.timeout(120):
-            dumped = await only(tenants.dump(["alpha"], tmp_path))
-    assert isinstance(dumped.error, GrantError)
-    assert "nothing was copied for 2 s" in str(dumped.error)
-    session.close()
-    assert (await only(tenants.dump(["alpha"], tmp_path))).error is None
 
 
 async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_rolled_back(server: Server) -> None:

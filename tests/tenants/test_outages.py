@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -89,7 +89,7 @@ async def gated(place: Place) -> AsyncIterator[tuple[Gate, str]]:
             await asyncio.wait(gate.tasks)
 
 
-async def failure_of(run: AsyncIterator[Any]) -> Exception | None:
+async def failure_of(run: AsyncIterable[Any]) -> Exception | None:
     """The error of a run for one name, or of the run itself."""
     try:
         error: Exception | None = (await only(run)).error

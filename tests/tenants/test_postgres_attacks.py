@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import closing
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action, Engine
-from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants._copy import postgres as copy
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, Role, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants.errors import GrantError, MoveError
+from aiodbclient.tenants.errors import MoveError
 
-from ..thorough import first_of
-from .conftest import Place, only
+from .conftest import only
 from .managed import PASSWORD, Managed, ended, ready
-from .moves import Two, enters, sql
+from .moves import Two, sql
 
 LONG = ",".join(f'"{number:060}"' for number in range(5_000))
 
@@ -68,72 +63,6 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
     assert await ended(server, names, login)
 
 
-LOCKS = ["LOCK TABLE t", "ALTER VIEW v SET (security_barrier = true)", "DROP SEQUENCE s"]
-
-
-@pytest.mark.parametrize("lock", first_of(LOCKS))
-async def test_a_lock_of_a_tenant_does_not_hang_a_dump(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str
-) -> None:
-    """It would hang the backup of all other tenants."""
-    monkeypatch.setattr(copy, "_LOCK_SECONDS", 1.0)
-    tenants = place.tenants()
-    alpha = await tenants.ensure("alpha")
-    await sql(alpha, "CREATE TABLE t (n int)", "CREATE VIEW v AS TABLE t", "CREATE SEQUENCE s")
-    async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
-        await session.execute(lock.encode())
-        async with asyncio.timeout(120):
-            outcome = await only(tenants.dump(["alpha"], tmp_path))
-        assert isinstance(outcome.error, GrantError)
-        assert f"an open transaction of the login {alpha.username!r} holds a lock" in str(outcome.error)
-        await session.rollback()
-    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
-
-
-async def test_a_file_does_not_set_the_password_of_the_login_that_loads_it(place: Place, tmp_path: Path) -> None:
-    tenants = place.tenants()
-    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
-    await sql(
-        alpha,
-        "CREATE FUNCTION public.evil(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
-        " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine';"
-        " PERFORM set_config('role', pg_get_userbyid(datdba), false)"
-        " FROM pg_database WHERE datname = current_database(); RETURN 1; END $$",
-        "CREATE TABLE t (n int CHECK (public.evil(n) = 1))",
-        "INSERT INTO t VALUES (2)",
-    )
-    assert not await enters(alpha)  # its own
-    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
-    with pytest.raises(GrantError, match="password authentication failed"):  # that of the login that is dropped
-        await tenants.load("beta", tmp_path / "alpha.dump")
-    assert await sql(beta, "SELECT n FROM t") == [(2,)]
-    assert "_t" not in {login[-2:] for login in await place.logins()}  # the login that loaded it is dropped
-
-
-ODD = ["a\u2028b", "a;\nb", "a\n\n--b", 'a";b', "a\x1cb", "x TO {owner}", "x FROM {owner}"]
-
-
-async def test_a_dump_with_odd_names_and_rights_is_loaded(place: Place, tmp_path: Path) -> None:
-    tenants = place.tenants()
-    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
-    owner = names_of("alpha", Engine.PG, place.prefix).owner
-    odd = [name.format(owner=owner) for name in ODD]
-    async with await psycopg.AsyncConnection.connect(alpha.uri, autocommit=True) as session:
-        for name in odd:
-            await session.execute(SQL("CREATE TABLE {} (n int)").format(Identifier(name)))
-            await session.execute(SQL("GRANT SELECT ON {} TO PUBLIC").format(Identifier(name)))
-            await session.execute(SQL("REVOKE UPDATE ON {} FROM CURRENT_USER").format(Identifier(name)))
-        # A login of the owner gives rights by default, which only that login may change.
-        await session.execute("SET ROLE NONE; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
-    assert (await only(tenants.dump(["alpha"], tmp_path))).ok
-    await tenants.load("beta", tmp_path / "alpha.dump")
-    rights = (
-        "SELECT relname, has_table_privilege('public', oid, 'SELECT'), has_table_privilege(oid, 'UPDATE')"
-        " FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
-    )
-    assert sorted(await sql(beta, rights)) == sorted((name, True, False) for name in odd)
-
-
 REFUSED = {
     "a reader's login": ["GRANT SELECT ON t TO {reader}"],
     "a table of the login": [
@@ -176,27 +105,6 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert (moved.error, moved.action) == (None, Action.MOVED)
-
-
-REST = ', "tenant": "alpha", "program": "pg_dump", "date": "2026-11-28", "database_bytes": 1}'
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        "[" * 60_000,
-        '{"database": 7, "engine": "pg", "server": "18.1"',
-        '{"database": "a", "engine": "pg", "server": "x"',
-    ],
-    ids=["nested", "number", "version"],
-)
-async def test_a_manifest_that_is_none_is_refused(place: Place, tmp_path: Path, manifest: str) -> None:
-    tenants = place.tenants()
-    await tenants.ensure("beta")
-    (tmp_path / "alpha.json").write_text(f"{manifest}{REST}")
-    (tmp_path / "alpha.dump").write_bytes(b"")
-    with pytest.raises(InvalidArgumentError, match=r"alpha.json is not the manifest of a dump"):
-        await tenants.load("beta", tmp_path / "alpha.dump")
 
 
 async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(

@@ -8,13 +8,11 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from tempfile import TemporaryDirectory
 from traceback import TracebackException
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.tenants import Problem
@@ -26,7 +24,6 @@ from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ended, ready, work
-from .test_outages import Gate
 
 # A verifier that the tenant made itself. The salt and the keys are any.
 ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
@@ -52,8 +49,8 @@ async def never_blocked() -> AsyncIterator[None]:
     assert longest < 1.0
 
 
-@pytest.mark.parametrize("rounds", [100_001, 3_000_000, 2_147_483_647])
-async def test_a_password_with_too_many_rounds_is_a_refused_one(
+@pytest.mark.parametrize("rounds", [-1, 0, 100_001, 2_147_483_647])
+async def test_scram_rounds_out_of_range_refused(
     managed: Managed, server: PostgresServer, names: Names, rounds: int
 ) -> None:
     # A tenant waits 40 minutes for the server to take the longest, so a superuser writes it here.
@@ -133,33 +130,17 @@ async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server
     assert caught.value.statement
 
 
-@pytest.mark.parametrize("method", ["md5", "password", "trust"])
-async def test_other_authentications_with_a_password_work_too(
-    managed: Managed, server: PostgresServer, names: Names, method: str
-) -> None:
-    login = names.logins[0]
-    hba = managed.server.hba
-    before = hba.read_text()
-    managed.api(SQL("SET password_encryption = md5; ALTER ROLE {} PASSWORD 'secret'").format(Identifier(login)))
-    hba.write_text(f'host all "{login}" all {method}\n{before}')
-    managed.reload()
-    try:
-        assert await server.log_in(names, login, Secret(PASSWORD)) is None
-        assert (await server.log_in(names, login, Secret("wrong")) is None) == (method == "trust")
-    finally:
-        hba.write_text(before)
-        managed.reload()
+async def test_md5_password_is_refused(place: Place) -> None:
+    """A tenant can choose MD5 for its own password. Its check reports it, and a repair makes it SCRAM again."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    with psycopg.connect(credential.uri, autocommit=True) as session:
+        session.execute("SET ROLE NONE; SET password_encryption = md5")
+        session.execute(SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(Literal(credential.password)))
 
-
-async def test_the_administrator_may_log_in_through_a_socket_in_a_folder(managed: Managed, names: Names) -> None:
-    port = int(conninfo_to_dict(managed.admin)["port"] or 0)
-    with TemporaryDirectory() as folder:  # its path is short enough for a socket
-        async with await asyncio.start_unix_server(Gate("127.0.0.1", port).let_in, f"{folder}/.s.PGSQL.{port}"):
-            server = PostgresServer(Secret(make_conninfo(managed.admin, host=folder)), None)
-            await ready(server, names, names.logins[0])
-            assert await server.log_in(names, names.logins[0], Secret("wrong")) is not None
-        while closing := asyncio.all_tasks() - {asyncio.current_task()}:  # the gate's own ends of the connections
-            await asyncio.wait(closing)
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.PASSWORD_REFUSED,)
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
 async def test_a_cancelled_login_leaves_no_password_in_its_traceback(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -35,7 +35,7 @@ async def act(tenants: Tenants, verb: str) -> None:
         await tenants.ensure("alpha")
         return
     options = {"force": True} if verb == "rotate" else {}  # again, if it was done when its time was up
-    run: AsyncIterator[Any] = getattr(tenants, verb)(["alpha"], **options)
+    run: AsyncIterable[Any] = getattr(tenants, verb)(["alpha"], **options)
     async for outcome in run:
         if outcome.error is not None:
             raise outcome.error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable
 from typing import TypeVar
 
 import psycopg
@@ -28,7 +28,7 @@ async def works(credential: Credential) -> bool:
     return True
 
 
-async def by_name(run: AsyncIterator[Out]) -> dict[str, Out]:
+async def by_name(run: AsyncIterable[Out]) -> dict[str, Out]:
     return {outcome.name: outcome async for outcome in run}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import assert_type
 
 from aiodbclient import (
@@ -13,13 +13,11 @@ from aiodbclient import (
     Failed,
     NewUser,
     Outcome,
-    PlanOutcome,
     RateLimiter,
     RemovalOutcome,
     Run,
     User,
     UserOutcome,
-    UserPlan,
     Window,
     errors,
 )
@@ -42,6 +40,7 @@ async def runs(cluster: ClusterClient) -> None:
     assert_type(cluster.users.provision(name for name in ("alice", "bob")), Run[UserOutcome])
     assert_type(cluster.users.provision(names()), Run[UserOutcome])
     assert_type(cluster.users.provision(specs(), "error"), Run[UserOutcome])
+    assert_type(cluster.users.provision(["alice"], if_exists="update"), Run[UserOutcome])
     assert_type(cluster.users.rotate(["alice"]), Run[UserOutcome])
     assert_type(cluster.users.deprovision(names()), Run[RemovalOutcome])
     assert_type(cluster.dbs.provision(["app"]), Run[DatabaseOutcome])
@@ -50,7 +49,7 @@ async def runs(cluster: ClusterClient) -> None:
     cluster.users.provision([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     cluster.users.provision([], if_exists="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     cluster.dbs.provision([NewUser("a")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    await cluster.users.provision(["alice"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    assert_type(await cluster.users.provision(["alice"]), list[UserOutcome])
 
 
 async def a_success_holds_its_user(run: Run[UserOutcome]) -> None:
@@ -124,11 +123,3 @@ def also_builtin(timeout: errors.RequestTimeoutError, argument: errors.InvalidAr
     times_out: TimeoutError = timeout
     is_a_value_error: ValueError = argument
     print(times_out, is_a_value_error)
-
-
-async def plans(cluster: ClusterClient) -> None:
-    plan = await cluster.users.plan(["alice", NewUser("bob")], prune=True)
-    assert_type(plan, UserPlan)
-    assert_type(plan.create, Sequence[str])
-    assert_type(plan.apply(), Run[PlanOutcome])
-    assert_type(cluster.users.provision(["alice"], if_exists="update"), Run[UserOutcome])

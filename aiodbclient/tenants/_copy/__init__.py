@@ -1,4 +1,4 @@
-"""Copy a tenant's database to a file and from it, by the programs of its engine. ``postgres`` and ``mysql`` do it.
+"""Copy a tenant's database to another server, by the programs of its engine. ``postgres`` and ``mysql`` do it.
 
 Nothing here runs as the administrator: what a tenant wrote may run in each of these sessions.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from attrs import field, frozen
 
@@ -31,12 +31,9 @@ class Survey:
 class Copier(ABC):
     """Copies one tenant's database."""
 
-    ending: ClassVar[str]  # of the name of a file
-
-    def __init__(self, names: Names, tools: Programs, source: str) -> None:
+    def __init__(self, names: Names, tools: Programs) -> None:
         self.names = names
         self.tools = tools
-        self.source = source  # the version of the server with the database
 
     @staticmethod
     @abstractmethod
@@ -45,7 +42,7 @@ class Copier(ABC):
 
     @classmethod
     @abstractmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> Copier:
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> Copier:
         """Find the programs for servers of these versions. Raises ConfigurationError that names what to install."""
 
     @abstractmethod
@@ -57,23 +54,12 @@ class Copier(ABC):
         """Why the empty database of ``writer`` could not have such a copy."""
 
     @abstractmethod
-    async def is_empty(self, writer: Credential) -> bool:
-        """Whether nothing is in the database of ``writer``."""
-
-    @abstractmethod
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
-
-    async def check_whole(self, dump: str) -> None:  # noqa: B027 - where the program that dumps says so by itself
-        """Raise GrantError if a dump is cut short."""
 
     @abstractmethod
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
         """Restore a dump, which may be hostile."""
-
-    @abstractmethod
-    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
-        """Restore a dump of another tenant, with its ``names``, or of another time."""
 
     @abstractmethod
     async def count(self, credential: Credential) -> Mapping[str, str]:

@@ -66,26 +66,19 @@ _NOT_COPIED_HERE = f"""
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'information_schema' AND table_name IN {tuple(_NOT_COPIED)} ORDER BY 1
 """
-_THINGS = """
-SELECT (SELECT count(*) FROM information_schema.tables WHERE table_schema = database())
-+ (SELECT count(*) FROM information_schema.routines WHERE routine_schema = database())
-+ (SELECT count(*) FROM information_schema.events WHERE event_schema = database())
-"""
 Rows: TypeAlias = Callable[[str], Awaitable[list[Any]]]
 
 
 class MySQLCopier(Copier):
     """Copies a MySQL database."""
 
-    ending = ".sql"
-
     @staticmethod
     def refusal(source: str, target: str) -> str:
         return f"MySQL {target} is older than {source}" if _version(target) < _version(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> MySQLCopier:
-        return cls(names, await programs(source), source)
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> MySQLCopier:
+        return cls(names, await programs())
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         async with _session(reader) as rows:
@@ -140,14 +133,6 @@ class MySQLCopier(Copier):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
             await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
 
-    async def is_empty(self, writer: Credential) -> bool:
-        async with _session(writer) as rows:
-            ((number,),) = await rows(_THINGS)
-        return not number
-
-    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
-        await self.restore(writer, source, copied)
-
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
         async with _session(credential) as rows:
@@ -199,8 +184,8 @@ async def _session(credential: Credential) -> AsyncGenerator[Rows]:
     raise GrantError(f"MySQL refused a login to copy the database: {reason}")
 
 
-async def programs(source: str, target: str | None = None) -> Programs:
-    """Find the programs to copy from a server of version ``source``. Raises ConfigurationError if there are none."""
+async def programs() -> Programs:
+    """Find the programs. Raises ConfigurationError if there are none."""
     found = await installed("mysqldump", "mysql")
     if fitting := [each for each in found if "mariadb" not in each.text.lower() and each.version >= _OLDEST]:
         return max(fitting, key=lambda each: each.version)

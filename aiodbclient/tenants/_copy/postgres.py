@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -25,17 +24,9 @@ from .programs import Copied, Programs, environment_of, installed, missing, plac
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
-_RIGHTS = re.compile(r"\d+; \d+ \d+ (DEFAULT )?ACL ")
 _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no timeout itself
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
-_QUOTED = r'"(?:[^"]|"")+"'
-# A comment, a statement that gives rights, and what may hide the beginning of another one.
-_STATEMENT = re.compile(
-    rf"--.*|^((?:GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) (?:[^\";]|{_QUOTED})*)|{_QUOTED}|'(?:[^']|'')*'", re.MULTILINE
-)
-# A role in such a statement, or another name.
-_ROLE = re.compile(rf"( TO | FROM | FOR ROLE )({_QUOTED}|[a-z_][a-z0-9_$]*)|{_QUOTED}")
 
 # What a dump shows of a database, and what it does not.
 _SURVEY = """
@@ -94,17 +85,6 @@ SELECT n.nspname, c.relname, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n
 WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY 1, 2
 """
-_EMPTY = """
-WITH theirs AS (SELECT oid FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'),
-things AS (
-  SELECT oid, relnamespace FROM pg_class UNION ALL SELECT oid, pronamespace FROM pg_proc
-  UNION ALL SELECT oid, typnamespace FROM pg_type
-)
-SELECT NOT EXISTS (SELECT FROM pg_largeobject_metadata) AND NOT EXISTS (
-  SELECT FROM things WHERE relnamespace IN (SELECT oid FROM theirs)
-  AND oid NOT IN (SELECT objid FROM pg_depend WHERE deptype IN ('e', 'i'))
-)
-"""
 _BLOCKED = """
 SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
   unnest(pg_blocking_pids(l.pid)) b (pid) JOIN pg_stat_activity a USING (pid)
@@ -117,15 +97,13 @@ _THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'S
 class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
-    ending = ".dump"
-
     @staticmethod
     def refusal(source: str, target: str) -> str:
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
-    async def with_programs(cls, names: Names, source: str, target: str | None = None) -> PostgresCopier:
-        return cls(names, await programs(source, target), source)
+    async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
+        return cls(names, await programs(source, target, has_tls=has_tls))
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
@@ -196,13 +174,9 @@ class PostgresCopier(Copier):
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        async with environment_of(self.tools, reader) as environment:
+        with environment_of(reader) as environment:
             command = [self.tools.dump, *options, place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target, copied=copied))
-
-    async def check_whole(self, dump: str) -> None:
-        """Read all of it: pg_dump exits with 0 also if the disk has no room for the end of its file."""
-        await run([self.tools.restore, f"--file={os.devnull}", dump], {})
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
         """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
@@ -222,33 +196,14 @@ class PostgresCopier(Copier):
             await asyncio.wait([task])
         await task
 
-    async def is_empty(self, writer: Credential) -> bool:
-        async with self._session(writer) as session:
-            ((is_empty,),) = await session.rows(_EMPTY)
-        return bool(is_empty)
-
     async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
-        await self._restore(writer, source, await self._entries(writer, source, self.names), copied)
+        await self._restore(writer, source, await self._entries(writer, source), copied)
 
-    async def load(self, writer: Credential, source: IO[bytes], names: Names, copied: Copied) -> None:
-        """Restore a dump of the tenant with these ``names``, which may have readers that this one has not."""
-        entries = await self._entries(writer, source, names)
-        rights = [each for each in entries if _RIGHTS.match(each)]
-        data = [each for each in entries if each not in rights]
-        await self._unblocked(writer, self._restore(writer, source, data, copied))
-        source.seek(0)
-        with _listed(rights) as path:
-            text = await text_of([self.tools.restore, "--file=-", f"--use-list={path}"], source)
-        roles = dict(zip(_roles_of(names), _roles_of(self.names), strict=True))
-        async with self._session(writer) as session:
-            for statement in _to_others(text, roles):
-                await session.rows(statement.encode(), fine=psycopg.errors.UndefinedObject)
-
-    async def _entries(self, writer: Credential, source: IO[bytes], names: Names) -> list[str]:
+    async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
 
         The administrator made these extensions, so the tenant may not even comment on one. Nor may it change what other
-        roles than the owner's of the dump, with its ``names``, give by default.
+        roles than its owner give by default.
         """
         source.seek(0)
         listing = await text_of([self.tools.restore, "--list"], source)
@@ -261,7 +216,7 @@ class PostgresCopier(Copier):
             line
             for line, entry in entries
             if not entry.startswith((*left_out, *comments))
-            and (entry.endswith(f" {names.owner}") or not entry.startswith("DEFAULT ACL "))
+            and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 
     async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str], copied: Copied) -> None:
@@ -269,7 +224,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
             command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
-            async with environment_of(self.tools, writer) as environment:
+            with environment_of(writer) as environment:
                 await run(command, environment, stdin=source, copied=copied)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
@@ -359,11 +314,11 @@ class _Session:
         return ""
 
 
-async def programs(source: str, target: str | None = None) -> Programs:
-    """Find the programs to copy from a server of version ``source`` to one of ``target``, or to dump it."""
+async def programs(source: str, target: str, *, has_tls: bool) -> Programs:
+    """Find the programs to copy from a server of version ``source`` to one of ``target``, with or without TLS."""
     at_least = _major(source)
-    below = 999 if target is None or _major(target) >= _NEW_SETTING else _NEW_SETTING
-    found = await installed("pg_dump", "pg_restore")
+    below = 999 if _major(target) >= _NEW_SETTING else _NEW_SETTING
+    found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
     fitting = [each for each in found if at_least <= each.version[0] < below]
     if fitting:
         return min(fitting, key=lambda each: each.version[0])
@@ -388,25 +343,6 @@ def _listed(entries: list[str]) -> Generator[str]:
         yield file.name
 
 
-def _roles_of(names: Names) -> list[str]:
-    return [names.owner, *names.groups, *names.owner_logins]
-
-
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:
     what = "last_value::text || ' ' || is_called" if is_sequence else "count(*)::text"
     return SQL("SELECT {}, {} FROM {}").format(Literal(f"{schema}.{name}"), SQL(what), Identifier(schema, name))
-
-
-def _to_others(text: str, roles: Mapping[str, str]) -> Generator[str]:
-    """The statements of a dump that give rights, to the ``roles`` of another tenant.
-
-    A name in it is anything that a tenant chose, such as ``a;`` and a new line.
-    """
-
-    def of_other(match: re.Match[str]) -> str:
-        name = (match[2] or "").strip('"').replace('""', '"')
-        return f'{match[1]}"{roles[name]}"' if name in roles else match[0]
-
-    for match in _STATEMENT.finditer(text):
-        if match[1]:
-            yield _ROLE.sub(of_other, match[1])

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TypeVar
 
-from attrs import evolve
-
 from ..._bulk.outcomes import Failed
 from ..._checks import check_whole
 from ...errors import DatabaseClientError
@@ -70,12 +68,11 @@ class EachTenant(TenantJob[TenantResult[T]]):
             raise
         credential = record.required()
         cluster = self._clusters[name] = credential.cluster or ""
-        timer.meter.begun = True
+        timer.meter.writes += 1  # ``Run.stop`` lets it finish
         return TenantResult(name=name, cluster=cluster, value=await timer.on("setup", self._work(credential)))
 
-    def failed(self, outcome: Failed) -> Failed:
-        """Add the cluster to the outcome of a tenant whose work failed."""
-        return evolve(outcome, cluster=self._clusters.get(outcome.name))
+    def failed(self, name: str, error: Exception, tries: int) -> Failed:
+        return Failed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
         """Whether the store cannot be read, or too many failed. Otherwise an error of ``work`` ends no run."""

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.outcomes import Action, Done
+from ..._bulk.outcomes import Action, Done, Failed
 from ..._bulk.run import Job, name_spec
 from ..._http.call import RequestStats
 from ..._http.waits import waits
@@ -32,17 +32,19 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that a
 _LOSSES = 5  # lost claims of one name before it fails
 
 
-class TenantJob(Job[str, DoneT]):
+class TenantJob(Job[str, DoneT, Failed]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
-
-    resumable = True  # what it changes is on record
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, sites=context.sites.for_job(self.pause))
+        self.copied = 0
+        self.context = evolve(context, sites=context.sites.for_job(self.maintenance))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
+
+    def failed(self, name: str, error: Exception, tries: int) -> Failed:
+        return Failed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
@@ -96,7 +98,7 @@ class ClaimingJob(TenantJob[DoneT]):
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move or dump itself
+    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move itself
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
@@ -110,15 +112,15 @@ class ClaimingJob(TenantJob[DoneT]):
             self._now = await self.context.now()  # so what another process does during the run is young
         return await super().prepare()
 
+    def count_copied(self, number: int) -> None:
+        """Count bytes that were written to a dump, or read from it."""
+        self.copied += number
+
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago."""
         if self.age is None or self._now is None or since is None:
             return False
         return self._now - since < self.age
-
-    def count_copied(self, number: int) -> None:
-        """Count bytes that were written to a dump, or read from it."""
-        self.copied += number
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
@@ -134,7 +136,7 @@ class ClaimingJob(TenantJob[DoneT]):
                 tenant = await (await self.on(cluster, name, timer)).claim()
                 if tenant is not None:
                     async with tenant.held:
-                        timer.meter.begun = True  # ``Run.stop`` lets it finish
+                        timer.meter.writes += 1  # ``Run.stop`` lets it finish
                         done = await timer.on("sql", self._work_alone(tenant, record, before))
             except ClaimLostError:
                 losses += 1

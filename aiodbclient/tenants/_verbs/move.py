@@ -15,7 +15,7 @@ from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
-from .._copy.files import check_free
+from .._copy.programs import check_free
 from .._credential import Credential, Secret
 from .._naming import ROLES, Role
 from .._outcomes import TenantMoved
@@ -174,7 +174,8 @@ class _Move:
         kind = copier_of(self._tenant.site.engine)
         if reason := kind.refusal(source, target):
             raise self._error(reason)
-        return await kind.with_programs(self._tenant.names, source, target)
+        has_tls = self._tenant.current.ca is not None
+        return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""

@@ -1,4 +1,4 @@
-"""What whoever works on a tenant next does of an unfinished move or dump: undo a move before its commit, or finish it.
+"""What whoever works on a tenant next does of an unfinished move: undo a move before its commit, or finish it.
 
 Before the commit the tenant is on its cluster, and a copy may be on another one. The commit stores the credential of
 the copy, and the earlier one as the previous. So a previous credential of another cluster is what is left behind there.
@@ -38,7 +38,7 @@ class MovePlan:
 
 
 async def end_copying(tenant: ClaimedTenant) -> bool:
-    """Undo or finish an unfinished move or dump, and release the claim. Return False if none is on record."""
+    """Undo or finish an unfinished move, and release the claim. Return False if none is on record."""
     intent = tenant.record.intent
     if tenant.names.role is not Role.OWNER:  # its tenant is settled, and the role with it
         return False
@@ -46,9 +46,6 @@ async def end_copying(tenant: ClaimedTenant) -> bool:
         await finish_move(tenant)
     elif intent is not None and intent.verb in (Verb.PREPARE, Verb.MOVE):
         await undo(tenant, MovePlan.read(intent), shut=intent.verb is Verb.MOVE)
-    elif intent is not None and intent.verb is Verb.DUMP:
-        await tenant.server.drop_temporary(tenant.work)
-        await tenant.held.keep(tenant.current, tenant.record.previous)
     else:
         return False
     return True

@@ -8,7 +8,8 @@ The server gets the verifier of a new password, so no statement, no log and no `
 
 ``log_in`` tests a password without libpq. A tenant chooses the number of SCRAM's rounds for its own password, and libpq
 computes them in the event loop, where nothing can stop it: 2,147,483,647 rounds take 40 minutes. ``log_in`` reads the
-number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread.
+number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread. It knows no other authentication: the
+verifiers of logins are computed here.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _MOST_ROUNDS = 100_000  # 50 ms of one processor
 _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
 _MOST_BYTES = 100_000  # of one message during a login
 
-_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
+_OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 
 CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -267,10 +268,7 @@ async def log_in(address: Address, user: str, password: Secret, database: str) -
 @asynccontextmanager
 async def _opened(address: Address) -> AsyncGenerator[_Wire]:
     """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
-    if address.host.startswith("/"):  # the folder of a socket
-        reader, writer = await asyncio.open_unix_connection(f"{address.host}/.s.PGSQL.{address.port}")
-    else:
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         if address.context is not None:
             writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
@@ -296,12 +294,9 @@ class _Wire:
         given = ("user", user, "database", database, "options", "-c client_min_messages=error")
         options = b"\0".join(each.encode() for each in given) + b"\0\0"
         self.writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
-        kind, content = await self._expect(_OK, _CLEARTEXT, _MD5, _SASL)
+        kind, content = await self._expect(_OK, _SASL)
         if kind == _SASL:
             await self._scram(content, password)
-        elif kind != _OK:
-            self._send(Secret(_hashed(user, password, content) if kind == _MD5 else f"{password}\0"))
-        if kind != _OK:
             await self._expect(_OK)
         kind, content = await self._message()
         if kind == b"E"[0]:
@@ -320,10 +315,8 @@ class _Wire:
         challenge = (await self._expect(_SASL_CONTINUE))[1].decode()
         fields = dict(part.split("=", 1) for part in challenge.split(","))
         rounds = int(fields["i"])
-        if rounds > _MOST_ROUNDS:
-            raise LoginRefusedError(
-                f"its password has {rounds:,} rounds of SCRAM, and at most {_MOST_ROUNDS:,} are tried"
-            )
+        if not 0 < rounds <= _MOST_ROUNDS:
+            raise LoginRefusedError(f"its password has {rounds:,} rounds of SCRAM; 1 to {_MOST_ROUNDS:,} are tried")
         if not fields["r"].startswith(nonce):
             raise ServerAwayError("the server answered with another nonce")
         salted = await asyncio.to_thread(_salted, password, b64decode(fields["s"]), rounds)
@@ -350,7 +343,8 @@ class _Wire:
             raise ServerAwayError("the server does not speak PostgreSQL's protocol")
         [authentication] = struct.unpack_from("!i", content)
         if authentication not in wanted:
-            raise ServerAwayError(f"the server asks for an authentication ({authentication}) that is not supported")
+            # Such as MD5, which a session of the login can choose for its own password.
+            raise LoginRefusedError(f"the server asks for an authentication ({authentication}) other than SCRAM")
         return authentication, content[4:]
 
     async def _message(self) -> tuple[int, bytes]:
@@ -369,11 +363,6 @@ def _salted(password: str, salt: bytes, rounds: int) -> bytes:
     """The password as SCRAM hashes it, in a thread. No frame of a task has it in plain text, for its traceback."""
     normalized = unicodedata.normalize("NFKC", password).encode()  # the passwords are ASCII
     return hashlib.pbkdf2_hmac("sha256", normalized, salt, rounds)
-
-
-def _hashed(user: str, password: str, salt: bytes) -> str:
-    inner = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest().encode()
-    return f"md5{hashlib.md5(inner + salt, usedforsecurity=False).hexdigest()}\0"
 
 
 def _read_error(content: bytes) -> tuple[str, str]:

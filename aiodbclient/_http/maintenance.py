@@ -1,0 +1,126 @@
+"""``MaintenanceWait``: a run waits while a cluster refuses changes. The API did not apply such a write.
+
+It answers 412, or 404 to a create on a cluster that has just come online (mcp-digitalocean #334).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from time import monotonic
+from typing import TypeGuard
+
+from .._backoff import expo
+from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
+from ..models import Cluster, ClusterStatus
+from .call import Call
+from .events import logger
+from .operations import Kind
+from .response import Response
+
+Send = Callable[[Call], Awaitable[Response]]
+Read = Callable[[], Awaitable[Cluster]]
+
+_SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
+_PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
+_NEW = 60.0  # seconds for which a cluster that is online may answer 404 to creates
+
+
+def until_online() -> Iterator[float]:
+    """Yield the seconds to wait before each further read of a cluster that is not online yet."""
+    return expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST)
+
+
+class _Cluster:
+    """What a run knows of one cluster."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()  # of the name that waits until the cluster accepts changes
+        self.failure: str | None = None  # why the run does not wait any longer
+        self.status: ClusterStatus | str | None = None  # that was read last
+        self.first_404: float | None = None  # when it began to answer 404 to creates although it is online
+
+    def is_not_ready(self, error: DatabaseClientError, call: Call) -> TypeGuard[APIError]:
+        """Whether the cluster refused ``call`` only because it does not accept changes yet."""
+        if isinstance(error, NotFoundError) and call.operation.kind is Kind.CREATE:
+            self.first_404 = self.first_404 or monotonic()
+            return monotonic() - self.first_404 < _NEW
+        return isinstance(error, PreconditionFailedError)
+
+
+class MaintenanceWait:
+    """How one run waits while its clusters refuse changes.
+
+    The first name that a cluster refuses reads the cluster until it is online, then repeats its request. The others
+    wait for that name: those in progress after one refusal each, later ones before they send anything.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False  # then a refused call raises at once
+        self._clusters: dict[str, _Cluster] = {}
+
+    async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Response:
+        """Send ``call`` with ``send``, and again after each refusal, when ``read`` shows that the cluster is online."""
+        cluster = self._clusters.setdefault(cluster_id, _Cluster())
+        while True:
+            async with cluster.lock:
+                pass
+            if cluster.failure is not None:
+                raise _not_online(cluster, call)
+            try:
+                response = await send(call)
+            except APIError as error:
+                if not cluster.is_not_ready(error, call):
+                    raise
+                refusal = error
+            else:
+                cluster.first_404 = None
+                return response
+            call.refuse()
+            if self.stopped:
+                raise refusal
+            if not cluster.lock.locked():
+                async with cluster.lock:
+                    return await _send_when_online(cluster, call, send, read, refusal)
+
+
+async def _send_when_online(cluster: _Cluster, call: Call, send: Send, read: Read, refusal: APIError) -> Response:
+    """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the lock."""
+    patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
+    deadline = monotonic() + patience
+    logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
+    for wait in until_online():
+        try:
+            cluster.status = (await read()).status
+        except NotFoundError:
+            raise refusal from None
+        except DatabaseClientError:  # the write itself shows what is wrong
+            cluster.status = None
+        if cluster.status in (None, ClusterStatus.ONLINE):
+            try:
+                response = await send(call)
+            except DatabaseClientError as error:
+                if not cluster.is_not_ready(error, call):
+                    raise
+                call.refuse()
+                refusal = error  # such as during the first backup of a new cluster
+            else:
+                cluster.first_404 = None
+                return response
+        else:
+            cluster.first_404 = None
+        left = deadline - monotonic()
+        if left <= 0:
+            break
+        await asyncio.sleep(min(wait, left))
+    cluster.failure = (
+        f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status is "
+        f"{cluster.status or 'not known'}: run it again when the cluster is online"
+    )
+    raise _not_online(cluster, call)
+
+
+def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
+    error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
+    call.complete(error)
+    return error

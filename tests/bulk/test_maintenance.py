@@ -1,0 +1,239 @@
+"""A cluster refuses changes while it is resized or made: a run waits until it is online, and asks one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, errors
+from aiodbclient._http import maintenance
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox._clusters import Status
+
+from .test_stopping import until
+
+
+@pytest.fixture(autouse=True)
+def quick_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "_SHORTEST", 0.05)
+
+
+def refused(sandbox: Sandbox) -> int:
+    return sum(count for (_, status), count in sandbox.counts.items() if status == 412)
+
+
+async def outcomes_after(sandbox: Sandbox, cluster: ClusterClient, status: Status, run: Any, reads: int = 1) -> Any:
+    """Await ``run`` while the cluster has ``status``, and set it online when the run has read it so often."""
+    sandbox.set_status(cluster.id, status)
+    seen, before = sandbox.counts["clusters.get", 200], refused(sandbox)
+    running = asyncio.ensure_future(run)
+    await until(lambda: refused(sandbox) > before and sandbox.counts["clusters.get", 200] - seen >= reads)
+    assert not running.done()
+    sandbox.set_status(cluster.id, "online")
+    return await running
+
+
+async def test_run_waits_until_online(sandbox: Sandbox, pg: ClusterClient, caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = await outcomes_after(sandbox, pg, "resizing", pg.users.provision(f"t{n}" for n in range(300)), reads=4)
+
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+    assert len({outcome.name for outcome in outcomes}) == 300
+    assert refused(sandbox) <= 16
+    assert 4 <= sandbox.counts["clusters.get", 200] <= 12  # at growing intervals
+    assert f"the cluster {pg.id} refuses changes (412): a run waits for it" in caplog.messages
+
+
+async def test_online_cluster_that_refuses_is_asked_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """As during the first backup of a new cluster. Of the 16 names in progress one asks again, and the others wait."""
+    sandbox.faults.add("dbs.create", status=412, times=20)
+
+    outcomes = await pg.dbs.provision(f"t{n}" for n in range(200))
+
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+    assert refused(sandbox) == 20
+    assert sandbox.counts["clusters.get", 200] <= 1 + 5 + 1  # the engine; one read before each of 5 tries
+
+
+async def test_every_write_waits(sandbox: Sandbox, pg: ClusterClient) -> None:
+    names = [f"t{n}" for n in range(20)]
+    for make, action in (
+        (pg.users.provision, Action.CREATED),
+        (pg.users.rotate, Action.RESET),
+        (pg.users.deprovision, Action.DELETED),
+        (pg.dbs.provision, Action.CREATED),
+        (pg.dbs.deprovision, Action.DELETED),
+    ):
+        before = refused(sandbox)
+        outcomes = await outcomes_after(sandbox, pg, "migrating", make(names))
+        assert {outcome.action for outcome in outcomes} == {action}
+        assert 1 <= refused(sandbox) - before <= 16
+
+
+async def test_mongodb_waits_with_one_write(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    outcomes = await outcomes_after(sandbox, mongodb, "creating", mongodb.users.provision(["a", "b", "c"]))
+
+    assert [outcome.action for outcome in outcomes] == [Action.CREATED] * 3
+    assert refused(sandbox) == 1
+
+
+async def test_names_fail_after_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
+    """Each of them gets an error of its own, and nothing more is sent."""
+    sandbox.set_status(pg.id, "forking")
+    cluster = client.with_options(max_wait=0.2).cluster(pg.id)
+
+    outcomes = await cluster.users.provision(f"t{n}" for n in range(300))
+
+    assert len(outcomes) == 300
+    for outcome in outcomes:
+        assert isinstance(outcome.error, errors.ClusterNotOnlineError)
+        assert outcome.error.status == "forking"
+        assert not outcome.error.may_have_applied
+        assert "run it again when the cluster is online" in str(outcome.error)
+    assert len({id(outcome.error) for outcome in outcomes}) == 300
+    assert refused(sandbox) <= 16
+    sandbox.set_status(pg.id, "online")
+    assert [outcome.action for outcome in await cluster.users.provision(["t1"])] == [Action.CREATED]
+
+
+async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """Names that wait are cancelled. A name whose refusal arrives after the stop fails with it."""
+    sandbox.set_status(pg.id, "resizing")
+    run = pg.users.provision(f"t{n}" for n in range(300))
+    running = asyncio.ensure_future(run)
+    await until(lambda: refused(sandbox) == 16)
+    run.stop()
+
+    async with asyncio.timeout(60):
+        late = await running
+    for outcome in late:
+        assert isinstance(outcome.error, errors.PreconditionFailedError)
+        assert not outcome.error.may_have_applied
+
+
+async def test_aclose_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.set_status(pg.id, "resizing")
+    run = pg.users.provision(["a", "b"])
+    running = asyncio.ensure_future(run)
+    await until(lambda: refused(sandbox))
+    await run.aclose()
+
+    assert await running == []
+    assert [user.name for user in await pg.users.list()] == ["doadmin"]
+
+
+async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.reset_auth", status=500, times=1)  # it may have revoked the password
+    sandbox.faults.add("users.reset_auth", status=412, nth=2, times=1)
+    sandbox.faults.add("clusters.get", cut=True, nth=2, times=5)
+    sandbox.faults.add("users.reset_auth", status=403, nth=3, times=1)
+
+    [outcome] = await pg.users.rotate(["doadmin"])
+
+    assert isinstance(outcome.error, errors.PermissionDeniedError)
+    assert outcome.error.may_have_applied
+
+
+async def test_each_wait_has_whole_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
+    """A wait that ended in a lost connection does not count for the next one."""
+    sandbox.faults.add("users.reset_auth", status=412, name="a", times=2)
+    sandbox.faults.add("users.reset_auth", cut=True, name="a", nth=3, times=10)
+    sandbox.faults.add("users.reset_auth", status=412, name="b", times=2)
+    for name in "ab":
+        await pg.users.create(name)
+    cluster = client.with_options(max_wait=1.0).cluster(pg.id)
+
+    async def names() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.sleep(1.5)  # longer than max_wait
+        yield "b"
+
+    outcomes: dict[str, Outcome] = {each.name: each for each in await cluster.users.rotate(names(), concurrency=1)}
+
+    assert isinstance(outcomes["a"].error, errors.ConnectionLostError)
+    assert outcomes["b"].ok, outcomes["b"].error
+
+
+async def test_other_refusal_ends_wait(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.info()
+    sandbox.faults.add("users.create", status=412, times=2)
+    sandbox.faults.add("users.create", status=422, name="a")
+
+    outcomes = {outcome.name: outcome for outcome in await pg.users.provision(["a", "b"])}
+
+    assert isinstance(outcomes["a"].error, errors.UnprocessableEntityError)
+    assert outcomes["b"].ok
+
+
+async def test_refused_write_keeps_its_tries(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.reset_auth", status=412, times=6)
+    sandbox.faults.add("users.reset_auth", status=500, nth=7, times=20)
+
+    [outcome] = await pg.users.rotate(["doadmin"])
+
+    assert isinstance(outcome.error, errors.ServerError)
+    assert (sandbox.counts["users.reset_auth", 412], sandbox.counts["users.reset_auth", 500]) == (6, 5)
+
+
+async def test_token_without_read_scope_waits(sandbox: Sandbox) -> None:
+    """A token that may not read the cluster shows by its writes when it is online."""
+    cluster_id = await sandbox.add_cluster("pg", backend="memory")
+    sandbox.set_status(cluster_id, "resizing", online_after=0.2)
+    token = sandbox.add_token(["database:create"])
+
+    async with DatabaseClient(token, base_url=sandbox.url) as client:
+        outcomes = await client.cluster(cluster_id, engine="pg").dbs.provision(["a", "b"])
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+
+
+@pytest.mark.parametrize("on", ["users", "dbs"])
+async def test_create_waits_for_new_cluster(sandbox: Sandbox, pg: ClusterClient, on: str) -> None:
+    """A cluster that has just come online answers 404 to creates for some seconds."""
+    sandbox.faults.add(f"{on}.create", status=404, times=5)
+
+    outcomes = await (pg.users.provision(["a", "b"]) if on == "users" else pg.dbs.provision(["a", "b"]))
+
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+    assert sandbox.counts[f"{on}.create", 404] == 5
+
+
+async def test_create_404_ends_after_a_minute(
+    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster is online, so a 404 that lasts is an answer. Later names do not wait again."""
+    monkeypatch.setattr(maintenance, "_NEW", 0.3)
+    sandbox.faults.add("users.create", status=404)
+
+    outcomes = await pg.users.provision([f"t{n}" for n in range(40)])
+
+    assert {type(outcome.error) for outcome in outcomes} == {errors.NotFoundError}
+    assert sandbox.counts["clusters.get", 200] < 10
+
+
+async def test_create_404_of_cluster_that_is_gone(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.info()
+    sandbox.faults.add("users.create", status=404)
+    sandbox.faults.add("clusters.get", status=404)
+
+    outcomes = await pg.users.provision(["a", "b"])
+
+    assert {type(outcome.error) for outcome in outcomes} == {errors.NotFoundError}
+
+
+async def test_single_call_does_not_wait(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.set_status(pg.id, "resizing")
+
+    with pytest.raises(errors.PreconditionFailedError) as caught:
+        await pg.users.create("a")
+
+    assert not caught.value.may_have_applied
+    assert refused(sandbox) == 1
+
+
+async def test_single_create_404_names_new_cluster(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("dbs.create", status=404)
+
+    with pytest.raises(errors.NotFoundError, match="a cluster that has just come online may not be ready yet"):
+        await pg.dbs.create("a")

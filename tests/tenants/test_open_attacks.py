@@ -1,0 +1,219 @@
+"""Attacks on PostgreSQL that work today. Each test fails until its attack is closed; then its mark goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from inspect import signature
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, Connection
+
+from aiodbclient.tenants import Credential, Problem, Tenants
+from aiodbclient.tenants._servers import postgres
+
+from .conftest import Place, only
+from .moves import Two, enters, sql
+from .programs import refusal
+from .test_check_and_repair import admin_of
+
+
+def works_today(what: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=what)
+
+
+@contextmanager
+def unkillable(credential: Credential) -> Iterator[int]:
+    """The pid of a session that ignores ``pg_terminate_backend``.
+
+    A statement without a check for interrupts does so, such as ``translate(repeat('a', 20000000), ...)``. A process
+    that is stopped behaves the same, and costs nothing.
+    """
+    with Connection.connect(credential.uri) as session:
+        pid = session.info.backend_pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up on a session that resists after seconds."""
+    monkeypatch.setattr(postgres, "_ENDING_SECONDS", 3.0, raising=False)
+
+
+def let_in(neighbour: Credential, who: str) -> list[str]:
+    """The statements with which a neighbour lets a role in, to make functions there."""
+    return [
+        f'GRANT CONNECT ON DATABASE "{neighbour.database}" TO "{who}"',
+        f'GRANT USAGE, CREATE ON SCHEMA public TO "{who}"',
+    ]
+
+
+@works_today("a revoked login comes back with the next rotation, and so do the rights of its functions")
+async def test_revoked_login_comes_back(place: Place) -> None:
+    """A neighbour keeps the login from being dropped: a view of its depends on a function of the login."""
+    tenants = place.tenants()
+    revoked, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
+    await sql(evil, *let_in(evil, revoked.username))
+    async with await AsyncConnection.connect(revoked.uri, dbname=evil.database, autocommit=True) as session:
+        await session.execute("SET ROLE NONE")
+        await session.execute(
+            "CREATE FUNCTION public.who() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text'"
+        )
+    await sql(evil, "CREATE VIEW v AS SELECT public.who()")
+    assert (await only(tenants.rotate(["alpha"]))).error is None
+    await only(tenants.revoke_previous(["alpha"]))
+    current = (await only(tenants.rotate(["alpha"]))).credential
+    assert current is not None
+    assert current.username != revoked.username
+
+
+@works_today("the first session that resists leaves the tenant's other logins working")
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("verb", ["suspend", "remove"])
+async def test_suspend_refused_by_session(place: Place, verb: str) -> None:
+    tenants = place.tenants()
+    first = await tenants.ensure("alpha")
+    assert (await only(tenants.role("reader").provision(["alpha"]))).error is None
+    reader = await tenants.role("reader").get("alpha")
+    second = (await only(tenants.rotate(["alpha"]))).credential
+    assert reader is not None
+    assert second is not None
+    assert await enters(reader)
+    with unkillable(first) as pid:
+        refused = await only(getattr(tenants, verb)(["alpha"]))
+        working = [each.username for each in (first, second, reader) if await enters(each)]
+    assert working == []
+    assert str(pid) in str(refused.error)
+
+
+@works_today("the error blames a lock")
+@pytest.mark.usefixtures("brief")
+async def test_removal_held_by_another_tenant(place: Place) -> None:
+    """DROP DATABASE waits until each session of the server has seen it."""
+    tenants = place.tenants()
+    alpha, evil = await tenants.ensure("alpha"), await tenants.ensure("evil")
+    with unkillable(evil) as pid:
+        refused = await only(tenants.remove(["alpha"]))
+        assert not await enters(alpha)
+    assert (await only(tenants.remove(["alpha"]))).error is None
+    assert str(pid) in str(refused.error)
+
+
+@works_today("code of the owner role elsewhere opens a suspended database")
+async def test_suspended_database_opened(place: Place) -> None:
+    """A customer has two tenants. A function of the first one's owner role is in the second one's database."""
+    tenants = place.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    [(owner,)] = await sql(alpha, "SELECT current_user::text")
+    await sql(beta, *let_in(beta, owner), *let_in(beta, alpha.username))
+    async with await AsyncConnection.connect(alpha.uri, dbname=beta.database, autocommit=True) as session:
+        await session.execute(f'SET ROLE "{owner}"'.encode())
+        await session.execute(
+            "CREATE FUNCTION public.open() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+            f' GRANT CONNECT ON DATABASE "{alpha.database}" TO "{beta.username}"; END $$'.encode()
+        )
+    assert (await only(tenants.suspend(["alpha"]))).error is None
+    with suppress(psycopg.Error):
+        await sql(beta, "SELECT public.open()")
+    assert await refusal(beta, "SELECT 1", database=alpha.database)
+
+
+@asynccontextmanager
+async def session_of(two: Two, alpha: Credential, kind: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """A session in the tenant's database that is not the tenant's."""
+    place: Any = two
+    admin = await admin_of(place, alpha.database)
+    if kind == "administrator":
+        async with await AsyncConnection.connect(admin.uri, autocommit=True) as session:
+            yield session
+        return
+    async with await AsyncConnection.connect(admin.uri, autocommit=True) as administrator:
+        await administrator.execute("CREATE ROLE dropped LOGIN PASSWORD 'dropped'")
+        grants = f'GRANT CONNECT ON DATABASE "{alpha.database}" TO dropped'
+        await sql(alpha, grants)
+        uri = psycopg.conninfo.make_conninfo(admin.uri, user="dropped", password="dropped")
+        async with await AsyncConnection.connect(uri, autocommit=True) as session:
+            await sql(alpha, grants.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+            await administrator.execute("DROP ROLE dropped")
+            yield session
+
+
+@works_today("sessions of the administrator, and of roles that were dropped, go on writing to the old copy")
+@pytest.mark.parametrize("kind", ["administrator", "dropped"])
+async def test_move_loses_writes(two: Two, kind: str) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (n int PRIMARY KEY)", "GRANT INSERT ON t TO PUBLIC")
+    acknowledged = set[int]()
+    async with session_of(two, alpha, kind) as session:
+
+        async def write() -> None:
+            with suppress(psycopg.Error):
+                while True:
+                    number = len(acknowledged)
+                    await session.execute("INSERT INTO t VALUES (%s)", [number])
+                    acknowledged.add(number)
+
+        writing = asyncio.create_task(write())
+        moved = await only(tenants.move(["alpha"], to=two.new))
+        await writing  # the session has ended
+    assert moved.error is None
+    assert len(acknowledged) > 10
+    assert acknowledged <= {number for (number,) in await sql(moved.credential, "SELECT n FROM t")}
+
+
+@works_today("a large object of a reader or writer stops a move")
+@pytest.mark.parametrize("role", ["reader", "writer"])
+async def test_large_object_stops_move(two: Two, role: str) -> None:
+    tenants = two.tenants()
+    await tenants.ensure("alpha")
+    assert (await only(tenants.role(role).provision(["alpha"]))).error is None
+    login = await tenants.role(role).get("alpha")
+    assert login is not None
+    await sql(login, "SELECT lo_from_bytea(0, 'large')")
+    assert (await only(tenants.repair(["alpha"]))).error is None
+    assert (await only(tenants.move(["alpha"], to=two.new))).error is None
+
+
+@works_today("a move has no limit by default")
+def test_move_is_limited_by_default() -> None:
+    """An index function of the tenant may sleep for ever. Other tests show that a limit ends such a move."""
+    assert signature(Tenants.move).parameters["max_frozen"].default == timedelta(minutes=10)
+
+
+@works_today("a password of no rounds fails the check")
+@pytest.mark.parametrize("rounds", [0, -1])
+async def test_scram_without_rounds(place: Place, rounds: int) -> None:
+    tenants = place.tenants()
+    alpha = await tenants.ensure("alpha")
+    key = "c2FsdHNhbHRzYWx0c2FsdHNhbHRzYWx0c2FsdHNhbHQ="  # 32 bytes
+    async with await AsyncConnection.connect(alpha.uri, autocommit=True) as session:
+        await session.execute("SET ROLE NONE")
+        await session.execute(
+            f"ALTER ROLE CURRENT_USER PASSWORD 'SCRAM-SHA-256${rounds}:c2FsdA==${key}:{key}'".encode()
+        )
+    checked = await only(tenants.check(["alpha"]))
+    assert checked.error is None
+    assert list(checked.problems) == [Problem.PASSWORD_REFUSED]
+
+
+@works_today("a time-out of the tenant's database ends the sessions of its own move")
+async def test_transaction_timeout_blocks_move(two: Two) -> None:
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(
+        alpha,
+        "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n",
+        f'ALTER DATABASE "{alpha.database}" SET transaction_timeout = 1',
+    )
+    assert (await only(tenants.move(["alpha"], to=two.new))).error is None
