@@ -12,10 +12,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from .failures import EXIT_CODES, Exit, message_of
-from .options import COMMON, NAME, PROGRAM
-from .output import note, write
+from .printing import NAME, note, write
 
+PROGRAM = "aiodbclient.program"  # where the context has what comes after --
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_PANELS = ("Arguments", "Options")  # these come first
 _FIRST = ("--cluster", "--store", "-o")  # of the common options: these are needed most
 _EXAMPLE = "\n\nExample: "  # in a docstring, before its last paragraph
 
@@ -78,25 +79,50 @@ _GROUPS = {
 }
 
 
-class Command(TyperCommand):
-    """A command whose help has a section for each panel of its options."""
+class _Help:
+    """Help with a section for each panel of the options. Typer's own records of options import pydantic: 0.1 s."""
+
+    epilog: str | None
+    get_params: Any
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections = defaultdict[str, list[Any]](list)
-        params: list[Any] = self.get_params(ctx)
-        for param in params:
+        sections = defaultdict[str, list[tuple[str, str]]](list)
+        for param in self.get_params(ctx):
             if param.param_type_name == "argument":
                 sections["Arguments"].append((param.metavar, param.help))
-            elif record := param.get_help_record(ctx):
-                sections[param.rich_help_panel or "Options"].append(record)
-        sections[COMMON].sort(key=lambda record: not record[0].startswith(_FIRST))
-        for title in ("Arguments", "Options", COMMON):
-            if sections[title]:
-                with formatter.section(title):
-                    formatter.write_dl(sections[title], col_max=30)
+            elif not param.hidden:
+                record = _names_of(param), _about(param)
+                sections[getattr(param, "rich_help_panel", None) or "Options"].append(record)
+        for title in sorted(sections, key=lambda title: (title not in _PANELS, title != _PANELS[0])):
+            sections[title].sort(key=lambda record: not record[0].startswith(_FIRST))
+            with formatter.section(title):
+                formatter.write_dl(sections[title], col_max=30)
+
+
+def _names_of(option: Any) -> str:
+    names = ", ".join(sorted(option.opts, key=len))
+    return names if option.is_flag or option.metavar is None else f"{names} {option.metavar}"
+
+
+def _about(option: Any) -> str:
+    more = [f"env var: {option.envvar}"] if option.envvar else []
+    more += ["required"] if option.required else []
+    return f"{option.help}  [{'; '.join(more)}]" if more else str(option.help)
+
+
+class Command(_Help, TyperCommand):
+    """A command, whose help ends with an example."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         formatter.write(f"\n{self.epilog}\n" if self.epilog else "")  # unfolded, to be copied
+
+
+class Group(_Help, TyperGroup):
+    """A group of commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 class ProgramCommand(Command):
@@ -132,9 +158,9 @@ class _Commands(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401 - that calls this
 
 
-def _group(name: str) -> TyperGroup:
+def _group(name: str) -> Group:
     help, commands = _GROUPS[name]
-    return TyperGroup(
+    return Group(
         name=name,
         help=help,
         commands=_Commands(commands),
@@ -144,7 +170,7 @@ def _group(name: str) -> TyperGroup:
     )
 
 
-class _Everything(TyperGroup):
+class _Everything(Group):
     """The command itself."""
 
     def __init__(self, *, commands: dict[str, Any], **settings: Any) -> None:

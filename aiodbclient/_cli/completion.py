@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Callable, Coroutine
@@ -37,6 +36,7 @@ def tenant_names(context: typer.Context, incomplete: str) -> list[str]:
 
 def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
     """What ``read`` returns; nothing if it fails or takes too long, since a shell cannot show an error here."""
+    import asyncio  # slow to import, and not needed for help
 
     async def bounded() -> list[str]:
         async with asyncio.timeout(_SECONDS):

@@ -25,7 +25,7 @@ from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
 from .doctor_findings import Findings
-from .output import note, took
+from .printing import note, took
 
 REPORT = "This package assumes otherwise: please report it, with what `--try -o json` prints"
 _AT_A_TIME = 4

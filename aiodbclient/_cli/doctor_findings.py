@@ -9,7 +9,8 @@ from typing import NoReturn
 from attrs import define
 
 from .failures import message_of, said_by
-from .output import Output, printable
+from .output import Output
+from .printing import printable
 
 
 class StepFailedError(Exception):

@@ -31,7 +31,7 @@ from ..tenants.errors import GrantError
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
-from .output import note, took
+from .printing import note, took
 from .running import on_signals
 
 # Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.

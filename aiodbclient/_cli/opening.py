@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, Pe
 from ..tenants._stores.sealing import Seal
 from ..tenants.errors import StoreError
 from .options import Api
-from .output import note, span
+from .printing import note, span
 
 if TYPE_CHECKING:
     from .. import Cluster, ClusterClient, DatabaseClient, RateLimiter

@@ -17,9 +17,8 @@ from attrs import frozen
 from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .completion import cluster_names, tenant_names
+from .printing import NAME
 
-NAME = "aiodbclient"
-PROGRAM = "aiodbclient.program"  # where the context has what comes after --
 COMMON = "Common options"  # the panel of the options that most commands take
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"

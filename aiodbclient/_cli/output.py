@@ -1,22 +1,18 @@
-"""Print: results on the standard output, everything else on the standard error."""
+"""``Output``: how a command prints what it found or did."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeAlias
 
 from attrs import frozen
 
-from .options import NAME, choice
+from .options import choice
+from .printing import note, printable, span, write
 
 Row: TypeAlias = Mapping[str, object]
-FEW = 10  # names that a message lists at most
-_BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 @frozen(kw_only=True)
@@ -62,54 +58,6 @@ class CredentialOutput(Output):
             common=True,
         ),
     ] = "table"  # type: ignore[assignment]  # it takes more
-
-
-def write(text: str) -> None:
-    """Print ``text`` on the standard output at once."""
-    try:
-        print(text, end="", flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails to flush when it ends
-        if error.errno != errno.EPIPE:
-            error.filename = "the standard output"
-        raise
-
-
-def note(text: str) -> None:
-    """Print a note on the standard error."""
-    print(f"{NAME}: {printable(text)}", file=sys.stderr, flush=True)
-
-
-def printable(text: object) -> str:
-    """``text`` with control characters escaped, so that no name can control the terminal."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return f"{', '.join(names[:FEW])}{more}"
-
-
-def span(seconds: float) -> str:
-    """A duration for people: ``45s``, ``12m``, ``3h``, ``9d``."""
-    for unit, size, most in (("s", 1, 120), ("m", 60, 180), ("h", 3600, 72)):
-        if seconds < size * most:
-            return f"{max(round(seconds / size), 0)}{unit}"
-    return f"{round(seconds / 86400)}d"
-
-
-def took(seconds: float) -> str:
-    """A measured duration for people: ``0.3 s``, ``12m``."""
-    return f"{seconds:.1f} s" if seconds < 120 else span(seconds)
-
-
-def sized(number: int) -> str:
-    """A number of bytes for people: ``512 B``, ``7.9 MB``."""
-    size, unit = float(number), 0
-    while size >= 1000 and unit < len(_BYTES) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.1f} {_BYTES[unit]}" if unit else f"{number} B"
 
 
 def _table(rows: Sequence[Row]) -> str:

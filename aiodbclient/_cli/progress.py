@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, field
 
-from .. import Failed
 from ..errors import DatabaseClientError, InvalidArgumentError
 from ..tenants.errors import StoreError
 from .failures import Exit, code_of, message_of
 from .options import TIMEOUT_GRACE
-from .output import Output, note, printable, some, span, write
+from .output import Output
+from .printing import note, printable, some, span, write
 from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import Action, Outcome, RateLimiter, Run
+    from .. import Action, Failed, RateLimiter, Run
 
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
 _TICK = 0.2  # s between two drawings of the bar
@@ -93,6 +93,8 @@ async def follow(
 
     ``at_once``: a signal and ``--timeout`` cancel them. ``canary``: a failure of one run ends those after it.
     """
+    from .. import Failed  # slow to import, and not needed for help
+
     bar = Bar(len(missing) + len(names), limiter)
     work = _Work([*missing, *names], report, bar, hurries=at_once)
     begun: Sequence[str] = ()
@@ -130,7 +132,7 @@ class _Work:
     hurries: bool  # whether the first signal ends it at once
     counts: Counter[Action] = field(factory=Counter[Any])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
-    failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
+    failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
     alike: dict[str, list[str]] = field(factory=dict[str, list[str]])  # the names that failed, by the reason
     error: DatabaseClientError | None = None  # ended the whole run
     run: Run[Any] | None = None
@@ -155,13 +157,13 @@ class _Work:
         if self.run is not None:
             self.run.stop()
 
-    def take(self, outcome: Outcome, role: str) -> None:
+    def take(self, outcome: Any, role: str) -> None:
         """Count an outcome and print it."""
         name, report = called(outcome.name, role), self.report
         self.counts[outcome.action] += 1
         self.ended.add(name)
-        self.bar.advance(is_failed=isinstance(outcome, Failed))
-        if isinstance(outcome, Failed):
+        self.bar.advance(is_failed=outcome.error is not None)
+        if outcome.error is not None:
             self.failed.append((outcome, role))
             reason = report.reason(outcome.error)
             alike = self.alike.setdefault(reason.replace(outcome.name, ""), [])
@@ -169,7 +171,7 @@ class _Work:
             if len(alike) == 1 and not report.output.as_json:
                 self.bar.say("\n".join(f"{name}: {printable(line)}" for line in reason.splitlines()))
         if report.output.as_json:
-            row = report.failed_row(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
+            row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
             row = {"name": outcome.name, "action": outcome.action} | ({"role": role} if role else {}) | row
             write(f"{json.dumps(row)}\n")
         elif outcome.error is None and (text := report.text(outcome, role)):

@@ -17,7 +17,7 @@ from ..tenants._record import OnRecord, Verb, read_all
 from ..tenants.errors import StoreError
 from .opening import is_id, shown
 from .options import CLUSTER_VARIABLE, Stored, suggest
-from .output import FEW, note
+from .printing import FEW, note
 
 if TYPE_CHECKING:
     from ..tenants import Credential, Store

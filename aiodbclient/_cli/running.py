@@ -18,7 +18,7 @@ from ..errors import DatabaseClientError
 from .asking import SIGNALS
 from .failures import Exit, code_of, message_of
 from .options import TIMEOUT_GRACE
-from .output import note
+from .printing import note
 
 _limit: ContextVar[asyncio.Timeout | None] = ContextVar("_limit", default=None)
 

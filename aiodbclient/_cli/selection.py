@@ -17,7 +17,7 @@ from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .files import read_names
 from .opening import find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
-from .output import FEW, note, some
+from .printing import FEW, note, some
 from .progress import Report, called, follow
 from .records import Entries, Records, arranged, read_entries
 

@@ -13,7 +13,8 @@ from .asking import confirm
 from .failures import Exit
 from .opening import KEY_VARIABLE, keys_in, open_store, shown
 from .options import STORE_VARIABLE, RoleOption, YesOption, argument
-from .output import Output, note, printable, write
+from .output import Output
+from .printing import note, printable, write
 from .records import read_entries
 from .running import runs
 

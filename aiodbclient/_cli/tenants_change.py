@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from attrs import define, evolve
 
-from ..tenants import Problem, Role
+from ..tenants import Role
 from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .credentials import lines_of, row_of
@@ -27,7 +27,8 @@ from .options import (
     option,
     roles_of,
 )
-from .output import Output, sized, some, took
+from .output import Output
+from .printing import sized, some, took
 from .progress import called
 from .records import is_suspended, is_young
 from .running import runs
@@ -67,7 +68,7 @@ class _ChangeReport(TenantReport):
             return ""
         if before is None or (before.username, before.password) != (now.username, now.password):
             return " (new credential: deliver it)"
-        if Problem.LOGIN_BACK in getattr(outcome, "problems", ()):
+        if "login_back" in getattr(outcome, "problems", ()):
             return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
         return ""
 

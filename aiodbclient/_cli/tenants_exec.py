@@ -19,11 +19,13 @@ from attrs import asdict, define, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
+from .app import PROGRAM
 from .asking import SIGNALS
 from .credentials import environment_of
 from .failures import Exit
-from .options import PROGRAM, Chosen, RoleOption, Stored, option
-from .output import Output, note, printable, some, took
+from .options import Chosen, RoleOption, Stored, option
+from .output import Output
+from .printing import note, printable, some, took
 from .records import is_suspended
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection

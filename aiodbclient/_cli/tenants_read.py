@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from attrs import define, evolve, field
 
 from ..errors import InvalidArgumentError
-from ..tenants import Problem, Role
+from ..tenants import Role
 from ..tenants._naming import record_name
 from ..tenants._record import OnRecord, State
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
 from .options import Chosen, MaxTenantsOption, Place, RoleOption, RolesOption, ShowOption, Stored, option, roles_of
-from .output import FEW, CredentialOutput, Output, note, sized, some, span, write
+from .output import CredentialOutput, Output
+from .printing import FEW, note, sized, some, span, write
 from .progress import called
 from .records import Records, is_suspended
 from .running import runs
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .. import Action
     from ..tenants import Credential, TenantChecked
 
-_UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
+_UNFINISHED = {"unfinished", "removal_unfinished"}  # of ``Problem``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
 
@@ -225,10 +226,10 @@ async def check_tenants(
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
     """Print the commands that repair these tenants, and which of them no repair helps."""
 
-    def having(problem: Problem) -> list[str]:
+    def having(problem: str) -> list[str]:
         return sorted({name for (name, _), each in broken.items() if problem in each.problems})
 
-    strays, lost = having(Problem.NOT_ON_RECORD), having(Problem.DATABASE_MISSING)
+    strays, lost = having("not_on_record"), having("database_missing")
     if lost := [name for name in lost if name not in strays]:
         note(f"{some(lost)}: the database is gone. Restore it from a backup, or remove and provision the tenant")
     if strays:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import asdict, define
 
-from .. import Cluster, ClusterClient, User
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError, NotFoundError
-from ..models import USER_SECRETS
 from ..tenants._guard import is_derived
 from ..tenants._naming import is_reserved
 from .asking import confirm
@@ -33,10 +31,14 @@ from .options import (
     option,
     suggest,
 )
-from .output import Output, note, printable, some
+from .output import Output
+from .printing import note, printable, some
 from .progress import Report, follow
 from .records import names_on_record, read_entries
 from .running import runs
+
+if TYPE_CHECKING:
+    from .. import Cluster, ClusterClient, User
 
 _KINDS = {"db": "database", "user": "user"}
 _UserName = Annotated[str, argument("NAME", "The user.")]
@@ -317,5 +319,7 @@ def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:
 
 
 def _user_row(user: User, *, show: bool) -> dict[str, object]:
+    from ..models import USER_SECRETS
+
     row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in USER_SECRETS))
     return {"name": row.pop("name"), "role": row.pop("role", None)} | row
