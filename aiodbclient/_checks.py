@@ -8,6 +8,14 @@ from attrs import Attribute
 
 from .errors import InvalidArgumentError
 
+_LONGEST = 100  # characters of a value in an error
+
+
+def shown(value: object) -> str:
+    """Return the beginning of the repr of ``value``, for an error."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
 
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """Refuse a number that is not an int of at least ``least``."""

@@ -15,132 +15,105 @@ from .errors import InvalidArgumentError
 
 
 class MySQLAuthPlugin(StrEnum):
-    """How a MySQL user proves its password.
-
-    Attributes:
-        MYSQL_NATIVE_PASSWORD: The older plugin, for drivers that support no other.
-        CACHING_SHA2_PASSWORD: The default since MySQL 8.0.
-    """
+    """How a MySQL user proves its password."""
 
     MYSQL_NATIVE_PASSWORD = "mysql_native_password"
+    """The older plugin, for drivers that support no other."""
     CACHING_SHA2_PASSWORD = "caching_sha2_password"
+    """The default since MySQL 8.0."""
 
 
 class KafkaPermission(StrEnum):
-    """What a Kafka user may do with a topic.
-
-    Attributes:
-        ADMIN: Consume, produce, and alter or delete the topic.
-        CONSUME: Read messages.
-        PRODUCE: Write messages.
-        PRODUCECONSUME: Read and write messages.
-    """
+    """What a Kafka user may do with a topic."""
 
     ADMIN = "admin"
+    """Consume, produce, and alter or delete the topic."""
     CONSUME = "consume"
+    """Read messages."""
     PRODUCE = "produce"
+    """Write messages."""
     PRODUCECONSUME = "produceconsume"
+    """Read and write messages."""
 
 
 class OpenSearchPermission(StrEnum):
-    """What an OpenSearch user may do with an index.
-
-    Attributes:
-        DENY: Nothing.
-        ADMIN: Read, write, and administer the index.
-        READ: Read.
-        READWRITE: Read and write.
-        WRITE: Write.
-    """
+    """What an OpenSearch user may do with an index."""
 
     DENY = "deny"
+    """Nothing."""
     ADMIN = "admin"
+    """Read, write, and administer the index."""
     READ = "read"
+    """Read."""
     READWRITE = "readwrite"
+    """Read and write."""
     WRITE = "write"
+    """Write."""
 
 
 class MongoRole(StrEnum):
-    """The built-in role of MongoDB that a user has on its databases.
-
-    Attributes:
-        READ_ONLY: MongoDB's ``read``.
-        READ_WRITE: MongoDB's ``readWrite``.
-        DB_ADMIN: MongoDB's ``dbAdmin``: it manages indexes and statistics.
-    """
+    """The built-in role of MongoDB that a user has on its databases."""
 
     READ_ONLY = "readOnly"
+    """MongoDB's ``read``."""
     READ_WRITE = "readWrite"
+    """MongoDB's ``readWrite``."""
     DB_ADMIN = "dbAdmin"
+    """MongoDB's ``dbAdmin``: it manages indexes and statistics."""
 
 
 @define
 class MySQLSettings:
-    """Settings of a MySQL user, for ``create`` and ``reset_auth``.
-
-    Attributes:
-        auth_plugin: How the user proves its password.
-    """
+    """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
 
     auth_plugin: MySQLAuthPlugin | str
+    """How the user proves its password."""
 
 
 @define
 class KafkaACL:
-    """What a Kafka user may do with some topics.
-
-    Attributes:
-        topic: A regular expression that matches the topics.
-        permission: What the user may do with them.
-        id: The server's id of this permission; None in what you send.
-    """
+    """What a Kafka user may do with some topics."""
 
     topic: str
+    """A regular expression that matches the topics."""
     permission: KafkaPermission | str
+    """What the user may do with them."""
     id: str | None = None
+    """The server's id of this permission; None in what you send."""
 
 
 @define
 class OpenSearchACL:
-    """What an OpenSearch user may do with some indexes.
-
-    Attributes:
-        index: A regular expression that matches the indexes.
-        permission: What the user may do with them. The API uses ``deny`` if it is missing.
-    """
+    """What an OpenSearch user may do with some indexes."""
 
     index: str | None = None
+    """A regular expression that matches the indexes."""
     permission: OpenSearchPermission | str | None = None
+    """What the user may do with them. The API uses ``deny`` if it is missing."""
 
 
 @define
 class MongoUserSettings:
-    """What a MongoDB user may do in which databases.
-
-    Attributes:
-        databases: The names of its databases. ``admin`` means all databases of the cluster.
-        role: Its role in each of them.
-    """
+    """What a MongoDB user may do in which databases."""
 
     databases: Sequence[str] | None = None
+    """The names of its databases. ``admin`` means all databases of the cluster."""
     role: MongoRole | str | None = None
+    """Its role in each of them."""
 
 
 @define
 class UserSettings:
-    """Settings of a user. Each belongs to one engine, and the client refuses it for others. None is not sent.
-
-    Attributes:
-        pg_allow_replication: PostgreSQL: whether the user may replicate. The API uses False if it is missing.
-        acl: Kafka: what the user may do with which topics.
-        opensearch_acl: OpenSearch: what the user may do with which indexes.
-        mongo_user_settings: MongoDB: the user's databases, and its role there.
-    """
+    """Settings of a user. Each belongs to one engine, and the client refuses it for others. None is not sent."""
 
     pg_allow_replication: bool | None = None
+    """PostgreSQL: whether the user may replicate. The API uses False if it is missing."""
     acl: Sequence[KafkaACL] | None = None
+    """Kafka: what the user may do with which topics."""
     opensearch_acl: Sequence[OpenSearchACL] | None = None
+    """OpenSearch: what the user may do with which indexes."""
     mongo_user_settings: MongoUserSettings | None = None
+    """MongoDB: the user's databases, and its role there."""
 
 
 def check_settings(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from inspect import iscoroutinefunction
 from types import EllipsisType, TracebackType
 from typing import Any, Self
@@ -15,15 +13,16 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
-from ._checks import check_whole
+from ._checks import check_seconds, shown
 from ._dsn import is_loopback
-from ._http.call import Options, checked
+from ._http.call import Options, problem_of
 from ._http.context import ClientCache, ClusterContext
 from ._http.events import RequestEvent
 from ._http.operations import checked_cluster_id
-from ._http.raw import JSON, Params, prepared
+from ._http.raw import JSON, Params, raw_call
 from ._http.retry import RetryPolicy
 from ._http.transport import TokenProvider, Transport
+from ._masking import Token
 from ._pacing.budget import RateLimiter, RateLimitStatus
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
@@ -47,25 +46,20 @@ class DatabaseClient:
             it too. None: the environment's ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: The URL of the API. Plain http is for loopback only. None: the environment's ``DIGITALOCEAN_API_URL``,
             or the provider.
-        session: Your ``aiohttp.ClientSession``, which the client uses and never closes. Its User-Agent is kept, and
-            ``timeout`` replaces its timeouts. None: the client creates its own on first use.
+        session: Your ``aiohttp.ClientSession``, which the client uses and never closes. Its User-Agent and its proxy
+            are kept, and ``timeout`` replaces its timeouts. None: the client creates its own on first use.
         timeout: Seconds that one try may take, including connecting.
         retry: How often and after how long to retry.
         budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
             it. None: a budget with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in
             the environment, for a sandbox on this machine: no limits.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
-            it would wait longer, it raises RateLimitError. A bulk run only waits so long for a cluster that refuses
+            it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
             changes. None: as long as it takes, for such a cluster 15 minutes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
-        app: Your application, like ``"billing/2.1"``, appended to the User-Agent.
-        proxy: The proxy to use, like ``"http://user:password@host:3128"``. No error holds its password. None: no proxy.
-            If you pass a session, set the proxy there.
         trust_env: Whether to read the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
             API's host. The client ignores the environment's other network settings, such as a netrc file.
-        user_writes: How many user writes to have in flight on each cluster, at most. None: as many as its engine takes,
-            1 on MongoDB and 16 names of a run on the others.
 
     Attributes:
         clusters: The account's database clusters, read-only.
@@ -76,7 +70,7 @@ class DatabaseClient:
         InvalidArgumentError: An argument is invalid.
     """
 
-    __slots__ = ("_memory", "_options", "_transport", "clusters")
+    __slots__ = ("_cache", "_options", "_transport", "clusters")
 
     def __init__(
         self,
@@ -89,38 +83,35 @@ class DatabaseClient:
         budget: RateLimiter | None = None,
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
-        app: str | None = None,
-        proxy: str | None = None,
         trust_env: bool = False,
-        user_writes: int | None = None,
     ) -> None:
-        options = checked(Options(max_wait, timeout, retry))
+        secret = token if callable(token) else Token(environment_token() if token is None else token)
+        del token  # a traceback can show local variables
+        options = Options(max_wait, timeout, retry)
+        _check_options(options)
         if session is not None and not hasattr(session, "request"):
-            raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
+            raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {shown(session)}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
-            raise InvalidArgumentError(f"on_event must be a function that is not async, not {on_event!r}")
+            raise InvalidArgumentError(f"on_event must be a function that is not async, not {shown(on_event)}")
         if budget is not None and not isinstance(budget, RateLimiter):
-            raise InvalidArgumentError(f"budget must be a RateLimiter, not {budget!r}")
-        if session is not None and (proxy is not None or trust_env):
-            raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
-        if user_writes is not None:
-            check_whole("user_writes", user_writes)
+            raise InvalidArgumentError(f"budget must be a RateLimiter, not {shown(budget)}")
+        if session is not None and trust_env:
+            raise InvalidArgumentError("trust_env is for a session of the client's own: give it to yours")
         url = _checked_base_url(base_url)
         self._transport = Transport(
-            token=environment_token() if token is None else token,
+            token=secret,
             base_url=url,
             session=session,
-            budget=_default_budget(url) if budget is None else budget,
+            limiter=_default_budget(url) if budget is None else budget,
             on_event=on_event,
-            app=_checked_app(app),
-            proxy=_chosen_proxy(proxy, trust_env, url),
+            proxy=_environment_proxy(url) if trust_env else None,
         )
-        self._use(ClientCache(user_writes), options)
+        self._use(ClientCache(), options)
 
-    def _use(self, memory: ClientCache, options: Options) -> None:
-        self._memory = memory
+    def _use(self, cache: ClientCache, options: Options) -> None:
+        self._cache = cache
         self._options = options
-        self.clusters: ClustersAPI = ClustersAPI(self._transport, memory, options)
+        self.clusters: ClustersAPI = ClustersAPI(self._transport, cache, options)
 
     def __repr__(self) -> str:
         transport = getattr(self, "_transport", None)  # None: the client could not be made
@@ -159,10 +150,10 @@ class DatabaseClient:
             InvalidArgumentError: ``cluster_id`` is not a UUID, or ``engine`` not a string.
         """
         if engine is not None and not (isinstance(engine, str) and engine):
-            raise InvalidArgumentError(f"engine must be an Engine or its slug, not {engine!r}")
+            raise InvalidArgumentError(f"engine must be an Engine or its slug, not {shown(engine)}")
         given = None if engine is None else Engine.parse(engine)
         id = checked_cluster_id(cluster_id)
-        return ClusterClient(ClusterContext(self._transport, self._memory, id, given, self._options))
+        return ClusterClient(ClusterContext(self._transport, self._cache, id, given, self._options))
 
     async def request(self, method: str, path: str, params: Params | None = None, json: JSON = None) -> Any:
         """Send a request to the API for which this package has no method.
@@ -191,8 +182,12 @@ class DatabaseClient:
             InvalidResponseError: The answer is not JSON.
             DatabaseClientError: The API refused the request, or it failed.
         """
-        call = prepared(self._transport, self._options, method, path, params, json)
-        del json  # it may hold a secret, and a traceback may show local variables
+        try:
+            call = raw_call(self._options, method, path, params, json)
+        except InvalidArgumentError as error:
+            del path, params, json  # they may hold a secret, and a traceback can show local variables
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        del path, params, json
         return (await self._transport.send(call)).read_json()
 
     def with_options(
@@ -218,10 +213,21 @@ class DatabaseClient:
         """
         given = {"max_wait": max_wait, "timeout": timeout, "retry": retry, "headers": headers}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
+        if isinstance(headers, Mapping):
+            changes["headers"] = dict(headers)  # the caller may change it later
+        options = self._options._replace(**changes)
+        del headers, given, changes  # a header may be a secret, and a traceback can show local variables
+        _check_options(options)
         client = object.__new__(DatabaseClient)
         client._transport = self._transport
-        client._use(self._memory, checked(self._options._replace(**changes)))
+        client._use(self._cache, options)
         return client
+
+
+def _check_options(options: Options) -> None:
+    check_seconds("timeout", options.timeout)
+    if problem := problem_of(options):
+        raise InvalidArgumentError(problem)
 
 
 def environment_token() -> str:
@@ -268,36 +274,21 @@ def _default_budget(url: URL) -> RateLimiter:
     return RateLimiter(windows=())
 
 
-def _chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:
-    """Return the proxy for ``base_url``, or None: for plain http, where the proxy could read the token."""
-    if proxy is not None:
-        if base_url.scheme == "http":
-            raise ConfigurationError(
-                f"proxy: {base_url} is plain http, so the proxy could read the token: remove proxy="
-            )
-        return _checked_proxy("proxy", proxy)
-    if not trust_env or base_url.scheme == "http":
-        return None
+def _environment_proxy(base_url: URL) -> URL | None:
+    """Return the proxy of the environment, or None: for plain http, where the proxy could read the token."""
     found = getproxies().get("https")
-    if not found or proxy_bypass(base_url.host or ""):
+    if not found or base_url.scheme == "http" or proxy_bypass(base_url.host or ""):
         return None
-    return _checked_proxy("HTTPS_PROXY", found if "://" in found else f"http://{found}")
+    proxy = _parsed_proxy(found)
+    del found  # it may hold a password, and a traceback can show local variables
+    if proxy is None:
+        raise InvalidArgumentError("HTTPS_PROXY must be like http://[user:password@]host[:port]")
+    return proxy
 
 
-def _checked_proxy(name: str, proxy: str) -> URL:
-    with suppress(ValueError, TypeError):  # their messages quote it
-        url = URL(proxy)
-        if url.scheme in ("http", "https") and url.host and url.path == "/" and not url.query_string:
-            return url
-    raise InvalidArgumentError(f"{name} must be like http://[user:password@]host[:port]")
-
-
-# One or more products, each with an optional version (RFC 9110, 10.1.5).
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PRODUCTS = rf"{_TOKEN}(/{_TOKEN})?( {_TOKEN}(/{_TOKEN})?)*"
-
-
-def _checked_app(app: str | None) -> str | None:
-    if app is not None and not (isinstance(app, str) and re.fullmatch(_PRODUCTS, app)):
-        raise InvalidArgumentError(f'app must be like "billing/2.1", not {app!r}')
-    return app
+def _parsed_proxy(text: str) -> URL | None:
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        return None
+    return url if url.scheme in ("http", "https") and url.host and url.path == "/" and not url.query_string else None

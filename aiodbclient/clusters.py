@@ -14,7 +14,7 @@ from ._http.context import ClientCache, ClusterContext
 from ._http.maintenance import MaintenanceWait, until_online
 from ._http.operations import CLUSTERS, LIST_CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._http.pages import read_all
-from ._http.raw import JSON, Params, prepared
+from ._http.raw import JSON, Params, raw_call
 from ._http.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -28,11 +28,11 @@ _MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 
 class ClustersAPI:
     """``client.clusters``: the account's database clusters, read-only."""
 
-    __slots__ = ("_memory", "_options", "_transport")
+    __slots__ = ("_cache", "_options", "_transport")
 
-    def __init__(self, transport: Transport, memory: ClientCache, options: Options) -> None:
+    def __init__(self, transport: Transport, cache: ClientCache, options: Options) -> None:
         self._transport = transport
-        self._memory = memory
+        self._cache = cache
         self._options = options
 
     async def list(self, tag_name: str | None = None) -> list[Cluster]:
@@ -47,7 +47,7 @@ class ClustersAPI:
         """
         path = LIST_CLUSTERS.path() + tag_query(tag_name)
         clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
-        self._memory.engines.update((cluster.id, cluster.engine) for cluster in clusters)
+        self._cache.engines.update((cluster.id, cluster.engine) for cluster in clusters)
         return clusters
 
     async def get(self, cluster_id: str | UUID) -> Cluster:
@@ -61,7 +61,7 @@ class ClustersAPI:
             NotFoundError: There is no such cluster.
         """
         id = checked_cluster_id(cluster_id)
-        return await ClusterContext(self._transport, self._memory, id, None, self._options).read_cluster()
+        return await ClusterContext(self._transport, self._cache, id, None, self._options).read_cluster()
 
 
 class ClusterClient:
@@ -147,7 +147,7 @@ class ClusterClient:
                         status = cluster.status
                         if status == ClusterStatus.ONLINE:
                             return cluster
-                    await asyncio.sleep(wait)
+                    await self._context.transport.sleep(wait)
         except TimeoutError:
             if not limit.expired():  # it is a read's RequestTimeoutError
                 raise
@@ -165,13 +165,12 @@ async def request_below(
         check_name(segment)
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
-    call = prepared(context.transport, context.options, method, target, params, json)
-    return (await context.deliver(call)).read_json()
+    return (await context.transport.send(raw_call(context.options, method, target, params, json))).read_json()
 
 
 def for_work(
-    cluster: ClusterClient, stats: RequestStats, maintenance: MaintenanceWait | None = None, tenant: str | None = None
+    cluster: ClusterClient, stats: RequestStats, maintenance: MaintenanceWait | None = None, label: str | None = None
 ) -> ClusterClient:
-    """Return ``cluster`` for the work on one tenant, as ``for_bulk`` does."""
+    """Return ``cluster`` for the work on one name, as ``for_bulk`` does; ``label`` is that of its events."""
     context = cluster._context.for_bulk(stats, maintenance)  # pyright: ignore[reportPrivateUsage]  # of the class above
-    return ClusterClient(context._replace(options=context.options._replace(tenant=tenant)))
+    return ClusterClient(context._replace(options=context.options._replace(label=label)))

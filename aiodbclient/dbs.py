@@ -53,7 +53,7 @@ class DatabasesAPI:
         Raises:
             NameTakenError: The name is taken.
         """
-        return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
+        return (await self._context.send(CREATE_DB, name, Database(name))).read(Database)
 
     async def delete(self, name: str) -> None:
         """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.

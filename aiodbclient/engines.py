@@ -121,7 +121,7 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
     if not (capabilities.users if on_users else capabilities.dbs):
         noun = "user" if on_users else "database"
         raise UnsupportedOperationError(
-            f"{operation}: {engine} clusters have no {noun} management; nothing was sent",
+            f"{operation}: {engine} clusters have no {noun} management; it was not sent",
             engine=engine,
             operation=operation,
         )
@@ -130,7 +130,7 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
             owners = " and ".join(slug for slug, other in CAPABILITIES.items() if setting in other.user_settings)
             raise UnsupportedOperationError(
                 f"{operation}: {setting} is a setting of {owners or 'no engine'}, not of {engine}, "
-                "where it would be ignored; nothing was sent",
+                "where it would be ignored; it was not sent",
                 engine=engine,
                 operation=operation,
             )

@@ -3,8 +3,8 @@
 ``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
 it failed. If it is false, you can send the call again.
 
-No message and no attribute holds a password or a token. Where they quote an answer, they mask the token, the passwords
-that the client received, everything that looks like a password of the provider, and the values of names like
+No message and no attribute holds a password or a token. They quote nothing of the API's answers but the id, the message
+and the request id of an error. In these they mask the token, the provider's passwords (``AVNS_...``) and the values of
 ``password``. A traceback with local variables does not show these secrets either.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 class DatabaseClientError(Exception):
     """The base class of everything that this package raises.
 
-    The message describes the whole call: "nothing was sent" means that no try of it was sent.
+    The message describes the whole call: "it was not sent" means that no try of it was sent.
 
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
@@ -22,10 +22,10 @@ class DatabaseClientError(Exception):
         advice: What a program can do now. It is the end of the message; empty if the message has none.
     """
 
-    def __init__(self, message: str, *, may_have_applied: bool = False, advice: str = "") -> None:
+    def __init__(self, message: str, *, may_have_applied: bool = False, tries: int = 0, advice: str = "") -> None:
         super().__init__(message)
         self.may_have_applied = may_have_applied
-        self.tries = 0
+        self.tries = tries
         self.advice = advice
 
     def __str__(self) -> str:
@@ -82,28 +82,34 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
         status: The last status that the API returned, or None.
     """
 
-    def __init__(self, message: str, *, status: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str | None = None,
+        may_have_applied: bool = False,
+        tries: int = 0,
+        advice: str = "",
+    ) -> None:
+        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
         self.status = status
 
 
 class InvalidResponseError(DatabaseClientError):
     """The answer is not what the API documents for this request.
 
-    It is HTML, truncated JSON, other JSON, or a redirect; it is larger than 32 MiB or 420,000 values; or it is about
-    another user, database or cluster. Or the client could not read the new password after a reset.
+    It is HTML, truncated JSON, other JSON, or a redirect; it is larger than 32 MiB; or it is about another user,
+    database or cluster. Or the client could not read the new password after a reset.
 
     Attributes:
         status: The HTTP status, or 0 if the error is not about one answer.
-        body: The beginning of the answer, at most 2,000 characters, with secrets masked.
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, body: str = "", may_have_applied: bool = False, advice: str = ""
+        self, message: str, *, status: int = 0, may_have_applied: bool = False, tries: int = 0, advice: str = ""
     ) -> None:
-        super().__init__(message, may_have_applied=may_have_applied, advice=advice)
+        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
         self.status = status
-        self.body = body
 
 
 class APIError(DatabaseClientError):
@@ -114,6 +120,7 @@ class APIError(DatabaseClientError):
         id: The API's short name of the error, at most 500 characters on one line; empty if there is none.
         message: The API's explanation, with the same bounds.
         request_id: The id that the provider's support asks for, or None.
+        retry_after: Of a RateLimitError or ServerError: seconds until you should try again, or None.
     """
 
     def __init__(
@@ -124,14 +131,17 @@ class APIError(DatabaseClientError):
         id: str = "",
         message: str = "",
         request_id: str | None = None,
+        retry_after: float | None = None,
         may_have_applied: bool = False,
+        tries: int = 0,
         advice: str = "",
     ) -> None:
-        super().__init__(text, may_have_applied=may_have_applied, advice=advice)
+        super().__init__(text, may_have_applied=may_have_applied, tries=tries, advice=advice)
         self.status = status
         self.id = id
         self.message = message
         self.request_id = request_id
+        self.retry_after = retry_after
 
 
 class BadRequestError(APIError):
@@ -170,43 +180,30 @@ class NameTakenError(ConflictError, UnprocessableEntityError):
 
 
 class RateLimitError(APIError):
-    """The API answered 429, or the call would have to wait longer than ``max_wait``.
+    """429: the API's rate limit is used up."""
 
-    A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. If that takes too long, the
-    last try is not sent. The message and ``may_have_applied`` describe the earlier tries, and ``request_id`` belongs
-    to the last answer.
+
+class ServerError(APIError):
+    """5xx: the API failed, possibly after it did the work."""
+
+
+class MaxWaitError(DatabaseClientError):
+    """The call would wait longer than ``max_wait`` for the rate limit or, on MongoDB, for other user writes.
+
+    The last try was not sent. ``may_have_applied`` describes the earlier tries.
 
     Attributes:
-        retry_after: Seconds until you should try again, or None.
+        retry_after: Seconds until you should try again, or None if that is not known.
     """
 
     def __init__(
         self,
-        text: str,
+        message: str,
         *,
-        status: int = 429,
-        id: str = "too_many_requests",
-        message: str = "",
-        request_id: str | None = None,
         retry_after: float | None = None,
         may_have_applied: bool = False,
+        tries: int = 0,
+        advice: str = "",
     ) -> None:
-        super().__init__(
-            text,
-            status=status,
-            id=id,
-            message=message,
-            request_id=request_id,
-            may_have_applied=may_have_applied,
-        )
+        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
         self.retry_after = retry_after
-
-
-class ServerError(APIError):
-    """5xx: the API failed, possibly after it did the work.
-
-    Attributes:
-        retry_after: The wait that the API asked for, in seconds, or None.
-    """
-
-    retry_after: float | None = None

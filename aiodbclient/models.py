@@ -59,40 +59,33 @@ def _secret() -> Any:
 
 
 class UserRole(StrEnum):
-    """The role of a user.
-
-    Attributes:
-        PRIMARY: The administrator that came with the cluster.
-        NORMAL: Every user that was created.
-    """
+    """The role of a user."""
 
     PRIMARY = "primary"
+    """The administrator that came with the cluster."""
     NORMAL = "normal"
+    """Every user that was created."""
 
 
 @define
 class User:
-    """A login of a cluster.
-
-    Attributes:
-        name: The username with which it logs in.
-        role: Whether it is the cluster's administrator; None if the API does not return it.
-        password: Its password. None if the API does not return it: the token lacks the scope
-            ``database:view_credentials``, or the engine is MongoDB, which returns it only from ``create`` and
-            ``reset_auth``.
-        access_cert: Kafka: the certificate with which the user logs in, as PEM. Elsewhere None.
-        access_key: Kafka: the private key of that certificate, as PEM. Elsewhere None.
-        mysql_settings: MySQL: its authentication plugin. Elsewhere None.
-        settings: The settings of its engine; None if the API returns none.
-    """
+    """A login of a cluster."""
 
     name: str
+    """The username with which it logs in."""
     role: UserRole | str | None = None
+    """Whether it is the cluster's administrator; None if the API does not return it."""
     password: str | None = _secret()
+    """Its password. None if the API does not return it: the token lacks the scope ``database:view_credentials``, or the
+    engine is MongoDB, which returns it only from ``create`` and ``reset_auth``."""
     access_cert: str | None = _secret()
+    """Kafka: the certificate with which the user logs in, as PEM. Elsewhere None."""
     access_key: str | None = _secret()
+    """Kafka: the private key of that certificate, as PEM. Elsewhere None."""
     mysql_settings: MySQLSettings | None = None
+    """MySQL: its authentication plugin. Elsewhere None."""
     settings: UserSettings | None = None
+    """The settings of its engine; None if the API returns none."""
 
 
 USER_SECRETS = tuple(attribute.name for attribute in fields(User) if attribute.repr is masked)
@@ -101,49 +94,40 @@ USER_SECRETS = tuple(attribute.name for attribute in fields(User) if attribute.r
 
 @define
 class NewUser:
-    """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``.
-
-    Attributes:
-        name: The username with which it will log in.
-        mysql_settings: MySQL: its authentication plugin. None: the server's default.
-        settings: The settings of its engine. None: the API's defaults.
-        readonly: MongoDB: True for a user that may only read. The provider will replace this by the role in
-            ``settings.mongo_user_settings``.
-    """
+    """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``."""
 
     name: str
+    """The username with which it will log in."""
     mysql_settings: MySQLSettings | None = None
+    """MySQL: its authentication plugin. None: the server's default."""
     settings: UserSettings | None = None
+    """The settings of its engine. None: the API's defaults."""
     readonly: bool | None = None
+    """MongoDB: True for a user that may only read. The provider will replace this by the role in
+    ``settings.mongo_user_settings``."""
 
 
 @define
 class Database:
-    """A database of a cluster.
-
-    Attributes:
-        name: Its name.
-    """
+    """A database of a cluster."""
 
     name: str
+    """Its name."""
 
 
 class ClusterStatus(StrEnum):
-    """What a cluster is doing.
-
-    Attributes:
-        CREATING: It is being created. You cannot write users and databases yet.
-        ONLINE: It is in service.
-        RESIZING: It gets another size or another number of nodes.
-        MIGRATING: It moves to another region.
-        FORKING: It is being copied into a new cluster.
-    """
+    """What a cluster is doing."""
 
     CREATING = "creating"
+    """It is being created. You cannot write users and databases yet."""
     ONLINE = "online"
+    """It is in service."""
     RESIZING = "resizing"
+    """It gets another size or another number of nodes."""
     MIGRATING = "migrating"
+    """It moves to another region."""
     FORKING = "forking"
+    """It is being copied into a new cluster."""
 
 
 @define
@@ -151,30 +135,28 @@ class Connection:
     """Where a cluster listens, and its default login.
 
     ``user``, ``password`` and the credentials in ``uri`` need the ``database:view_credentials`` scope.
-
-    Attributes:
-        uri: The provider's own URI, which contains the default login.
-        database: The default database.
-        host: The host's name or address.
-        port: The port on which the engine listens.
-        user: The default login.
-        password: The password of the default login.
-        ssl: Whether the connection is encrypted.
-        engine: The cluster's engine, which decides what ``uri_for`` writes.
-        protocol: The scheme of ``uri``, such as ``mongodb+srv``, if the API returns it.
-        application_ports: Ports by service name, such as a schema registry, if the API returns them (source: godo).
     """
 
     uri: str | None = _secret()
+    """The provider's own URI, which contains the default login."""
     database: str | None = None
+    """The default database."""
     host: str | None = None
+    """The host's name or address."""
     port: int | None = None
+    """The port on which the engine listens."""
     user: str | None = None
+    """The default login."""
     password: str | None = _secret()
+    """The password of the default login."""
     ssl: bool | None = None
+    """Whether the connection is encrypted."""
     engine: Engine | str | None = None
+    """The cluster's engine, which decides what ``uri_for`` writes."""
     protocol: str | None = None
+    """The scheme of ``uri``, such as ``mongodb+srv``, if the API returns it."""
     application_ports: dict[str, int] = field(factory=dict[str, int])
+    """Ports by service name, such as a schema registry, if the API returns them (source: godo)."""
 
     def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
         """Return the URI for ``user`` and ``database`` in the format of the engine's drivers. Sends nothing.
@@ -233,54 +215,49 @@ class Cluster:
     """A managed database cluster, with the fields that matter for its users and databases.
 
     A field is None if the API does not return it.
-
-    Attributes:
-        id: Its UUID.
-        name: The name that its owner gave it.
-        engine: Its engine.
-        version: The version of the engine in short, such as ``"17"``.
-        semantic_version: The whole version, such as ``"17.5"``.
-        status: What it is doing.
-        region: The slug of its region, such as ``"nyc3"``.
-        size: The slug of the size of its nodes.
-        num_nodes: The number of its nodes.
-        created_at: When it was created, with its time zone.
-        tags: Its tags.
-        db_names: The names of its databases.
-        users: Its users. Their passwords are returned under the same conditions as by ``users.list``.
-        connection: How to reach it from anywhere. The API may return no fields (None) while the cluster is being
-            created.
-        private_connection: How to reach it from the same private network.
-        standby_connection: How to reach its standby node from anywhere.
-        standby_private_connection: How to reach its standby node from the same private network.
-        private_network_uuid: The UUID of its private network (VPC).
-        project_id: The UUID of the project that it belongs to.
-        storage_size_mib: Storage in addition to that of its size, in MiB.
-        ui_connection: OpenSearch: where its dashboard listens.
-        schema_registry_connection: Kafka: where its schema registry listens.
-        service_cnames: Your own host names for the cluster.
     """
 
     id: str
+    """Its UUID."""
     name: str
+    """The name that its owner gave it."""
     engine: Engine | str
+    """Its engine."""
     version: str | None = None
+    """The version of the engine in short, such as ``"17"``."""
     semantic_version: str | None = None
+    """The whole version, such as ``"17.5"``."""
     status: ClusterStatus | str | None = None
+    """What it is doing."""
     region: str | None = None
+    """The slug of its region, such as ``"nyc3"``."""
     size: str | None = None
-    num_nodes: int | None = None
+    """The slug of the size of its nodes."""
     created_at: datetime | None = None
+    """When it was created, with its time zone."""
     tags: list[str] = field(factory=list[str])
+    """Its tags."""
     db_names: list[str] = field(factory=list[str])
+    """The names of its databases."""
     users: list[User] = field(factory=list[User])
+    """Its users. Their passwords are returned under the same conditions as by ``users.list``."""
     connection: Connection = field(factory=Connection)
+    """How to reach it from anywhere. The API may return no fields (None) while the cluster is being created."""
     private_connection: Connection | None = None
+    """How to reach it from the same private network."""
     standby_connection: Connection | None = None
+    """How to reach its standby node from anywhere."""
     standby_private_connection: Connection | None = None
+    """How to reach its standby node from the same private network."""
     private_network_uuid: str | None = None
+    """The UUID of its private network (VPC)."""
     project_id: str | None = None
+    """The UUID of the project that it belongs to."""
     storage_size_mib: int | None = None
+    """Storage in addition to that of its size, in MiB."""
     ui_connection: Connection | None = None
+    """OpenSearch: where its dashboard listens."""
     schema_registry_connection: Connection | None = None
+    """Kafka: where its schema registry listens."""
     service_cnames: list[str] = field(factory=list[str])
+    """Your own host names for the cluster."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable
 from time import monotonic
-from typing import Any
 
 from attrs import evolve
 
@@ -14,8 +12,10 @@ from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
 from ._http.context import ClusterContext
 from ._http.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER, check_name
+from ._http.response import Response
+from ._http.tries import was_lost
 from ._http.waits import with_password
-from ._json.converter import setting_names, write
+from ._json import UserChange
 from ._user_settings import check_settings
 from .engines import capabilities_of
 from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
@@ -85,14 +85,10 @@ class UsersAPI:
         Raises:
             NameTakenError: The name is taken.
         """
-        given: Sequence[str] = ()
-        body: dict[str, Any] = {"name": name}
-        if mysql_settings is not None or settings is not None or readonly is not None:
-            check_settings(mysql_settings, settings, readonly)
-            given = setting_names(mysql_settings, settings, readonly)
-            body = write(NewUser(name, mysql_settings, settings, readonly))
-        user = (await self._context.send(CREATE_USER, name, body, given)).read(User)
-        self._context.memory.deletions.forget(self._context.cluster_id, name)
+        check_settings(mysql_settings, settings, readonly)
+        new_user = NewUser(name, mysql_settings, settings, readonly)
+        user = (await self._context.send(CREATE_USER, name, new_user)).read(User)
+        self._context.cache.deletions.forget(self._context.cluster_id, name)
         return user
 
     async def update(self, name: str, settings: UserSettings) -> User:
@@ -112,8 +108,7 @@ class UsersAPI:
         if settings is None:
             raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
         check_settings(settings=settings)
-        body = {"settings": write(settings)}
-        return (await self._context.send(UPDATE_USER, name, body, setting_names(None, settings))).read(User)
+        return (await self._context.send(UPDATE_USER, name, UserChange(settings))).read(User)
 
     async def delete(self, name: str) -> None:
         """Delete a user. Safe to repeat; a cancelled call may have been applied.
@@ -125,7 +120,7 @@ class UsersAPI:
             NotFoundError: There is no such user. If an earlier try of this call may have deleted it, the call succeeds.
         """
         check_name(name)
-        deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
+        deletions, cluster_id = self._context.cache.deletions, self._context.cluster_id
         deletions.note(cluster_id, name, monotonic())
         try:
             (await self._context.send(DELETE_USER, name)).read_nothing()
@@ -155,25 +150,10 @@ class UsersAPI:
                 token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
         """
         check_settings(mysql_settings)
-        body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
-        context = self._context
-        answer = await context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))
-        user = answer.read(User)
-        if not answer.call.lost or user.password is None:
-            return user
-        # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
-        # noticed.
-        options = answer.call.options
-        delay = options.retry.base_delay
-        await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * delay, _LONGEST))
-        user = evolve(user, password=None)
-        if capabilities_of(context.engine).returns_passwords:
-            user = await with_password(user, lambda: self.get(name), _LOOKS * delay, first=delay)
-        if user.password is None:
-            raise answer.invalid(
-                "followed another reset whose answer was lost. The server may have performed the two in either order, "
-                "and the password could not be read back"
-            )
+        response = await self._context.send(RESET_AUTH, name, UserChange(mysql_settings=mysql_settings))
+        user = response.read(User)
+        if was_lost(response.earlier) and user.password is not None:
+            return await _read_back(self, self._context, user, response)
         return user
 
     def provision(
@@ -241,3 +221,21 @@ class UsersAPI:
             The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
         return Run(names, DeprovisionUsers(UsersAPI, self._context), concurrency)
+
+
+async def _read_back(users: UsersAPI, context: ClusterContext, user: User, response: Response) -> User:
+    """Return ``user`` with the password that counts after two resets, of which one lost its answer."""
+    # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
+    # noticed.
+    options, delay = response.call.options, response.call.options.retry.base_delay
+    timed_out = any(each.timed_out for each in response.earlier)
+    await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
+    user = evolve(user, password=None)
+    if capabilities_of(context.engine).returns_passwords:
+        user = await with_password(user, lambda: users.get(user.name), _LOOKS * delay, first=delay)
+    if user.password is None:
+        raise response.invalid(
+            "followed another reset whose answer was lost. The server may have performed the two in either order, and "
+            "the password could not be read back"
+        )
+    return user

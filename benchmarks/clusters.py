@@ -32,7 +32,7 @@ from attrs import evolve
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Record, SQLiteStore, Tenants
 
 CLUSTERS, TENANTS = 3, 6_000
 BURST, SECONDS = 500, 10.0
@@ -146,7 +146,8 @@ async def fill(store: SQLiteStore, clusters: list[ClusterClient], count: int) ->
         name = f"tenant_{n}"
         claim = await store.claim(name, 60.0)
         assert claim is not None
-        await store.keep(claim, evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id))
+        current = evolve(model, name=name, username=name, cluster=clusters[n % CLUSTERS].id)
+        await store.commit(claim, Record(name=name, current=current))
 
     for start in range(0, count, 200):
         await asyncio.gather(*(one(n) for n in range(start, min(count, start + 200))))

@@ -96,7 +96,7 @@ async def cost() -> bool:
     async def nothing(_: object) -> None:
         pass
 
-    async with TenantPools(Records(), open=nothing, close=nothing, refresh=3600.0) as pools:
+    async with TenantPools(Records(), open=nothing, close=nothing, max_pools=20, refresh=3600.0) as pools:
         async with pools.use("alpha"):
             pass
         began = process_time()

@@ -19,20 +19,19 @@ class LeastData:
         self.bytes: dict[str, int] = {}
 
     async def read(self, tenants: Tenants) -> None:
-        rooms = await tenants.capacity(usage=True)
-        self.bytes = {room.cluster: room.bytes for room in rooms if room.bytes is not None}
+        capacities = await tenants.capacity()
+        self.bytes = {each.cluster: each.bytes for each in capacities if each.bytes is not None}
 
-    async def __call__(self, name: str, rooms: Sequence[ClusterCapacity]) -> str:
-        with_room = [room for room in rooms if room.free != 0]
+    async def __call__(self, name: str, capacities: Sequence[ClusterCapacity]) -> str:
         # A cluster that could not be read comes last. Among equals, the one with fewer tenants.
-        return min(with_room, key=lambda room: (self.bytes.get(room.cluster, inf), room.tenants)).cluster
+        return min(capacities, key=lambda each: (self.bytes.get(each.cluster, inf), each.tenants)).cluster
 
 
 async def main(name: str, *clusters: str) -> None:
-    place = LeastData()
+    choose = LeastData()
     async with DatabaseClient() as client, SQLiteStore("customers.db") as store:
-        tenants = Tenants([client.cluster(id) for id in clusters], store, choose_cluster=place)
-        await place.read(tenants)
+        tenants = Tenants([client.cluster(id) for id in clusters], store, choose_cluster=choose)
+        await choose.read(tenants)
         credential = await tenants.ensure(name)
         print(name, "is on", credential.cluster)
 

@@ -44,14 +44,11 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
 def record_tenants(registry: CollectorRegistry = REGISTRY) -> Callable[[TenantEvent], None]:
     """An ``on_event`` of ``Tenants`` that counts into ``registry``. The labels never hold names of tenants."""
     tenants = Counter("aiodbclient_tenants", "Tenants by role and action.", ("role", "action"), registry=registry)
-    seconds = Counter(
-        "aiodbclient_tenant_seconds", "Time by where it was spent.", ("role", "spent_in"), registry=registry
-    )
+    seconds = Counter("aiodbclient_tenant_seconds", "Time of the work on tenants.", ("role",), registry=registry)
 
     def record(event: TenantEvent) -> None:
         tenants.labels(event.role, event.action).inc()
-        for spent_in in ("api", "sql", "store"):
-            seconds.labels(event.role, spent_in).inc(getattr(event, spent_in))
+        seconds.labels(event.role).inc(event.duration)
 
     return record
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
     DatabaseClientError,
+    MaxWaitError,
     NameTakenError,
     RateLimitError,
     ServerError,
@@ -54,7 +55,7 @@ async def _close_pool(pool: Any) -> None:
 def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
     """The status and headers of a web backend's response for an error of this package."""
     match error:
-        case RateLimitError():
+        case MaxWaitError() | RateLimitError():
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case TransportError() | ServerError():
             return 503, {"retry-after": "1"}

@@ -16,7 +16,7 @@ import aiohttp
 from attrs import evolve, frozen
 
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Claim, Credential, Record, Seal
+from aiodbclient.tenants import Claim, Record, Seal
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 
@@ -86,25 +86,22 @@ class VaultStore:
             await self.release(Claim(name=name, token=token, record=Record(name=name)))
             raise
 
-    async def intend(self, claim: Claim, intent: str | None) -> None:
+    async def begin(self, claim: Claim, intent: str | None) -> None:
         await self._change(claim, record=self._seal.seal(evolve(claim.record, intended=intent)))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         await self._change(claim, lease=lease)
 
-    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        record = Record(name=claim.name, current=current, previous=previous)
-        await self._change(claim, record=self._seal.seal(record), token=None)
+    async def commit(self, claim: Claim, record: Record | None) -> None:
+        # Vault's own delete does not check the version, so a record that goes is a document without one.
+        await self._change(claim, record=None if record is None else self._seal.seal(record), token=None)
 
     async def release(self, claim: Claim) -> None:
         with suppress(ClaimLostError):
             await self._change(claim, token=None)
 
-    async def forget(self, claim: Claim) -> None:
-        await self._change(claim, record=None, token=None)  # Vault's own delete does not check the version
-
     async def now(self) -> datetime:
-        """The time that ``Tenants`` stores as a credential's ``since``. This method is optional for a store."""
+        """The time that ``Tenants`` stores as a credential's ``since``."""
         _, _, now = await self._ask("GET", "metadata", "?list=true")
         return datetime.fromtimestamp(now, UTC)
 

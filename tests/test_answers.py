@@ -6,19 +6,15 @@ import json
 import pickle
 import traceback
 from contextlib import suppress
-from time import thread_time
 from typing import Any
 
 import pytest
-from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiodbclient import RequestEvent, RetryPolicy, User, errors
 from aiodbclient._headers import retry_after
-from aiodbclient._json.converter import SHAPE_ERRORS, decoded
-from aiodbclient._json.error_answers import excerpt
-from aiodbclient._json.masking import Secrets
+from aiodbclient._json import SHAPE_ERRORS, decode
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says
@@ -37,7 +33,7 @@ SHAPES = {
     "no name": '{"user": {"password": "hunter2"}}',
     "null name": '{"user": {"name": null, "password": "hunter2"}}',
     "number name": '{"user": {"name": 5, "password": "hunter2"}}',
-    "object role": '{"user": {"name": "alice", "role": {}, "password": "hunter2"}}',
+    "object role": '{"user": {"name": "alice", "role": {"a": 1}, "password": "hunter2"}}',
     "list settings": '{"user": {"name": "alice", "settings": [1], "password": "hunter2"}}',
     "list password": '{"user": {"name": "alice", "password": ["hunter2"]}}',
 }
@@ -55,7 +51,7 @@ async def test_a_success_of_another_shape_is_an_invalid_response_without_a_secre
     error = caught.value
     assert (error.status, error.tries) == (201, 1)
     assert error.may_have_applied
-    assert "hunter2" not in "".join(traceback.format_exception(error)) + error.body + repr(error.__dict__)
+    assert "hunter2" not in "".join(traceback.format_exception(error)) + repr(error.__dict__)
     assert error.__cause__ is None
     assert error.__context__ is None
 
@@ -121,23 +117,8 @@ async def test_the_error_of_a_redirect_names_only_its_host(
 
     said = f"answered 302, a redirect to {where}, not followed because the token is only for base_url"
     assert str(caught.value).endswith(said)
-    assert (caught.value.status, caught.value.body) == (302, "<html>moved</html>")
-
-
-@pytest.mark.parametrize("status", [200, 302, 400, 502])
-async def test_an_answer_that_is_no_utf8_is_quoted_with_what_is_readable(
-    status: int, server: Server, make_client: MakeClient
-) -> None:
-    async def reply(_: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=status, body=b"caf\xe9 closed")
-
-    server.will(reply)
-
-    with pytest.raises(errors.DatabaseClientError) as caught:
-        await make_client(retry=RetryPolicy(max_tries=1)).clusters.list()
-
-    text = getattr(caught.value, "body", None) or str(caught.value)
-    assert "caf\N{REPLACEMENT CHARACTER} closed" in text
+    assert caught.value.status == 302
+    assert "moved" not in str(caught.value)
 
 
 async def test_the_error_names_a_status_that_is_neither_error_nor_success(
@@ -157,7 +138,7 @@ async def test_the_error_names_a_status_that_is_neither_error_nor_success(
         (404, {"id": "not_found", "message": "no such user"}, "404 not_found: no such user"),
         (404, {"id": "not_found"}, "404 not_found"),
         (404, {"message": "no such user"}, "404 no such user"),
-        (404, {}, "404 {}"),
+        (404, {}, "404 Not Found"),
         (418, None, "418 I'm a Teapot"),
         (499, None, "499 an unknown status"),
         (400, {"message": "m" * 600}, "400 " + "m" * 500),
@@ -174,7 +155,7 @@ async def test_an_error_says_what_the_server_said(
     sent = body or {}
     assert str(caught.value).split(": ", 1)[1].startswith(said)
     assert caught.value.id == sent.get("id", "")
-    assert caught.value.message == (sent.get("message", "")[:500] or ("{}" if body == {} else ""))
+    assert caught.value.message == sent.get("message", "")[:500]
     assert str(caught.value).count("m" * 501) == 0
     assert caught.value.status == status
 
@@ -192,7 +173,7 @@ async def test_the_id_of_a_request_is_that_of_the_body_before_that_of_the_header
     with pytest.raises(errors.BadRequestError) as caught:
         await clusters.list()
     assert caught.value.request_id is None
-    assert str(caught.value).endswith(": 400 {}")
+    assert str(caught.value).endswith(": 400 Bad Request")
 
 
 @pytest.mark.parametrize("status", [200, 400])
@@ -208,8 +189,8 @@ async def test_no_more_than_500_characters_of_a_request_id_are_kept(
     assert [event.request_id for event in events] == ["r" * 500]
 
 
-async def test_an_error_of_more_than_a_mebibyte_is_not_decoded(server: Server, make_client: MakeClient) -> None:
-    long = {"id": "bad", "message": "x" * (1 << 20)}
+async def test_an_error_of_more_than_64_kib_is_not_decoded(server: Server, make_client: MakeClient) -> None:
+    long = {"id": "bad", "message": "x" * (1 << 16)}
     server.will(says(400, long))
 
     with pytest.raises(errors.BadRequestError) as caught:
@@ -236,19 +217,20 @@ async def test_a_redirect_is_not_followed(status: int, server: Server, make_clie
         ("http://localhost:1/v2/databases?page=2", "another host"),
         ("//elsewhere.example/v2", "another host"),
         ("http://[", "another host"),
-        ("/v2/databases", "read before"),
-        ("?", "read before"),
+        ("/v2/databases", "nothing that was not on an earlier one"),
+        ("?page=2", "nothing that was not on an earlier one"),
     ],
 )
 async def test_a_list_that_goes_on_elsewhere_or_in_a_circle_is_refused(
     following: str, complaint: str, server: Server, make_client: MakeClient
 ) -> None:
-    server.otherwise = says(200, {"databases": [], "links": {"pages": {"next": following}}})
+    database = {"id": CLUSTER, "name": "n", "engine": "pg"}
+    server.otherwise = says(200, {"databases": [database], "links": {"pages": {"next": following}}})
 
     with pytest.raises(errors.InvalidResponseError, match=complaint):
         await make_client().clusters.list()
 
-    assert len(server.requests) == 1
+    assert len(server.requests) == 1 + (complaint != "another host")
 
 
 async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: MakeClient) -> None:
@@ -333,58 +315,6 @@ async def test_a_date_is_aware(server: Server, make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        json.dumps({"password": "hunter2"}),
-        json.dumps({"user": {"access_key": "hunter2", "x": 1}}),
-        '{"password": "hunter2',
-        json.dumps({"password": 'a"hunter2'}),
-        json.dumps(json.dumps({"password": "hunter2"})),
-        json.dumps({"connection": {"uri": "postgres://doadmin:hunter2@host/db"}}),
-        "error connecting to mysql://doadmin:hunter2@host:25060/db",
-        "mongodb://doadmin:p@hunter2@host",
-        "you sent Authorization: Bearer hunter2",
-        "x" * 7990 + '"password": "hunter2"',
-    ],
-)
-def test_an_excerpt_masks_credentials(body: str) -> None:
-    assert "hunter2" not in excerpt(body.encode(), Secrets())
-    assert len(excerpt(body.encode(), Secrets())) <= 2000
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ('{"password": "hunter2", "x": 1}', '{"password": ***, "x": 1}'),
-        ("a=1&password=hunter2&b=2", "a=1&password=***&b=2"),
-        ("password: hunter2\nx: 1", "password: ***\nx: 1"),
-        ("mysql://doadmin:hunter2@host:25060/db", "mysql://***host:25060/db"),
-        ("Authorization: Bearer hunter2 is wrong", "Authorization: Bearer *** is wrong"),
-        ("-----BEGIN KEY-----\nhunter2\n-----END KEY----- is no key", "-----BEGIN *** is no key"),
-        ("AVNS_hunter2 is too short", "*** is too short"),
-    ],
-)
-def test_an_excerpt_keeps_what_stands_around_a_credential(body: str, expected: str) -> None:
-    assert excerpt(body.encode(), Secrets()) == expected
-
-
-@pytest.mark.parametrize("unit", ["x", "a://", '"password":"', "x@", '\\"', "bearer ", '"uri": [', " \n"])
-def test_an_excerpt_of_anything_long_is_quick(unit: str) -> None:
-    started = thread_time()  # whatever else the machine does
-
-    excerpt((unit * 10_000).encode(), Secrets())
-
-    assert thread_time() - started < 0.5
-
-
-def test_an_excerpt_masks_the_token_wherever_it_stands() -> None:
-    secrets = Secrets()
-    secrets.learn_token("dop_v1_abc")
-
-    assert excerpt(b"your token dop_v1_abc is odd", secrets) == "your token *** is odd"
-
-
-@pytest.mark.parametrize(
     ("value", "seconds"),
     [("2", 2.0), ("0.5", 0.5), ("-1", None), ("nan", None), ("inf", None), ("soon", None), ("", None)],
 )
@@ -401,7 +331,8 @@ def test_retry_after_can_be_a_date() -> None:
 ERRORS: list[Any] = [
     errors.ConnectError("m"),
     errors.UnsupportedOperationError("m", engine="redis", operation="users.list"),
-    errors.InvalidResponseError("m", status=200, body="b", may_have_applied=True),
+    errors.InvalidResponseError("m", status=200, may_have_applied=True, tries=2),
+    errors.MaxWaitError("m", retry_after=2.0, tries=1),
     errors.RateLimitError("m", retry_after=3.0, request_id="r"),
     errors.ServerError("m", status=500, id="i", message="x"),
 ]
@@ -429,7 +360,7 @@ _MEMBERS: dict[str, st.SearchStrategy[object]] = {
 def test_a_member_that_is_not_known_changes_nothing_of_how_a_user_is_read(user: dict[str, object]) -> None:
     def read(members: dict[str, object]) -> User | str:
         try:
-            return decoded(json.dumps({"user": members}).encode(), "user", User)
+            return decode(json.dumps({"user": members}).encode(), "user", User)
         except SHAPE_ERRORS:
             return "another shape"
 

@@ -132,9 +132,9 @@ def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
 
 
 def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
-    folders = ("aiodbclient._http", "aiodbclient._json", "aiodbclient._pacing")
+    folders = ("aiodbclient._http", "aiodbclient._pacing")
     of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}
-    of_requests.add("aiodbclient._headers")
+    of_requests |= {"aiodbclient._headers", "aiodbclient._json", "aiodbclient._masking"}
 
     # By lines, since two pure modules that become one leave as much pure code. The rest has to wait or to send.
     lines = {name: len(ast.unparse(tree_of(name)).splitlines()) for name in of_requests}

@@ -27,13 +27,14 @@ from aiodbclient import (
 )
 from aiodbclient._http.call import Call, Options
 from aiodbclient._http.operations import Kind, Operation
-from aiodbclient._http.retry import Failure, RetryDecision
+from aiodbclient._http.retry import RULES, Failure, RetryDecision
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, says
 
 USER = {"name": "alice", "role": "normal", "password": "hunter2"}
 ALICE = User("alice", UserRole.NORMAL, "hunter2")
+USERS, DBS = "/users?per_page=200", "/dbs?per_page=200"
 ROOT = f"/v2/databases/{CLUSTER}"
 SHA2 = MySQLSettings(MySQLAuthPlugin.CACHING_SHA2_PASSWORD)
 SHA2_JSON = {"mysql_settings": {"auth_plugin": "caching_sha2_password"}}
@@ -52,8 +53,8 @@ class Case:
 
 
 CASES = {
-    "users.list": Case("pg", lambda c: c.users.list(), "GET", "/users", None, 200, {"users": [USER]}, [ALICE]),
-    "users.list null": Case("pg", lambda c: c.users.list(), "GET", "/users", None, 200, {"users": None}, []),
+    "users.list": Case("pg", lambda c: c.users.list(), "GET", USERS, None, 200, {"users": [USER]}, [ALICE]),
+    "users.list null": Case("pg", lambda c: c.users.list(), "GET", USERS, None, 200, {"users": None}, []),
     "users.get": Case("pg", lambda c: c.users.get("alice"), "GET", "/users/alice", None, 200, {"user": USER}, ALICE),
     "users.create": Case(
         "pg", lambda c: c.users.create("alice"), "POST", "/users", {"name": "alice"}, 201, {"user": USER}, ALICE
@@ -162,8 +163,8 @@ CASES = {
         {"user": USER},
         ALICE,
     ),
-    "dbs.list": Case("pg", lambda c: c.dbs.list(), "GET", "/dbs", None, 200, {"dbs": [{"name": "a"}]}, [Database("a")]),
-    "dbs.list null": Case("pg", lambda c: c.dbs.list(), "GET", "/dbs", None, 200, {"dbs": None}, []),
+    "dbs.list": Case("pg", lambda c: c.dbs.list(), "GET", DBS, None, 200, {"dbs": [{"name": "a"}]}, [Database("a")]),
+    "dbs.list null": Case("pg", lambda c: c.dbs.list(), "GET", DBS, None, 200, {"dbs": None}, []),
     "dbs.get": Case("pg", lambda c: c.dbs.get("a"), "GET", "/dbs/a", None, 200, {"db": {"name": "a"}}, Database("a")),
     "dbs.create": Case(
         "pg", lambda c: c.dbs.create("a"), "POST", "/dbs", {"name": "a"}, 201, {"db": {"name": "a"}}, Database("a")
@@ -193,7 +194,7 @@ async def test_clusters_are_listed_by_tag(server: Server, make_client: MakeClien
     [cluster] = await make_client().clusters.list(tag_name="a&b")
 
     assert (cluster.id, cluster.engine) == (CLUSTER, Engine.PG)
-    assert server.calls == [("GET", "/v2/databases?tag_name=a%26b")]
+    assert server.calls == [("GET", "/v2/databases?tag_name=a%26b&per_page=200")]
 
 
 async def test_a_cluster_is_read_by_id_or_by_its_handle(server: Server, make_client: MakeClient) -> None:
@@ -219,30 +220,31 @@ async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client:
     assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
 
 
-async def test_a_list_with_pages_of_the_usual_size_is_read_in_the_largest(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_list_asks_for_largest_pages(server: Server, make_client: MakeClient) -> None:
+    """A list of thousands takes as few requests as the API allows."""
+
     def page(first: int, count: int, following: str | None) -> Reply:
         links = {} if following is None else {"next": f"{server.url}{ROOT}/users?{following}"}
         return says(200, {"users": [{"name": f"u{first + n}"} for n in range(count)], "links": {"pages": links}})
 
-    server.will(
-        page(0, 20, "page=2&per_page=20"),
-        page(0, 200, "page=2&per_page=200"),
-        page(200, 50, None),
-    )
+    server.will(page(0, 200, "page=2&per_page=200"), page(200, 50, None))
 
     users = await make_client().cluster(CLUSTER, engine="pg").users.list()
 
     assert [user.name for user in users] == [f"u{n}" for n in range(250)]
-    assert [path for _, path in server.calls] == [
-        f"{ROOT}/users",
-        f"{ROOT}/users?per_page=200",
-        f"{ROOT}/users?page=2&per_page=200",
-    ]
-    server.will(says(200, {"databases": [], "links": {"pages": {}}}))
-    await make_client().clusters.list("blue")
-    assert server.calls[-1] == ("GET", "/v2/databases?tag_name=blue")
+    assert [path for _, path in server.calls] == [f"{ROOT}/users?per_page=200", f"{ROOT}/users?page=2&per_page=200"]
+
+
+async def test_list_shifted_page_no_duplicate(server: Server, make_client: MakeClient) -> None:
+    """A user that moves to the next page while the list is read comes once."""
+    server.will(
+        says(200, {"users": [{"name": "a"}, {"name": "b"}], "links": {"pages": {"next": "?page=2"}}}),
+        says(200, {"users": [{"name": "b"}, {"name": "c"}]}),
+    )
+
+    users = await make_client().cluster(CLUSTER, engine="pg").users.list()
+
+    assert [user.name for user in users] == ["a", "b", "c"]
 
 
 async def test_dbs_may_come_under_databases(server: Server, make_client: MakeClient) -> None:
@@ -274,10 +276,5 @@ def test_an_operation_is_one_line_and_the_rest_follows_from_it() -> None:
     ]
     call = Call(rename, rename.path("1", "alice"), Options())
     assert call.what == "users.rename (PATCH /v2/databases/1/users/alice)"
-
-    def then(failure: Failure) -> RetryDecision:
-        call.failure = failure
-        return call.then
-
-    assert then(Failure.REFUSED) is RetryDecision.RAISE
-    assert then(Failure.LOST) is RetryDecision.RETRY
+    assert RULES[Failure.REFUSED][rename.kind] is RetryDecision.RAISE
+    assert RULES[Failure.LOST][rename.kind] is RetryDecision.RETRY

@@ -82,7 +82,7 @@ async def test_a_session_that_sends_the_token_unencrypted_to_a_proxy_is_refused(
         monkeypatch.setenv("http_proxy", proxy.url)
         options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": proxy.url}
         async with aiohttp.ClientSession(**options) as session:
-            with pytest.raises(errors.ConfigurationError, match=r"unencrypted to a proxy.*nothing was sent"):
+            with pytest.raises(errors.ConfigurationError, match=r"unencrypted to a proxy.*it was not sent"):
                 await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
 
         assert proxy.requests == server.requests == []
@@ -319,7 +319,7 @@ async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Se
 
     for error in both:
         assert isinstance(error, errors.RequestTimeoutError)
-        assert re.search(r"the token provider returned no token within 0.1 s; nothing was sent", str(error))
+        assert re.search(r"the token provider returned no token within 0.1 s; it was not sent", str(error))
         assert not error.may_have_applied
     assert server.requests == []
 

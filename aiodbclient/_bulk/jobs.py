@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 
 from attrs import evolve
 
 from .._http.call import RequestStats
 from .._http.context import ClusterContext
 from .._http.waits import with_password
-from .._json.converter import setting_names
+from .._json import setting_names, unstructure
 from .._user_settings import check_settings
 from ..engines import capabilities_of, guard
 from ..errors import (
@@ -36,19 +36,25 @@ from .run import DoneT_co, Job, SpecT, name_spec
 from .settle import create_settled, if_found, readable, unsettled
 
 if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
-    from ..dbs import DatabasesAPI
+    from ..dbs import DatabasesAPI  # noqa: F401 - in the base of DatabaseJob
     from ..users import UsersAPI
 
+ApiT = TypeVar("ApiT")
 IfExists = Literal["keep", "reset", "error", "update"]
 
 
-class ClusterJob(Job[SpecT, DoneT_co, Failed]):
+class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
     """A job on one cluster."""
 
-    def __init__(self, context: ClusterContext) -> None:
-        super().__init__(context.transport.budget)
+    def __init__(self, api: Callable[[ClusterContext], ApiT], context: ClusterContext) -> None:
+        super().__init__(context.transport.limiter)
         self.retry = context.options.retry
+        self._api = api
         self._context = context.for_bulk(RequestStats(), self.maintenance)
+
+    def calls(self, stats: RequestStats) -> ApiT:
+        """Return the calls of ``api`` that wait behind all others. ``stats`` counts their requests."""
+        return self._api(self._context.for_bulk(stats))
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
@@ -69,18 +75,10 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed]):
         return Removed(name=name, action=action, tries=stats.requests)
 
 
-class UserJob(ClusterJob[NewUser, DoneT_co]):
+class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
     """A job on users, given by name or as NewUser."""
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
-
-    def __init__(self, api: type[UsersAPI], context: ClusterContext) -> None:
-        super().__init__(context)
-        self._api = api
-
-    def calls(self, stats: RequestStats) -> UsersAPI:
-        """Return the calls for the bulk lane of the rate budget. ``stats`` counts their requests."""
-        return self._api(self._context.for_bulk(stats))
 
     def spec_of(self, given: object) -> NewUser:
         spec = NewUser(given) if isinstance(given, str) else given
@@ -111,7 +109,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 class ProvisionUsers(UserJob[UserDone]):
     """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
-    def __init__(self, api: type[UsersAPI], context: ClusterContext, if_exists: IfExists) -> None:
+    def __init__(self, api: Callable[[ClusterContext], UsersAPI], context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
         super().__init__(api, context)
@@ -124,7 +122,7 @@ class ProvisionUsers(UserJob[UserDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await readable(self._api(self._context).list, self.retry)
+            existing = await readable(self.calls(RequestStats()).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
@@ -137,7 +135,7 @@ class ProvisionUsers(UserJob[UserDone]):
     async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
         # Before the first request, also for a user that exists: an update may be two requests.
         engine = await self._context.learn_engine()
-        guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
+        guard(engine, "users.create", setting_names(unstructure(spec)))
         before = await self._there_before(users, spec.name)
         if before is not None:
             is_new, user = False, before
@@ -158,7 +156,7 @@ class ProvisionUsers(UserJob[UserDone]):
         """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
-            deletions = self._context.memory.deletions
+            deletions = self._context.cache.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
@@ -210,16 +208,8 @@ class DeprovisionUsers(UserJob[Removed]):
         return await self.delete(self.calls(stats).delete, spec.name, stats)
 
 
-class DatabaseJob(ClusterJob[str, DoneT_co]):
+class DatabaseJob(ClusterJob["DatabasesAPI", str, DoneT_co]):
     """A job on databases, given by name."""
-
-    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
-        super().__init__(context)
-        self._api = api
-
-    def calls(self, stats: RequestStats) -> DatabasesAPI:
-        """Return the calls for the bulk lane of the rate budget. ``stats`` counts their requests."""
-        return self._api(self._context.for_bulk(stats))
 
     def spec_of(self, given: object) -> str:
         return name_spec(given)
@@ -228,16 +218,14 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     """Create each database that does not exist."""
 
-    def __init__(self, api: type[DatabasesAPI], context: ClusterContext) -> None:
-        super().__init__(api, context)
-        self._existing: frozenset[str] = frozenset()
+    _existing: frozenset[str] = frozenset()
 
     async def prepare(self) -> int:
         """Read which databases exist."""
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(self._api(self._context).list, self.retry))
+            self._existing = frozenset(db.name for db in await readable(self.calls(RequestStats()).list, self.retry))
         return at_a_time
 
     async def do(self, spec: str, stats: RequestStats) -> DatabaseDone:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, Iterable, Sized
 from datetime import timedelta
@@ -115,7 +114,7 @@ class Run(Generic[OutcomeT_co]):
         self._iterated = self._stopped = False
         self._failure: BaseException | None = None  # what ends the run
         self._unanswered = 0  # failed names in a row without a usable answer
-        self._done = self._sent = self._requests = 0  # names with an outcome; those with requests; their requests
+        self._done = 0  # names with an outcome
 
     async def __aiter__(self) -> AsyncIterator[OutcomeT_co]:
         if self._iterated:
@@ -149,7 +148,7 @@ class Run(Generic[OutcomeT_co]):
 
     @property
     def expected(self) -> timedelta | None:
-        """How long until the last name can have been sent, as the rate limit stands.
+        """The least time until the first request of the last name, as the rate limit stands.
 
         None while the number of names is not known: an iterator is counted when it has ended. Also None for a run of
         tenants, which sends hardly any requests to the API.
@@ -159,8 +158,7 @@ class Run(Generic[OutcomeT_co]):
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
         names = 0 if self._stopped else self._total - self._done - begun
-        each = self._requests / self._sent if self._sent else 1.0
-        return timedelta(seconds=seconds_for(math.ceil(names * each), limiter) if names else 0.0)
+        return timedelta(seconds=seconds_for(names, limiter) if names else 0.0)
 
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.
@@ -269,8 +267,6 @@ class Run(Generic[OutcomeT_co]):
         error = outcome.error
         self._done += 1
         if outcome.tries:
-            self._sent += 1
-            self._requests += outcome.tries
             self._unanswered = self._unanswered + 1 if isinstance(error, UNANSWERED) else 0
         if error is None or self._failure is not None:
             return

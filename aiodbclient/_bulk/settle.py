@@ -8,7 +8,7 @@ follows these rules:
 2. The API refuses it with 409 or 422. After a NameTakenError read the name until it is visible (a new one may answer
    404 for a moment): it is not ours. After another refusal read the name once: if it exists, it is not ours; if not,
    raise the refusal.
-3. It fails, but its answer is not lost (``was_lost``): raise the error.
+3. It fails, but its answer is not lost (``answer_was_lost``): raise the error.
 4. Its answer is lost or unreadable. Wait as the retry policy says, then read the name.
    a. It exists: it is ours.
    b. It does not exist: create it again. Success: it is ours. A 409 or 422: the server performed the lost create after
@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from .._http.retry import Pauses, RetryPolicy, was_lost
+from .._http.retry import RetryPolicy, answer_was_lost, next_wait, retry_waits
 from .._http.waits import FIRST, until_seen
 from ..errors import (
     APIError,
@@ -61,7 +61,7 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
         return True, await create()
     except DatabaseClientError as error:
         failure = error
-    if was_lost(failure):
+    if answer_was_lost(failure):
         return True, await _settle(create, read, failure, retry)
     if isinstance(failure, REFUSED) and not failure.may_have_applied:
         return False, await _theirs(read, failure, retry)
@@ -70,7 +70,7 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:
     """Send a request, and repeat it while its answer is unreadable (InvalidResponseError)."""
-    pauses, applied, left = Pauses(retry), False, retry.max_tries
+    waits, applied, left = retry_waits(retry), False, retry.max_tries
     while True:
         try:
             return await request()
@@ -81,8 +81,8 @@ async def readable(request: Request[T], retry: RetryPolicy) -> T:
                     unsettled(error, "an earlier answer to it was unreadable")
                 raise
             applied |= error.may_have_applied
-            pause = pauses.after(error)
-        await asyncio.sleep(pause)
+            wait = next_wait(waits, error.retry_after if isinstance(error, APIError) else None)
+        await asyncio.sleep(wait)
 
 
 async def if_found(read: Awaitable[T]) -> T | None:
@@ -95,10 +95,10 @@ async def if_found(read: Awaitable[T]) -> T | None:
 
 async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
     """Rule 4: read the result of a create whose answer was lost, or create it again."""
-    pauses = Pauses(retry)
+    waits = retry_waits(retry)
     try:
         for _ in range(retry.max_tries):
-            await asyncio.sleep(pauses.after(lost))
+            await asyncio.sleep(next_wait(waits, lost.retry_after if isinstance(lost, APIError) else None))
             with suppress(NotFoundError):
                 return await readable(read, retry)
             try:
@@ -106,7 +106,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
             except REFUSED as refusal:
                 return await _once_visible(read, refusal, retry)
             except DatabaseClientError as error:
-                if not was_lost(error):
+                if not answer_was_lost(error):
                     raise
                 lost = error
     except DatabaseClientError as error:

@@ -1,23 +1,27 @@
 """Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
 
-Checked against aiohttp 3.14. Only this module uses private names of aiohttp.
+Checked against aiohttp 3.14. Only this module uses private names of aiohttp. If a later version has renamed one of
+them, ``Reuse`` logs that, and the client sends each request on a connection of its own.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from ..errors import ConfigurationError
 
 BROKEN = (aiohttp.ClientError,)  # what aiohttp raises, in addition to OSError and TimeoutError
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+logger = logging.getLogger("aiodbclient")
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
@@ -31,10 +35,54 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
     raise broken
 
 
-def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
-    """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
-    # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
-    return (*getattr(session, "_middlewares", ()), _send_once)
+class Reuse:
+    """Lets a session use its connections again without risk.
+
+    A connection that is used again may hold a late answer to an earlier request, and aiohttp may send a request on it
+    twice. This class prevents both, with private names of aiohttp.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self.is_safe = True  # otherwise each request needs a connection of its own
+        for owner, name in ((session, "_middlewares"), (session, "_default_proxy"), (session.connector, "_conns")):
+            self._private(owner, name)
+
+    def middlewares(self) -> tuple[ClientMiddlewareType, ...] | None:
+        """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
+        # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
+        own = self._private(self._session, "_middlewares")
+        return None if own is None else (*own, _send_once)
+
+    def close_tainted_connections(self) -> None:
+        """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
+        connections = self._private(self._session.connector, "_conns") or {}
+        for kept in connections.values():
+            for connection, _ in kept:
+                if not connection.should_close:
+                    break  # aiohttp uses this one
+                connection.close()
+
+    def closer_of(self, response: aiohttp.ClientResponse) -> Callable[[], object]:
+        """Return what closes the connection of ``response``, even if it is back in the pool."""
+        protocol = self._private(response, "_protocol")
+        return response.close if protocol is None else protocol.close
+
+    def _private(self, owner: object, name: str) -> Any:
+        """Return a private attribute of aiohttp. If it is gone, log a warning once, and return None."""
+        try:
+            return getattr(owner, name)
+        except AttributeError:
+            if self.is_safe and owner is not None:
+                self.is_safe = False
+                logger.warning(
+                    "aiohttp %s has no %s.%s, which keeps used connections safe, so each request now takes a new "
+                    "connection: install a version of aiohttp and aiodbclient that fit",
+                    aiohttp.__version__,
+                    type(owner).__name__,
+                    name,
+                )
+            return None
 
 
 def text_of(error: BaseException) -> str:
@@ -50,22 +98,6 @@ def text_of(error: BaseException) -> str:
         number = error.os_error.errno or 0  # negative where a name was not found
         return f"{error.host}:{error.port}: {os.strerror(number) if number > 0 else error.os_error.strerror}"
     return f"{type(error).__name__}: {error}"
-
-
-def close_tainted_connections(session: aiohttp.ClientSession) -> None:
-    """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
-    connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
-    for kept in connections.values():
-        for connection, _ in kept:
-            if not connection.should_close:
-                break  # aiohttp uses this one
-            connection.close()
-
-
-def closer_of(response: aiohttp.ClientResponse) -> Callable[[], object]:
-    """Return what closes the connection of ``response``, even if it is back in the pool."""
-    protocol = getattr(response, "_protocol", None)
-    return protocol.close if isinstance(protocol, ResponseHandler) else response.close
 
 
 def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:

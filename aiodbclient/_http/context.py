@@ -1,32 +1,34 @@
-"""What the calls on one cluster share: its id, its engine, the guard, and the limit of user writes at a time."""
+"""What the calls on one cluster share: its id, its engine, and the guard."""
 
 from __future__ import annotations
 
 import asyncio
 import binascii
+import copy
+import json
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from .._json.converter import Authority, ClusterEngine
+from attrs import define, field
+
+from .._json import Authority, Body, ClusterEngine, setting_names, unstructure
 from ..engines import Engine, guard
-from ..errors import NotFoundError, PermissionDeniedError
+from ..errors import DatabaseClientError, InvalidArgumentError, PermissionDeniedError
 from ..models import Cluster
-from .call import Call, Options, RequestStats
+from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
 from .maintenance import MaintenanceWait
-from .operations import GET_CA, GET_CLUSTER, Operation, check_name
-from .pages import read_all
+from .operations import GET_CA, GET_CLUSTER, Kind, Operation, check_name
+from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
-
-T = TypeVar("T")
 
 # The engine of a cluster that the token may not read. The guard passes it, like every unknown engine.
 _UNREADABLE = "unreadable"
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
-
+_NEW_CLUSTER = "a cluster that has just come online may not be ready yet"
 
 # Twice the 30 s for which the API may still list a deleted user (Aiven's documentation; Aiven runs the databases).
 _LISTED = 60.0
@@ -59,29 +61,22 @@ class Deletions:
         return sent is not None and sent > now - _LISTED
 
 
+@define(eq=False)
 class ClientCache:
-    """What a client knows about clusters, by id, the locks for reading it, and the limits of user writes at a time."""
+    """What a client knows about clusters, by id, and the turns of writes on them."""
 
-    def __init__(self, user_writes: int | None = None) -> None:
-        self.user_writes = user_writes  # how many each cluster gets at a time; None for as many as its engine takes
-        self.writers: dict[str, asyncio.Semaphore] = {}
-        self.engines: dict[str, Engine | str] = {}
-        self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}  # of engines; other calls await them
-        self.cas: dict[str, str] = {}  # as PEM
-        self.ca_locks: dict[str, asyncio.Lock] = {}
-        self.deletions: Deletions = Deletions()
-
-    def writers_of(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
-        """Return what limits the user writes on the cluster at a time; None if nothing does."""
-        limit = 1 if one_at_a_time else self.user_writes
-        return None if limit is None else self.writers.setdefault(cluster_id, asyncio.Semaphore(limit))
+    engines: dict[str, Engine | str] = field(factory=dict)
+    cas: dict[str, str] = field(factory=dict)  # as PEM
+    reads: dict[tuple[object, ...], asyncio.Future[None]] = field(factory=dict)  # other calls wait for them
+    turns: dict[str, WriteTurns] = field(factory=dict)
+    deletions: Deletions = field(factory=Deletions)
 
 
 class ClusterContext(NamedTuple):
     """One cluster, from the view of its calls."""
 
     transport: Transport
-    memory: ClientCache
+    cache: ClientCache
     cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
@@ -92,119 +87,113 @@ class ClusterContext(NamedTuple):
         """The engine that was given or read, or None."""
         if self.given_engine is not None:
             return self.given_engine
-        learned = self.memory.engines.get(self.cluster_id)
+        learned = self.cache.engines.get(self.cluster_id)
         return None if learned == _UNREADABLE else learned
 
     @property
     def was_seen(self) -> bool:
         """Whether this client has read the cluster, or is not allowed to."""
-        return self.cluster_id in self.memory.engines
+        return self.cluster_id in self.cache.engines
 
-    async def send(
-        self,
-        operation: Operation,
-        name: str,
-        body: Mapping[str, Any] | None = None,
-        settings: Iterable[str] = (),
-    ) -> Response:
-        """Send an operation on the user or db ``name``, if the cluster's engine supports it."""
+    async def send(self, operation: Operation, name: str, body: Body | None = None) -> Response:
+        """Send an operation on the user or db ``name``, if the cluster's engine supports it and the settings in it."""
         check_name(name)
+        members = {} if body is None else unstructure(body)
+        encoded = None if body is None else _encoded(operation, members)
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
-        capabilities = guard(engine, operation.name, settings)
-        writers = None
-        if operation.writes and operation.on == "users":
-            one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
-            writers = self.memory.writers_of(self.cluster_id, one_at_a_time=one_at_a_time)
-        call = Call(
-            operation,
-            path,
-            self.options,
-            cluster_id=self.cluster_id,
-            name=name,
-            engine=engine,
-            body=body,
-            writers=writers,
-        )
-        return await self.deliver(call)
+        capabilities = guard(engine, operation.name, setting_names(members))
+        turns = None
+        if operation.writes_users and capabilities is not None and capabilities.concurrent_user_writes == 1:
+            turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
+        not_found = _NEW_CLUSTER if operation.kind is Kind.CREATE else ""
+        call = Call(operation, path, self.options, self.cluster_id, name, engine, encoded, turns, not_found)
+        if self.maintenance is not None:
+            return await self.maintenance.send(call, self.transport, self.read_cluster)
+        return await self.transport.send(call)
 
-    async def deliver(self, call: Call) -> Response:
-        """Send ``call``; within a run also after the cluster refused it with 412. Raises as ``Transport.send``."""
-        if self.maintenance is None:
-            return await self.transport.send(call)
-        return await self.maintenance.send(call, self.cluster_id, self.transport.send, self.read_cluster)
-
-    async def list(self, operation: Operation, model: type[T]) -> list[T]:
-        """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
+    async def list(self, operation: Operation, model: type[ListedT]) -> list[ListedT]:
+        """Read all users or dbs of the cluster, if its engine supports them."""
         guard(await self.learn_engine(), operation.name)
-        path = operation.path(self.cluster_id)
-        return await read_all(self.transport, operation, path, model, self.options)
-
-    async def read(self, operation: Operation, model: type[T]) -> T:
-        """Send an operation on the cluster itself, and return the ``model`` in the answer."""
-        call = Call(operation, operation.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
-        return (await self.transport.send(call)).read(model)
+        return await read_all(self.transport, operation, operation.path(self.cluster_id), model, self.options)
 
     async def read_cluster(self) -> Cluster:
         """Read the cluster, and store its engine."""
-        cluster = await self.read(GET_CLUSTER, Cluster)
-        self.memory.engines[self.cluster_id] = cluster.engine
+        call = Call(GET_CLUSTER, GET_CLUSTER.path(self.cluster_id), self.options, self.cluster_id)
+        cluster = (await self.transport.send(call)).read(Cluster)
+        self.cache.engines[self.cluster_id] = cluster.engine
         return cluster
 
     async def read_ca(self) -> str:
         """Return the CA certificate of the cluster as PEM. Each client reads it once."""
-        cas = self.memory.cas
-        async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
-            if self.cluster_id not in cas:
-                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
-                answer = await self.transport.send(call)
-                pem = _pem(answer.read(Authority).certificate)
-                if pem is None:
-                    raise answer.invalid("holds no certificate, as PEM in base64")
-                cas[self.cluster_id] = pem
-            return cas[self.cluster_id]
+        while self.cluster_id not in self.cache.cas:
+            await self._share(GET_CA, self._read_ca)
+        return self.cache.cas[self.cluster_id]
 
     async def learn_engine(self) -> Engine | str:
         """Return the engine. Reads the cluster if it is unknown, once per client."""
-        engine = self.given_engine or self.memory.engines.get(self.cluster_id)
+        engine = self.given_engine or self.cache.engines.get(self.cluster_id)
         while engine is None:
-            await self._read_engine()
-            engine = self.memory.engines.get(self.cluster_id)
+            await self._share(GET_CLUSTER, self._read_engine)
+            engine = self.cache.engines.get(self.cluster_id)
         return engine
 
     def for_bulk(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
         """Return this context for one name of a run; ``maintenance`` is the run's, unless the context has one."""
         maintenance = self.maintenance or maintenance
-        options = self.options._replace(meter=stats, bulk=maintenance is not None)
+        options = self.options._replace(stats=stats, bulk=maintenance is not None)
         return self._replace(options=options, maintenance=maintenance)
 
-    async def _read_engine(self) -> None:
-        """Read the cluster, or wait for another call that already reads it with the same options."""
-        options = self.options
-        reading = (self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
-        reads = self.memory.reads
-        if reading in reads:
-            await asyncio.shield(reads[reading])
-            return
-        done = reads[reading] = asyncio.get_running_loop().create_future()
+    async def _share(self, operation: Operation, read: Callable[[], Awaitable[None]]) -> None:
+        """Call ``read``, or wait for another call that does so with the same options."""
+        options, reads = self.options, self.cache.reads
+        key = (operation, self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
+        if key in reads:
+            try:
+                await asyncio.shield(reads[key])
+            except DatabaseClientError as error:
+                failure = copy.copy(error)  # each call that waits has an exception of its own
+            else:
+                return
+            raise failure
+        done = reads[key] = asyncio.get_running_loop().create_future()
         try:
-            self.memory.engines[self.cluster_id] = (await self.read(GET_CLUSTER, ClusterEngine)).engine
+            await read()
+        except Exception as error:
+            done.set_exception(error)
+            done.exception()  # retrieved, so that asyncio does not warn if no call waits
+            raise
+        finally:
+            del reads[key]
+            if not done.done():  # cancelled, perhaps: then one of the waiting calls reads instead
+                done.set_result(None)
+
+    async def _read_engine(self) -> None:
+        path = GET_CLUSTER.path(self.cluster_id)
+        call = Call(GET_CLUSTER, path, self.options, self.cluster_id, not_found=_REPLICA)
+        try:
+            self.cache.engines[self.cluster_id] = (await self.transport.send(call)).read(ClusterEngine).engine
         except PermissionDeniedError:
             logger.warning(
                 "the token may not read cluster %s, so its engine is not known and its calls are not guarded",
                 self.cluster_id,
             )
-            self.memory.engines[self.cluster_id] = _UNREADABLE
-        except Exception as error:
-            if isinstance(error, NotFoundError):
-                error.args = (f"{error.args[0]}; {_REPLICA}",)
-            done.set_exception(error)
-            done.exception()  # retrieved, so that asyncio does not warn if no call waits
-            raise
-        finally:
-            del reads[reading]
-            if not done.done():  # cancelled, perhaps: then one of the waiting calls reads instead
-                done.set_result(None)
+            self.cache.engines[self.cluster_id] = _UNREADABLE
+
+    async def _read_ca(self) -> None:
+        response = await self.transport.send(Call(GET_CA, GET_CA.path(self.cluster_id), self.options, self.cluster_id))
+        pem = _pem(response.read(Authority).certificate)
+        if pem is None:
+            raise response.invalid("holds no certificate, as PEM in base64")
+        self.cache.cas[self.cluster_id] = pem
+
+
+def _encoded(operation: Operation, members: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(members).encode()
+    except (TypeError, ValueError) as error:
+        problem = f"{operation.name}: JSON cannot represent the arguments: {error}; nothing was sent"
+    raise InvalidArgumentError(problem)
 
 
 def _pem(encoded: str) -> str | None:

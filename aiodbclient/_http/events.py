@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import perf_counter
 
 from attrs import asdict, frozen
 
-from ..errors import DatabaseClientError
 from .call import Call
 from .response import Response
+from .tries import FailedTry
 
 logger = logging.getLogger("aiodbclient")
 
@@ -25,11 +24,11 @@ class RequestEvent:
         status: The HTTP status, or None without an answer.
         error: The name of the exception if there was no answer, else None.
         attempt: The number of the try within its call, from 1.
-        waited: Seconds that it waited for the rate budget.
+        waited: Seconds that it waited for the rate limit.
         duration: Seconds from sending it to the end of the answer.
         blocked: Seconds that it waited for other user writes on the cluster. MongoDB supports only one at a time.
         request_id: The id that the provider's support asks for, or None.
-        tenant: The tenant that ``aiodbclient.tenants`` sent the request for. None for all other requests.
+        label: What the request was for, if that is known: in requests of ``Tenants`` the tenant. Otherwise None.
     """
 
     operation: str
@@ -41,35 +40,36 @@ class RequestEvent:
     duration: float
     blocked: float = 0.0
     request_id: str | None = None
-    tenant: str | None = None
+    label: str | None = None
 
 
 def report(
     call: Call,
-    answer: Response | None,
-    failure: DatabaseClientError | None,
-    asked: float,
-    granted: float,
-    started: float,
+    path: str,
+    result: Response | FailedTry,
+    attempt: int,
+    waited: float,
+    blocked: float,
+    duration: float,
     on_event: Callable[[RequestEvent], object] | None,
 ) -> None:
-    """Report the last request of ``call`` to the log, and to the caller's hook if there is one."""
+    """Report a request of ``call`` to the log, and to the caller's hook if there is one. ``path``: without a secret."""
     event = RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,
-        status=None if answer is None else answer.status,
-        error=None if failure is None else type(failure).__name__,
-        attempt=call.requests,
-        waited=granted - asked,
-        duration=perf_counter() - started,
-        blocked=started - granted,
-        request_id=None if answer is None else answer.request_id,
-        tenant=call.options.tenant,
+        status=result.status if isinstance(result, Response) else None,
+        error=None if isinstance(result, Response) else result.error.__name__,
+        attempt=attempt,
+        waited=waited,
+        duration=duration,
+        blocked=blocked,
+        request_id=result.request_id if isinstance(result, Response) else None,
+        label=call.options.label,
     )
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,
-        call.path,
+        path,
         event.status or event.error,
         event.duration,
         event.attempt,

@@ -6,7 +6,7 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 from typing import TypeGuard
 
@@ -17,8 +17,10 @@ from .call import Call
 from .events import logger
 from .operations import Kind
 from .response import Response
+from .retry import Failure
+from .transport import Transport
+from .tries import FailedTry, error_of
 
-Send = Callable[[Call], Awaitable[Response]]
 Read = Callable[[], Awaitable[Cluster]]
 
 _SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
@@ -59,16 +61,17 @@ class MaintenanceWait:
         self.stopped = False  # then a refused call raises at once
         self._clusters: dict[str, _Cluster] = {}
 
-    async def send(self, call: Call, cluster_id: str, send: Send, read: Read) -> Response:
-        """Send ``call`` with ``send``, and again after each refusal, when ``read`` shows that the cluster is online."""
-        cluster = self._clusters.setdefault(cluster_id, _Cluster())
+    async def send(self, call: Call, transport: Transport, read: Read) -> Response:
+        """Send ``call``, and again after each refusal, when ``read`` shows that the cluster is online."""
+        cluster = self._clusters.setdefault(call.cluster_id or "", _Cluster())
+        failed: list[FailedTry] = []
         while True:
             async with cluster.lock:
                 pass
             if cluster.failure is not None:
-                raise _not_online(cluster, call)
+                raise _not_online(cluster, call, failed, transport)
             try:
-                response = await send(call)
+                response = await transport.send(call, failed)
             except APIError as error:
                 if not cluster.is_not_ready(error, call):
                     raise
@@ -76,15 +79,16 @@ class MaintenanceWait:
             else:
                 cluster.first_404 = None
                 return response
-            call.refuse()
             if self.stopped:
                 raise refusal
             if not cluster.lock.locked():
                 async with cluster.lock:
-                    return await _send_when_online(cluster, call, send, read, refusal)
+                    return await _send_when_online(cluster, call, failed, transport, read, refusal)
 
 
-async def _send_when_online(cluster: _Cluster, call: Call, send: Send, read: Read, refusal: APIError) -> Response:
+async def _send_when_online(
+    cluster: _Cluster, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
+) -> Response:
     """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the lock."""
     patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
     deadline = monotonic() + patience
@@ -98,11 +102,10 @@ async def _send_when_online(cluster: _Cluster, call: Call, send: Send, read: Rea
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
-                response = await send(call)
+                response = await transport.send(call, failed)
             except DatabaseClientError as error:
                 if not cluster.is_not_ready(error, call):
                     raise
-                call.refuse()
                 refusal = error  # such as during the first backup of a new cluster
             else:
                 cluster.first_404 = None
@@ -112,15 +115,17 @@ async def _send_when_online(cluster: _Cluster, call: Call, send: Send, read: Rea
         left = deadline - monotonic()
         if left <= 0:
             break
-        await asyncio.sleep(min(wait, left))
+        await transport.sleep(min(wait, left))
     cluster.failure = (
         f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status is "
         f"{cluster.status or 'not known'}: run it again when the cluster is online"
     )
-    raise _not_online(cluster, call)
+    raise _not_online(cluster, call, failed, transport)
 
 
-def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
-    error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
-    call.complete(error)
-    return error
+def _not_online(
+    cluster: _Cluster, call: Call, failed: Sequence[FailedTry], transport: Transport
+) -> DatabaseClientError:
+    details = {"status": cluster.status}
+    gave_up = FailedTry(Failure.REFUSED, ClusterNotOnlineError, cluster.failure or "", details, was_sent=False)
+    return error_of(call, (*failed, gave_up), transport.secrets)

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from .._checks import shown
 from ..errors import InvalidArgumentError
 
 
@@ -32,6 +33,7 @@ class Operation:
         self.other_key = other_key  # the same by another sentence of the API description
         self.on: str = name.partition(".")[0]
         self.writes: bool = kind is not Kind.READ
+        self.writes_users: bool = self.writes and self.on == "users"
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""
@@ -65,7 +67,7 @@ def checked_cluster_id(cluster_id: object) -> str:
     """Return ``cluster_id`` as the API writes it. Raises InvalidArgumentError if it is not a UUID."""
     text = str(cluster_id) if isinstance(cluster_id, str | UUID) else ""
     if not re.fullmatch(_UUID, text, re.IGNORECASE):
-        raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {cluster_id!r}; nothing was sent")
+        raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {shown(cluster_id)}; nothing was sent")
     return text.lower()
 
 
@@ -73,11 +75,13 @@ def check_name(name: object) -> None:
     """Refuse a name that cannot be a segment of a URL's path."""
     # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
+        raise InvalidArgumentError(f"a name is a string, not {shown(name)}; nothing was sent")
     if name in ("", ".", "..") or "\0" in name:
-        raise InvalidArgumentError(f"{name!r} cannot be the name of a user or a db in a URL's path; nothing was sent")
+        raise InvalidArgumentError(
+            f"{shown(name)} cannot be the name of a user or a db in a URL's path; nothing was sent"
+        )
     if not name.isascii():
-        _check_encodable(name, repr(name))
+        _check_encodable(name, shown(name))
 
 
 def tag_query(tag_name: str | None) -> str:
@@ -85,9 +89,9 @@ def tag_query(tag_name: str | None) -> str:
     if tag_name is None:
         return ""
     if not isinstance(tag_name, str):
-        raise InvalidArgumentError(f"tag_name must be a string or None, not {tag_name!r}; nothing was sent")
+        raise InvalidArgumentError(f"tag_name must be a string or None, not {shown(tag_name)}; nothing was sent")
     if not tag_name.isascii():
-        _check_encodable(tag_name, f"tag_name={tag_name!r}")
+        _check_encodable(tag_name, f"tag_name={shown(tag_name)}")
     return f"?{urlencode({'tag_name': tag_name})}"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlencode
 
+from .._checks import shown
 from ..errors import InvalidArgumentError
 from .call import Call, Options
 from .operations import Kind, Operation
-from .transport import Transport
 
 JSON = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
 Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
@@ -35,25 +35,17 @@ _LONGEST_PATH = 8 << 10  # characters, with the query
 _LONGEST_BODY = 1 << 20  # bytes
 
 
-def prepared(
-    transport: Transport,
-    options: Options,
-    method: str,
-    path: str,
-    params: Params | None = None,
-    json: JSON = None,
-) -> Call:
+def raw_call(options: Options, method: str, path: str, params: Params | None = None, json: JSON = None) -> Call:
     """Make a call of the arguments of ``DatabaseClient.request``. Sends nothing."""
     operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
     if operation is None:
-        raise InvalidArgumentError(f"method must be one of {', '.join(_OPERATIONS)}, not {method!r}; nothing was sent")
+        raise InvalidArgumentError(
+            f"method must be one of {', '.join(_OPERATIONS)}, not {shown(method)}; nothing was sent"
+        )
     target = _checked_path(path) + _query(params)
     if len(target) > _LONGEST_PATH:
         raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
-    call = Call(operation, target, options, body=None if json is None else _encoded(json))
-    if call.body is not None:
-        transport.secrets.keep(call.body)
-    return call
+    return Call(operation, target, options, body=None if json is None else _encoded(json))
 
 
 def _checked_path(path: object) -> str:
@@ -62,15 +54,14 @@ def _checked_path(path: object) -> str:
         raise InvalidArgumentError(f"path must be a string, not {type(path).__name__}; nothing was sent")
     if not _PATH.fullmatch(path):
         raise InvalidArgumentError(
-            f"path must be like /v2/databases/options: below /v2/, without host, query or fragment (pass params=), "
-            f"with names percent-encoded by urllib.parse.quote(name, safe=''), not {path!r}; nothing was sent"
+            "path must be like /v2/databases/options: below /v2/, without host, query or fragment (pass params=), "
+            "with names percent-encoded by urllib.parse.quote(name, safe=''); nothing was sent"
         )
     # Some servers decode a path before they resolve its dots, and some drop everything after a semicolon.
     parts = re.split(r"[/\\]", unquote(path, errors="replace"))
     if any(part.partition(";")[0] in (".", "..") or _TRICK.search(part) for part in parts):
         raise InvalidArgumentError(
-            f"path must not hold '.' or '..', control characters or text that is percent-encoded twice, not {path!r}; "
-            "nothing was sent"
+            "path must not hold '.' or '..', control characters or text that is percent-encoded twice; nothing was sent"
         )
     return path
 
@@ -83,11 +74,11 @@ def _query(params: Params | None) -> str:
     pairs: list[tuple[str, str]] = []
     for name, given in params.items():
         if not isinstance(name, str):
-            raise InvalidArgumentError(f"params must have strings as names, not {name!r}; nothing was sent")
+            raise InvalidArgumentError(f"params must have strings as names, not {shown(name)}; nothing was sent")
         for value in (given,) if isinstance(given, str) or not isinstance(given, Sequence) else given:
             if not isinstance(value, str | int | float):
                 raise InvalidArgumentError(
-                    f"params[{name!r}] must be a string, a number, a bool or a sequence of them, "
+                    f"params[{shown(name)}] must be a string, a number, a bool or a sequence of them, "
                     f"not {type(value).__name__}; nothing was sent"
                 )
             pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))

@@ -1,126 +1,159 @@
-"""Read an HTTP answer into a model. Pure, except that it may close the connection."""
+"""Read an HTTP response into a model, or find out why the call failed. Pure, but it may close the connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
-from .._json.error_answers import (
-    ErrorText,
-    error_from_answer,
-    error_text,
-    excerpt,
-    header_request_id,
-    undocumented_status,
-)
-from .._json.masking import Secrets
-from .._json.parsing import MOST_VALUES, TooManyValuesError, parsed
+from attrs import frozen
+
+from .._headers import retry_after
+from .._json import SHAPE_ERRORS, ClusterEngine, decode, decode_page, parse
+from .._masking import Secrets
 from ..engines import is_case_sensitive
-from ..errors import DatabaseClientError, InvalidResponseError
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InvalidResponseError,
+    NameTakenError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RateLimitError,
+    ServerError,
+    UnprocessableEntityError,
+)
 from ..models import Cluster, Database, User
 from .call import Call
 from .operations import Kind
+from .retry import LOST_STATUSES, Failure
+from .tries import FailedTry, error_of
 
 T = TypeVar("T")
 
 # Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
-_WITH_CREDENTIALS = (User, Cluster)
+# The API or a gateway timed out. The server may still work on the request.
+_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: PreconditionFailedError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+# The API description documents no error for a taken name. For a user the API answers "already exists", for a connection
+# pool "pool name is not available" (terraform-provider-digitalocean #925).
+_TAKEN = ("exists", "taken", "in use", "duplicate", "not available")
+_LINE = 500  # characters of an id, a message or a request id
+_LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
 
 
+@frozen(repr=False, eq=False)  # a repr would show the body
 class Response:
-    """The unread answer to ``call``.
+    """The response to ``call``, not decoded yet.
 
-    If the answer does not fit the call, it raises InvalidResponseError and closes the connection. The answer may be a
-    late one to an earlier request, and then every later request on this connection would get the wrong answer.
+    If it does not fit the call, reading it raises InvalidResponseError and closes the connection. The response may be a
+    late one to an earlier request, and then every later request on this connection would get the wrong response.
     """
 
-    __slots__ = ("_close", "_error", "_secrets", "body", "call", "headers", "status")
-
-    def __init__(
-        self,
-        call: Call,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        secrets: Secrets,
-        close: Callable[[], object],
-    ) -> None:
-        self.call = call
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self._secrets = secrets
-        self._close = close  # closes the connection, even if it is back in the pool
-        self._error: ErrorText | None = None
+    call: Call
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    earlier: Sequence[FailedTry]  # the tries before this one
+    secrets: Secrets
+    close: Callable[[], object]  # closes the connection, even if it is back in the pool
 
     @property
     def request_id(self) -> str | None:
-        """The id that the provider's support asks for, or None."""
-        if self.status < 400:
-            return header_request_id(self.headers, self._secrets) or None
-        return self._error_text().request_id or None
+        """The id that the provider's support asks for, or None. An error's own wins over the one in the headers."""
+        given = self._error_members().get("request_id") if self.status >= 400 else None
+        return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
 
     def read(self, model: type[T]) -> T:
-        """Return the ``model`` in the answer."""
-        value = self._decoded(lambda: decoded(self.body, self.call.operation.key, model))
-        if model in _WITH_CREDENTIALS:
-            self._secrets.keep(self.body)
+        """Return the ``model`` in the response."""
+        value = self._decoded(lambda: decode(self.body, self.call.operation.key, model))
         self._check_subject(value)
         return value
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None."""
         operation = self.call.operation
-        page = self._decoded(lambda: decoded_page(self.body, operation.key, model, operation.other_key))
-        if model in _WITH_CREDENTIALS:
-            self._secrets.keep(self.body)
-        return page
+        return self._decoded(lambda: decode_page(self.body, operation.key, model, operation.other_key))
 
     def read_json(self) -> Any:
-        """Return the JSON of the answer, or None if it has no body."""
-        if not self.body.strip():
-            return None
-        value = self._decoded(lambda: parsed(self.body))
-        self._secrets.keep(self.body)
-        return value
+        """Return the JSON of the response, or None if it has no body."""
+        return self._decoded(lambda: parse(self.body)) if self.body.strip() else None
 
     def read_nothing(self) -> None:
-        """Check that the answer confirms the operation: the documented 204, or another success without a body."""
+        """Check that the response confirms the operation: the documented 204, or another success without a body."""
         if self.status in _NOT_DONE or self.body.strip():
             raise self.invalid("is not empty, as documented" if self.body else "does not confirm that it is done")
 
-    def error(self) -> DatabaseClientError:
-        """Make the exception for an answer that is not a success."""
-        if self.status >= 400:
-            to_create = self.call.operation.kind is Kind.CREATE
-            return error_from_answer(self.call.what, self.status, self.headers, self._error_text(), to_create=to_create)
-        self._close()
-        return undocumented_status(self.call.what, self.status, self.headers, self.body, self._secrets)
-
     def invalid(self, problem: str) -> InvalidResponseError:
         """Make the error for a success that does not fit. Its message is "the answer" followed by ``problem``."""
-        self._close()
-        error = InvalidResponseError(
-            f"{self.call.what}: the answer ({self.status}) {problem}",
-            status=self.status,
-            body=excerpt(self.body, self._secrets),
-        )
-        self.call.complete(error)
+        self.close()
+        text = f"the answer ({self.status}) {problem}"
+        failed = FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": self.status}, is_unclear=True)
+        error = error_of(self.call, (*self.earlier, failed), self.secrets)
+        assert isinstance(error, InvalidResponseError)
         return error
 
-    def _error_text(self) -> ErrorText:
-        # Cached: both the event and the exception need it.
-        if self._error is None:
-            self._error = error_text(self.headers, self.body, self._secrets)
-        return self._error
+    def failed_try(self, wait: float | None) -> FailedTry:
+        """Return how the call failed, if this is not a success. ``wait``: for how long a 429 stops all calls."""
+        if self.status < 400:
+            self.close()
+            return self._undocumented()
+        status, members = self.status, self._error_members()
+        id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
+        error = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+        is_create = self.call.operation.kind is Kind.CREATE
+        if is_create and error in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
+            error = NameTakenError
+        details = {"status": status, "id": id, "message": message, "request_id": self.request_id}
+        if error in (RateLimitError, ServerError):
+            asked = retry_after(self.headers)
+            details["retry_after"] = wait if asked is None else asked
+        text = f"{status} {': '.join(filter(None, (id, message))) or _phrase(status)}"
+        failure = Failure.REFUSED
+        if status == 429:
+            failure = Failure.THROTTLED
+        elif status in LOST_STATUSES:
+            failure = Failure.LOST
+        is_timeout = status in _TIMED_OUT_STATUSES
+        return FailedTry(failure, error, text, details, is_unclear=error is ServerError, timed_out=is_timeout)
 
-    def _decoded(self, decode: Callable[[], T]) -> T:  # not a partial: its repr would show the body
+    def _undocumented(self) -> FailedTry:
+        """Return the failure of a response that is neither a success nor an error, such as a redirect."""
+        said = "which is not documented"
+        if "location" in self.headers:
+            where = self.secrets.line(_host(self.headers["location"]), 200)
+            said = f"a redirect to {where}, not followed because the token is only for base_url"
+        text = f"answered {self.status}, {said}"
+        return FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": self.status}, is_unclear=True)
+
+    def _error_members(self) -> dict[str, str]:
+        """Return the texts of an error's JSON, unmasked."""
+        if len(self.body) > _LONGEST_ERROR:
+            return {}
         try:
-            return decode()
-        except TooManyValuesError:
-            problem = f"holds more than {MOST_VALUES:,} values"
+            members = parse(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(members, dict):
+            return {}
+        return {str(key): value for key, value in members.items() if isinstance(value, str)}
+
+    def _decoded(self, read: Callable[[], T]) -> T:  # not a partial: its repr would show the body
+        try:
+            return read()
         except MemoryError:
             problem = "does not fit into memory"
         except SHAPE_ERRORS:
@@ -141,9 +174,24 @@ class Response:
             return
         is_exact = asked is self.call.name and is_case_sensitive(self.call.engine, self.call.operation.on)
         if is_exact or spelling(found) != spelling(asked):
-            raise self.invalid(f"is about {self._secrets.line(found, 100)!r}, not {asked!r}")
+            raise self.invalid(f"is about {self.secrets.line(found, 100)!r}, not {asked[:100]!r}")
 
 
 def spelling(name: str) -> str:
     """Return ``name`` without case and surrounding white space, which a server may change."""
     return name.strip().casefold()
+
+
+def _says_taken(text: str) -> bool:
+    return any(word in text.lower() for word in _TAKEN)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _host(location: str) -> str:
+    return location.partition("://")[2].partition("/")[0].rpartition("@")[2] or "another path"

@@ -1,19 +1,18 @@
 """Decide which failed calls are retried, how often, and after how long. Pure.
 
 ``RULES`` says whether to retry: a row for each failure, a column for each kind of operation. ``RetryPolicy`` says how
-often, and ``Pauses`` after how long.
+often, and ``retry_waits`` after how long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 
 import backoff
 from attrs import field, frozen
 
-from .._backoff import expo
 from .._checks import positive, whole
 from ..errors import DatabaseClientError, ServerError
 from .operations import Kind
@@ -56,7 +55,12 @@ RULES: Mapping[Failure, Mapping[Kind, RetryDecision]] = MappingProxyType(
 LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
-def was_lost(error: DatabaseClientError) -> bool:
+def not_found_is_success(kind: Kind) -> bool:
+    """Whether a 404 after a lost answer means that an earlier try succeeded."""
+    return RULES[Failure.LOST][kind] is RetryDecision.RETRY_NOT_FOUND_IS_SUCCESS
+
+
+def answer_was_lost(error: DatabaseClientError) -> bool:
     """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied."""
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
 
@@ -66,12 +70,12 @@ class RetryPolicy:
     """How often a failed call is retried, and after how long. It does not choose which failures are retried.
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
-    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate budget decides how
-    long to wait.
+    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate limiter decides
+    how long to wait.
 
     Args:
         max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
-            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the budget's
+            token after a 401 does not count. Nor does a 429 if the call has a ``max_wait``, or within the limiter's
             shortest window after its first one.
         base_delay: The longest first wait, in seconds.
         max_delay: The longest wait, in seconds.
@@ -88,17 +92,14 @@ class RetryPolicy:
 _LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
 
 
-class Pauses:
-    """The waits between the tries of one call."""
+def retry_waits(policy: RetryPolicy) -> Iterator[float]:
+    """Yield the seconds to wait after each failed try."""
+    longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
+    next(longest)  # its first value is None
+    return map(backoff.full_jitter, longest)
 
-    __slots__ = ("_longest",)
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._longest = expo(factor=policy.base_delay, max_value=policy.max_delay)
-
-    def after(self, error: DatabaseClientError) -> float:
-        """Return the seconds to wait after a try that failed with ``error``. Call it once for each failed try."""
-        jittered = backoff.full_jitter(next(self._longest))
-        if isinstance(error, ServerError) and error.retry_after is not None:
-            return min(error.retry_after, _LONGEST_AFTER_5XX)
-        return jittered
+def next_wait(waits: Iterator[float], asked: float | None) -> float:
+    """Return the next of ``waits``, or the wait that the answer ``asked`` for."""
+    wait = next(waits)
+    return wait if asked is None else min(asked, _LONGEST_AFTER_5XX)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
 
 import aiohttp
+from attrs import evolve
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._json.masking import Secrets
-from .._pacing.budget import RateLimiter, RateLimitStatus
+from .._headers import RateLimitStatus
+from .._masking import Secrets, Token
+from .._pacing.budget import RateLimiter
 from .._version import __version__
-from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
-from .aiohttp_compat import check_session, close_tainted_connections, closer_of, send_once_through
-from .call import Call
+from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
+from .aiohttp_compat import Reuse, check_session
+from .call import Call, RequestStats
 from .events import RequestEvent, logger, report
-from .failures import FAILURES, BodyError, no_slot, refused, without_answer
+from .failures import FAILURES, BodyError, failed_without_answer
 from .response import Response
-from .retry import Failure, Pauses, RetryDecision
+from .retry import RULES, Failure, RetryDecision, next_wait, not_found_is_success, retry_waits
+from .tries import FailedTry, error_of, failed_before_sending, was_lost
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -35,60 +39,41 @@ LONGEST = 32 << 20
 
 TokenProvider = Callable[[], Awaitable[str]]
 
-# The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
-# ("nothing was sent"), and not as a request that timed out.
+# The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that,
+# and not as a request that timed out.
 _CONNECTING = 0.9
 
 
-class Token:
-    """A token that its repr hides, so that a traceback with local variables hides it too."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        fits = isinstance(value, str) and value.isascii() and value.isprintable() and value and " " not in value
-        if not fits:
-            del value
-            raise ConfigurationError(
-                "the token must be a non-empty string of printable ASCII characters without spaces"
-            )
-        self.value = str(value)
-
-    def __repr__(self) -> str:
-        return "Token('********')"
-
-
 class Transport:
-    """Sends the calls of one client, with its token, session and budget, on the event loop of the first call."""
+    """Sends the calls of one client, with its token, session and limiter, on the event loop of the first call."""
 
     def __init__(
         self,
         *,
-        token: str | TokenProvider,
+        token: Token | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        budget: RateLimiter,
+        limiter: RateLimiter,
         on_event: Callable[[RequestEvent], object] | None,
-        app: str | None,
         proxy: URL | None,
     ) -> None:
-        self._app = app
         self.base_url: URL = base_url
-        self.budget: RateLimiter = budget
+        self.limiter: RateLimiter = limiter
         self.secrets: Secrets = Secrets()
-        if proxy is not None:
-            self.secrets.learn((proxy.password, proxy.raw_password))
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None
-        self._ask_token = token if callable(token) else None
-        if not callable(token):
-            self._use_token(Token(token))
+        self._ask_token = None if isinstance(token, Token) else token
+        if isinstance(token, Token):
+            self._use_token(token)
         self._token_lock = asyncio.Lock()
         self._session = session
         self._owns_session = session is None
+        self._reuse: Reuse | None = None
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_closed = False
+        self._process: int | None = None
+        self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for their slot
+        self._closed = asyncio.Event()
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
 
@@ -98,59 +83,114 @@ class Transport:
         return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
-        """Close the client's own session. Safe to repeat."""
-        self._is_closed = True
-        if self._owns_session and self._session is not None:
+        """End all waits, and close the client's own session. Safe to repeat."""
+        self._closed.set()
+        while self._waits:
+            self._waits.pop().reschedule(0)
+        if self._owns_session and self._session is not None and self._process == os.getpid():
             await self._session.close()
 
-    async def send(self, call: Call) -> Response:
-        """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        started, failed = perf_counter(), 0
-        most = call.options.retry.max_tries
-        pauses: Pauses | None = None
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not longer than the client is open."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
+    async def send(self, call: Call, failed: list[FailedTry] | None = None) -> Response:
+        """Send ``call``, retry it as ``RULES`` and its retry policy say, and return the success.
+
+        ``failed``: the tries of the call so far; the failed ones of this method are added.
+        """
+        failed = [] if failed is None else failed
+        policy, counted = call.options.retry, 0
+        waits = retry_waits(policy)
+        started = perf_counter()
         try:
             while True:
-                try:
-                    return await self._try(call)
-                except DatabaseClientError as error:
-                    call.complete(error)
-                    throttled = call.failure is Failure.THROTTLED
-                    failed += not throttled or self._counts(call)
-                    if call.then is RetryDecision.RAISE or most == 1 or failed == most:
-                        raise
-                    if throttled:
-                        continue  # the budget makes it wait, in its place
-                    pauses = pauses or Pauses(call.options.retry)
-                    pause = pauses.after(error)
-                await asyncio.sleep(pause)
+                tried = await self._try(call, failed)
+                if isinstance(tried, Response):
+                    return tried
+                failed.append(tried)
+                if self._may_renew_token(failed):
+                    continue
+                counted += self._counts(call, failed)
+                decision = RULES[tried.failure][call.operation.kind]
+                if decision is RetryDecision.RAISE or policy.max_tries == 1 or counted == policy.max_tries:
+                    raise error_of(call, failed, self.secrets)
+                if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
+                    await self.sleep(next_wait(waits, tried.retry_after))
         finally:
-            call.meter.seconds += perf_counter() - started
+            if call.options.stats is not None:
+                call.options.stats.seconds += perf_counter() - started
 
-    def _counts(self, call: Call) -> bool:
-        """Whether the 429 that ``call`` just got counts as a failed try: not while its window may be full."""
-        now = perf_counter()
-        if call.refused_since is None:
-            call.refused_since = now
-        window = min((window.seconds for window in self.budget.windows), default=0.0)
-        return call.patience is None and now - call.refused_since >= window  # otherwise ``max_wait`` ends it
+    def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
+        """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""
+        if failed[-1].failure is not Failure.THROTTLED:
+            return True
+        if call.options.max_wait is not None and not call.options.bulk:
+            return False
+        first = next(each.ended for each in failed if each.failure is Failure.THROTTLED)
+        window = min((window.seconds for window in self.limiter.windows), default=0.0)
+        return failed[-1].ended - first >= window
 
-    async def _try(self, call: Call) -> Response:
-        """Send one request and return its success; after a 401 ask the token provider, and send another one."""
-        call.failure = Failure.REFUSED
-        if self._token is None:
-            await self._renewed_token(call, None)
-        answer = await self._exchange(call)
-        if answer.status == 401 and self._ask_token is not None:
-            await self._renewed_token(call, call.token)
-            answer = await self._exchange(call)
-        if 200 <= answer.status < 300:
-            return answer
-        if answer.status == 404 and call.lost and call.not_found_is_success:
-            answer.status, answer.body = 204, b""
-            return answer
-        raise refused(call, answer)
+    def _may_renew_token(self, failed: Sequence[FailedTry]) -> bool:
+        """Whether the API refused a token, and the next try can have another one."""
+        return (
+            self._ask_token is not None
+            and failed[-1].status == 401
+            and [each.status for each in failed[-2:-1]] != [401]
+        )
 
-    async def _renewed_token(self, call: Call, stale: object | None) -> None:
+    async def _try(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
+        """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
+        options, turns = call.options, call.turns
+        patience = None
+        if options.max_wait is not None and not options.bulk:
+            patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
+        limit = asyncio.timeout(None if turns is None else patience)
+        asked = perf_counter()
+        try:
+            async with limit:
+                session = self._open_session()
+                self._waits.add(limit)  # until it is sent, so that ``aclose`` ends it
+                if self._token is None or (failed and failed[-1].status == 401):
+                    await self._renew_token(call, failed[-1].token if failed else None)
+                if turns is None:
+                    return await self._send_in_slot(call, failed, session, asked, limit, patience)
+                async with turns.lane(bulk=options.bulk):
+                    return await self._send_in_slot(call, failed, session, asked, limit, patience)
+        except (ConfigurationError, MaxWaitError, RequestTimeoutError) as error:
+            return failed_before_sending(error)
+        except TimeoutError:
+            if not limit.expired():  # the token provider raised it
+                raise
+            return failed_before_sending(_closed() if self._closed.is_set() else _no_turn())
+        finally:
+            self._waits.discard(limit)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session. The first call makes the client's own."""
+        if self._closed.is_set():
+            raise _closed()
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        if self._loop is None:
+            self._loop, self._process = loop, process
+        if self._process != process:
+            raise ConfigurationError(
+                "this DatabaseClient was used before the process forked, so its connections are the parent's: make one "
+                "in each process"
+            )
+        if self._loop is not loop:
+            raise ConfigurationError("this DatabaseClient was first used on another event loop: make one for each loop")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+        if not self._owns_session:
+            check_session(self._session, self.base_url)
+        if self._reuse is None:
+            self._reuse = Reuse(self._session)
+        return self._session
+
+    async def _renew_token(self, call: Call, stale: Token | None) -> None:
         """Have a token other than ``stale``. Asks the provider, unless another call already did."""
         limit = asyncio.timeout(call.options.timeout)
         try:
@@ -166,121 +206,135 @@ class Transport:
         except TimeoutError:
             if not limit.expired():  # the provider raised it
                 raise
-        raise RequestTimeoutError(
-            f"{call.what}: the token provider returned no token within {call.options.timeout:g} s"
-        )
+        raise RequestTimeoutError(f"the token provider returned no token within {call.options.timeout:g} s")
 
     def _use_token(self, token: Token) -> None:
+        token.check()
         self._token = token
         self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
-        self.secrets.learn_token(token.value)
+        self.secrets.add_token(token.value)
 
-    async def _exchange(self, call: Call) -> Response:
-        """Wait for a slot of the budget, send one request, and read the whole answer."""
-        session = self._open_session()
-        asked = perf_counter()
+    async def _send_in_slot(
+        self,
+        call: Call,
+        failed: Sequence[FailedTry],
+        session: aiohttp.ClientSession,
+        asked: float,
+        limit: asyncio.Timeout,
+        patience: float | None,
+    ) -> Response | FailedTry:
+        """Wait for a slot of the rate limiter, and hold it while the request is sent."""
+        turn_at = perf_counter()
+        place = failed[-1].place if failed else None
+        place = await self.limiter.acquire(bulk=call.options.bulk, max_wait=patience, place=place)
+        slot_at, sent = perf_counter(), False
         try:
-            again = {} if call.place is None else {"place": call.place}
-            call.place = await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience, **again)
-        except RateLimitError as error:
-            raise no_slot(call, error.retry_after) from None
-        granted, sent_before = perf_counter(), call.sent
-        try:
-            if call.writers is None:
-                return await self._request(call, session, asked, granted)
-            # After the wait for a slot: a call that waits for its slot must not block the other writes.
-            async with _as_writer(call, call.writers, granted - asked):
-                return await self._request(call, session, asked, granted)
+            async with nullcontext() if call.turns is None else call.turns.writing:
+                limit.reschedule(None)
+                self._waits.discard(limit)
+                if session.closed:
+                    raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
+                sent, waited, total = True, slot_at - turn_at, perf_counter() - asked
+                tried = await self._send_once(call, failed, session, waited, total - waited)
+                if isinstance(tried, FailedTry):
+                    sent = tried.failure is not Failure.NOT_SENT
+                    return evolve(tried, waited=total, place=place)
+                return tried
         finally:
-            self.budget.release(sent=call.sent > sent_before)
+            self.limiter.release(sent=sent)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        """Return the session. The first call makes the client's own."""
-        if self._is_closed:
-            raise ConfigurationError("this DatabaseClient is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise ConfigurationError(
-                    "this DatabaseClient was first used on another event loop: make one for each loop"
-                )
-            self._loop = loop
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
-        if not self._owns_session:
-            check_session(self._session, self.base_url)
-        return self._session
-
-    async def _request(self, call: Call, session: aiohttp.ClientSession, asked: float, granted: float) -> Response:
-        """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
-        if self._is_closed:
-            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
-        if session.closed:
-            raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
-        started = granted if call.writers is None else perf_counter()
-        call.begin(started - asked)
-        close_tainted_connections(session)
-        answer: Response | None = None
-        failure: DatabaseClientError | None = None
+    async def _send_once(
+        self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, waited: float, blocked: float
+    ) -> Response | FailedTry:
+        """Send one request now, and read the whole response."""
+        assert self._reuse is not None
+        assert self._token is not None
+        self._reuse.close_tainted_connections()
+        token, started = self._token, perf_counter()
+        stats = call.options.stats or RequestStats()
+        stats.requests += 1
+        stats.writes += call.operation.writes
+        stats.waited += waited + blocked
+        response: Response | None = None
         try:
-            answer = await self._answer(call, session)
+            response = await self._exchange(call, failed, session, token)
         except FAILURES as error:
-            failure = without_answer(call, self.base_url.host, error, self.secrets)
+            tried: Response | FailedTry = failed_without_answer(call, self.base_url.host, error, self.secrets)
         except asyncio.CancelledError as error:
             # Without the traceback, because its local variables hold the partial answer.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         else:
-            if answer.status == 429:
-                call.closed_for = await self.budget.throttle(answer.headers)
-                call.refuse()
-            elif answer.status < 500 and answer.status != 401:
-                # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
-                self.budget.observe(answer.headers)
-            self._newest_headers = answer.headers
+            tried = await self._judged(response)
+        if isinstance(tried, FailedTry):
+            stats.writes -= call.operation.writes and not tried.is_unclear
+            tried = evolve(tried, token=token)
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            report(call, answer, failure, asked, granted, started, self._on_event)
-        if answer is not None:
-            return answer
-        assert failure is not None
-        raise failure
+            attempt = 1 + sum(each.was_sent for each in failed)
+            path = self.secrets.line(call.path, 200)
+            report(call, path, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
+        return tried
 
-    async def _answer(self, call: Call, session: aiohttp.ClientSession) -> Response:
-        """Send one request now and read the whole answer. Raises one of FAILURES."""
-        call.status, call.token = 0, self._token
+    async def _exchange(
+        self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, token: Token
+    ) -> Response:
+        """Send the request and read the whole response. Raises one of FAILURES."""
+        assert self._reuse is not None
         async with session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),
             data=call.body,
-            headers=self._headers(call, session),
+            headers=self._headers(call, token, session),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
             timeout=_client_timeout(call.options.timeout),
-            middlewares=None if call.operation.method == "POST" else send_once_through(session),
+            middlewares=None if call.operation.method == "POST" else self._reuse.middlewares(),
         ) as response:
-            call.status = response.status
-            close = closer_of(response)
+            close = self._reuse.closer_of(response)
             body = await _whole_body(response)
-        return Response(call, response.status, response.headers, body, self.secrets, close)
+        return Response(call, response.status, response.headers, body, tuple(failed), self.secrets, close)
 
-    def _headers(self, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
+    async def _judged(self, response: Response) -> Response | FailedTry:
+        """Let the limiter learn from ``response``, and return it if it is a success, or how the call failed."""
+        status, wait = response.status, None
+        self._newest_headers = response.headers
+        if status == 429:
+            wait = await self.limiter.throttle(response.headers)
+        elif status < 500 and status != 401:
+            # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
+            self.limiter.observe(response.headers)
+        if 200 <= status < 300:
+            return response
+        if status == 404 and was_lost(response.earlier) and not_found_is_success(response.call.operation.kind):
+            return evolve(response, status=204, body=b"")
+        return response.failed_try(wait)
+
+    def _headers(self, call: Call, token: Token, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
+        assert self._reuse is not None
         if self._made_headers is None:
-            assert self._token is not None
-            agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
             bare = {
-                "Authorization": f"Bearer {self._token.value}",
+                "Authorization": f"Bearer {token.value}",
                 "Accept": "application/json",
                 "Accept-Encoding": _ACCEPTED,
-                "User-Agent": agent if self._app is None else f"{agent} {self._app}",
+                "User-Agent": session.headers.get("User-Agent", _USER_AGENT),  # a session of the caller may set one
             }
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         headers = self._made_headers[call.body is not None]
-        if not call.options.headers:
-            return headers
-        headers = headers.copy()
-        headers.update(call.options.headers)
+        if call.options.headers or not self._reuse.is_safe:
+            headers = headers.copy()
+            headers.update(call.options.headers)
+        if not self._reuse.is_safe:
+            headers["Connection"] = "close"
         return headers
+
+
+def _closed() -> ConfigurationError:
+    return ConfigurationError("this DatabaseClient is closed")
+
+
+def _no_turn() -> MaxWaitError:
+    return MaxWaitError("another user write on this cluster takes longer than max_wait allows")
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
@@ -293,24 +347,8 @@ async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > LONGEST:
-            raise BodyError(f"is larger than {LONGEST >> 20} MiB")
+            raise BodyError(response.status, f"is larger than {LONGEST >> 20} MiB")
     return b"".join(pieces)
-
-
-@asynccontextmanager
-async def _as_writer(call: Call, writers: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
-    """Be one of the user writes that the cluster takes at a time."""
-    patience = None if call.patience is None else max(call.patience - waited, 0.0)
-    try:
-        async with asyncio.timeout(patience):
-            await writers.acquire()
-    except TimeoutError:
-        text = "another user write on this cluster takes longer than max_wait allows"
-        raise RateLimitError(f"{call.what}: {text}") from None
-    try:
-        yield
-    finally:
-        writers.release()
 
 
 @lru_cache(maxsize=64)

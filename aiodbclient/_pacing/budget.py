@@ -20,7 +20,7 @@ from typing import Any
 from attrs import Attribute, define, field, frozen
 
 from .._headers import RateLimitStatus, hour_of, wait_after_429
-from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
+from ..errors import ConfigurationError, InvalidArgumentError, MaxWaitError
 from .ledger import Ledger, Window
 
 __all__ = ["RateLimitStatus", "RateLimiter", "Snapshot", "Window"]
@@ -190,10 +190,10 @@ class Queue:
             self._timer = asyncio.get_running_loop().call_later(max(seconds, _TIMER_STEP), ring)
 
 
-def refusal(wait: float) -> RateLimitError:
+def refusal(wait: float) -> MaxWaitError:
     """Make the error for a call that would have to wait for ``wait`` seconds, longer than its patience."""
-    return RateLimitError(
-        f"the rate budget has no slot for another {wait:.1f} s, longer than max_wait allows; nothing was sent",
+    return MaxWaitError(
+        f"the rate budget has no slot for another {wait:.1f} s, longer than max_wait allows",
         retry_after=wait,
     )
 
@@ -221,7 +221,7 @@ class Pacer:
             The place of the call.
 
         Raises:
-            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
+            MaxWaitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
                 rest of the wait in seconds, as far as it is known.
             ConfigurationError: Calls on another event loop are waiting. A ``SharedRateBudget`` is closed or belongs to
                 another loop, or its server refuses this process, for example because of a wrong password.

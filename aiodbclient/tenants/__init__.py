@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantMoved as TenantMoved
     from ._outcomes import TenantMoveOutcome as TenantMoveOutcome
     from ._outcomes import TenantOutcome as TenantOutcome
-    from ._outcomes import TenantPlanOutcome as TenantPlanOutcome
     from ._outcomes import TenantRemovalOutcome as TenantRemovalOutcome
     from ._outcomes import TenantRemoved as TenantRemoved
     from ._outcomes import TenantRepaired as TenantRepaired
@@ -38,14 +37,13 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._stores.sqlite import SQLiteStore as SQLiteStore
     from ._tenants import Tenants as Tenants
     from ._usage import Usage as Usage
-    from ._verbs.plan import Plan as Plan
 
 # As in ``aiodbclient`` itself: to list a store needs neither aiohttp nor a verb.
 _HOMES = {
     "._credential": "Credential",
     "._naming": "Role",
     "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantEvent "
-    "TenantMoveOutcome TenantMoved TenantOutcome TenantPlanOutcome TenantRemovalOutcome TenantRemoved "
+    "TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
     "._capacity": "ClusterCapacity",
@@ -56,7 +54,6 @@ _HOMES = {
     "._stores.sqlite": "SQLiteStore",
     "._tenants": "Tenants",
     "._usage": "Usage",
-    "._verbs.plan": "Plan",
 }
 
 if not TYPE_CHECKING:

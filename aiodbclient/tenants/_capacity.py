@@ -1,4 +1,4 @@
-"""``Rooms``: how many tenants each cluster has, and which cluster gets the next one."""
+"""``Placement``: how many tenants each cluster has, and which cluster gets the next one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from math import inf
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from attrs import define, frozen
+from attrs import frozen
 
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
@@ -30,8 +30,8 @@ class ClusterCapacity:
         tenants: How many tenants are on record for it, whatever their prefix.
         max_tenants: How many it may have; None if there is no limit.
         name: The name of the cluster; None until it was read.
-        bytes: The size of the databases of its tenants; None unless ``capacity(usage=True)`` read it, or if the cluster
-            cannot be reached.
+        bytes: The size of the databases of its tenants. None if the cluster cannot be reached, and in what
+            ``choose_cluster`` is given.
     """
 
     cluster: str
@@ -40,137 +40,77 @@ class ClusterCapacity:
     name: str | None = None
     bytes: int | None = None
 
-    @property
-    def free(self) -> int | None:
-        """How many more tenants it may have, at least 0; None if there is no limit."""
-        return None if self.max_tenants is None else max(0, self.max_tenants - self.tenants)
-
 
 ChooseCluster: TypeAlias = Callable[[str, Sequence[ClusterCapacity]], Awaitable[ClusterClient | str]]
 
 
-@define(eq=False)
-class Seat:
-    """A new tenant on its cluster, from before anything is made until it is on record."""
-
-    name: str
-    cluster: str
-    holders: int = 0  # tasks of this process that make the same tenant
-    on_record: bool = False
-
-
-class Rooms:
-    """Counts the tenants of each cluster: those in the store, and those that this process has added since."""
+class Placement:
+    """Chooses the cluster of each new tenant, by the tenants on record and those that this process has added since."""
 
     def __init__(
-        self,
-        store: Store,
-        clusters: Sequence[str],
-        max_tenants: int | None,
-        choose_cluster: ChooseCluster | None,
-        clock: Callable[[], float] = monotonic,
+        self, store: Store, clusters: Sequence[str], max_tenants: int | None, choose_cluster: ChooseCluster | None
     ) -> None:
         self.choose_cluster = choose_cluster
         self._store = store
         self._clusters = tuple(clusters)
         self._max_tenants = max_tenants
-        self._clock = clock
         self._has_choice = len(clusters) > 1 or max_tenants is not None or choose_cluster is not None
         self._tenants = Counter[str | None]()  # by cluster; None: of those that have none yet
-        self._seats: dict[str, Seat] = {}  # not counted when the store was read
-        self._read_at = -inf
-        self._choosing = asyncio.Lock()
-        self._chooser: asyncio.Task[Any] | None = None  # waits for ``choose_cluster``
+        self._counted_at = -inf
+        self._turn = asyncio.Lock()
 
-    def without_seats(self) -> Rooms:
-        """The same rooms without the seats, for a plan."""
-        return Rooms(self._store, self._clusters, self._max_tenants, self.choose_cluster, self._clock)
+    async def capacities(self) -> list[ClusterCapacity]:
+        """Read the store, and return the capacities in the order of the clusters."""
+        return self._capacities(await self._count())
 
-    async def read(self) -> list[ClusterCapacity]:
-        """Read the store, and return the rooms in the order of the clusters."""
-        if self._chooser is asyncio.current_task():  # ``choose_cluster`` asks, and was just told
-            return self._rooms()
-        async with self._choosing:
-            await self._count()
-            return self._rooms()
+    def begin_run(self) -> None:
+        """Make the next ``choose`` count the tenants."""
+        self._counted_at = -inf
 
-    def reread(self) -> None:
-        """Make the next ``take`` read the store."""
-        self._read_at = -inf
-
-    async def take(self, name: str, without: Collection[str] = ()) -> Seat:
-        """Choose a cluster for the new tenant ``name``. Return the seat with ``give_back``."""
+    async def choose(self, name: str, without: Collection[str] = ()) -> str:
+        """Choose a cluster for the new tenant ``name``, which counts from now on, until ``leave``."""
         if not self._has_choice:
-            return Seat(name, self._clusters[0], 1)
-        async with self._choosing:
-            seat = self._seats.get(name)
-            if seat is not None and seat.cluster in without:
-                if seat.on_record:  # it is moved from there
-                    del self._seats[name]
-                else:
-                    self._drop(seat)
-                seat = None
-            if seat is None:
-                if self._clock() - self._read_at >= _FRESH:
-                    await self._count()
-                seat = Seat(name, await self._choose(name, without))
-                self._seats[name] = seat
-                self._tenants[seat.cluster] += 1
-            seat.holders += 1
-            return seat
+            return self._clusters[0]
+        async with self._turn:
+            if monotonic() - self._counted_at >= _FRESH:
+                self._tenants, self._counted_at = await self._count(), monotonic()
+            cluster = await self._choose(name, without)
+            self._tenants[cluster] += 1
+            return cluster
 
-    def give_back(self, seat: Seat, *, on_record: bool = False) -> None:
-        """Return a seat. The tenant is counted from now on if it is ``on_record``."""
-        seat.holders -= 1
-        seat.on_record |= on_record
-        if not seat.holders and not seat.on_record and self._seats.get(seat.name) is seat:
-            self._drop(seat)
-
-    def removed(self, name: str, cluster: str) -> None:
-        """Count a tenant of ``cluster`` less: it is not on record any more."""
+    def leave(self, cluster: str) -> None:
+        """Count a tenant of ``cluster`` less: it was not made there, or is gone."""
         self._tenants[cluster] -= 1
-        self._seats.pop(name, None)
 
-    def _drop(self, seat: Seat) -> None:
-        self._tenants[seat.cluster] -= 1
-        del self._seats[seat.name]
-
-    async def _count(self) -> None:
-        """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
-        self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
+    async def _count(self) -> Counter[str | None]:
         found = Counter[str | None]()
         async for entry in read_all(self._store):
-            if isinstance(entry, OnRecord) and entry.role is Role.OWNER and entry.name not in self._seats:
+            if isinstance(entry, OnRecord) and entry.role is Role.OWNER:
                 found[entry.cluster] += 1
-        self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
-        self._read_at = self._clock()
+        return found
 
-    def _rooms(self) -> list[ClusterCapacity]:
-        return [ClusterCapacity(each, self._tenants[each], self._max_tenants) for each in self._clusters]
+    def _capacities(self, tenants: Counter[str | None]) -> list[ClusterCapacity]:
+        return [ClusterCapacity(each, tenants[each], self._max_tenants) for each in self._clusters]
 
     async def _choose(self, name: str, without: Collection[str]) -> str:
-        rooms = [room for room in self._rooms() if room.cluster not in without]
-        free = {room.cluster: room for room in rooms if room.free != 0}
+        capacities = [each for each in self._capacities(self._tenants) if each.cluster not in without]
+        free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
         if not free:
             raise CapacityError(
-                f"no cluster has capacity for the tenant {name!r}: each has its {self._max_tenants} tenants; nothing "
-                "was sent, and nothing is on record",
+                f"no cluster has capacity for the tenant {name!r}: each cluster has its {self._max_tenants} tenants; "
+                "nothing was sent, and nothing is on record",
                 advice="give Tenants another cluster, or a larger max_tenants",
             )
-        if self.choose_cluster is None or (without and len(rooms) == 1):
-            return min(free.values(), key=lambda room: room.tenants).cluster
-        self._chooser = asyncio.current_task()
-        try:
-            chosen = await self.choose_cluster(name, rooms)
-        finally:
-            self._chooser = None
+        if self.choose_cluster is None or (without and len(capacities) == 1):
+            return min(free, key=lambda each: each.tenants).cluster
+        chosen = await self.choose_cluster(name, capacities)
         cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
         if cluster not in self._clusters:
             raise InvalidArgumentError(
-                f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; "
-                "nothing was sent"
+                f"choose_cluster must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing "
+                "was sent"
             )
-        if cluster not in free:
+        if cluster not in [each.cluster for each in free]:
             raise CapacityError(
                 f"the cluster {cluster} that choose_cluster returned for the tenant {name!r} is full: it has its "
                 f"{self._max_tenants} tenants; nothing was sent, and nothing is on record"

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import TypeAlias
@@ -32,11 +32,11 @@ from ..errors import (
     TransportError,
 )
 from ..models import Cluster, Connection, User
-from ._capacity import Rooms, Seat
+from ._capacity import Placement
 from ._credential import Credential
 from ._guard import guard_tenants
 from ._naming import Names, Role, names_of, record_name, tenant_of
-from ._outcomes import TenantEvent, Timer
+from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
 from ._servers import check_place, server_of
 from ._servers.server import Server
@@ -185,26 +185,24 @@ class Sites:
             raise
         return Site(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(
-        self, name: str, rooms: Rooms, meter: RequestStats, without: Collection[str] = ()
-    ) -> tuple[Site, Seat]:
-        """A site for a new tenant, and its seat there: one of all but those ``without``."""
-        away = dict[str, DatabaseClientError]()
+    async def choose(self, name: str, placement: Placement, stats: RequestStats, without: Collection[str] = ()) -> Site:
+        """A site for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
+        unreachable = dict[str, DatabaseClientError]()
         while True:
             try:
-                seat = await rooms.take(name, {*without, *away})
+                cluster = await placement.choose(name, {*without, *unreachable})
             except CapacityError:
-                if away:
-                    raise next(iter(away.values())) from None
+                if unreachable:
+                    raise next(iter(unreachable.values())) from None
                 raise
             try:
-                return await self.site(seat.cluster, meter), seat
+                return await self.site(cluster, stats)
             except BaseException as error:
-                rooms.give_back(seat)
+                placement.leave(cluster)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-                if not isinstance(error, AWAY) or rooms.choose_cluster is not None or len(self.clients) == 1:
+                if not isinstance(error, AWAY) or placement.choose_cluster is not None or len(self.clients) == 1:
                     raise
-                away[seat.cluster] = error
+                unreachable[cluster] = error
 
     @contextmanager
     def watched(self, cluster: str, tenant: str) -> Generator[None]:
@@ -253,11 +251,10 @@ class Context:
     """What all operations of one ``Tenants`` share."""
 
     sites: Sites
-    rooms: Rooms
+    placement: Placement
     store: Store
     prefix: str
     role: Role = Role.OWNER
-    lease: float
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
 
@@ -265,14 +262,9 @@ class Context:
         """The same for another role."""
         return evolve(self, role=role)
 
-    async def now(self) -> datetime:
-        """The time in UTC by the clock of the store, or by this machine's if the store has no method ``now``."""
-        now: Callable[[], Awaitable[datetime]] | None = getattr(self.store, "now", None)
-        return datetime.now(UTC) if now is None else await now()
-
-    async def record(self, name: str, timer: Timer) -> OnRecord:
+    async def record(self, name: str) -> OnRecord:
         """Read what is on record for a tenant. Raises as ``ours``."""
-        record = await timer.on("store", self.store.get(record_name(name, self.role)))
+        record = await self.store.get(record_name(name, self.role))
         return self.ours(name, record)
 
     def ours(self, name: str, record: Record | None) -> OnRecord:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from attrs import define
 
+from .._checks import check_whole
 from ..errors import ConfigurationError, InvalidArgumentError
 from ._credential import Credential
-from ._pool_slots import ServerSlots, Slots
 from ._record import OnRecord
 from ._tenants import Tenants, credential_to_use
-from .errors import StoreError, SuspendedError, TenantNotFoundError
+from .errors import StoreError, TenantNotFoundError
 
 PoolT = TypeVar("PoolT")
-T = TypeVar("T")
 
 _logger = logging.getLogger("aiodbclient")
 
@@ -38,19 +37,17 @@ class _Pool(Generic[PoolT]):
     name: str
     credential: Credential
     pool: PoolT
-    slots: Slots
     stale_at: float  # from then on, a use reads the record first
     uses: int = 0
     unused_since: float = 0.0
 
 
 @define(eq=False)
-class _Update(Generic[PoolT]):
-    """The task that reads the record of a tenant and opens its pool, and how many uses wait for it."""
+class _Lock:
+    """Held by who opens the pool of a tenant. ``holders`` counts also those that wait."""
 
-    task: asyncio.Task[_Pool[PoolT]] | None = None
-    waiting: int = 0
-    may_stop: bool = False  # while it waits for a slot, nothing is half open
+    lock: asyncio.Lock
+    holders: int = 0
 
 
 class TenantPools(Generic[PoolT]):
@@ -62,22 +59,21 @@ class TenantPools(Generic[PoolT]):
             async def open_pool(credential):
                 return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=0)
 
-            pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close)
+            pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close, max_pools=20)
             async with pools, pools.use("alpha") as pool:
                 await pool.fetchval("SELECT 1")
 
     It reads the store, and sends no requests to the API. Simultaneous uses open one pool. It closes a pool
 
-    - when another tenant needs its slot, and it is the least recently used one;
+    - when another tenant needs a pool and there are ``max_pools``, and it is the least recently used one;
     - after ``idle`` seconds without a use;
     - when another credential is on record.
 
     A pool in use is never closed: that waits for its last use.
 
-    If the store cannot be read, uses continue with the open pool. If a block ends with an exception, such as a
-    refused login, the record is read at once: if the tenant is suspended or removed, its pool is closed, and the block
-    raises SuspendedError or TenantNotFoundError instead. A pool that nobody uses is closed after ``idle`` seconds,
-    so until then a driver that reconnects by itself may try the logins of a suspended tenant.
+    If the store cannot be read, uses continue with the open pool. After a block that raised an exception, such as a
+    refused login, the next use reads the record first. A driver that reconnects by itself may try the logins of a
+    suspended tenant for ``idle`` seconds.
 
     Args:
         tenants: The tenants. Only their ``get`` is called.
@@ -85,17 +81,13 @@ class TenantPools(Generic[PoolT]):
             ``open`` is called once more with it.
         close: Closes a pool. Its errors are logged by their type.
         max_pools: The largest number of pools, including those that are being opened or closed. If all are in use,
-            ``use``
-            waits. None: for each server, as many as fit into four fifths of the connections that it allows. The first
-            use of a server then logs in as the tenant, to read that number. If several processes have pools on one
-            server, pass the share of each.
+            ``use`` waits. All pools of all processes must fit into the connections that the servers allow.
         idle: Seconds without a use after which a pool is closed.
         refresh: Seconds after which a use reads the record again.
-        size: How many connections one of your pools opens at most. It matters only if ``max_pools`` is None.
 
     Raises:
-        InvalidArgumentError: ``max_pools`` or ``size`` is not a positive integer, or ``idle`` or ``refresh`` is not a
-            number of 0 or more.
+        InvalidArgumentError: ``max_pools`` is not a positive integer, or ``idle`` or ``refresh`` is not a number of 0
+            or more.
     """
 
     def __init__(
@@ -103,27 +95,25 @@ class TenantPools(Generic[PoolT]):
         tenants: HasCredentials,
         open: Callable[[Credential], Awaitable[PoolT]],
         close: Callable[[PoolT], Awaitable[object]],
-        max_pools: int | None = None,
+        *,
+        max_pools: int,
         idle: float = 300.0,
         refresh: float = 5.0,
-        size: int = 5,
     ) -> None:
-        for what, number in (("max_pools", 1 if max_pools is None else max_pools), ("size", size)):
-            if not isinstance(number, int) or number < 1:
-                raise InvalidArgumentError(f"{what} must be a positive integer, not {number!r}")
+        check_whole("max_pools", max_pools)
         for what, seconds in (("idle", idle), ("refresh", refresh)):
             if not isinstance(seconds, int | float) or not 0 <= seconds <= inf:
                 raise InvalidArgumentError(f"{what} must be a number of seconds, not {seconds!r}")
         self._tenants, self._open, self._close = tenants, open, close
-        self._idle, self._refresh = idle, refresh
+        self._max_pools, self._idle, self._refresh = max_pools, idle, refresh
         self._is_open = False
-        self._max_pools, self._size = max_pools, size
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
         self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
-        self._updates: dict[str, _Update[PoolT]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing: set[asyncio.Task[Any]] = set()  # those of ``_tasks`` that close a pool
+        self._locks: dict[str, _Lock] = {}  # by tenant
+        self._closing: set[asyncio.Task[None]] = set()
+        self._waiting = 0  # uses that wait for another pool to be closed
+        self._taken = 0  # slots: pools that are open, being opened, or being closed
         self._errors: list[Exception] = []  # of pools that failed to close at the end of the block
 
     def __repr__(self) -> str:
@@ -139,9 +129,9 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools are open already")
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._slots = ServerSlots(self._max_pools, self._size)
-        self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
-        self._spawn(self._close_idle())
+        self._slots = asyncio.Semaphore(self._max_pools)
+        self._some_unused, self._all_closed = asyncio.Event(), asyncio.Event()
+        self._closing_idle = self._loop.create_task(self._close_idle(), name="aiodbclient-pools")
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
@@ -152,21 +142,19 @@ class TenantPools(Generic[PoolT]):
         """
         self._is_open = False
         self._errors = []
-        for task in self._tasks - self._closing:
-            task.cancel()
-        self._updates.clear()  # also those that have not begun
+        self._closing_idle.cancel()
         self._current.clear()
         for pool in [*self._unused]:
             self._close_soon(pool)
         try:
-            await self._all_done.wait()
+            await self._closed()
         except asyncio.CancelledError:
             for pool in [*self._every]:
                 self._close_soon(pool)
             try:
-                await self._all_done.wait()
+                await self._closed()
             except asyncio.CancelledError:  # a second time: do not wait for a server that does not answer
-                for task in self._tasks:
+                for task in self._closing:
                     task.cancel()
             raise
         if self._errors and error is None:
@@ -176,7 +164,8 @@ class TenantPools(Generic[PoolT]):
     async def use(self, name: str) -> AsyncGenerator[PoolT]:
         """Use the pool of the tenant ``name`` for the length of a block. Safe to cancel.
 
-        Use it for one request or job at a time. A longer block keeps the pool of an earlier credential open.
+        Use it for one request or job at a time. A longer block keeps the pool of an earlier credential open. An
+        exception of the block is raised as it is.
 
         Args:
             name: The tenant.
@@ -185,58 +174,42 @@ class TenantPools(Generic[PoolT]):
             The pool that ``open`` returned.
 
         Raises:
-            TenantNotFoundError: The tenant has no credential on record. Also if the block failed, and it has none any
-                more; the cause is the exception of the block.
-            SuspendedError: It is suspended. Also if the block failed, as above.
+            TenantNotFoundError: The tenant has no credential on record.
+            TenantUnavailableError: It is suspended, or is being moved. The subclass says which.
             StoreError: The store cannot be read, and no pool is open for the tenant.
             ConfigurationError: It is used outside of ``async with pools``, or on another event loop.
             Exception: What ``open`` raised.
         """
-        if not self._is_open:
-            raise ConfigurationError("these pools are not open: use them in 'async with pools'")
+        self._check_open()
         if self._loop is not asyncio.get_running_loop():
             raise ConfigurationError("these pools were opened on another event loop: make a TenantPools for each loop")
         pool = self._current.get(name)
         if pool is None or self._loop.time() >= pool.stale_at:
-            pool = await self._updated(name)
+            async with self._locked(name):
+                pool = await self._up_to_date(name)
+                self._begin(pool)
         else:
             self._begin(pool)
         try:
             yield pool.pool
-        except Exception as error:
+        except Exception:
             pool.stale_at = -inf
-            await self._reread(name, error)
             raise
         finally:
-            self._end(pool)
+            pool.uses -= 1
+            self._settle(pool)
 
-    async def _reread(self, name: str, error: Exception) -> Credential | None:
-        """Read the record after ``error``; None if that fails. Raises why the tenant has no credential to use."""
-        with suppress(StoreError):
-            try:
-                return await self._required(name)
-            except (SuspendedError, TenantNotFoundError) as ended:
-                self._drop(name)
-                raise ended from error
-        return None
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ConfigurationError("these pools are not open: use them in 'async with pools'")
 
-    def _drop(self, name: str) -> None:
-        """Give the pool of a tenant to no new use."""
-        pool = self._current.pop(name, None)
-        if pool is not None and not pool.uses:
-            self._close_soon(pool)
-
-    def _begin(self, pool: _Pool[PoolT], uses: int = 1) -> None:
-        pool.uses += uses
+    def _begin(self, pool: _Pool[PoolT]) -> None:
+        pool.uses += 1
         self._unused.pop(pool, None)
-
-    def _end(self, pool: _Pool[PoolT]) -> None:
-        pool.uses -= 1
-        self._settle(pool)
 
     def _settle(self, pool: _Pool[PoolT]) -> None:
         """Keep an unused pool for the next use, or close it."""
-        if pool.uses or pool in self._unused:
+        if pool.uses:
             return
         if self._current.get(pool.name) is not pool or not self._is_open:
             self._close_soon(pool)
@@ -244,77 +217,46 @@ class TenantPools(Generic[PoolT]):
         pool.unused_since = self._loop.time()
         self._unused[pool] = None
         self._some_unused.set()
-        self._make_room(pool.slots)
+        self._make_room()
 
-    async def _updated(self, name: str) -> _Pool[PoolT]:
-        """Read the record, and return the pool of its credential with one more use. Simultaneous uses read it once."""
-        update = self._updates.get(name)
-        if update is None:
-            update = self._updates[name] = _Update()
-            update.task = self._spawn(self._update(name, update))
-        assert update.task is not None
-        update.waiting += 1
+    @asynccontextmanager
+    async def _locked(self, name: str) -> AsyncGenerator[None]:
+        """Hold the lock of a tenant. Simultaneous uses open one pool."""
+        lock = self._locks.setdefault(name, _Lock(asyncio.Lock()))
+        lock.holders += 1
         try:
-            await asyncio.wait([update.task])
-        except asyncio.CancelledError:
-            if not update.task.done():
-                update.waiting -= 1
-                if update.may_stop and not update.waiting:
-                    self._drop_update(name, update)
-                    update.task.cancel()
-            elif not update.task.cancelled() and update.task.exception() is None:
-                self._end(update.task.result())
-            raise
-        if update.task.cancelled():
-            raise ConfigurationError("these pools were closed, or opening the pool was cancelled")
-        return update.task.result()
-
-    async def _update(self, name: str, update: _Update[PoolT]) -> _Pool[PoolT]:
-        """Return the pool, with a use for each that waits."""
-        try:
-            pool = await self._up_to_date(name, update)
+            async with lock.lock:
+                self._check_open()
+                yield
         finally:
-            self._drop_update(name, update)
-        if not self._is_open:
-            self._settle(pool)
-            raise ConfigurationError("these pools were closed")
-        self._begin(pool, update.waiting)
-        self._settle(pool)
-        return pool
+            lock.holders -= 1
+            if not lock.holders:
+                del self._locks[name]
 
-    def _drop_update(self, name: str, update: _Update[PoolT]) -> None:
-        if self._updates.get(name) is update:
-            del self._updates[name]
-
-    async def _up_to_date(self, name: str, update: _Update[PoolT]) -> _Pool[PoolT]:
+    async def _up_to_date(self, name: str) -> _Pool[PoolT]:
+        """The pool of the credential on record."""
+        pool = self._current.get(name)
         stale_at = self._loop.time() + self._refresh
+        if pool is not None and self._loop.time() < pool.stale_at:
+            return pool  # whoever had the lock before has read the record
         try:
             credential = await self._tenants.get(name)
         except StoreError as error:
-            known = self._current.get(name)
-            if known is None:
+            if self._current.get(name) is None:
                 raise
             _logger.warning("the pool of %r keeps its credential: the store cannot be read: %s", name, error)
-            known.stale_at = stale_at
-            return known
-        pool = self._current.get(name)
+            credential = None if pool is None else pool.credential
+        pool = self._current.get(name)  # it may have been closed meanwhile
         if pool is not None and pool.credential == credential:
             pool.stale_at = stale_at
             return pool
-        self._drop(name)
-        checked = credential or await self._required(name)
-        slots = await self._slots.on_server_of(checked)
-        if await self._slot(slots, update):
-            stale_at = self._loop.time() + self._refresh
-            try:
-                checked = await self._required(name)
-            except BaseException:
-                slots.give_back()
-                raise
-        return await self._opened(name, checked, slots, stale_at)
+        if (old := self._current.pop(name, None)) is not None:
+            self._unused.pop(old, None)
+            self._settle(old)
+        return await self._opened(name, credential or await self._required(name))
 
     async def _required(self, name: str) -> Credential:
-        """The credential on record. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+        """The credential on record. Raises TenantNotFoundError or TenantUnavailableError if there is none to use."""
         if isinstance(self._tenants, Tenants):
             return await credential_to_use(self._tenants, name)
         credential = await self._tenants.get(name)
@@ -322,40 +264,65 @@ class TenantPools(Generic[PoolT]):
             raise OnRecord(name=name).unusable()
         return credential
 
-    async def _slot(self, slots: Slots, update: _Update[PoolT]) -> bool:
-        """Take one of ``slots``. Return whether it had to wait."""
-        update.may_stop = True
+    async def _opened(self, name: str, credential: Credential) -> _Pool[PoolT]:
+        """Open a pool in a free slot. Free the slot if that fails."""
+        has_waited = await self._take_slot()
         try:
-            return await slots.take(lambda: self._make_room(slots))
-        finally:
-            update.may_stop = False
-
-    async def _opened(self, name: str, credential: Credential, slots: Slots, stale_at: float) -> _Pool[PoolT]:
-        """Open a pool in a slot that was taken of ``slots``. Free the slot if that fails."""
-        try:
+            self._check_open()
+            stale_at = self._loop.time() + self._refresh
+            if has_waited:
+                credential = await self._required(name)
             try:
                 opened = await self._open(credential)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  raised again, unless another credential is on record
                 stale_at = self._loop.time() + self._refresh
-                another = await self._reread(name, error)
-                if another is None or another == credential:
-                    raise
-                credential = another
+                credential = await self._another(name, credential, error)
                 opened = await self._open(credential)
         except BaseException:
-            slots.give_back()
+            self._give_slot_back()
             raise
-        pool = self._current[name] = _Pool(name, credential, opened, slots, stale_at)
+        pool = _Pool(name, credential, opened, stale_at)
         self._every.add(pool)
+        if not self._is_open:
+            self._close_soon(pool)
+            raise ConfigurationError("these pools were closed")
+        self._current[name] = pool
         return pool
 
-    def _make_room(self, slots: Slots) -> None:
-        """Close one unused pool for each use that waits for one of ``slots``."""
-        while slots.waiting > slots.closing:
-            oldest = next((pool for pool in self._unused if pool.slots is slots), None)
-            if oldest is None:
-                return
-            self._close_soon(oldest)
+    async def _another(self, name: str, credential: Credential, error: Exception) -> Credential:
+        """The credential on record after ``open`` failed with ``error``, which is raised if it is the same."""
+        try:
+            another = await self._required(name)
+        except StoreError:
+            raise error from None
+        except TenantNotFoundError as ended:
+            raise ended from error
+        if another == credential:
+            raise error
+        return another
+
+    async def _take_slot(self) -> bool:
+        """Take a slot. Return whether it had to wait: for a pool to be closed."""
+        has_to_wait = self._slots.locked()
+        self._waiting += has_to_wait
+        self._make_room()
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= has_to_wait
+        self._taken += 1
+        return has_to_wait
+
+    def _give_slot_back(self) -> None:
+        self._taken -= 1
+        self._slots.release()
+        if not self._taken:
+            self._all_closed.set()
+
+    def _make_room(self) -> None:
+        """Close one unused pool for each use that waits for a slot."""
+        while self._unused and self._waiting > len(self._closing):
+            self._close_soon(next(iter(self._unused)))
 
     async def _close_idle(self) -> None:
         while True:
@@ -375,8 +342,9 @@ class TenantPools(Generic[PoolT]):
         self._unused.pop(pool, None)
         if self._current.get(pool.name) is pool:
             del self._current[pool.name]
-        pool.slots.closing += 1
-        self._closing.add(self._spawn(self._close_one(pool)))
+        task = self._loop.create_task(self._close_one(pool), name="aiodbclient-pools")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _close_one(self, pool: _Pool[PoolT]) -> None:
         try:
@@ -386,19 +354,11 @@ class TenantPools(Generic[PoolT]):
             if not self._is_open:
                 self._errors.append(error)
         finally:
-            pool.slots.closing -= 1
-            pool.slots.give_back()
+            self._give_slot_back()
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._loop.create_task(work, name="aiodbclient-pools")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
-            task.exception()  # so that asyncio does not log it, if all who waited were cancelled
-        self._tasks.discard(task)
-        self._closing.discard(task)
-        if not self._tasks and not self._every:
-            self._all_done.set()
+    async def _closed(self) -> None:
+        """Wait until no pool is open, being opened or being closed."""
+        while self._taken:
+            self._all_closed.clear()
+            await self._all_closed.wait()
+        await asyncio.wait([self._closing_idle, *self._closing])

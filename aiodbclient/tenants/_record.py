@@ -32,7 +32,6 @@ class Verb(StrEnum):
     SUSPEND = "suspend"
     RESUME = "resume"
     REMOVE = "remove"
-    RELEASE = "release"  # ``remove`` keeps the database
     PREPARE = "prepare"  # ``move`` prepares the other cluster
     MOVE = "move"
 
@@ -67,7 +66,6 @@ _WHILE: Mapping[Verb, State] = {
     Verb.SUSPEND: State.SUSPENDING,
     Verb.RESUME: State.RESUMING,
     Verb.REMOVE: State.REMOVING,
-    Verb.RELEASE: State.REMOVING,
     Verb.PREPARE: State.USABLE,
     Verb.MOVE: State.MOVING,
 }
@@ -75,13 +73,11 @@ _WHILE: Mapping[Verb, State] = {
 # What finishes a verb that ended early, where it is not the verb itself.
 _FINISHED_BY: Mapping[Verb, str] = {
     Verb.ADOPT: "provision",
+    Verb.REVOKE: "revoke-previous",
     Verb.RESET: "repair",
-    Verb.RELEASE: "remove",
     Verb.PREPARE: "repair",
     Verb.MOVE: "repair",
 }
-
-LOST = "lost"  # in an intent: the database is lost, and another one is being made
 
 _WHY_UNUSABLE: Mapping[State, str] = {
     State.SUSPENDING: "is being suspended",
@@ -159,11 +155,6 @@ class OnRecord:
     def credentials(self) -> list[Credential]:
         """The current credential and the previous one, as far as they are on record."""
         return [each for each in (self.current, self.previous) if each is not None]
-
-    @property
-    def lost(self) -> str:
-        """``LOST`` if another database is being made, or "": for the next intent of the same work."""
-        return LOST if self.intent is not None and self.intent.more == LOST else ""
 
     @property
     def state(self) -> State:
@@ -254,7 +245,7 @@ def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundEr
     return NotFoundError(
         f"the database {database!r} does not exist, and what was in it is lost",
         status=404,
-        advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
+        advice="restore it from a backup of the cluster, or remove the tenant and provision it again, empty",
     )
 
 

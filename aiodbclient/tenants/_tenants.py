@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from copy import copy
 from datetime import timedelta
-from typing import TypeVar
-
-from attrs import evolve
+from typing import TypeAlias, TypeVar
 
 from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
-from .._checks import check_seconds, check_whole
+from .._checks import check_whole
 from .._http.call import RequestStats
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
-from ._capacity import ChooseCluster, ClusterCapacity, Rooms
+from ._capacity import ChooseCluster, ClusterCapacity, Placement
 from ._context import Context, Setup, Sites
 from ._credential import Credential
 from ._naming import Role, check_tenant
@@ -27,17 +34,17 @@ from ._outcomes import (
     TenantRemovalOutcome,
     TenantRepairOutcome,
     TenantResult,
-    Timer,
 )
 from ._stores import Record, Store
-from ._usage import Usage, usage_of, with_usage
+from ._usage import Usage, capacity_of, usage_of
 from ._verbs import changes
 from ._verbs.check import CheckTenants
 from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
 from ._verbs.move import MoveTenants
-from ._verbs.plan import GivenNames, Plan, make_plan
 from ._verbs.provision import IfExists, ProvisionTenants, RepairTenants
+
+GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -67,8 +74,6 @@ class Tenants:
             clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
             scope ``database:view_credentials``. If its address is not the cluster's, as through a tunnel, ``doadmin``
             must be able to log in there too. Without that scope, such a tunnel must be on this machine.
-        lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
-            a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
             tenant cannot lift it. None: a quarter of the server's, at least 1.
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
@@ -84,7 +89,7 @@ class Tenants:
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
-            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``lease``, ``connection_limit`` or
+            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``connection_limit`` or
             ``max_tenants`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or
             ``choose_cluster`` is not callable.
     """
@@ -98,7 +103,6 @@ class Tenants:
         prefix: str = "",
         private: bool = False,
         admin: str | Mapping[str, str] | None = None,
-        lease: float = 60.0,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
@@ -115,14 +119,12 @@ class Tenants:
         for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
-        check_seconds("lease", lease)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
         self._context = Context(
             sites=sites,
-            rooms=Rooms(store, [*sites.clients], max_tenants, choose_cluster),
+            placement=Placement(store, [*sites.clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,
-            lease=lease,
             setup=setup,
             on_event=on_event,
         )
@@ -175,7 +177,8 @@ class Tenants:
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
-            ClaimLostError: The process was stopped for longer than ``lease``, five times. Call it again.
+            ClaimLostError: The process was stopped for longer than a lease, five times. Call it again.
+            TenantBusyError: Another process works on the tenant, for longer than 30 s.
             StoreError: The store failed. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
@@ -195,7 +198,7 @@ class Tenants:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             StoreError: The store cannot be read.
         """
-        return (await self._context.record(check_tenant(name), Timer(RequestStats()))).usable
+        return (await self._context.record(check_tenant(name))).usable
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -205,20 +208,15 @@ class Tenants:
         """
         return self._context.records()
 
-    async def capacity(self, usage: bool = False) -> list[ClusterCapacity]:
-        """Return how many tenants each cluster has, in their order. Safe to repeat and to cancel.
+    async def capacity(self) -> list[ClusterCapacity]:
+        """Return how many tenants each cluster has, in their order, and the size of their databases.
 
-        Args:
-            usage: Whether to read the size of their databases, with one query for each cluster. Otherwise nothing is
-                sent.
+        It sends one query to each cluster. Safe to repeat and to cancel.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        rooms = await self._context.rooms.read()
-        if usage:
-            return await with_usage(self._context, rooms)
-        return [evolve(room, name=self._context.sites.name(room.cluster)) for room in rooms]
+        return await capacity_of(self._context)
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
@@ -258,7 +256,7 @@ class Tenants:
         job = CheckTenants(self._context)
         return self._run(job.every_name() if names is None else names, job)
 
-    def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
+    def repair(self, names: GivenNames | None = None) -> Run[TenantRepairOutcome]:
         """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
 
         It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
@@ -266,7 +264,6 @@ class Tenants:
 
         Args:
             names: The tenants. None: all on record.
-            recreate: Whether to create a missing database, empty. Otherwise such a tenant fails with NotFoundError.
 
         Returns:
             The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
@@ -275,7 +272,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, RepairTenants(self._context, recreate=recreate))
+        return self._run(names, RepairTenants(self._context))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
@@ -366,7 +363,7 @@ class Tenants:
         return self._run(names, changes.ResumeTenants(self._context))
 
     def remove(
-        self, names: GivenNames | None = None, keep_database: bool = False, suspended_for: timedelta | None = None
+        self, names: GivenNames | None = None, *, suspended_for: timedelta | None = None
     ) -> Run[TenantRemovalOutcome]:
         """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
@@ -375,7 +372,6 @@ class Tenants:
 
         Args:
             names: The tenants. None, only with ``suspended_for``: all on record.
-            keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
             suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
 
         Returns:
@@ -388,7 +384,7 @@ class Tenants:
         """
         if names is None and suspended_for is None:
             raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
-        job = changes.RemoveTenants(self._context, keep_database=keep_database, suspended_for=suspended_for)
+        job = changes.RemoveTenants(self._context, suspended_for=suspended_for)
         return self._run(names, job)
 
     def move(
@@ -434,39 +430,11 @@ class Tenants:
         """
         return usage_of(self._context, names)
 
-    async def plan(
-        self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
-    ) -> Plan:
-        """Compare ``names`` with the store and the servers. Only reads; safe to repeat and to cancel.
-
-        Args:
-            names: The tenants that should exist.
-            prune: Whether ``plan.apply()`` removes the tenants on record that are not among ``names``.
-            refresh: Whether to check the tenants on record, as ``check`` does.
-            if_exists: What ``plan.apply()`` does with somebody else's login or database, as for ``provision``.
-
-        Returns:
-            What would change.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or a name is invalid or on record for another cluster or
-                prefix.
-            CapacityError: The clusters have no room for the new names.
-            UnsupportedOperationError: The engine does not support tenants, or is unknown.
-            ConfigurationError: The cluster is not online yet, or the token lacks a scope.
-            GrantError: The administrator cannot log in to the database server.
-            StoreError: The store cannot be read.
-            DatabaseClientError: The cluster could not be read.
-        """
-        return await make_plan(self._context, names, prune=prune, refresh=refresh, if_exists=if_exists)
-
     def each(
         self,
         work: Callable[[Credential], Awaitable[T]],
         names: GivenNames | None = None,
         concurrency: int = 16,
-        first: int = 0,
-        most_failed: int | None = None,
     ) -> Run[TenantResult[T] | Failed]:
         """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
 
@@ -482,23 +450,20 @@ class Tenants:
             work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
             names: The tenants. None: all on record.
             concurrency: How many calls of ``work`` at a time.
-            first: How many tenants come first. The others begin when these are done, and not at all if ``work`` failed
-                for one of them, unless ``most_failed`` allows it.
-            most_failed: After so many failed calls of ``work`` no other begins. None: no limit.
 
         Returns:
             The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
             ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use. Each has the
-            ``cluster``. If too many failed, the loop ends with a DatabaseClientError.
+            ``cluster``.
 
         Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, ``concurrency`` or
-                ``most_failed`` is not an int of at least 1, or ``first`` is not one of at least 0.
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``concurrency`` is not
+                an int of at least 1.
         """
         if not callable(work):
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         check_whole("concurrency", concurrency)
-        return self._run(names, EachTenant(self._context, work, first, most_failed), concurrency)
+        return self._run(names, EachTenant(self._context, work), concurrency)
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
@@ -518,4 +483,4 @@ class Tenants:
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
-    return (await context.record(check_tenant(name), Timer(RequestStats()))).required()
+    return (await context.record(check_tenant(name))).required()

@@ -13,9 +13,8 @@ from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from ..errors import DatabaseClientError
 from ._capacity import ClusterCapacity
-from ._context import AWAY, Context
+from ._context import Context
 from ._naming import check_tenant, tenant_of
-from ._outcomes import Timer
 from ._record import OnRecord, State, no_database
 from .errors import StoreError
 
@@ -49,7 +48,7 @@ async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServe
     async def read(cluster: str) -> _OfServer:
         try:
             return await (await sites.site(cluster, RequestStats())).server.usage()
-        except AWAY as error:
+        except DatabaseClientError as error:
             return error
 
     async with asyncio.TaskGroup() as tasks:
@@ -79,7 +78,7 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
 async def _named(context: Context, given: str) -> Usage:
     name = check_tenant(given)
     try:
-        return _on_record(await context.record(name, Timer(RequestStats())))
+        return _on_record(await context.record(name))
     except DatabaseClientError as error:
         return Usage(name=name, error=error)
 
@@ -92,15 +91,14 @@ def _on_record(entry: OnRecord | StoreError) -> Usage:
     return Usage(name=entry.name, cluster=entry.cluster, error=None if is_whole else entry.unusable())
 
 
-async def with_usage(context: Context, rooms: Iterable[ClusterCapacity]) -> list[ClusterCapacity]:
-    """Add the size of their tenants to the rooms."""
-    rooms = list(rooms)
-    servers = await _read(context, [each.cluster for each in rooms])
-    sized = list[ClusterCapacity]()
-    for room in rooms:
-        of_server = servers[room.cluster]
-        total = None
-        if not isinstance(of_server, DatabaseClientError):
-            total = sum(size for size, _ in of_server.values())
-        sized.append(evolve(room, bytes=total, name=context.sites.name(room.cluster)))
-    return sized
+async def capacity_of(context: Context) -> list[ClusterCapacity]:
+    """The capacity of each cluster, with the size of its tenants. See ``Tenants.capacity``."""
+    capacities = await context.placement.capacities()
+    servers = await _read(context, [each.cluster for each in capacities])
+    return [
+        evolve(each, name=context.sites.name(each.cluster), bytes=_total(servers[each.cluster])) for each in capacities
+    ]
+
+
+def _total(of_server: _OfServer) -> int | None:
+    return None if isinstance(of_server, DatabaseClientError) else sum(size for size, _ in of_server.values())

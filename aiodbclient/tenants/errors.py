@@ -36,11 +36,32 @@ class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or another process took it over. The store changed nothing."""
 
 
-class SuspendedError(DatabaseClientError):
-    """No login of the tenant enters: it is suspended until ``resume``, or is being moved to another cluster.
+class TenantUnavailableError(DatabaseClientError):
+    """The tenant exists, and no login of it can be used now. The subclass says why.
 
-    Its data stays. The message says which. A web backend can answer 403, or 503 while it is being moved.
+    Attributes:
+        retry_after: Seconds after which to try again; None if that does not help.
     """
+
+    retry_after: float | None = None
+
+
+class SuspendedError(TenantUnavailableError):
+    """The tenant is suspended until ``resume``. Its data stays. A web backend can answer 403."""
+
+
+class TenantMovingError(TenantUnavailableError):
+    """The tenant is being moved to another cluster. A web backend can answer 503, with ``Retry-After``."""
+
+    retry_after: float | None = 5.0
+
+
+class TenantBusyError(TenantUnavailableError):
+    """Another process works on the tenant. A web backend can answer 503, with ``Retry-After``."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RotationPendingError(DatabaseClientError):

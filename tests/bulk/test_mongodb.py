@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, errors
 from aiodbclient.sandbox import Sandbox
@@ -52,21 +49,3 @@ async def test_provisioning_a_hundred_beside_single_calls(sandbox: Sandbox, mong
     assert len(reported) == 110
     assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
     assert not any(status == 500 for _, status in sandbox.counts)
-
-
-async def test_a_client_may_send_fewer_writes_at_a_time(sandbox: Sandbox) -> None:
-    cluster_id = await sandbox.add_cluster("kafka")
-    sandbox.faults.add("users.create", delay=0.02)
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, user_writes=2) as client:
-        cluster = client.cluster(cluster_id)
-        assert all([outcome.ok async for outcome in cluster.users.provision(f"t{n}" for n in range(10))])
-        at = sorted(request.at for request in sandbox.requests if request.operation == "users.create")
-        assert all(third - first >= 0.02 for first, third in zip(at, at[2:], strict=False))
-        mongodb = client.cluster(await sandbox.add_cluster("mongodb"))
-        assert all([outcome.ok async for outcome in mongodb.users.provision(["a", "b", "c"])])
-
-
-@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
-def test_user_writes_that_are_invalid_are_refused(count: Any) -> None:
-    with pytest.raises(errors.InvalidArgumentError, match="user_writes must be an int of at least 1"):
-        DatabaseClient("token", user_writes=count)

@@ -171,7 +171,7 @@ class Command:
     def leave(self, name: str, verb: Verb) -> None:
         """Leave a tenant as a process does that died right after it had stored what it was about to do."""
 
-        async def intend() -> None:
+        async def begin() -> None:
             async with SQLiteStore(self.store) as store:
                 claim = await store.claim(name, 10.0)
                 assert claim is not None
@@ -179,10 +179,10 @@ class Command:
                 assert current is not None
                 assert current.cluster is not None
                 intent = Intent(verb, login=current.username, cluster=current.cluster)
-                await store.intend(claim, str(intent))
+                await store.begin(claim, str(intent))
                 await store.release(claim)
 
-        asyncio.run(intend())
+        asyncio.run(begin())
 
     def sent(self) -> list[tuple[str | None, str | None]]:
         return [(request.operation, request.name) for request in self.sandbox.requests[self.before :]]

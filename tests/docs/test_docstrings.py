@@ -1,9 +1,12 @@
-"""The docstring of a class describes each of its fields, members and properties."""
+"""Each class describes its fields, members and properties."""
 
 from __future__ import annotations
 
+import ast
 import enum
 import inspect
+import textwrap
+from itertools import pairwise
 from types import ModuleType
 
 import attrs
@@ -30,12 +33,28 @@ CLASSES = {
 
 
 def described(cls: type) -> set[str]:
-    """The fields and members that the docstrings of ``cls`` and its bases document."""
+    """The fields and members that ``cls`` and its bases document: in their docstring, or in a string below each."""
     found = set[str]()
     for base in cls.__mro__[:-1]:
+        if base.__module__.startswith("aiodbclient"):
+            found |= described_below(base)
         for section in griffe.Docstring(inspect.getdoc(base) or "").parse("google", warnings=False):
             if section.kind.value in ("attributes", "parameters"):
                 found |= {item.name for item in section.value if item.description}
+    return found
+
+
+def described_below(cls: type) -> set[str]:
+    """The fields and members of a class with a string below them."""
+    [tree] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = set[str]()
+    for node, below in pairwise(tree.body):
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            if isinstance(node, ast.AnnAssign):
+                found.add(ast.unparse(node.target))
+            elif isinstance(node, ast.Assign):
+                found |= {ast.unparse(target) for target in node.targets}
     return found
 
 

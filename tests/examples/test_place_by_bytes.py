@@ -54,7 +54,7 @@ async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, tmp_path: Path)
     ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
 
     async def place(name: str, rooms: object) -> str:
-        sized = await tenants.capacity(usage=True)
+        sized = await tenants.capacity()
         return min(sized, key=lambda room: (room.bytes or 0, room.tenants)).cluster
 
     async with (

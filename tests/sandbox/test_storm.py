@@ -113,7 +113,7 @@ async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> Non
         cluster = await sandbox.add_cluster("pg", backend="postgres")
         tenants = Tenants(client.cluster(cluster), store)
         await tenants.ensure("alpha")
-        pools = TenantPools(tenants, open=open_pool, close=close_pool, refresh=0.0)
+        pools = TenantPools(tenants, open=open_pool, close=close_pool, max_pools=20, refresh=0.0)
         async with pools:
             async with pools.use("alpha") as pool:
                 await pool.execute("SELECT 1")

@@ -44,14 +44,11 @@ class WatchedStore(SQLiteStore):
     async def claim(self, name: str, lease: float) -> Any:
         return await self._stepping(super().claim(name, lease))
 
-    async def intend(self, claim: Any, intent: str | None) -> None:
-        await self._stepping(super().intend(claim, intent))
+    async def begin(self, claim: Any, intent: str | None) -> None:
+        await self._stepping(super().begin(claim, intent))
 
-    async def keep(self, claim: Any, current: Any, previous: Any = None) -> None:
-        await self._stepping(super().keep(claim, current, previous))
-
-    async def forget(self, claim: Any) -> None:
-        await self._stepping(super().forget(claim))
+    async def commit(self, claim: Any, record: Any) -> None:
+        await self._stepping(super().commit(claim, record))
 
 
 def moments(every: int = 1) -> Iterator[int]:
@@ -107,8 +104,8 @@ class IntentStore(SQLiteStore):
 
     task: asyncio.Task[Any]
 
-    async def intend(self, claim: Any, intent: str | None) -> None:
-        await super().intend(claim, intent)
+    async def begin(self, claim: Any, intent: str | None) -> None:
+        await super().begin(claim, intent)
         self.task.cancel()
         await asyncio.Event().wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, LiteralString
@@ -127,6 +128,14 @@ class Managed:
         while self.sessions(login):
             await asyncio.sleep(0.01)
 
+    def running(self, code: str) -> int:
+        """How many sessions of others run a statement with this text."""
+        active = (
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename <> 'postgres' AND query LIKE {}"
+        )
+        [(number,)] = self.api(SQL(active).format(Literal(f"%{code}%")))
+        return int(number)
+
     def reload(self) -> None:
         """Let the server read its settings again, and wait until it has: a session begins with what was read then."""
         before = self.api("SELECT pg_conf_load_time()")
@@ -140,6 +149,13 @@ class Managed:
         except psycopg.OperationalError:
             return False
         return True
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def work(names: Names) -> Work:

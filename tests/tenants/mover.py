@@ -42,7 +42,7 @@ class Steps:
 async def main(url: str, token: str, store_path: str, prefix: str, old: str, new: str, last: str) -> None:
     steps = Steps(int(last))
     for owner, names in (
-        (SQLiteStore, ("claim", "intend", "keep")),
+        (SQLiteStore, ("claim", "begin", "commit")),
         (psycopg.AsyncConnection, ("execute",)),
         (Cursor, ("execute",)),  # of MySQL
         (programs, ("create_subprocess_exec",)),
@@ -50,7 +50,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
     async with DatabaseClient(token, base_url=url, budget=RateLimiter([])) as client, SQLiteStore(store_path) as store:
-        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix, lease=60.0)
+        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix)
         outcome = await only(tenants.move(["alpha"], to=new))
         print("done" if outcome.error is None else outcome.error, steps.seen)
 

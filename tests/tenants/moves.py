@@ -159,7 +159,7 @@ async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10
         while len(writes.acknowledged) < number:
             await asyncio.sleep(0.01)
 
-    async with TenantPools(tenants, open=connected, close=close) as pools, asyncio.TaskGroup() as tasks:
+    async with TenantPools(tenants, open=connected, close=close, max_pools=20) as pools, asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(write(pools)) for _ in range(_WRITERS)]
         await until(before)
         yield writes

@@ -83,6 +83,23 @@ class Server:
             cursor.execute("SHOW PROCESSLIST")
             return [row[0] for row in cursor.fetchall() if row[1] == login]
 
+    def sleeping(self, login: str) -> int:
+        """How many sessions of a login run a statement that sleeps."""
+        return self._in_state(login, "User sleep")
+
+    def waiting(self, login: str) -> int:
+        """How many sessions of a login wait for a lock of a table or schema."""
+        return self._in_state(login, "Waiting for%metadata lock")
+
+    def _in_state(self, login: str, state: str) -> int:
+        with self.as_root() as cursor:
+            cursor.execute(
+                "SELECT COUNT(*) FROM performance_schema.threads"
+                " WHERE PROCESSLIST_USER = %s AND PROCESSLIST_STATE LIKE %s",
+                (login, state),
+            )
+            return int(cursor.fetchall()[0][0])
+
     def in_grant(self, names: Names) -> str:
         """The tenant's schema as GRANT takes it."""
         with self.as_root() as cursor:

@@ -1,7 +1,7 @@
 """``StoreContract``: what every store must do, as tests, and what tests of stores need. Copy it to test yours.
 
-Subclass it in a module of tests, and write ``place``. These tests cannot check two things, so test them yourself: a
-change is on the disk when a method returns, and the claims of a dead process are free.
+Subclass it in a module of tests, and write ``place``. These tests cannot check one thing, so test it yourself: a
+change is on the disk when a method returns.
 """
 
 from __future__ import annotations
@@ -53,19 +53,26 @@ async def claimed(store: Store, name: str, lease: float = LONG) -> Claim:
     return claim
 
 
+async def put_on_record(
+    store: Store, claim: Claim, current: Credential | None, previous: Credential | None = None
+) -> None:
+    """Commit a record of these credentials."""
+    await store.commit(claim, Record(name=claim.name, current=current, previous=previous))
+
+
 async def kept(store: Store, name: str) -> None:
     """Put a credential of ``name`` on record."""
-    await store.keep(await claimed(store, name), a_credential(name))
+    await put_on_record(store, await claimed(store, name), a_credential(name))
 
 
 async def is_lost(store: Store, claim: Claim) -> None:
     """Assert that ``claim`` can no longer change anything."""
     before = await store.get(claim.name)
     changes: list[Callable[[], Awaitable[None]]] = [
-        lambda: store.intend(claim, "somebody"),
+        lambda: store.begin(claim, "somebody"),
         lambda: store.renew(claim, LONG),
-        lambda: store.keep(claim, a_credential(claim.name, "late")),
-        lambda: store.forget(claim),
+        lambda: put_on_record(store, claim, a_credential(claim.name, "late")),
+        lambda: store.commit(claim, None),
     ]
     for change in changes:
         with pytest.raises(ClaimLostError):
@@ -120,11 +127,11 @@ class StoreContract:
                 (claim,) = [claim for claim in claims if claim is not None]
                 await store.release(claim)
 
-    async def test_what_is_kept_is_on_record_for_all(self) -> None:
+    async def test_what_is_committed_is_on_record_for_all(self) -> None:
         async with self.place() as make:
             async with make() as store, make() as other:
                 claim = await claimed(store, "alpha")
-                await store.keep(claim, a_credential("alpha"))
+                await put_on_record(store, claim, a_credential("alpha"))
                 assert await other.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
             async with make() as later:
                 assert await later.get("alpha") == Record(name="alpha", current=a_credential("alpha"))
@@ -145,7 +152,7 @@ class StoreContract:
         assert None not in [getattr(full, each.name) for each in fields(Credential)]
         async with self.place() as make, make() as store:
             for current, previous in ((full, None), (bare, full), (None, bare), (None, None)):
-                await store.keep(await claimed(store, "alpha"), current, previous)
+                await put_on_record(store, await claimed(store, "alpha"), current, previous)
                 assert await store.get("alpha") == Record(name="alpha", current=current, previous=previous)
                 record = await store.get("alpha")
                 assert record is not None
@@ -159,7 +166,7 @@ class StoreContract:
         async with self.place() as make, make() as store:
             for since in (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 12, 31, 23, 59, 59, 999999, UTC)):
                 current = evolve(a_credential("alpha"), since=since)
-                await store.keep(await claimed(store, "alpha"), current, a_credential("alpha", "old"))
+                await put_on_record(store, await claimed(store, "alpha"), current, a_credential("alpha", "old"))
                 record = await store.get("alpha")
                 assert record is not None
                 assert record.current == current
@@ -167,33 +174,44 @@ class StoreContract:
                 assert record.current.since is not None
                 assert record.current.since.utcoffset() == timedelta(0)
 
-    async def test_keep_ends_the_intent_and_the_claim(self) -> None:
+    async def test_commit_ends_intent_and_claim(self) -> None:
         async with self.place() as make, make() as store:
             claim = await claimed(store, "alpha")
-            await store.intend(claim, "alpha-login")
+            await store.begin(claim, "alpha-login")
             assert await store.get("alpha") == Record(name="alpha", intended="alpha-login")
-            await store.keep(claim, a_credential("alpha"))
+            await put_on_record(store, claim, a_credential("alpha"))
 
             again = await claimed(store, "alpha")
             assert again.record == Record(name="alpha", current=a_credential("alpha"))
             await is_lost(store, claim)
 
+    async def test_commit_stores_intent(self) -> None:
+        """A copy of a store commits a record with its intent at once."""
+        record = Record(name="alpha", current=a_credential("alpha"), intended="rotate alpha-login")
+        async with self.place() as make, make() as store:
+            await store.commit(await claimed(store, "alpha"), record)
+            assert await store.get("alpha") == record
+
+    async def test_now_is_in_utc(self) -> None:
+        async with self.place() as make, make() as store:
+            assert (await store.now()).utcoffset() == timedelta(0)
+
     async def test_an_intent_leaves_the_credentials_as_they_were(self) -> None:
         record = Record(name="alpha", current=a_credential("alpha", "new"), previous=a_credential("alpha", "old"))
         async with self.place() as make, make() as store:
-            await store.keep(await claimed(store, "alpha"), record.current, record.previous)
+            await put_on_record(store, await claimed(store, "alpha"), record.current, record.previous)
             claim = await claimed(store, "alpha")
-            await store.intend(claim, "alpha-login-2")
-            await store.intend(claim, "alpha-login-3")
+            await store.begin(claim, "alpha-login-2")
+            await store.begin(claim, "alpha-login-3")
 
             assert await store.get("alpha") == evolve(record, intended="alpha-login-3")
-            await store.intend(claim, None)
+            await store.begin(claim, None)
             assert await store.get("alpha") == record
 
     async def test_release_frees_the_name_and_leaves_the_intent(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha")
-            await store.intend(claim, "alpha-login")
+            await store.begin(claim, "alpha-login")
             await store.release(claim)
             await store.release(claim)
 
@@ -202,12 +220,12 @@ class StoreContract:
             assert again.token != claim.token
             await is_lost(store, claim)
 
-    async def test_forget_removes_the_record_and_the_claim(self) -> None:
+    async def test_commit_none_removes_record_and_claim(self) -> None:
         async with self.place() as make, make() as store, make() as other:
-            await store.keep(await claimed(store, "alpha"), a_credential("alpha"))
+            await put_on_record(store, await claimed(store, "alpha"), a_credential("alpha"))
             claim = await claimed(store, "alpha")
-            await store.intend(claim, "alpha-login")
-            await store.forget(claim)
+            await store.begin(claim, "alpha-login")
+            await store.commit(claim, None)
 
             assert await other.get("alpha") is None
             assert await all_of(other) == []
@@ -219,7 +237,7 @@ class StoreContract:
     async def test_a_claim_is_free_when_its_lease_has_run_out(self) -> None:
         async with self.place() as make, make() as store, make() as other:
             claim = await claimed(store, "alpha", self.lease)
-            await store.intend(claim, "alpha-login")
+            await store.begin(claim, "alpha-login")
             await asyncio.sleep(self.lease * 1.2)
 
             taken_over = await claimed(other, "alpha")
@@ -228,7 +246,7 @@ class StoreContract:
             assert await other.get("alpha") == taken_over.record
             await store.release(claim)
             assert await store.claim("alpha", LONG) is None
-            await other.keep(taken_over, a_credential("alpha"))
+            await put_on_record(other, taken_over, a_credential("alpha"))
 
     async def test_renew_holds_a_claim_for_longer(self) -> None:
         async with self.place() as make, make() as store, make() as other:
@@ -237,7 +255,7 @@ class StoreContract:
             await asyncio.sleep(self.lease * 1.2)
 
             assert await other.claim("alpha", LONG) is None
-            await store.keep(claim, a_credential("alpha"))
+            await put_on_record(store, claim, a_credential("alpha"))
 
     async def test_a_lease_that_ran_out_is_renewed_while_nobody_took_the_claim_over(self) -> None:
         async with self.place() as make, make() as store, make() as other:
@@ -269,10 +287,10 @@ class StoreContract:
         after = Record(name="alpha", current=a_credential("alpha", "new"))
         async with self.place() as make, make() as store:
             for steps in range(12):
-                await store.keep(await claimed(store, "alpha"), before.current)
+                await put_on_record(store, await claimed(store, "alpha"), before.current)
                 claim = await claimed(store, "alpha")
-                await store.intend(claim, "alpha-login")
-                await cancelled_after(steps, store.keep(claim, a_credential("alpha", "new")))
+                await store.begin(claim, "alpha-login")
+                await cancelled_after(steps, put_on_record(store, claim, a_credential("alpha", "new")))
                 await store.release(claim)
                 assert await store.get("alpha") in (before, after)
 

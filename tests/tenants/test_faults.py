@@ -9,20 +9,17 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 
-from aiodbclient import Action, DatabaseClient, RateLimiter
-from aiodbclient._http.call import RequestStats
+from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
-from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Tenants
-from aiodbclient.tenants._outcomes import Timer
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._record import Intent, OnRecord, Verb
+from aiodbclient.tenants._verbs import tenant
 from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
-from aiodbclient.tenants.errors import ClaimLostError, GrantError
+from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import SQL, Place, only
 from .moves import enters
@@ -57,7 +54,7 @@ async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_
     login, admin = place.prefix + "alpha", await admin_of(place)
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    await place.store.intend(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
     await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'lost'")
     await place.store.release(claim)
 
@@ -175,17 +172,20 @@ async def test_a_store_of_another_cluster_is_not_used(place: Place) -> None:
 
 STOPPED = """
 import asyncio, os, signal, sys
+from aiodbclient.tenants._verbs import tenant
 from aiodbclient import DatabaseClient
 from aiodbclient.tenants import SQLiteStore, Tenants
 
+tenant.LEASE = 1.0
+
 class Stopped(SQLiteStore):
-    async def intend(self, claim, intent):
-        await super().intend(claim, intent)
+    async def begin(self, claim, intent):
+        await super().begin(claim, intent)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(cluster, store, prefix):
     async with DatabaseClient() as client, Stopped(store) as opened:
-        tenants = Tenants(client.cluster(cluster), opened, prefix, lease=1.0)
+        tenants = Tenants(client.cluster(cluster), opened, prefix)
         async for outcome in tenants.rotate(["alpha"], force=True):
             print(outcome.action, outcome.error)
 
@@ -222,51 +222,29 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
     await works(record.current)
 
 
-async def test_who_lost_its_connection_to_the_store_leaves_the_login_that_the_next_one_made(
-    anywhere: Place, postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server of the store drops a connection, which frees its claims, while a rotation waits for its turn."""
-    mine, table = f"mine_{anywhere.prefix}", f"dropped_{anywhere.prefix}"
-    server = (await anywhere.tenants()._context.sites.site(anywhere.cluster.id, RequestStats())).server
-    set_login, waits, goes = type(server).set_login, asyncio.Event(), asyncio.Event()
-
-    async def set_late(*given: Any, **options: Any) -> None:
-        if not waits.is_set():
-            waits.set()
-            await goes.wait()
-        await set_login(*given, **options)
-
-    async with (
-        PostgresStore(make_conninfo(postgres, application_name=mine), table) as dropped,
-        PostgresStore(postgres, table) as store,
-    ):
-        first, second = (Tenants(anywhere.cluster, each, anywhere.prefix) for each in (dropped, store))
-        await first.ensure("alpha")
-        assert (await only(first.rotate(["alpha"]))).error is None  # so each login exists
-        monkeypatch.setattr(type(server), "set_login", set_late)
-        late = asyncio.create_task(only(first.rotate(["alpha"], force=True)))
-        await waits.wait()
-        end = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{mine}'"
-        async with await AsyncConnection.connect(postgres, autocommit=True) as server_of_store:
-            await server_of_store.execute(end.encode())
-
-        assert (await only(second.rotate(["alpha"], force=True))).error is None
-        goes.set()
-        kept = await late
-
-        current = await store.get("alpha")
-    assert kept.action is Action.KEPT
-    assert current is not None
-    assert current.current is not None
-    assert current.current.username == kept.credential.username
-    assert await enters(current.current)
-
-
 async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> None:
     """As if the process was stopped while it waited for a turn."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), LONG, clock() - LONG - 1, Timer(RequestStats()))
+    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), clock() - LONG - 1)
 
     with pytest.raises(ClaimLostError, match="was not sent"):
         held.check_lease()
+
+
+async def test_verb_waits_one_lease_then_busy(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
+    monkeypatch.setattr(tenant, "LEASE", 0.3)
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    with caplog.at_level("INFO", "aiodbclient"):
+        busy = (await only(tenants.rotate(["alpha"]))).error
+    assert isinstance(busy, TenantBusyError)
+    assert busy.retry_after == 0.3
+    assert "another process works on the tenant 'alpha'" in caplog.text
+    await place.store.renew(claim, 0.1)  # the other process died
+    assert (await only(tenants.rotate(["alpha"]))).error is None

@@ -13,7 +13,7 @@ from attrs import define
 
 from aiodbclient import Action
 from aiodbclient.errors import ConflictError
-from aiodbclient.tenants import Claim, Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -27,24 +27,24 @@ from .test_check_and_repair import admin_of
 
 
 class Meddled(SQLiteStore):
-    """A store in which something happens after the next intent, or instead of the next ``keep`` or ``release``."""
+    """A store in which something happens after the next intent, or instead of the next ``commit`` or ``release``."""
 
     after_intent: Callable[[], Awaitable[object]] | None = None
     loses_claim = False
     is_away = False
 
-    async def intend(self, claim: Claim, intent: str | None) -> None:
-        await super().intend(claim, intent)
+    async def begin(self, claim: Claim, intent: str | None) -> None:
+        await super().begin(claim, intent)
         meddle, self.after_intent = self.after_intent, None
         if meddle is not None:
             await meddle()
 
-    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
+    async def commit(self, claim: Claim, record: Record | None) -> None:
         if self.loses_claim:
             self.loses_claim = False
             await super().release(claim)
             raise ClaimLostError("somebody else took it over")
-        await super().keep(claim, current, previous)
+        await super().commit(claim, record)
 
     async def release(self, claim: Claim) -> None:
         if self.is_away:
@@ -140,7 +140,7 @@ async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await ask(await admin_of(here.place), f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
     await here.store.release(claim)
 
@@ -158,31 +158,10 @@ async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None
     credential = await tenants.ensure("alpha")
     claim = await here.store.claim("alpha", LONG)
     assert claim is not None
-    await here.store.intend(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
+    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
     await here.store.release(claim)
 
     assert await tenants.ensure("alpha") == credential  # it died before it replaced the password
-
-
-async def test_a_database_that_was_made_again_is_set_up_although_that_failed_once(here: Here) -> None:
-    set_up: list[bool] = []
-
-    async def setup(credential: Credential) -> None:
-        set_up.append(len(set_up) != 1)
-        if not set_up[-1]:
-            raise RuntimeError("no disk")
-
-    tenants = here.tenants(setup=setup)
-    credential = await tenants.ensure("alpha")
-    await here.place.cluster.dbs.delete(credential.database)
-
-    failed = await only(tenants.repair(recreate=True))
-    repaired = await only(tenants.repair(recreate=True))
-
-    assert isinstance(failed.error, RuntimeError)
-    assert repaired.action is Action.REPAIRED
-    assert set_up == [True, False, True]
-    assert await tenants.get("alpha") == credential  # its password was never lost
 
 
 async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> None:

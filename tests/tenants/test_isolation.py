@@ -87,6 +87,11 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
 
         # From inside: which roles it may become, and what it may do to the other's roles and databases.
         one, other = credentials["a"], credentials["abc"]
+        async with await AsyncConnection.connect(other.uri, autocommit=True) as letting_in:  # the control
+            names = Identifier(other.database or ""), Identifier(one.username)
+            await letting_in.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
+            await (await AsyncConnection.connect(one.uri, dbname=other.database)).close()
+            await letting_in.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(*names))
         async with await AsyncConnection.connect(one.uri, autocommit=True) as own:
             assert other.database is not None
             for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP DATABASE {}", "DROP ROLE {}"):
@@ -134,6 +139,8 @@ async def test_mysql_keeps_every_pair_of_tenants_apart(mysql_cluster: tuple[Sand
         for one in credentials.values():
             own = await connect(one)
             try:
+                await execute(own, f"USE {quoted(one.database)}")  # the control: its own schema
+                assert await execute(own, f"SELECT * FROM {quoted(one.database)}.t") == [(one.database,)]
                 for database in [database for login, database in others(credentials) if login is one]:
                     for statement in (
                         "USE {}",

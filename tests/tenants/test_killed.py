@@ -13,6 +13,7 @@ from aiodbclient.engines import Engine
 
 from .conftest import SQL, Place, only
 from .mortal import DIED, WORK, work
+from .processes import expire
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of
 
@@ -47,6 +48,7 @@ async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode in (0, DIED)
+    expire(place.path)
     return process.exitcode == DIED
 
 

@@ -27,7 +27,7 @@ from aiodbclient.errors import (
 )
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ClusterCapacity, Record, SQLiteStore, Tenants
-from aiodbclient.tenants._capacity import Rooms
+from aiodbclient.tenants._capacity import Placement
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.errors import CapacityError, StoreError, TenantNotFoundError
@@ -134,7 +134,6 @@ async def test_new_tenants_go_where_the_fewest_are_until_all_are_full(fleet: Fle
 
     more = fleet.tenants(a, b, c, max_tenants=4)
     assert {(await more.ensure(name)).cluster for name in names(4, "u")} == {c.id}
-    assert [room.free for room in await more.capacity()] == [0, 0, 0]
     assert (await more.ensure("t0")).cluster in (a.id, b.id)  # it is on record, so it needs no room
 
 
@@ -143,7 +142,6 @@ async def test_without_max_tenants_they_are_spread(fleet: Fleet) -> None:
     tenants = fleet.tenants(*clusters)
     await asyncio.gather(*(tenants.ensure(name) for name in names(9)))
     assert [(room.cluster, room.tenants) for room in await tenants.capacity()] == [(each.id, 3) for each in clusters]
-    assert [room.free for room in await tenants.capacity()] == [None] * 3
 
 
 @pytest.mark.parametrize("if_exists", ["error", "adopt"])
@@ -162,8 +160,6 @@ async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lo
                 await there.ensure(name, if_exists=if_exists)
             assert cluster.id in str(refused.value)
             assert await store.get(name) is None
-        plan = await fleet.tenants(a, b, store=store, choose_cluster=to(b)).plan(["n1", "n3"], if_exists=if_exists)
-        assert (plan.create, plan.adopt, plan.conflict) == (("n3",), (), ("n1",))
         found = await outcomes_of(tenants.provision(["n1", "n2"]))
         assert {type(each.error) for each in found.values()} == {NameTakenError}
         assert [await fleet.databases(each) for each in (a, b)] == before
@@ -182,24 +178,24 @@ async def test_max_tenants_holds_for_one_cluster_too(fleet: Fleet) -> None:
 def test_no_cluster_exceeds_max_tenants_however_many_ask_at_once(asked: list[str], most: int, clusters: int) -> None:
     async def main() -> None:
         store, ids = Memory(), [f"c{n}" for n in range(clusters)]
-        rooms = Rooms(cast(Store, store), ids, most, None)
+        placement = Placement(cast(Store, store), ids, most, None)
 
         async def make(name: str) -> bool:
             try:
-                seat = await rooms.take(name)
+                cluster = await placement.choose(name)
             except CapacityError:
                 return False
             await asyncio.sleep(0)
-            fails = hash((name, len(asked))) % 4 == 0
-            if not fails and name not in store.clusters:
-                store.clusters[name] = seat.cluster
-            rooms.give_back(seat, on_record=not fails)
+            if hash((name, len(asked))) % 4 == 0 or name in store.clusters:
+                placement.leave(cluster)
+            else:
+                store.clusters[name] = cluster
             return True
 
         await asyncio.gather(*(make(name) for name in asked))
         counts = Counter(store.clusters.values())
         assert all(count <= most for count in counts.values())
-        assert [room.tenants for room in await rooms.read()] == [counts[each] for each in ids]
+        assert [each.tenants for each in await placement.capacities()] == [counts[each] for each in ids]
 
     asyncio.run(main())
 
@@ -216,22 +212,6 @@ class Memory:
         for name, cluster in sorted(self.clusters.items()):
             await asyncio.sleep(0)
             yield Record(name=name, current=evolve(a_credential(name), cluster=cluster))
-
-
-async def test_the_store_is_read_again_after_half_a_minute() -> None:
-    now, store = 0.0, Memory()
-    rooms = Rooms(cast(Store, store), ["a", "b"], 2, None, lambda: now)
-    store.clusters = {"x": "a"}
-    rooms.give_back(await rooms.take("one"))
-    store.clusters |= {"y": "b", "z": "b"}  # by another process
-    now = 29.0
-    assert (await rooms.take("two")).cluster == "b"
-    assert store.reads == 1
-    now = 31.0
-    assert (await rooms.take("three")).cluster == "a"  # b has y, z and the seat of "two"
-    assert store.reads == 2
-    with pytest.raises(CapacityError):
-        await rooms.take("four")
 
 
 async def test_the_caller_may_choose_the_cluster(fleet: Fleet) -> None:
@@ -279,7 +259,7 @@ async def test_a_tenant_that_got_nothing_but_a_cluster_is_placed_again_when_that
     a, b = fleet.a, fleet.b
     claim = await fleet.store.claim("alpha", 60.0)
     assert claim is not None
-    await fleet.store.intend(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
+    await fleet.store.begin(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
     await fleet.store.release(claim)
     fleet.sandbox.faults.add(cluster=b.id, status=503)
 
@@ -345,21 +325,6 @@ async def test_a_cluster_that_is_away_fails_its_own_tenants_and_no_others(fleet:
     assert (await fleet.tenants(b, a).ensure("new")).cluster == a.id  # which has as many tenants as b
 
 
-async def test_a_plan_looks_where_the_tenants_would_go(fleet: Fleet) -> None:
-    a, b = fleet.a, fleet.b
-    await b.users.create(f"{fleet.prefix}two")
-    tenants = fleet.tenants(a, b, max_tenants=2)
-    plan = await tenants.plan(["one", "two", "three"])
-    assert (plan.create, plan.conflict) == (("one", "three"), ("two",))
-    with pytest.raises(CapacityError, match="no cluster has capacity for the tenant 'five'"):
-        await tenants.plan(["one", "two", "three", "four", "five"])
-    assert [outcome.ok async for outcome in (await tenants.plan(names(4))).apply()] == [True] * 4
-    other = fleet.tenants(fleet.c)
-    assert (await other.plan([], prune=True)).extra == ()
-    with pytest.raises(InvalidArgumentError, match="'t0' is on record for the cluster"):
-        await other.plan(["t0"])
-
-
 async def test_a_name_that_is_only_claimed_is_left_to_who_claimed_it(fleet: Fleet) -> None:
     a, b = fleet.a, fleet.b
     claim = await fleet.store.claim("alpha", 60.0)
@@ -367,7 +332,6 @@ async def test_a_name_that_is_only_claimed_is_left_to_who_claimed_it(fleet: Flee
     await fleet.store.release(claim)
     for tenants in (fleet.tenants(a), fleet.tenants(a, b)):
         assert await outcomes_of(tenants.repair()) == {}
-        assert (await tenants.plan([], prune=True)).extra == ()
     assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [Action.ABSENT]
 
 
@@ -382,7 +346,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
     for name, intent in (("begun", Intent(Verb.PROVISION, f"{fleet.prefix}begun", b.id)), ("newer", "fly newer away")):
         claim = await fleet.store.claim(name, 60.0)
         assert claim is not None
-        await fleet.store.intend(claim, str(intent))
+        await fleet.store.begin(claim, str(intent))
         await fleet.store.release(claim)
     with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")

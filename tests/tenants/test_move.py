@@ -277,17 +277,17 @@ async def test_what_is_left_on_a_cluster_stays_on_record_until_it_is_dropped_or_
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
-    keep = SQLiteStore.keep
+    commit = SQLiteStore.commit
 
-    async def elsewhere(store: SQLiteStore, claim: Any, current: Any, previous: Any = None) -> None:
-        if previous is not None and previous.cluster != current.cluster:
-            previous = evolve(previous, cluster=unknown)
-        await keep(store, claim, current, previous)
+    async def elsewhere(store: SQLiteStore, claim: Any, record: Any) -> None:
+        if record.previous is not None and record.previous.cluster != record.current.cluster:
+            record = evolve(record, previous=evolve(record.previous, cluster=unknown))
+        await commit(store, claim, record)
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
     with monkeypatch.context() as patched:
-        patched.setattr(SQLiteStore, "keep", elsewhere)
+        patched.setattr(SQLiteStore, "commit", elsewhere)
         moved = await only(tenants.move(["alpha"], to=two.new))
     assert not isinstance(moved, Failed)
     assert moved.left.endswith(
@@ -311,7 +311,7 @@ async def test_a_check_after_a_restore_finds_what_was_moved_since_then(two: Two,
     before = await tenants.ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t VALUES (7)")
     async with SQLiteStore(tmp_path / "restored") as restored:
-        await copy_records(two.store, restored, claim=False)
+        await copy_records(two.store, restored)
         await only(tenants.move(["alpha"], to=two.new))
         after = Tenants([two.old, two.new], restored, two.prefix)
         [checked] = [outcome async for outcome in after.check()]

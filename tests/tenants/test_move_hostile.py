@@ -110,7 +110,8 @@ async def test_move_runs_mysql_code_as_tenant(mysqls: tuple[Sandbox, str, str, l
             "  DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END;\n"
             f"  SET @deed = '{deed}';\n  PREPARE s FROM @deed;\n  EXECUTE s;\nEND",
             "CREATE TRIGGER `g\n\\! touch x` AFTER INSERT ON log FOR EACH ROW SET @a = ''';\n\\\\! touch x\n'",
-            "CREATE EVENT e ON SCHEDULE EVERY 1 SECOND DO CALL deed()",
+            "CREATE TABLE ran (n INT PRIMARY KEY AUTO_INCREMENT)",
+            "CREATE EVENT e ON SCHEDULE EVERY 1 SECOND DO BEGIN CALL deed(); INSERT INTO ran VALUES (); END",
             "CREATE VIEW `v``\n;` AS SELECT * FROM log",
             "INSERT INTO log (text) VALUES ('\\n\\\\! touch x\\n')",
         )
@@ -118,7 +119,10 @@ async def test_move_runs_mysql_code_as_tenant(mysqls: tuple[Sandbox, str, str, l
         assert moved.error is None
         assert await sql(moved.credential, "SELECT text FROM `v``\n;`") == [("\n\\! touch x\n",)]
         await sql(moved.credential, "CALL deed()")
-        await asyncio.sleep(1.5)  # the event has run
+        await sql(moved.credential, "TRUNCATE TABLE ran")
+        async with asyncio.timeout(60):
+            while await sql(moved.credential, "SELECT COUNT(*) FROM ran") == [(0,)]:
+                await asyncio.sleep(0.05)
         assert [powers(dsn) for dsn in dsns] == before
         assert not Path("x").exists()
         assert await left_on(tenants, two.old, "alpha") == (False, [])

@@ -18,6 +18,7 @@ from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
 from .conftest import only
 from .moves import Two, left_on, opened, sql
+from .processes import expire
 
 # About as many as there are, which depends on what the servers do at the same time. The last ones of a move are after
 # its commit.
@@ -59,6 +60,7 @@ async def killed_at(two: Two, part: float) -> None:
     )
     output, _ = await process.communicate()
     assert output == b"" or output.startswith(b"done"), output
+    expire(two.path)
 
 
 async def made(two: Two) -> None:

@@ -54,6 +54,9 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
         during = len(writes.acknowledged)
     assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
+    one = min(writes.acknowledged)  # the control
+    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])

@@ -82,6 +82,9 @@ async def test_no_acknowledged_write_is_lost_on_the_way_to_the_newest_version(tw
         during = len(writes.acknowledged)
     assert len(writes.acknowledged) > during
     assert await writes.lost(moved.credential) == set()
+    one = min(writes.acknowledged)  # the control
+    await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
+    assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
     assert await sql(moved.credential, "SHOW work_mem") == [("5MB",)]
     assert await sql(moved.credential, "INSERT INTO more DEFAULT VALUES RETURNING id") == [(11,)]
@@ -198,14 +201,14 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     before = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     await sql(before, "CREATE TABLE t (n int)", "INSERT INTO t SELECT generate_series(1, 1000)")
-    keep = SQLiteStore.keep
+    commit = SQLiteStore.commit
 
-    async def dying(store: SQLiteStore, claim: Any, current: Any, previous: Any = None) -> None:
-        await keep(store, claim, current, previous)
-        if previous is not None and previous.cluster != current.cluster:
+    async def dying(store: SQLiteStore, claim: Any, record: Any) -> None:
+        await commit(store, claim, record)
+        if record.previous is not None and record.previous.cluster != record.current.cluster:
             await asyncio.to_thread(here.stop)
 
-    monkeypatch.setattr(SQLiteStore, "keep", dying)
+    monkeypatch.setattr(SQLiteStore, "commit", dying)
     moved = await only(tenants.move(["alpha"], to=two.new))
     monkeypatch.undo()
     assert moved.error is None

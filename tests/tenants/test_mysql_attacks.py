@@ -57,8 +57,8 @@ def enter(session: Any, asked: bytes, password: str) -> None:
         session.write_packet(scramble_native_password(secret, salt[:20]))
     else:
         session.write_packet(scramble_caching_sha2(secret, salt[:20]))
-        session._read_packet()
-        session.write_packet(secret + b"\0")
+        if session._read_packet().get_all_data() == b"\x01\x04":  # not in the server's cache: it asks for the password
+            session.write_packet(secret + b"\0")
     session._read_packet()
 
 
@@ -82,6 +82,16 @@ async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_n
     with server.as_root() as root:  # the helper of the neighbour's is gone
         root.execute("SELECT Host FROM mysql.user WHERE User = %s", (neighbour,))
         assert root.fetchall() == (("%",),)
+
+
+async def test_change_user_enters_live_login(server: Server) -> None:
+    """The control of the test above."""
+    _, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    session = server.connect(neighbour, secret)
+    with changing(session, login) as asked:
+        enter(session, asked, password)
+        assert run(session, "SELECT CURRENT_USER()") == [(f"{login}@%",)]
 
 
 async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:

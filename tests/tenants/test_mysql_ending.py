@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem
 from aiodbclient.tenants._servers.server import Found, Work
@@ -20,6 +21,7 @@ from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, until
 
 __all__ = ["server"]
 
+_used = iter(range(10**6))
 CODE = {
     "PROCEDURE": "CREATE PROCEDURE o() SELECT 1",
     "FUNCTION": "CREATE FUNCTION o() RETURNS INT DETERMINISTIC RETURN 1",
@@ -27,6 +29,14 @@ CODE = {
     "TRIGGER": "CREATE TRIGGER o BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1",
     "EVENT": "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO DELETE FROM t",
 }
+
+
+def enters(server: Server, login: str, password: str) -> bool:
+    try:
+        server.connect(login, password).close()
+    except pymysql.MySQLError:
+        return False
+    return True
 
 
 def suppressed(act: Callable[[], object]) -> None:
@@ -99,7 +109,12 @@ async def test_a_login_is_ended_although_its_procedures_kill_every_new_session(s
     threads = [threading.Thread(target=suppressed, args=(lambda at=at: run(at, "CALL p()"),)) for at in held[1:]]
     for thread in threads:
         thread.start()
-    await asyncio.sleep(0.3)
+    await until(lambda: server.sleeping(login) == 3)
+    with (
+        pytest.raises(pymysql.MySQLError),
+        closing(server.connect(login, password)) as new,
+    ):  # the control: it is killed
+        run(new, "SELECT SLEEP(20)")
 
     await asyncio.wait_for(server.sql.end_login(work, login), 60)
 
@@ -153,8 +168,10 @@ def brief(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("is_reset", [False, True], ids=["ended", "reset"])
-async def test_who_began_to_log_in_before_a_login_is_ended_does_not_enter(server: Server, is_reset: bool) -> None:
+@pytest.mark.parametrize("is_reset", [False, True, None], ids=["ended", "reset", "control"])
+async def test_who_began_to_log_in_before_a_login_is_ended_does_not_enter(
+    server: Server, is_reset: bool | None
+) -> None:
     """The server reads the account when the client begins."""
     work, login, password = await server.make()
     slow = SlowLogin(
@@ -170,10 +187,14 @@ async def test_who_began_to_log_in_before_a_login_is_ended_does_not_enter(server
     try:
         if is_reset:
             await server.set(work, login)
-        else:
+        elif is_reset is not None:
             await server.sql.end_login(work, login)
     finally:
         slow.go.set()
+    if is_reset is None:
+        await connecting
+        slow.close()
+        return
     with pytest.raises(pymysql.MySQLError):
         await connecting
     assert server.sessions(login) == []
@@ -232,7 +253,7 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     stuck = [threading.Thread(target=suppressed, args=(lambda at=at: run(held[at], drop),)) for at in (2, 3)]
     for thread in stuck:
         thread.start()
-    await asyncio.sleep(0.2)
+    await until(lambda: server.waiting(login) == 2)
 
     await asyncio.gather(  # what waited for a lock would fail after ``LOCK_SECONDS``
         *(server.sql.mend(work, [login]) for _ in range(4)),
@@ -283,7 +304,7 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
     statement: Any = b"SELECT SLEEP(20) /* \xff\xfe */"
     running = threading.Thread(target=suppressed, args=(lambda: run(own, statement),))
     running.start()
-    await asyncio.sleep(0.3)
+    await until(lambda: server.sleeping(login) == 1)
 
     await server.sql.usage()
     await server.sql.drop_database(neighbour)
@@ -368,7 +389,7 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
         await server.sql.shut(work)
 
         before = rows()
-        await asyncio.sleep(2.5)
+        await an_event_ran(root, times=3)
         assert rows() == before
         assert server.sessions(login) == server.sessions(second) == []
         await server.set(work, second)
@@ -376,6 +397,24 @@ async def test_events_stop_while_a_tenant_is_suspended_and_go_on_after_it(server
         run(root.connection, f"DROP DATABASE `{work.names.database}`")
     for session in (own, other):
         suppressed(session.close)
+
+
+async def an_event_ran(root: Cursor, times: int) -> None:
+    """Wait until an event of the superuser's ran so often, once a second: the server runs others meanwhile too."""
+    name = f"clock{next(_used)}"
+    for statement in (
+        f"CREATE DATABASE {name}",
+        f"CREATE TABLE {name}.t (a INT AUTO_INCREMENT PRIMARY KEY)",
+        f"CREATE EVENT {name}.e ON SCHEDULE EVERY 1 SECOND DO INSERT INTO {name}.t VALUES ()",
+    ):
+        root.execute(statement)
+
+    def ran() -> bool:
+        root.execute(f"SELECT COUNT(*) FROM {name}.t")
+        return int(root.fetchall()[0][0]) >= times
+
+    await until(ran)
+    root.execute(f"DROP DATABASE {name}")
 
 
 async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server: Server) -> None:
@@ -391,6 +430,7 @@ async def test_an_event_cannot_set_the_password_of_a_login_that_was_reset(server
         f"SET PASSWORD = '{MINE}'; ALTER USER USER() IDENTIFIED BY '{MINE}' REPLACE '{password}'; "
         "INSERT INTO t VALUES (); END",
     )
+    await until(lambda: enters(server, login, MINE))  # the control: it sets the password until then
     secret = await server.set(work, login)
     other = server.connect(login, secret, work.names.database)
     run(other, "TRUNCATE TABLE t")

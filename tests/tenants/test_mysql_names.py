@@ -69,7 +69,7 @@ async def test_every_verb_and_role_stays_within_its_own_name(
                 assert (await only(role.revoke_previous([name]))).action is Action.REVOKED
                 assert (await only(role.repair([name]))).action is Action.KEPT
     first, second = pair
-    assert (await only(tenants.remove([first], keep_database=True))).action is Action.DELETED
+    assert (await only(tenants.remove([first]))).action is Action.DELETED
     kept = await only(tenants.provision([first], if_exists="adopt"))
     assert kept.error is None
     assert (await only(tenants.remove([first]))).action is Action.DELETED

@@ -54,8 +54,8 @@ NOBODY = (
     "SELECT * FROM {other}.t",
     "INSERT INTO {other}.t VALUES (1)",
     "CREATE TABLE {other}.n (a INT PRIMARY KEY)",
-    "DROP DATABASE {other}",
     "USE {other}",
+    "DROP DATABASE {other}",
 )
 MAY = {Role.OWNER: (*READ, *WRITE, *OWN), Role.WRITER: (*READ, *WRITE), Role.READER: (*READ, "SHOW CREATE VIEW v")}
 MAY_NOT = {Role.OWNER: NOBODY, Role.WRITER: (*OWN, *NOBODY), Role.READER: (*WRITE, *OWN, *NOBODY)}
@@ -97,6 +97,13 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
         assert await server.sql.problems(work.names, list(logins)) == frozenset()
         await server.sql.mend(work, list(logins))
     own.close()
+    values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
+    with server.as_root() as root:  # the control: who may do all that is refused nothing
+        for statement in NOBODY:
+            if not statement.startswith("ALTER USER"):  # the other tests need doadmin's password
+                root.execute(statement.format(**values))
+        root.execute("DROP DATABASE {new}".format(**values))
+        root.execute("DROP USER {new}".format(**values))
 
 
 async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> None:
@@ -146,12 +153,17 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
         ):
             root.execute(statement, (other,))
     assert await server.sql.problems(work.names, [login]) == {Problem.OPEN_TO_OTHERS}
+    stranger = server.connect(other, password)
+    statements = (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t")
+    for statement in statements:
+        run(stranger, statement)
+    stranger.close()
 
     await server.sql.mend(work, [login])
 
     assert await server.sql.problems(work.names, [login]) == frozenset()
     stranger = server.connect(other, password)
-    for statement in (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t"):
+    for statement in statements:
         assert refused(stranger, statement) in DENIED
     stranger.close()
 
@@ -308,6 +320,10 @@ async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) ->
     held = [own, *(server.connect(login, password) for _ in range(server.limit - 1))]
     with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
         server.connect(login, password)
+    with server.as_root() as root:  # the control: without the limit it enters
+        root.execute("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS 0", (login,))
+        server.connect(login, password).close()
+        root.execute("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS %s", (login, server.limit))
     await server.sql.administrator()  # gets in
     assert await server.sql.problems(work.names, [login]) == frozenset()
     for each in held:
@@ -326,7 +342,9 @@ async def test_a_session_without_the_password_cannot_set_one(server: Server) -> 
         (f"ALTER USER '{login}'@'%' IDENTIFIED BY 'Mine-1-Mine' RETAIN CURRENT PASSWORD", 1227),
     ):
         assert refused(own, statement) == code, statement
+    run(own, f"ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine' REPLACE '{password}'")  # the control
     own.close()
+    server.connect(login, "Mine-1-Mine").close()
     with server.as_root() as root:
         root.execute("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", (login,))
     assert await server.sql.problems(work.names, [login]) == {Problem.RIGHTS_MISSING}
@@ -403,9 +421,12 @@ async def test_what_a_reader_may_lock(server: Server) -> None:
     reader = server.connect(reading, secret, owner.names.database)
     run(own, "SET SESSION innodb_lock_wait_timeout = 1")
     for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
-    for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT)"):
+    for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT PRIMARY KEY)"):
         assert refused(reader, statement) in DENIED
+        run(own, statement)
+        run(own, "UNLOCK TABLES")
     assert refused(reader, for_update) in DENIED
+    run(own, for_update)
     for statement in (in_share_mode,):
         run(reader, "START TRANSACTION")
         assert run(reader, statement) == [(1,)]

@@ -204,22 +204,6 @@ async def test_drift_is_found_and_repaired(my_place: Place, tenants: Tenants, cl
     root.close()
 
 
-async def test_a_kept_database_is_open_to_nobody(tenants: Tenants, cluster: ClusterClient) -> None:
-    owner = await tenants.ensure("alpha")
-    once(owner, "CREATE TABLE t (a INT PRIMARY KEY)")
-    reader = await tenants.role("reader").ensure("alpha")
-
-    assert (await only(tenants.remove(["alpha"], keep_database=True))).action is Action.DELETED
-
-    for credential in (owner, reader):
-        with pytest.raises(pymysql.MySQLError):
-            connect(credential)
-    assert owner.database in [each.name for each in await cluster.dbs.list()]
-    with suppress(ConflictError):
-        await tenants.ensure("alpha")
-        raise AssertionError("the database of before was given to a new tenant")
-
-
 async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_removal(
     my_place: Place, tenants: Tenants
 ) -> None:

@@ -156,7 +156,7 @@ async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credenti
     claim = await place.store.claim("alpha", LONG)
     assert second is not None
     assert claim is not None
-    await place.store.intend(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
     await place.store.release(claim)
 
     assert isinstance((await only(place.tenants().rotate())).error, RotationPendingError)

@@ -15,7 +15,7 @@ import pymongo.errors
 import pymysql
 import pytest
 import sqlalchemy
-from attrs import define, evolve
+from attrs import define
 
 from aiodbclient._dsn import dsn
 from aiodbclient.engines import Engine
@@ -123,7 +123,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
         administrator.execute(f"CREATE ROLE bob LOGIN PASSWORD '{bob.password}'".encode())
     records = Records(alice)
     Path("ca.pem").write_text(Path(postgresql.ca_file).read_text())
-    async with TenantPools(records, open=open_pool, close=close_pool, refresh=0) as pools:
+    async with TenantPools(records, open=open_pool, close=close_pool, max_pools=20, refresh=0) as pools:
         async with pools.use("alpha") as pool:
             assert await query(pool) == "alice"
         records.credential = bob
@@ -134,7 +134,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
 
 async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> None:
     open_pool, close_pool = recipe("### aiomysql")
-    pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool)
+    pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
         assert await by_aiomysql(pool) == "alice@localhost"
     await is_refused(open_pool, close_pool, credential_on(mysql, mysql.wrong_ca_file))
@@ -143,7 +143,10 @@ async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> 
 async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:
     """Check that ``credential`` cannot log in, and that nothing of it is left."""
     Path("ca.pem").write_text(credential.ca or "")
-    async with asyncio.timeout(100), TenantPools(Records(credential), open=open_pool, close=close_pool) as pools:
+    async with (
+        asyncio.timeout(100),
+        TenantPools(Records(credential), open=open_pool, close=close_pool, max_pools=20) as pools,
+    ):
         with pytest.raises(REFUSED):
             async with pools.use("alpha"):
                 pass
@@ -163,36 +166,3 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     async with await asyncio.start_server(serve, "localhost", 0, ssl=context, family=2) as server:
         yield server.sockets[0].getsockname()[1], got
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-async def test_without_most_there_are_as_many_pools_as_the_server_has_connections_for(
-    engine: str, request: pytest.FixtureRequest
-) -> None:
-    server: servers.TLSServer = request.getfixturevalue(engine)
-    credential, most = credential_on(server), 0
-
-    class Pool:
-        there = 0
-
-    async def open_pool(_: Credential) -> Pool:
-        nonlocal most
-        Pool.there += 1
-        most = max(most, Pool.there)
-        return Pool()
-
-    async def close_pool(_: Pool) -> None:
-        Pool.there -= 1
-
-    class All:
-        async def get(self, name: str) -> Credential | None:
-            return evolve(credential, name=name)
-
-    async def use(name: str) -> None:
-        async with pools.use(name):
-            await asyncio.sleep(0.01)
-
-    allowed = 97 if engine == "postgresql" else 151  # the defaults of the servers, less the superuser's
-    async with TenantPools(All(), open=open_pool, close=close_pool, size=20) as pools:
-        await asyncio.gather(*(use(f"t{n}") for n in range(30)))
-    assert most == int(allowed * 0.8) // 20

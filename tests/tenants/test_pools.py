@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, TenantPools
-from aiodbclient.tenants.errors import GrantError, StoreError, TenantNotFoundError
+from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from ..pacing.world import VirtualLoop, live
 from .store_contract import a_credential
@@ -284,22 +284,18 @@ async def test_an_exception_in_the_block_reads_the_record_at_the_next_use(world:
 
 
 @in_virtual_time
-async def test_a_block_that_fails_for_a_removed_tenant_says_so_and_its_pool_is_closed(world: World) -> None:
+async def test_error_in_block_passes_as_it_is(world: World) -> None:
+    """Whatever became of the tenant: a program that retried on another error wrote its rows twice."""
     async with world.pools(refresh=inf) as pools:
         await use(pools, "alpha")
-        await use(pools, "beta")
         del world.on_record["alpha"]
-        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential") as ended:
+        with pytest.raises(Refused):
             async with pools.use("alpha"):
                 raise Refused
-        assert isinstance(ended.value.__cause__, Refused)
+        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
+            await use(pools, "alpha")
         await asyncio.sleep(1)
-        assert world.open_names() == ["beta"]
-        world.broken = "store"
-        with pytest.raises(Refused):
-            async with pools.use("beta"):
-                raise Refused
-        assert world.open_names() == ["beta"]
+        assert world.open_names() == []
 
 
 @in_virtual_time
@@ -358,24 +354,6 @@ async def test_a_pool_that_cannot_be_opened_leaves_its_place_to_others(world: Wo
         await asyncio.gather(*(use(pools, name) for name in world.on_record))
 
 
-def test_tenants_of_a_server_that_does_not_answer_wait_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_answer(_: Credential) -> int:
-        await asyncio.sleep(10)
-        raise GrantError("the tenant cannot log in")
-
-    monkeypatch.setattr("aiodbclient.tenants._pool_slots._connections_of", no_answer)
-
-    @in_virtual_time
-    async def test(world: World) -> None:
-        world.most = 4
-        began = asyncio.get_running_loop().time()
-        async with world.pools(max_pools=None) as pools:
-            await asyncio.gather(*(use(pools, name) for name in world.on_record))
-            assert 10 < asyncio.get_running_loop().time() - began < 11
-
-    test()
-
-
 def test_errors_of_closing_lose_no_other_pool(caplog: pytest.LogCaptureFixture) -> None:
     @in_virtual_time
     async def test(world: World) -> None:
@@ -419,7 +397,7 @@ async def test_a_use_that_begins_while_the_block_is_left_is_not_cancelled_and_it
     async with pools:
         begun = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0)  # it waits for a task that has not begun
-    with pytest.raises(ConfigurationError, match="were closed"):
+    with pytest.raises(ConfigurationError, match=r"closed|not open"):
         await begun
     async with pools, asyncio.timeout(60):
         await use(pools, "alpha")
@@ -507,7 +485,7 @@ async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world:
     async with TenantPools(world, open=stubborn, close=world.close, max_pools=3) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0.05)
-    with pytest.raises(ConfigurationError, match="were closed"):
+    with pytest.raises(ConfigurationError, match=r"closed|not open"):
         await visitor
 
 
@@ -528,7 +506,7 @@ STEP = st.one_of(
     st.tuples(st.just("use"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.05, 0.3, 2.0, 8.0])),
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.2])),
     st.tuples(st.just("rotate"), st.sampled_from(NAMES), st.just(0.0)),
-    st.tuples(st.just("revoke-previous"), st.sampled_from(NAMES), st.just(0.0)),
+    st.tuples(st.just("retire"), st.sampled_from(NAMES), st.just(0.0)),
     st.tuples(st.just("remove"), st.sampled_from(NAMES), st.just(0.0)),
     st.tuples(st.just("break"), st.sampled_from(["store", "open", "close", ""]), st.just(0.0)),
     st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0.0)),
@@ -592,7 +570,7 @@ def test_no_pool_is_one_too_many_closed_in_use_or_left_open(
                     elif what == "rotate":
                         world.rotate(of)
                         changed[of] = loop.time()
-                    elif what == "revoke-previous":
+                    elif what == "retire":
                         world.refused.update(
                             pool.password for pool in world.opened if pool.credential != world.on_record.get(of)
                         )

@@ -19,7 +19,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
-from .managed import PASSWORD, Managed, ended, ready, work
+from .managed import PASSWORD, Managed, ended, ready, until, work
 
 
 @pytest.fixture
@@ -168,7 +168,8 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
         locks(session)
 
     blocked = [asyncio.create_task(ready(server, names, names.logins[1])) for names in hostile]
-    await asyncio.sleep(0.5)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'doadmin' AND wait_event_type = 'Lock'"
+    await until(lambda: managed.api(waiting) == [(4,)])
     other = await managed.tenant("not-held", server, logins=1)
     assert not any(each.done() for each in blocked)
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 0.5)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import LiteralString
@@ -42,6 +42,9 @@ GRANT EXECUTE ON FUNCTION public.go() TO PUBLIC
 """
 
 
+GO = "SET statement_timeout = 30000; SELECT public.go()"  # what it waits for may never come
+
+
 @contextmanager
 def running(managed: Managed, names: Names) -> Iterator[None]:
     """A tenant calls ``go()`` in its own database."""
@@ -49,10 +52,12 @@ def running(managed: Managed, names: Names) -> Iterator[None]:
 
         def call() -> None:
             with suppress(psycopg.Error):
-                session.execute("SELECT public.go()")
+                session.execute(GO)
 
         thread = threading.Thread(target=call)
         thread.start()
+        while not managed.running("public.go()"):
+            time.sleep(0.01)
         try:
             yield
         finally:
@@ -91,14 +96,14 @@ async def test_a_function_that_a_login_left_running_does_not_become_the_owner_ro
     plant(managed, evil, login, ESCAPE.replace("{owner}", names.owner))
     if role is Role.OWNER:
         with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-            session.execute("SELECT public.go()")
+            session.execute(GO)
+        assert names.owner in owner_of(managed, "back", evil.database)
         await ended(server, of_role, login)
         await server.mend(work(names), ())
         assert names.owner not in owner_of(managed, "back", evil.database)
         return
     with running(managed, evil):
         await ended(server, of_role, login)
-        await asyncio.sleep(0.1)
     assert names.owner not in owner_of(managed, "back", evil.database)
 
 
@@ -115,6 +120,9 @@ async def test_code_that_a_removed_tenant_left_running_at_a_neighbours_keeps_not
         await server.forget(work(names))
         assert not (await server.find(names))  # the name is free
     assert "doadmin" not in owner_of(managed, "up", evil.database)
+    managed.api("CREATE OR REPLACE FUNCTION public.control() RETURNS int LANGUAGE sql AS 'SELECT 1'", evil.database)
+    managed.api("ALTER FUNCTION public.control() OWNER TO doadmin", evil.database)
+    assert owner_of(managed, "control", evil.database) == ["doadmin"]
     again = await managed.tenant(names.tenant, server)
     assert await server.problems(again, again.logins) == frozenset()
     assert again.logins[0] not in owner_of(managed, "up", evil.database)
@@ -131,13 +139,15 @@ async def test_code_of_an_ended_login_does_not_let_anybody_in_when_its_name_is_i
     if again == "rotate":
         await server.drop_login(work(names), login)
     with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-        session.execute("SELECT public.go()")
+        session.execute(GO)
     assert not managed.lets_in(login, "defaultdb", "mine")
     await ready(server, names, login, "new")
     with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
         session.execute("SET statement_timeout = 500; SELECT public.go()")
     assert not managed.lets_in(login, "defaultdb", "mine")
     assert managed.lets_in(login, names.database, "new")
+    managed.reset(login, "mine")
+    assert managed.lets_in(login, "defaultdb", "mine"), "it would not be noticed"
 
 
 async def test_settings_of_a_login_do_not_outlive_a_rotation(
@@ -149,6 +159,7 @@ async def test_settings_of_a_login_do_not_outlive_a_rotation(
             session.execute("ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nothing'")
             setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET default_transaction_read_only = on")
             session.execute(setting.format(Identifier(names.database)))
+        assert not managed.lets_in(login, names.database)  # there is no such library
         await ready(server, names, login)
         with managed.open(login, names.database, PASSWORD) as session:
             row = session.execute("SELECT current_setting('default_transaction_read_only')").fetchone()

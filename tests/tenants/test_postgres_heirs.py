@@ -17,7 +17,7 @@ from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, ended, ready, work
+from .managed import Managed, ended, ready, until, work
 
 # Whatever a login can own, by the words of ``pg_identify_object``. ``DEFINER`` is how code gets its owner's rights.
 KINDS: dict[str, LiteralString] = {
@@ -136,6 +136,7 @@ async def test_what_a_login_owns_in_another_database_is_dropped(
     before = owners(managed, database)
     with managed.open(login, database) as session:
         session.execute("SET ROLE NONE; " + ELSEWHERE[where])
+    assert owners(managed, database) == {*before, login}
     if database == evil.database:  # and closed behind it
         with managed.open(evil.logins[0], "defaultdb") as session:
             name = Identifier(database)
@@ -313,12 +314,13 @@ async def test_a_function_that_runs_as_a_login_while_it_is_dropped_makes_nothing
 
     def go(wait: float) -> None:
         with suppress(psycopg.Error), managed.open(other, names.database) as session:
+            session.execute("SET statement_timeout = 30000")
             session.execute("SELECT public.go(%s)", [wait])
 
     threads = [threading.Thread(target=go, args=[0.05 * number]) for number in range(1, 9)]
     for thread in threads:
         thread.start()
-    await asyncio.sleep(0.2)
+    await until(lambda: managed.running("public.go(") == len(threads))
     await ended(server, names, login)
     for thread in threads:
         await asyncio.to_thread(thread.join)

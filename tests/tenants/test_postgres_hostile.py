@@ -23,7 +23,7 @@ from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 
 from ..thorough import first_of
-from .managed import PASSWORD, Managed, ended, ready, work
+from .managed import PASSWORD, Managed, ended, ready, until, work
 
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
 SET = {
@@ -151,6 +151,9 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         session.execute(path.format(Identifier(names.database)))
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(names.logins[0])))
         session.execute("SET ROLE NONE; CREATE VIEW public.v AS SELECT public.note('x', 'x') AS of_login")
+    managed.api("INSERT INTO public.t DEFAULT VALUES", names.database)
+    assert managed.api("SELECT who FROM public.ran", names.database), "what the administrator runs would not be noticed"
+    managed.api("TRUNCATE public.ran, public.t", names.database)
     if managed.version > 14:
         reader = await managed.role(names.tenant, Role.READER, server)
         assert await server.problems(reader, reader.logins) == frozenset()
@@ -176,12 +179,14 @@ class Fighter:
 
     def __init__(self, managed: Managed, names: Names, login: str, act: Callable[[Fighter, Connection], None]) -> None:
         self.managed, self.names, self.login, self.password = managed, names, login, PASSWORD
+        self.tries = 0
         self._stop, self._act = threading.Event(), act
         self._threads = [threading.Thread(target=self._fight, args=[number]) for number in range(4)]
 
     def _fight(self, number: int) -> None:
         database = self.names.database if number % 2 else "defaultdb"
         while not self._stop.is_set():
+            self.tries += 1
             with suppress(psycopg.Error), self.managed.open(self.login, database, self.password) as session:
                 session.execute("SET ROLE NONE")
                 while not self._stop.is_set():
@@ -226,14 +231,17 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
     managed: Managed, server: PostgresServer, names: Names, act: Callable[[Fighter, Connection], None]
 ) -> None:
     login = names.logins[0]
-    with Fighter(managed, names, login, act):
-        await asyncio.sleep(0.2)
+    passwords = (PASSWORD, "mine")
+    with Fighter(managed, names, login, act) as fighter:
+        await until(
+            lambda: managed.sessions(login) > 1 and any(managed.lets_in(login, "defaultdb", p) for p in passwords)
+        )
         await server.end_login(work(names), login)
         assert managed.sessions(login) == 0
-        await asyncio.sleep(0.3)
+        tried = fighter.tries
+        await until(lambda: fighter.tries > tried + 8)
         assert managed.sessions(login) == 0
-        for password in (PASSWORD, "mine"):
-            assert not managed.lets_in(login, "defaultdb", password)
+        assert not any(managed.lets_in(login, "defaultdb", password) for password in passwords)
         assert await server.drop_login(work(names), login)
     assert managed.lets_in(names.logins[1], names.database)
     async with asyncio.timeout(60):  # no session of a login that is gone goes on
@@ -252,6 +260,7 @@ async def test_a_prepared_transaction_that_locks_the_row_does_not_keep_a_login(
         if as_owner:
             session.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
         session.execute(SQL("PREPARE TRANSACTION {}").format(Literal(f"{login} it's")))
+    assert managed.api("SELECT gid FROM pg_prepared_xacts") == [(f"{login} it's",)]
     assert await ended(server, names, login)
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
 

@@ -213,6 +213,10 @@ async def test_the_administrator_inherits_nothing_and_is_a_member_of_nothing(
         " AND NOT admin_option AND pg_get_userbyid(roleid) LIKE {}"
     )
     assert managed.api(member.format(Literal(f"%{names.tenant}%"))) == []
+    with Connection.connect(managed.admin, dbname=names.database, autocommit=True) as administrator:  # the control
+        administrator.execute(SQL("GRANT {} TO doadmin").format(Identifier(names.owner)))
+        administrator.execute("TABLE t")
+    assert managed.api(member.format(Literal(f"%{names.tenant}%"))) == [(names.owner,)]
 
 
 async def test_what_a_suspended_tenant_prepared_and_granted_ends(

@@ -18,7 +18,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, ended, ready, work
+from .managed import Managed, ended, ready, until, work
 
 
 async def removed(server: PostgresServer, names: Names) -> None:
@@ -41,6 +41,7 @@ async def test_a_transaction_that_a_login_prepared_where_it_then_closed_the_door
             session.execute(f"PREPARE TRANSACTION 'of {database}'".encode())
     with managed.open(login, "defaultdb") as session:
         session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.database)))
+    assert len(managed.api("SELECT gid FROM pg_prepared_xacts")) == 2
     assert await ended(server, names, login)
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
 
@@ -109,11 +110,14 @@ async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: M
             await server.create(work(wanted))
             await ready(server, wanted, wanted.logins[0])
             await removed(server, wanted)
+        assert entered == []
+        managed.api(SQL("CREATE DATABASE {}").format(Identifier(wanted.database)))
+        await until(lambda: entered)  # the control: one that is open to all
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    assert entered == []
+    managed.drop(wanted.database)
     for names in neighbours:
         await removed(server, names)
 

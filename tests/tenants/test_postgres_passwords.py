@@ -49,6 +49,21 @@ async def never_blocked() -> AsyncIterator[None]:
     assert longest < 1.0
 
 
+async def test_blocked_loop_is_noticed() -> None:
+    """The control of ``never_blocked``."""
+
+    async def block() -> None:
+        async with never_blocked():
+            await asyncio.sleep(0)
+            end = time.thread_time() + 1.1
+            while time.thread_time() < end:
+                pass
+            await asyncio.sleep(0.02)
+
+    with pytest.raises(AssertionError):
+        await block()
+
+
 @pytest.mark.parametrize("rounds", [-1, 0, 100_001, 2_147_483_647])
 async def test_scram_rounds_out_of_range_refused(
     managed: Managed, server: PostgresServer, names: Names, rounds: int

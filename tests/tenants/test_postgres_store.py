@@ -20,11 +20,11 @@ from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import PostgresStore, Store
 from aiodbclient.tenants._stores import postgres_connection
 from aiodbclient.tenants._stores.sealing import Key
-from aiodbclient.tenants.errors import ClaimLostError, StoreError
+from aiodbclient.tenants.errors import StoreError
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
-from .store_contract import LONG, StoreContract, a_credential
+from .store_contract import LONG, StoreContract, a_credential, put_on_record
 
 
 class TestPostgresStore(StoreContract):
@@ -62,19 +62,6 @@ def execute(dsn: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-async def test_claims_of_a_killed_process_are_free_at_once(postgres: str) -> None:
-    name = secrets.token_hex(4)
-    with claimer(postgres, name, LONG) as process:
-        assert line(process) == "claimed"
-        async with PostgresStore(postgres) as store:
-            assert await store.claim(name, LONG) is None
-            process.kill()
-            process.wait()
-            async with asyncio.timeout(60):  # the server sees the connection end
-                while await store.claim(name, LONG) is None:
-                    await asyncio.sleep(0.02)
-
-
 async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(postgres: str) -> None:
     name = secrets.token_hex(4)
     with claimer(postgres, name, 0.5) as process:
@@ -88,7 +75,7 @@ async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(postgres:
             process.stdin.write("\n")
             process.stdin.flush()
             assert await asyncio.to_thread(line, process) == "ClaimLostError"
-            await store.keep(claim, a_credential(name))
+            await put_on_record(store, claim, a_credential(name))
             assert await password(store, name) == "hunter2"
 
 
@@ -98,15 +85,14 @@ async def test_it_goes_on_after_the_server_was_gone(server: RestartablePostgres)
         claim = await store.claim("beta", LONG)
         assert claim is not None
         await asyncio.to_thread(server.stop)
-        calls = [store.get("alpha"), store.claim("gamma", LONG), store.keep(claim, a_credential("beta"))]
+        calls = [store.get("alpha"), store.claim("gamma", LONG), put_on_record(store, claim, a_credential("beta"))]
         for error in await asyncio.gather(*calls, return_exceptions=True):
             assert type(error) is StoreError
             assert "cannot use" in str(error)
         await asyncio.to_thread(server.start)
 
-        # A connection that a restart broke does not show that its process died: the lease decides.
         assert await other.claim("beta", LONG) is None
-        await store.keep(claim, a_credential("beta"))
+        await put_on_record(store, claim, a_credential("beta"))
         assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
         await keep(other, "gamma")
 
@@ -125,24 +111,8 @@ async def test_a_connection_that_broke_while_idle_costs_nobody_an_error(postgres
         execute(
             postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
         )
-        await store.keep(claim, a_credential("alpha"))
+        await put_on_record(store, claim, a_credential("alpha"))
         assert await password(store, "alpha") == "hunter2"
-
-
-async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, table: str) -> None:
-    name = secrets.token_hex(4)
-    async with (
-        PostgresStore(make_conninfo(postgres, application_name=name), table) as store,
-        PostgresStore(postgres, table) as other,
-    ):
-        claim = await store.claim("alpha", LONG)
-        assert claim is not None
-        execute(
-            postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
-        )
-        assert await other.claim("alpha", LONG) is not None
-        with pytest.raises(ClaimLostError):
-            await store.keep(claim, a_credential("alpha"))
 
 
 async def test_a_locked_table_is_an_error_that_passes(
@@ -224,7 +194,7 @@ async def test_no_secret_is_shown(postgres: str, table: str) -> None:
         quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
         execute(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
         with pytest.raises(StoreError, match="violates check constraint") as failed:
-            await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
+            await put_on_record(store, claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
         inside = traceback.TracebackException.from_exception(failed.value, capture_locals=True).stack[1:]
         assert "hunter2" not in "".join(traceback.format_exception(failed.value)) + str(
             [each.locals for each in inside]
@@ -270,36 +240,6 @@ async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:
         await asyncio.to_thread(server.stop)
         with pytest.raises(StoreError, match="cannot use"):
             await store.now()
-
-
-async def test_no_lock_of_a_stranger_stops_a_store(postgres: str, table: str) -> None:
-    """Whoever may connect to the database sees the store's advisory lock, and can take any other."""
-    name = secrets.token_hex(4)
-    dsn = make_conninfo(postgres, application_name=name)
-    with psycopg.connect(postgres, autocommit=True) as stranger:
-        stranger.execute("SELECT pg_advisory_lock(hashtext('aiodbclient'), 0)")  # what 1.0 took to create its table
-        async with asyncio.timeout(60), PostgresStore(dsn, table) as store:
-            claim = await store.claim("alpha", LONG)
-            assert claim is not None
-            seen = stranger.execute(
-                "SELECT classid::bigint << 32 | objid::bigint FROM pg_locks JOIN pg_stat_activity USING (pid)"
-                " WHERE locktype = 'advisory' AND application_name = %s",
-                [name],
-            ).fetchone()
-            assert seen is not None
-            waits = asyncio.to_thread(stranger.execute, f"SELECT pg_advisory_lock({seen[0]})".encode())
-            waiting = asyncio.create_task(waits)
-            await asyncio.sleep(0.05)
-            execute(
-                postgres,
-                f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'",
-            )
-            await waiting
-            await store.renew(claim, LONG)
-            async with PostgresStore(postgres, table) as other:
-                assert await other.claim("alpha", LONG) is None
-            await store.keep(claim, a_credential("alpha"))
-            assert await password(store, "alpha") == "hunter2"
 
 
 async def test_many_stores_create_the_table_at_once(postgres: str) -> None:
@@ -389,19 +329,3 @@ async def test_what_a_tenant_plants_later_is_not_used(planted: Planted) -> None:
     with psycopg.connect(planted.dsn(planted.tenant)) as tenant:
         for table in (f"{planted.app}.aiodbclient_credentials", "public.stolen"):
             assert tenant.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
-
-
-async def test_a_store_that_refuses_changes_takes_them_from_a_copy_alone(postgres: str, table: str) -> None:
-    async with PostgresStore(postgres, table) as store, PostgresStore(postgres, table) as other:
-        assert await other.refusal() is None
-        await store.refuse_changes("is empty")
-        assert await other.refusal() == "is empty"
-        await store.ignore_refusal()
-        claim = await store.claim("alpha", 10.0)
-        assert claim is not None
-        await store.keep(claim, None)
-        await store.refuse_changes("was moved to the new one's {store}")
-        assert await other.refusal() == "was moved to the new one's {store}"
-        with pytest.raises(StoreError, match="it was moved to the new one's"):
-            await other.claim("alpha", 10.0)
-        assert await other.get("alpha") is not None

@@ -66,7 +66,6 @@ def a_record(verb: Verb | None, current: Credential | None, previous: Credential
         (Verb.RESUME, SUSPENDED, None, State.RESUMING, ["resume"]),
         (Verb.SUSPEND, NOW, OLD, State.SUSPENDING, ["suspend"]),
         (Verb.REMOVE, NOW, OLD, State.REMOVING, ["remove"]),
-        (Verb.RELEASE, SUSPENDED, None, State.REMOVING, ["remove"]),
         (Verb.MOVE, NOW, None, State.MOVING, ["repair"]),
     ],
 )

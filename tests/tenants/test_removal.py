@@ -1,4 +1,4 @@
-"""A removal succeeds, whatever the tenant or another one did. With ``keep_database`` the data stays."""
+"""A removal succeeds, whatever the tenant or another one did."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from aiodbclient import Action
-from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, Problem
 from aiodbclient.tenants.errors import GrantError
 
@@ -31,40 +31,6 @@ async def becoming(place: Place, credential: Credential) -> list[str]:
     owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
     [(role,)] = await ask(await admin_of(place), owner)
     return [f'GRANT "{role}" TO CURRENT_USER', f'SET ROLE "{role}"']
-
-
-async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
-    place, tenants = anywhere, anywhere.tenants()
-    owner = await tenants.ensure("alpha")
-    reader = await tenants.role("reader").ensure("alpha")
-    second = (await only(tenants.rotate())).credential
-    assert second is not None
-    other = await tenants.ensure("beta")
-    await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
-
-    assert (await only(tenants.remove(["alpha"], keep_database=True))).action is Action.DELETED
-
-    assert await place.store.get("alpha") is None
-    assert [record.name async for record in place.store.records()] == ["beta"]
-    users = {user.name for user in await place.cluster.users.list()}
-    assert not users & {owner.username, second.username, reader.username}
-    assert owner.database in {db.name for db in await place.cluster.dbs.list()}
-    admin, become = await admin_of(place, owner.database), await becoming(place, owner)
-    assert await ask(admin, *become, "SELECT x FROM t") == [(1,)]
-    for credential in (owner, second, reader):
-        assert await refusal(credential)
-    assert "denied" in await refusal(other, database=owner.database)
-    if owner.engine == Engine.PG:
-        await ask(admin, *become, "CREATE TABLE more (x int)", "DROP TABLE t")
-    stranger = await place.cluster.users.create(f"{place.prefix}stranger")
-    assert stranger.name
-    # The name is not free: its database belongs to somebody else now.
-    assert (await only(tenants.provision(["alpha"]))).error is not None
-    adopted = await only(tenants.provision(["alpha"], if_exists="adopt"))
-    assert adopted.action is Action.ADOPTED
-    assert adopted.credential is not None
-    if owner.engine in MYSQL:
-        assert await ask(adopted.credential, "SELECT x FROM t") == [(1,)]
 
 
 HOSTILE = {
@@ -174,13 +140,13 @@ async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
     await gone(place)
 
 
-async def half_removed(place: Place, *, keep_database: bool = False) -> Credential:
+async def half_removed(place: Place) -> Credential:
     """A tenant with a reader and some data, whose removal ended early."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
     await tenants.role("reader").ensure("alpha")
-    await begun(place, lambda dying: only(dying.remove(["alpha"], keep_database=keep_database)))
+    await begun(place, lambda dying: only(dying.remove(["alpha"])))
     return credential
 
 
@@ -205,7 +171,6 @@ async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(an
 async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     before = await half_removed(anywhere)
-    assert (await tenants.plan(["alpha"])).resume == ("alpha",)
 
     [outcome] = [outcome async for outcome in tenants.provision(["alpha"])]
 
@@ -216,16 +181,6 @@ async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) 
     assert await refusal(before)
     assert await refusal(outcome.credential, "SELECT x FROM t")
     assert (await only(tenants.check())).problems == ()
-
-
-async def test_a_repair_keeps_the_database_that_the_removal_was_to_keep(place: Place) -> None:
-    credential = await half_removed(place, keep_database=True)
-
-    assert (await only(place.tenants().repair())).action is Action.DELETED
-
-    admin = await admin_of(place, credential.database)
-    assert await ask(admin, *await becoming(place, credential), "SELECT x FROM t") == []
-    assert [record async for record in place.store.records()] == []
 
 
 async def test_a_half_removed_reader_is_removed_and_its_tenant_stays(place: Place) -> None:

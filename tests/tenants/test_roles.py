@@ -14,7 +14,6 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.errors import (
     ConflictError,
     InvalidArgumentError,
-    NotFoundError,
     UnsupportedOperationError,
 )
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
@@ -62,8 +61,6 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
         assert [record.name async for record in run.records()] == [each]
         assert (await only(run.check())).problems == ()
         assert (await only(run.repair())).action is Action.KEPT
-        assert (await run.plan(["alpha"], prune=True)).keep == ("alpha",)
-        assert (await run.plan(["alpha"], prune=True)).extra == ()
     await ask(owner, "CREATE TABLE t (id serial PRIMARY KEY, x int)", "INSERT INTO t (x) VALUES (1)")
 
     assert await rights(reader) == (True, False, False)
@@ -151,7 +148,7 @@ async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Pl
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     assert claim.record.current is not None
-    await place.store.intend(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
+    await place.store.begin(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
     await place.store.release(claim)
 
     with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
@@ -250,84 +247,6 @@ async def test_a_login_of_somebody_else_is_no_role(place: Place) -> None:
     assert [record.name async for record in place.store.records()] == ["alpha"]
 
 
-async def test_a_role_survives_the_loss_of_the_database(anywhere: Place) -> None:
-    tenants = anywhere.tenants()
-    await tenants.ensure("alpha")
-    reader = await tenants.role("reader").ensure("alpha")
-    await anywhere.cluster.dbs.delete(reader.database or "")
-    assert Problem.DATABASE_MISSING in (await only(tenants.role("reader").check())).problems
-    assert (await only(tenants.role("reader").repair(recreate=True))).error is not None
-
-    repaired = await only(tenants.repair(recreate=True))
-
-    assert repaired.action is Action.REPAIRED
-    assert (await only(tenants.role("reader").check())).problems == ()
-    assert repaired.credential is not None
-    await ask(repaired.credential, "CREATE TABLE t (x int PRIMARY KEY)")
-    assert await may(reader, READ)
-
-
-@pytest.mark.parametrize("resuming", [False, True])
-async def test_a_suspended_tenant_survives_the_loss_of_its_database(anywhere: Place, resuming: bool) -> None:
-    """It stays suspended; one whose ``resume`` has failed is resumed. Its roles come back, and its setup runs."""
-    set_up = list[str]()
-
-    async def setup(credential: Credential) -> None:
-        set_up.append(credential.name)
-
-    tenants = anywhere.tenants(setup=setup)
-    await tenants.ensure("alpha")
-    reader = await tenants.role("reader").ensure("alpha")
-    await only(tenants.suspend(["alpha"]))
-    await anywhere.cluster.dbs.delete(reader.database or "")
-    action = Action.SUSPENDED
-    if resuming:
-        error = (await only(tenants.resume(["alpha"]))).error
-        assert isinstance(error, NotFoundError | None)
-        action = Action.REPAIRED if error is None else Action.RESUMED  # MySQL gives rights in what does not exist
-    assert isinstance((await only(tenants.repair())).error, NotFoundError)
-
-    repaired = await only(tenants.repair(recreate=True))
-
-    assert (repaired.action, repaired.error) == (action, None)
-    assert Problem.DATABASE_MISSING in repaired.problems
-    assert {outcome.problems async for outcome in tenants.check()} == {()}
-    assert (await only(tenants.resume(["alpha"]))).error is None
-    owner = await tenants.ensure("alpha")
-    assert set_up == ["alpha", "alpha"]
-    await ask(owner, "CREATE TABLE t (x int PRIMARY KEY)")
-    assert (await only(tenants.role("reader").check())).problems == ()
-    again = await tenants.role("reader").get("alpha")
-    assert again is not None
-    assert await may(again, READ)
-
-
-async def test_a_suspended_tenant_is_set_up_again_also_if_the_repair_dies_that_makes_its_database(place: Place) -> None:
-    set_up = list[str]()
-
-    async def setup(credential: Credential) -> None:
-        set_up.append(credential.name)
-
-    tenants = place.tenants(setup=setup)
-    for last in moments(7):
-        name = f"n{last}"
-        credential = await tenants.ensure(name)
-        await tenants.role("reader").ensure(name)
-        await only(tenants.suspend([name]))
-        await place.cluster.dbs.delete(credential.database or "")
-
-        was_killed = await died(place, last, lambda dying, name=name: only(dying.repair([name], recreate=True)))  # type: ignore[misc]
-
-        assert (await only(tenants.repair([name], recreate=True))).error is None
-        assert (await only(tenants.resume([name]))).error is None
-        await tenants.ensure(name)
-        assert set_up == [name, name]
-        assert (await only(tenants.role("reader").check([name]))).problems == ()
-        set_up.clear()
-        if not was_killed:
-            break
-
-
 NASTY = ["a_c", "abc", "a.c", "A", "a-c", "_a", "0"]
 
 
@@ -369,7 +288,7 @@ async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(
         await tenants.role("reader").ensure(name)
         claim = await place.store.claim(name, LONG)
         assert claim is not None
-        await place.store.intend(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
+        await place.store.begin(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
         await place.store.release(claim)
 
     async with asyncio.timeout(300):  # for ever, if they waited for each other

@@ -62,11 +62,16 @@ def test_a_record_is_nobody_elses(seal: Seal, record: Record, other: str) -> Non
 
 @given(SEALS, RECORDS, st.data())
 def test_one_changed_character_is_refused(seal: Seal, record: Record, data: st.DataObject) -> None:
+    """Or it changes nothing, as in the padding of base64."""
     text = seal.seal(record)
     place = data.draw(st.integers(0, len(text) - 1))
     changed = data.draw(st.characters().filter(lambda character: character != text[place]))
-    with pytest.raises(StoreError):
-        seal.open(record.name, text[:place] + changed + text[place + 1 :])
+    try:
+        opened = seal.open(record.name, text[:place] + changed + text[place + 1 :])
+    except StoreError:
+        return
+    assert text.startswith("v1.fernet.")
+    assert opened == record
 
 
 @given(RECORDS)
@@ -80,11 +85,11 @@ def test_without_the_key_a_writer_of_the_store_can_forge_nothing(record: Record)
 
 KEY = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 PLAIN = (
-    "v1.plain.8ee0076452947f094d7e02991ffa9d8a."
+    "v1.plain.eceb159d4207142d0251ab7b30683d83."
     '{"name": "alpha", "current": null, "previous": null, "intended": "alpha"}'
 )
 ENCRYPTED = (
-    "v1.fernet.55c9ea8ea33d087346789a9ea2445aa4.gAAAAABrBk608s4695CBEplRmYs3EIKJBjpw3AP_Bxs3nuRC66PRTfdJc"
+    "v1.fernet.gAAAAABrBk608s4695CBEplRmYs3EIKJBjpw3AP_Bxs3nuRC66PRTfdJc"
     "1wzu9Ik0uFRHvPeAAx-9oK-tRcrV0OipumK1h1XGrVSe-WAgH53pj1qIA-x28dH4OwyQ9CSOXPZYGtyNYsVHW-3bZRbGb1WhmMcA"
     "H9jz6Nl8usTk2wlff3hV-rlbuQ="
 )
@@ -95,10 +100,10 @@ def test_records_from_before_an_upgrade_still_open(key: bytes | None, text: str)
     assert Seal(key).open("alpha", text) == Record(name="alpha", intended="alpha")
 
 
-def forged(name: str, kind: str, body: str) -> str:
+def forged(name: str, body: str) -> str:
     """A text with a correct checksum, as an attacker who knows the format could write it into a store."""
-    covered = f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")
-    return f"v1.{kind}.{hashlib.sha256(covered).hexdigest()[:32]}.{body}"
+    covered = f"{name}\0{body}".encode(errors="surrogatepass")
+    return f"v1.plain.{hashlib.sha256(covered).hexdigest()[:32]}.{body}"
 
 
 NO_RECORDS = ["", "{}", "[]", "1", '"alpha"', "null", '{"name": "alpha", "more": 1}', "[" * 100_000, "\ud800"]
@@ -107,12 +112,12 @@ NO_RECORDS = ["", "{}", "[]", "1", '"alpha"', "null", '{"name": "alpha", "more":
 @pytest.mark.parametrize("body", NO_RECORDS, ids=range(len(NO_RECORDS)))
 def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
     with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
-        Seal().open("alpha", forged("alpha", "plain", body))
+        Seal().open("alpha", forged("alpha", body))
     encrypted = Fernet(KEY).encrypt(body.encode(errors="surrogatepass")).decode()
     with pytest.raises(StoreError):
-        Seal(KEY).open("alpha", forged("alpha", "fernet", encrypted))
+        Seal(KEY).open("alpha", f"v1.fernet.{encrypted}")
     with pytest.raises(StoreError, match="'alpha' was encrypted with another key"):
-        Seal(KEY).open("alpha", forged("alpha", "fernet", body))
+        Seal(KEY).open("alpha", f"v1.fernet.{body}")
 
 
 NO_TIMES: list[object] = [5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00"]
@@ -126,7 +131,7 @@ def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> N
     record = json.loads(Seal().seal(Record(name="alpha", current=a_credential("alpha"))).split(".", 3)[3])
     record["current"][member] = value
     with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
-        Seal().open("alpha", forged("alpha", "plain", json.dumps(record)))
+        Seal().open("alpha", forged("alpha", json.dumps(record)))
 
 
 def test_a_time_is_in_utc_when_it_comes_back() -> None:
@@ -157,7 +162,7 @@ def test_the_error_of_a_damaged_text_names_its_record(text: Any) -> None:
 def test_a_forged_record_of_another_name_is_refused() -> None:
     body = PLAIN.partition(".{")[2]
     with pytest.raises(StoreError, match="'beta' belongs to another name"):
-        Seal().open("beta", forged("beta", "plain", "{" + body))
+        Seal().open("beta", forged("beta", "{" + body))
 
 
 def test_with_a_key_and_without_one_each_says_what_is_wrong() -> None:
@@ -208,7 +213,7 @@ def test_a_key_may_come_from_a_file_with_an_end_of_line() -> None:
     assert Seal(f"{KEY_TEXT}\n").open("alpha", ENCRYPTED) == Seal(KEY).open("alpha", ENCRYPTED)
 
 
-def test_a_wrong_key_is_detected_by_the_first_undamaged_record() -> None:
+def test_a_wrong_key_is_detected_by_some_records() -> None:
     rows = [("alpha", "damaged"), ("alpha", ENCRYPTED), ("beta", "never looked at")]
 
     Seal(KEY).check_key(rows)

@@ -19,10 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
 from aiodbclient.tenants.errors import ClaimLostError
 
-from .store_contract import a_credential
+from .store_contract import a_credential, put_on_record
 
 PROCESSES = st.sampled_from([0, 1, 2])
-CHANGES = st.sampled_from(["intend", "renew", "keep", "forget"])
+CHANGES = st.sampled_from(["begin", "renew", "commit", "delete"])
 NAMES = ("alpha", "beta")
 # No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
 LEASES = st.sampled_from([1_000.0, 10_000.0])
@@ -34,7 +34,6 @@ class Held:
     """A claim in the model."""
 
     token: str
-    process: object
     expires: float
 
 
@@ -62,7 +61,7 @@ class Claims(RuleBasedStateMachine):
     @rule(process=PROCESSES, name=st.sampled_from(NAMES), lease=LEASES)
     def claim(self, process: int, name: str, lease: float) -> None:
         store, held = self.stores[process], self.held.get(name)
-        free = held is None or held.expires <= self.now or held.process not in self.stores
+        free = held is None or held.expires <= self.now
         claim = self.runner.run(store.claim(name, lease))
 
         assert (claim is not None) == free
@@ -70,11 +69,14 @@ class Claims(RuleBasedStateMachine):
             assert claim.token not in [each.token for each in self.claims]
             record = self.records.setdefault(name, Record(name=name))
             assert claim == Claim(name=name, token=claim.token, record=record)
-            self.held[name] = Held(claim.token, store, self.now + lease)
+            self.held[name] = Held(claim.token, self.now + lease)
             self.claims.append(claim)
 
     @rule(
-        process=PROCESSES, of=st.integers(0, 5), do=st.sampled_from(["intend", "renew", "keep", "forget"]), lease=LEASES
+        process=PROCESSES,
+        of=st.integers(0, 5),
+        do=st.sampled_from(["begin", "renew", "commit", "delete"]),
+        lease=LEASES,
     )
     def change(self, process: int, of: int, do: str, lease: float) -> None:
         """Any process may use any claim: the store identifies a claim by its token."""
@@ -84,21 +86,21 @@ class Claims(RuleBasedStateMachine):
         held = self.held.get(claim.name)
         password = secrets.token_hex(4)
         calls: dict[str, Callable[[], Awaitable[None]]] = {
-            "intend": lambda: store.intend(claim, password),
+            "begin": lambda: store.begin(claim, password),
             "renew": lambda: store.renew(claim, lease),
-            "keep": lambda: store.keep(claim, a_credential(claim.name, password), claim.record.current),
-            "forget": lambda: store.forget(claim),
+            "commit": lambda: put_on_record(store, claim, a_credential(claim.name, password), claim.record.current),
+            "delete": lambda: store.commit(claim, None),
         }
         if held is None or held.token != claim.token:
             with pytest.raises(ClaimLostError):
                 self.runner.run(as_coroutine(calls[do]()))
             return
         self.runner.run(as_coroutine(calls[do]()))
-        if do == "intend":
+        if do == "begin":
             self.records[claim.name] = evolve(claim.record, intended=password)
         elif do == "renew":
             held.expires = self.now + lease
-        elif do == "keep":
+        elif do == "commit":
             current = a_credential(claim.name, password)
             self.records[claim.name] = Record(name=claim.name, current=current, previous=claim.record.current)
             del self.held[claim.name]

@@ -62,8 +62,6 @@ async def test_there_are_two_ways_to_deal_with_what_is_there(place: Place, if_ex
         await tenants.ensure("alpha", if_exists)
     with pytest.raises(InvalidArgumentError, match="if_exists must be"):
         tenants.provision(["alpha"], if_exists)
-    with pytest.raises(InvalidArgumentError, match="if_exists must be"):
-        await tenants.plan(["alpha"], if_exists=if_exists)
     assert place.sent() == []
 
 
@@ -76,8 +74,6 @@ async def test_unfinished_work_of_a_dead_process_is_finished_by_the_next_call(pl
     for last in moments():
         name = f"n{last}"
         was_killed = await died(place, last, ensuring(name))
-        plan = await place.tenants().plan([name])
-        assert plan.conflict == ()
 
         credential = await place.tenants().ensure(name)
 
@@ -93,8 +89,8 @@ class InterruptedStore(SQLiteStore):
 
     stranger: Callable[[], Awaitable[object]] | None = None
 
-    async def intend(self, claim: Any, intent: str | None) -> None:
-        await super().intend(claim, intent)
+    async def begin(self, claim: Any, intent: str | None) -> None:
+        await super().begin(claim, intent)
         if self.stranger is not None:
             stranger, self.stranger = self.stranger, None
             await stranger()
@@ -181,15 +177,8 @@ async def test_what_an_adopted_database_holds_is_the_tenants_and_nobody_else_get
     await ask(before, "INSERT INTO old.t VALUES (1)")
     tenants = place.tenants()
 
-    plan = await tenants.plan(["shop", "new"], if_exists="adopt")
-    assert (plan.adopt, plan.create, plan.conflict) == (("shop",), ("new",), ())
-    refused = await tenants.plan(["shop", "new"])
-    assert (refused.adopt, refused.create, refused.conflict) == ((), ("new",), ("shop",))
-    failed = {outcome.name: outcome async for outcome in refused.apply()}
-    assert isinstance(failed["shop"].error, ConflictError)
-    assert failed["new"].ok
-
-    adopted = [outcome async for outcome in (await tenants.plan(["shop", "new"], if_exists="adopt")).apply()]
+    assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
+    adopted = [outcome async for outcome in tenants.provision(["shop"], if_exists="adopt")]
     assert [(outcome.name, outcome.action) for outcome in adopted] == [("shop", Action.ADOPTED)]
     credential = adopted[0].credential
     assert credential is not None

@@ -140,29 +140,6 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     assert await ask(outcome.credential, "TABLE t") == [(1, 2)]
 
 
-async def test_a_plan_changes_nothing_and_can_be_applied(place: Place) -> None:
-    tenants = place.tenants()
-    await actions(tenants.provision(["a", "b", "c"]))
-    before = len(place.sent())
-
-    plan = await tenants.plan(["b", "c", "d"], prune=True)
-
-    assert (plan.create, plan.resume, plan.keep, plan.extra) == (("d",), (), ("b", "c"), ("a",))
-    assert str(plan) == "create: 1 (d)\nremove: 1 (a)\nkeep: 2"
-    assert place.sent()[before:] == []
-    assert await place.logins() == ["a", "b", "c"]
-    assert await actions(plan.apply()) == {"d": Action.CREATED, "a": Action.DELETED}
-    again = await tenants.plan(["b", "c", "d"])
-    assert str(again) == "keep: 3"
-
-
-@pytest.mark.parametrize("names", ["alpha", b"alpha", None])
-async def test_a_plan_of_what_is_no_iterable_of_names_is_refused(place: Place, names: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"a plan takes an iterable of names, not .*; nothing was sent"):
-        await place.tenants().plan(names)
-    assert place.sent() == []
-
-
 async def test_the_usage_of_a_string_is_refused(place: Place) -> None:
     with pytest.raises(InvalidArgumentError, match="usage takes an iterable of names, not str; nothing was sent"):
         await anext(place.tenants().usage("alpha"))
@@ -194,10 +171,8 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
         await tenants.ensure("alpha")
     with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
         await actions(tenants.provision(["alpha", "beta"]))
-    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
-        await tenants.plan(["alpha"])
 
-    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 3
+    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 2
     assert [record async for record in place.store.records()] == []
 
 

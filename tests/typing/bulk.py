@@ -113,7 +113,6 @@ def handling(error: errors.DatabaseClientError) -> None:
             assert_type(error.operation, str)
         case errors.InvalidResponseError():
             assert_type(error.status, int)
-            assert_type(error.body, str)
         case _:
             pass
 

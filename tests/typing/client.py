@@ -43,7 +43,7 @@ async def constructing(session: aiohttp.ClientSession) -> None:
     DatabaseClient("token")
     DatabaseClient(token=a_new_token)
     DatabaseClient(session=session, timeout=5, retry=RetryPolicy(max_tries=2), max_wait=1.5)
-    DatabaseClient(app="billing/2.1", proxy="http://proxy:3128", trust_env=True)
+    DatabaseClient(trust_env=True)
     DatabaseClient(budget=RateLimiter())
     DatabaseClient(budget=RateLimiter([Window(limit=250, seconds=60.0)]))
     DatabaseClient(budget=RateLimiter([]))

@@ -10,8 +10,6 @@ from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
 from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
-    Plan,
-    PostgresStore,
     Problem,
     Record,
     Role,
@@ -21,7 +19,6 @@ from aiodbclient.tenants import (
     TenantDone,
     TenantEvent,
     TenantOutcome,
-    TenantPlanOutcome,
     TenantRemovalOutcome,
     TenantRemoved,
     TenantRepaired,
@@ -34,7 +31,7 @@ from aiodbclient.tenants import (
 async def use(cluster: ClusterClient) -> None:
     async with SQLiteStore("tenants.db") as store:
         assert_type(store, SQLiteStore)
-        tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None, lease=60.0)
+        tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None)
         assert_type(await tenants.ensure("alpha"), Credential)
         assert_type(await tenants.get("alpha"), Credential | None)
         run = tenants.provision(["alpha"], if_exists="adopt")
@@ -58,14 +55,6 @@ async def use(cluster: ClusterClient) -> None:
             assert_type(removed, TenantRemoved | Failed)
             assert_type(removed.action, Action)
             assert_type(removed.credential, None)
-        plan = await tenants.plan(["alpha"], prune=True)
-        assert_type(plan, Plan)
-        assert_type(plan.create, tuple[str, ...])
-        assert_type(plan.apply(), Run[TenantPlanOutcome])
-        async for changed in plan.apply():
-            assert_type(changed.credential, Credential | None)
-    async with PostgresStore("postgresql://...", key="...") as shared:
-        Tenants(cluster, shared)
 
 
 async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
@@ -76,7 +65,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     def on_event(event: TenantEvent) -> None:
         assert_type(event.action, Action)
         assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
-        assert_type((event.duration, event.api, event.sql, event.store), tuple[float, float, float, float])
+        assert_type((event.duration, event.requests), tuple[float, int])
 
     tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
     assert_type(tenants.records(), AsyncIterator[Record])
@@ -86,7 +75,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
             assert_type(check.problems, tuple[Problem, ...])
             assert_type(check.credential, Credential | None)
     assert_type(tenants.check(["alpha"]), Run[TenantCheckOutcome])
-    async for repair in tenants.repair(["alpha"], recreate=True):
+    async for repair in tenants.repair(["alpha"]):
         assert_type(repair, TenantRepaired | Failed)
         if repair.error is None:
             assert_type(repair.problems, tuple[Problem, ...])
@@ -94,10 +83,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     assert_type(tenants.repair(), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
     assert_type(tenants.revoke_previous(after=timedelta(days=1)), Run[TenantOutcome])
-    assert_type(tenants.remove(["alpha"], keep_database=True), Run[TenantRemovalOutcome])
-    plan = await tenants.plan(["alpha"], refresh=True, if_exists="adopt")
-    for names in (plan.adopt, plan.conflict, plan.repair, plan.resume, plan.keep, plan.extra):
-        assert_type(names, tuple[str, ...])
+    assert_type(tenants.remove(["alpha"]), Run[TenantRemovalOutcome])
     readers = tenants.role("reader")
     assert_type(readers, Tenants)
     assert_type(await readers.ensure("alpha"), Credential)
@@ -106,7 +92,7 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
 
 async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> None:
     async def place(name: str, rooms: Sequence[ClusterCapacity]) -> ClusterClient | str:
-        return max(rooms, key=lambda room: room.free or 0).cluster
+        return min(rooms, key=lambda room: room.tenants).cluster
 
     async def work(credential: Credential) -> int:
         return credential.port
@@ -114,7 +100,7 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
     tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, max_tenants=2000, choose_cluster=place)
     assert_type(await tenants.capacity(), list[ClusterCapacity])
     for room in await tenants.capacity():
-        assert_type((room.cluster, room.tenants, room.max_tenants, room.free), tuple[str, int, int | None, int | None])
+        assert_type((room.cluster, room.tenants, room.max_tenants, room.bytes), tuple[str, int, int | None, int | None])
     run = tenants.each(work, ["alpha"], concurrency=8)
     assert_type(run, Run[TenantResult[int] | Failed])
     async for outcome in run:
@@ -125,8 +111,9 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
 
 
 def use_tenant_event(event: TenantEvent) -> None:
-    assert_type((event.budget, event.turn, event.claim, event.setup), tuple[float, float, float, float])
+    assert_type(event.duration, float)
+    assert_type(event.ended, tuple[str, ...])
 
 
 def use_event(event: RequestEvent) -> None:
-    assert_type(event.tenant, str | None)
+    assert_type(event.label, str | None)

@@ -69,10 +69,6 @@ class Found:
         return self.database or bool(self.logins or self.ended)
 
 
-async def _nothing() -> None:
-    """Do nothing: what only reads needs no claim."""
-
-
 @frozen
 class Work:
     """The work on one tenant, under its claim."""
@@ -81,9 +77,6 @@ class Work:
     # Called before each statement; raises ClaimLostError if the lease has expired.
     check_lease: Callable[[], object] = lambda: None
     ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
-    # Called in each new session, once ``end_work`` of the next process would find it; raises ClaimLostError if that has
-    # the claim. A store may free it before the lease expires.
-    confirm: Callable[[], Awaitable[object]] = _nothing
 
 
 class Server(ABC):

@@ -3,16 +3,17 @@
 A store has one record for each name. A process claims a name to work on it, and only the holder of the claim can change
 the record. To provision a tenant, the methods are called in this order::
 
-    claim(name)                 stores the name, before anything is done for it
-    intend(claim, intent)       before the first statement that changes something on the server
-    renew(claim)                while the statements run; it raises if the claim was lost
-    keep(claim, current, ...)   stores the credential before the caller gets it, and ends the intent and the claim
-    release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
+    claim(name)             stores the name, before anything is done for it
+    begin(claim, intent)    before the first statement that changes something on the server
+    renew(claim)            while the statements run; it raises if the claim was lost
+    commit(claim, record)   stores the credential before the caller gets it, and ends the claim
+    release(claim)          instead of ``commit``, after an error or a cancellation; the intent stays on record
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import frozen
@@ -33,9 +34,8 @@ class Record:
         name: The name of the tenant.
         current: The credential to use; None if none is stored yet.
         previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
-        intended: The intent: what a process was about to do to the tenant. None if there is no intent. ``keep`` and
-            ``forget`` end it. ``intend`` with None ends it if the login turned out to be somebody else's. No error
-            ends it. To a store it is one opaque text.
+        intended: The intent: what a process was about to do to the tenant. None if there is no intent. No error ends
+            it. To a store it is one opaque text.
     """
 
     name: str
@@ -66,9 +66,6 @@ class Store(Protocol):
     A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
     committed. A cancelled method makes its whole change or none of it.
 
-    A store may also have ``async def now(self) -> datetime``, the time in UTC by its own clock. ``Tenants`` dates
-    credentials by it. Without it, ``Tenants`` uses the machine's clock.
-
     A store may also have ``def entries(self) -> AsyncIterator[Record | StoreError]``: as ``records``, but with the
     error of each unreadable record in its place, so that a damaged record does not block the others. And ``async def
     discard(self, name: str) -> None``, which removes a record without reading it.
@@ -84,7 +81,7 @@ class Store(Protocol):
         ...
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Close the store. This frees its claims."""
+        """Close the store."""
 
     async def get(self, name: str) -> Record | None:
         """Return the record of ``name``, or None."""
@@ -96,8 +93,8 @@ class Store(Protocol):
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none.
 
-        A name is free if its claim was released or has ended, if its holder is known to be dead, or if its lease has
-        expired. A cancelled call holds no claim.
+        A name is free if its claim was released or has ended, or if its lease has expired. A cancelled call holds no
+        claim.
 
         Args:
             name: The name of the tenant.
@@ -107,7 +104,7 @@ class Store(Protocol):
             The claim, with the record; None if another process, or this one, holds the name.
         """
 
-    async def intend(self, claim: Claim, intent: str | None) -> None:
+    async def begin(self, claim: Claim, intent: str | None) -> None:
         """Store the intent: what is about to happen to the tenant.
 
         Args:
@@ -118,20 +115,20 @@ class Store(Protocol):
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now."""
 
-    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Store the credentials, and end the intent and the claim.
+    async def commit(self, claim: Claim, record: Record | None) -> None:
+        """Store the record as it is now, or delete it, and end the claim.
 
         Args:
             claim: The claim.
-            current: The credential to use from now on.
-            previous: The one from before. Both replace the stored ones, also if they are None.
+            record: It replaces the one on record. None: the name is not on record any more.
         """
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays, with its intent. Does nothing if the claim was lost."""
 
-    async def forget(self, claim: Claim) -> None:
-        """Remove the record, with its intent, and end the claim."""
+    async def now(self) -> datetime:
+        """Return the time in UTC, by the clock that decides when a lease expires."""
+        ...
 
 
 def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:

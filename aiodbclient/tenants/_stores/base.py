@@ -1,6 +1,6 @@
 """``BaseStore``: the methods of ``Store`` by SQL, for ``SQLiteStore`` and ``PostgresStore``.
 
-Each adds its SQL, and a connection with the rule when a claim is free.
+Each adds its SQL and a connection.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, ClassVar, LiteralString, Protocol, Self, TypeAlias
 
 from attrs import evolve, frozen
 
 from ..._checks import check_seconds
 from ...errors import ConfigurationError
-from .._credential import Credential, Secret
+from .._credential import Secret
 from ..errors import ClaimLostError, StoreError
 from . import SHORT_LEASE, Claim, Record, readable
 from .sealing import Key, Seal, check_storable
@@ -30,15 +31,17 @@ _SOME = 10  # records of which one shows whether the key opens the store
 
 @frozen(kw_only=True)
 class Statements:
-    """The SQL of a store. Those that need a claim change one row or none."""
+    """The SQL of a store. Those that change something return a row if they did."""
 
     get: LiteralString
     page: LiteralString
-    intend: LiteralString
+    now: LiteralString
+    claim: LiteralString  # the name, if it is free, with its record or the new ``record``; returns the record
+    begin: LiteralString
     renew: LiteralString
-    keep: LiteralString
+    commit: LiteralString
     release: LiteralString
-    forget: LiteralString
+    delete: LiteralString
 
 
 class StoreConnection(Protocol):
@@ -47,29 +50,9 @@ class StoreConnection(Protocol):
     async def open(self) -> None:
         """Connect, unless the first statement does."""
 
-    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
-        """Run a statement, and return its rows."""
+    def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
+        """Begin to run a statement. It is committed, also if nobody waits for its rows."""
         ...
-
-    async def change(self, sql: LiteralString, **values: Value) -> bool:
-        """Run a change and return whether it affected a row. If this is cancelled, it is made whole or not at all."""
-        ...
-
-    def change_soon(self, sql: LiteralString, **values: Value) -> object:
-        """Submit a change without waiting for it."""
-
-    async def claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        """Claim ``name``. Return its sealed record, ``new`` if there was none, or None if it is not free."""
-
-    async def refuse_changes(self, why: str) -> None:
-        """Make the store refuse every change from now on, also of other processes."""
-
-    async def refusal(self) -> str | None:
-        """Return why the store refuses changes; None if it does not."""
-        ...
-
-    async def ignore_refusal(self) -> None:
-        """Let this connection alone change the store nevertheless."""
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
@@ -91,7 +74,7 @@ class BaseStore(ABC):
         self._connection = self._make_connection()
         try:
             await self._connection.open()
-            some = await self._connection.fetch(self._sql.page, after="", limit=_SOME)
+            some = await self._run(self._sql.page, after="", limit=_SOME)
             some = [(name, Secret(text)) for name, text in some]
             self._seal.check_key(some)
         except BaseException:
@@ -100,7 +83,7 @@ class BaseStore(ABC):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Finish pending changes and close the store. This frees its claims."""
+        """Finish pending changes and close the store. Its claims end with their leases."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
@@ -113,7 +96,7 @@ class BaseStore(ABC):
             InvalidArgumentError: No store can hold this name.
         """
         # A traceback may show local variables.
-        texts = [Secret(text) for (text,) in await self._opened().fetch(self._sql.get, name=check_storable(name))]
+        texts = [Secret(text) for (text,) in await self._run(self._sql.get, name=check_storable(name))]
         return self._seal.open(name, texts[0]) if texts else None
 
     def records(self) -> AsyncIterator[Record]:
@@ -133,7 +116,7 @@ class BaseStore(ABC):
             StoreError: The store cannot be read.
         """
         after = ""
-        while page := await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE):
+        while page := await self._run(self._sql.page, after=after, limit=_PER_PAGE):
             for name, text in page:
                 try:
                     entry: Record | StoreError = self._seal.open(name, text)
@@ -141,6 +124,11 @@ class BaseStore(ABC):
                     entry = error
                 yield entry
             after = page[-1][0]
+
+    async def now(self) -> datetime:
+        """Return the time in UTC, by the clock that decides when a lease expires. Raises StoreError."""
+        ((seconds,),) = await self._run(self._sql.now)
+        return datetime.fromtimestamp(seconds, UTC)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
@@ -150,7 +138,7 @@ class BaseStore(ABC):
             lease: Seconds for which the claim holds, unless it is renewed.
 
         Returns:
-            The claim; None if a living process holds the name.
+            The claim; None if somebody holds the name.
 
         Raises:
             StoreError: The store cannot be read or written.
@@ -160,37 +148,36 @@ class BaseStore(ABC):
         new = self._seal.seal(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
-            text = await self._opened().claim(name, token, lease, new)
-            text = text and Secret(text)
-            return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
+            rows = await self._run(self._sql.claim, name=name, token=token, lease=lease, record=new)
+            texts = [Secret(text) for (text,) in rows]
+            del rows  # a traceback may show it
+            return Claim(name=name, token=token, record=self._seal.open(name, texts[0])) if texts else None
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
-                    self._connection.change_soon(self._sql.release, name=name, token=token)
+                    self._connection.submit(self._sql.release, {"name": name, "token": token})
             raise
 
-    async def intend(self, claim: Claim, intent: str | None) -> None:
-        """Store the intent, as ``Store.intend`` describes. Raises ClaimLostError or StoreError."""
+    async def begin(self, claim: Claim, intent: str | None) -> None:
+        """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
         record = evolve(claim.record, intended=intent)
-        await self._change(claim, self._sql.intend, record=self._seal.seal(record))
+        await self._change(claim, self._sql.begin, record=self._seal.seal(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         check_seconds("lease", lease)
         await self._change(claim, self._sql.renew, lease=lease)
 
-    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Store the credentials, as ``Store.keep`` describes. Raises ClaimLostError or StoreError."""
-        record = Record(name=claim.name, current=current, previous=previous)
-        await self._change(claim, self._sql.keep, record=self._seal.seal(record))
+    async def commit(self, claim: Claim, record: Record | None) -> None:
+        """Store or delete the record, and end the claim. Raises ClaimLostError or StoreError."""
+        if record is None:
+            await self._change(claim, self._sql.delete)
+        else:
+            await self._change(claim, self._sql.commit, record=self._seal.seal(record))
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
-        await self._opened().change(self._sql.release, name=claim.name, token=claim.token)
-
-    async def forget(self, claim: Claim) -> None:
-        """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
-        await self._change(claim, self._sql.forget)
+        await self._run(self._sql.release, name=claim.name, token=claim.token)
 
     async def discard(self, name: str) -> None:
         """Remove the record of ``name`` without reading it, because it is damaged.
@@ -199,44 +186,25 @@ class BaseStore(ABC):
             ClaimLostError: A process works on the name.
             StoreError: There is no record, or the store cannot be written.
         """
-        if not await self._opened().fetch(self._sql.get, name=check_storable(name)):
+        if not await self._run(self._sql.get, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
-        token = secrets.token_hex(16)
-        if await self._opened().claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
+        token, record = secrets.token_hex(16), Record(name=name)
+        new = self._seal.seal(record)
+        if not await self._run(self._sql.claim, name=name, token=token, lease=SHORT_LEASE, record=new):
             raise ClaimLostError(f"a process works on {name!r}")
-        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._sql.forget)
-
-    async def refuse_changes(self, why: str) -> None:
-        """Make the store refuse every change from now on, whichever process makes it: another store is in use.
-
-        Args:
-            why: What its errors say of it, such as "is a backup of tenants.db".
-
-        Raises:
-            StoreError: The store cannot be changed.
-        """
-        await self._opened().refuse_changes(why)
-
-    async def refusal(self) -> str | None:
-        """Return why the store refuses changes, as ``refuse_changes`` was given it; None if it does not.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return await self._opened().refusal()
-
-    async def ignore_refusal(self) -> None:
-        """Change the store nevertheless until it is closed, as a backup that is made again. Raises StoreError."""
-        await self._opened().ignore_refusal()
+        await self.commit(Claim(name=name, token=token, record=record), None)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
-        if not await self._opened().change(sql, name=claim.name, token=claim.token, **values):
+        if not await self._run(sql, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
-    def _opened(self) -> StoreConnection:
+    async def _run(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run a statement, and return its rows. If this is cancelled, the statement is run all the same."""
         if self._connection is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
-        return self._connection
+        running = self._connection.submit(sql, values)
+        await asyncio.wait([running])
+        return running.result()
 
     @abstractmethod
     def _make_connection(self) -> StoreConnection:

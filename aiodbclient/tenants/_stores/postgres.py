@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError, InvalidArgumentError
@@ -13,23 +12,23 @@ if TYPE_CHECKING:
     from .postgres_connection import PostgresConnection
 
 _OWN = "WHERE name = %(name)s AND token = %(token)s RETURNING name"
-_NOW = (
-    "SELECT extract(epoch FROM clock_timestamp())::float8"  # a number, because server settings do not affect its format
-)
+_CLAIM = """
+INSERT INTO {table} AS known (name, record, token, expires)
+VALUES (%(name)s, %(record)s, %(token)s, clock_timestamp() + make_interval(secs => %(lease)s))
+ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
+WHERE known.token IS NULL OR known.expires <= clock_timestamp()
+RETURNING record
+"""
 
 
 class PostgresStore(BaseStore):
-    """Credentials in a table of PostgreSQL 14 or newer, for processes on any number of machines.
+    """Credentials in a table of PostgreSQL, for processes on any number of machines.
 
     It is an async context manager: entering it connects, and creates the table if there is none. When a method returns,
     its change is committed. It has one connection. Every method is safe to cancel: it makes its whole change or none of
     it. While the server is unreachable, methods raise StoreError. Afterwards they connect again by themselves.
 
-    If a process dies, or the server loses its connection, its claims are free at once. After a restart of the server
-    they are free when their lease expires, by the server's clock.
-
-    Connect to the server itself, not through PgBouncer in the mode ``transaction``: it gives each transaction another
-    connection, so living processes would seem dead.
+    The claims of a process that dies are free when their leases expire, by the server's clock.
 
     Args:
         dsn: A connection string of libpq. Add ``sslmode=verify-full`` and ``sslrootcert=`` to verify the server. Its
@@ -39,7 +38,6 @@ class PostgresStore(BaseStore):
         table: The table's name, or ``schema.name``.
         key: Encrypts the credentials: a key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
             encrypts, all decrypt. None: everybody who can read the table can read the credentials.
-        make: Whether to create the table if there is none. Otherwise entering it raises StoreError.
 
     Raises:
         InvalidArgumentError: ``dsn`` or ``table`` is not a string, or ``key`` is not a key of Fernet. On entering:
@@ -53,33 +51,29 @@ class PostgresStore(BaseStore):
     _sql = Statements(
         get="SELECT record FROM {table} WHERE name = %(name)s",
         page="SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s",
-        intend=f"UPDATE {{table}} SET record = %(record)s {_OWN}",
-        renew="UPDATE {table} SET owner = %(owner)s, started = pg_postmaster_start_time(),"
-        f" expires = clock_timestamp() + make_interval(secs => %(lease)s) {_OWN}",
-        keep=f"UPDATE {{table}} SET record = %(record)s, token = NULL {_OWN}",
+        # A number, because the settings of a server do not affect its format.
+        now="SELECT extract(epoch FROM clock_timestamp())::float8",
+        claim=_CLAIM,
+        begin=f"UPDATE {{table}} SET record = %(record)s {_OWN}",
+        renew=f"UPDATE {{table}} SET expires = clock_timestamp() + make_interval(secs => %(lease)s) {_OWN}",
+        commit=f"UPDATE {{table}} SET record = %(record)s, token = NULL {_OWN}",
         release=f"UPDATE {{table}} SET token = NULL {_OWN}",
-        forget=f"DELETE FROM {{table}} {_OWN}",
+        delete=f"DELETE FROM {{table}} {_OWN}",
     )
 
-    def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None, *, make: bool = True) -> None:
+    def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
         if not isinstance(dsn, str) or not isinstance(table, str):
             raise InvalidArgumentError("dsn and table must be strings")  # not quoted: dsn may hold a password
         super().__init__(key)
         self._dsn = dsn
         self._table = table
-        self._make = make
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('********', {self._table!r})"
-
-    async def now(self) -> datetime:
-        """Return the time of the server, in UTC. Raises StoreError."""
-        ((seconds,),) = await self._opened().fetch(_NOW)
-        return datetime.fromtimestamp(seconds, UTC)
 
     def _make_connection(self) -> PostgresConnection:
         try:
             from .postgres_connection import PostgresConnection
         except ImportError:
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
-        return PostgresConnection(self._dsn, self._table, make=self._make)
+        return PostgresConnection(self._dsn, self._table)

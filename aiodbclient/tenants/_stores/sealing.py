@@ -1,8 +1,7 @@
 """``Seal``: convert a record to the text that a store holds, and back. Pure.
 
-The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name in it. KIND is ``plain``, or ``fernet``
-if BODY is encrypted and authenticated. CHECKSUM covers the name, the kind and the body. A
-wrong checksum means that the text is damaged or belongs to another name, not that the key is wrong.
+The text is ``v1.fernet.TOKEN``, which is encrypted and authenticated, or ``v1.plain.CHECKSUM.BODY``. Both hold the
+record as JSON, with its name in it. CHECKSUM covers the name and the body.
 """
 
 from __future__ import annotations
@@ -58,9 +57,8 @@ class Seal:
         """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
-            return Secret(f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}")
-        token = self._fernet.encrypt(body.encode()).decode()
-        return Secret(f"v1.fernet.{_checksum(record.name, 'fernet', token)}.{token}")
+            return Secret(f"v1.plain.{_checksum(record.name, body)}.{body}")
+        return Secret(f"v1.fernet.{self._fernet.encrypt(body.encode()).decode()}")
 
     def open(self, name: str, text: str) -> Record:
         """Return the record of ``name`` that was sealed as ``text``.
@@ -70,15 +68,28 @@ class Seal:
                 text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
         text = Secret(text)  # a traceback may show local variables
-        kind, body = unwrap(name, text)
-        if kind == "fernet" and self._fernet is None:
-            raise _unreadable(name, "is encrypted", "open the store with its key=")
-        if kind == "plain" and self._fernet is not None:
-            raise _unreadable(name, "is not encrypted, and the store was opened with a key", "open it without key=")
-        opened = body if self._fernet is None else _decrypted(self._fernet, body)
-        if opened is None:
-            raise _unreadable(name, "was encrypted with another key", "open the store with its key=")
-        record = _record(opened)
+        version, kind, rest = _split(text)
+        if (version, kind) == ("v1", "fernet"):
+            if self._fernet is None:
+                raise _unreadable(name, "is encrypted", "open the store with its key=")
+            body = _decrypted(self._fernet, rest)
+            if body is None:
+                raise _unreadable(
+                    name,
+                    "was encrypted with another key, or is damaged",
+                    "open the store with its key=, or restore it from a backup",
+                )
+        else:
+            checksum, _, body = (Secret(part) for part in rest.partition("."))
+            if (version, kind) != ("v1", "plain") or checksum != _checksum(name, body):
+                raise _unreadable(
+                    name,
+                    "is damaged, or belongs to another name: restore it from a backup, or delete this row and "
+                    "provision the tenant again",
+                )
+            if self._fernet is not None:
+                raise _unreadable(name, "is not encrypted, and the store was opened with a key", "open it without key=")
+        record = _record(body)
         if record is None:
             raise _unreadable(name, "has a form that this version of aiodbclient does not support")
         if record.name != name:
@@ -86,34 +97,31 @@ class Seal:
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Check before any work whether the key opens the store, by its first undamaged record.
+        """Check before any work whether the key opens the store: whether it opens one of some records.
 
         Args:
             rows: Some of the store's names, each with its text.
 
         Raises:
-            StoreError: ``open`` cannot open that record.
+            StoreError: The key opens none of them.
         """
+        first: StoreError | None = None
         for name, text in rows:
             try:
-                unwrap(name, text)
-            except StoreError:
-                continue
-            self.open(name, text)
-            return
+                self.open(name, text)
+            except StoreError as error:
+                first = first or (error if error.advice else None)  # without advice it is damaged, whatever the key
+            else:
+                return
+        if first is not None:
+            raise first
 
 
-def unwrap(name: str, text: str) -> tuple[str, str]:
-    """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or belongs to another name."""
-    parts = [Secret(part) for part in text.split(".", 3)] if isinstance(text, str) else []  # SQLite may hold a blob
-    version, kind, checksum, body = parts if len(parts) == 4 else ("", "", "", "")
-    if version != "v1" or kind not in ("plain", "fernet") or checksum != _checksum(name, kind, body):
-        raise _unreadable(
-            name,
-            "is damaged, or belongs to another name: restore it from a backup, or delete this row and provision the "
-            "tenant again",
-        )
-    return kind, body
+def _split(text: str) -> tuple[Secret, Secret, Secret]:
+    """The version and the kind of ``text``, and what follows them."""
+    parts = text.split(".", 2) if isinstance(text, str) else []  # SQLite may hold a blob
+    version, kind, rest = (Secret(part) for part in parts) if len(parts) == 3 else (Secret(), Secret(), Secret())
+    return version, kind, rest
 
 
 def _unreadable(name: str, why: str, advice: str = "") -> StoreError:
@@ -132,8 +140,8 @@ def check_storable(name: str) -> str:
     raise InvalidArgumentError(f"the name {name!r} is invalid: it must be unicode without NUL, and not empty")
 
 
-def _checksum(name: str, kind: str, body: str) -> str:
-    return hashlib.sha256(f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")).hexdigest()[:32]
+def _checksum(name: str, body: str) -> str:
+    return hashlib.sha256(f"{name}\0{body}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidArgumentError:

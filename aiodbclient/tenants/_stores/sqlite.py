@@ -10,39 +10,39 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import LiteralString, Self, TypeVar
 
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
 from .base import BaseStore, Rows, Statements, Value
-from .sealing import Key, unwrap
-
-if sys.platform != "win32":
-    from .sqlite_owners import Owner, is_alive, refuse_files_of_others, refuse_links_of_others, sweep
+from .sealing import Key
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
-_OWN = "WHERE name = :name AND token = :token"
+_OWN = "WHERE name = :name AND token = :token RETURNING name"
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
 _TRY = 0.25  # s of one try to lock it: closing the store ends no wait of SQLite
 _PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
-_COLUMNS = "name", "record", "token", "owner", "expires"
+_COLUMNS = "name", "record", "token", "expires"
 _SCHEMA = """
 CREATE TABLE credentials (
     name TEXT PRIMARY KEY,
     record TEXT NOT NULL,
     token TEXT,
-    owner TEXT,
     expires REAL
 ) WITHOUT ROWID
+"""
+_CLAIM = """
+INSERT INTO credentials AS known VALUES (:name, :record, :token, :now + :lease)
+ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
+WHERE known.token IS NULL OR known.expires <= :now
+RETURNING record
 """
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
@@ -59,8 +59,7 @@ class SQLiteStore(BaseStore):
     It is an async context manager: entering it opens the file, in its own thread. When a method returns, its change is
     on the disk (fsynced). Every method is safe to cancel: it makes its whole change or none of it.
 
-    If a process dies, or closes its store, its claims are free at once. For this, each open store with claims has a
-    small file ``PATH-owner-...`` beside the file: do not touch those files.
+    The claims of a process that dies are free when their leases expire, by the machine's clock.
 
     The file must belong to the user of this process, or to root, because its owner can read the credentials.
 
@@ -83,16 +82,17 @@ class SQLiteStore(BaseStore):
     _sql = Statements(
         get="SELECT record FROM credentials WHERE name = :name",
         page="SELECT name, record FROM credentials WHERE name > :after ORDER BY name LIMIT :limit",
-        intend=f"UPDATE credentials SET record = :record {_OWN}",
+        now="SELECT :now",
+        claim=_CLAIM,
+        begin=f"UPDATE credentials SET record = :record {_OWN}",
         renew=f"UPDATE credentials SET expires = :now + :lease {_OWN}",
-        keep=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
+        commit=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
         release=f"UPDATE credentials SET token = NULL {_OWN}",
-        forget=f"DELETE FROM credentials {_OWN}",
+        delete=f"DELETE FROM credentials {_OWN}",
     )
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
-        self._given = _checked(path)
-        self._path = Path(os.path.realpath(self._given))
+        self._path = _checked(path)
         super().__init__(key)
         self._is_plain = key is None
 
@@ -106,14 +106,10 @@ class SQLiteStore(BaseStore):
             _logger.warning("the passwords in the store %s are in plain text: `key=` encrypts them", self._path)
         return self
 
-    async def now(self) -> datetime:
-        """Return the time by the machine's clock, in UTC."""
-        return datetime.fromtimestamp(time.time(), UTC)
-
     def _make_connection(self) -> SQLiteConnection:
         if sys.platform == "win32":
             raise ConfigurationError("SQLiteStore needs a POSIX system; PostgresStore works everywhere")
-        return SQLiteConnection(self._path, self._given)
+        return SQLiteConnection(self._path)
 
 
 def _checked(path: object) -> Path:
@@ -127,50 +123,26 @@ def _checked(path: object) -> Path:
 
 
 class SQLiteConnection:
-    """Runs reads and changes in its own thread, which alone waits for the disk and for the locks of other processes."""
+    """Runs statements in its own thread, which alone waits for the disk and for the locks of other processes."""
 
-    def __init__(self, path: Path, given: Path) -> None:
-        self._path, self._given = path, given  # without links, and as the user gave it
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._process = os.getpid()
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
-        # Only the thread uses these:
-        self._database: sqlite3.Connection | None = None
-        self._ignores_refusal = False
-        self._owner: Owner | None = None
-        self._verified = False
+        self._database: sqlite3.Connection | None = None  # only the thread uses it
 
     async def open(self) -> None:
         """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
-        await asyncio.wrap_future(self._submit(self._open))
+        await asyncio.wrap_future(self._thread.submit(self._retry_locked, self._open))
 
-    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
-        """Run a statement that only reads, and return its rows."""
-        return await asyncio.wrap_future(self._submit(lambda: self._opened().execute(sql, values).fetchall()))
-
-    async def change(self, sql: LiteralString, **values: Value) -> bool:
-        """Run a change, and return whether it affected a row. It may use ``:now``."""
-        return await asyncio.wrap_future(self.change_soon(sql, **values))
-
-    def change_soon(self, sql: LiteralString, **values: Value) -> Future[bool]:
-        """Submit a change without waiting for it."""
-        return self._commit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
-
-    async def claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        """Claim ``name``, unless an owner that is alive holds it."""
-        return await asyncio.wrap_future(self._commit(partial(self._claim, name, token, lease, new)))
-
-    async def refuse_changes(self, why: str) -> None:
-        """Make the store refuse every change from now on, also of other processes."""
-        await asyncio.wrap_future(self._commit(partial(_refuse_changes, why)))
-
-    async def refusal(self) -> str | None:
-        """Return why the store refuses changes; None if it does not."""
-        return await asyncio.wrap_future(self._submit(lambda: _refusal(self._opened())))
-
-    async def ignore_refusal(self) -> None:
-        """Let this connection alone change the store nevertheless."""
-        self._ignores_refusal = True
+    def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
+        """Begin to run a statement in the thread. It may use ``:now``."""
+        if self._process != os.getpid():
+            raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
+        running = asyncio.wrap_future(self._thread.submit(self._execute, sql, values))
+        running.add_done_callback(asyncio.Future.exception)  # so that asyncio does not log it, if nobody waits
+        return running
 
     async def aclose(self) -> None:
         """Finish what was submitted, and close the file. What still waits for a lock fails."""
@@ -179,25 +151,27 @@ class SQLiteConnection:
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
 
-    def _commit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
-        return self._submit(partial(self._make, make))
-
-    def _submit(self, call: Callable[[], T]) -> Future[T]:
-        if self._process != os.getpid():
-            raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
-        return self._thread.submit(self._run, call)
-
     # The methods below run in the thread.
 
+    def _execute(self, sql: LiteralString, values: Mapping[str, Value]) -> Rows:
+        def execute() -> Rows:
+            if self._database is None:
+                raise StoreError(f"the store {self._path} is closed")
+            return self._database.execute(sql, {"now": time.time(), **values}).fetchall()
+
+        return self._retry_locked(execute)
+
     def _open(self) -> None:
-        refuse_links_of_others(self._given)
         if not self._path.exists():
             _make_file(self._path)
         status = os.stat(self._path)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"cannot use the store {self._path}: it is a folder or a device, not a file")
-        refuse_files_of_others(self._path)
+        if status.st_uid not in (0, os.geteuid()):
+            raise StoreError(
+                f"cannot use the store: {self._path} belongs to user {status.st_uid}, who could read the credentials: "
+                "run this as that user or, if you know the file, take it over with chown"
+            )
         if not status.st_size:
             raise StoreError(
                 f"the store {self._path} is empty: it lost its records, or something else made the file: restore it "
@@ -214,7 +188,6 @@ class SQLiteConnection:
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
-        sweep(self._path)
 
     def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
         """Raise StoreError, before any change, if the file belongs to another program."""
@@ -226,62 +199,8 @@ class SQLiteConnection:
         if self._database is not None:
             self._database.close()
             self._database = None
-        if self._owner is not None:
-            self._owner.close()
-            self._owner = None
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise StoreError(f"the store {self._path} is closed")
-        return self._database
-
-    def _make(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        database = self._opened()
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            if not self._ignores_refusal and (why := _refusal(database)) is not None:
-                raise StoreError(f"cannot use the store {self._path}: it {why}")
-            made = change(database)
-            database.execute("COMMIT")
-            return made
-        finally:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-
-    def _claim(self, name: str, token: str, lease: float, new: str, database: sqlite3.Connection) -> str | None:
-        statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
-        row = database.execute(statement, (time.time(), name)).fetchone()
-        if row is None:
-            self._verify(database)
-        elif row[2] and is_alive(self._path, row[1]):
-            return None
-        if self._owner is None:
-            self._owner = Owner(self._path)
-        expires = time.time() + lease
-        values = {"name": name, "new": new, "token": token, "owner": self._owner.name, "expires": expires}
-        if row is None:
-            database.execute("INSERT INTO credentials VALUES (:name, :new, :token, :owner, :expires)", values)
-            return new
-        statement = "UPDATE credentials SET token = :token, owner = :owner, expires = :expires WHERE name = :name"
-        database.execute(statement, values)
-        text: str = row[0]
-        return text
-
-    def _verify(self, database: sqlite3.Connection) -> None:
-        """Check the whole file once, before a name counts as new: its row may have a damaged name."""
-        if self._verified:
-            return
-        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
-        for name, text in database.execute("SELECT name, record FROM credentials"):
-            try:
-                unwrap(name, text)
-            except StoreError as error:  # of the whole store: no name is new until this row is mended
-                del text  # a traceback may show it
-                raise StoreError(f"no new name can be stored while {error}") from None
-        self._verified = True
-
-    def _run(self, call: Callable[[], T]) -> T:
+    def _retry_locked(self, call: Callable[[], T]) -> T:
         """Return the result of ``call``, which is tried again while another process has locked the file.
 
         Converts errors of SQLite and of the system to StoreErrors.
@@ -303,20 +222,6 @@ class SQLiteConnection:
                 else:
                     reason = f"{error} ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else f"{error}"
                 raise StoreError(f"cannot use the store {self._path}: {reason}") from None
-
-
-def _refuse_changes(why: str, database: sqlite3.Connection) -> None:
-    database.execute("CREATE TABLE IF NOT EXISTS refusal (why TEXT)")
-    database.execute("DELETE FROM refusal")
-    database.execute("INSERT INTO refusal VALUES (?)", (why,))
-
-
-def _refusal(database: sqlite3.Connection) -> str | None:
-    """Why the store refuses changes; None if it does not."""
-    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'refusal'").fetchone() is None:
-        return None
-    why: str = database.execute("SELECT why FROM refusal").fetchone()[0]
-    return why
 
 
 def _make_file(path: Path) -> None:

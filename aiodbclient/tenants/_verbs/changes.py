@@ -52,9 +52,9 @@ class RotateTenants(ClaimingJob[TenantDone]):
                 advice="revoke it first, or pass force=True",
             )
         other = tenant.names.other(current.username)
-        await tenant.intend(Verb.ROTATE, other)
+        await tenant.begin(Verb.ROTATE, other)
         credential = await tenant.set_login(other)
-        await tenant.held.keep(credential, current)
+        await tenant.held.commit(credential, current)
         return done(Action.ROTATED, credential)
 
     async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
@@ -83,10 +83,10 @@ class RevokePrevious(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         current, previous = tenant.current, tenant.record.previous
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
-        await tenant.intend(Verb.REVOKE, other)
+        await tenant.begin(Verb.REVOKE, other)
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
-        await tenant.held.keep(current, None)
+        await tenant.held.commit(current, None)
         return done(Action.KEPT if previous is None else Action.REVOKED, current)
 
 
@@ -113,9 +113,9 @@ class SuspendTenants(ClaimingJob[TenantDone]):
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    current, other, lost = tenant.current, tenant.names.other(tenant.current.username), tenant.record.lost
+    current, other = tenant.current, tenant.names.other(tenant.current.username)
     # From now on ``get`` returns None, and no role can be made.
-    await tenant.intend(Verb.SUSPEND, current.username, lost)
+    await tenant.begin(Verb.SUSPEND, current.username)
     await on_roles(tenant, _suspend_role)
     await tenant.server.end_login(tenant.work, current.username)
     await tenant.server.end_login(tenant.work, other)
@@ -123,8 +123,8 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
         await tenant.drop_login(other)
     await tenant.server.shut(tenant.work)
     suspended = current.suspended or await tenant.now()
-    credential = evolve(current, suspended=suspended, is_set_up=current.is_set_up and not lost)
-    await tenant.held.keep(credential, tenant.record.left_behind)
+    credential = evolve(current, suspended=suspended)
+    await tenant.held.commit(credential, tenant.record.left_behind)
     return credential
 
 
@@ -159,12 +159,11 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 
 async def resume(tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
-    login, lost = tenant.current.username, tenant.record.lost
-    await tenant.intend(Verb.RESUME, login, lost)
-    made = await tenant.set_login(login)
-    credential = evolve(made, is_set_up=made.is_set_up and not lost)
+    login = tenant.current.username
+    await tenant.begin(Verb.RESUME, login)
+    credential = await tenant.set_login(login)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.keep(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, tenant.record.left_behind)
     return credential
 
 
@@ -176,11 +175,8 @@ async def _resume_role(role: ClaimedTenant) -> None:
 class RemoveTenants(ClaimingJob[TenantRemoved]):
     """Remove each tenant, with its readers and writers. See ``Tenants.remove``."""
 
-    def __init__(
-        self, context: Context, *, keep_database: bool = False, suspended_for: timedelta | None = None
-    ) -> None:
+    def __init__(self, context: Context, *, suspended_for: timedelta | None = None) -> None:
         super().__init__(context, suspended_for, what="suspended_for")
-        self._verb = Verb.RELEASE if keep_database else Verb.REMOVE
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRemoved | None:
         if not record.exists:
@@ -197,32 +193,26 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
         name = tenant.names.tenant
         if tenant.record.is_empty:
             return TenantRemoved(name=name, action=Action.ABSENT)
-        await remove(tenant, self._verb)
+        await remove(tenant)
         return TenantRemoved(name=name, action=Action.DELETED)
 
 
-async def remove(tenant: ClaimedTenant, verb: Verb | None = None) -> None:
-    """Remove a tenant, or its reader or writer. ``Verb.RELEASE`` keeps the database. None: as an unfinished removal.
+async def remove(tenant: ClaimedTenant) -> None:
+    """Remove a tenant, or its reader or writer.
 
     Its logins end first, so that nothing of it works on. They are dropped after the database, with what they owned.
     """
     names, server, work = tenant.names, tenant.server, tenant.work
     is_whole, logins = names.role is Role.OWNER, names.logins
-    if verb is None:
-        begun = tenant.record.intent
-        verb = begun.verb if begun is not None and tenant.record.state is State.REMOVING else Verb.REMOVE
-    await tenant.intend(verb, logins[0])  # from now on ``get`` returns None, and no role can be made
+    await tenant.begin(Verb.REMOVE, logins[0])  # from now on ``get`` returns None, and no role can be made
     for login in logins:
         await server.end_login(work, login)
     await on_roles(tenant, remove)
-    if is_whole and verb is Verb.REMOVE:
+    if is_whole:
         await server.drop_database(work)
     for login in logins:
         await tenant.drop_login(login)
-    if is_whole and verb is Verb.RELEASE:
-        await server.release(work)
-    else:
-        await server.forget(work)
-    await tenant.held.forget()
+    await server.forget(work)
+    await tenant.held.delete()
     if is_whole:
-        tenant.context.rooms.removed(names.tenant, tenant.site.cluster)
+        tenant.context.placement.leave(tenant.site.cluster)

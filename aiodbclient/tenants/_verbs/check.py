@@ -81,7 +81,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         return on_record
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
-        record = await self.context.record(name, timer)
+        record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and record.cluster != name.cluster:
             there = await self.on(name.cluster, name, timer)
@@ -90,7 +90,7 @@ class CheckTenants(TenantJob[TenantChecked]):
                 return TenantChecked(name=name, credential=None, problems=strayed)
         tenant = await self.on(await self.cluster_for(record, timer), name, timer)
         with self.context.sites.watched(tenant.site.cluster, name):
-            checked = await timer.on("sql", self._look(tenant, record))
+            checked = await self._look(tenant, record)
         return evolve(checked, problems=(*checked.problems, *strayed))
 
     async def _look(self, tenant: Tenant, record: OnRecord) -> TenantChecked:

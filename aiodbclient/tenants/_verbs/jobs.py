@@ -22,7 +22,7 @@ from .._naming import Role, check_tenant, names_of
 from .._outcomes import Timer
 from .._record import OnRecord, State, no_database, no_roles
 from ..errors import ClaimLostError, GrantError, StoreError
-from .tenant import ClaimedTenant, Tenant
+from .tenant import ClaimedTenant, Tenant, Waiting
 from .unfinished import end_copying
 
 DoneT = TypeVar("DoneT", bound=Done)
@@ -48,7 +48,7 @@ class TenantJob(Job[str, DoneT, Failed]):
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
-        self.context.rooms.reread()
+        self.context.placement.begin_run()
         await self.context.sites.any()
         return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
 
@@ -76,7 +76,7 @@ class TenantJob(Job[str, DoneT, Failed]):
         """The cluster of a tenant; the first one if it has none yet."""
         context, cluster = self.context, record.cluster
         if cluster is None and context.role is not Role.OWNER:
-            cluster = (await context.for_role(Role.OWNER).record(record.name, timer)).cluster
+            cluster = (await context.for_role(Role.OWNER).record(record.name)).cluster
             if cluster is None:
                 raise no_roles(record.name, context.role)
         return cluster or next(iter(context.sites.clients))
@@ -109,7 +109,7 @@ class ClaimingJob(TenantJob[DoneT]):
 
     async def prepare(self) -> int:
         if self.age is not None:
-            self._now = await self.context.now()  # so what another process does during the run is young
+            self._now = await self.context.store.now()  # so what another process does during the run is young
         return await super().prepare()
 
     def count_copied(self, number: int) -> None:
@@ -124,20 +124,22 @@ class ClaimingJob(TenantJob[DoneT]):
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
-        losses, looks = 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
+        waiting, losses, looks = Waiting(name), 0, waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
-        record = await self.context.record(name, timer)
+        record = await self.context.record(name)
         before = record.usable
         while (done := self.done_already(record, before)) is None:
             cluster = await self.cluster_for(record, timer)
             turns = self.context.sites.turns[cluster]
-            await timer.on("turn", turns.acquire())
+            await turns.acquire()
             try:
                 tenant = await (await self.on(cluster, name, timer)).claim()
-                if tenant is not None:
+                if tenant is None:
+                    waiting.go_on()
+                else:
                     async with tenant.held:
                         timer.meter.writes += 1  # ``Run.stop`` lets it finish
-                        done = await timer.on("sql", self._work_alone(tenant, record, before))
+                        done = await self._work_alone(tenant, record, before)
             except ClaimLostError:
                 losses += 1
                 if losses >= _LOSSES:
@@ -146,8 +148,8 @@ class ClaimingJob(TenantJob[DoneT]):
                 turns.release()
             if done is not None:
                 return done
-            await timer.on("claim", asyncio.sleep(full_jitter(next(looks))))
-            record = await self.context.record(name, timer)
+            await asyncio.sleep(full_jitter(next(looks)))
+            record = await self.context.record(name)
         return done
 
     async def _work_alone(self, tenant: ClaimedTenant, seen: OnRecord, before: Credential | None) -> DoneT | None:

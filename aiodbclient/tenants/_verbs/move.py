@@ -65,7 +65,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
-        name, home, rooms = tenant.names.tenant, tenant.site.cluster, self.context.rooms
+        name, home, placement = tenant.names.tenant, tenant.site.cluster, self.context.placement
         try:
             if await end_copying(tenant):
                 return None
@@ -74,16 +74,14 @@ class MoveTenants(ClaimingJob[TenantMoved]):
                 raise
             return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
-        site, seat = await self.context.sites.choose(name, rooms, tenant.timer.meter, without)
+        site = await self.context.sites.choose(name, placement, tenant.timer.meter, without)
         outcome: TenantMoved | None = None
         try:
             with self.context.sites.watched(site.cluster, name):
                 outcome = await _Move(self, tenant, site).run()
         finally:
             is_moved = outcome is not None and outcome.action is Action.MOVED
-            rooms.give_back(seat, on_record=is_moved)
-            if is_moved:
-                rooms.removed(name, home)
+            placement.leave(home if is_moved else site.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
     def takes_too_long(self, survey: Survey) -> bool:
@@ -114,7 +112,7 @@ class _Move:
         if found := await there.server.find(there.names):
             raise conflict(there, found)
         self._plan = MovePlan(there.site.cluster, await tenant.server.guests(tenant.names))
-        await tenant.intend(Verb.PREPARE, tenant.current.username, str(self._plan))
+        await tenant.begin(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:
             return await self._steps(copier)
         except (ClaimLostError, NameTakenError):
@@ -188,7 +186,7 @@ class _Move:
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         if not await there.server.create(there.work):  # somebody made it a moment ago, so it is not ours to drop
             await self._tenant.server.drop_temporary(self._tenant.work)
-            await self._tenant.held.intend(None)
+            await self._tenant.held.begin(None)
             raise conflict(there, Found(database=True, logins=()))
         for role in map(there.in_role, ROLES):
             if (await role.read()).exists:
@@ -231,7 +229,7 @@ class _Move:
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)
         self._job.note(outcome)
-        await tenant.held.keep(credential, tenant.current)
+        await tenant.held.commit(credential, tenant.current)
         return outcome
 
     def _error(self, reason: str) -> MoveError:

@@ -16,17 +16,16 @@ from attrs import evolve
 
 from ..._bulk.outcomes import Action
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
-from .._capacity import Seat
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
-from .._record import LOST, OnRecord, State, Verb, no_database
+from .._record import OnRecord, State, Verb, no_database
 from .._servers.server import Found
-from .changes import SUSPENSION, remove, resume, suspend
+from .changes import remove, resume, suspend
 from .check import examine
 from .jobs import ClaimingJob
-from .tenant import ClaimedTenant, Tenant, on_roles, refuse_role
+from .tenant import ClaimedTenant, Tenant, refuse_role
 from .unfinished import end_copying
 
 IfExists = Literal["error", "adopt"]
@@ -40,7 +39,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
         self._if_exists: IfExists = if_exists
-        self._seats: dict[str, Seat] = {}  # of new tenants, by name
+        self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
 
     async def do_one(self, name: str, timer: Timer) -> TenantDone:
         """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
@@ -48,31 +47,31 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             try:
                 return await super().do_one(name, timer)
             except AWAY as error:
-                seat = self._seats.get(name)
-                if seat is None or seat.on_record or not self._may_choose:
+                if name not in self._chosen or not self._may_choose:
                     raise
-                self.context.sites.note_away(seat.cluster, error)
+                self.context.sites.note_away(self._chosen[name], error)
             finally:
-                if (seat := self._seats.pop(name, None)) is not None:
-                    self.context.rooms.give_back(seat)
+                if name in self._chosen:
+                    self.context.placement.leave(self._chosen.pop(name))
 
     @property
     def _may_choose(self) -> bool:
         """Whether a tenant may go to another cluster than the one that was chosen first."""
-        return len(self.context.sites.clients) > 1 and self.context.rooms.choose_cluster is None
+        return len(self.context.sites.clients) > 1 and self.context.placement.choose_cluster is None
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
-        """The cluster of the tenant. A new one gets a seat; also one that got nothing but a cluster, which is away."""
-        sites, rooms, role = self.context.sites, self.context.rooms, self.context.role
+        """The cluster of the tenant. That of a new one is chosen, again if it has nothing there and is unreachable."""
+        sites, role = self.context.sites, self.context.role
         if role is not Role.OWNER or record.cluster is not None:
             cluster = await super().cluster_for(record, timer)
             if role is not Role.OWNER or record.state is not State.PROVISIONING or not self._may_choose:
                 return cluster
             with suppress(*AWAY):
                 return (await sites.site(cluster, timer.meter)).cluster
-        if record.name not in self._seats:
-            _, self._seats[record.name] = await sites.choose(record.name, rooms, timer.meter)
-        return self._seats[record.name].cluster
+        if record.name not in self._chosen:
+            site = await sites.choose(record.name, self.context.placement, timer.meter)
+            self._chosen[record.name] = site.cluster
+        return self._chosen[record.name]
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state.is_shut:
@@ -86,8 +85,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         try:
             return await self._work(tenant)
         finally:
-            if (seat := self._seats.get(tenant.names.tenant)) is not None:
-                seat.on_record = not tenant.record.is_empty
+            if not tenant.record.is_empty:
+                self._chosen.pop(tenant.names.tenant, None)  # it stays counted
 
     async def _work(self, tenant: ClaimedTenant) -> TenantDone | None:
         state = tenant.record.state
@@ -97,7 +96,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         await refuse_role(tenant)
         if state is State.USABLE:  # the command made it, for example, which has no setup
             action, credential = Action.KEPT, await tenant.set_up(tenant.current)
-            await tenant.held.keep(credential, tenant.record.previous)
+            await tenant.held.commit(credential, tenant.record.previous)
         else:
             action, credential = await provision(tenant, self._if_exists)
         return done(action, credential)
@@ -112,14 +111,14 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         verb, login = intent.verb, intent.login
     if verb is Verb.ADOPT:
         return Action.ADOPTED, await _adopt(tenant, login)
-    await tenant.intend(Verb.PROVISION, login)
+    await tenant.begin(Verb.PROVISION, login)
     try:
         is_new = await tenant.server.create(tenant.work)
     except InvalidArgumentError:  # the server takes no such name
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise
     if intent is None and not is_new and tenant.names.role is Role.OWNER:  # somebody made it a moment ago
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise conflict(tenant, Found(database=True, logins=()))
     try:
         made = await tenant.set_login(login, may_exist=intent is not None)
@@ -127,13 +126,13 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         await _withdraw(tenant)
         raise conflict(tenant, Found(database=False, logins=(login,))) from None
     credential = await tenant.set_up(made)
-    await tenant.held.keep(credential, None)
+    await tenant.held.commit(credential, None)
     return Action.CREATED, credential
 
 
 async def _withdraw(tenant: ClaimedTenant) -> None:
     """Drop the new database of a tenant. Its intent ends first, so that no login of others counts as ours."""
-    await tenant.held.intend(None)
+    await tenant.held.begin(None)
     if tenant.names.role is Role.OWNER:
         await tenant.server.drop_database(tenant.work)
 
@@ -164,7 +163,7 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
     The login that was there works until ``revoke_previous``.
     """
     names, server = tenant.names, tenant.server
-    await tenant.intend(Verb.ADOPT, login)
+    await tenant.begin(Verb.ADOPT, login)
     found = await server.find(names)
     old = names.other(login) if names.other(login) in found.logins else None
     try:
@@ -173,11 +172,11 @@ async def _adopt(tenant: ClaimedTenant, login: str) -> Credential:
         if names.role is Role.OWNER:
             await server.adopt(tenant.work, old)
     except (ConflictError, InvalidArgumentError):  # it is not the tenant's to take, or the server takes no such name
-        await tenant.held.intend(None)
+        await tenant.held.begin(None)
         raise
     credential = await tenant.set_up(await tenant.set_login(login))
     previous = None if old is None else tenant.site.credential(names, old, None, await tenant.now())
-    await tenant.held.keep(credential, previous)
+    await tenant.held.commit(credential, previous)
     return credential
 
 
@@ -220,29 +219,20 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
     ends_copying = True
 
-    def __init__(self, context: Context, *, recreate: bool = False) -> None:
-        super().__init__(context)
-        self._recreate = recreate
-
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRepaired | None:
         if not record.exists:
             raise record.unusable()
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
-        return await finish(tenant, recreate=self._recreate)
+        return await finish(tenant)
 
 
-async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or revocation, mend what ``examine`` finds."""
+async def finish(tenant: ClaimedTenant) -> TenantRepaired:
+    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
     action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
-    if tenant.record.state in SUSPENSION and (
-        tenant.record.lost or (recreate and not (await tenant.server.find(tenant.names)).database)
-    ):
-        await _recreate_shut(tenant)
-        problems = (Problem.DATABASE_MISSING,)
     match tenant.record.state:
         case State.ABSENT | State.MOVING:
             raise tenant.record.unusable()
@@ -259,29 +249,21 @@ async def finish(tenant: ClaimedTenant, *, recreate: bool = False) -> TenantRepa
             action, credential, problems = Action.DELETED, tenant.record.current or none, (Problem.REMOVAL_UNFINISHED,)
             await remove(tenant)
         case _:
-            return await _mend_what_is_found(tenant, recreate=recreate)
+            return await _mend_what_is_found(tenant)
     return _repaired(tenant, action, credential, problems)
 
 
-async def _recreate_shut(tenant: ClaimedTenant) -> None:
-    """Make the lost database of a suspended tenant again, empty. What was begun, or its suspension, goes on."""
-    if tenant.names.role is not Role.OWNER:
-        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
-    verb = Verb.RESUME if tenant.record.state is State.RESUMING else Verb.SUSPEND
-    await tenant.intend(verb, tenant.current.username, LOST)
-    await tenant.server.create(tenant.work)
-    await on_roles(tenant, _give_role)
-
-
-async def _mend_what_is_found(tenant: ClaimedTenant, *, recreate: bool) -> TenantRepaired:
+async def _mend_what_is_found(tenant: ClaimedTenant) -> TenantRepaired:
     if tenant.record.state is not State.SUSPENDED:
         await refuse_role(tenant)
     problems = await examine(tenant, tenant.record)
     if not problems:
         return _repaired(tenant, Action.KEPT, tenant.current, problems)
-    if tenant.record.state is State.SUSPENDED and Problem.DATABASE_MISSING not in problems:
+    if Problem.DATABASE_MISSING in problems:
+        raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
+    if tenant.record.state is State.SUSPENDED:
         return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
-    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems, recreate=recreate), problems)
+    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems), problems)
 
 
 def _repaired(
@@ -290,24 +272,17 @@ def _repaired(
     return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
-async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate: bool) -> Credential:
+async def mend(tenant: ClaimedTenant, problems: Collection[Problem]) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
     current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    is_lost = bool(tenant.record.lost)
-    if Problem.DATABASE_MISSING in problems and not is_lost:
-        if names.role is not Role.OWNER or not recreate:
-            raise no_database(names.tenant, names.database, names.role)
-        is_lost = True
     is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.record.state is State.RESETTING
     ends_other = intent is not None and intent.ends_other
     ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
-    verb = Verb.RESET if is_lost or is_refused or is_unknown else Verb.REPAIR
-    await tenant.intend(verb, current.username, LOST if is_lost else "")
-    if is_lost:
-        await server.create(work)
+    verb = Verb.RESET if is_refused or is_unknown else Verb.REPAIR
+    await tenant.begin(verb, current.username)
     if ends_other:
         await server.end_login(work, other)
         await tenant.drop_login(other)
@@ -319,21 +294,5 @@ async def mend(tenant: ClaimedTenant, problems: Collection[Problem], *, recreate
     for login in (await server.find(names)).ended:
         if login not in kept:  # others held it when it was revoked
             await tenant.drop_login(login)
-    if is_lost:
-        await on_roles(tenant, _give_role)
-        current = await tenant.set_up(evolve(current, is_set_up=False))
-    await tenant.held.keep(current, previous)
+    await tenant.held.commit(current, previous)
     return current
-
-
-async def _give_role(role: ClaimedTenant) -> None:
-    """Give a reader or writer its rights on a new database."""
-    if role.record.state in SUSPENSION:  # its login is made when the tenant is resumed
-        await role.server.create(role.work)
-    if role.record.state is not State.USABLE:
-        return
-    await role.intend(Verb.REPAIR, role.current.username)
-    await role.server.create(role.work)
-    kept = [each.username for each in role.record.credentials]
-    await role.server.mend(role.work, kept)
-    await role.held.keep(role.current, role.record.previous)

@@ -7,6 +7,7 @@ more statements are sent.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -14,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from backoff import full_jitter
 
 from ..._bulk.settle import if_found
@@ -30,9 +31,11 @@ from .._naming import ROLES, Names, Role, names_of
 from .._outcomes import Timer
 from .._record import Intent, OnRecord, Verb, no_roles
 from .._servers.server import Server, Work
-from .._stores import Claim, Store
-from ..errors import ClaimLostError, GrantError, StoreError
+from .._stores import Claim, Record, Store
+from ..errors import ClaimLostError, GrantError, StoreError, TenantBusyError
 
+_logger = logging.getLogger("aiodbclient")
+LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
 _LOOK = 0.2  # s between two looks at a role that another process has claimed
 
 
@@ -44,13 +47,11 @@ def clock() -> float:
 class HeldClaim:
     """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
 
-    def __init__(self, store: Store, claim: Claim, record: OnRecord, lease: float, since: float, timer: Timer) -> None:
+    def __init__(self, store: Store, claim: Claim, record: OnRecord, since: float) -> None:
         self.store = store
         self.claim = claim
         self.record = record  # as this claim has changed it
-        self._lease = lease
-        self._until = since + lease
-        self._timer = timer
+        self._until = since + LEASE
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
 
@@ -61,7 +62,7 @@ class HeldClaim:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the claim, unless ``keep`` or ``forget`` has."""
+        """End the claim, unless ``commit`` or ``delete`` has."""
         assert self._renewing is not None
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
@@ -69,8 +70,10 @@ class HeldClaim:
             return
         try:
             # A name for which no work began need not stay on record.
-            end = self.store.forget if self.record.is_empty else self.store.release
-            await self._timer.on("store", end(self.claim))
+            if self.record.is_empty:
+                await self.delete()
+            else:
+                await self.store.release(self.claim)
         except StoreError as error:
             if exc is None or (isinstance(error, ClaimLostError) and isinstance(exc, Exception)):
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
@@ -86,29 +89,31 @@ class HeldClaim:
     async def renew(self) -> None:
         """Extend the claim by another lease."""
         since = clock()
-        await self._timer.on("store", self.store.renew(self.claim, self._lease))
-        self._until = since + self._lease
+        await self.store.renew(self.claim, LEASE)
+        self._until = since + LEASE
 
-    async def intend(self, intent: Intent | None) -> None:
+    async def begin(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
         intended = None if intent is None else str(intent)
-        await self._timer.on("store", self.store.intend(self.claim, intended))
+        await self.store.begin(self.claim, intended)
         self.record = evolve(self.record, intent=intent)
 
-    async def keep(self, current: Credential | None, previous: Credential | None) -> None:
+    async def commit(self, current: Credential | None, previous: Credential | None) -> None:
         """Store the credentials, and end the intent and the claim."""
-        await self._timer.on("store", self.store.keep(self.claim, current, previous))
-        self._ended, self.record = True, evolve(self.record, current=current, previous=previous, intent=None)
+        record = evolve(self.record, current=current, previous=previous, intent=None)
+        stored = Record(name=self.claim.name, current=current, previous=previous)
+        await self.store.commit(self.claim, stored)
+        self._ended, self.record = True, record
 
-    async def forget(self) -> None:
-        """Remove the record, and end the claim."""
-        await self._timer.on("store", self.store.forget(self.claim))
+    async def delete(self) -> None:
+        """Delete the record, and end the claim."""
+        await self.store.commit(self.claim, None)
         self._ended, self.record = True, OnRecord(name=self.record.name, role=self.record.role)
 
     async def _renew(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
         while True:
-            await asyncio.sleep(self._lease / 3)
+            await asyncio.sleep(LEASE / 3)
             try:
                 await self.renew()
             except ClaimLostError:
@@ -136,11 +141,11 @@ class Tenant:
 
     async def read(self) -> OnRecord:
         """Read what is on record for it. Raises as ``Context.ours``."""
-        return await self.context.record(self.names.tenant, self.timer)
+        return await self.context.record(self.names.tenant)
 
     async def now(self) -> datetime:
         """The time by the clock of the store."""
-        return await self.timer.on("store", self.context.now())
+        return await self.context.store.now()
 
     async def works(self, credential: Credential, working: Collection[str] = ()) -> bool:
         """Whether the login can log in with the password on record. That of an adopted one is unknown."""
@@ -151,16 +156,16 @@ class Tenant:
     async def claim(self) -> ClaimedTenant | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``Context.ours``."""
         context, names, timer, since = self.context, self.names, self.timer, clock()
-        claim = await timer.on("store", context.store.claim(names.record, context.lease))
+        claim = await context.store.claim(names.record, LEASE)
         if claim is None:
             return None
         try:
             record = context.ours(names.tenant, claim.record)
         except DatabaseClientError:
-            await timer.on("store", context.store.release(claim))
+            await context.store.release(claim)
             raise
-        held = HeldClaim(context.store, claim, record, context.lease, since, timer)
-        work = Work(names, held.check_lease, timer.ended, held.renew)
+        held = HeldClaim(context.store, claim, record, since)
+        work = Work(names, held.check_lease, timer.ended)
         return ClaimedTenant(context=context, site=self.site, names=names, timer=timer, held=held, work=work)
 
 
@@ -182,9 +187,9 @@ class ClaimedTenant(Tenant):
         assert self.record.current is not None
         return self.record.current
 
-    async def intend(self, verb: Verb, login: str, more: str = "") -> None:
+    async def begin(self, verb: Verb, login: str, more: str = "") -> None:
         """Store what is about to happen, before its first step."""
-        await self.held.intend(Intent(verb, login, self.site.cluster, more))
+        await self.held.begin(Intent(verb, login, self.site.cluster, more))
 
     async def set_login(self, login: str, *, may_exist: bool = True) -> Credential:
         """Make the login or, if it ``may_exist`` and does, end it and reset it. Test it, and return its credential."""
@@ -204,7 +209,7 @@ class ClaimedTenant(Tenant):
         dropped = await self.server.drop_login(self.work, login)
         if dropped and self.was_adopted(login):
             client = self.context.sites.clients[self.site.cluster]
-            client = for_work(client, self.timer.meter, tenant=self.names.tenant)
+            client = for_work(client, self.timer.meter, label=self.names.tenant)
             with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
                 await if_found(client.users.delete(login))
 
@@ -218,9 +223,28 @@ class ClaimedTenant(Tenant):
         setup = self.context.setup
         if setup is None or self.names.role is not Role.OWNER:
             return credential
-        await self.timer.on("setup", setup(credential))
+        await setup(credential)
         await self.held.renew()
         return evolve(credential, is_set_up=True)
+
+
+@define
+class Waiting:
+    """How long a verb waits for another process that has claimed the tenant: for one lease."""
+
+    tenant: str
+    _until: float | None = None
+
+    def go_on(self) -> None:
+        """Note that the tenant is claimed. Raises TenantBusyError after a lease."""
+        if self._until is None:
+            _logger.info("another process works on the tenant %r: waiting up to %.0f s", self.tenant, LEASE)
+            self._until = clock() + LEASE
+        elif clock() >= self._until:
+            raise TenantBusyError(
+                f"another process works on the tenant {self.tenant!r} for over {LEASE:.0f} s; nothing was changed",
+                retry_after=LEASE,
+            )
 
 
 async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
@@ -229,8 +253,10 @@ async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaita
         unclaimed = tenant.in_role(each)
         if not (await unclaimed.read()).exists:
             continue
+        waiting = Waiting(tenant.names.tenant)
         while (role := await unclaimed.claim()) is None:
-            await tenant.timer.on("claim", asyncio.sleep(full_jitter(_LOOK)))
+            waiting.go_on()
+            await asyncio.sleep(full_jitter(_LOOK))
         async with role.held:
             if role.record.intent is not None:
                 await role.server.end_work(role.work)

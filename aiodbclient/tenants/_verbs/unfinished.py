@@ -68,7 +68,7 @@ async def reader_of(tenant: ClaimedTenant) -> Credential:
 
 async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
     """Let no login of the tenant work in the database, until ``undo`` or for ever."""
-    await tenant.intend(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
+    await tenant.begin(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
     await on_roles(tenant, _freeze_role)
     for login in tenant.names.logins:
         await tenant.server.end_login(tenant.work, login)
@@ -84,7 +84,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
         await _open(tenant)
         await tenant.server.reopen(tenant.work, plan.guests)
     if shut:  # the other cluster may be away, and need not be there to use the tenant
-        await tenant.intend(Verb.PREPARE, current.username, str(plan))
+        await tenant.begin(Verb.PREPARE, current.username, str(plan))
     await tenant.server.drop_temporary(tenant.work)
     if plan.to not in tenant.context.sites.clients:
         raise InvalidArgumentError(
@@ -92,7 +92,7 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
             f"move made on the cluster {plan.to} is still there: name that cluster too"
         )
     await _drop_on(tenant, plan.to)
-    await tenant.held.keep(current, previous)
+    await tenant.held.commit(current, previous)
 
 
 async def finish_move(tenant: ClaimedTenant) -> None:
@@ -113,7 +113,7 @@ async def finish_move(tenant: ClaimedTenant) -> None:
         raise MoveError(
             f"{left} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
-    await tenant.held.keep(tenant.current, None)
+    await tenant.held.commit(tenant.current, None)
 
 
 async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
@@ -144,7 +144,7 @@ async def _freeze_role(role: ClaimedTenant) -> None:
     if role.record.state in (State.PROVISIONING, State.SUSPENDING, State.REMOVING):
         raise MoveError(f"the {role.names.role} of the tenant {role.names.tenant!r} is unfinished: repair it first")
     if role.record.state is not State.ABSENT:
-        await role.intend(Verb.MOVE, role.current.username)
+        await role.begin(Verb.MOVE, role.current.username)
         for login in role.names.logins:
             await role.server.end_login(role.work, login)
 
@@ -153,7 +153,7 @@ async def _open_role(role: ClaimedTenant) -> None:
     if role.record.state is State.MOVING:
         if role.current.suspended is None:
             await _open(role)
-        await role.held.keep(role.current, role.record.previous)
+        await role.held.commit(role.current, role.record.previous)
 
 
 async def _open(tenant: ClaimedTenant) -> None:
@@ -174,4 +174,4 @@ async def _bring_role(role: ClaimedTenant) -> None:
     else:
         credential = role.site.credential(role.names, current.username, current.password, await role.now())
         credential = evolve(credential, suspended=current.suspended)
-    await role.held.keep(credential, None)
+    await role.held.commit(credential, None)

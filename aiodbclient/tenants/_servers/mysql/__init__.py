@@ -245,7 +245,6 @@ class MySQLServer(Server):
         name = _program(work.names) if name is None else name
         try:
             async with turns or self._turns, aclosing(await self._log_in(program_name=name)) as session:
-                await work.confirm()
                 yield Schema(session, work, self._own, self._limit)
                 return
         except (LoginRefusedError, ServerAwayError) as refused:  # by a login of the tenant

@@ -323,7 +323,6 @@ class PostgresServer(Server):
                 else:
                     server = await self._open(label, database)
                     ending.push_async_callback(server.close)
-                await work.confirm()
                 yield Session(work.names, server, partial(self._session, work), work.check_lease)
             return
         except TimeoutError:

@@ -1,1 +1,0 @@
-"""Convert models to JSON and back, and error answers to exceptions. Pure."""

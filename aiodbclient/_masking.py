@@ -1,0 +1,62 @@
+"""Mask secrets in the texts of the API and of other libraries. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from .errors import ConfigurationError
+
+MASK = "***"
+
+# A password of the provider, and the value of ``password``: in JSON (also in a JSON string), a form, a DSN or a line of
+# text. Every repetition is possessive, so the search never backtracks: its time grows with the text alone.
+_PASSWORDS = re.compile(
+    r"""(?P<name>password\\*+["']?+\s*+[:=]\s*+)"""
+    r"""(?:\\*+"(?:[^"\\]|\\.)*+"?+|'[^']*+'?+|[^\s"'&,;<>}]++)"""
+    r"""|AVNS_[^\s"'\\&,;<>}]*+""",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Token:
+    """A token that its repr hides, so that a traceback with local variables hides it too."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value if isinstance(value, str) else ""
+
+    def __repr__(self) -> str:
+        return "Token('********')"
+
+    def check(self) -> None:
+        """Refuse a token that is not valid in a header."""
+        if not (self.value.isascii() and self.value.isprintable() and self.value and " " not in self.value):
+            raise ConfigurationError(
+                "the token must be a non-empty string of printable ASCII characters without spaces"
+            )
+
+
+class Secrets:
+    """The tokens of a client. It masks them in texts, and passwords by how they look."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self) -> None:
+        self._tokens = deque[str](maxlen=8)  # a provider of tokens may return many
+
+    def add_token(self, token: str) -> None:
+        """Mask ``token`` from now on."""
+        self._tokens.append(token)
+
+    def line(self, text: str, limit: int) -> str:
+        """Return the beginning of ``text`` with every secret masked, on one printable line that is safe in a log."""
+        for token in self._tokens:
+            text = text.replace(token, MASK)
+        text = _PASSWORDS.sub(_masked, text)  # before the text is cut: a part of a secret would not be found
+        return " ".join("".join(each if each.isprintable() else " " for each in text[: 2 * limit]).split())[:limit]
+
+
+def _masked(match: re.Match[str]) -> str:
+    return f"{match['name'] or ''}{MASK}"
