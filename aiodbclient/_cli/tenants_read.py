@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from .printing import FEW, note, sized, some, span, write
 from .progress import called
 from .records import Records, is_suspended
 from .running import runs
-from .selection import Opened, TenantReport, names_in, open_records, open_selection, open_tenants
+from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
     from .. import Action
@@ -72,15 +73,17 @@ def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, obj
 async def list_capacity(output: Output, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
     """List how many tenants each cluster has.
 
+    It sends nothing, if the store knows the clusters. Tenants of all prefixes count.
+
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
-    async with open_tenants(place, max_tenants=max_tenants) as opened:
-        rooms = await opened.tenants.capacity()
-    rows = [
-        opened.home(each.cluster, as_json=output.as_json) | {"tenants": each.tenants, "max_tenants": each.max_tenants}
-        for each in rooms
-    ]
-    output.rows(rows)
+    async with open_records(place) as on_record:
+        others = [each for (role, _), each in on_record.others.items() if role is Role.OWNER]
+        counts = Counter(each.cluster for each in (*on_record.records[Role.OWNER].values(), *others))
+    output.rows(
+        on_record.home(id, as_json=output.as_json) | {"tenants": counts[id], "max_tenants": max_tenants}
+        for id in on_record.clusters
+    )
     return Exit.DONE
 
 

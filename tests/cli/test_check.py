@@ -88,8 +88,10 @@ def test_other_process_is_no_problem(command: Command, names: list[str]) -> None
 
     async def beside() -> list[str]:
         async with SQLiteStore(command.store) as store:
-            assert await store.claim(a, 600.0) is not None
+            claim = await store.claim(a, 600.0)
+            assert claim is not None
             done = [command.process("tenants", "check", *command.place, *form) for form in ([], ["-o", "json"])]
+            await store.release(claim)
         assert [each.code for each in done] == [0, 0]
         assert done[0].out == f"{a}: in progress\n1 checked: all well\n"
         return [each["state"] for each in done[1].objects()]
