@@ -20,12 +20,14 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
 
 from .engines import Engine
+from .errors import InvalidArgumentError
 from .models import Cluster, Database, MySQLSettings, NewUser, UserSettings
 
 T = TypeVar("T")
 
 # What ``decode`` raises for JSON that is not as documented.
-SHAPE_ERRORS = (
+UNREADABLE = (
+    MemoryError,
     ValueError,
     TypeError,
     LookupError,
@@ -62,20 +64,20 @@ class UserChange:
 Body = NewUser | UserChange | Database
 
 
-def unstructure(body: Body) -> dict[str, Any]:
-    """Return the JSON object of a request, without members that are None."""
+def encode(body: Body) -> tuple[bytes, list[str]]:
+    """Return the JSON of a body, without members that are None, and the names of the settings in it."""
     members: dict[str, Any] = _converter().unstructure(body)
-    return members
-
-
-def setting_names(members: Mapping[str, Any]) -> list[str]:
-    """Return the names of the settings in a body, as in ``Capabilities.user_settings``."""
-    names = [f"settings.{name}" for name in members.get("settings", ())]
-    return [*names, *(name for name in members if name not in ("name", "settings"))]
+    names = ["settings." + name for name in members.get("settings", ())]
+    names += [name for name in members if name not in ("name", "settings")]
+    try:
+        return json.dumps(members).encode(), names
+    except (TypeError, ValueError) as error:
+        problem = f"JSON cannot represent the arguments: {error}; nothing was sent"
+    raise InvalidArgumentError(problem)
 
 
 def decode(body: bytes, key: str, model: type[T]) -> T:
-    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS."""
+    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of UNREADABLE."""
     return _converter().structure(parse(body)[key], model)
 
 

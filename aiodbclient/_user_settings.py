@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from attrs import define
 
+from ._checks import shown
 from .errors import InvalidArgumentError
 
 
@@ -120,6 +121,8 @@ def check_settings(
     mysql_settings: object = None, settings: UserSettings | None = None, readonly: object = None
 ) -> None:
     """Check the types of a user's settings, each of which may be None."""
+    if mysql_settings is None and settings is None and readonly is None:
+        return
     _check("mysql_settings", mysql_settings, MySQLSettings)
     _check("readonly", readonly, bool)
     _check("settings", settings, UserSettings)
@@ -141,7 +144,9 @@ def _check_all(argument: str, values: object, kind: type) -> None:
         or not isinstance(values, Sequence)
         or not all(isinstance(each, kind) for each in values)
     ):
-        raise InvalidArgumentError(f"{argument} must be a list of {kind.__name__}, not {values!r}; nothing was sent")
+        raise InvalidArgumentError(
+            f"{argument} must be a list of {kind.__name__}, not {shown(values)}; nothing was sent"
+        )
 
 
 def _check(argument: str, value: object, kind: type) -> None:

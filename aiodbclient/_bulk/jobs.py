@@ -17,7 +17,7 @@ from attrs import evolve
 from .._http.call import RequestStats
 from .._http.context import ClusterContext
 from .._http.waits import with_password
-from .._json import setting_names, unstructure
+from .._json import encode
 from .._user_settings import check_settings
 from ..engines import capabilities_of, guard
 from ..errors import (
@@ -133,9 +133,8 @@ class ProvisionUsers(UserJob[UserDone]):
         return UserDone(name=spec.name, action=action, user=user, tries=stats.requests)
 
     async def _provision(self, users: UsersAPI, spec: NewUser) -> tuple[Action, User]:
-        # Before the first request, also for a user that exists: an update may be two requests.
-        engine = await self._context.learn_engine()
-        guard(engine, "users.create", setting_names(unstructure(spec)))
+        if spec != NewUser(spec.name):  # before the first request, also for a user that exists
+            guard(await self._context.learn_engine(), "users.create", encode(spec)[1])
         before = await self._there_before(users, spec.name)
         if before is not None:
             is_new, user = False, before

@@ -45,7 +45,6 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
     def __init__(self, rate_limiter: RateLimiter | None = None) -> None:
         self.rate_limiter = rate_limiter
         self.maintenance: MaintenanceWait = MaintenanceWait()
-        self.ending: Exception | None = None  # what the run raises after ``ends_run``, if it is not the error itself
 
     @abstractmethod
     def spec_of(self, given: object) -> SpecT:
@@ -273,7 +272,7 @@ class Run(Generic[OutcomeT_co]):
         if self._unanswered >= max(OUTAGE, self._concurrency or 0):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
-            self._failure = self._job.ending or _ending(error, "every other name would fail in the same way")
+            self._failure = _ending(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
 
@@ -309,9 +308,3 @@ def name_spec(given: object) -> str:
     if isinstance(given, str):
         return given
     raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
-
-
-async def listed(specs: Iterable[Any] | AsyncIterable[Any], taker: str = "a plan") -> list[Any]:
-    """Return the specs of a plan, or of another ``taker``, as a list."""
-    check_iterable(specs, taker)
-    return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -46,17 +46,18 @@ class Reuse:
         self._session = session
         self.is_safe = True  # otherwise each request needs a connection of its own
         for owner, name in ((session, "_middlewares"), (session, "_default_proxy"), (session.connector, "_conns")):
-            self._private(owner, name)
+            if owner is not None and not hasattr(owner, name):
+                self._warn(owner, name)
 
     def middlewares(self) -> tuple[ClientMiddlewareType, ...] | None:
         """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
         # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
-        own = self._private(self._session, "_middlewares")
+        own: tuple[ClientMiddlewareType, ...] | None = getattr(self._session, "_middlewares", None)
         return None if own is None else (*own, _send_once)
 
     def close_tainted_connections(self) -> None:
         """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
-        connections = self._private(self._session.connector, "_conns") or {}
+        connections: Mapping[object, Any] = getattr(self._session.connector, "_conns", {})
         for kept in connections.values():
             for connection, _ in kept:
                 if not connection.should_close:
@@ -65,24 +66,24 @@ class Reuse:
 
     def closer_of(self, response: aiohttp.ClientResponse) -> Callable[[], object]:
         """Return what closes the connection of ``response``, even if it is back in the pool."""
-        protocol = self._private(response, "_protocol")
+        try:
+            protocol = response._protocol
+        except AttributeError:
+            self._warn(response, "_protocol")
+            protocol = None
         return response.close if protocol is None else protocol.close
 
-    def _private(self, owner: object, name: str) -> Any:
-        """Return a private attribute of aiohttp. If it is gone, log a warning once, and return None."""
-        try:
-            return getattr(owner, name)
-        except AttributeError:
-            if self.is_safe and owner is not None:
-                self.is_safe = False
-                logger.warning(
-                    "aiohttp %s has no %s.%s, which keeps used connections safe, so each request now takes a new "
-                    "connection: install a version of aiohttp and aiodbclient that fit",
-                    aiohttp.__version__,
-                    type(owner).__name__,
-                    name,
-                )
-            return None
+    def _warn(self, owner: object, name: str) -> None:
+        """Warn once that aiohttp has not got a private name any more."""
+        if self.is_safe:
+            self.is_safe = False
+            logger.warning(
+                "aiohttp %s has no %s.%s, which keeps used connections safe, so each request takes a new connection: "
+                "install versions of aiohttp and aiodbclient that fit",
+                aiohttp.__version__,
+                type(owner).__name__,
+                name,
+            )
 
 
 def text_of(error: BaseException) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import binascii
 import copy
-import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attrs import define, field
 
-from .._json import Authority, Body, ClusterEngine, setting_names, unstructure
+from .._json import Authority, Body, ClusterEngine, encode
 from ..engines import Engine, guard
-from ..errors import DatabaseClientError, InvalidArgumentError, PermissionDeniedError
+from ..errors import DatabaseClientError, PermissionDeniedError
 from ..models import Cluster
 from .call import Call, Options, RequestStats, WriteTurns
 from .events import logger
@@ -98,11 +97,10 @@ class ClusterContext(NamedTuple):
     async def send(self, operation: Operation, name: str, body: Body | None = None) -> Response:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it and the settings in it."""
         check_name(name)
-        members = {} if body is None else unstructure(body)
-        encoded = None if body is None else _encoded(operation, members)
+        encoded, settings = (None, []) if body is None else encode(body)
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
-        capabilities = guard(engine, operation.name, setting_names(members))
+        capabilities = guard(engine, operation.name, settings)
         turns = None
         if operation.writes_users and capabilities is not None and capabilities.concurrent_user_writes == 1:
             turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
@@ -186,14 +184,6 @@ class ClusterContext(NamedTuple):
         if pem is None:
             raise response.invalid("holds no certificate, as PEM in base64")
         self.cache.cas[self.cluster_id] = pem
-
-
-def _encoded(operation: Operation, members: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(members).encode()
-    except (TypeError, ValueError) as error:
-        problem = f"{operation.name}: JSON cannot represent the arguments: {error}; nothing was sent"
-    raise InvalidArgumentError(problem)
 
 
 def _pem(encoded: str) -> str | None:

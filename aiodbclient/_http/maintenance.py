@@ -6,6 +6,7 @@ It answers 412, or 404 to a create on a cluster that has just come online (mcp-d
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 from typing import TypeGuard
@@ -59,15 +60,16 @@ class MaintenanceWait:
 
     def __init__(self) -> None:
         self.stopped = False  # then a refused call raises at once
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters = defaultdict[str, _Cluster](_Cluster)
 
     async def send(self, call: Call, transport: Transport, read: Read) -> Response:
         """Send ``call``, and again after each refusal, when ``read`` shows that the cluster is online."""
-        cluster = self._clusters.setdefault(call.cluster_id or "", _Cluster())
+        cluster = self._clusters[call.cluster_id or ""]
         failed: list[FailedTry] = []
         while True:
-            async with cluster.lock:
-                pass
+            if cluster.lock.locked():
+                async with cluster.lock:
+                    pass
             if cluster.failure is not None:
                 raise _not_online(cluster, call, failed, transport)
             try:

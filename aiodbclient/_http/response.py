@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from .._headers import retry_after
-from .._json import SHAPE_ERRORS, ClusterEngine, decode, decode_page, parse
+from .._json import UNREADABLE, ClusterEngine, decode, decode_page, parse
 from .._masking import Secrets
 from ..engines import is_case_sensitive
 from ..errors import (
@@ -29,8 +29,8 @@ from ..errors import (
 from ..models import Cluster, Database, User
 from .call import Call
 from .operations import Kind
-from .retry import LOST_STATUSES, Failure
-from .tries import FailedTry, error_of
+from .retry import LOST_STATUSES, Failure, not_found_is_success
+from .tries import FailedTry, error_of, was_lost
 
 T = TypeVar("T")
 
@@ -77,23 +77,46 @@ class Response:
         given = self._error_members().get("request_id") if self.status >= 400 else None
         return self.secrets.line(given or self.headers.get("x-request-id", ""), _LINE) or None
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the call succeeded: also if a deletion finds nothing after an earlier try lost its answer."""
+        if self.status == 404:
+            return was_lost(self.earlier) and not_found_is_success(self.call.operation.kind)
+        return 200 <= self.status < 300
+
     def read(self, model: type[T]) -> T:
         """Return the ``model`` in the response."""
-        value = self._decoded(lambda: decode(self.body, self.call.operation.key, model))
-        self._check_subject(value)
-        return value
+        try:
+            value = decode(self.body, self.call.operation.key, model)
+        except UNREADABLE as error:
+            problem = self._problem(error)
+        else:
+            self._check_subject(value)
+            return value
+        # Not in the handler, where it would be chained: errors of the decoder and of cattrs quote credentials.
+        raise self.invalid(problem)
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None."""
         operation = self.call.operation
-        return self._decoded(lambda: decode_page(self.body, operation.key, model, operation.other_key))
+        try:
+            return decode_page(self.body, operation.key, model, operation.other_key)
+        except UNREADABLE as error:
+            problem = self._problem(error)
+        raise self.invalid(problem)
 
     def read_json(self) -> Any:
         """Return the JSON of the response, or None if it has no body."""
-        return self._decoded(lambda: parse(self.body)) if self.body.strip() else None
+        try:
+            return parse(self.body) if self.body.strip() and self.status != 404 else None
+        except UNREADABLE as error:
+            problem = self._problem(error)
+        raise self.invalid(problem)
 
     def read_nothing(self) -> None:
         """Check that the response confirms the operation: the documented 204, or another success without a body."""
+        if self.status == 404:
+            return
         if self.status in _NOT_DONE or self.body.strip():
             raise self.invalid("is not empty, as documented" if self.body else "does not confirm that it is done")
 
@@ -151,16 +174,11 @@ class Response:
             return {}
         return {str(key): value for key, value in members.items() if isinstance(value, str)}
 
-    def _decoded(self, read: Callable[[], T]) -> T:  # not a partial: its repr would show the body
-        try:
-            return read()
-        except MemoryError:
-            problem = "does not fit into memory"
-        except SHAPE_ERRORS:
-            key = self.call.operation.key
-            problem = f"is not the documented JSON object with {key!r}" if key else "is not JSON"
-        # Not in the handlers, where it would be chained: errors of the decoder and of cattrs quote credentials.
-        raise self.invalid(problem)
+    def _problem(self, error: BaseException) -> str:
+        key = self.call.operation.key
+        if isinstance(error, MemoryError):
+            return "does not fit into memory"
+        return f"is not the documented JSON object with {key!r}" if key else "is not JSON"
 
     def _check_subject(self, value: object) -> None:
         found: str | None

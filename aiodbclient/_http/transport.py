@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from inspect import isawaitable
@@ -23,12 +23,12 @@ from .._pacing.budget import RateLimiter
 from .._version import __version__
 from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
-from .call import Call, RequestStats
+from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, BodyError, failed_without_answer
 from .response import Response
-from .retry import RULES, Failure, RetryDecision, next_wait, not_found_is_success, retry_waits
-from .tries import FailedTry, error_of, failed_before_sending, was_lost
+from .retry import RULES, Failure, RetryDecision, next_wait, retry_waits
+from .tries import FailedTry, error_of, failed_before_sending
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -103,7 +103,7 @@ class Transport:
         """
         failed = [] if failed is None else failed
         policy, counted = call.options.retry, 0
-        waits = retry_waits(policy)
+        waits: Iterator[float] | None = None
         started = perf_counter()
         try:
             while True:
@@ -118,6 +118,7 @@ class Transport:
                 if decision is RetryDecision.RAISE or policy.max_tries == 1 or counted == policy.max_tries:
                     raise error_of(call, failed, self.secrets)
                 if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
+                    waits = waits or retry_waits(policy)
                     await self.sleep(next_wait(waits, tried.retry_after))
         finally:
             if call.options.stats is not None:
@@ -144,21 +145,34 @@ class Transport:
     async def _try(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
         options, turns = call.options, call.turns
+        last = failed[-1] if failed else None
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         limit = asyncio.timeout(None if turns is None else patience)
-        asked = perf_counter()
+        sent, asked = None, perf_counter()
         try:
-            async with limit:
-                session = self._open_session()
-                self._waits.add(limit)  # until it is sent, so that ``aclose`` ends it
-                if self._token is None or (failed and failed[-1].status == 401):
-                    await self._renew_token(call, failed[-1].token if failed else None)
-                if turns is None:
-                    return await self._send_in_slot(call, failed, session, asked, limit, patience)
-                async with turns.lane(bulk=options.bulk):
-                    return await self._send_in_slot(call, failed, session, asked, limit, patience)
+            session = self._open_session()
+            self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
+            async with limit, nullcontext() if turns is None else turns.lane(bulk=options.bulk):
+                if self._token is None or (last is not None and last.status == 401):
+                    await self._renew_token(call, None if last is None else last.token)
+                began = perf_counter()
+                place = await self.limiter.acquire(
+                    bulk=options.bulk, max_wait=patience, place=None if last is None else last.place
+                )
+                sent, waited = False, perf_counter() - began
+                async with nullcontext() if turns is None else turns.writing:
+                    limit.reschedule(None)
+                    self._waits.discard(limit)
+                    if session.closed:
+                        raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
+                    sent, total = True, perf_counter() - asked
+                    tried = await self._send_once(call, failed, session, waited, total - waited)
+                if isinstance(tried, Response):
+                    return tried
+                sent = tried.failure is not Failure.NOT_SENT
+                return evolve(tried, waited=total, place=place)
         except (ConfigurationError, MaxWaitError, RequestTimeoutError) as error:
             return failed_before_sending(error)
         except TimeoutError:
@@ -167,6 +181,8 @@ class Transport:
             return failed_before_sending(_closed() if self._closed.is_set() else _no_turn())
         finally:
             self._waits.discard(limit)
+            if sent is not None:
+                self.limiter.release(sent=sent)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the session. The first call makes the client's own."""
@@ -214,35 +230,6 @@ class Transport:
         self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self.secrets.add_token(token.value)
 
-    async def _send_in_slot(
-        self,
-        call: Call,
-        failed: Sequence[FailedTry],
-        session: aiohttp.ClientSession,
-        asked: float,
-        limit: asyncio.Timeout,
-        patience: float | None,
-    ) -> Response | FailedTry:
-        """Wait for a slot of the rate limiter, and hold it while the request is sent."""
-        turn_at = perf_counter()
-        place = failed[-1].place if failed else None
-        place = await self.limiter.acquire(bulk=call.options.bulk, max_wait=patience, place=place)
-        slot_at, sent = perf_counter(), False
-        try:
-            async with nullcontext() if call.turns is None else call.turns.writing:
-                limit.reschedule(None)
-                self._waits.discard(limit)
-                if session.closed:
-                    raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
-                sent, waited, total = True, slot_at - turn_at, perf_counter() - asked
-                tried = await self._send_once(call, failed, session, waited, total - waited)
-                if isinstance(tried, FailedTry):
-                    sent = tried.failure is not Failure.NOT_SENT
-                    return evolve(tried, waited=total, place=place)
-                return tried
-        finally:
-            self.limiter.release(sent=sent)
-
     async def _send_once(
         self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, waited: float, blocked: float
     ) -> Response | FailedTry:
@@ -250,11 +237,11 @@ class Transport:
         assert self._reuse is not None
         assert self._token is not None
         self._reuse.close_tainted_connections()
-        token, started = self._token, perf_counter()
-        stats = call.options.stats or RequestStats()
-        stats.requests += 1
-        stats.writes += call.operation.writes
-        stats.waited += waited + blocked
+        token, started, stats = self._token, perf_counter(), call.options.stats
+        if stats is not None:
+            stats.requests += 1
+            stats.writes += call.operation.writes
+            stats.waited += waited + blocked
         response: Response | None = None
         try:
             response = await self._exchange(call, failed, session, token)
@@ -264,10 +251,18 @@ class Transport:
             # Without the traceback, because its local variables hold the partial answer.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         else:
-            tried = await self._judged(response)
+            wait = None
+            if response.status == 429:
+                wait = await self.limiter.throttle(response.headers)
+            elif response.status < 500 and response.status != 401:
+                # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
+                self.limiter.observe(response.headers)
+            self._newest_headers = response.headers
+            tried = response if response.is_success else response.failed_try(wait)
         if isinstance(tried, FailedTry):
-            stats.writes -= call.operation.writes and not tried.is_unclear
             tried = evolve(tried, token=token)
+            if stats is not None and not tried.is_unclear:
+                stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             attempt = 1 + sum(each.was_sent for each in failed)
             path = self.secrets.line(call.path, 200)
@@ -294,21 +289,6 @@ class Transport:
             body = await _whole_body(response)
         return Response(call, response.status, response.headers, body, tuple(failed), self.secrets, close)
 
-    async def _judged(self, response: Response) -> Response | FailedTry:
-        """Let the limiter learn from ``response``, and return it if it is a success, or how the call failed."""
-        status, wait = response.status, None
-        self._newest_headers = response.headers
-        if status == 429:
-            wait = await self.limiter.throttle(response.headers)
-        elif status < 500 and status != 401:
-            # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
-            self.limiter.observe(response.headers)
-        if 200 <= status < 300:
-            return response
-        if status == 404 and was_lost(response.earlier) and not_found_is_success(response.call.operation.kind):
-            return evolve(response, status=204, body=b"")
-        return response.failed_try(wait)
-
     def _headers(self, call: Call, token: Token, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
         assert self._reuse is not None
@@ -329,8 +309,8 @@ class Transport:
         return headers
 
 
-def _closed() -> ConfigurationError:
-    return ConfigurationError("this DatabaseClient is closed")
+def _closed(what: str = "this DatabaseClient") -> ConfigurationError:
+    return ConfigurationError(f"{what} is closed")
 
 
 def _no_turn() -> MaxWaitError:

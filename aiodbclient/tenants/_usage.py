@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from .._bulk.run import listed
+from .._bulk.run import check_iterable
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
 from ..errors import DatabaseClientError
@@ -61,7 +61,9 @@ async def usage_of(context: Context, names: Iterable[str] | AsyncIterable[str] |
     if names is None:
         found = [_on_record(each) async for each in context.entries()]
     else:
-        found = [await _named(context, each) for each in await listed(names, "usage")]
+        check_iterable(names, "usage")
+        given = [each async for each in names] if isinstance(names, AsyncIterable) else names
+        found = [await _named(context, each) for each in given]
     clusters = dict.fromkeys(each.cluster for each in found if each.cluster is not None)
     servers = await _read(context, clusters)
     for each in found:

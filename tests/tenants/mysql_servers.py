@@ -139,6 +139,7 @@ class Fighter:
     def __init__(self, server: Server, login: str, password: str, schema: str | None) -> None:
         self._server = server
         self._stop = False
+        self.acts = 0
         self._connections = [server.connect(login, password, schema) for _ in range(4)]
         ours = {int(run(connection, "SELECT CONNECTION_ID()")[0][0]) for connection in self._connections}
         self._threads = [
@@ -149,7 +150,8 @@ class Fighter:
     def __enter__(self) -> Fighter:
         for thread in self._threads:
             thread.start()
-        time.sleep(0.1)
+        while self.acts < 8:
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,6 +179,7 @@ class Fighter:
     def _again(self, connection: pymysql.Connection[Cursor], act: Callable[[], object]) -> None:
         while not self._stop:
             try:
+                self.acts += 1
                 act()
             except pymysql.MySQLError as error:
                 if not connection.open or error.args[0] in (0, 2006, 2013):

@@ -147,8 +147,8 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
     assert await copier.obstacles(survey, writer) == []
     with TemporaryFile() as file:
-        await copier.dump(reader, "", file, lambda _: None)
-        await copier.restore(writer, file, lambda _: None)
+        await copier.dump(reader, "", file)
+        await copier.restore(writer, file)
     assert await copier.count(writer) == await copier.count(reader)
     await copier.finish(survey, writer, "")
     assert run(server.dsn, "SHOW search_path", database=there.database) == [("public, tools",)]
@@ -176,13 +176,13 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
     with TemporaryFile() as file:
         owned(server.dsn, names, "INSERT INTO t VALUES (1)")
         run(server.dsn, f'ALTER ROLE "{names.logins[0]}" NOCREATEROLE')
-        await copier.dump(reader, "", file, lambda _: None)
+        await copier.dump(reader, "", file)
         run(server.dsn, f'DROP DATABASE "{names.database}"')
         run(server.dsn, f'CREATE DATABASE "{names.database}" OWNER "{names.owner}" TEMPLATE template0')
         writer = credential(server.dsn, names, names.logins[0])
         if restored_by == "the administrator":
             writer = evolve(writer, username=SUPERUSER, password=SUPERPASSWORD)
-        await copier.restore(writer, file, lambda _: None)
+        await copier.restore(writer, file)
     raised = run(server.dsn, f"SELECT rolcreaterole FROM pg_roles WHERE rolname = '{names.logins[0]}'")
     assert raised == [(restored_by == "the administrator",)]
 
@@ -238,7 +238,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
     copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with Connection.connect(make_conninfo(server.dsn, dbname=names.database)) as locking, TemporaryFile() as file:
         locking.execute("LOCK TABLE t")  # the dump waits for it
-        dumping = asyncio.create_task(copier.dump(reader, "", file, lambda _: None))
+        dumping = asyncio.create_task(copier.dump(reader, "", file))
         while not (found := _programs(names.owner)):
             await asyncio.sleep(0.02)
         assert not any("secret" in command for command in found)
@@ -254,7 +254,7 @@ async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:
-        await copier.dump(reader, "", file, lambda _: None)
+        await copier.dump(reader, "", file)
     assert PASSWORD not in str(failed.value)
     assert not [frame.f_code.co_name for frame in frames_of(failed.value) if PASSWORD in repr(frame.f_locals)]
 

@@ -146,7 +146,11 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
 
     async def dying(self: MySQLCopier, *arguments: Any) -> None:
         copying = asyncio.ensure_future(restore(self, *arguments))
-        await asyncio.sleep(0.2)
+        with administrator(there.dsn) as cursor:
+            tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s"
+            while not cursor.execute(tables, [alpha.database]):
+                await asyncio.sleep(0.01)
+        assert not copying.done()
         await asyncio.to_thread(there.kill)
         await copying
 

@@ -685,7 +685,7 @@ async def test_work_of_a_process_that_died_is_ended(server: Server) -> None:
     other, *_ = await server.make()
     async with server.sql._schema(work) as lost, server.sql._schema(other) as works:
         running = asyncio.ensure_future(lost.read("SELECT SLEEP(9)"))
-        await asyncio.sleep(0.1)
+        await until(lambda: server.sleeping("doadmin"))
 
         await server.sql.end_work(work)
 

@@ -254,7 +254,7 @@ async def opened(credential: Credential) -> AsyncIterator[Any]:
 def mine(credential: Credential) -> list[str]:
     """Set a new password in a session that is still open."""
     if credential.engine in MYSQL:
-        return ["SET PASSWORD = 'mine'"]
+        return [f"ALTER USER USER() IDENTIFIED BY 'mine' REPLACE '{credential.password}'"]
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
 
 
@@ -288,18 +288,24 @@ async def test_a_login_that_fights_back_all_the_time_is_revoked(anywhere: Place)
     assert current is not None
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
 
+    acts = 0
+
     async def fight() -> None:
         """Set the password repeatedly, in any session that is left."""
+        nonlocal acts
         for with_what in (leaked, leaked, own, own, own):
             with contextlib.suppress(psycopg.Error, pymysql.Error, OSError):
                 async with opened(with_what) as session:
                     while True:
-                        for statement in mine(leaked):
+                        for statement in mine(with_what):
                             await session(statement)
+                        acts += 1
                         await asyncio.sleep(0.001)
 
     fights = [asyncio.create_task(fight()) for _ in range(3)]
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while acts < 10:
+            await asyncio.sleep(0.01)
     revoked = await only(tenants.revoke_previous())
     for each in fights:
         each.cancel()

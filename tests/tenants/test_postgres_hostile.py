@@ -452,3 +452,15 @@ async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: Post
         async with asyncio.timeout(60):
             while managed.api(waiting):
                 await asyncio.sleep(0.01)
+
+
+async def test_ended_login_keeps_nothing(managed: Managed, server: PostgresServer, names: Names) -> None:
+    """Not even a password that NOLOGIN makes useless: a connection that began before would enter with it."""
+    login = names.logins[0]
+    state = SQL("""
+        SELECT rolcanlogin, rolpassword IS NOT NULL, EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid)
+        FROM pg_authid r WHERE rolname = {}
+    """).format(Literal(login))
+    assert managed.api(state) == [(True, True, True)]
+    await server.end_login(work(names), login)
+    assert managed.api(state) == [(False, False, False)]

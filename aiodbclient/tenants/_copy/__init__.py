@@ -14,7 +14,7 @@ from attrs import field, frozen
 from ...engines import POSTGRESQL, Engine
 from .._credential import Credential
 from .._naming import Names
-from .programs import Copied, Programs
+from .programs import Programs
 
 
 @frozen(kw_only=True)
@@ -54,11 +54,11 @@ class Copier(ABC):
         """Why the empty database of ``writer`` could not have such a copy."""
 
     @abstractmethod
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
         """Dump the database, and add ``programs``, which are no part of a dump of MySQL."""
 
     @abstractmethod
-    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
+    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
         """Restore a dump, which may be hostile."""
 
     @abstractmethod

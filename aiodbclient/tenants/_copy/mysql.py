@@ -17,7 +17,7 @@ from .._servers.mysql.session import LOCK_SECONDS, identifier, opened
 from .._servers.server import LoginRefusedError, ServerAwayError
 from ..errors import GrantError
 from . import Copier, Survey
-from .programs import Copied, Programs, installed, missing, options_for, run
+from .programs import Programs, installed, missing, options_for, run
 
 _OLDEST = (8, 0)
 # s for which a server may take or give nothing. MySQL waits for ever on a full disk, or for a lock that a tenant holds.
@@ -113,25 +113,24 @@ class MySQLCopier(Copier):
             )
         return found
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
         with options_for(reader) as (connection, files):
             command = [self.tools.dump, *connection, *_DUMP, *views, reader.database]
-            await run(command, {}, stdout=target, pass_fds=files, copied=copied, patience=_PATIENCE)
+            await run(command, {}, stdout=target, pass_fds=files, patience=_PATIENCE)
         # Of the database: the parameters and variables of a routine get them when it is made.
         rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()
         target.seek(0, os.SEEK_END)
         target.write(rest)
         target.flush()
-        copied(len(rest))
 
-    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
+    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
         source.seek(0)
         with options_for(writer) as (connection, files):
             command = [self.tools.restore, *connection, *_RESTORE, writer.database]
-            await run(command, {}, stdin=source, pass_fds=files, copied=copied, patience=_PATIENCE)
+            await run(command, {}, stdin=source, pass_fds=files, patience=_PATIENCE)
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
@@ -146,7 +145,7 @@ class MySQLCopier(Copier):
             with TemporaryFile() as file:
                 file.write(events.encode())
                 file.flush()
-                await self.restore(writer, file, lambda _: None)
+                await self.restore(writer, file)
 
 
 async def _refusals(rows: Rows) -> list[str]:

@@ -20,7 +20,7 @@ from .._naming import Names
 from .._servers.postgres.sessions import CAFile, connect
 from ..errors import GrantError
 from . import Copier, Survey
-from .programs import Copied, Programs, environment_of, installed, missing, place_of, run, text_of
+from .programs import Programs, environment_of, installed, missing, place_of, run, text_of
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -172,11 +172,11 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
-    async def dump(self, reader: Credential, programs: str, target: IO[bytes], copied: Copied) -> None:
+    async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         with environment_of(reader) as environment:
             command = [self.tools.dump, *options, place_of(reader)]
-            await self._unblocked(reader, run(command, environment, stdout=target, copied=copied))
+            await self._unblocked(reader, run(command, environment, stdout=target))
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
         """Await a program, and end it if it waits long for a lock: a tenant can hold one for ever."""
@@ -196,8 +196,8 @@ class PostgresCopier(Copier):
             await asyncio.wait([task])
         await task
 
-    async def restore(self, writer: Credential, source: IO[bytes], copied: Copied) -> None:
-        await self._restore(writer, source, await self._entries(writer, source), copied)
+    async def restore(self, writer: Credential, source: IO[bytes]) -> None:
+        await self._restore(writer, source, await self._entries(writer, source))
 
     async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
@@ -219,13 +219,13 @@ class PostgresCopier(Copier):
             and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 
-    async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str], copied: Copied) -> None:
+    async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str]) -> None:
         source.seek(0)
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
             command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
             with environment_of(writer) as environment:
-                await run(command, environment, stdin=source, copied=copied)
+                await run(command, environment, stdin=source)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
 

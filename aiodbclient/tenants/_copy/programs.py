@@ -9,7 +9,7 @@ import asyncio
 import os
 import re
 from asyncio.subprocess import DEVNULL, PIPE, Process, create_subprocess_exec
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from glob import glob
 from importlib.util import find_spec
@@ -40,9 +40,6 @@ _FOLDERS = (
 )
 _ERROR = re.compile(r"ERROR \d|(pg_dump|pg_restore): (error|fatal)|mysql\S*: ", re.IGNORECASE)
 _VERSION = re.compile(r"(?:\(PostgreSQL\)|Ver|from) (\d+)\.(\d+)")
-
-Copied = Callable[[int], object]
-"""Called with the bytes that were copied since the last call."""
 
 
 @frozen
@@ -156,7 +153,6 @@ async def run(
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
     pass_fds: Iterable[int] = (),
-    copied: Copied = lambda _: None,
     patience: float = inf,
 ) -> None:
     """Run a program that reads or writes a file. Raises GrantError with the first error that it reports.
@@ -166,7 +162,6 @@ async def run(
     Safe to cancel: then the program is killed and reaped.
     """
     name, file = Path(command[0]).name, stdin or stdout
-    began = 0 if file is None else _place_in(file)
     process, reason = None, ""
     try:
         process = await create_subprocess_exec(
@@ -185,7 +180,7 @@ async def run(
     try:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(_errors(process))
-            watching = tasks.create_task(_watch(file, began, copied, patience))
+            watching = tasks.create_task(_watch(file, patience))
             await process.wait()
             await errors
             watching.cancel()
@@ -235,20 +230,16 @@ def _place_in(file: IO[bytes]) -> int:
     return os.lseek(file.fileno(), 0, os.SEEK_CUR)
 
 
-async def _watch(file: IO[bytes] | None, before: int, copied: Copied, patience: float) -> None:
-    """Report how far the program is in ``file``, whose place it shares with this process: ``before`` at its start."""
+async def _watch(file: IO[bytes] | None, patience: float) -> None:
+    """Fail if the program does not move on in ``file``, whose place it shares with this process."""
     if file is None:
         return
-    since = monotonic()
-    try:
-        while monotonic() - since < patience:
-            await asyncio.sleep(_LOOK)
-            now = _place_in(file)
-            copied(now - before)
-            before, since = now, monotonic() if now != before else since
-        raise GrantError(f"nothing was copied for {patience:.0f} s: is the disk full, or a table locked?")
-    finally:
-        copied(_place_in(file) - before)
+    place, since = _place_in(file), monotonic()
+    while monotonic() - since < patience:
+        await asyncio.sleep(_LOOK)
+        if (now := _place_in(file)) != place:
+            place, since = now, monotonic()
+    raise GrantError(f"nothing was copied for {patience:.0f} s: is the disk full, or a table locked?")
 
 
 def _reason(errors: bytes, code: int) -> str:

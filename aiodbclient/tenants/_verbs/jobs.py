@@ -37,7 +37,6 @@ class TenantJob(Job[str, DoneT, Failed]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.copied = 0
         self.context = evolve(context, sites=context.sites.for_job(self.maintenance))
 
     def spec_of(self, given: object) -> str:
@@ -111,10 +110,6 @@ class ClaimingJob(TenantJob[DoneT]):
         if self.age is not None:
             self._now = await self.context.store.now()  # so what another process does during the run is young
         return await super().prepare()
-
-    def count_copied(self, number: int) -> None:
-        """Count bytes that were written to a dump, or read from it."""
-        self.copied += number
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago."""

@@ -204,10 +204,10 @@ class _Move:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     counting = tasks.create_task(copier.count(reader))
-                    tasks.create_task(copier.dump(reader, programs, file, self._job.count_copied))
+                    tasks.create_task(copier.dump(reader, programs, file))
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from None
-            await copier.restore(writer, file, self._job.count_copied)
+            await copier.restore(writer, file)
         counted, copied = counting.result(), await copier.count(writer)
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]

@@ -1,0 +1,87 @@
+"""A call reads as one path: few functions, in few files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import aiodbclient
+from aiodbclient import RateLimiter, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, returns_the_user
+
+PACKAGE = str(Path(aiodbclient.__file__).parent)
+
+
+class Trace:
+    """The functions of the package that ran, and the most of them that were one within the other."""
+
+    def __init__(self) -> None:
+        self.functions: dict[CodeType, None] = {}
+        self.depth = 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and is_own(frame):
+            self.functions[frame.f_code] = None
+            depth, outer = 0, frame
+            while outer is not None:
+                depth += is_own(outer)
+                outer = outer.f_back  # type: ignore[assignment]
+            self.depth = max(self.depth, depth)
+
+    @property
+    def files(self) -> set[str]:
+        return {code.co_filename for code in self.functions}
+
+    def __str__(self) -> str:
+        names = (f"{Path(code.co_filename).name}: {code.co_qualname}" for code in self.functions)
+        counts = f"{len(self.functions)} functions, {len(self.files)} files, {self.depth} deep"
+        return "\n".join((counts, *names))
+
+
+def is_own(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(PACKAGE)
+
+
+async def traced(call: Awaitable[Any]) -> Trace:
+    trace = Trace()
+    sys.setprofile(trace)
+    try:
+        await call
+    finally:
+        sys.setprofile(None)
+    return trace
+
+
+async def test_create_call_path(server: Server, make_client: MakeClient) -> None:
+    """A create on a cluster whose engine is known, from the public method to HTTP and back."""
+    server.otherwise = returns_the_user()
+    users = make_client(budget=RateLimiter()).cluster(CLUSTER, engine="pg").users
+    await users.create("warm")
+
+    trace = await traced(users.create("alice"))
+
+    print(trace)
+    assert len(trace.functions) <= 46
+    assert len(trace.files) <= 13
+    assert trace.depth <= 9
+
+
+async def test_trace_notices_more_functions(server: Server, make_client: MakeClient) -> None:
+    """The control: a first call that fails runs more functions."""
+    users = make_client(budget=RateLimiter()).cluster(CLUSTER).users
+    server.will(fails(404), fails(404))
+    trace = Trace()
+    sys.setprofile(trace)
+    try:
+        await users.create("alice")
+    except errors.NotFoundError:
+        pass
+    finally:
+        sys.setprofile(None)
+
+    assert len(trace.functions) > 46
