@@ -18,10 +18,6 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._bulk.run import Run as Run
     from ._http.events import RequestEvent as RequestEvent
     from ._http.retry import RetryPolicy as RetryPolicy
-    from ._pacing.budget import RateLimiter as RateLimiter
-    from ._pacing.budget import RateLimitStatus as RateLimitStatus
-    from ._pacing.budget import Snapshot as Snapshot
-    from ._pacing.budget import Window as Window
     from ._version import __version__ as __version__
     from .client import DatabaseClient as DatabaseClient
     from .clusters import ClusterClient as ClusterClient
@@ -45,13 +41,16 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from .models import User as User
     from .models import UserRole as UserRole
     from .models import UserSettings as UserSettings
+    from .rate_limiter import RateLimiter as RateLimiter
+    from .rate_limiter import RateLimitStatus as RateLimitStatus
+    from .rate_limiter import Snapshot as Snapshot
+    from .rate_limiter import Window as Window
     from .users import UsersAPI as UsersAPI
 
 # Each name is imported on its first use: ``aiodbclient --help`` needs none of them, and aiohttp takes 100 ms.
 _HOMES = {
     "._bulk.outcomes": "Action DatabaseDone DatabaseOutcome Failed Outcome RemovalOutcome Removed UserDone UserOutcome",
     "._bulk.run": "Run",
-    "._pacing.budget": "RateLimiter RateLimitStatus Snapshot Window",
     "._http.events": "RequestEvent",
     "._http.retry": "RetryPolicy",
     "._version": "__version__",
@@ -61,6 +60,7 @@ _HOMES = {
     ".engines": "Capabilities Engine",
     ".models": "Cluster ClusterStatus Connection Database KafkaACL KafkaPermission MongoRole MongoUserSettings "
     "MySQLAuthPlugin MySQLSettings NewUser OpenSearchACL OpenSearchPermission User UserRole UserSettings",
+    ".rate_limiter": "RateLimiter RateLimitStatus Snapshot Window",
     ".users": "UsersAPI",
 }
 

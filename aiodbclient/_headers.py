@@ -7,15 +7,16 @@ the minute's limit. ``ratelimit-reset`` can lie in the past (dnscontrol #636).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import inf
 
 from attrs import frozen
 
-Hour = tuple[int | None, int | None]  # its limit, and how many requests of it are left
+_HOUR = 3600.0  # seconds
+_NUMBER = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
 
 @frozen
@@ -43,37 +44,28 @@ class RateLimitStatus:
         Returns:
             The status, or None if all of these headers are missing or invalid.
         """
-        limit, remaining = hour_of(headers)
+        limit, remaining = _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
         reset = _whole(headers.get("ratelimit-reset"))
         if limit is None and remaining is None and reset is None:
             return None
         return cls(limit, remaining, None if reset is None else datetime.fromtimestamp(reset, UTC))
 
 
-def hour_of(headers: Mapping[str, str]) -> Hour:
-    """Return the limit of the hour, and how many of its requests are left."""
-    return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
-
-
-def wait_after_429(headers: Mapping[str, str], longest: float) -> float | None:
-    """Return how many seconds a 429 asks us to wait; None if it does not say, or more than ``longest``."""
-    # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Dates are compared with
-    # the answer's own ``date``: our clock does not matter.
+def wait_after_429(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a 429 asks us to wait, at most an hour; None if it does not say."""
+    # Dates are compared with the answer's own ``date``: our clock does not matter.
+    if wait := retry_after(headers):
+        return min(wait, _HOUR)
     reset = None if _whole(headers.get("ratelimit-remaining")) else _whole(headers.get("ratelimit-reset"))
-    for wait in (retry_after(headers), _until(reset, headers)):
-        if wait is not None and 0 < wait <= longest:
-            return wait
-    return None
+    until_reset = _until(reset, headers)
+    return until_reset if until_reset is not None and 0 < until_reset <= _HOUR else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read ``retry-after`` in seconds, from a number or a date; None if it is missing or invalid."""
     text = headers.get("retry-after", "")
-    try:
-        wait: float | None = float(text)
-    except ValueError:
-        wait = _until(_date(text), headers)
-    return wait if wait is not None and 0 <= wait < inf else None
+    wait = float(text) if _NUMBER.fullmatch(text) else _until(_date(text), headers)
+    return wait if wait is not None and wait >= 0 else None
 
 
 def _whole(text: str | None) -> int | None:

@@ -68,7 +68,7 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
         aiodbclient_sandbox.token,
         base_url=aiodbclient_sandbox.url,
         retry=RetryPolicy(base_delay=0.01),
-        budget=RateLimiter([]),
+        rate_limiter=RateLimiter([]),
     ) as client:
         yield client
 

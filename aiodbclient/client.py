@@ -23,10 +23,10 @@ from ._http.raw import JSON, Params, raw_call
 from ._http.retry import RetryPolicy
 from ._http.transport import TokenProvider, Transport
 from ._masking import Token
-from ._pacing.budget import RateLimiter, RateLimitStatus
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
+from .rate_limiter import RateLimiter, RateLimitStatus
 
 _PROVIDER = "https://api.digitalocean.com"
 _URL_VARIABLE = "DIGITALOCEAN_API_URL"
@@ -50,11 +50,11 @@ class DatabaseClient:
             are kept, and ``timeout`` replaces its timeouts. None: the client creates its own on first use.
         timeout: Seconds that one try may take, including connecting.
         retry: How often and after how long to retry.
-        budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
-            it. None: a budget with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in
-            the environment, for a sandbox on this machine: no limits.
-        max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
-            it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
+        rate_limiter: What keeps the requests within the API's limits. Clients with the same token can share it. None: a
+            limiter with the documented limits, for this client alone. With ``AIODBCLIENT_BUDGET=none`` in the
+            environment, for a sandbox on this machine: no limits.
+        max_wait: Seconds that a call may wait for the rate limit and, on MongoDB, for the cluster's other user writes.
+            If it would wait longer, it raises MaxWaitError. A bulk run only waits so long for a cluster that refuses
             changes. None: as long as it takes, for such a cluster 15 minutes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
@@ -80,7 +80,7 @@ class DatabaseClient:
         session: aiohttp.ClientSession | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
-        budget: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
         trust_env: bool = False,
@@ -93,8 +93,8 @@ class DatabaseClient:
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {shown(session)}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
             raise InvalidArgumentError(f"on_event must be a function that is not async, not {shown(on_event)}")
-        if budget is not None and not isinstance(budget, RateLimiter):
-            raise InvalidArgumentError(f"budget must be a RateLimiter, not {shown(budget)}")
+        if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):
+            raise InvalidArgumentError(f"rate_limiter must be a RateLimiter, not {shown(rate_limiter)}")
         if session is not None and trust_env:
             raise InvalidArgumentError("trust_env is for a session of the client's own: give it to yours")
         url = _checked_base_url(base_url)
@@ -102,7 +102,7 @@ class DatabaseClient:
             token=secret,
             base_url=url,
             session=session,
-            limiter=_default_budget(url) if budget is None else budget,
+            limiter=_default_limiter(url) if rate_limiter is None else rate_limiter,
             on_event=on_event,
             proxy=_environment_proxy(url) if trust_env else None,
         )
@@ -128,7 +128,7 @@ class DatabaseClient:
     async def aclose(self) -> None:
         """Close the connections, unless the session is yours.
 
-        Calls that wait for an answer or for the rate budget fail, and later calls raise ConfigurationError. Safe to
+        Calls that wait for an answer or for the rate limit fail, and later calls raise ConfigurationError. Safe to
         repeat.
         """
         await self._transport.aclose()
@@ -162,7 +162,7 @@ class DatabaseClient:
         rules = await client.request("GET", f"/v2/databases/{cluster_id}/firewall")
         ```
 
-        The rate budget, the retries and the masking of secrets apply as to every other call. The client retries GET,
+        The rate limit, the retries and the masking of secrets apply as to every other call. The client retries GET,
         HEAD, PUT and DELETE after a lost answer; if the retry of a DELETE finds nothing, the call succeeds. It does not
         retry POST and PATCH then, and sets ``may_have_applied`` on the error. It does not check whether the engine
         supports the request: if not, the API refuses it. After a cancelled call the server may still do the work.
@@ -200,10 +200,11 @@ class DatabaseClient:
     ) -> DatabaseClient:
         """Return this client with other options for its calls. Options that you do not pass stay the same.
 
-        Both share everything else: the session, the budget, and what they know of clusters. Closing one closes both.
+        Both share everything else: the session, the rate limiter, and what they know of clusters. Closing one closes
+        both.
 
         Args:
-            max_wait: Seconds that a call may wait for the budget; None for as long as it takes.
+            max_wait: Seconds that a call may wait for the rate limit; None for as long as it takes.
             timeout: Seconds that one try may take, including connecting.
             retry: How often and after how long to retry.
             headers: Headers for each request. They replace those of an earlier ``with_options``.
@@ -263,7 +264,7 @@ def _checked_base_url(given: str | None) -> URL:
     return url
 
 
-def _default_budget(url: URL) -> RateLimiter:
+def _default_limiter(url: URL) -> RateLimiter:
     if os.environ.get(_BUDGET_VARIABLE) != "none":
         return RateLimiter()
     if not is_loopback(url.host or ""):
@@ -271,7 +272,7 @@ def _default_budget(url: URL) -> RateLimiter:
             f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url} is none: unset it, or set "
             f"{_URL_VARIABLE} to the sandbox's address"
         )
-    return RateLimiter(windows=())
+    return RateLimiter([])
 
 
 def _environment_proxy(base_url: URL) -> URL | None:

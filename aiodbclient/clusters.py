@@ -121,7 +121,7 @@ class ClusterClient:
         404 means "not there yet", unless this client has seen the cluster.
 
         Args:
-            timeout: Seconds, including the waits for the rate budget.
+            timeout: Seconds, including the waits for the rate limit.
 
         Returns:
             The cluster, which is online.

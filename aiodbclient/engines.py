@@ -47,6 +47,7 @@ class Engine(StrEnum):
 # The engines that use the protocol and SQL of PostgreSQL, and those that use the ones of MySQL.
 POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
 MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
+SQL_ENGINES = POSTGRESQL | MYSQL
 
 
 class Capabilities(NamedTuple):
@@ -59,7 +60,6 @@ class Capabilities(NamedTuple):
         concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, the client
             never sends two at a time, and single calls wait for each other too.
         returns_passwords: Whether the API returns a user's password on reads, and not only on create and reset.
-        tenants: Whether it can have tenants (``aiodbclient.tenants``): those of PostgreSQL and MySQL are made by SQL.
     """
 
     users: bool = True
@@ -67,7 +67,6 @@ class Capabilities(NamedTuple):
     user_settings: frozenset[str] = frozenset()
     concurrent_user_writes: int = 16
     returns_passwords: bool = True
-    tenants: bool = False
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
@@ -75,8 +74,8 @@ class Capabilities(NamedTuple):
         return CAPABILITIES.get(engine) if isinstance(engine, str) else None
 
 
-_ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants=True)
-_ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants=True)
+_ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}))
+_ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}))
 _CACHE = Capabilities(users=False, dbs=False)
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).

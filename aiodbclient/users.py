@@ -182,7 +182,7 @@ class UsersAPI:
 
         Returns:
             The run. A user that was CREATED or RESET has its current password. One that was KEPT or UPDATED has it if
-            the API returns it. The run waits for the rate budget as long as it takes, in the bulk lane; ``max_wait``
+            the API returns it. The run waits for the rate limit as long as it takes, in the bulk lane; ``max_wait``
             does not apply.
 
         Raises:

@@ -68,7 +68,7 @@ async def rate(work: Callable[[ClusterClient, int], Awaitable[object]], cluster:
 
 
 async def measure(url: str) -> int:
-    async with DatabaseClient("token", base_url=url, budget=RateLimiter([])) as client:
+    async with DatabaseClient("token", base_url=url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(CLUSTER, engine="pg")
         await provision(cluster, WARM_UP)
         gc.collect()

@@ -55,7 +55,7 @@ async def sandbox(engine: str, rate: str, budget: RateLimiter) -> AsyncIterator[
     try:
         assert process.stdout is not None
         started = json.loads(await process.stdout.readline())
-        async with DatabaseClient(started["token"], base_url=started["url"], budget=budget) as client:
+        async with DatabaseClient(started["token"], base_url=started["url"], rate_limiter=budget) as client:
             yield [client.cluster(cluster.id) for cluster in await client.clusters.list()]
     finally:
         process.terminate()

@@ -86,7 +86,7 @@ async def measure_calls(url: str) -> None:
     users = f"{url}/v2/databases/{CLUSTER}/users"
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        DatabaseClient("token", base_url=url, budget=RateLimiter(UNBOUNDED)) as ours,
+        DatabaseClient("token", base_url=url, rate_limiter=RateLimiter(UNBOUNDED)) as ours,
     ):
         official = Client("token", endpoint=url)
         cluster = ours.cluster(CLUSTER, engine="pg")

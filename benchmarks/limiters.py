@@ -245,7 +245,7 @@ async def beside(scale: float, count: int = 1000) -> None:
         spending = asyncio.create_task(spend())
         await asyncio.sleep(seconds)
         budget = RateLimiter([Window(250, seconds), Window(5000, 60 * seconds)])
-        took, failed = await by_client(api, count, budget=budget)
+        took, failed = await by_client(api, count, rate_limiter=budget)
         spending.cancel()
         await asyncio.wait([spending])
     best = (count - 1) // 125 * seconds

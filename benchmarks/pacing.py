@@ -82,7 +82,7 @@ Create = Callable[[str], Awaitable[Any]]
 
 @asynccontextmanager
 async def with_aiodbclient(api: Api) -> AsyncIterator[Create]:
-    async with DatabaseClient(api.token, base_url=api.url, budget=RateLimiter(windows(api.window))) as client:
+    async with DatabaseClient(api.token, base_url=api.url, rate_limiter=RateLimiter(windows(api.window))) as client:
         yield client.cluster(api.cluster, engine="pg").users.create
 
 

@@ -77,7 +77,7 @@ async def tenant_test() -> float:
     with tempfile.TemporaryDirectory() as folder:
         async with (
             Sandbox(windows=[]) as sandbox,
-            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+            DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
             SQLiteStore(f"{folder}/tenants.db") as store,
         ):
             cluster = client.cluster(await sandbox.add_cluster("pg", backend="postgres"), engine="pg")

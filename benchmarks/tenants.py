@@ -57,7 +57,7 @@ async def sandbox() -> AsyncIterator[ClusterClient]:
     try:
         assert process.stdout is not None
         started = json.loads(await process.stdout.readline())
-        async with DatabaseClient(started["token"], base_url=started["url"], budget=RateLimiter([])) as client:
+        async with DatabaseClient(started["token"], base_url=started["url"], rate_limiter=RateLimiter([])) as client:
             (cluster,) = await client.clusters.list()
             yield client.cluster(cluster.id)
     finally:

@@ -64,9 +64,9 @@ async def demo(console: Console, folder: Path) -> Table:
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
         summary.add_row("killed", f"a provisioning process, when {killed_at} tenants were stored")
 
-        budget = RateLimiter([])
+        limiter = RateLimiter([])
         async with (
-            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client,
+            DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client,
             SQLiteStore(path, key=KEY) as store,
         ):
             tenants = Tenants(client.cluster(cluster_id), store)
@@ -117,7 +117,7 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
         process.send_signal(signal.SIGKILL)
     if await process.wait() != -signal.SIGKILL:
         raise Unexpected(f"the process ended with {process.returncode} before it was killed")
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         created = await logins(client, cluster_id)
     kept = await stored(path)
     console.print(f"killed a process: it had created {created} logins and stored {kept} of them\n")

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a client: requests by status, retries, 429s, durations, and time spent waiting for the budget.
+"""Prometheus metrics of a client: requests by status, retries, 429s, durations, and time spent waiting.
 
     python examples/prometheus_metrics.py
 
@@ -25,7 +25,7 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
     retries = Counter("aiodbclient_retries", "Requests that repeated a call.", labels, registry=registry)
     throttled = Counter("aiodbclient_throttled", "Requests answered with 429.", labels, registry=registry)
     waited = Counter(
-        "aiodbclient_budget_wait_seconds", "Time spent waiting for the rate budget.", labels, registry=registry
+        "aiodbclient_budget_wait_seconds", "Time spent waiting for the rate limit.", labels, registry=registry
     )
     duration = Histogram(
         "aiodbclient_request_duration_seconds", "From sending to the complete answer.", labels, registry=registry
@@ -60,7 +60,7 @@ async def main() -> None:
         DatabaseClient(
             sandbox.token,
             base_url=sandbox.url,
-            budget=RateLimiter([]),  # no pacing, so that a 429 occurs
+            rate_limiter=RateLimiter([]),  # no pacing, so that a 429 occurs
             retry=RetryPolicy(base_delay=0.05),
             on_event=record_metrics(registry),
         ) as client,

@@ -21,7 +21,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 from aiodbclient.tenants.errors import CapacityError, SuspendedError, TenantNotFoundError
 
 NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
-PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
+PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate limit
 CONNECTIONS = int(os.environ.get("TENANTS_CONNECTIONS", "97"))  # that the database server allows, here one of 4 GB
 PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "1"))  # of this program
 POOL_SIZE = 5
@@ -31,8 +31,8 @@ POOL_SIZE = 5
 async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     """The tenants of the cluster DIGITALOCEAN_CLUSTER_ID, stored in the file TENANTS_DB, encrypted by TENANTS_KEY."""
     store = SQLiteStore(os.environ["TENANTS_DB"], key=os.environ.get("TENANTS_KEY"))
-    async with DatabaseClient() as client, store:
-        cluster = client.with_options(max_wait=PATIENCE).cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
+    async with DatabaseClient(max_wait=PATIENCE) as client, store:
+        cluster = client.cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
         yield Tenants(cluster, store, prefix="tenant_")
 
 

@@ -116,7 +116,7 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
         defaults: dict[str, Any] = {
             "base_url": server.url,
             "retry": RetryPolicy(base_delay=0.001),
-            "budget": RateLimiter([]),
+            "rate_limiter": RateLimiter([]),
             "timeout": 5.0,
         }
         clients.append(DatabaseClient(token, **defaults | options))

@@ -122,7 +122,7 @@ def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_
 
 def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
     assert ways_to_io("aiodbclient._http.transport")[0].endswith("aiohttp")
-    assert "aiodbclient._pacing.gate" in imports("aiodbclient._pacing.ledger")  # a relative import
+    assert "aiodbclient._pacing.windows" in imports("aiodbclient._pacing.limiter")  # a relative import
     chain = {"aiodbclient.errors": {"aiodbclient.models"}, "aiodbclient.models": {"aiodbclient.engines"}}
     chain["aiodbclient.engines"] = {"aiohttp.web"}
 

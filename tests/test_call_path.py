@@ -60,7 +60,7 @@ async def traced(call: Awaitable[Any]) -> Trace:
 async def test_create_call_path(server: Server, make_client: MakeClient) -> None:
     """A create on a cluster whose engine is known, from the public method to HTTP and back."""
     server.otherwise = returns_the_user()
-    users = make_client(budget=RateLimiter()).cluster(CLUSTER, engine="pg").users
+    users = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").users
     await users.create("warm")
 
     trace = await traced(users.create("alice"))
@@ -73,7 +73,7 @@ async def test_create_call_path(server: Server, make_client: MakeClient) -> None
 
 async def test_trace_notices_more_functions(server: Server, make_client: MakeClient) -> None:
     """The control: a first call that fails runs more functions."""
-    users = make_client(budget=RateLimiter()).cluster(CLUSTER).users
+    users = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER).users
     server.will(fails(404), fails(404))
     trace = Trace()
     sys.setprofile(trace)

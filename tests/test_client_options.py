@@ -54,7 +54,7 @@ async def test_a_client_is_not_changed_by_another_one_made_from_it(server: Serve
 
 async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
-    hurried = make_client(max_wait=0.01, budget=RateLimiter([Window(1, 2.0)]))
+    hurried = make_client(max_wait=0.01, rate_limiter=RateLimiter([Window(1, 2.0)]))
     await list_dbs(hurried)
 
     with pytest.raises(errors.MaxWaitError):

@@ -61,7 +61,7 @@ async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_c
 
     server.otherwise = slow
     budget = RateLimiter([Window(10, 60.0)])
-    client = make_client(budget=budget)
+    client = make_client(rate_limiter=budget)
     first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
     await arrived.wait()
 

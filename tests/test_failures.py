@@ -249,7 +249,7 @@ async def test_an_update_that_may_have_been_applied_says_so_when_patience_ends(
     server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(503))
-    client = make_client(budget=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
+    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
 
     with pytest.raises(errors.MaxWaitError, match=r"request id req-1.*may have been applied") as caught:
         await client.cluster(CLUSTER, engine="pg").users.update("alice", UserSettings(pg_allow_replication=True))

@@ -45,7 +45,7 @@ async def test_params_become_the_query(server: Server, make_client: MakeClient) 
 
 async def test_it_is_paced_by_the_same_budget(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(200, {"databases": []})
-    client = make_client(budget=RateLimiter([Window(2, 60.0)]), max_wait=0.0)
+    client = make_client(rate_limiter=RateLimiter([Window(2, 60.0)]), max_wait=0.0)
     await client.request("GET", FIREWALL)
     await client.clusters.list()
 
@@ -225,7 +225,9 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
 async def test_a_stats_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
     stats = RequestStats()
     server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
-    cluster = for_work(make_client(budget=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), stats=stats)
+    cluster = for_work(
+        make_client(rate_limiter=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), stats=stats
+    )
 
     await cluster.dbs.list()
     quick = stats.seconds

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import re
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolicy, Window, errors
 
@@ -210,7 +215,7 @@ def test_loopback_and_https_are_fine(base_url: str) -> None:
         {"max_wait": "1"},
         {"retry": 5},
         {"session": 5},
-        {"budget": 5},
+        {"rate_limiter": 5},
         {"on_event": "log"},
         {"on_event": asyncio.sleep},  # async: nothing would await it
     ],
@@ -269,12 +274,12 @@ async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for
         return await (DBS if request.headers["authorization"] in valid else fails(401))(request)
 
     server.otherwise = only_the_valid
-    budget = RateLimiter([Window(4, 1.0)], reserve=3)
-    cluster = make_client(vault, budget=budget).cluster(CLUSTER, engine="pg")
+    budget = RateLimiter([Window(1, 0.2)])
+    cluster = make_client(vault, rate_limiter=budget).cluster(CLUSTER, engine="pg")
     valid.add("Bearer token-1")
     await cluster.dbs.list()
     run = cluster.dbs.provision([])
-    waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane, which has one slot
+    waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane
     while not budget.snapshot().waiting:  # noqa: ASYNC110 - it is no event
         await asyncio.sleep(0.01)
     valid.clear()
@@ -377,3 +382,93 @@ async def test_the_hourly_limit_comes_from_the_newest_answer(server: Server, mak
     assert (status.limit, status.remaining) == (5000, 4816)
     assert status.reset is not None
     assert status.reset.timestamp() == 1444931833
+
+
+FORKS = """
+import asyncio, os, sys
+from aiodbclient import DatabaseClient, errors
+
+client = DatabaseClient("token", base_url=sys.argv[1])
+
+async def use():
+    return await client.cluster(sys.argv[2], engine="pg").dbs.list()
+
+with asyncio.Runner() as runner:
+    runner.run(use())
+    if (child := os.fork()) == 0:
+        for run in (runner.run, asyncio.run):
+            try:
+                run(use())
+            except errors.ConfigurationError as error:
+                print(error, flush=True)
+        runner.run(client.aclose())  # it leaves the parent's connection alone
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(runner.run(use()), flush=True)
+    runner.run(client.aclose())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_client_after_fork(server: Server) -> None:
+    """A client that was used before a fork says so in the child, and still works in the parent."""
+    server.otherwise = says(200, {"dbs": []})
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, server.url, CLUSTER]
+
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+
+    *said, listed = out.decode().splitlines()
+    assert len(said) == 2
+    assert all("was used before the process forked" in each for each in said)
+    assert all("make one in each process" in each for each in said)
+    assert listed == "[]"
+    assert len(server.requests) == 2
+
+
+class WithoutName:
+    """A session without one of aiohttp's private names, as a later version of aiohttp may have it."""
+
+    def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
+        self._wrapped, self._name = session, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            raise AttributeError(name)
+        found = getattr(self._wrapped, name)
+        return WithoutName(found, self._name) if name == "connector" else found
+
+
+class ResponseWithoutProtocol(aiohttp.ClientResponse):
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        started = await super().start(connection)
+        del self._protocol
+        return started
+
+
+@pytest.mark.parametrize("name", [None, "_middlewares", "_default_proxy", "_conns", "_protocol"])
+async def test_aiohttp_private_name_gone(name: str | None, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """If aiohttp renames what keeps used connections safe, the client warns once, and uses no connection twice."""
+    peers = set[object]()
+
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        return await says(200, {"dbs": []})(request)
+
+    server.otherwise = reply
+    response_class = ResponseWithoutProtocol if name == "_protocol" else aiohttp.ClientResponse
+    async with aiohttp.ClientSession(response_class=response_class) as session:
+        given: Any = session if name in (None, "_protocol") else WithoutName(session, name)
+        client = DatabaseClient("token", base_url=server.url, session=given)
+        with caplog.at_level(logging.WARNING, "aiodbclient"):
+            for _ in range(4):
+                await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+    warnings = [record.getMessage() for record in caplog.records]
+    if name is None:
+        assert (len(peers), warnings) == (1, [])
+        return
+    assert len(peers) >= 3  # the first response shows that ``_protocol`` is gone
+    [warning] = warnings
+    assert f".{name}," in warning

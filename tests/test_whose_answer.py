@@ -182,7 +182,7 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         async with DatabaseClient(
-            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), budget=RateLimiter([]), timeout=20.0
+            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), rate_limiter=RateLimiter([]), timeout=20.0
         ) as client:
             yield client, used
         await asyncio.wait(serving, timeout=2)

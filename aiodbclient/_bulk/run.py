@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
-from .._pacing.budget import RateLimiter, seconds_for
+from .._pacing.limiter import RateLimiter
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -149,15 +149,15 @@ class Run(Generic[OutcomeT_co]):
     def expected(self) -> timedelta | None:
         """The least time until the first request of the last name, as the rate limit stands.
 
-        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run of
-        tenants, which sends hardly any requests to the API.
+        None while the number of names is not known: an iterator is counted when it has ended. Also None for a run
+        that sends hardly any requests to the API.
         """
         limiter = self._job.rate_limiter
         if self._total is None or limiter is None:
             return None
         begun = sum(stats is not None and stats.requests > 0 for stats in self._tasks.values())
         names = 0 if self._stopped else self._total - self._done - begun
-        return timedelta(seconds=seconds_for(names, limiter) if names else 0.0)
+        return timedelta(seconds=limiter.estimate_wait(names - 1) if names else 0.0)
 
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.

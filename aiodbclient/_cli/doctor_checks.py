@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient
-from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
+from ..engines import CAPABILITIES, MYSQL, POSTGRESQL, SQL_ENGINES
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -60,7 +60,7 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
         status = f"{info.name} is not online, its status is {info.status}"
         findings.stop("cluster", status, "Wait until it is online")
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
-    if not known.tenants:
+    if info.engine not in SQL_ENGINES:
         findings.note("tenants", "this engine has none; its users work")
     reads: dict[str, Callable[[], Awaitable[object]]] = {"users": cluster.users.list}
     if known.dbs:

@@ -37,7 +37,7 @@ def rate_limiter(api: Api | None = None) -> RateLimiter:
         return RateLimiter()
     if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
         raise ConfigurationError("--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to it")
-    return RateLimiter(windows=())
+    return RateLimiter([])
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def open_client(
     from .. import DatabaseClient  # slow to import
 
     token = "unused" if offline else _token()
-    async with DatabaseClient(token, budget=limiter or rate_limiter(api), trust_env=True) as client:
+    async with DatabaseClient(token, rate_limiter=limiter or rate_limiter(api), trust_env=True) as client:
         yield client
 
 

@@ -28,7 +28,7 @@ class RequestEvent:
         duration: Seconds from sending it to the end of the answer.
         blocked: Seconds that it waited for other user writes on the cluster. MongoDB supports only one at a time.
         request_id: The id that the provider's support asks for, or None.
-        label: What the request was for, if that is known: in requests of ``Tenants`` the tenant. Otherwise None.
+        label: What the request was for, if the library knows it. Otherwise None.
     """
 
     operation: str

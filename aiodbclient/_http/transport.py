@@ -19,7 +19,8 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.budget import RateLimiter
+from .._pacing.limiter import RateLimiter
+from .._pacing.slots import Slot
 from .._version import __version__
 from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
@@ -150,7 +151,7 @@ class Transport:
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         limit = asyncio.timeout(None if turns is None else patience)
-        sent, asked = None, perf_counter()
+        slot, sent, asked = None, False, perf_counter()
         try:
             session = self._open_session()
             self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
@@ -158,21 +159,20 @@ class Transport:
                 if self._token is None or (last is not None and last.status == 401):
                     await self._renew_token(call, None if last is None else last.token)
                 began = perf_counter()
-                place = await self.limiter.acquire(
-                    bulk=options.bulk, max_wait=patience, place=None if last is None else last.place
-                )
-                sent, waited = False, perf_counter() - began
+                earlier = None if last is None else last.slot
+                slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=patience)
+                waited = perf_counter() - began
                 async with nullcontext() if turns is None else turns.writing:
                     limit.reschedule(None)
                     self._waits.discard(limit)
                     if session.closed:
                         raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
                     sent, total = True, perf_counter() - asked
-                    tried = await self._send_once(call, failed, session, waited, total - waited)
+                    tried = await self._send_once(call, failed, session, slot, waited, total - waited)
                 if isinstance(tried, Response):
                     return tried
                 sent = tried.failure is not Failure.NOT_SENT
-                return evolve(tried, waited=total, place=place)
+                return evolve(tried, waited=total, slot=slot)
         except (ConfigurationError, MaxWaitError, RequestTimeoutError) as error:
             return failed_before_sending(error)
         except TimeoutError:
@@ -181,8 +181,8 @@ class Transport:
             return failed_before_sending(_closed() if self._closed.is_set() else _no_turn())
         finally:
             self._waits.discard(limit)
-            if sent is not None:
-                self.limiter.release(sent=sent)
+            if slot is not None:
+                self.limiter.release(slot, sent=sent)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the session. The first call makes the client's own."""
@@ -199,7 +199,11 @@ class Transport:
         if self._loop is not loop:
             raise ConfigurationError("this DatabaseClient was first used on another event loop: make one for each loop")
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._proxy,
+            )
         if not self._owns_session:
             check_session(self._session, self.base_url)
         if self._reuse is None:
@@ -231,7 +235,13 @@ class Transport:
         self.secrets.add_token(token.value)
 
     async def _send_once(
-        self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, waited: float, blocked: float
+        self,
+        call: Call,
+        failed: Sequence[FailedTry],
+        session: aiohttp.ClientSession,
+        slot: Slot,
+        waited: float,
+        blocked: float,
     ) -> Response | FailedTry:
         """Send one request now, and read the whole response."""
         assert self._reuse is not None
@@ -253,10 +263,9 @@ class Transport:
         else:
             wait = None
             if response.status == 429:
-                wait = await self.limiter.throttle(response.headers)
-            elif response.status < 500 and response.status != 401:
-                # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
-                self.limiter.observe(response.headers)
+                wait = self.limiter.refuse(slot, response.headers)
+            elif response.status < 500 and response.status != 401:  # they may be a proxy's, or of another token
+                self.limiter.accept(slot)
             self._newest_headers = response.headers
             tried = response if response.is_success else response.failed_try(wait)
         if isinstance(tried, FailedTry):

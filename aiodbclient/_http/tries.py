@@ -10,6 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from .._masking import Secrets, Token
+from .._pacing.slots import Slot
 from ..errors import DatabaseClientError, MaxWaitError
 from .call import Call
 from .retry import Failure
@@ -29,7 +30,7 @@ class FailedTry:
     timed_out: bool = False  # whether the server may still be at work
     was_sent: bool = True  # whether it counts as a request
     waited: float = 0.0  # seconds
-    place: int | None = None  # in the queue for the rate limit, which the next try keeps
+    slot: Slot | None = None  # which the next try keeps, with its place in the queue
     token: Token | None = None  # that it sent
     ended: float = field(factory=perf_counter)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from .._dsn import is_loopback
-from .._pacing.budget import Window
+from ..rate_limiter import Window
 from ._access import DOCUMENTED, LOOPBACK, Remaining
 from ._api import STEERING
 from ._backends import MemoryBackend

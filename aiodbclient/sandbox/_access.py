@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from .._dsn import is_loopback
-from .._pacing.budget import Window
+from ..rate_limiter import Window
 
 LOOPBACK = "127.0.0.1"
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")

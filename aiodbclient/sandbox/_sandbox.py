@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from aiohttp import web
 
-from .._pacing.budget import Window
+from ..rate_limiter import Window
 from ._access import DOCUMENTED, LOOPBACK, SCOPES, Reach, Remaining, Tokens
 from ._api import Api, RecordedRequest
 from ._clusters import NewCluster, SandboxCluster, Status

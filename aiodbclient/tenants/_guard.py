@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..engines import CAPABILITIES, Engine
+from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import UnsupportedOperationError
 
 # How the names of a tenant's logins and roles end that are derived from its name: a digest of it, and the role. See
@@ -19,9 +19,9 @@ def is_derived(name: str) -> bool:
 
 def guard_tenants(engine: Engine | str) -> None:
     """Refuse an engine that does not support tenants, or that is unknown."""
-    capabilities = CAPABILITIES.get(engine)
-    if capabilities is not None and capabilities.tenants:
+    if engine in SQL_ENGINES:
         return
+    capabilities = CAPABILITIES.get(engine)
     if capabilities is None:
         reason = f"this version of aiodbclient does not know the engine {engine!r}"
     elif not capabilities.users:

@@ -158,10 +158,10 @@ LEADS_TO = {
     "User 'alpha' has exceeded the 'max_user_connections' resource": "has-exceeded-the-max_user_connections-resource",
     "terminating connection due to administrator command": "terminating-connection-due-to-administrator-command",
     "FATAL:  sorry, too many clients already": "sorry-too-many-clients-already",
-    "the rate budget has no slot": "the-rate-budget-has-no-slot",
+    "the rate limit has no slot": "the-rate-limit-has-no-slot",
     "with another prefix": "with-another-prefix",
     "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed": "certificate-verify-failed",
-    "--no slot": "the-rate-budget-has-no-slot",
+    "--no slot": "the-rate-limit-has-no-slot",
 }
 
 

@@ -18,7 +18,11 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
     """A client of ``sandbox`` with fast retries and no pacing."""
     async with DatabaseClient(
-        sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.001), budget=RateLimiter([]), timeout=5.0
+        sandbox.token,
+        base_url=sandbox.url,
+        retry=RetryPolicy(base_delay=0.001),
+        rate_limiter=RateLimiter([]),
+        timeout=5.0,
     ) as running:
         yield running
 

@@ -57,7 +57,7 @@ async def test_outage_ends_run(
     sandbox: Sandbox, pg: ClusterClient, outage: dict[str, object], concurrency: int
 ) -> None:
     retry = RetryPolicy(max_tries=2, base_delay=0.001)
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, retry=retry, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, retry=retry, rate_limiter=RateLimiter([])) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=concurrency)
         outcomes: list[UserOutcome] = []
 
@@ -87,7 +87,7 @@ async def test_failures_of_single_names_are_no_outage(sandbox: Sandbox, pg: Clus
 
 
 async def test_closed_client_ends_run(sandbox: Sandbox, pg: ClusterClient) -> None:
-    client = DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([]))
+    client = DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]))
 
     async def consume() -> None:
         async for outcome in client.cluster(pg.id).users.provision(endless(), concurrency=4):

@@ -102,14 +102,14 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
     if engine.endswith("scope"):
         token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as patient,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as patient,
         aiohttp.ClientSession(middlewares=[time_out_if_late]) as session,
         DatabaseClient(
             token,
             base_url=sandbox.url,
             session=session,
             retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
-            budget=RateLimiter(
+            rate_limiter=RateLimiter(
                 [Window(1_000, 1.0)]
             ),  # after 429s in a row, the wait is at most a quarter of the window
         ) as client,

@@ -119,7 +119,7 @@ async def test_a_rival_made_after_the_list_is_not_reset(sandbox: Sandbox, client
         yield "rival"
 
     async with DatabaseClient(
-        token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
+        token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.001)
     ) as narrow:
         outcomes = await collect(narrow.cluster(cluster_id).users.provision(specs()))
 

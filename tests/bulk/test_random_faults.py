@@ -87,7 +87,7 @@ class Operator(RuleBasedStateMachine):
             token,
             base_url=self.sandbox.url,
             retry=RetryPolicy(max_tries=2, base_delay=0.001),
-            budget=RateLimiter([]),
+            rate_limiter=RateLimiter([]),
         )
         self.cluster: ClusterClient = self.client.cluster(cluster_id)
 

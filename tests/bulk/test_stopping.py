@@ -293,7 +293,7 @@ async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
 
 async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterClient) -> None:
     budget = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=budget) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=CONCURRENCY)
         names = await stopped_when(run, lambda: requests(sandbox, "users.create") == 5)
 

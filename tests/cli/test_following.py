@@ -137,8 +137,8 @@ async def test_time_left_counts_rate_limit() -> None:
     limiter = RateLimiter([Window(2, 60.0)])
     with Bar(3, limiter) as bar:
         for _ in range(2):
-            await limiter.acquire()
-            limiter.release(sent=True)
+            slot = await limiter.acquire()
+            limiter.release(slot)
             await asyncio.sleep(0.05)
             bar.advance(is_failed=False)
         found = re.fullmatch(r"(\d+)s left, rate limit: (\d+)s", bar.state())

@@ -53,7 +53,7 @@ async def test_25_at_once_each_in_its_own_database(
 ) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(await sandbox.add_cluster("pg", backend="postgres")), store)
@@ -71,7 +71,7 @@ async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any
     [command] = re.findall(r"^```console\n(.*?)^```$", PAGES["how-to/migrations.md"], re.MULTILINE | re.DOTALL)
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         cluster_id = await sandbox.add_cluster("pg", backend="postgres")

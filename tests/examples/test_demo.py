@@ -46,7 +46,7 @@ class Taken(Sandbox):
     async def add_cluster(self, engine: str, *args: Any, **options: Any) -> str:
         cluster = await super().add_cluster(engine, *args, **options)
         if engine == "pg":
-            async with DatabaseClient(self.token, base_url=self.url, budget=RateLimiter([])) as client:
+            async with DatabaseClient(self.token, base_url=self.url, rate_limiter=RateLimiter([])) as client:
                 await client.cluster(cluster).users.create("tenant_006")
         return cluster
 
@@ -72,7 +72,7 @@ async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_r
 ) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="postgres")
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(cluster_id), store)

@@ -36,7 +36,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     program.write_text(
         SOURCE.replace("6000", str(customers))
         .replace("2000", str(most))
-        .replace("DatabaseClient() ", "DatabaseClient(budget=RateLimiter([])) ")
+        .replace("DatabaseClient() ", "DatabaseClient(rate_limiter=RateLimiter([])) ")
         .replace("import DatabaseClient", "import DatabaseClient, RateLimiter")
     )
     clusters = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(4)]
@@ -75,7 +75,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
     ]
 
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "customers.db") as store,
     ):
         tenants = Tenants([client.cluster(id) for id in clusters], store)

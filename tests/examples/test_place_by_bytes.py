@@ -58,7 +58,7 @@ async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, tmp_path: Path)
         return min(sized, key=lambda room: (room.bytes or 0, room.tenants)).cluster
 
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "store") as store,
     ):
         tenants = Tenants([client.cluster(id) for id in ids], store, choose_cluster=place)

@@ -191,7 +191,7 @@ async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visito
     await works(await visitor.credential_of("alpha"))
 
 
-async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(
+async def test_when_the_rate_limit_is_spent_nobody_waits_for_it(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Sandbox(
@@ -205,7 +205,7 @@ async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(
 
     assert (first.status, second.status) == (503, 503)
     assert 0 < int(second.headers["retry-after"]) <= 60
-    assert len(sandbox.requests) == sent
+    assert len(sandbox.requests) <= sent + 1  # a lone 429 stops no other call
 
 
 async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, sandbox: Sandbox) -> None:
@@ -218,7 +218,8 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.RateLimitError("", retry_after=1.2), 503),
+        (errors.MaxWaitError("", retry_after=1.2), 503),
+        (errors.MaxWaitError(""), 503),
         (errors.RateLimitError(""), 503),
         (errors.ConnectError(""), 503),
         (errors.RequestTimeoutError(""), 503),

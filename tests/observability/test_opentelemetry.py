@@ -51,7 +51,7 @@ def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> 
         sandbox.token,
         base_url=sandbox.url,
         session=session,
-        budget=RateLimiter([]),
+        rate_limiter=RateLimiter([]),
         retry=RetryPolicy(max_tries=2, base_delay=0.001),
     )
 

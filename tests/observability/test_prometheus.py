@@ -45,7 +45,7 @@ async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox,
     async with DatabaseClient(
         sandbox.token,
         base_url=sandbox.url,
-        budget=RateLimiter([]),
+        rate_limiter=RateLimiter([]),
         retry=RetryPolicy(max_tries=20, base_delay=0.01),
         on_event=record_metrics(registry),
     ) as client:
@@ -101,7 +101,7 @@ def test_the_example_prints_what_prometheus_reads() -> None:
 async def test_each_tenant_is_counted_by_what_became_of_it(registry: CollectorRegistry, tmp_path: Path) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         cluster = client.cluster(await sandbox.add_cluster("pg", backend="postgres"))

@@ -47,19 +47,19 @@ async def carry_out(plan: list[Request], budget: RateLimiter, server: LimitingSe
     async def call(request: Request) -> None:
         request.wanted = loop.time()
         try:
-            await budget.acquire()
+            slot = await budget.acquire()
         except asyncio.CancelledError:
             request.left = loop.time()
             raise
         request.sent = loop.time()
         try:
             await asyncio.sleep(request.there)
-            status, headers = server.hit()
+            status, _ = server.hit()
             assert status == 200, "alone, and refused"
             await asyncio.sleep(request.back)
-            budget.observe(headers)
+            budget.accept(slot)
         finally:
-            budget.release()
+            budget.release(slot)
             request.ended = loop.time()
 
     tasks: list[asyncio.Task[None]] = []
@@ -116,7 +116,7 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
     async def main(loop: VirtualLoop) -> None:
         by_length = sorted(windows, key=lambda window: window.seconds)
         server = LimitingServer(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
-        budget = RateLimiter(windows, clock=loop.time)
+        budget = RateLimiter(windows)
         await carry_out(plan, budget, server, loop)
         assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
@@ -145,7 +145,7 @@ def test_all_calls_go_soon_after_others_stop(
 
     async def main(loop: VirtualLoop) -> None:
         server = LimitingServer(loop.time, by_length, skew=skew)
-        budget = RateLimiter(windows, clock=loop.time)
+        budget = RateLimiter(windows)
 
         async def call(request: Request) -> None:
             client = Client(budget, server, lambda: request.there)
@@ -206,7 +206,7 @@ def batch(
     async def main(loop: VirtualLoop) -> Run:
         server = LimitingServer(loop.time, windows, headers=headers, zero=zero)
         latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
-        client = Client(RateLimiter([Window(*window) for window in windows], clock=loop.time), server, latency)
+        client = Client(RateLimiter([Window(*window) for window in windows]), server, latency)
         traffic = asyncio.create_task(others(server)) if others else None
         await asyncio.sleep(70 * scale if others else 0)
         start = loop.time()
@@ -273,48 +273,20 @@ def at_random(scale: float) -> Traffic:
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("at_once", [16, 1000])
 @pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
-def test_with_half_of_the_budget_spent_by_others_at_most_10_in_100_requests_meet_a_429(
-    traffic: Callable[[float], Traffic], at_once: int, scale: float
-) -> None:
+def test_beside_others_gets_its_half(traffic: Callable[[float], Traffic], at_once: int, scale: float) -> None:
+    """Beside others who spend half of the limit, a batch takes its half."""
     run = batch(1000, at_once, scale=scale, others=traffic(scale))
     assert (run.client.failed, len(run.client.done)) == (0, 1000)
-    assert run.client.refused <= 0.1 * run.client.sent
     # Half of the limit is 125 a minute.
-    assert run.took <= 1.25 * scale * optimum(1000, [(125, 60.0)])
-
-
-@both_ways
-@pytest.mark.parametrize("at_once", [16, 1000])
-@pytest.mark.parametrize(
-    ("limit", "count", "scale"), [(250, 500, 1.0), (250, 1000, 1.0), (100, 500, 1 / 15), (100, 1000, 1 / 15)]
-)
-def test_beside_somebody_who_spends_half_evenly_a_batch_takes_its_share(
-    limit: int, count: int, scale: float, at_once: int, zero: bool
-) -> None:
-    async def others(server: LimitingServer) -> None:
-        while True:
-            server.hit()
-            await asyncio.sleep(scale * 60 * 2 / limit)
-
-    run = batch(count, at_once, scale=scale, others=others, zero=zero, limit=limit)
-    assert (run.client.failed, len(run.client.done)) == (0, count)
-    assert run.client.refused <= (0.1 if limit == 250 else 0.13) * run.client.sent
-    assert run.took <= 1.25 * optimum(count, [(limit // 2, 60 * scale)])
-
-
-@both_ways
-@pytest.mark.parametrize("seed", [*range(101, 106), *(pytest.param(seed, marks=LONGER) for seed in range(106, 121))])
-def test_beside_somebody_at_most_10_in_100_meet_a_429_however_the_answers_are_delayed(seed: int, zero: bool) -> None:
-    run = batch(500, 16, others=evenly(1.0), zero=zero, seed=seed)
-    assert (run.client.failed, len(run.client.done)) == (0, 500)
-    assert run.client.refused <= 0.1 * run.client.sent
+    assert run.took <= 1.1 * scale * optimum(1000, [(125, 60.0)])
 
 
 @pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
-def test_a_429_is_enough_where_answers_have_no_headers(traffic: Callable[[float], Traffic]) -> None:
+def test_no_headers_needed(traffic: Callable[[float], Traffic]) -> None:
+    """A 429 is enough where responses have no ``ratelimit-*``."""
     run = batch(1000, 16, others=traffic(1.0), headers=False)
     assert (run.client.failed, len(run.client.done)) == (0, 1000)
-    assert run.client.refused <= 0.1 * run.client.sent
+    assert run.took <= 1.1 * optimum(1000, [(125, 60.0)])
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=LONGER) for seed in range(2, 6))])
@@ -331,7 +303,7 @@ def test_programs_without_a_shared_budget_on_a_lower_limit_do_not_wait_while_it_
         server = LimitingServer(loop.time, ((20, 10.0), (5000, 3600.0)), whole_seconds=True)
 
         async def program(place: int, count: int) -> float:
-            client = Client(RateLimiter(clock=loop.time), server, Latency(random.Random(seed + place), 0.005, 0.05))
+            client = Client(RateLimiter(), server, Latency(random.Random(seed + place), 0.005, 0.05))
             await asyncio.sleep(gap * place)
             started = loop.time()
             await client.calls(count, count)
@@ -347,7 +319,7 @@ def test_programs_without_a_shared_budget_on_a_lower_limit_do_not_wait_while_it_
 def test_a_429_for_no_reason_costs_no_more_than_two_windows(headers: bool) -> None:
     async def main(loop: VirtualLoop) -> None:
         server = LimitingServer(loop.time, headers=headers, spurious=1)
-        client = Client(RateLimiter(clock=loop.time), server, Latency(random.Random(1)))
+        client = Client(RateLimiter(), server, Latency(random.Random(1)))
         start = loop.time()
         await client.calls(1500, 100)
         assert (client.refused, client.failed) == (1, 0)

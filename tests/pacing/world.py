@@ -1,4 +1,4 @@
-"""A simulation for budgets: an event loop in virtual time, a server with sliding windows, and its clients."""
+"""A simulation for rate limiters: an event loop in virtual time, a server with sliding windows, and its clients."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import asyncio
 import random
 import selectors
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from math import ceil
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from attrs import define, field
 
-from aiodbclient._pacing.budget import RateLimiter
+from aiodbclient import RateLimiter
+from aiodbclient._pacing import limiter as limiter_module
+from aiodbclient._pacing.slots import Slot
 
 T = TypeVar("T")
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     jump: Callable[[float], None]
-    outside = 0  # how many wait for another process
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
-        if not events and self.outside and timeout != 0:
-            events = super().select(30.0)
-            assert events, "the other process does not answer"
-        elif not events:
+        if not events:
             if timeout is None:
                 raise RuntimeError("everybody waits and no timer is set: this would hang for ever")
             self.jump(timeout)
@@ -36,7 +34,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that never sleeps: its clock jumps instead. It stands still for what another process does."""
+    """An event loop that never sleeps: its clock jumps instead."""
 
     def __init__(self) -> None:
         selector = self._jumping = _JumpingSelector()
@@ -50,15 +48,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Wait for another process. It takes no time."""
-        self._jumping.outside += 1
-        try:
-            yield
-        finally:
-            self._jumping.outside -= 1
-
     def timers(self) -> int:
         """The number of timers that are set and not cancelled."""
         return sum(not handle.cancelled() for handle in self._scheduled)  # type: ignore[attr-defined]
@@ -67,7 +56,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def live(main: Callable[[VirtualLoop], Awaitable[T]]) -> T:
     """Run ``main`` on its own virtual loop."""
     loop = VirtualLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+    with patch.object(limiter_module, "monotonic", loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:
 
         async def start() -> T:
             return await main(loop)
@@ -124,33 +113,6 @@ class LimitingServer:
         return (429 if refused else 200), headers
 
 
-class Perfect:
-    """An ideal budget that knows the server: ``limit`` slots, each free again ``seconds`` after its answer.
-
-    ``ask`` runs before each request. It costs as much as a budget's call to another process.
-    """
-
-    def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
-        self._free, self._seconds, self._ask = asyncio.Semaphore(limit), seconds, ask
-
-    async def acquire(
-        self, *, bulk: bool = False, max_wait: float | None = None, place: int | None = None
-    ) -> int | None:
-        await self._free.acquire()
-        if self._ask is not None:
-            await self._ask()
-        return None
-
-    def release(self, *, sent: bool = True) -> None:
-        asyncio.get_running_loop().call_later(self._seconds, self._free.release)
-
-    def observe(self, headers: Mapping[str, str]) -> None:
-        pass
-
-    async def throttle(self, headers: Mapping[str, str]) -> float:
-        raise AssertionError("alone, and refused")
-
-
 @define
 class Latency:
     """Latency in seconds to and from the server, drawn for each request."""
@@ -165,9 +127,9 @@ class Latency:
 
 @define
 class Client:
-    """Calls the server as the transport does: acquire, send, read, observe or throttle, release."""
+    """Calls the server as the transport does: acquire, send, read, accept or refuse, release."""
 
-    budget: RateLimiter
+    limiter: RateLimiter
     server: LimitingServer
     latency: Callable[[], float]
     sent: int = 0
@@ -177,16 +139,18 @@ class Client:
     log: list[tuple[float, float]] = field(factory=list)  # when sent, when stamped
 
     async def call(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        again: dict[str, int] = {}
+        slot: Slot | None = None
+        patience = max_wait
         while True:
-            status, place = await self._once(bulk, max_wait, again)
-            again = {} if place is None else {"place": place}
-            if status == 200:
+            asked = self.server.now()
+            slot = await self.limiter.acquire(slot, bulk=bulk, max_wait=patience)
+            if patience is not None:
+                patience = max(0.0, patience - (self.server.now() - asked))
+            if await self._send(slot) == 200:
                 self.done.append(self.server.now())
                 return
 
-    async def _once(self, bulk: bool, max_wait: float | None, again: dict[str, int]) -> tuple[int, int | None]:
-        place = await self.budget.acquire(bulk=bulk, max_wait=max_wait, **again)
+    async def _send(self, slot: Slot) -> int:
         try:
             self.sent += 1
             sent_at = self.server.now()
@@ -196,12 +160,12 @@ class Client:
             await asyncio.sleep(self.latency())
             if status == 429:
                 self.refused += 1
-                await self.budget.throttle(headers)
+                self.limiter.refuse(slot, headers)
             else:
-                self.budget.observe(headers)
-            return status, place
+                self.limiter.accept(slot)
+            return status
         finally:
-            self.budget.release()
+            self.limiter.release(slot)
 
     async def calls(self, count: int, at_once: int, **options: Any) -> None:
         """Make ``count`` calls, ``at_once`` at a time."""

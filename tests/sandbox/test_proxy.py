@@ -134,7 +134,9 @@ async def test_mixed_calls_are_as_described() -> None:
     async with (
         Sandbox(windows=windows) as sandbox,
         validating(sandbox.url) as (proxy, url),
-        DatabaseClient(sandbox.token, base_url=url, retry=RetryPolicy(max_tries=1), budget=RateLimiter([])) as client,
+        DatabaseClient(
+            sandbox.token, base_url=url, retry=RetryPolicy(max_tries=1), rate_limiter=RateLimiter([])
+        ) as client,
     ):
         engines = {engine: await sandbox.add_cluster(engine, backend="memory", tags=["t"]) for engine in SETTINGS}
         for cluster_id in engines.values():
@@ -173,7 +175,9 @@ async def test_the_proxy_sees_what_is_not_as_described() -> None:
     async with (
         Sandbox(windows=[Window(1_000, 60.0)]) as sandbox,
         validating(sandbox.url) as (proxy, url),
-        DatabaseClient(sandbox.token, base_url=url, retry=RetryPolicy(max_tries=1), budget=RateLimiter([])) as client,
+        DatabaseClient(
+            sandbox.token, base_url=url, retry=RetryPolicy(max_tries=1), rate_limiter=RateLimiter([])
+        ) as client,
     ):
         cluster = client.cluster(await sandbox.add_cluster("kafka"), engine="kafka")
         await cluster.dbs.list()

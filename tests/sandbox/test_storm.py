@@ -76,7 +76,7 @@ async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path)
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateLimiter([])
+            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), rate_limiter=RateLimiter([])
         ) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
@@ -107,7 +107,7 @@ async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> Non
 
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):
         cluster = await sandbox.add_cluster("pg", backend="postgres")

@@ -155,7 +155,7 @@ def found_taken(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.
 async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
+            sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
         ) as client,
         SQLiteStore(path) as store,
     ):

@@ -65,7 +65,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
         DatabaseClient(
             place.sandbox.token,
             base_url=place.sandbox.url,
-            budget=RateLimiter([]),
+            rate_limiter=RateLimiter([]),
             retry=RetryPolicy(base_delay=0.01),
         ) as client,
         store,

@@ -49,7 +49,7 @@ def die_at(statement: int) -> None:
 async def _work(plan: dict[str, Any]) -> None:
     budget, retry = RateLimiter([]), RetryPolicy(base_delay=0.01)
     async with (
-        DatabaseClient(plan["token"], base_url=plan["url"], budget=budget, retry=retry) as client,
+        DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=budget, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
         await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, plan["prefix"]), plan["name"])

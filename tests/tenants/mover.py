@@ -49,7 +49,10 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
     ):
         for name in names:
             setattr(owner, name, steps.before(getattr(owner, name)))
-    async with DatabaseClient(token, base_url=url, budget=RateLimiter([])) as client, SQLiteStore(store_path) as store:
+    async with (
+        DatabaseClient(token, base_url=url, rate_limiter=RateLimiter([])) as client,
+        SQLiteStore(store_path) as store,
+    ):
         tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix)
         outcome = await only(tenants.move(["alpha"], to=new))
         print("done" if outcome.error is None else outcome.error, steps.seen)

@@ -50,7 +50,7 @@ class Two:
 async def opened(sandbox: Sandbox, old: str, new: str, path: Path) -> AsyncIterator[Two]:
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
+            sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([]), retry=RetryPolicy(base_delay=0.01)
         ) as client,
         SQLiteStore(path) as store,
     ):

@@ -111,7 +111,7 @@ async def server(
     mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], request: pytest.FixtureRequest
 ) -> AsyncIterator[Server]:
     sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         doadmin = await cluster.users.get("doadmin")
         uri = (await cluster.info()).connection.uri_for(doadmin)

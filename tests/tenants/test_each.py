@@ -12,7 +12,7 @@ from aiodbclient.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidArgumentError,
-    RateLimitError,
+    MaxWaitError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
@@ -154,12 +154,12 @@ async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...
 @pytest.mark.parametrize("verb", ["rotate", "revoke_previous", "repair", "check", "remove", "provision"])
 async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Place, verb: str) -> None:
     async with DatabaseClient(
-        place.sandbox.token, base_url=place.sandbox.url, budget=RateLimiter([Window(1, 60.0)]), max_wait=0.1
+        place.sandbox.token, base_url=place.sandbox.url, rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=0.1
     ) as client:
         tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
         name = "new" if verb == "provision" else "a"
         await only(place.tenants().rotate([name])) if verb == "revoke-previous" else None
         await client.clusters.list()  # which uses the budget up
         async with asyncio.timeout(50):  # the budget has room after 60 s
-            with pytest.raises(RateLimitError, match="nothing was sent"):
+            with pytest.raises(MaxWaitError, match="nothing was sent"):
                 _ = [each async for each in getattr(tenants, verb.replace("-", "_"))([name])]

@@ -110,7 +110,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
     primary = (await place.cluster.info()).connection
     token = place.sandbox.add_token(["database:read"])
-    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(token, base_url=place.sandbox.url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(place.cluster.id)
         with pytest.raises(ConfigurationError, match="database:view_credentials"):
             await Tenants(cluster, place.store, place.prefix).ensure("alpha")

@@ -46,7 +46,7 @@ LONG = ["l" * 62 + "1", "l" * 62 + "2"]
 async def made(sandbox: Sandbox, cluster: str, names: list[str], folder: Path) -> AsyncIterator[dict[str, Credential]]:
     """The tenants, each with a second login. The keys of the credentials are ``name`` and ``name/old``."""
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(folder / "tenants.db") as store,
     ):
         tenants = Tenants(client.cluster(cluster), store)

@@ -80,7 +80,10 @@ async def fleet(three: tuple[Sandbox, list[str]], tmp_path: Path) -> AsyncIterat
     sandbox, ids = three
     async with (
         DatabaseClient(
-            sandbox.token, base_url=sandbox.url, budget=RateLimiter([]), retry=RetryPolicy(max_tries=2, base_delay=0.01)
+            sandbox.token,
+            base_url=sandbox.url,
+            rate_limiter=RateLimiter([]),
+            retry=RetryPolicy(max_tries=2, base_delay=0.01),
         ) as client,
         SQLiteStore(tmp_path / "tenants.db") as store,
     ):

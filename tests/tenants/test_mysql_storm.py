@@ -101,7 +101,7 @@ _ACTS = [
 @pytest.fixture
 async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
     sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         yield client.cluster(cluster_id)
 
 

@@ -133,7 +133,7 @@ async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: P
 async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_answers(place: Place) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         gated(place) as (gate, admin),
     ):
         a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres", tls=False))

@@ -103,7 +103,7 @@ def its_cluster(request: pytest.FixtureRequest) -> Iterator[tuple[Sandbox, str]]
 @pytest.fixture
 async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
     sandbox, cluster_id = its_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         cluster = client.cluster(cluster_id)
         info = await cluster.info()
         connection = info.connection

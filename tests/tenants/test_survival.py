@@ -39,7 +39,7 @@ class Pg:
 async def pg(_aiodbclient_servers: None) -> AsyncIterator[Pg]:
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("pg", backend="postgres", tls=False)
-        options = {"base_url": sandbox.url, "budget": RateLimiter([]), "retry": RetryPolicy(base_delay=0.01)}
+        options = {"base_url": sandbox.url, "rate_limiter": RateLimiter([]), "retry": RetryPolicy(base_delay=0.01)}
         async with DatabaseClient(sandbox.token, **options) as client:  # type: ignore[arg-type]
             yield Pg(sandbox, client.cluster(cluster))
 

@@ -92,7 +92,7 @@ async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], rem
 
 
 def budgets() -> None:
-    RateLimiter([Window(250, 60.0)], reserve=20)
+    RateLimiter([Window(250, 60.0)], share=1 / 4)
     RateLimiter([250])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     RateLimiter([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
@@ -101,7 +101,7 @@ def handling(error: errors.DatabaseClientError) -> None:
     assert_type(error.may_have_applied, bool)
     assert_type(error.tries, int)
     match error:
-        case errors.RateLimitError():
+        case errors.RateLimitError() | errors.MaxWaitError():
             assert_type(error.retry_after, float | None)
         case errors.APIError():
             assert_type(error.status, int)

@@ -44,16 +44,16 @@ async def constructing(session: aiohttp.ClientSession) -> None:
     DatabaseClient(token=a_new_token)
     DatabaseClient(session=session, timeout=5, retry=RetryPolicy(max_tries=2), max_wait=1.5)
     DatabaseClient(trust_env=True)
-    DatabaseClient(budget=RateLimiter())
-    DatabaseClient(budget=RateLimiter([Window(limit=250, seconds=60.0)]))
-    DatabaseClient(budget=RateLimiter([]))
+    DatabaseClient(rate_limiter=RateLimiter())
+    DatabaseClient(rate_limiter=RateLimiter([Window(limit=250, seconds=60.0)]))
+    DatabaseClient(rate_limiter=RateLimiter([]))
 
     DatabaseClient(not_async)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     DatabaseClient(b"token")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     DatabaseClient("token", "https://x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     DatabaseClient(timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     DatabaseClient(retries=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    DatabaseClient(budget=250)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    DatabaseClient(rate_limiter=250)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def using(client: DatabaseClient, cluster_id: UUID) -> None:

@@ -62,7 +62,7 @@ async def until(reached: Callable[[], bool]) -> None:
 
 async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
     [cluster] = sandbox.clusters
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateLimiter([])) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
         return await tally(client, cluster, store)
 
 

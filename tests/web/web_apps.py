@@ -33,7 +33,7 @@ def _count(kind: type) -> None:
 
 class _Unpaced(DatabaseClient):
     def __init__(self) -> None:
-        super().__init__(budget=RateLimiter([]))
+        super().__init__(rate_limiter=RateLimiter([]))
 
 
 signups.DatabaseClient = _Unpaced  # type: ignore[attr-defined, assignment]

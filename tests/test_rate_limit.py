@@ -1,4 +1,4 @@
-"""The rate budget through a client, against a server that counts requests."""
+"""The rate limiter through a client, against a server that counts requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, Window, errors
+from aiodbclient import DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient
@@ -29,10 +29,10 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    budget = RateLimiter([Window(20, 0.5)])
+    limiter = RateLimiter([Window(20, 0.5)])
     async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as one,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as another,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as one,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as another,
     ):
         clusters = [client.cluster(cluster_id, engine="pg") for client in (one, another)]
         started = asyncio.get_running_loop().time()
@@ -45,7 +45,7 @@ async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sand
 
 async def test_a_call_with_little_patience_is_refused_at_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
-    client = make_client(budget=RateLimiter([Window(1, 60.0)]))
+    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]))
     await client.cluster(CLUSTER, engine="pg").dbs.list()
 
     with pytest.raises(errors.MaxWaitError, match="it was not sent") as caught:
@@ -66,25 +66,25 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
     assert len(server.requests) == 1
 
 
-async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_for_slots(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client: MakeClient) -> None:
+    """A single write on MongoDB goes before a run's write that waits for the rate limit."""
     server.otherwise = returns_the_user()
-    budget = RateLimiter([Window(4, 60.0)], reserve=2)
-    users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
-    batch = users.rotate(f"user{n}" for n in range(4))
-    async with aclosing(batch):
-        outcomes = aiter(batch)
-        assert [(await anext(outcomes)).ok for _ in range(2)] == [True, True]
-        third = asyncio.ensure_future(anext(outcomes))
-        async with asyncio.timeout(50):  # before a slot is free
-            while budget.snapshot().waiting < 1:  # noqa: ASYNC110 - it is no event
-                await asyncio.sleep(0.01)
-            await users.create("alice")
+    limiter = RateLimiter([Window(2, 1.0)])
+    users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="mongodb").users
 
-        third.cancel()
-        await asyncio.wait([third])
-    assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
+    async def take() -> None:
+        assert all(outcome.ok for outcome in await users.rotate(f"user{n}" for n in range(4)))
+
+    batch = asyncio.create_task(take())
+    async with asyncio.timeout(50):
+        while limiter.snapshot().waiting < 1:  # noqa: ASYNC110 - it is no event
+            await asyncio.sleep(0.01)
+        await users.create("alice")
+        await batch
+    paths = [request.path for request in server.requests]
+    sent = [path.rsplit("/", 2)[1] for path in paths if path.endswith("reset_auth")]
+    assert sent == ["user0", "user1", "user2", "user3"]
+    assert next(n for n, path in enumerate(paths) if path.endswith("/users")) == 2
 
 
 async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, make_client: MakeClient) -> None:
@@ -96,63 +96,80 @@ async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, ma
     assert len(server.requests) == 2
 
 
-async def test_a_call_that_waits_while_its_client_is_closed_is_not_sent(
-    server: Server, make_client: MakeClient
-) -> None:
+@pytest.mark.parametrize("own", [True, False])
+async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient, own: bool) -> None:
+    """``aclose`` fails the calls that wait for a slot at once, each with its own error; other clients' calls stay."""
     server.otherwise = DBS
-    budget = RateLimiter([Window(1, 3600.0)])
+    limiter = RateLimiter([Window(1, 60.0)])
     async with aiohttp.ClientSession() as session:
-        client = make_client(budget=budget, session=session)
+        client = make_client(rate_limiter=limiter, session=None if own else session)
+        other = make_client(rate_limiter=limiter)
         await client.cluster(CLUSTER, engine="pg").dbs.list()
-        waiting = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
-        await asyncio.wait([waiting], timeout=0.05)
+        waiting = [asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list()) for _ in range(2)]
+        stays = asyncio.create_task(other.cluster(CLUSTER, engine="pg").dbs.list())
+        while limiter.snapshot().waiting < 3:  # noqa: ASYNC110 - it is no event
+            await asyncio.sleep(0.01)
 
         await client.aclose()
 
-        with pytest.raises(errors.ConfigurationError, match="is closed; it was not sent"):
-            await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(30):  # well within the window
+            failed = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in failed] == [errors.ConfigurationError] * 2
+        assert all("this DatabaseClient is closed; it was not sent" in str(error) for error in failed)
+        assert failed[0] is not failed[1]
+        assert not stays.done()
+        stays.cancel()
+        await asyncio.wait([stays])
     assert len(server.requests) == 1
-    assert (budget.snapshot().used, budget.snapshot().in_flight, budget.snapshot().waiting) == ((1,), 0, 0)
+    assert (limiter.snapshot().used, limiter.snapshot().in_flight, limiter.snapshot().waiting) == ((1,), 0, 0)
 
 
-async def test_a_429_stops_every_caller_of_the_budget(server: Server, make_client: MakeClient) -> None:
-    server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.3"))
+async def test_second_429_stops_all_clients(server: Server, make_client: MakeClient) -> None:
+    """The second 429 in a row stops all clients of the limiter."""
+    refusal = {"id": "too_many_requests", "message": "slow down"}
+    server.will(says(429, refusal, retry_after="0.05"), says(429, refusal, retry_after="0.5"))
     server.otherwise = DBS
-    budget = RateLimiter([])
-    answered = asyncio.Event()
-    clients = [make_client(budget=budget, on_event=lambda _: answered.set()) for _ in range(2)]
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+    limiter, events = RateLimiter([]), asyncio.Queue[RequestEvent]()
+    clients = [make_client(rate_limiter=limiter, on_event=events.put_nowait) for _ in range(2)]
     first = asyncio.create_task(clients[0].cluster(CLUSTER, engine="pg").dbs.list())
-    await answered.wait()
+    for _ in range(2):
+        assert (await events.get()).status == 429
+    loop = asyncio.get_running_loop()
+    refused = loop.time()
 
     await clients[1].cluster(CLUSTER, engine="pg").dbs.list()
 
-    assert loop.time() - started >= 0.3
+    assert loop.time() - refused >= 0.4
     await first
 
 
-@pytest.mark.parametrize(("status", "limit"), [(401, "1"), (502, "10"), (200, "10")])
-async def test_a_limit_is_not_believed_from_one_answer_nor_from_what_may_be_a_proxys(
-    server: Server, make_client: MakeClient, status: int, limit: str
-) -> None:
-    odd = {"ratelimit_limit": limit, "ratelimit_remaining": "1"}
-    server.will(*(says(status, {"dbs": []}, **odd) for _ in range(1 if status == 200 else 3)))
-    server.otherwise = DBS
-    budget = RateLimiter([Window(20, 60.0), Window(20, 3600.0)])
-    dbs = make_client(budget=budget, retry=RetryPolicy(max_tries=1), max_wait=0.0).cluster(CLUSTER, engine="pg").dbs
-    results = await asyncio.gather(*(dbs.list() for _ in range(3)), return_exceptions=True)
-    assert {type(result) for result in results} <= {list, errors.AuthenticationError, errors.ServerError}
-    for _ in range(17):
-        await dbs.list()
-    with pytest.raises(errors.MaxWaitError):
-        await dbs.list()
+async def test_nothing_queues_in_the_connector(server: Server, make_client: MakeClient) -> None:
+    """The client's own session opens as many connections as calls: nothing but the windows bounds them."""
+    server.otherwise = held = Held(150)
+    dbs = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").dbs
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(dbs.list() for _ in range(150)))
+    assert held.most == 150
+
+
+class Held:
+    """Answers no request before ``count`` have come."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.most, self.all = count, 0, asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.most += 1
+        if self.most == self.count:
+            self.all.set()
+        await self.all.wait()
+        return await DBS(request)
 
 
 async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    budget = RateLimiter([Window(20, 0.5)], reserve=2)
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
+    limiter = RateLimiter([Window(20, 0.5)])
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client:
         cluster = client.cluster(cluster_id, engine="pg")
         done = 0
 
@@ -165,7 +182,7 @@ async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sa
 
         background = asyncio.create_task(batch())
         async with asyncio.timeout(60):  # in the middle of the batch, which waits for slots by then
-            while done < 18 or budget.snapshot().waiting < 40:  # noqa: ASYNC110 - it is no event
+            while done < 18 or limiter.snapshot().waiting < 40:  # noqa: ASYNC110 - it is no event
                 await asyncio.sleep(0.01)
         before = done
 
@@ -175,49 +192,28 @@ async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sa
         background.cancel()
         with pytest.raises(asyncio.CancelledError):
             await background
-        assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
+        assert (limiter.snapshot().waiting, limiter.snapshot().in_flight) == (0, 0)
 
 
-async def refusing(server: Server, make_client: MakeClient, refusals: int, at_once: int) -> tuple[list[str], list[str]]:
-    """Make 40 calls with ``max_wait=15`` to a server that answers the first ones 429. Returns these, and the order."""
+@pytest.mark.parametrize("refusals", first_of([11, 1, 3, 40]))
+async def test_no_refused_call_fails(server: Server, make_client: MakeClient, refusals: int) -> None:
+    """Of 40 calls with ``max_wait=15`` none fails, whether the API refuses one, some or all at first."""
     refused, done = list[str](), list[str]()
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         name = request.path.rsplit("/", 1)[1]
         if len(refused) < refusals:
             refused.append(name)
-            return await fails(429, "too_many_requests", retry_after="1")(request)
+            return await fails(429, "too_many_requests", retry_after="0.2")(request)
         done.append(name)
-        first = refusals > 1 and len(done) <= 16 - refusals
-        await asyncio.sleep(1.0 if first else 0.1)  # so the 429s are read first
         return await says(200, {"user": {"name": name, "role": "normal"}})(request)
 
     server.otherwise = answer
-    users = make_client(max_wait=15, budget=RateLimiter()).cluster(CLUSTER, engine="pg").users
-    names, turns = [f"user{n:02}" for n in range(40)], asyncio.Semaphore(at_once)
-
-    async def get(name: str) -> None:
-        async with turns:
-            await users.get(name)
-
-    await asyncio.gather(*(get(name) for name in names))
-    return refused, done
-
-
-@pytest.mark.parametrize("refusals", first_of([3, 1, 11]))
-async def test_calls_that_got_a_429_wait_in_their_place_and_none_fails(
-    server: Server, make_client: MakeClient, refusals: int
-) -> None:
-    started = asyncio.get_running_loop().time()
-
-    refused, done = await refusing(server, make_client, refusals, at_once=1 if refusals == 1 else 40)
-
-    assert asyncio.get_running_loop().time() - started < 60.0
-    assert len(done) == 40
-    if refusals > 1:
-        # 16 are sent at once. The refused ones go before all others, and soon some travel side by side.
-        assert done[16 - refusals] == min(refused)
-        assert all(done.index(name) < 16 + 8 for name in refused)
+    users = make_client(max_wait=15, rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").users
+    names = [f"user{n:02}" for n in range(40)]
+    await asyncio.gather(*(users.get(name) for name in names))
+    assert sorted(done) == names
+    assert len(refused) == refusals
 
 
 async def test_a_429_is_no_try_of_a_call_with_max_wait(server: Server, make_client: MakeClient) -> None:
@@ -243,7 +239,7 @@ async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
 
 async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_client: MakeClient) -> None:
     server.otherwise = returns_the_user()
-    users = make_client(budget=RateLimiter([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
+    users = make_client(rate_limiter=RateLimiter([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):

@@ -1,0 +1,102 @@
+"""After a 429: how long calls wait, and how many requests may then be in flight. Pure.
+
+Nothing limits what is in flight before the first 429. A lone 429 delays its own call. The second in a row closes the
+cooldown for all calls. After it one request tries, and each success lets one more be in flight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from attrs import define, field
+from backoff import full_jitter
+
+from .._backoff import expo
+
+_BASE, _LONGEST = 1.2, 60.0  # of the waits in seconds, if a 429 names none
+_DOUBLING = 8.0  # seconds
+_FEWEST = 2
+
+
+def _make_waits() -> Iterator[float]:
+    return expo(base=_BASE, max_value=_LONGEST)
+
+
+@define
+class Cooldown:
+    """Until when no request is sent, since the API answered 429 twice in a row."""
+
+    ends_at: float = -math.inf
+    in_row: int = 0  # 429s since a success; only one of a request that was sent since the cooldown ended counts
+    _waits: Iterator[float] = field(factory=_make_waits)
+
+    def is_fresh(self, sent_at: float) -> bool:
+        """Whether a request was sent since the last cooldown ended."""
+        return sent_at >= self.ends_at
+
+    def refuse(self, sent_at: float, named: float | None, now: float) -> tuple[float, bool]:
+        """Take note of a 429 to a request sent at ``sent_at``, which ``named`` a wait or not.
+
+        Returns the seconds that its call waits, and whether this closed the cooldown.
+        """
+        fresh = self.is_fresh(sent_at)
+        self.in_row += 1
+        if named is not None:
+            wait = named
+        elif fresh or self.in_row == 1:
+            half = next(self._waits) / 2
+            wait = half + full_jitter(half)
+        else:  # it was in flight when the cooldown closed
+            wait = max(0.0, self.ends_at - now)
+        if self.in_row > 1:
+            self.ends_at = max(self.ends_at, now + wait)
+        return wait, fresh and self.in_row > 1
+
+    def succeed(self) -> None:
+        """End the row of 429s."""
+        if self.in_row:
+            self.in_row = 0
+            self._waits = _make_waits()
+
+
+@define
+class ConcurrencyLimit:
+    """How many requests may be in flight after a cooldown."""
+
+    _window: float = math.inf  # what the API accepted at once when it last refused some
+    _allowed: float = math.inf  # infinite until the first cooldown
+    _burst_at: float = -math.inf  # when the first 429 of the newest burst came
+    _was_alone: bool = False  # whether only one request was in flight then
+    _succeeded_at: float | None = None  # when the first success since the cooldown came
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there was a cooldown."""
+        return self._allowed < math.inf
+
+    def at_most(self, now: float) -> float:
+        """Return how many may be in flight."""
+        if self._succeeded_at is None:
+            return self._allowed
+        doublings = min(64.0, (now - self._succeeded_at) / _DOUBLING)
+        return min(self._allowed, self._window * math.exp2(doublings))
+
+    def refuse(self, sent_at: float, in_flight: int, now: float) -> None:
+        """Take note of a 429. A burst is the 429s of requests that were sent before its first one came."""
+        if sent_at >= self._burst_at:
+            self._burst_at, self._was_alone = now, in_flight == 1
+            if not self._was_alone:
+                self._window = in_flight
+        if not self._was_alone:  # otherwise it says nothing of how many may be in flight
+            self._window = max(_FEWEST, self._window - 1)
+
+    def restart(self) -> None:
+        """Let one request try when the cooldown has ended."""
+        self._allowed, self._succeeded_at = 1, None
+
+    def succeed(self, now: float) -> None:
+        """Let one more request be in flight."""
+        if self._succeeded_at is None:
+            self._succeeded_at = now
+        self._allowed += 1

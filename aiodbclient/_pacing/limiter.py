@@ -1,0 +1,220 @@
+"""``RateLimiter``: which calls wait for a slot, in which order, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from itertools import count
+from operator import attrgetter
+from time import monotonic
+
+from attrs import frozen
+
+from .._headers import wait_after_429
+from ..errors import ConfigurationError, DatabaseClientError, InvalidArgumentError, MaxWaitError
+from .slots import Slot, Slots
+from .windows import DOCUMENTED, Window, sort_windows
+
+logger = logging.getLogger("aiodbclient")
+
+_WORTH_LOGGING = 5.0  # seconds of waiting
+_TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
+_order = attrgetter("order")
+
+
+@frozen
+class Snapshot:
+    """A rate limiter at one moment.
+
+    Attributes:
+        used: For each window, the shortest first: how many slots our answered requests hold.
+        in_flight: Requests without a response yet. Each of them holds a slot of each window too.
+        waiting: Calls that wait for a slot.
+        next_slot: Seconds until a slot is free; 0.0 if one is.
+    """
+
+    used: tuple[int, ...]
+    in_flight: int
+    waiting: int
+    next_slot: float
+
+
+class RateLimiter:
+    """Keep one token's rate limit, for all clients on one event loop that are given this limiter.
+
+    Serves calls in order, bulk calls behind all others. Not thread-safe.
+
+    Args:
+        windows: The token's sliding windows. ``[]``: no limit, though calls wait after a 429.
+        share: The part of each window that this limiter uses, such as ``1/4`` for each of four processes with one
+            token.
+
+    Attributes:
+        windows: The windows, the shortest first.
+        share: The part of each window that this limiter uses.
+
+    Raises:
+        InvalidArgumentError: ``windows`` holds something other than a ``Window``, or ``share`` is not above 0 and at
+            most 1, or so small that a window has no request left.
+    """
+
+    def __init__(self, windows: Iterable[Window] = DOCUMENTED, *, share: float = 1.0) -> None:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidArgumentError(f"share must be a number above 0 and at most 1, not {share!r}")
+        self.windows: tuple[Window, ...] = sort_windows(windows)
+        self.share: float = share
+        self._slots = Slots(self.windows, share)
+        self._queue: list[Slot] = []  # in order
+        self._delayed: list[Slot] = []  # after a lone 429, until ``ready_at``
+        self._places = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._announced = -math.inf  # the end of the wait that was logged last
+
+    def __repr__(self) -> str:
+        return f"RateLimiter({list(self.windows)!r}, share={self.share!r})"
+
+    def snapshot(self) -> Snapshot:
+        """Return the limiter as it is now."""
+        now, slots = monotonic(), self._slots
+        return Snapshot(slots.count_used(now), slots.in_flight, self._count_waiting(), slots.estimate_wait(0, now))
+
+    async def acquire(self, slot: Slot | None = None, *, bulk: bool = False, max_wait: float | None = None) -> Slot:
+        """Wait for a slot. Return it with ``release``. Safe to cancel.
+
+        Args:
+            slot: That of an earlier try of the same call, which then waits in its old place.
+            bulk: Whether the call is part of a bulk run.
+            max_wait: The longest wait in seconds; None means no limit.
+
+        Raises:
+            MaxWaitError: The wait would exceed ``max_wait``. Raised as soon as that is known.
+            ConfigurationError: Calls on another event loop are waiting.
+        """
+        now = monotonic()
+        if slot is None:
+            slot = Slot((bulk, next(self._places)))
+        if slot.ready_at > now or self._queue or not self._slots.take(slot, now):
+            await self._wait(slot, max_wait, now)
+        return slot
+
+    def accept(self, slot: Slot) -> None:
+        """Take note of a response that is no 429. Call it before ``release``."""
+        self._slots.accept(slot, monotonic())
+
+    def refuse(self, slot: Slot, headers: Mapping[str, str]) -> float:
+        """Take note of a 429, and free its slot: the API did not count it. Returns the seconds that its call waits."""
+        now = monotonic()
+        if self._slots.refuse(slot, wait_after_429(headers), now):
+            slot.order = slot.order[0], next(self._places)  # to the end, so that it does not hold up the others
+        for waiting in (*self._queue, *self._delayed):
+            self._fail_if_late(waiting, now)
+        self._serve(now)
+        return max(slot.ready_at, self._slots.cooldown.ends_at) - now
+
+    def release(self, slot: Slot, *, sent: bool = True) -> None:
+        """Return a slot. It is free one window from now, or at once if the request was not ``sent``."""
+        if not slot.is_held:  # a 429
+            return
+        now = monotonic()
+        self._slots.free(slot, now if sent else None)
+        if self._queue:
+            self._serve(now)
+
+    def estimate_wait(self, ahead: int) -> float:
+        """Estimate the seconds that a call waits with so many calls ``ahead`` of it."""
+        return self._slots.estimate_wait(ahead, monotonic())
+
+    async def _wait(self, slot: Slot, max_wait: float | None, now: float) -> None:
+        loop = asyncio.get_running_loop()
+        if any(each[0].woken.get_loop() is not loop for each in (self._queue, self._delayed) if each):
+            raise ConfigurationError("a rate limiter is for one event loop, and calls on another loop wait for it")
+        slot.woken = loop.create_future()
+        slot.deadline = math.inf if max_wait is None else now + max_wait
+        if slot.ready_at > now:
+            self._delayed.append(slot)
+        else:
+            insort(self._queue, slot, key=_order)
+        self._fail_if_late(slot, now)
+        self._serve(now)
+        error: DatabaseClientError | None
+        try:
+            async with asyncio.timeout(max_wait):
+                error = await slot.woken
+        except TimeoutError:
+            error = None if slot.is_held else _make_error(self.estimate_wait(self._place_of(slot)))
+            self._leave(slot)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(slot)
+            if slot.is_held:
+                self.release(slot, sent=False)
+            raise
+        if error is not None:
+            raise error
+
+    def _serve(self, now: float) -> None:
+        """Grant the free slots to the waiting calls, in order, and set the timer for the next one."""
+        for slot in [each for each in self._delayed if each.ready_at <= now]:
+            self._delayed.remove(slot)
+            insort(self._queue, slot, key=_order)
+        next_at = min((slot.ready_at for slot in self._delayed), default=math.inf)
+        while self._queue:
+            first = self._queue[0]
+            if not first.woken.done():  # otherwise it was cancelled, and has not run yet
+                if not self._slots.take(first, now):
+                    next_at = min(next_at, self._next_slot_at(now))
+                    break
+                first.woken.set_result(None)
+            del self._queue[0]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if next_at < math.inf:
+            delay = max(next_at - now, _TIMER_STEP)
+            self._timer = asyncio.get_running_loop().call_later(delay, lambda: self._serve(monotonic()))
+
+    def _next_slot_at(self, now: float) -> float:
+        """Return when a slot may be free. A long wait is logged."""
+        next_at = self._slots.next_at(now)
+        if next_at - now > _WORTH_LOGGING and next_at > self._announced + _WORTH_LOGGING:
+            self._announced = next_at
+            why, count = self._slots.explain(next_at, now), self._count_waiting()
+            calls = "1 call waits" if count == 1 else f"{count} calls wait"
+            logger.warning("waiting %.1f s for the rate limit, %s: %s; max_wait= bounds it", next_at - now, why, calls)
+        return next_at
+
+    def _fail_if_late(self, slot: Slot, now: float) -> None:
+        if slot.deadline < math.inf:
+            wait = max(self._slots.estimate_wait(self._place_of(slot), now), slot.ready_at - now)
+            if wait > slot.deadline - now or slot.deadline <= now:
+                self._fail(slot, _make_error(wait))
+
+    def _fail(self, slot: Slot, error: DatabaseClientError) -> None:
+        self._leave(slot)
+        if not slot.woken.done():
+            slot.woken.set_result(error)
+
+    def _leave(self, slot: Slot) -> None:
+        """Take a call out, if it still waits."""
+        place = self._place_of(slot)
+        if slot in self._delayed:
+            self._delayed.remove(slot)
+        elif self._queue[place : place + 1] == [slot]:
+            del self._queue[place]
+        else:
+            return
+        self._serve(monotonic())
+
+    def _place_of(self, slot: Slot) -> int:
+        return bisect_left(self._queue, slot.order, key=_order)
+
+    def _count_waiting(self) -> int:
+        return len(self._queue) + len(self._delayed)
+
+
+def _make_error(wait: float) -> MaxWaitError:
+    return MaxWaitError(
+        f"the rate limit has no slot for another {wait:.1f} s, longer than max_wait allows", retry_after=wait
+    )

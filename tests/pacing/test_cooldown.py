@@ -1,0 +1,250 @@
+"""What a 429 does: whose calls wait, for how long, and how many may be in flight afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+
+import pytest
+
+from aiodbclient import RateLimiter, Window
+from aiodbclient._pacing.cooldown import ConcurrencyLimit, Cooldown
+from aiodbclient._pacing.slots import Slot
+from aiodbclient.errors import MaxWaitError
+
+from .world import VirtualLoop, live
+
+
+@pytest.fixture
+def full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
+
+
+async def take(limiter: RateLimiter, count: int) -> list[Slot]:
+    return [await limiter.acquire(max_wait=0.0) for _ in range(count)]
+
+
+async def take_at_once(limiter: RateLimiter, many: int) -> list[Slot]:
+    """Make ``many`` calls that do not wait, and return the slots that they got."""
+    given = await asyncio.gather(*(limiter.acquire(max_wait=0.0) for _ in range(many)), return_exceptions=True)
+    assert {type(each) for each in given} <= {Slot, MaxWaitError}
+    return [each for each in given if isinstance(each, Slot)]
+
+
+def succeed(limiter: RateLimiter, slot: Slot) -> None:
+    limiter.accept(slot)
+    limiter.release(slot)
+
+
+def refuse(limiter: RateLimiter, slot: Slot, after: str | None = None) -> float:
+    wait = limiter.refuse(slot, {} if after is None else {"retry-after": after})
+    limiter.release(slot)
+    return wait
+
+
+def test_nothing_limits_before_a_429() -> None:
+    """Before the first 429 the windows alone bound what is in flight."""
+
+    async def main(loop: VirtualLoop) -> None:
+        assert len(await take_at_once(RateLimiter(), 400)) == 250
+        assert len(await take_at_once(RateLimiter([]), 4000)) == 4000
+
+    live(main)
+
+
+def test_lone_429_delays_its_call() -> None:
+    """A lone 429 delays its own call for what it names; other calls go on, and it keeps its place."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, started = RateLimiter(), loop.time()
+        slots = await take(limiter, 3)
+        succeed(limiter, slots[0])
+        assert refuse(limiter, slots[1], "5") == 5.0
+        await limiter.acquire(max_wait=0.0)
+        order = slots[1].order
+        again = await limiter.acquire(slots[1])
+        assert again.order == order
+        assert loop.time() - started == pytest.approx(5.0, abs=0.01)
+
+    live(main)
+
+
+def test_second_429_stops_all() -> None:
+    """The second 429 in a row closes the cooldown for all calls; a later one can extend it by what it names."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, started = RateLimiter(), loop.time()
+        first, second, third, fourth, old = await take(limiter, 5)
+        refuse(limiter, first, "1")
+        refuse(limiter, second, "5")
+        succeed(limiter, old)  # it was sent before the cooldown, so it ends no row
+        with pytest.raises(MaxWaitError) as caught:
+            await limiter.acquire(max_wait=4.0)
+        assert caught.value.retry_after == pytest.approx(5.0)
+        refuse(limiter, third)  # names no time
+        assert limiter.snapshot().next_slot == pytest.approx(5.0)
+        refuse(limiter, fourth, "7")
+        await limiter.acquire()
+        assert loop.time() - started == pytest.approx(7.0, abs=0.01)
+
+    live(main)
+
+
+def test_success_ends_the_row() -> None:
+    """A success between two 429s makes both lone ones."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter = RateLimiter()
+        for _ in range(5):
+            refused, accepted = await take(limiter, 2)
+            refuse(limiter, refused, "600")
+            succeed(limiter, accepted)
+        assert limiter.snapshot().next_slot == 0.0
+
+    live(main)
+
+
+def test_one_tries_after_cooldown() -> None:
+    """After the cooldown one request tries, and each success lets one more be in flight."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter = RateLimiter()
+        for slot in (await take(limiter, 16))[:2]:
+            refuse(limiter, slot, "5")
+        await asyncio.sleep(5.0)
+        sizes = list[int]()
+        slots = list[Slot]()
+        for _ in range(4):
+            slots = await take_at_once(limiter, 20)
+            sizes.append(len(slots))
+            for slot in slots:
+                succeed(limiter, slot)
+        assert sizes == [1, 2, 4, 8]
+
+    live(main)
+
+
+def test_window_is_what_was_accepted() -> None:
+    """What may be in flight becomes what the API accepted of the burst, and doubles in eight seconds."""
+    limit = ConcurrencyLimit()
+    for in_flight in range(16, 4, -1):
+        limit.refuse(0.0, in_flight, 1.0)
+    limit.restart()
+    for _ in range(64):
+        limit.succeed(10.0)
+    assert [limit.at_most(now) for now in (10.0, 18.0, 26.0)] == [4, 8, 16]
+
+    limit.refuse(26.0, 10, 27.0)  # a new burst
+    limit.restart()
+    assert limit.at_most(30.0) == 1
+    for _ in range(64):
+        limit.succeed(30.0)
+    assert limit.at_most(30.0) == 9
+
+
+def test_window_is_never_below_two() -> None:
+    """A burst that was refused whole still lets two requests go; one that was alone says nothing."""
+    limit = ConcurrencyLimit()
+    limit.refuse(0.0, 1, 1.0)
+    assert limit.at_most(1.0) == math.inf
+    for in_flight in range(16, 0, -1):
+        limit.refuse(2.0, in_flight, 3.0)
+    limit.restart()
+    for _ in range(9):
+        limit.succeed(4.0)
+    assert limit.at_most(4.0) == 2
+
+
+@pytest.mark.usefixtures("full_jitter")
+def test_unnamed_waits_grow_to_a_minute() -> None:
+    """Without a time in the 429 the waits are ``expo`` with base 1.2, from 1 s to a minute, until a success."""
+    cooldown, now, waits = Cooldown(), 0.0, list[float]()
+    for _ in range(26):
+        waits.append(cooldown.refuse(now, None, now)[0])
+        now += waits[-1]
+    assert waits == pytest.approx([min(60.0, 1.2**n) for n in range(26)])
+    cooldown.succeed()
+    assert cooldown.refuse(now, None, now)[0] == 1.0
+
+
+def test_unnamed_waits_are_jittered() -> None:
+    """The jitter is in the upper half of the wait."""
+    waits = [Cooldown().refuse(0.0, None, 0.0)[0] for _ in range(200)]
+    assert 0.5 <= min(waits) < 0.6
+    assert 0.9 < max(waits) <= 1.0
+
+
+@pytest.mark.parametrize(("named", "waits"), [("90", 90.0), ("3000", 3000.0), ("7200", 3600.0)])
+def test_retry_after_heeded_up_to_an_hour(named: str, waits: float) -> None:
+    """``retry-after`` is heeded up to an hour, also beyond the longest window."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, started = RateLimiter([Window(250, 60.0)]), loop.time()
+        for slot in await take(limiter, 2):
+            refuse(limiter, slot, named)
+        await limiter.acquire()
+        assert loop.time() - started == pytest.approx(waits, abs=0.01)
+
+    live(main)
+
+
+def test_refused_try_goes_to_the_end() -> None:
+    """A call whose try after the cooldown is refused goes behind the others of its lane, so it holds up nobody."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, went = RateLimiter(), list[str]()
+
+        async def call(name: str, slot: Slot, *, refused: bool) -> None:
+            for more in (refused, False):
+                slot = await limiter.acquire(slot)
+                went.append(name)
+                if not more:
+                    succeed(limiter, slot)
+                    return
+                refuse(limiter, slot, "1")
+
+        slots = await take(limiter, 3)
+        for slot in slots:
+            refuse(limiter, slot, "1")
+        await asyncio.gather(*(call(name, slot, refused=name == "a") for name, slot in zip("abc", slots, strict=True)))
+        assert went == ["a", "b", "c", "a"]
+
+    live(main)
+
+
+def test_hanging_requests_block_nobody() -> None:
+    """A request without a response for a second holds up no other call."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter = RateLimiter()
+        for slot in await take(limiter, 2):
+            refuse(limiter, slot, "5")
+        await asyncio.sleep(5.0)
+        await limiter.acquire(max_wait=0.0)  # hangs
+        started = loop.time()
+        await limiter.acquire()
+        assert loop.time() - started == pytest.approx(1.0, abs=0.01)
+
+    live(main)
+
+
+def test_429_fails_only_who_is_late() -> None:
+    """A 429 fails at once the calls that would then wait too long, each with its own error."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, started = RateLimiter(), loop.time()
+        slots = await take(limiter, 250)
+        refuse(limiter, slots[0], "90")
+        await take(limiter, 1)
+        hasty = [asyncio.create_task(limiter.acquire(max_wait=61.0)) for _ in range(2)]
+        patient = asyncio.create_task(limiter.acquire(max_wait=91.0))
+        await asyncio.sleep(0)
+        refuse(limiter, slots[1], "90")
+        errors = await asyncio.gather(*hasty, return_exceptions=True)
+        assert [type(error) for error in errors] == [MaxWaitError] * 2
+        assert errors[0] is not errors[1]
+        await patient
+        assert loop.time() - started == pytest.approx(90.0, abs=0.01)
+
+    live(main)

@@ -1,0 +1,370 @@
+"""Callers wait in order, no longer than their max_wait, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from aiodbclient import RateLimiter, Window
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, MaxWaitError
+
+from .world import VirtualLoop, live
+
+
+def limiter_of(*windows: tuple[int, float]) -> RateLimiter:
+    return RateLimiter([Window(*window) for window in windows])
+
+
+async def spend(limiter: RateLimiter, count: int) -> None:
+    """Send ``count`` requests, each answered at once."""
+    for _ in range(count):
+        limiter.release(await limiter.acquire())
+
+
+async def settle() -> None:
+    """Let every task run until it waits. The clock does not advance."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Queue:
+    """Callers of a limiter, each in its own task, and the order and times of their starts."""
+
+    def __init__(self, limiter: RateLimiter, loop: VirtualLoop) -> None:
+        self.limiter, self.loop = limiter, loop
+        self.went: list[tuple[str, float]] = []
+        self.start = loop.time()
+
+    async def enter(self, name: str, **options: Any) -> asyncio.Task[None]:
+        async def caller() -> None:
+            slot = await self.limiter.acquire(**options)
+            self.went.append((name, round(self.loop.time() - self.start, 2)))
+            self.limiter.release(slot)
+
+        task = asyncio.create_task(caller())
+        await settle()
+        return task
+
+
+def test_a_burst_goes_at_once_and_the_next_when_the_first_answer_is_a_window_old() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = limiter_of((3, 60.0)), loop.time()
+        slots = [await limiter.acquire() for _ in range(3)]
+        assert loop.time() == start
+        await asyncio.sleep(2)  # the answers are slow, and count from their arrival
+        for slot in slots:
+            limiter.release(slot)
+        await limiter.acquire()
+        assert loop.time() - start == pytest.approx(62, abs=0.001)
+
+    live(main)
+
+
+def test_every_window_counts() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        limiter, start = limiter_of((2, 1.0), (3, 10.0)), loop.time()
+        went: list[float] = []
+        for _ in range(5):
+            slot = await limiter.acquire()
+            went.append(round(loop.time() - start, 2))
+            limiter.release(slot)
+        return went
+
+    assert live(main) == [0, 0, 1, 10, 10]
+
+
+def test_a_request_that_never_left_takes_no_slot() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = limiter_of((1, 60.0)), loop.time()
+        slot = await limiter.acquire()
+        queue = Queue(limiter, loop)
+        waiter = await queue.enter("next")
+        limiter.release(slot, sent=False)
+        await waiter
+        assert loop.time() == start
+
+    live(main)
+
+
+def test_a_budget_without_windows_lets_everybody_go() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = RateLimiter([]), loop.time()
+        await asyncio.gather(*(limiter.acquire() for _ in range(10_000)))
+        assert (loop.time(), loop.timers()) == (start, 0)
+
+    live(main)
+
+
+def test_first_come_first_served_and_bulk_behind_all_others() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 1.0))
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        tasks = [
+            await queue.enter("bulk 1", bulk=True),
+            await queue.enter("bulk 2", bulk=True),
+            await queue.enter("person 1"),
+            await queue.enter("person 2"),
+        ]
+        await asyncio.gather(*tasks)
+        assert queue.went == [("person 1", 1), ("person 2", 2), ("bulk 1", 3), ("bulk 2", 4)]
+
+    live(main)
+
+
+def test_a_newcomer_does_not_overtake_a_waiter_whose_slot_is_free_already() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 1.0))
+        slot = await limiter.acquire()
+        queue = Queue(limiter, loop)
+        first = await queue.enter("first")
+        limiter.release(slot, sent=False)  # "first" holds the slot now, but has not run yet
+        second = asyncio.create_task(limiter.acquire())
+        await first
+        await second
+        assert queue.went == [("first", 0)]
+        assert loop.time() - queue.start == pytest.approx(1, abs=0.001)
+
+    live(main)
+
+
+def test_a_wait_that_would_be_too_long_fails_at_once_and_says_how_long_it_is() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = limiter_of((2, 60.0)), loop.time()
+        await spend(limiter, 2)
+        await asyncio.sleep(10)
+        with pytest.raises(MaxWaitError, match="longer than max_wait allows") as caught:
+            await limiter.acquire(max_wait=5)
+        assert caught.value.retry_after == pytest.approx(50)
+        assert loop.time() - start == pytest.approx(10)
+        assert limiter.snapshot().waiting == 0
+        await limiter.acquire(max_wait=51)  # with a slightly larger max_wait, it waits
+        assert loop.time() - start == pytest.approx(60, abs=0.001)
+
+    live(main)
+
+
+def test_the_queue_ahead_is_part_of_the_wait() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        limiter = limiter_of((2, 60.0))
+        await spend(limiter, 1)
+        await asyncio.sleep(10)
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        waits: list[float] = []
+        tasks: list[asyncio.Task[None]] = []
+        for n in range(5):
+            with pytest.raises(MaxWaitError) as caught:
+                await limiter.acquire(max_wait=1)
+            waits.append(caught.value.retry_after or 0)
+            tasks.append(await queue.enter(str(n)))
+        await asyncio.gather(*tasks)
+        assert [when for _, when in queue.went] == pytest.approx(waits, abs=0.01)
+        return waits
+
+    assert live(main) == pytest.approx([50, 60, 110, 120, 170], abs=0.01)
+
+
+def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 10.0))
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        tasks = [await queue.enter("bulk", bulk=True), await queue.enter("person")]
+        with pytest.raises(MaxWaitError) as refused:
+            await limiter.acquire(max_wait=15.0, bulk=True)
+        assert refused.value.retry_after == 30.0
+        with pytest.raises(MaxWaitError) as refused:
+            await limiter.acquire(max_wait=15.0)
+        assert refused.value.retry_after == 20.0
+        await asyncio.gather(*tasks)
+
+    live(main)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_budget_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 10.0))
+        await spend(limiter, 1)
+        waiting = asyncio.create_task(limiter.acquire(bulk=bulk))
+        await settle()
+
+        async def elsewhere() -> None:
+            with pytest.raises(ConfigurationError, match="a rate limiter is for one event loop"):
+                await limiter.acquire()
+
+        with ThreadPoolExecutor() as threads:
+            threads.submit(asyncio.run, elsewhere()).result()
+        await waiting
+
+    live(main)
+
+
+def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = limiter_of((1, 10.0)), loop.time()
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would suffice
+        person = await queue.enter("person")  # but another caller goes first
+        with pytest.raises(MaxWaitError) as caught:
+            await patient
+        assert loop.time() - start == pytest.approx(15, abs=0.001)
+        assert caught.value.retry_after == pytest.approx(5, abs=0.001)
+        await person
+        assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
+
+    live(main)
+
+
+def test_no_patience_still_takes_a_slot_that_is_free() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 10.0))
+        limiter.release(await limiter.acquire(max_wait=0))
+        with pytest.raises(MaxWaitError):
+            await limiter.acquire(max_wait=0)
+
+    live(main)
+
+
+def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 10.0))
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        first, second = await queue.enter("first"), await queue.enter("second")
+        first.cancel()
+        await second
+        assert queue.went == [("second", 10)]
+        (await queue.enter("third")).cancel()
+        await settle()
+        assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
+
+    live(main)
+
+
+def test_the_patience_of_one_call_outlives_the_calls_beside_it() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter, start = limiter_of((1, 10.0)), loop.time()
+        await spend(limiter, 1)
+        queue = Queue(limiter, loop)
+        stays = await queue.enter("stays", bulk=True, max_wait=15)
+        leave = [await queue.enter("hasty", max_wait=12)]
+        leave += [await queue.enter(f"patient {n}", bulk=True, max_wait=60) for n in range(3)]
+        for task in leave:
+            task.cancel()
+            await settle()
+        person = await queue.enter("person")  # takes the slot that "stays" hoped for
+        with pytest.raises(MaxWaitError):
+            await stays
+        assert loop.time() - start == pytest.approx(15, abs=0.001)
+        await person
+
+    live(main)
+
+
+def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((1, 10.0))
+        slot = await limiter.acquire()
+        queue = Queue(limiter, loop)
+        first, second = await queue.enter("first"), await queue.enter("second")
+        limiter.release(slot, sent=False)  # the turn of "first" has come ...
+        first.cancel()  # ... but it is never informed
+        await second
+        assert queue.went == [("second", 0)]
+        assert first.cancelled()
+
+    live(main)
+
+
+def test_ten_thousand_waiters_leave_nothing_behind() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = RateLimiter()
+        await spend(limiter, 250)
+        assert loop.timers() == 0
+        tasks = [
+            asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=10_000 if n % 3 == 0 else None))
+            for n in range(10_000)
+        ]
+        await settle()
+        assert (limiter.snapshot().waiting, loop.timers()) == (10_000, 1 + 3_334)  # the next slot, and each max_wait
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        snapshot = limiter.snapshot()
+        assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
+        assert all(task.cancelled() for task in tasks)
+        await asyncio.sleep(61)
+        await asyncio.wait_for(limiter.acquire(), 0.001)
+
+    live(main)
+
+
+def test_a_snapshot_shows_the_state_of_the_budget() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((3, 60.0), (9, 600.0))
+        assert limiter.snapshot().next_slot == 0
+        await spend(limiter, 2)
+        await asyncio.sleep(15)
+        await limiter.acquire()
+        queue = Queue(limiter, loop)
+        waiter = await queue.enter("next")
+        snapshot = limiter.snapshot()
+        assert (snapshot.used, snapshot.in_flight, snapshot.waiting) == ((2, 2), 1, 1)
+        assert snapshot.next_slot == pytest.approx(45)
+        await waiter
+
+    live(main)
+
+
+def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="aiodbclient")
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter = limiter_of((2, 60.0))
+        await spend(limiter, 10)  # four windows of waiting, one call at a time
+        assert len(caplog.records) == 4
+        caplog.clear()
+        queue = Queue(limiter, loop)
+        await asyncio.gather(*[await queue.enter(str(n)) for n in range(2)])
+
+    live(main)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "waiting 60.0 s for the rate limit, which allows 2 requests in 60 s: 1 call waits; max_wait= bounds it",
+        )
+    ]
+
+
+def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="aiodbclient")
+    live(lambda loop: spend(limiter_of((2, 5.0)), 10))
+    assert not caplog.records
+
+
+def test_the_default_budget_is_the_documented_one() -> None:
+    assert RateLimiter().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "5", None, True])
+def test_a_limit_must_be_a_positive_int(limit: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="limit must be an int"):
+        Window(limit=limit, seconds=60.0)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), "60", None, True])
+def test_seconds_must_be_positive_and_finite(seconds: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="seconds must be a positive number"):
+        Window(limit=1, seconds=seconds)
+
+
+def test_windows_must_be_windows() -> None:
+    with pytest.raises(InvalidArgumentError, match="must be Window objects, not 250"):
+        RateLimiter([250, 60])  # type: ignore[list-item]  # that is what it must find out

@@ -1,0 +1,219 @@
+"""Calls that wait: for a slot, for another write, for the next try, for the engine; and what ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, UserSettings, Window, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
+
+OTHER = "1cc10173-e9ea-4176-9dbc-a4cee4c4ff31"
+DATABASE = {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "status": "creating"}}
+
+
+class Gate:
+    """Answers creates of users once it is open."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.arrived.set()
+        await self.open.wait()
+        return await returns_the_user()(request)
+
+
+async def test_mongodb_creates_hold_no_slots(server: Server, make_client: MakeClient) -> None:
+    """MongoDB takes one user write at a time. Those that wait for it hold no slot, so other clusters' calls go on."""
+    gate = Gate()
+    server.will(gate)
+    server.otherwise = returns_the_user()
+    client = make_client(rate_limiter=RateLimiter([Window(45, 3600.0)]))
+    mongodb, postgres = client.cluster(OTHER, engine="mongodb"), client.cluster(CLUSTER, engine="pg")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        creates = [tasks.create_task(mongodb.users.create(f"u{n}")) for n in range(40)]
+        await gate.arrived.wait()
+        await asyncio.sleep(0)
+        for n in range(4):
+            await postgres.users.get(f"alice{n}")
+        assert not any(create.done() for create in creates)
+        gate.open.set()
+    assert len(server.requests) == 44
+
+
+async def test_mongodb_create_during_bulk_run(server: Server, make_client: MakeClient) -> None:
+    """A single create does not wait behind a run whose writes wait for slots."""
+    server.will(says(200, {"users": []}), says(404))
+    server.otherwise = returns_the_user()
+    client = make_client(rate_limiter=RateLimiter([Window(4, 3600.0)]))
+    cluster = client.cluster(CLUSTER, engine="mongodb")
+    run = cluster.users.provision(["a"])
+    created = await anext(aiter(run))
+    assert created.ok
+    waiting = asyncio.create_task(_all(cluster.users.provision(["b"])))  # one slot for the list, none for the create
+    while len(server.requests) < 4:  # noqa: ASYNC110 - it is no event
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(errors.MaxWaitError, match="no slot"):  # the rate limit refuses it, not the other write
+        await client.with_options(max_wait=0.1).cluster(CLUSTER, engine="mongodb").users.create("c")
+    waiting.cancel()
+
+
+async def _all(run: Any) -> list[Any]:
+    return [outcome async for outcome in run]
+
+
+async def waits_for_slot(client: DatabaseClient) -> None:
+    await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+
+async def waits_for_turn(client: DatabaseClient) -> None:
+    await client.cluster(CLUSTER, engine="mongodb").users.create("b")
+
+
+async def waits_for_next_try(client: DatabaseClient) -> None:
+    retry = RetryPolicy(base_delay=1000.0, max_delay=1000.0)
+    await client.with_options(retry=retry).cluster(CLUSTER, engine="pg").users.delete("gone")
+
+
+async def waits_until_online(client: DatabaseClient) -> None:
+    await client.cluster(CLUSTER).wait_online()
+
+
+WAITS: dict[str, Callable[[DatabaseClient], Awaitable[None]]] = {
+    "slot": waits_for_slot,
+    "turn": waits_for_turn,
+    "next try": waits_for_next_try,
+    "online": waits_until_online,
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+async def test_aclose_ends_wait(
+    wait: str, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that waits fails at once when its client is closed."""
+    monkeypatch.setattr("aiodbclient._http.maintenance._SHORTEST", 1000.0)
+    monkeypatch.setattr("aiodbclient._http.maintenance._LONGEST", 1000.0)
+    gate, refused = Gate(), asyncio.Event()
+    client = make_client(
+        rate_limiter=RateLimiter([Window(1 if wait == "slot" else 9, 3600.0)]), on_event=lambda _: refused.set()
+    )
+    first: asyncio.Task[Any] | None = None
+    if wait == "slot":
+        server.will(says(200, {"dbs": []}))
+        await client.cluster(CLUSTER, engine="pg").dbs.list()
+    elif wait == "turn":
+        server.will(gate)
+        first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+        await gate.arrived.wait()
+    else:
+        server.will(hangs_up if wait == "next try" else says(200, DATABASE))
+    waiting = asyncio.ensure_future(WAITS[wait](client))
+    if wait in ("next try", "online"):
+        await refused.wait()
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+
+    await client.aclose()
+
+    with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed") as caught:
+        await asyncio.wait_for(waiting, 5)
+    assert caught.value.may_have_applied is (wait == "next try")
+    gate.open.set()
+    if first is not None:
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_engine_error_own_object(server: Server, make_client: MakeClient) -> None:
+    """Each call that waits for the engine raises an exception of its own, so a run may add to it."""
+    server.will(fails(404, "not_found"))
+    cluster = make_client().cluster(CLUSTER)
+
+    results = await asyncio.gather(*(cluster.users.list() for _ in range(10)), return_exceptions=True)
+
+    assert {type(result) for result in results} == {errors.NotFoundError}
+    assert len({id(result) for result in results}) == 10
+    assert len({str(result) for result in results}) == 1
+    assert len(server.requests) == 1
+
+
+async def test_ca_respects_max_wait(server: Server, make_client: MakeClient) -> None:
+    """A call with ``max_wait`` does not wait for the read of the CA by a more patient call."""
+    server.will(says(200, {"dbs": []}))
+    client = make_client(rate_limiter=RateLimiter([Window(1, 3600.0)]))
+    await client.cluster(CLUSTER, engine="pg").dbs.list()
+    patient = asyncio.create_task(client.cluster(CLUSTER).ca())
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(errors.MaxWaitError):
+        await asyncio.wait_for(client.with_options(max_wait=0.1).cluster(CLUSTER).ca(), 10)
+
+    patient.cancel()
+
+
+async def test_max_wait_error_is_of_whole_call(server: Server, make_client: MakeClient) -> None:
+    """No server answered 429. ``may_have_applied`` and ``tries`` are about the earlier tries."""
+    server.will(fails(503))
+    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
+    settings = UserSettings(pg_allow_replication=True)
+
+    with pytest.raises(errors.MaxWaitError) as caught:
+        await client.cluster(CLUSTER, engine="pg").users.update("alice", settings)
+
+    assert not isinstance(caught.value, errors.APIError)
+    assert (caught.value.may_have_applied, caught.value.tries) == (True, 1)
+    assert 50 < (caught.value.retry_after or 0) <= 60
+    assert "not sent" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["redis", "pg"])
+async def test_refused_after_engine_read(engine: str, server: Server, make_client: MakeClient) -> None:
+    """No error says that nothing was sent if the engine was read for the call."""
+    server.will(says(200, {"database": {"engine": engine}}))
+    server.otherwise = hangs_up
+    client = make_client(timeout=1.0, retry=RetryPolicy(max_tries=1))
+    users = client.cluster(CLUSTER).users
+
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        await users.create("alice", settings=UserSettings(acl=[]))
+
+    assert isinstance(caught.value, errors.UnsupportedOperationError)
+    assert "it was not sent" in str(caught.value)
+    assert "nothing was sent" not in str(caught.value)
+    assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
+
+
+@pytest.mark.parametrize("name", ["a" * 1_000_000, "/" * 1_000_000, "\0" * 1_000_000])
+async def test_error_of_long_name(name: str, server: Server, make_client: MakeClient) -> None:
+    """An error holds the beginning of a long path."""
+    server.otherwise = stalls()
+    client = make_client(timeout=2.0, retry=RetryPolicy(max_tries=1))
+
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        await client.cluster(CLUSTER, engine="pg").users.get(name)
+
+    assert len(str(caught.value)) < 600
+
+
+async def test_turn_is_returned_after_failures(server: Server, make_client: MakeClient) -> None:
+    """After a cancelled, a lost and a refused write the next one has its turn."""
+    server.will(stalls(), hangs_up, fails(422), returns_the_user())
+    users = make_client().cluster(CLUSTER, engine="mongodb").users
+    cancelled = asyncio.create_task(users.create("a"))
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+
+    for name in "bc":
+        with pytest.raises(errors.DatabaseClientError):
+            await users.create(name)
+
+    assert isinstance(await asyncio.wait_for(users.create("d"), 10), User)
