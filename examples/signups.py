@@ -18,7 +18,13 @@ from aiodbclient.errors import (
     TransportError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
-from aiodbclient.tenants.errors import CapacityError, SuspendedError, TenantNotFoundError
+from aiodbclient.tenants.errors import (
+    CapacityError,
+    SuspendedError,
+    TenantBusyError,
+    TenantMovingError,
+    TenantNotFoundError,
+)
 
 NAME = "^[a-z][a-z0-9]{1,30}$"  # of a tenant, as this app allows it
 PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate limit
@@ -61,6 +67,8 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 503, {"retry-after": "1"}
         case CapacityError():  # until the operator adds a cluster
             return 503, {"retry-after": "60"}
+        case TenantMovingError() | TenantBusyError():
+            return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case SuspendedError():
             return 403, {}
         case TenantNotFoundError():

@@ -20,17 +20,8 @@ class Action(StrEnum):
     Attributes:
         CREATED: It did not exist, and was created.
         KEPT: It existed as requested, and was not changed.
-        ADOPTED: The tenant's database existed without a record, and is on record now, with a new login.
         RESET: It existed, and got a new password.
         UPDATED: It existed, and the requested settings were sent.
-        ROTATED: The tenant's other login took over. The previous one still works.
-        CHECKED: The tenant was checked. ``problems`` lists what is wrong.
-        REPAIRED: Something was wrong with the tenant, and was repaired.
-        REVOKED: The tenant's previous credential was ended.
-        SUSPENDED: All logins of the tenant were ended. Its database stays.
-        RESUMED: The suspended tenant got its login back, with a new password.
-        MOVED: The tenant is on another cluster now.
-        DONE: The tenant was dumped, or the work of ``each`` on the tenant returned.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
         FAILED: It failed. ``error`` says why.
@@ -38,17 +29,8 @@ class Action(StrEnum):
 
     CREATED = "created"
     KEPT = "kept"
-    ADOPTED = "adopted"
     RESET = "reset"
     UPDATED = "updated"
-    ROTATED = "rotated"
-    CHECKED = "checked"
-    REPAIRED = "repaired"
-    REVOKED = "revoked"
-    SUSPENDED = "suspended"
-    RESUMED = "resumed"
-    MOVED = "moved"
-    DONE = "done"
     DELETED = "deleted"
     ABSENT = "absent"
     FAILED = "failed"
@@ -66,7 +48,7 @@ class Outcome:
     """
 
     name: str
-    action: Action
+    action: StrEnum
     error: Exception | None
     tries: int = 0
 
@@ -93,27 +75,15 @@ class Failed(Outcome):
 
     Attributes:
         error: Why it failed. Its ``may_have_applied`` says whether the server may have done the work anyway.
-        cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
         user: Always None.
         db: Always None.
-        credential: Always None.
-        problems: Always empty, because the tenant could not be checked.
-        value: Always None.
-        frozen: Always None.
-        file: Always None.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
     error: Exception
-    cluster: str | None = None
     # What the outcomes of successes have, so that ``outcome.user`` and the others need no check of the error before.
     user: ClassVar[None] = None
     db: ClassVar[None] = None
-    credential: ClassVar[None] = None
-    problems: ClassVar[tuple[()]] = ()
-    value: ClassVar[None] = None
-    frozen: ClassVar[None] = None
-    file: ClassVar[None] = None
 
     @property
     def ok(self) -> Literal[False]:
@@ -128,6 +98,7 @@ class UserDone(Done):
         user: The user. Its password is known if it was CREATED or RESET, or if the API returns it.
     """
 
+    action: Action
     user: User
 
 
@@ -139,6 +110,7 @@ class DatabaseDone(Done):
         db: The database.
     """
 
+    action: Action
     db: Database
 
 
@@ -151,6 +123,7 @@ class Removed(Done):
     """
 
     __slots__ = ()
+    action: Action
     user: ClassVar[None] = None
     db: ClassVar[None] = None
 

@@ -21,12 +21,12 @@ from ..errors import (
 )
 from ..tenants._context import connection_of
 from ..tenants._credential import verifying_context
-from ..tenants._servers import check_place, server_of
+from ..tenants._servers import server_of
 from ..tenants._servers.server import Server
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
-from .opening import KEY_VARIABLE, is_missing, keys_in, open_store, shown
+from .opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
@@ -75,7 +75,7 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
     if known.returns_passwords and connection.password is None:
         hidden = "the API does not return them to this token"
         if admin is None and info.engine in POSTGRESQL | MYSQL:
-            advice = "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator"
+            advice = "Give it the scope database:view_credentials, or pass --admin USER:PASSWORD of an administrator"
             findings.fail("passwords", hidden, advice)
         else:
             findings.skip("passwords", f"{hidden}, and need not")
@@ -93,15 +93,10 @@ async def check_server(
     ca = await _check_ca(findings, cluster) if connection.ssl else None
     if not connection.ssl:
         findings.ok("TLS", "the cluster speaks none")
-    dsn = "Set AIODBCLIENT_ADMIN to the DSN of an administrator"
+    dsn = "Set AIODBCLIENT_ADMIN to USER:PASSWORD of an administrator"
     with findings.needed("administrator", {ConfigurationError: dsn, UnsupportedOperationError: dsn}):
-        server = server_of(info.engine, connection, ca, admin, None)
-    version = await _check_administrator(findings, server, tls=ca is not None)
-    if admin is not None:
-        here = "Unset AIODBCLIENT_ADMIN, or set it to a DSN of this cluster"
-        with findings.needed("administrator", {ConfigurationError: here}):
-            await check_place(info, admin, ca)
-    return version
+        server = server_of(info.engine, connection, ca, admin_login(admin), None)
+    return await _check_administrator(findings, server, tls=ca is not None)
 
 
 async def _check_administrator(findings: Findings, server: Server, *, tls: bool) -> str:

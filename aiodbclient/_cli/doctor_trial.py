@@ -21,16 +21,17 @@ from .._http.waits import until_seen
 from ..clusters import request_below
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import APIError, DatabaseClientError
-from ..tenants import Credential, SQLiteStore, Tenants
+from ..tenants import Credential, SQLiteStore, TenantRole, Tenants
 from ..tenants._context import connection_of
 from ..tenants._credential import Secret, verifying_context
 from ..tenants._libpq import one_line
 from ..tenants._naming import names_of
-from ..tenants._servers import primary_dsn
+from ..tenants._servers import admin_dsn
 from ..tenants.errors import GrantError
 from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
+from .opening import admin_login
 from .printing import note, took
 from .running import on_signals
 
@@ -70,15 +71,14 @@ async def live(findings: Findings, cluster: ClusterClient, info: Cluster, *, pri
     trial, by_sql = Trial(findings, cluster, info.engine, name), info.engine in POSTGRESQL | MYSQL
     with TemporaryDirectory() as folder:
         async with SQLiteStore(Path(folder) / "doctor.db") as store:
-            tenants = Tenants(cluster, store, private=private, admin=admin) if by_sql else None
+            tenants = Tenants(cluster, store, private=private, admin=admin_login(admin)) if by_sql else None
             try:
                 with suppress(StepFailedError):  # the tenant may do all the same
                     await trial.prove()
                 if tenants is not None:
                     connection = connection_of(info, private=private)
                     ca = await cluster.ca() if connection.ssl else None
-                    # A traceback may show it.
-                    dsn = Secret(primary_dsn(info.engine, connection) if admin is None else admin)
+                    dsn = admin_dsn(info.engine, connection, admin_login(admin))
                     run = _on_postgresql(dsn, ca) if info.engine in POSTGRESQL else _on_mysql(dsn, ca)
                     await _prove(_Asking(trial, run, connection, ca), tenants)
             except StepFailedError:
@@ -141,9 +141,9 @@ async def _step(findings: Findings, step: str, run: AsyncIterable[Any], found: s
     return credential
 
 
-async def _check(findings: Findings, step: str, tenants: Tenants, name: str, found: str) -> None:
+async def _check(findings: Findings, step: str, tenants: TenantRole, name: str, found: str) -> None:
     async for outcome in tenants.check([name]):
-        problems = outcome.error if outcome.error is not None else ", ".join(outcome.problems)
+        problems = outcome.error if outcome.error is not None else ", ".join(map(str, outcome.problems))
         if problems:
             findings.stop(step, problems, REPORT)
     findings.ok(step, found)

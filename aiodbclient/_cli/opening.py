@@ -197,3 +197,13 @@ def is_missing(where: str) -> bool:
 def shown(where: str) -> str:
     """The store as a message names it: a URL may hold a password."""
     return f"the store {where}" if "://" not in where else f"the store {where.partition('://')[0]}://..."
+
+
+def admin_login(given: str | None) -> tuple[str, str] | None:
+    """The user and the password of an administrator, given as USER:PASSWORD."""
+    if given is None:
+        return None
+    user, _, password = given.partition(":")
+    if not (user and password):
+        raise InvalidArgumentError("--admin must be USER:PASSWORD")
+    return user, password

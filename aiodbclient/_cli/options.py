@@ -74,7 +74,7 @@ AllOption = Annotated[bool, option("--all", help="All tenants in the store.")]
 PrivateOption = Annotated[bool, option("--private", help="Use the private network.", common=True)]
 AdminOption = Annotated[
     str | None,
-    option("--admin", envvar="AIODBCLIENT_ADMIN", metavar="DSN", common=True, help="The administrator's login."),
+    option("--admin", envvar="AIODBCLIENT_ADMIN", metavar="USER:PASSWORD", common=True, help="The administrator."),
 ]
 MaxOption = Annotated[
     int | None,

@@ -15,7 +15,7 @@ from ..tenants._guard import guard_tenants
 from ..tenants._naming import names_of
 from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
 from .files import read_names
-from .opening import find_clusters, is_missing, open_client, open_store, rate_limiter
+from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
 from .printing import FEW, note, some
 from .progress import Report, called, follow
@@ -23,7 +23,7 @@ from .records import Entries, Records, arranged, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
-    from ..tenants import Tenants
+    from ..tenants import TenantRole, Tenants
     from ..tenants._record import OnRecord
 
 
@@ -41,10 +41,14 @@ class Opened(Records):
         """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
-    async def run(self, verb: Callable[[Tenants, list[str]], Run[Any]], report: Report, **more: Any) -> int:
+    async def run(self, verb: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
         """Do ``verb`` for each role that has names, as ``follow`` does."""
-        runs = [(role.value, verb(self.tenants.role(role), its)) for role, its in self.names.items() if its]
+        runs = [(role.value, verb(self.in_role(role), its)) for role, its in self.names.items() if its]
         return await self.follow(runs, report, **more)
+
+    def in_role(self, role: Role) -> TenantRole:
+        """The tenants, or their readers or writers."""
+        return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
     async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report, **more: Any) -> int:
         """Do the runs, and print what becomes of the names. Returns the exit code."""
@@ -125,9 +129,8 @@ async def open_tenants(
         if store is None:
             store = await stack.enter_async_context(open_store(place.store, make=True))
         if isinstance(place, Place):
-            options |= {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-            if place.admin is not None and len(found) > 1:
-                raise InvalidArgumentError("--admin is for one cluster: add --cluster")
+            options |= {"private": place.private, "connection_limit": place.connection_limit}
+            options["admin"] = admin_login(place.admin)
         tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
         records = arranged(place, store, entries, {each.id: name for name, each in found.items()})
         yield Opened(**asdict(records, recurse=False), tenants=tenants, limiter=limiter)

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from attrs import define, evolve
 
+from ..errors import DatabaseClientError
 from ..tenants import Role
+from ..tenants._record import OnRecord
 from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .credentials import lines_of, row_of
+from .failures import message_of
 from .opening import shown
 from .options import (
     Chosen,
@@ -47,13 +50,17 @@ class _ChangeReport(TenantReport):
         credential = outcome.credential
         row = {} if credential is None else row_of(credential, None, show=self.show, as_object=True)
         row["credential_changed"] = bool(self._delivery(outcome, role))
-        return row | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
+        if sessions := getattr(outcome, "sessions", 0):
+            row["sessions"] = sessions
+        return row | ({"problems": list(map(str, outcome.problems))} if hasattr(outcome, "problems") else {})
 
     def text(self, outcome: Any, role: str) -> str:
         lines = list[str]()
         who, end = called(outcome.name, role), self._delivery(outcome, role)
         if problems := getattr(outcome, "problems", ()):
-            lines.append(f"{who}: {outcome.action}: {', '.join(problems)}{end}")
+            lines.append(f"{who}: {outcome.action}: {', '.join(map(str, problems))}{end}")
+        elif sessions := getattr(outcome, "sessions", 0):
+            lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
         elif outcome.action == "deleted" or (outcome.action in ("repaired", "resumed") and end):
             lines.append(f"{who}: {outcome.action}{end}")
         if self.show and outcome.credential is not None:
@@ -68,7 +75,7 @@ class _ChangeReport(TenantReport):
             return ""
         if before is None or (before.username, before.password) != (now.username, now.password):
             return " (new credential: deliver it)"
-        if "login_back" in getattr(outcome, "problems", ()):
+        if any(each.kind == "unknown_login" for each in getattr(outcome, "problems", ())):
             return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
         return ""
 
@@ -154,9 +161,7 @@ async def rotate_tenants(
     async with open_selection(place, chosen, roles_of(role)) as opened:
         if force:
             due = _previous_logins(opened, older_than)
-            question = (
-                f"Revoke the previous logins of {some(due)} ({len(due)})? Programs that still use them stop working."
-            )
+            question = f"Revoke the previous logins of {_listed(due)}? Programs that still use them stop working."
             confirm_ending(question, len(due), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
         return await opened.run(
@@ -164,14 +169,29 @@ async def rotate_tenants(
         )
 
 
-def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[str]:
-    """The tenants, with their roles, whose previous login is not revoked yet."""
-    return [
-        called(name, role)
-        for role, names in opened.names.items()
-        for name in names
-        if (record := opened.records[role].get(name)) and record.previous and not is_young(record, older_than)
-    ]
+def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRecord]:
+    """The records whose previous login is not revoked yet."""
+    found = [opened.records[role].get(name) for role, names in opened.names.items() for name in names]
+    return [each for each in found if each is not None and each.previous and not is_young(each, older_than)]
+
+
+def _listed(due: list[OnRecord]) -> str:
+    return f"{some([called(each.name, each.role) for each in due])} ({len(due)})"
+
+
+async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
+    """How many sessions of the previous logins are open, for a question. Says so if a server cannot be asked."""
+    from .._http.call import RequestStats  # slow to import
+    from .._http.maintenance import MaintenanceWait
+
+    servers, count = opened.tenants._context.sites.for_job(MaintenanceWait()), 0
+    try:
+        for previous in [each.previous for each in due if each.previous is not None]:
+            found = await servers.site(str(previous.cluster), RequestStats())
+            count += await found.server.count_sessions(previous.username)
+    except DatabaseClientError as error:
+        return f"How many sessions of theirs are open is unknown: {opened.named(message_of(error))}."
+    return f"{count} sessions of theirs are open."
 
 
 @runs
@@ -184,21 +204,24 @@ async def revoke_previous(
     older_than: Annotated[
         timedelta | None, duration_option("--older-than", "Skip later rotations, such as 1d.")
     ] = None,
+    unused: Annotated[bool, option("--unused", help="Keep logins that have open sessions.")] = False,
 ) -> int:
     """End the credentials from before the last rotation.
 
-    Programs that still use them stop working.
+    Programs that still use them stop working. It asks first, and says how many sessions are open.
 
     Example: aiodbclient tenants revoke-previous --all --older-than 1d
     """
     async with open_selection(place, chosen, roles_of(role)) as opened:
         due = _previous_logins(opened, older_than)
-        question = (
-            f"Revoke the previous logins of {some(due)} ({len(due)}) on {opened.cluster}, and end their sessions?"
-        )
+        question = f"Revoke the previous logins of {_listed(due)}, and end their sessions?"
+        if due and not ending.yes:
+            question = f"{await _count_sessions(opened, due)} {question}"
         confirm_ending(question, len(due), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
-        return await opened.run(lambda tenants, names: tenants.revoke_previous(names, after=older_than), report)
+        return await opened.run(
+            lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused), report
+        )
 
 
 @runs
@@ -295,8 +318,8 @@ async def move_tenants(
     ending: Ending,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
-        timedelta | None, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
-    ] = None,
+        timedelta, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
+    ] = timedelta(minutes=10),
 ) -> int:
     """Move tenants to another cluster.
 
@@ -319,4 +342,4 @@ async def move_tenants(
         )
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)
-        return await opened.run(lambda tenants, names: tenants.move(names, target, max_frozen), report)
+        return await opened.run(lambda tenants, names: tenants.move(names, target, max_frozen=max_frozen), report)

@@ -96,7 +96,7 @@ async def _exec_each(
         with TemporaryDirectory() as folder:
             return await _run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
-    tenants, names = opened.tenants.role(role), opened.names[role]
+    tenants, names = opened.in_role(role), opened.names[role]
     parts = [part for part in (names[:first], names[first:]) if part]
     runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
     report = _ProgramReport(output, opened=opened, on_stderr=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .. import Action
     from ..tenants import Credential, TenantChecked
 
-_UNFINISHED = {"unfinished", "removal_unfinished"}  # of ``Problem``, which is slow to import
+_UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
 
@@ -161,7 +161,7 @@ class _CheckReport(TenantReport):
         """A tenant that another command works on has no problem. To find out, this claims it for a moment."""
         if outcome.error is not None or not outcome.problems:
             return outcome
-        if _UNFINISHED.intersection(outcome.problems):
+        if any(each.kind in _UNFINISHED for each in outcome.problems):
             store, name = self.opened.store, record_name(outcome.name, Role(role))
             claim = await store.claim(name, 10.0)
             if claim is None:
@@ -172,14 +172,15 @@ class _CheckReport(TenantReport):
         return outcome
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
-        now, problems = outcome.credential, list(outcome.problems)
+        now = outcome.credential
+        problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
         state = "in progress" if (outcome.name, role) in self.busy else "problems" if problems else "ok"
         home = self.opened.home(None if now is None else now.cluster, as_json=True)
         login = {"username": None if now is None else now.username, "since": None if now is None else since_of(now)}
         return home | {"state": state, "problems": problems} | login
 
     def text(self, outcome: Any, role: str) -> str:
-        found = "in progress" if (outcome.name, role) in self.busy else ", ".join(outcome.problems)
+        found = "in progress" if (outcome.name, role) in self.busy else ", ".join(map(str, outcome.problems))
         return f"{called(outcome.name, role)}: {found}" if found else ""
 
     def summary(self, counts: Mapping[Action, int]) -> str:
@@ -230,7 +231,7 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
     """Print the commands that repair these tenants, and which of them no repair helps."""
 
     def having(problem: str) -> list[str]:
-        return sorted({name for (name, _), each in broken.items() if problem in each.problems})
+        return sorted({name for (name, _), each in broken.items() if problem in [it.kind for it in each.problems]})
 
     strays, lost = having("not_on_record"), having("database_missing")
     if lost := [name for name in lost if name not in strays]:

@@ -14,10 +14,13 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._credential import Credential as Credential
     from ._naming import Role as Role
     from ._outcomes import Problem as Problem
+    from ._outcomes import ProblemKind as ProblemKind
+    from ._outcomes import TenantAction as TenantAction
     from ._outcomes import TenantChecked as TenantChecked
     from ._outcomes import TenantCheckOutcome as TenantCheckOutcome
     from ._outcomes import TenantDone as TenantDone
     from ._outcomes import TenantEvent as TenantEvent
+    from ._outcomes import TenantFailed as TenantFailed
     from ._outcomes import TenantMoved as TenantMoved
     from ._outcomes import TenantMoveOutcome as TenantMoveOutcome
     from ._outcomes import TenantOutcome as TenantOutcome
@@ -27,6 +30,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._outcomes import TenantRepairOutcome as TenantRepairOutcome
     from ._outcomes import TenantResult as TenantResult
     from ._pools import TenantPools as TenantPools
+    from ._role import TenantRole as TenantRole
     from ._stores import Claim as Claim
     from ._stores import Record as Record
     from ._stores import Store as Store
@@ -42,10 +46,11 @@ if TYPE_CHECKING:  # ``X as X`` exports it
 _HOMES = {
     "._credential": "Credential",
     "._naming": "Role",
-    "._outcomes": "Problem TenantCheckOutcome TenantChecked TenantDone TenantEvent "
-    "TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
+    "._outcomes": "Problem ProblemKind TenantAction TenantCheckOutcome TenantChecked TenantDone TenantEvent "
+    "TenantFailed TenantMoveOutcome TenantMoved TenantOutcome TenantRemovalOutcome TenantRemoved "
     "TenantRepairOutcome TenantRepaired TenantResult",
     "._pools": "TenantPools",
+    "._role": "TenantRole",
     "._capacity": "ClusterCapacity",
     "._stores": "Claim Record Store",
     "._stores.copying": "copy_records rewrite_records",

@@ -97,7 +97,7 @@ class Placement:
         free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
         if not free:
             raise CapacityError(
-                f"no cluster has capacity for the tenant {name!r}: each cluster has its {self._max_tenants} tenants; "
+                f"no cluster has capacity for the tenant {name!r}: each has its {self._max_tenants} tenants; "
                 "nothing was sent, and nothing is on record",
                 advice="give Tenants another cluster, or a larger max_tenants",
             )

@@ -38,7 +38,7 @@ from ._guard import guard_tenants
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
-from ._servers import check_place, server_of
+from ._servers import Login, server_of
 from ._servers.server import Server
 from ._stores import Record, Store, readable
 from .errors import CapacityError, GrantError, StoreError
@@ -104,7 +104,7 @@ class Sites:
         clusters: ClusterClient | Sequence[ClusterClient],
         *,
         private: bool,
-        admin: str | Mapping[str, str] | None,
+        admin: Login | Mapping[str, Login] | None,
         connection_limit: int | None,
     ) -> None:
         self.clients = _checked_clusters(clusters)  # the API of each, by id
@@ -178,8 +178,6 @@ class Sites:
         server = server_of(info.engine, connection, ca, admin, self._connection_limit)
         try:
             await server.administrator()  # before anything is made that it could then not finish
-            if admin is not None:
-                await check_place(info, admin, ca)
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
@@ -372,12 +370,14 @@ def _checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> dict[st
     return by_id
 
 
-def _checked_admins(admin: str | Mapping[str, str] | None, clusters: Collection[str]) -> dict[str, str | None]:
-    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
-    if isinstance(admin, Mapping):
-        if unknown := [id for id in admin if id not in clusters]:
-            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
-        return {id: admin.get(id) for id in clusters}
-    if admin is not None and len(clusters) > 1:
-        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
-    return dict.fromkeys(clusters, admin)
+def _checked_admins(admin: Login | Mapping[str, Login] | None, clusters: Collection[str]) -> dict[str, Login | None]:
+    """Return the administrator of each cluster. Raises InvalidArgumentError; no message has a password."""
+    by_cluster = admin if isinstance(admin, Mapping) else dict.fromkeys(clusters, admin)
+    if unknown := [id for id in by_cluster if id not in clusters]:
+        raise InvalidArgumentError(f"admin has a login for {unknown[0]!r}, which is none of the clusters")
+    for login in by_cluster.values():
+        if login is not None and not (
+            isinstance(login, tuple) and len(login) == 2 and all(isinstance(each, str) and each for each in login)
+        ):
+            raise InvalidArgumentError("admin must be a user and a password, or a mapping of cluster ids to such pairs")
+    return {id: by_cluster.get(id) for id in clusters}

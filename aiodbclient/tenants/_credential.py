@@ -8,6 +8,7 @@ import ssl
 from datetime import datetime
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from .._dsn import dsn
 from ..engines import POSTGRESQL, Engine
@@ -37,18 +38,19 @@ class Credential:
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
         cluster_name: The name of the cluster.
+        moved_from: The id of the cluster that the tenant was moved from, until its earlier database is dropped there.
         is_set_up: Whether the ``setup`` of a ``Tenants`` ran for the database. Otherwise the first ``ensure`` of a
             ``Tenants`` that has a ``setup`` runs it.
     """
 
     name: str
     username: str
-    password: str | None = field(repr=masked)
+    password: str | None = field(repr=masked, converter=optional(str))  # plain: drivers refuse a subclass
     database: str
     host: str
     port: int
     engine: Engine | str
-    uri: str = field(repr=masked)
+    uri: str = field(repr=masked, converter=str)
     ca: str | None = field(default=None, repr=False)
     cluster: str | None = None
     since: datetime | None = None
@@ -56,6 +58,7 @@ class Credential:
     suspended: datetime | None = None
     is_set_up: bool = False
     cluster_name: str | None = None
+    moved_from: str | None = None
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from enum import StrEnum
 from time import monotonic
@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from .._bulk.outcomes import Action, Done, Failed
+from .._bulk.outcomes import Done, Failed
 from .._http.call import RequestStats
 from .._http.events import logger
 from ._credential import Credential
@@ -20,8 +20,44 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Problem(StrEnum):
-    """A problem of a stored tenant.
+class TenantAction(StrEnum):
+    """The result for one tenant.
+
+    Attributes:
+        CREATED: It did not exist, and was created.
+        KEPT: It existed as requested, and was not changed.
+        ADOPTED: Its database existed without a record, and is on record now, with a new login.
+        ROTATED: Its other login took over. The previous one still works.
+        CHECKED: It was checked. ``problems`` lists what is wrong.
+        REPAIRED: Something was wrong with it, and was repaired.
+        REVOKED: Its previous credential was ended.
+        SUSPENDED: All its logins were ended. Its database stays.
+        RESUMED: It was suspended, and got its login back, with a new password.
+        MOVED: It is on another cluster now.
+        DONE: The work of ``each`` on it returned.
+        DELETED: It existed, and was removed.
+        ABSENT: It was to be removed, but was not on record.
+        FAILED: It failed. ``error`` says why.
+    """
+
+    CREATED = "created"
+    KEPT = "kept"
+    ADOPTED = "adopted"
+    ROTATED = "rotated"
+    CHECKED = "checked"
+    REPAIRED = "repaired"
+    REVOKED = "revoked"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    MOVED = "moved"
+    DONE = "done"
+    DELETED = "deleted"
+    ABSENT = "absent"
+    FAILED = "failed"
+
+
+class ProblemKind(StrEnum):
+    """What is wrong with a tenant on record.
 
     Attributes:
         LOGIN_MISSING: The stored login does not exist.
@@ -32,10 +68,11 @@ class Problem(StrEnum):
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
-        LOGIN_BACK: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
+        UNKNOWN_LOGIN: A login that is not on record can log in: an ended one, as after a failover, or a newer one, as
             after a restore of the store.
         PREVIOUS_REFUSED: The server refuses the previous credential, which is not revoked yet.
         UNFINISHED: A process started to change the tenant and did not finish.
+        MOVING: A process started to move the tenant and did not finish. No login of the tenant enters.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
         LEFT_BEHIND: The tenant was moved, and its earlier database is not dropped yet: run ``repair`` when that
             cluster can be reached. Nobody can log in to it.
@@ -49,12 +86,35 @@ class Problem(StrEnum):
     OPEN_TO_OTHERS = "open_to_others"
     OWNED_BY_OTHERS = "owned_by_others"
     TOO_MANY_RIGHTS = "too_many_rights"
-    LOGIN_BACK = "login_back"
+    UNKNOWN_LOGIN = "unknown_login"
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"
+    MOVING = "moving"
     REMOVAL_UNFINISHED = "removal_unfinished"
     LEFT_BEHIND = "left_behind"
     NOT_ON_RECORD = "not_on_record"
+
+
+@frozen
+class Problem:
+    """A problem of a tenant on record. Its ``str`` is ``KIND: DETAIL``.
+
+    Attributes:
+        kind: What is wrong.
+        detail: Who or what: the name of a login, a database or a cluster; "" if the kind says all.
+    """
+
+    kind: ProblemKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else str(self.kind)
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems, by their kind."""
+    kinds = [*ProblemKind]
+    return tuple(sorted(problems, key=lambda each: (kinds.index(each.kind), each.detail)))
 
 
 @frozen(kw_only=True)
@@ -63,12 +123,17 @@ class TenantDone(Done):
 
     Attributes:
         credential: The stored credential to use from now on.
+        problems: The problems that ``repair`` fixed.
+        sessions: How many sessions of the previous login were open, if ``revoke_previous(unused=True)`` kept it.
     """
 
+    action: TenantAction
     credential: Credential
+    problems: tuple[Problem, ...] = ()
+    sessions: int = 0
 
 
-def done(action: Action, credential: Credential) -> TenantDone:
+def done(action: TenantAction, credential: Credential) -> TenantDone:
     """The outcome of the tenant of ``credential``."""
     return TenantDone(name=credential.name, action=action, credential=credential)
 
@@ -82,8 +147,6 @@ class TenantRepaired(TenantDone):
         problems: The problems that were fixed.
     """
 
-    problems: tuple[Problem, ...] = ()
-
 
 @frozen(kw_only=True)
 class TenantChecked(Done):
@@ -94,7 +157,7 @@ class TenantChecked(Done):
         problems: The tenant's problems; empty if there are none.
     """
 
-    action: Literal[Action.CHECKED] = Action.CHECKED
+    action: Literal[TenantAction.CHECKED] = TenantAction.CHECKED
     credential: Credential | None
     problems: tuple[Problem, ...] = ()
 
@@ -108,7 +171,7 @@ class TenantResult(Done, Generic[T_co]):
         value: What it returned.
     """
 
-    action: Literal[Action.DONE] = Action.DONE
+    action: Literal[TenantAction.DONE] = TenantAction.DONE
     cluster: str
     value: T_co
 
@@ -137,14 +200,38 @@ class TenantRemoved(Done):
     """
 
     __slots__ = ()
+    action: TenantAction
     credential: ClassVar[None] = None
 
 
-TenantCheckOutcome: TypeAlias = TenantChecked | Failed
-TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
-TenantMoveOutcome: TypeAlias = TenantMoved | Failed
-TenantOutcome: TypeAlias = TenantDone | Failed
-TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
+@frozen(kw_only=True)
+class TenantFailed(Failed):
+    """A tenant for which the work failed.
+
+    Attributes:
+        cluster: The id of the tenant's cluster, if it is known: in runs of ``Tenants.each``.
+        credential: Always None.
+        problems: Always empty.
+        sessions: Always 0.
+        value: Always None.
+        frozen: Always None.
+    """
+
+    action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # equal to the core's
+    cluster: str | None = None
+    # What the outcomes of successes have, so that ``outcome.credential`` needs no check of the error before.
+    credential: ClassVar[None] = None
+    problems: ClassVar[tuple[()]] = ()
+    sessions: ClassVar[int] = 0
+    value: ClassVar[None] = None
+    frozen: ClassVar[None] = None
+
+
+TenantCheckOutcome: TypeAlias = TenantChecked | TenantFailed
+TenantRepairOutcome: TypeAlias = TenantRepaired | TenantFailed
+TenantMoveOutcome: TypeAlias = TenantMoved | TenantFailed
+TenantOutcome: TypeAlias = TenantDone | TenantFailed
+TenantRemovalOutcome: TypeAlias = TenantRemoved | TenantFailed
 
 
 @frozen
@@ -163,7 +250,7 @@ class TenantEvent:
 
     name: str
     role: Role
-    action: Action
+    action: TenantAction
     duration: float
     requests: int
     error: str | None
@@ -181,7 +268,12 @@ class Timer:
         self._start = monotonic()
 
     def report(
-        self, on_event: Callable[[TenantEvent], object] | None, name: str, role: Role, action: Action, error: str | None
+        self,
+        on_event: Callable[[TenantEvent], object] | None,
+        name: str,
+        role: Role,
+        action: TenantAction,
+        error: str | None,
     ) -> None:
         """Call ``on_event`` with the event. If it raises, log the exception."""
         if on_event is None:

@@ -17,7 +17,7 @@ from ..errors import NotFoundError
 from ._credential import Credential
 from ._naming import Role, tenant_of
 from ._stores import Record, Store, entries_of
-from .errors import StoreError, SuspendedError, TenantNotFoundError
+from .errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError, TenantUnavailableError
 
 
 class Verb(StrEnum):
@@ -185,11 +185,9 @@ class OnRecord:
         return self.current if self.state is State.SUSPENDED else None
 
     @property
-    def left_behind(self) -> Credential | None:
-        """The credential on the cluster that a tenant was moved from, if its database is not dropped there; or None."""
-        if self.current is None or self.previous is None or self.previous.cluster == self.current.cluster:
-            return None
-        return self.previous
+    def left_behind(self) -> str | None:
+        """The cluster that a tenant was moved from, if its database is not dropped there; or None."""
+        return None if self.current is None else self.current.moved_from
 
     @property
     def pending(self) -> list[str]:
@@ -213,7 +211,7 @@ class OnRecord:
             raise self.unusable()
         return self.usable
 
-    def unusable(self) -> TenantNotFoundError | SuspendedError:
+    def unusable(self) -> TenantNotFoundError | TenantUnavailableError:
         """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
         name, role, state = self.name, self.role, self.state
         if state is State.ABSENT and role is not Role.OWNER:
@@ -222,7 +220,8 @@ class OnRecord:
         if self.suspended is not None:
             what = f"is suspended since {self.suspended.suspended:%Y-%m-%d %H:%M} UTC: resume it first"
         who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-        kind = SuspendedError if state.is_shut else TenantNotFoundError
+        kinds = {State.MOVING: TenantMovingError}
+        kind = kinds.get(state, SuspendedError) if state.is_shut else TenantNotFoundError
         return kind(f"{who} {what}; nothing was sent")
 
 

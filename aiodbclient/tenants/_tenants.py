@@ -1,56 +1,28 @@
-"""``Tenants``: the class for users. It creates a job for each verb and passes it to a run."""
+"""``Tenants``: the class for users. Each verb makes a job and passes it to a run."""
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from copy import copy
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TypeAlias, TypeVar
 
-from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._checks import check_whole
-from .._http.call import RequestStats
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._capacity import ChooseCluster, ClusterCapacity, Placement
 from ._context import Context, Setup, Sites
 from ._credential import Credential
-from ._naming import Role, check_tenant
-from ._outcomes import (
-    TenantCheckOutcome,
-    TenantEvent,
-    TenantMoveOutcome,
-    TenantOutcome,
-    TenantRemovalOutcome,
-    TenantRepairOutcome,
-    TenantResult,
-)
-from ._stores import Record, Store
+from ._naming import ROLES, Role, check_tenant
+from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome
+from ._role import GivenNames, TenantRole
+from ._servers import Login
+from ._stores import Store
 from ._usage import Usage, capacity_of, usage_of
-from ._verbs import changes
-from ._verbs.check import CheckTenants
-from ._verbs.each import EachTenant
-from ._verbs.jobs import TenantJob
+from ._verbs.changes import ResumeTenants, SuspendTenants
 from ._verbs.move import MoveTenants
-from ._verbs.provision import IfExists, ProvisionTenants, RepairTenants
-
-GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
-
-T = TypeVar("T")
-DoneT = TypeVar("DoneT", bound=Done)
 
 
-class Tenants:
+class Tenants(TenantRole):
     """The tenants of one or more clusters: each has a database, and a login with all rights in it alone.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
@@ -70,10 +42,9 @@ class Tenants:
             alone, and their names are taken.
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL of the administrator, use the private connection.
-        admin: The DSN of an administrator of the cluster, who makes the tenants' databases and logins. With several
-            clusters: a mapping from their ids. None, or no DSN for a cluster: ``doadmin``. Then the token needs the
-            scope ``database:view_credentials``. If its address is not the cluster's, as through a tunnel, ``doadmin``
-            must be able to log in there too. Without that scope, such a tunnel must be on this machine.
+        admin: The user and the password of an administrator, who makes the tenants' databases and logins, or a mapping
+            of cluster ids to such pairs. None, or no pair for a cluster: ``doadmin``. Then the token needs the scope
+            ``database:view_credentials``.
         connection_limit: How many connections a login of a tenant may have at a time, to all databases together. The
             tenant cannot lift it. None: a quarter of the server's, at least 1.
         setup: An async function for migrations. It is called with the credential of a new tenant, before that is
@@ -90,19 +61,20 @@ class Tenants:
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
             of several engines; ``store`` is not a store, ``prefix`` is not a string, ``connection_limit`` or
-            ``max_tenants`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or
-            ``choose_cluster`` is not callable.
+            ``max_tenants`` is not a positive number, ``admin`` is not such a pair or names another cluster, or
+            ``setup``, ``on_event`` or ``choose_cluster`` is not callable.
     """
 
-    __slots__ = ("_context",)
+    __slots__ = ()
 
     def __init__(
         self,
         cluster: ClusterClient | Sequence[ClusterClient],
         store: Store,
+        *,
         prefix: str = "",
         private: bool = False,
-        admin: str | Mapping[str, str] | None = None,
+        admin: Login | Mapping[str, Login] | None = None,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
@@ -120,7 +92,7 @@ class Tenants:
             if number is not None:
                 check_whole(name, number)
         sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
-        self._context = Context(
+        context = Context(
             sites=sites,
             placement=Placement(store, [*sites.clients], max_tenants, choose_cluster),
             store=store,
@@ -128,85 +100,27 @@ class Tenants:
             setup=setup,
             on_event=on_event,
         )
+        super().__init__(context)
 
     def __repr__(self) -> str:
-        context = self._context
-        what = "Tenants" if context.role is Role.OWNER else f"Tenants ({context.role})"
-        clusters = [*context.sites.clients.values()]
+        clusters = [*self._context.sites.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
-        return f"<{what} of {where} in {context.store!r}>"
+        return f"<Tenants of {where} in {self._context.store!r}>"
 
-    def role(self, role: Role | str) -> Tenants:
-        """Return the readers or writers of these tenants: a ``Tenants`` with the same methods, on the same store.
+    def role(self, role: Role | str) -> TenantRole:
+        """Return the readers or writers of these tenants, on the same store.
 
         A tenant must be on record before it can have a reader or a writer, and ``remove`` of the tenant removes them.
 
         Args:
-            role: ``"reader"``, ``"writer"``, or ``"owner"`` for the tenants themselves.
+            role: ``"reader"`` or ``"writer"``.
 
         Raises:
             InvalidArgumentError: There is no such role.
         """
-        if role not in list(Role):
-            raise InvalidArgumentError(f"role must be one of {', '.join(Role)}, not {role!r}")
-        other = copy(self)
-        other._context = self._context.for_role(Role(role))
-        return other
-
-    async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
-        """Return the credential of the tenant ``name``. If it has none on record, create its database and login first.
-
-        The credential is stored before it is returned. A second call, in any process, returns the same one; two calls
-        at once create one login, and both return it. Safe to repeat and to cancel.
-
-        Args:
-            name: The tenant.
-            if_exists: What happens if a login or a database of that name exists and is not on record, as for
-                ``provision``.
-
-        Returns:
-            The credential to use now.
-
-        Raises:
-            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
-            CapacityError: All clusters are full. Nothing was sent, and nothing is on record.
-            NameTakenError: The login or the database exists and is not on record. Nothing was changed.
-            ConflictError: It may not be adopted. Nothing was changed.
-            TenantNotFoundError: These are readers or writers, and the tenant is not on record.
-            SuspendedError: The tenant is suspended, or is being moved.
-            UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
-            ConfigurationError: The cluster is not online yet, or the token lacks a scope.
-            GrantError: The database server refused a statement or the new login.
-            ClaimLostError: The process was stopped for longer than a lease, five times. Call it again.
-            TenantBusyError: Another process works on the tenant, for longer than 30 s.
-            StoreError: The store failed. No request was sent that is not on record.
-            DatabaseClientError: The API refused a request or did not answer.
-        """
-        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
-
-    async def get(self, name: str) -> Credential | None:
-        """Return the credential on record. Sends no request; safe to repeat and to cancel.
-
-        Args:
-            name: The tenant.
-
-        Returns:
-            The credential to use now. None if none is on record, if it is being replaced or removed, or if the
-            tenant is suspended.
-
-        Raises:
-            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
-            StoreError: The store cannot be read.
-        """
-        return (await self._context.record(check_tenant(name))).usable
-
-    def records(self) -> AsyncIterator[Record]:
-        """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return self._context.records()
+        if role not in ROLES:
+            raise InvalidArgumentError(f"role must be one of {', '.join(ROLES)}, not {role!r}")
+        return TenantRole(self._context.for_role(Role(role)))
 
     async def capacity(self) -> list[ClusterCapacity]:
         """Return how many tenants each cluster has, in their order, and the size of their databases.
@@ -218,118 +132,13 @@ class Tenants:
         """
         return await capacity_of(self._context)
 
-    def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
-        """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
-
-        Args:
-            names: The tenants.
-            if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
-                name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
-                become the tenant's, with a new login. The login that was there goes on working, as the previous one,
-                until ``revoke_previous`` ends it. Logins of others can no longer use the database.
-
-        Returns:
-            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
-            ``ensure``.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
-        """
-        return self._run(names, ProvisionTenants(self._context, if_exists))
-
-    def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
-        """Check whether tenants work: compare their records with the server.
-
-        It only reads and logs in.
-
-        Args:
-            names: The tenants. None: all on record, except names whose process died before it began anything; and the
-                tenants whose database is on a server and is not on record here.
-
-        Returns:
-            The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
-            not be checked.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable.
-        """
-        job = CheckTenants(self._context)
-        return self._run(job.every_name() if names is None else names, job)
-
-    def repair(self, names: GivenNames | None = None) -> Run[TenantRepairOutcome]:
-        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
-
-        It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
-        began. It drops nothing in the tenant's database, except that it finishes a removal.
-
-        Args:
-            names: The tenants. None: all on record.
-
-        Returns:
-            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
-            or what it finished: DELETED, SUSPENDED or RESUMED.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable.
-        """
-        return self._run(names, RepairTenants(self._context))
-
-    def rotate(
-        self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
-    ) -> Run[TenantOutcome]:
-        """Give each tenant a credential with its other login, and leave the one in use as it is.
-
-        The new credential is tested by a login and stored before the outcome is yielded. The
-        previous one works until ``revoke_previous``. Safe to repeat after an error and to cancel. Any number of
-        processes may
-        run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that comes later to
-        a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it rotates again.
-
-        Args:
-            names: The tenants. None: all on record.
-            older_than: Leave tenants alone whose credential is younger, by the store's clock.
-            force: Whether to rotate a tenant again that is not revoked yet, which revokes the previous credential.
-
-        Returns:
-            The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
-            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not revoked, with
-            TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
-                more.
-        """
-        return self._run(names, changes.RotateTenants(self._context, older_than, force=force))
-
-    def revoke_previous(self, names: GivenNames | None = None, after: timedelta | None = None) -> Run[TenantOutcome]:
-        """End the previous login of each tenant for good, with its sessions, and drop it.
-
-        What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
-        and ``repair`` tries again.
-
-        Safe to repeat after an error and to cancel.
-
-        Args:
-            names: The tenants. None: all on record.
-            after: Leave tenants alone whose rotation is younger, by the store's clock.
-
-        Returns:
-            The run. Its outcomes are REVOKED, KEPT (there was no previous credential, or the rotation is younger)
-            or FAILED.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
-        """
-        return self._run(names, changes.RevokePrevious(self._context, after))
-
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
 
         Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
         SuspendedError, and ``check``, ``repair``, ``rotate`` and ``revoke_previous`` leave the tenant as it is.
-        Transactions
-        that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat and to
-        cancel.
+        Transactions that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat
+        and to cancel.
 
         Args:
             names: The tenants.
@@ -341,7 +150,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, changes.SuspendTenants(self._context))
+        return self._run(names, SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
@@ -354,47 +163,26 @@ class Tenants:
 
         Returns:
             The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
-            TenantNotFoundError if the tenant is not on record, with SuspendedError if these are readers or writers and
-            the tenant itself is suspended, or with an error of ``ensure``.
+            TenantNotFoundError if the tenant is not on record, or with an error of
+            ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, changes.ResumeTenants(self._context))
-
-    def remove(
-        self, names: GivenNames | None = None, *, suspended_for: timedelta | None = None
-    ) -> Run[TenantRemovalOutcome]:
-        """Remove the logins of each tenant, its database with all that is in it, and last its record.
-
-        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
-        the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
-
-        Args:
-            names: The tenants. None, only with ``suspended_for``: all on record.
-            suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
-
-        Returns:
-            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent), KEPT (it is not
-            suspended for so long) or FAILED.
-
-        Raises:
-            InvalidArgumentError: ``names`` is not an iterable, or is None without ``suspended_for``, which must be a
-                timedelta of 0 or more.
-        """
-        if names is None and suspended_for is None:
-            raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
-        job = changes.RemoveTenants(self._context, suspended_for=suspended_for)
-        return self._run(names, job)
+        return self._run(names, ResumeTenants(self._context))
 
     def move(
-        self, names: GivenNames, to: ClusterClient | str | None = None, max_frozen: timedelta | None = None
+        self,
+        names: GivenNames,
+        to: ClusterClient | str | None = None,
+        *,
+        max_frozen: timedelta = timedelta(minutes=10),
     ) -> Run[TenantMoveOutcome]:
         """Move each tenant, with its readers and writers, to another cluster of these ``Tenants``.
 
         First everything is checked while the tenant works. Then no login may enter its database until the copy is
-        complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise SuspendedError. Every write that
-        was acknowledged before is in the copy. Last, the database that is left behind is dropped.
+        complete: ``get`` returns None, and ``ensure`` and ``TenantPools.use`` raise TenantMovingError. Every write
+        that was acknowledged before is in the copy. Last, the database that is left behind is dropped.
 
         Needs ``pg_dump`` and ``pg_restore``, or ``mysqldump`` and ``mysql`` of MySQL, and room for a dump in the
         temporary folder. Safe to repeat and to cancel. If a process dies, ``repair`` opens the tenant again where it
@@ -413,8 +201,8 @@ class Tenants:
             login, ConfigurationError if a program is missing, or with an error of ``ensure``.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, ``to`` is not one of the clusters, there is only one, or
-                these are readers or writers; ``max_frozen`` is not a timedelta of more than 0.
+            InvalidArgumentError: ``names`` is not an iterable, ``to`` is not one of the clusters, or there is only
+                one; ``max_frozen`` is not a timedelta of more than 0.
         """
         return self._run(names, MoveTenants(self._context, to, max_frozen))
 
@@ -430,57 +218,8 @@ class Tenants:
         """
         return usage_of(self._context, names)
 
-    def each(
-        self,
-        work: Callable[[Credential], Awaitable[T]],
-        names: GivenNames | None = None,
-        concurrency: int = 16,
-    ) -> Run[TenantResult[T] | Failed]:
-        """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
-
-        ```python
-        async for outcome in tenants.each(migrate):
-            print(outcome.name, outcome.error or outcome.value)
-        ```
-
-        An exception of ``work`` fails that tenant, and the others go on. ``stop`` lets the calls in progress finish;
-        cancelling the loop cancels them. Whether it is safe to repeat depends on ``work``.
-
-        Args:
-            work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
-            names: The tenants. None: all on record.
-            concurrency: How many calls of ``work`` at a time.
-
-        Returns:
-            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use. Each has the
-            ``cluster``.
-
-        Raises:
-            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``concurrency`` is not
-                an int of at least 1.
-        """
-        if not callable(work):
-            raise InvalidArgumentError(f"work must be an async function, not {work!r}")
-        check_whole("concurrency", concurrency)
-        return self._run(names, EachTenant(self._context, work), concurrency)
-
-    async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
-        """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
-        job.context.sites.turns = self._context.sites.turns
-        job.context.sites.pause = None
-        return await job.do(job.spec_of(name), RequestStats())
-
-    def _run(
-        self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None
-    ) -> Run[DoneT | Failed]:
-        """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
-        if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.context.sites.pause = None
-        return Run(self._context.names() if names is None else names, job, concurrency)
-
 
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
-    """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+    """As ``Tenants.get``. Raises TenantNotFoundError or TenantUnavailableError if there is none to use."""
     context = tenants._context  # pyright: ignore[reportPrivateUsage]
     return (await context.record(check_tenant(name))).required()

@@ -152,7 +152,7 @@ def check_invariant(case: Case) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_faults_that_pass_leave_no_failure(sandbox: Sandbox, operation: str) -> None:
+async def test_passing_faults_leave_no_failure(sandbox: Sandbox, operation: str) -> None:
     async def one(engine: str, fault: str) -> None:
         async with prepared(sandbox, engine, operation, fault, times=2, max_tries=6) as (case, cluster):
             await provision_rotate_deprovision(case, cluster)
@@ -171,7 +171,7 @@ async def test_faults_that_pass_leave_no_failure(sandbox: Sandbox, operation: st
 
 
 @pytest.mark.parametrize("operation", first_of(OPERATIONS, 2))
-async def test_lasting_faults_are_reported_as_they_are(sandbox: Sandbox, operation: str) -> None:
+async def test_lasting_faults_are_reported(sandbox: Sandbox, operation: str) -> None:
     async def one(engine: str, fault: str) -> None:
         async with prepared(sandbox, engine, operation, fault, times=None, max_tries=2) as (case, cluster):
             with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run

@@ -10,7 +10,7 @@ from aiodbclient.sandbox import Sandbox
 from .truth import Truth, requests
 
 
-async def test_the_sandbox_fails_writes_that_overlap(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_sandbox_fails_overlapping_writes(sandbox: Sandbox, mongodb: ClusterClient) -> None:
     async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
         results = await asyncio.gather(
             mongodb.users.create("a"), other.cluster(mongodb.id).users.create("b"), return_exceptions=True
@@ -19,7 +19,7 @@ async def test_the_sandbox_fails_writes_that_overlap(sandbox: Sandbox, mongodb: 
     assert sum(isinstance(result, errors.ServerError) for result in results) == 1
 
 
-async def test_twenty_parallel_creates(sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient) -> None:
+async def test_parallel_creates_take_turns(sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient) -> None:
     same = client.cluster(mongodb.id, engine="mongodb")
     names = [f"t{n}" for n in range(20)]
 
@@ -29,7 +29,7 @@ async def test_twenty_parallel_creates(sandbox: Sandbox, client: DatabaseClient,
     assert sandbox.counts["users.create", 201] == requests(sandbox, "users.create") == 20
 
 
-async def test_provisioning_a_hundred_beside_single_calls(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+async def test_run_beside_single_calls(sandbox: Sandbox, mongodb: ClusterClient) -> None:
     truth = Truth(sandbox, mongodb.id)
     reported: dict[str, str | None] = {}
 

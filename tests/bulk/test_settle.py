@@ -61,19 +61,19 @@ NOT_FOUND = errors.NotFoundError("404", status=404)
 UNREADABLE = errors.InvalidResponseError("HTML", status=200)
 
 
-async def test_a_create_that_succeeds_is_ours_and_read_by_nobody() -> None:
+async def test_created_name_is_ours() -> None:
     server = ScriptedName(["made"], [])
     assert await server.settled() == (True, "made")
     assert server.requests == ["create"]
 
 
-async def test_a_name_that_is_taken_is_read_until_it_can_be_seen() -> None:
+async def test_taken_name_is_read_until_visible() -> None:
     server = ScriptedName([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "theirs"])
     assert await server.settled() == (False, "theirs")
     assert server.requests == ["create", "read", "read", "read", "read"]
 
 
-async def test_a_name_that_is_taken_and_never_seen_raises_the_refusal() -> None:
+async def test_taken_name_never_visible() -> None:
     refusal = taken()
     server = ScriptedName([refusal], [NOT_FOUND])
     with pytest.raises(errors.NameTakenError) as caught:
@@ -82,7 +82,7 @@ async def test_a_name_that_is_taken_and_never_seen_raises_the_refusal() -> None:
     assert not refusal.may_have_applied
 
 
-async def test_after_another_refusal_the_name_is_read_once() -> None:
+async def test_other_refusal_reads_once() -> None:
     server = ScriptedName([refused()], ["theirs"])
     assert await server.settled() == (False, "theirs")
     assert server.requests == ["create", "read"]
@@ -97,7 +97,7 @@ async def test_after_another_refusal_the_name_is_read_once() -> None:
     assert server.requests == ["create", "read", "read"]
 
 
-async def test_an_error_of_an_unapplied_request_is_raised() -> None:
+async def test_unapplied_error_is_raised() -> None:
     error = errors.PermissionDeniedError("403", status=403)
     server = ScriptedName([error], ["theirs"])
     with pytest.raises(errors.PermissionDeniedError) as caught:
@@ -108,7 +108,7 @@ async def test_an_error_of_an_unapplied_request_is_raised() -> None:
 
 
 @pytest.mark.parametrize("status", [501, 505, 507, 508, 599])
-async def test_a_status_that_is_no_lost_answer_is_raised_and_nothing_sent_again(status: int) -> None:
+async def test_status_of_no_lost_answer_is_raised(status: int) -> None:
     error = errors.ServerError(str(status), status=status, may_have_applied=True)
     server = ScriptedName([error], ["theirs"])
     with pytest.raises(errors.ServerError) as caught:
@@ -118,33 +118,33 @@ async def test_a_status_that_is_no_lost_answer_is_raised_and_nothing_sent_again(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
-async def test_a_status_that_is_a_lost_answer_is_settled(status: int) -> None:
+async def test_status_of_lost_answer_is_settled(status: int) -> None:
     error = errors.ServerError(str(status), status=status, may_have_applied=True)
     server = ScriptedName([error], ["ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read"]
 
 
-async def test_a_lost_create_that_can_be_seen_is_ours() -> None:
+async def test_lost_create_visible_is_ours() -> None:
     server = ScriptedName([lost()], [UNREADABLE, "ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read", "read"]
 
 
-async def test_a_lost_create_that_is_not_there_is_made_again() -> None:
+async def test_lost_create_missing_is_sent_again() -> None:
     server = ScriptedName([lost(), lost(), "made"], [NOT_FOUND])
     assert await server.settled() == (True, "made")
     assert server.requests == ["create", "read", "create", "read", "create"]
 
 
 @pytest.mark.parametrize("refusal", [taken, refused])
-async def test_a_lost_create_that_is_refused_the_next_time_was_done(refusal: Callable[[], errors.APIError]) -> None:
+async def test_lost_create_refused_next_time_is_ours(refusal: Callable[[], errors.APIError]) -> None:
     server = ScriptedName([lost(), refusal()], [NOT_FOUND, NOT_FOUND, "ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read", "create", "read", "read"]
 
 
-async def test_a_create_that_is_lost_each_time_is_reported_as_unsettled() -> None:
+async def test_create_lost_each_time_is_unsettled() -> None:
     server = ScriptedName([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
         await server.settled()
@@ -163,15 +163,13 @@ async def test_a_create_that_is_lost_each_time_is_reported_as_unsettled() -> Non
     ],
     ids=["the read fails", "the second create fails", "it is refused and never seen", "the read cannot be read"],
 )
-async def test_however_settling_ends_the_first_create_may_have_been_applied(
-    creates: list[Any], reads: list[Any]
-) -> None:
+async def test_unsettled_create_may_have_applied(creates: list[Any], reads: list[Any]) -> None:
     with pytest.raises(errors.DatabaseClientError, match="it is unknown whether it was created: the end") as caught:
         await ScriptedName(creates, reads).settled()
     assert caught.value.may_have_applied
 
 
-async def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
+async def test_unreadable_answer_is_sent_again() -> None:
     server = ScriptedName([], [UNREADABLE, UNREADABLE, "there"])
     assert await readable(server.request("read"), RETRY) == "there"
 
@@ -187,7 +185,7 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("end", [refused(), errors.ConnectError("no connection, nothing was sent")])
-async def test_after_an_unreadable_answer_a_refusal_does_not_say_that_nothing_was_applied(
+async def test_refusal_after_unreadable_answer(
     end: errors.DatabaseClientError,
 ) -> None:
     unreadable = errors.InvalidResponseError("HTML", may_have_applied=True)
@@ -199,7 +197,7 @@ async def test_after_an_unreadable_answer_a_refusal_does_not_say_that_nothing_wa
     assert caught.value.may_have_applied
 
 
-async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
+async def test_wait_before_read_back() -> None:
     server = ScriptedName([lost()], ["ours"])
     slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)
     with pytest.raises(TimeoutError):
@@ -207,7 +205,7 @@ async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
     assert server.requests == ["create"]
 
 
-async def test_a_wait_that_a_5xx_asks_for_comes_before_the_name_is_read() -> None:
+async def test_retry_after_before_read_back() -> None:
     asking = errors.ServerError("503", status=503, may_have_applied=True)
     asking.retry_after = 30.0
     server = ScriptedName([asking], ["ours"])
@@ -216,7 +214,7 @@ async def test_a_wait_that_a_5xx_asks_for_comes_before_the_name_is_read() -> Non
     assert server.requests == ["create"]
 
 
-def test_waits_double_up_to_the_longest_and_end_when_they_add_up() -> None:
+def test_waits_double_to_their_total() -> None:
     assert list(waits(0.0)) == [0.0]
     assert list(waits(1.0)) == [0.0, 0.25, 0.5, 1.0]
     assert list(waits(0.05, first=0.01)) == [0.0, 0.01, 0.02, 0.04]

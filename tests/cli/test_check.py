@@ -42,7 +42,10 @@ def test_problem_is_found_and_repaired(command: Command, names: list[str]) -> No
     assert shlex.split(line) == ["tenants", "repair", b, *command.place]
     objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
     assert (objects[a]["problems"], objects[a]["state"]) == ([], "ok")
-    assert (objects[b]["problems"], objects[b]["state"]) == (["login_missing"], "problems")
+    assert (objects[b]["problems"], objects[b]["state"]) == (
+        [{"kind": "login_missing", "detail": objects[b]["username"]}],
+        "problems",
+    )
     assert objects[b]["cluster_name"] == command.cluster
     repaired = command(*shlex.split(line))
     assert repaired.out.startswith(f"{b}: repaired: login_missing")

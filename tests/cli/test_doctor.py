@@ -253,7 +253,7 @@ def test_each_failed_check_says_what_to_do(command: Command) -> None:
 
     nowhere = command("doctor", "--cluster", "nowhere")
     assert nowhere.code == 2
-    command.environment["AIODBCLIENT_ADMIN"] = "postgresql://doadmin:hunter2@127.0.0.1:1/defaultdb"
+    command.environment["AIODBCLIENT_ADMIN"] = "doadmin:hunter2"
     done = command("doctor", "--cluster", command.cluster)
     assert (done.code, results(done.out)["administrator"]) == (1, "FAIL")
     del command.environment["AIODBCLIENT_ADMIN"]

@@ -13,7 +13,7 @@ import pytest
 from aiodbclient import Capabilities, errors
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Problem
+from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants import errors as tenant_errors
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,7 +30,7 @@ def test_the_page_of_errors_has_each_once() -> None:
 
 def test_the_table_of_problems_is_whole() -> None:
     page = (DOCS / "how-to" / "check.md").read_text()
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(map(str, Problem))
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(map(str, ProblemKind))
 
 
 def test_the_table_of_engines_is_the_guards() -> None:

@@ -227,6 +227,8 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.InvalidArgumentError(""), 500),
         (tenant_errors.TenantNotFoundError(""), 404),
         (tenant_errors.SuspendedError(""), 403),
+        (tenant_errors.TenantMovingError(""), 503),
+        (tenant_errors.TenantBusyError("", retry_after=30.0), 503),
         (errors.NameTakenError("", status=422), 409),
         (tenant_errors.CapacityError(""), 503),
         (tenant_errors.GrantError(""), 500),

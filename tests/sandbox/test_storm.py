@@ -89,11 +89,11 @@ async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path)
         await all_log_in(tenants, "provisioned")
 
         async with storm(sandbox, cluster):
-            failures += await tried(lambda: tenants.rotate(force=True))
+            failures += await tried(lambda: tenants.rotate(all=True, force=True))
             failures += await tried(tenants.check)
-            failures += await tried(tenants.repair)
+            failures += await tried(lambda: tenants.repair(all=True))
         assert failures > 0, "the storm hit nothing"
-        assert [outcome.error for outcome in await outcomes(tenants.repair())] == [None] * len(NAMES)
+        assert [outcome.error for outcome in await outcomes(tenants.repair(all=True))] == [None] * len(NAMES)
         assert [outcome.problems for outcome in await outcomes(tenants.check())] == [()] * len(NAMES)
         await all_log_in(tenants, "rotated")
 

@@ -71,7 +71,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
         store,
     ):
         with _watching(steps):
-            yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+            yield Tenants(client.cluster(place.cluster.id), store, prefix=place.prefix, **options)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ class IntentStore(SQLiteStore):
 async def begun(place: Place, work: Callable[[Tenants], Awaitable[object]]) -> None:
     """Run ``work`` on one tenant, and cancel it when its intent is stored, before its first step."""
     async with IntentStore(place.path) as store:
-        store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, place.prefix))))
+        store.task = asyncio.ensure_future(_awaited(work(Tenants(place.cluster, store, prefix=place.prefix))))
         await asyncio.wait([store.task])
         assert store.task.cancelled()
 

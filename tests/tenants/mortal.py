@@ -52,7 +52,7 @@ async def _work(plan: dict[str, Any]) -> None:
         DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=budget, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
-        await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, plan["prefix"]), plan["name"])
+        await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, prefix=plan["prefix"]), plan["name"])
 
 
 def work(plan: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ async def main(url: str, token: str, store_path: str, prefix: str, old: str, new
         DatabaseClient(token, base_url=url, rate_limiter=RateLimiter([])) as client,
         SQLiteStore(store_path) as store,
     ):
-        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix)
+        tenants = Tenants([client.cluster(old), client.cluster(new)], store, prefix=prefix)
         outcome = await only(tenants.move(["alpha"], to=new))
         print("done" if outcome.error is None else outcome.error, steps.seen)
 

@@ -14,11 +14,11 @@ import pymysql
 from attrs import define, field
 from psycopg import AsyncConnection
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
 from aiodbclient.tenants._naming import Role, names_of
 from aiodbclient.tenants.errors import SuspendedError
 
@@ -40,7 +40,7 @@ class Two:
     prefix: str = field(factory=lambda: f"m{next(_used)}_")
 
     def tenants(self, **options: Any) -> Tenants:
-        return Tenants([self.old, self.new], self.store, self.prefix, **{"choose_cluster": self._old} | options)
+        return Tenants([self.old, self.new], self.store, prefix=self.prefix, **{"choose_cluster": self._old} | options)
 
     async def _old(self, *_: object) -> str:
         return self.old.id
@@ -119,7 +119,7 @@ async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[
 async def assert_whole_after_repair(two: Two, tenants: Tenants, alpha: Credential, rows: int) -> None:
     """Repair a tenant whose move was cut off before the commit: it is where it was, and nothing is left of the copy."""
     [repaired] = [outcome async for outcome in two.tenants().repair(["alpha"])]
-    assert repaired.action is Action.REPAIRED
+    assert repaired.action is TenantAction.REPAIRED
     assert await tenants.get("alpha") == alpha
     assert await sql(alpha, "SELECT count(*) FROM t") == [(rows,)]
     assert await left_on(tenants, two.new, "alpha") == (False, [])

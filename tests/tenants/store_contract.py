@@ -138,7 +138,7 @@ class StoreContract:
 
     async def test_every_shape_of_a_credential_comes_back_as_it_was(self) -> None:
         suspended = datetime(2026, 11, 27, 7, 0, 0, 1, UTC)
-        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, is_set_up=True)
+        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, is_set_up=True, moved_from="old")
         bare = evolve(
             full,
             password=None,
@@ -147,6 +147,7 @@ class StoreContract:
             since=None,
             suspended=None,
             is_set_up=False,
+            moved_from=None,
             engine="oracle",
         )
         assert None not in [getattr(full, each.name) for each in fields(Credential)]

@@ -66,7 +66,7 @@ async def test_a_token_without_the_scope_to_read_gets_a_clear_error(place: Place
     token = place.sandbox.add_token(["database:create", "database:view_credentials"])
     async with DatabaseClient(token, base_url=place.sandbox.url, rate_limiter=RateLimiter([])) as client:
         with pytest.raises(PermissionDeniedError, match="database:read"):
-            await Tenants(client.cluster(place.cluster.id), place.store, place.prefix).ensure("alpha")
+            await Tenants(client.cluster(place.cluster.id), place.store, prefix=place.prefix).ensure("alpha")
     await nothing_was_created(place)
 
 

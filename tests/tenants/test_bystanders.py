@@ -12,13 +12,14 @@ import pytest
 from attrs import define, field
 
 from aiodbclient.engines import Engine
-from aiodbclient.tenants import Credential, Problem, Tenants
+from aiodbclient.tenants import Credential, ProblemKind, Tenants
 
 from .conftest import SQL, Place, only
+from .problems import kinds_of
 from .programs import ask
 from .test_check_and_repair import BROKEN, READS, admin_of
 
-SHUT_OUT = (Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED)
+SHUT_OUT = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
 CATALOGS = {
     Engine.PG: [
         "SELECT to_jsonb(r)::text FROM pg_roles r",
@@ -78,7 +79,7 @@ async def test_a_check_changes_nothing(anywhere: Place) -> None:
 
     assert {operation for operation, _ in place.sent()[sent:]} <= READS
     assert found.pop("well") == ()
-    assert all(name in problems for name, problems in found.items())
+    assert all(name in kinds_of(problems) for name, problems in found.items())
     assert await everything(place, [f"{place.prefix}well"]) == before
 
 
@@ -113,7 +114,7 @@ class Program:
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_program_sees_no_failure_that_the_check_did_not_name(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
-    broken = {problem: breaks for problem, breaks in BROKEN.items() if problem is not Problem.DATABASE_MISSING}
+    broken = {problem: breaks for problem, breaks in BROKEN.items() if problem is not ProblemKind.DATABASE_MISSING}
     programs = {name: Program(name, tenants) for name in ("well", *broken)}
     async for outcome in tenants.provision(programs):
         assert outcome.credential is not None
@@ -131,7 +132,7 @@ async def test_a_program_sees_no_failure_that_the_check_did_not_name(anywhere: P
 
         checked = {outcome.name: outcome async for outcome in tenants.check()}
         repaired = dict[str, float]()
-        async for repair in tenants.repair():
+        async for repair in tenants.repair(all=True):
             assert repair.error is None
             repaired[repair.name] = monotonic()
         assert {outcome.problems async for outcome in tenants.check()} == {()}
@@ -141,7 +142,7 @@ async def test_a_program_sees_no_failure_that_the_check_did_not_name(anywhere: P
             task.cancel()
 
     for name, program in programs.items():
-        named = set(checked[name].problems) & {*SHUT_OUT, Problem.RIGHTS_MISSING}
+        named = kinds_of(checked[name].problems) & {*SHUT_OUT, ProblemKind.RIGHTS_MISSING}
         for begun, credential, error in program.failures:
             assert named, f"{name}: {error}"
             assert credential == checked[name].credential

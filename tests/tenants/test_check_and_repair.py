@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from aiodbclient import Action
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._verbs import check
@@ -23,6 +22,7 @@ from aiodbclient.tenants._verbs.check import examine
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments
+from .problems import kinds, kinds_of
 from .processes import expire
 from .programs import ask, refusal
 from .store_contract import LONG, a_credential
@@ -94,15 +94,15 @@ async def begin(place: Place, credential: Credential) -> None:
     await place.store.release(claim)
 
 
-BROKEN: dict[Problem, Breaks] = {
-    Problem.LOGIN_MISSING: lambda place, credential: place.cluster.users.delete(credential.username),
-    Problem.PASSWORD_REFUSED: lambda place, credential: place.cluster.users.reset_auth(credential.username),
-    Problem.DATABASE_MISSING: lambda place, credential: place.cluster.dbs.delete(credential.database or ""),
-    Problem.RIGHTS_MISSING: take_rights,
-    Problem.OPEN_TO_OTHERS: open_to_others,
-    Problem.UNFINISHED: begin,
+BROKEN: dict[ProblemKind, Breaks] = {
+    ProblemKind.LOGIN_MISSING: lambda place, credential: place.cluster.users.delete(credential.username),
+    ProblemKind.PASSWORD_REFUSED: lambda place, credential: place.cluster.users.reset_auth(credential.username),
+    ProblemKind.DATABASE_MISSING: lambda place, credential: place.cluster.dbs.delete(credential.database or ""),
+    ProblemKind.RIGHTS_MISSING: take_rights,
+    ProblemKind.OPEN_TO_OTHERS: open_to_others,
+    ProblemKind.UNFINISHED: begin,
 }
-BROKEN_ON_PG: dict[Problem, Breaks] = {Problem.OWNED_BY_OTHERS: make_as_administrator}
+BROKEN_ON_PG: dict[ProblemKind, Breaks] = {ProblemKind.OWNED_BY_OTHERS: make_as_administrator}
 CASES = [
     *((engine, problem) for engine in SQL for problem in BROKEN),
     *(("pg_cluster", problem) for problem in BROKEN_ON_PG),
@@ -110,39 +110,39 @@ CASES = [
 
 
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
-async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: Place, problem: Problem) -> None:
+async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: Place, problem: ProblemKind) -> None:
     place, tenants = anywhere, anywhere.tenants()
     credential = await tenants.ensure("alpha")
     await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    assert (await only(tenants.repair(["alpha"]))).action is Action.KEPT
+    assert (await only(tenants.repair(["alpha"]))).action is TenantAction.KEPT
 
     await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
     sent = len(place.sent())
     found = await only(tenants.check(["alpha"]))
 
-    assert problem in found.problems
-    assert set(found.problems) <= {problem, Problem.RIGHTS_MISSING}
-    assert found.action is Action.CHECKED
+    assert problem in kinds_of(found.problems)
+    assert kinds_of(found.problems) <= {problem, ProblemKind.RIGHTS_MISSING}
+    assert found.action is TenantAction.CHECKED
     assert {operation for operation, _ in place.sent()[sent:]} <= READS
 
-    if problem is Problem.DATABASE_MISSING:
+    if problem is ProblemKind.DATABASE_MISSING:
         refused = await only(tenants.repair(["alpha"]))
         assert isinstance(refused.error, NotFoundError)
         assert "what was in it is lost" in str(refused.error)
         assert (await only(tenants.check(["alpha"]))).problems == found.problems
         return
-    repaired = await only(tenants.repair())
+    repaired = await only(tenants.repair(all=True))
     assert repaired.error is None
-    assert repaired.action is Action.REPAIRED
+    assert repaired.action is TenantAction.REPAIRED
     assert repaired.problems == found.problems
     assert repaired.credential == await tenants.get("alpha")
 
     assert (await only(tenants.check())).problems == ()
-    assert (await only(tenants.repair())).action is Action.KEPT
+    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
     assert await ask(repaired.credential, "SELECT x FROM t") == [(1,)]
     await ask(repaired.credential, "CREATE TABLE more (x int PRIMARY KEY)")
-    kept = problem not in (Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED)
+    kept = problem not in (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED)
     assert (repaired.credential == credential) is kept
 
 
@@ -158,15 +158,15 @@ async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(
     assert (await only(tenants.check())).problems == ()
     await (place.cluster.users.reset_auth if how == "reset" else place.cluster.users.delete)(old.username)
 
-    assert (await only(tenants.check())).problems == (Problem.PREVIOUS_REFUSED,)
-    repaired = await only(tenants.repair())
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.PREVIOUS_REFUSED)
+    repaired = await only(tenants.repair(all=True))
 
-    assert (repaired.action, repaired.credential) == (Action.REPAIRED, current)
+    assert (repaired.action, repaired.credential) == (TenantAction.REPAIRED, current)
     assert (await only(tenants.check())).problems == ()
     record = await place.store.get("alpha")
     assert record is not None
     assert record.previous is None
-    assert (await only(tenants.rotate())).action is Action.ROTATED
+    assert (await only(tenants.rotate(all=True))).action is TenantAction.ROTATED
 
 
 async def test_tenants_that_are_not_on_record_can_be_neither_checked_nor_repaired(place: Place) -> None:
@@ -183,8 +183,8 @@ def repairing(name: str) -> Callable[[Tenants], Awaitable[object]]:
     return lambda tenants: only(tenants.repair([name]))
 
 
-@pytest.mark.parametrize("problem", [Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED, Problem.UNFINISHED])
-async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: Problem) -> None:
+@pytest.mark.parametrize("problem", [ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind.UNFINISHED])
+async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: ProblemKind) -> None:
     for last in moments(6):  # test_killed.py has each statement
         name = f"n{last}"
         credential = await place.tenants().ensure(name)
@@ -210,11 +210,11 @@ async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp
 
     async def process() -> list[Any]:
         async with SQLiteStore(place.path) as store:
-            return [outcome async for outcome in Tenants(place.cluster, store, place.prefix).repair()]
+            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).repair(all=True)]
 
     runs = await asyncio.gather(process(), process(), process())
 
-    assert sorted(o.name for run in runs for o in run if o.action is Action.REPAIRED) == names
+    assert sorted(o.name for run in runs for o in run if o.action is TenantAction.REPAIRED) == names
     assert all(outcome.error is None for run in runs for outcome in run)
     credentials = {(o.name, o.credential) for run in runs for o in run}
     assert len(credentials) == len(names)
@@ -238,7 +238,7 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(
 
     async def rotate() -> None:
         async with SQLiteStore(place.path) as store:
-            others = Tenants(place.cluster, store, place.prefix)
+            others = Tenants(place.cluster, store, prefix=place.prefix)
             while checks < 3:
                 assert all([outcome.ok async for outcome in others.rotate(names)])
                 assert all([outcome.ok async for outcome in others.revoke_previous(names)])
@@ -248,7 +248,9 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(
         while not rotating.done():
             outcomes = [outcome async for outcome in tenants.check()]
             assert [outcome.error for outcome in outcomes if outcome.error] == []
-            assert {outcome.problems for outcome in outcomes} <= {(), (Problem.UNFINISHED,)}, outcomes
+            assert kinds_of(each for outcome in outcomes for each in outcome.problems) <= {ProblemKind.UNFINISHED}, (
+                outcomes
+            )
             checks += 1
 
 
@@ -264,7 +266,7 @@ async def test_every_pair_is_kept_apart_after_a_repair(anywhere: Place) -> None:
         await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
         await (place.cluster.users.delete if number % 2 else place.cluster.users.reset_auth)(credential.username)
 
-    repaired = {outcome.name: outcome.credential async for outcome in tenants.repair()}
+    repaired = {outcome.name: outcome.credential async for outcome in tenants.repair(all=True)}
 
     assert set(repaired) == set(NASTY)
     assert {outcome.problems async for outcome in tenants.check()} == {()}
@@ -294,11 +296,11 @@ async def test_a_password_that_has_expired_is_replaced_with_its_login(
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await ask(superuser, f"ALTER ROLE \"{credential.username}\" VALID UNTIL '2020-01-01'")
-    assert (await only(tenants.check())).problems == (Problem.PASSWORD_REFUSED,)
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.PASSWORD_REFUSED)
 
-    repaired = await only(tenants.repair())
+    repaired = await only(tenants.repair(all=True))
 
-    assert repaired.action is Action.REPAIRED
+    assert repaired.action is TenantAction.REPAIRED
     assert repaired.credential is not None
     assert not await refusal(repaired.credential, "CREATE TABLE t (x int PRIMARY KEY)")
     assert (await only(tenants.check())).problems == ()
@@ -309,26 +311,26 @@ async def test_a_tenant_whose_database_was_renamed_is_removed(with_superuser: tu
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await ask(superuser, f'ALTER DATABASE "{credential.database}" RENAME TO "{place.prefix}renamed"')
-    assert Problem.DATABASE_MISSING in (await only(tenants.check())).problems
+    assert ProblemKind.DATABASE_MISSING in kinds_of((await only(tenants.check())).problems)
 
-    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
 
     assert await place.store.get("alpha") is None
     assert await refusal(credential, database=f"{place.prefix}renamed")
-    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
 
 
 async def test_a_connection_limit_is_set_again_and_without_one_a_lower_one_stays(place: Place) -> None:
     wide, narrow = place.tenants(), place.tenants(connection_limit=5)
     credential = await narrow.ensure("alpha")
     assert (await only(wide.check())).problems == ()
-    assert (await only(wide.repair())).action is Action.KEPT
+    assert (await only(wide.repair(all=True))).action is TenantAction.KEPT
 
     admin = await admin_of(place)
     for limit in (50, -1, 0, 4):
         await ask(admin, f'ALTER ROLE "{credential.username}" CONNECTION LIMIT {limit}')
-        assert (await only(narrow.check())).problems == (Problem.RIGHTS_MISSING,)
-        assert (await only(narrow.repair())).action is Action.REPAIRED
+        assert (await only(narrow.check())).problems == kinds(ProblemKind.RIGHTS_MISSING)
+        assert (await only(narrow.repair(all=True))).action is TenantAction.REPAIRED
     query = f"SELECT rolconnlimit FROM pg_roles WHERE rolname = '{credential.username}'"
     assert await ask(admin, query) == [(5,)]
     assert "permission denied" in await refusal(credential, f'ALTER ROLE "{credential.username}" CONNECTION LIMIT 50')
@@ -348,9 +350,9 @@ async def test_a_name_that_was_only_claimed_is_left_to_who_provisions_it(place: 
     before = len(place.sent())
 
     assert [outcome.name async for outcome in tenants.check()] == ["beta"]
-    assert [outcome.name async for outcome in tenants.repair()] == ["beta"]
+    assert [outcome.name async for outcome in tenants.repair(all=True)] == ["beta"]
     assert [outcome.name async for outcome in tenants.each(name_of)] == ["beta"]
-    assert (await only(tenants.check(["alpha"]))).problems == (Problem.UNFINISHED,)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.UNFINISHED)
 
     assert {operation for operation, _ in place.sent()[before:]} <= READS
-    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED

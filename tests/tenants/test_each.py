@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, DatabaseClient, RateLimiter, Window
+from aiodbclient import DatabaseClient, RateLimiter, Window
 from aiodbclient.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidArgumentError,
     MaxWaitError,
 )
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import StoreError, TenantNotFoundError
 
 from .conftest import Place, only
@@ -35,7 +35,7 @@ async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) ->
     outcomes = {each.name: each async for each in place.tenants().each(work)}
     assert {name: each.value for name, each in outcomes.items()} == {name: place.prefix + name for name in "abcdef"}
     assert {(each.action, each.ok, each.error, each.tries) for each in outcomes.values()} == {
-        (Action.DONE, True, None, 0)
+        (TenantAction.DONE, True, None, 0)
     }
     assert [each.name async for each in place.tenants().each(work, ["c", "a"], concurrency=1)] == ["c", "a"]
     assert len(place.sent()) == before
@@ -54,7 +54,7 @@ async def test_an_exception_of_the_work_fails_one_tenant_and_the_others_go_on(pl
     failed = {name: each for name, each in outcomes.items() if not each.ok}
     assert set(failed) == {"b", "c", "nobody"}
     assert failed["b"].error is error
-    assert (failed["b"].value, failed["b"].action) == (None, Action.FAILED)
+    assert (failed["b"].value, failed["b"].action) == (None, TenantAction.FAILED)
     assert isinstance(failed["nobody"].error, TenantNotFoundError)
 
 
@@ -127,7 +127,7 @@ async def test_a_store_that_cannot_be_read_ends_the_run(place: Place) -> None:
 
     closed = SQLiteStore(place.path)
     with pytest.raises(StoreError, match="not open"):
-        _ = [each async for each in Tenants(place.cluster, closed, place.prefix).each(work, ["a", "b"])]
+        _ = [each async for each in Tenants(place.cluster, closed, prefix=place.prefix).each(work, ["a", "b"])]
 
 
 async def test_a_reader_works_too(anywhere: Place) -> None:
@@ -156,7 +156,7 @@ async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Pla
     async with DatabaseClient(
         place.sandbox.token, base_url=place.sandbox.url, rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=0.1
     ) as client:
-        tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
+        tenants = Tenants(client.cluster(place.cluster.id), place.store, prefix=place.prefix)
         name = "new" if verb == "provision" else "a"
         await only(place.tenants().rotate([name])) if verb == "revoke-previous" else None
         await client.clusters.list()  # which uses the budget up

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from attrs import define
 
-from aiodbclient import Action
 from aiodbclient.errors import ConflictError
-from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, Tenants
+from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -58,7 +57,7 @@ class Here:
     store: Meddled
 
     def tenants(self, **options: Any) -> Tenants:
-        return Tenants(self.place.cluster, self.store, self.place.prefix, **options)
+        return Tenants(self.place.cluster, self.store, prefix=self.place.prefix, **options)
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: He
 
     rotated = await only(here.tenants().rotate(["alpha"]))
 
-    assert rotated.action is Action.ROTATED
+    assert rotated.action is TenantAction.ROTATED
     assert rotated.credential is not None
     assert not await refusal(before)
     assert not await refusal(rotated.credential)
@@ -122,13 +121,13 @@ async def test_revoke_leaves_alone_what_another_process_has_just_rotated_away_fr
     async with SQLiteStore(here.place.path) as store, asyncio.TaskGroup() as group:
         group.create_task(revoke_and_rotate())
         await revoking.wait()
-        others, waits = Tenants(here.place.cluster, store, here.place.prefix), found_taken(store, monkeypatch)
+        others, waits = Tenants(here.place.cluster, store, prefix=here.place.prefix), found_taken(store, monkeypatch)
         late_revocation = group.create_task(only(others.revoke_previous(["alpha"])))
         await waits.wait()
         late_began.set()
     late = late_revocation.result()
 
-    assert late.action is Action.KEPT
+    assert late.action is TenantAction.KEPT
     record = await here.store.get("alpha")
     assert record is not None
     assert record.previous == in_use
@@ -147,7 +146,7 @@ async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(
     assert await tenants.get("alpha") is None
     repaired = await only(tenants.repair(["alpha"]))
 
-    assert repaired.action is Action.REPAIRED
+    assert repaired.action is TenantAction.REPAIRED
     assert repaired.credential is not None
     assert not await refusal(repaired.credential)
     assert (await only(tenants.check(["alpha"]))).problems == ()

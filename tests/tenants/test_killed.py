@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
-from aiodbclient import Action
 from aiodbclient.engines import Engine
+from aiodbclient.tenants import TenantAction
 
 from .conftest import SQL, Place, only
 from .mortal import DIED, WORK, work
@@ -84,7 +84,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert record is not None
             assert record.previous is not None
             assert record.previous.username == anywhere.prefix + name
-            assert (await only(tenants.revoke_previous([name]))).action is Action.REVOKED
+            assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
         if not killed:
             assert statement > step
             return

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from aiodbclient import Action
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import TenantAction
 
 from ..mysql import SERVERS, administrator, running
 from ..thorough import first_of
@@ -50,7 +50,7 @@ async def test_move_runs_code_as_tenant(two: Two, code: str) -> None:
     before = [await sql(each, question) for each in (alpha, there) for question in (POWERS, MEMBERS)]
     await sql(alpha, evil_code(alpha.username), CODE[code], "INSERT INTO t VALUES (1)")
     moved = await only(tenants.move(["alpha"], to=two.new))
-    assert (moved.error, moved.action) == (None, Action.MOVED)
+    assert (moved.error, moved.action) == (None, TenantAction.MOVED)
     current = moved.credential
     assert current is not None
     assert await sql(current, "SELECT n FROM t") == [(1,)]

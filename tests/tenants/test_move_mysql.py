@@ -12,9 +12,8 @@ import pymysql
 import pytest
 from attrs import evolve
 
-from aiodbclient import Action
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential
+from aiodbclient.tenants import Credential, TenantAction
 from aiodbclient.tenants._copy.mysql import MySQLCopier
 from aiodbclient.tenants.errors import MoveError
 
@@ -58,7 +57,7 @@ async def test_no_acknowledged_write_is_lost(two: Two) -> None:
     await sql(moved.credential, f"DELETE FROM t WHERE n = {one}")
     assert await writes.lost(moved.credential) == {one}
     assert [error for error in writes.errors if "is being moved to another cluster" in error]
-    assert (moved.action, moved.credential.cluster) == (Action.MOVED, two.new.id)
+    assert (moved.action, moved.credential.cluster) == (TenantAction.MOVED, two.new.id)
     assert await left_on(tenants, two.old, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
@@ -163,10 +162,10 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
     assert await sql(alpha, "SELECT count(*) FROM t") == [(100_000,)]
 
     await asyncio.to_thread(there.start)
-    assert (await only(two.tenants().repair(["alpha"]))).action is Action.REPAIRED
+    assert (await only(two.tenants().repair(["alpha"]))).action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is Action.MOVED
+    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
 async def test_a_cluster_that_dies_before_the_commit_costs_nothing(two: Two, servers: tuple[Any, ...]) -> None:

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import binaries
-from aiodbclient.tenants import Problem, SQLiteStore, Tenants
+from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
 from .moves import Two, assert_whole_after_repair, enters, left_on, opened, sql, writing
+from .problems import kinds
 from .servers import RestartablePostgres
 
 OLDER = [
@@ -166,11 +166,11 @@ async def test_a_cluster_that_dies_in_the_middle_costs_nothing(two: Two, servers
     assert await tenants.get("alpha") == alpha
 
     await asyncio.to_thread(there.start)
-    repaired = await only(Tenants([two.old, two.new], two.store, two.prefix).repair(["alpha"]))
-    assert repaired.action is Action.REPAIRED
+    repaired = await only(Tenants([two.old, two.new], two.store, prefix=two.prefix).repair(["alpha"]))
+    assert repaired.action is TenantAction.REPAIRED
     assert await left_on(tenants, two.new, "alpha") == (False, [])
     assert (await only(tenants.check(["alpha"]))).problems == ()
-    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is Action.MOVED
+    assert (await only(two.tenants().move(["alpha"], to=two.new))).action is TenantAction.MOVED
 
 
 async def test_a_cluster_that_dies_before_the_commit_costs_nothing(
@@ -205,14 +205,14 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
 
     async def dying(store: SQLiteStore, claim: Any, record: Any) -> None:
         await commit(store, claim, record)
-        if record.previous is not None and record.previous.cluster != record.current.cluster:
+        if record.current.moved_from is not None:
             await asyncio.to_thread(here.stop)
 
     monkeypatch.setattr(SQLiteStore, "commit", dying)
     moved = await only(tenants.move(["alpha"], to=two.new))
     monkeypatch.undo()
     assert moved.error is None
-    assert moved.action is Action.MOVED
+    assert moved.action is TenantAction.MOVED
     assert f"what is left of it on the cluster {two.old.id} could not be dropped" in moved.left
     assert moved.left.endswith("run repair when that cluster can be reached")
 
@@ -221,16 +221,21 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     assert again == moved.credential
     assert reader is not None
     assert await sql(again, "SELECT count(*) FROM t") == await sql(reader, "SELECT count(*) FROM t") == [(1000,)]
-    assert (await only(tenants.check(["alpha"]))).problems == (Problem.LEFT_BEHIND,)
-    assert (await only(tenants.suspend(["alpha"]))).action is Action.SUSPENDED
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
+    assert (await only(tenants.suspend(["alpha"]))).action is TenantAction.SUSPENDED
     assert not await enters(again)
-    assert (await only(tenants.check(["alpha"]))).problems == (Problem.LEFT_BEHIND,)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
     resumed = await only(tenants.resume(["alpha"]))
     assert resumed.credential is not None
     assert await enters(resumed.credential)
-    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.remove(["alpha"])):
+    for run in (tenants.repair(["alpha"]), tenants.remove(["alpha"])):
         assert isinstance((await only(run)).error, MoveError)
     assert await enters(resumed.credential)
+    # A leaked credential is replaced.
+    assert (await only(tenants.rotate(["alpha"]))).action is TenantAction.ROTATED
+    assert (await only(tenants.revoke_previous(["alpha"]))).action is TenantAction.REVOKED
+    assert not await enters(resumed.credential)
+    assert (await only(tenants.check(["alpha"]))).problems == kinds(ProblemKind.LEFT_BEHIND)
 
     await asyncio.to_thread(here.start)
     assert not await enters(before)
@@ -238,7 +243,7 @@ async def test_a_cluster_that_dies_after_the_commit_costs_nothing_but_a_repair(
     assert repaired.error is None
     assert await left_on(two.tenants(), two.old, "alpha") == (False, [])
     assert [each.problems async for each in two.tenants().check()] == [()]
-    assert (await only(two.tenants().rotate(["alpha"]))).action is Action.ROTATED
+    assert (await only(two.tenants().rotate(["alpha"]))).action is TenantAction.ROTATED
 
 
 @pytest.mark.parametrize("number", [6, pytest.param(50, marks=pytest.mark.thorough)])
@@ -249,7 +254,7 @@ async def test_a_cluster_is_emptied_and_one_tenant_that_fails_stops_no_other(two
     assert bad is not None
     await sql(bad, "CREATE TABLE t (n int)", "ALTER TABLE t FORCE ROW LEVEL SECURITY")
     outcomes = {each.name: each async for each in tenants.move(names)}
-    assert {name for name, each in outcomes.items() if each.action is not Action.MOVED} == {"n3"}
+    assert {name for name, each in outcomes.items() if each.action is not TenantAction.MOVED} == {"n3"}
     assert "row security is forced on public.t" in str(outcomes["n3"].error)
     assert await enters(bad)
     old, new = await tenants.capacity()

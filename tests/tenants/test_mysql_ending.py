@@ -12,12 +12,13 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient.tenants import Problem
+from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants._servers.server import Found, Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, MINE, Fighter, Server, refused, server, until
+from .problems import kinds
 
 __all__ = ["server"]
 
@@ -704,4 +705,4 @@ async def test_a_login_that_is_back_is_found(server: Server) -> None:
     assert await server.sql.problems(work.names, [second]) == frozenset()
     with server.as_root() as root:
         root.execute("ALTER USER %s@'%%' ACCOUNT UNLOCK", (login,))
-    assert await server.sql.problems(work.names, [second]) == {Problem.LOGIN_BACK}
+    assert await server.sql.problems(work.names, [second]) == kinds(ProblemKind.UNKNOWN_LOGIN)

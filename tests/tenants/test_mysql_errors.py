@@ -13,10 +13,8 @@ import trustme
 from attrs import evolve
 
 from aiodbclient.errors import ConfigurationError, ConflictError
-from aiodbclient.models import Connection
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.mysql import session as sessions
 from aiodbclient.tenants._servers.server import Work
@@ -73,7 +71,7 @@ async def test_an_administrator_who_cannot_log_in(server: Server, unused_tcp_por
 )
 def test_an_administrators_dsn_that_is_none(admin: str) -> None:
     with pytest.raises(ConfigurationError, match="not a DSN of MySQL") as caught:
-        server_of("mysql", Connection(host="h"), None, admin, None)
+        MySQLServer(admin, None)
     assert_hidden(caught.value, "s3cret")
 
 

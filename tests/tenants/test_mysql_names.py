@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pymysql
 import pytest
 
-from aiodbclient import Action
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, Problem, Tenants
+from aiodbclient.tenants import Credential, ProblemKind, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 
 from ..mysql import PATTERNS, SERVERS, administrator, in_grant
 from .conftest import Place, only
+from .problems import kinds_of
 from .test_mysql_tenants import cluster, once, tenants
 
 __all__ = ["cluster", "tenants"]
@@ -65,14 +65,14 @@ async def test_every_verb_and_role_stays_within_its_own_name(
             for role in (tenants, tenants.role("writer"), tenants.role("reader")):
                 assert (await only(role.check([name]))).problems == ()
                 rotated = await only(role.rotate([name]))
-                assert (rotated.action, rotated.error) == (Action.ROTATED, None)
-                assert (await only(role.revoke_previous([name]))).action is Action.REVOKED
-                assert (await only(role.repair([name]))).action is Action.KEPT
+                assert (rotated.action, rotated.error) == (TenantAction.ROTATED, None)
+                assert (await only(role.revoke_previous([name]))).action is TenantAction.REVOKED
+                assert (await only(role.repair([name]))).action is TenantAction.KEPT
     first, second = pair
-    assert (await only(tenants.remove([first]))).action is Action.DELETED
+    assert (await only(tenants.remove([first]))).action is TenantAction.DELETED
     kept = await only(tenants.provision([first], if_exists="adopt"))
     assert kept.error is None
-    assert (await only(tenants.remove([first]))).action is Action.DELETED
+    assert (await only(tenants.remove([first]))).action is TenantAction.DELETED
     for role in (tenants, tenants.role("reader")):
         assert (await only(role.check([second]))).problems == ()  # the other one was not touched
     assert once(await tenants.ensure(second), "SELECT COUNT(*) FROM t") == [(2,)]
@@ -115,7 +115,7 @@ async def test_rights_that_the_other_mode_gave_are_found_and_given_again(tenants
         then = one.database.replace("_", "\\_") if now == one.database else one.database
         root.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (one.username,))
         root.execute(f"GRANT ALL ON `{then.replace('%', '%%')}`.* TO %s@'%%'", (one.username,))
-    assert Problem.RIGHTS_MISSING in (await only(tenants.check(["a_b"]))).problems
+    assert ProblemKind.RIGHTS_MISSING in kinds_of((await only(tenants.check(["a_b"]))).problems)
 
     assert (await only(tenants.repair(["a_b"]))).error is None
 

@@ -113,7 +113,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
     attackers: list[Attacker] = []
     longest = 0.0
     async with SQLiteStore(tmp_path / "tenants.db") as store:
-        tenants = Tenants(cluster, store, f"s{seed}_", connection_limit=8)
+        tenants = Tenants(cluster, store, prefix=f"s{seed}_", connection_limit=8)
         hostile = [f"bad{at}" for at in range(_HOSTILE)]
         try:
             for at, name in enumerate(hostile):

@@ -7,19 +7,19 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
-from urllib.parse import quote, urlsplit
+from unittest.mock import patch
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 
-from aiodbclient import Action, DatabaseClient, RateLimiter
+from aiodbclient import Cluster, Connection, DatabaseClient, RateLimiter
 from aiodbclient.errors import DatabaseClientError, ServerError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import TenantAction, Tenants, _context
+from aiodbclient.tenants._context import connection_of
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import SQL, Place, only
-from .test_check_and_repair import admin_of
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 
@@ -76,15 +76,20 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def gated(place: Place) -> AsyncIterator[tuple[Gate, str]]:
-    """A gate in front of the place's server, and the administrator's DSN through it."""
-    admin = await admin_of(place)
-    gate = Gate(admin.host, admin.port)
-    user = f"{quote(admin.username, safe='')}:{quote(admin.password or '', safe='')}"
-    server = await asyncio.start_server(gate.let_in, "127.0.0.1", 0)
-    async with server:
+async def gated(place: Place) -> AsyncIterator[Gate]:
+    """A gate in front of the place's server, through which all tenants connect."""
+    connection = (await place.cluster.info()).connection
+    assert connection is not None
+    gate = Gate(connection.host or "", connection.port or 0)
+    async with await asyncio.start_server(gate.let_in, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield gate, f"{urlsplit(admin.uri).scheme}://{user}@127.0.0.1:{port}/{admin.database}"
+
+        def through(cluster: Cluster, **options: bool) -> Connection:
+            found = connection_of(cluster, **options)
+            return evolve(found, host="127.0.0.1", port=port) if found.port == gate.to else found
+
+        with patch.object(_context, "connection_of", through):
+            yield gate
         while gate.tasks:
             await asyncio.wait(gate.tasks)
 
@@ -101,30 +106,30 @@ async def failure_of(run: AsyncIterable[Any]) -> Exception | None:
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(anywhere: Place) -> None:
     place = anywhere
-    async with gated(place) as (gate, admin):
-        tenants = place.tenants(admin=admin)
+    async with gated(place) as gate:
+        tenants = place.tenants()
         credential = await tenants.ensure("alpha")
         gate.close()
-        another = place.tenants(admin=admin)  # of a process that reads the cluster only now
-        for run in (tenants.check, tenants.repair, another.check):
+        another = place.tenants()  # of a process that reads the cluster only now
+        for run in (tenants.check, lambda: tenants.repair(all=True), another.check):
             assert isinstance(await failure_of(run()), GrantError)
         gate.open()
         assert (await only(tenants.check())).problems == ()
 
         place.sandbox.faults.add("*", status=503)
         assert (await only(tenants.check())).problems == ()  # it needs no request
-        assert (await only(tenants.repair())).action is Action.KEPT
-        assert isinstance(await failure_of(place.tenants(admin=admin).check()), ServerError)
+        assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
+        assert isinstance(await failure_of(place.tenants().check()), ServerError)
         place.sandbox.faults.clear()
         assert await tenants.get("alpha") == credential
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: Place) -> None:
-    async with gated(anywhere) as (gate, admin):
-        assert all([outcome.ok async for outcome in anywhere.tenants(admin=admin).provision(NAMES)])
+    async with gated(anywhere) as gate:
+        assert all([outcome.ok async for outcome in anywhere.tenants().provision(NAMES)])
         gate.close()
-        errors = [outcome.error async for outcome in anywhere.tenants(admin=admin).check()]
+        errors = [outcome.error async for outcome in anywhere.tenants().check()]
         assert len({id(error) for error in errors}) == len(NAMES)
         assert len({str(error) for error in errors}) == 1
         assert {isinstance(error, GrantError) for error in errors} == {True}
@@ -134,10 +139,10 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
-        gated(place) as (gate, admin),
+        gated(place) as gate,
     ):
         a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres", tls=False))
-        tenants = Tenants([a, b], place.store, prefix=place.prefix, admin={a.id: admin})
+        tenants = Tenants([a, b], place.store, prefix=place.prefix)
         for name in NAMES:
             await tenants.ensure(name)
         gate.close()
@@ -149,8 +154,8 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_is_away(anywhere: Place) -> None:
-    async with gated(anywhere) as (gate, admin):
-        tenants = anywhere.tenants(admin=admin)
+    async with gated(anywhere) as gate:
+        tenants = anywhere.tenants()
         await tenants.ensure("alpha")
         for verb in (tenants.rotate, tenants.revoke_previous):
             assert (await only(verb(["alpha"]))).error is None
@@ -168,8 +173,8 @@ async def test_a_rotation_or_resumption_says_what_is_on_record_when_the_server_i
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywhere: Place) -> None:
     """It stops at each connection of a check in turn."""
-    async with gated(anywhere) as (gate, admin):
-        tenants = anywhere.tenants(admin=admin)
+    async with gated(anywhere) as gate:
+        tenants = anywhere.tenants()
         assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
         for number in count(1, 2):
             gate.closes_at = gate.connections + number
@@ -191,8 +196,8 @@ async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywh
 async def test_a_repair_is_finished_after_the_server_stopped_in_the_middle(anywhere: Place) -> None:
     """It stops at each connection of a repair in turn."""
     users, prefix = anywhere.cluster.users, anywhere.prefix
-    async with gated(anywhere) as (gate, admin):
-        tenants = anywhere.tenants(admin=admin)
+    async with gated(anywhere) as gate:
+        tenants = anywhere.tenants()
         assert all([outcome.ok async for outcome in tenants.provision(NAMES[:2])])
         for number in count(1, 3):
             before = {name: await tenants.get(name) for name in NAMES[:2]}
@@ -201,14 +206,14 @@ async def test_a_repair_is_finished_after_the_server_stopped_in_the_middle(anywh
             if other := before["beta"]:
                 await users.reset_auth(other.username)
             gate.closes_at = gate.connections + number
-            outcomes = [outcome async for outcome in tenants.repair()]
+            outcomes = [outcome async for outcome in tenants.repair(all=True)]
             errors = [outcome.error for outcome in outcomes if outcome.error is not None]
             assert all(isinstance(error, GrantError) for error in errors), errors
             stopped = gate.connections >= gate.closes_at
             assert stopped is bool(errors)
             if stopped:
                 gate.open()
-                assert all([outcome.ok async for outcome in tenants.repair()])
+                assert all([outcome.ok async for outcome in tenants.repair(all=True)])
             assert {outcome.problems async for outcome in tenants.check()} == {()}
             assert (await users.get(prefix + "alpha")).name == prefix + "alpha"
             if not stopped:

@@ -16,10 +16,9 @@ from attrs import evolve
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from aiodbclient import Action
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import RotationPendingError
 
@@ -43,7 +42,7 @@ class ClockedStore(SQLiteStore):
 @contextlib.asynccontextmanager
 async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
     async with ClockedStore(place.path) as store:
-        yield store, Tenants(place.cluster, store, place.prefix)
+        yield store, Tenants(place.cluster, store, prefix=place.prefix)
 
 
 async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(place: Place) -> None:
@@ -52,14 +51,14 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
         assert first.since == datetime(2030, 1, 1, tzinfo=UTC)
         store.time += timedelta(days=29)
         kept = await only(tenants.rotate(older_than=30 * DAY))
-        assert (kept.action, kept.credential) == (Action.KEPT, first)
+        assert (kept.action, kept.credential) == (TenantAction.KEPT, first)
         await tenants.ensure("beta")  # a young credential
 
         store.time += DAY
         outcomes = {outcome.name: outcome async for outcome in tenants.rotate(older_than=30 * DAY)}
         assert {name: outcome.action for name, outcome in outcomes.items()} == {
-            "alpha": Action.ROTATED,
-            "beta": Action.KEPT,
+            "alpha": TenantAction.ROTATED,
+            "beta": TenantAction.KEPT,
         }
         second = outcomes["alpha"].credential
         assert second is not None
@@ -67,15 +66,15 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
 
         # A fresh rotation is not revoked for a day. The next due rotation reports that a revoke is missing.
         store.time += timedelta(hours=23)
-        assert {outcome.action async for outcome in tenants.revoke_previous(after=DAY)} == {Action.KEPT}
+        assert {outcome.action async for outcome in tenants.revoke_previous(older_than=DAY)} == {TenantAction.KEPT}
         assert not await refusal(first)
         store.time += timedelta(hours=1)
-        revoked = {outcome.name: outcome.action async for outcome in tenants.revoke_previous(after=DAY)}
-        assert revoked == {"alpha": Action.REVOKED, "beta": Action.KEPT}
+        revoked = {outcome.name: outcome.action async for outcome in tenants.revoke_previous(older_than=DAY)}
+        assert revoked == {"alpha": TenantAction.REVOKED, "beta": TenantAction.KEPT}
         assert await refusal(first)
         assert not await refusal(second)
         assert await tenants.get("alpha") == second
-        assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {Action.KEPT}
+        assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {TenantAction.KEPT}
 
 
 async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> None:
@@ -83,27 +82,27 @@ async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> N
     credential = await place.tenants().ensure("alpha")
     assert credential.since is not None
     assert timedelta(0) <= credential.since - before < timedelta(minutes=5)
-    assert (await only(place.tenants().rotate(older_than=DAY))).action is Action.KEPT
-    assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is Action.ROTATED
+    assert (await only(place.tenants().rotate(older_than=DAY))).action is TenantAction.KEPT
+    assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is TenantAction.ROTATED
 
 
 async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with SQLiteStore(place.path) as store:
-        both = place.tenants(), Tenants(place.cluster, store, place.prefix)
+        both = place.tenants(), Tenants(place.cluster, store, prefix=place.prefix)
         for tenants in both:
             await tenants.ensure("alpha")
         waiting = [found_taken(each, monkeypatch) for each in (place.store, store)]
         claim = await place.store.claim("alpha", LONG)
         assert claim is not None
-        rotations = [asyncio.create_task(only(tenants.rotate())) for tenants in both]
+        rotations = [asyncio.create_task(only(tenants.rotate(all=True))) for tenants in both]
         for each in waiting:
             await each.wait()
         await place.store.release(claim)
         outcomes = await asyncio.gather(*rotations)
 
-    assert sorted(outcome.action for outcome in outcomes) == [Action.KEPT, Action.ROTATED]
+    assert sorted(outcome.action for outcome in outcomes) == [TenantAction.KEPT, TenantAction.ROTATED]
     assert outcomes[0].credential == outcomes[1].credential == await place.tenants().get("alpha")
 
 
@@ -111,25 +110,25 @@ async def test_the_process_that_only_waits_for_a_rotation_keeps_its_result(
 async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
         place.tenants().rotate(older_than=age)
-    with pytest.raises(InvalidArgumentError, match="after must be a timedelta of 0 or more"):
-        place.tenants().revoke_previous(after=age)
+    with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
+        place.tenants().revoke_previous(older_than=age)
 
 
 async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     first = await tenants.ensure("alpha")
-    second = (await only(tenants.rotate())).credential
+    second = (await only(tenants.rotate(all=True))).credential
     assert second is not None
     sent = len(place.sent())
 
-    failed = await only(tenants.rotate())
+    failed = await only(tenants.rotate(all=True))
 
     assert isinstance(failed.error, RotationPendingError)
     assert "alpha" in str(failed.error)
     assert len(place.sent()) == sent
     assert await tenants.get("alpha") == second
-    forced = await only(tenants.rotate(force=True))
-    assert forced.action is Action.ROTATED
+    forced = await only(tenants.rotate(all=True, force=True))
+    assert forced.action is TenantAction.ROTATED
     assert forced.credential is not None
     assert forced.credential.username == first.username
     assert forced.credential.password != first.password
@@ -140,29 +139,29 @@ async def test_a_tenant_that_is_not_revoked_is_rotated_again_only_with_force(any
 async def test_a_rotation_that_died_before_it_revoked_the_previous_credential_is_no_reason_to(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     first = await tenants.ensure("alpha")
-    second = (await only(tenants.rotate())).credential
+    second = (await only(tenants.rotate(all=True))).credential
     await begun(anywhere, lambda dying: only(dying.rotate(["alpha"], force=True)))
 
-    assert isinstance((await only(tenants.rotate())).error, RotationPendingError)
+    assert isinstance((await only(tenants.rotate(all=True))).error, RotationPendingError)
 
     assert not await refusal(first)
     assert await tenants.get("alpha") == second
-    assert (await only(tenants.rotate(force=True))).action is Action.ROTATED
+    assert (await only(tenants.rotate(all=True, force=True))).action is TenantAction.ROTATED
 
 
 async def test_an_unfinished_repair_is_no_reason_to_revoke_the_previous_credential(place: Place) -> None:
     first = await place.tenants().ensure("alpha")
-    second = (await only(place.tenants().rotate())).credential
+    second = (await only(place.tenants().rotate(all=True))).credential
     claim = await place.store.claim("alpha", LONG)
     assert second is not None
     assert claim is not None
     await place.store.begin(claim, str(Intent(Verb.REPAIR, second.username, place.cluster.id)))
     await place.store.release(claim)
 
-    assert isinstance((await only(place.tenants().rotate())).error, RotationPendingError)
+    assert isinstance((await only(place.tenants().rotate(all=True))).error, RotationPendingError)
 
     assert not await refusal(first)
-    assert (await only(place.tenants().repair())).ok
+    assert (await only(place.tenants().repair(all=True))).ok
     assert not await refusal(first)
 
 
@@ -175,7 +174,7 @@ async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(any
     async def machine(delay: float) -> list[Any]:
         await asyncio.sleep(delay)
         async with SQLiteStore(place.path) as store:
-            return [outcome async for outcome in Tenants(place.cluster, store, place.prefix).rotate(names)]
+            return [outcome async for outcome in Tenants(place.cluster, store, prefix=place.prefix).rotate(names)]
 
     runs = await asyncio.gather(machine(0), machine(0.05), machine(0.2))
 
@@ -187,7 +186,7 @@ async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(any
             assert outcome.credential == current[outcome.name]
         else:
             assert isinstance(outcome.error, RotationPendingError)
-    assert sorted(outcome.name for outcome in outcomes if outcome.action is Action.ROTATED) == names
+    assert sorted(outcome.name for outcome in outcomes if outcome.action is TenantAction.ROTATED) == names
     for name in names:
         for credential in (before[name], current[name]):
             assert credential is not None
@@ -202,25 +201,25 @@ async def test_the_same_crontab_with_an_age_rotates_and_revokes_each_once(place:
         async def machine(days: int, what: str) -> list[Any]:
             async with ClockedStore(place.path) as its_own:
                 its_own.time = store.time + days * DAY
-                its_tenants = Tenants(place.cluster, its_own, place.prefix)
+                its_tenants = Tenants(place.cluster, its_own, prefix=place.prefix)
                 run = (
                     its_tenants.rotate(older_than=30 * DAY)
                     if what == "rotate"
-                    else its_tenants.revoke_previous(after=DAY)
+                    else its_tenants.revoke_previous(older_than=DAY)
                 )
                 return [outcome async for outcome in run]
 
         for days, what, action in (
-            (31, "rotate", Action.ROTATED),
-            (33, "revoke-previous", Action.REVOKED),
-            (62, "rotate", Action.ROTATED),
+            (31, "rotate", TenantAction.ROTATED),
+            (33, "revoke-previous", TenantAction.REVOKED),
+            (62, "rotate", TenantAction.ROTATED),
         ):
             runs = await asyncio.gather(*(machine(days, what) for _ in range(3)))
             outcomes = [outcome for run in runs for outcome in run]
             assert {outcome.error for outcome in outcomes} == {None}
             by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
             assert len(by_name) == len(names)
-            assert {outcome.action for outcome in outcomes} <= {action, Action.KEPT}
+            assert {outcome.action for outcome in outcomes} <= {action, TenantAction.KEPT}
 
 
 @contextlib.asynccontextmanager
@@ -261,12 +260,12 @@ def mine(credential: Credential) -> list[str]:
 async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
-    current = (await only(tenants.rotate())).credential
+    current = (await only(tenants.rotate(all=True))).credential
     assert current is not None
     async with opened(leaked) as session:
         await session("SELECT 1")
 
-        assert (await only(tenants.revoke_previous())).action is Action.REVOKED
+        assert (await only(tenants.revoke_previous(all=True))).action is TenantAction.REVOKED
 
         assert await refusal(leaked)
         with pytest.raises((psycopg.OperationalError, pymysql.Error)):
@@ -274,8 +273,8 @@ async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere:
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
     assert await refusal(own)
     assert not await refusal(current)
-    assert (await only(tenants.revoke_previous())).action is Action.KEPT
-    again = (await only(tenants.rotate())).credential
+    assert (await only(tenants.revoke_previous(all=True))).action is TenantAction.KEPT
+    again = (await only(tenants.rotate(all=True))).credential
     assert again is not None
     assert not await refusal(again)
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
@@ -284,7 +283,7 @@ async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere:
 async def test_a_login_that_fights_back_all_the_time_is_revoked(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     leaked = await tenants.ensure("alpha")
-    current = (await only(tenants.rotate())).credential
+    current = (await only(tenants.rotate(all=True))).credential
     assert current is not None
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
 
@@ -306,12 +305,12 @@ async def test_a_login_that_fights_back_all_the_time_is_revoked(anywhere: Place)
     async with asyncio.timeout(60):
         while acts < 10:
             await asyncio.sleep(0.01)
-    revoked = await only(tenants.revoke_previous())
+    revoked = await only(tenants.revoke_previous(all=True))
     for each in fights:
         each.cancel()
     await asyncio.gather(*fights, return_exceptions=True)
 
-    assert revoked.action is Action.REVOKED
+    assert revoked.action is TenantAction.REVOKED
     assert await refusal(leaked)
     assert await refusal(own)
     assert not await refusal(current)

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient import Action, Engine
+from aiodbclient import Engine
+from aiodbclient.tenants import TenantAction
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, Role, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
@@ -104,7 +105,7 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
     alpha = await tenants.ensure("alpha")
     await sql(alpha, *(each.format(database=alpha.database, login=alpha.username) for each in statements))
     moved = await only(tenants.move(["alpha"], to=two.new))
-    assert (moved.error, moved.action) == (None, Action.MOVED)
+    assert (moved.error, moved.action) == (None, TenantAction.MOVED)
 
 
 async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(

@@ -12,12 +12,13 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, until, work
+from .problems import kinds
 
 # Whatever a login can own, by the words of ``pg_identify_object``. ``DEFINER`` is how code gets its owner's rights.
 KINDS: dict[str, LiteralString] = {
@@ -157,7 +158,7 @@ async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(owner))
     with managed.open(names.logins[0], evil.database) as session:
         session.execute("CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
-    assert await server.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
+    assert await server.problems(names, names.logins) == kinds(ProblemKind.OWNED_BY_OTHERS)
 
     await server.mend(work(names), names.logins)
 
@@ -202,7 +203,7 @@ async def test_what_is_not_the_tenants_is_reported_and_taken_back(
         for statement in KINDS.values():
             administrator.execute(statement.replace("{{}}", "{}").encode())
 
-    assert await server.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
+    assert await server.problems(names, names.logins) == kinds(ProblemKind.OWNED_BY_OTHERS)
     await server.mend(work(names), names.logins)
 
     assert await server.problems(names, names.logins) == frozenset()
@@ -221,7 +222,7 @@ async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names
         for owner in ("stranger", "unreachable"):
             create = SQL("CREATE TABLE public.{0} (x int); ALTER TABLE public.{0} OWNER TO {0}")
             managed.api(create.format(Identifier(owner)), names.database)
-        assert await server.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
+        assert await server.problems(names, names.logins) == kinds(ProblemKind.OWNED_BY_OTHERS)
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"objects of 'unreachable'.*the owner of these objects"):
                 await server.mend(work(names), names.logins)
@@ -255,7 +256,9 @@ async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_re
     try:
         managed.api(SQL("GRANT {} TO stranger").format(login))
         managed.api(SQL("GRANT pg_read_all_data TO {}").format(login))
-        assert await server.problems(names, names.logins) == {Problem.OPEN_TO_OTHERS, Problem.TOO_MANY_RIGHTS}
+        assert await server.problems(names, names.logins) == kinds(
+            ProblemKind.OPEN_TO_OTHERS, ProblemKind.TOO_MANY_RIGHTS
+        )
         if managed.version >= 16:  # only a superuser may revoke what one granted
             with pytest.raises(GrantError, match=r"'stranger' is a member of .* has the rights of 'pg_read_all_data'"):
                 await server.mend(work(names), names.logins)

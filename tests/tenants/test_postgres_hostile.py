@@ -17,13 +17,14 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier, Literal
 
-from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
 
 from ..thorough import first_of
 from .managed import PASSWORD, Managed, ended, ready, until, work
+from .problems import kinds
 
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
 SET = {
@@ -434,7 +435,7 @@ async def test_a_full_database_does_not_keep_a_password_from_being_tested(manage
         for login in names.logins:
             assert not managed.lets_in(login, names.database)
             assert await server.log_in(names, login, secret()) is None
-        assert await server.problems(names, names.logins[:1]) == {Problem.LOGIN_BACK}
+        assert await server.problems(names, names.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
 
 
 async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: PostgresServer, names: Names) -> None:

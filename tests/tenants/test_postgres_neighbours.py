@@ -12,13 +12,14 @@ import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient import Engine
-from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, until, work
+from .problems import kinds
 
 
 async def removed(server: PostgresServer, names: Names) -> None:
@@ -84,7 +85,7 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_
         session.execute(grant.format(Identifier(names.database), Identifier(evil.logins[0])))
     with closing(managed.open(evil.logins[0], names.database)) as intruder:
         assert await ended(server, names, old)
-        assert await server.problems(names, [new]) == {Problem.OPEN_TO_OTHERS}
+        assert await server.problems(names, [new]) == kinds(ProblemKind.OPEN_TO_OTHERS)
         await server.mend(work(names), [new])
         with pytest.raises(psycopg.OperationalError):
             intruder.execute("SELECT 1")

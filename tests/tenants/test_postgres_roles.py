@@ -10,12 +10,13 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants import Problem, Role
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer, objects
 
 from .managed import PASSWORD, Managed, ready, work
+from .problems import kinds
 
 OWNER, WRITER, READER = Role.OWNER, Role.WRITER, Role.READER
 
@@ -147,11 +148,11 @@ async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, 
         connection.execute(SQL("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM {}").format(group))
         connection.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(reader.database), group))
         connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    assert await server.problems(reader, reader.logins) == {Problem.RIGHTS_MISSING}
+    assert await server.problems(reader, reader.logins) == kinds(ProblemKind.RIGHTS_MISSING)
     assert not managed.lets_in(reader.logins[0], reader.database)
     assert await server.log_in(reader, reader.logins[0], Secret(PASSWORD)) is None  # its password is right
     await server.mend(work(reader), reader.logins[:1])
-    assert await server.problems(reader, reader.logins[:1]) == {Problem.LOGIN_BACK}
+    assert await server.problems(reader, reader.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
     await ready(server, reader, reader.logins[0])
     check_matrix(managed, names)
 

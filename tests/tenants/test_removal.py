@@ -5,13 +5,13 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.tenants import Credential, Problem
+from aiodbclient.tenants import Credential, ProblemKind, TenantAction
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .dying import begun
+from .problems import kinds
 from .programs import ask, refusal
 from .test_check_and_repair import admin_of
 from .test_policies import opened
@@ -52,7 +52,7 @@ async def test_settings_on_a_database_do_not_prevent_its_removal(place: Place, w
 
     assert removed.error is None
     await gone(place)
-    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+    assert (await only(tenants.provision(["alpha"]))).action is TenantAction.CREATED
 
 
 async def test_large_objects_elsewhere_and_grants_of_others_do_not_keep_it(place: Place) -> None:
@@ -99,7 +99,7 @@ async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere:
     await anywhere.cluster.dbs.delete(credential.database or "")
     await anywhere.cluster.users.delete(credential.username)
 
-    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
 
     await gone(anywhere)
 
@@ -121,7 +121,7 @@ async def test_a_removal_that_fails_after_its_database_is_gone_does_not_call_tha
         assert isinstance(failed.error, GrantError)
         assert "holds a lock that it needs" in str(failed.error)
         await session("ROLLBACK")
-    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.DELETED
     await gone(place)
 
 
@@ -154,18 +154,18 @@ async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(an
     tenants = anywhere.tenants()
     credential = await half_removed(anywhere)
     assert await tenants.get("alpha") is None
-    assert (await only(tenants.check())).problems == (Problem.REMOVAL_UNFINISHED,)
-    for run in (tenants.rotate(), tenants.revoke_previous()):
+    assert (await only(tenants.check())).problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
+    for run in (tenants.rotate(all=True), tenants.revoke_previous(all=True)):
         assert "'alpha' is being removed, or its removal is unfinished: run remove" in str((await only(run)).error)
 
-    repaired = await only(tenants.repair())
+    repaired = await only(tenants.repair(all=True))
 
-    assert repaired.action is Action.DELETED
+    assert repaired.action is TenantAction.DELETED
     assert repaired.ok
-    assert repaired.problems == (Problem.REMOVAL_UNFINISHED,)
+    assert repaired.problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
     await gone(anywhere)
     assert await refusal(credential)
-    assert (await only(tenants.remove(["alpha"]))).action is Action.ABSENT
+    assert (await only(tenants.remove(["alpha"]))).action is TenantAction.ABSENT
 
 
 async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) -> None:
@@ -174,7 +174,7 @@ async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) 
 
     [outcome] = [outcome async for outcome in tenants.provision(["alpha"])]
 
-    assert outcome.action is Action.CREATED
+    assert outcome.action is TenantAction.CREATED
     assert outcome.credential is not None
     assert outcome.credential.password != before.password
     assert await tenants.role("reader").get("alpha") is None
@@ -188,9 +188,9 @@ async def test_a_half_removed_reader_is_removed_and_its_tenant_stays(place: Plac
     readers = tenants.role("reader")
     owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")
     await begun(place, lambda dying: only(dying.role("reader").remove(["alpha"])))
-    assert (await only(readers.check())).problems == (Problem.REMOVAL_UNFINISHED,)
+    assert (await only(readers.check())).problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
 
-    assert (await only(readers.repair())).action is Action.DELETED
+    assert (await only(readers.repair(all=True))).action is TenantAction.DELETED
 
     assert not await refusal(owner, "SELECT 1")
     assert await refusal(reader)

@@ -42,6 +42,7 @@ CREDENTIALS = st.builds(
     suspended=st.none() | st.datetimes(timezones=st.just(UTC)),
     is_set_up=st.booleans(),
     cluster_name=MAYBE,
+    moved_from=MAYBE,
 )
 RECORDS = st.builds(
     Record, name=TEXT, current=st.none() | CREDENTIALS, previous=st.none() | CREDENTIALS, intended=MAYBE

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants import Credential, Role, TenantEvent, Tenants
+from aiodbclient.tenants import Credential, Role, TenantAction, TenantEvent, Tenants
 from aiodbclient.tenants._stores import Claim
 from aiodbclient.tenants._verbs import tenant
 
@@ -42,10 +41,10 @@ async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(pla
     assert [(login.uri, on_record) for login, on_record in seen] == [(credential.uri, None)]
     assert await ask(credential, "SELECT * FROM notes") == []
     assert await tenants.ensure("alpha") == credential
-    rotated = await only(tenants.rotate())
+    rotated = await only(tenants.rotate(all=True))
     assert rotated.ok
     await tenants.role("reader").ensure("alpha")
-    assert (await only(tenants.repair())).action is Action.KEPT
+    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
     assert len(seen) == 1  # once for a new tenant, and for nothing else
     assert seen[0][0].is_set_up is False
     assert credential.is_set_up
@@ -162,18 +161,21 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
     seen = [(event.name, event.role, event.action, event.error) for event in events]
     owner, reader = Role.OWNER, Role.READER
     assert seen[:-2] == [
-        ("alpha", owner, Action.CREATED, None),
-        ("alpha", owner, Action.KEPT, None),
-        ("alpha", reader, Action.CREATED, None),
-        ("alpha", owner, Action.CHECKED, None),
-        ("alpha", owner, Action.REPAIRED, None),
-        ("alpha", owner, Action.ROTATED, None),
-        ("alpha", owner, Action.FAILED, "RotationPendingError"),
-        ("alpha", owner, Action.REVOKED, None),
-        ("beta", owner, Action.FAILED, "NameTakenError"),
-        ("gamma", owner, Action.ADOPTED, None),
+        ("alpha", owner, TenantAction.CREATED, None),
+        ("alpha", owner, TenantAction.KEPT, None),
+        ("alpha", reader, TenantAction.CREATED, None),
+        ("alpha", owner, TenantAction.CHECKED, None),
+        ("alpha", owner, TenantAction.REPAIRED, None),
+        ("alpha", owner, TenantAction.ROTATED, None),
+        ("alpha", owner, TenantAction.FAILED, "RotationPendingError"),
+        ("alpha", owner, TenantAction.REVOKED, None),
+        ("beta", owner, TenantAction.FAILED, "NameTakenError"),
+        ("gamma", owner, TenantAction.ADOPTED, None),
     ]
-    assert set(seen[-2:]) == {("alpha", owner, Action.DELETED, None), ("nobody", owner, Action.ABSENT, None)}
+    assert set(seen[-2:]) == {
+        ("alpha", owner, TenantAction.DELETED, None),
+        ("nobody", owner, TenantAction.ABSENT, None),
+    }
     for event in events:
         assert event.duration >= 0.0
     assert events[1].requests == 0

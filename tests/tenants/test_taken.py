@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from attrs import evolve
 
-from aiodbclient import Action, ClusterClient
+from aiodbclient import ClusterClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, Tenants
 
 from .conftest import Place, only
 from .dying import died, moments
@@ -47,7 +47,7 @@ async def test_an_existing_name_is_refused_and_nothing_is_changed_or_stored(anyw
     assert {operation for operation, _ in place.sent()[sent:]} <= READS
     assert await everything(place) == before
     assert await place.store.get("shop") is None
-    assert (await only(tenants.remove(["shop"]))).action is Action.ABSENT
+    assert (await only(tenants.remove(["shop"]))).action is TenantAction.ABSENT
     assert await everything(place) == before
 
 
@@ -104,7 +104,7 @@ async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_
     place, name = anywhere, anywhere.prefix + "shop"
     async with InterruptedStore(tmp_path / "other.db") as store:
         store.stranger = lambda: make(place.cluster, what, name)
-        tenants = Tenants(place.cluster, store, place.prefix)
+        tenants = Tenants(place.cluster, store, prefix=place.prefix)
         before = await everything(place)
 
         if bulk:
@@ -129,12 +129,12 @@ async def test_a_login_that_appears_between_look_and_create_is_adopted_by_the_ne
 
     async with InterruptedStore(tmp_path / "other.db") as store:
         store.stranger = stranger
-        tenants = Tenants(place.cluster, store, place.prefix)
+        tenants = Tenants(place.cluster, store, prefix=place.prefix)
         failed = await only(tenants.provision(["shop"], if_exists="adopt"))
         assert isinstance(failed.error, ConflictError)
         outcome = await only(tenants.provision(["shop"], if_exists="adopt"))
 
-    assert outcome.action is Action.ADOPTED
+    assert outcome.action is TenantAction.ADOPTED
     assert outcome.credential is not None
     assert outcome.credential.username != place.prefix + "shop"
     await ask(outcome.credential, "CREATE TABLE t (x int)")
@@ -149,7 +149,7 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
     first = await place.tenants(prefix=f"{place.prefix}app").ensure("1x")
     async with SQLiteStore(tmp_path / "other.db") as store:
         with pytest.raises(ConflictError, match="somebody else created this"):
-            await Tenants(place.cluster, store, f"{place.prefix}app1").ensure("x")
+            await Tenants(place.cluster, store, prefix=f"{place.prefix}app1").ensure("x")
         assert await store.get("x") is None
     assert (await only(place.tenants(prefix=f"{place.prefix}app").check(["1x"]))).problems == ()
     assert first.password is None or first == await place.tenants(prefix=f"{place.prefix}app").get("1x")
@@ -179,7 +179,7 @@ async def test_what_an_adopted_database_holds_is_the_tenants_and_nobody_else_get
 
     assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
     adopted = [outcome async for outcome in tenants.provision(["shop"], if_exists="adopt")]
-    assert [(outcome.name, outcome.action) for outcome in adopted] == [("shop", Action.ADOPTED)]
+    assert [(outcome.name, outcome.action) for outcome in adopted] == [("shop", TenantAction.ADOPTED)]
     credential = adopted[0].credential
     assert credential is not None
     assert credential.username != name
@@ -216,7 +216,7 @@ async def test_a_database_of_nobody_is_adopted_with_a_new_login(anywhere: Place)
 
     outcome = await only(place.tenants().provision(["shop"], if_exists="adopt"))
 
-    assert outcome.action is Action.ADOPTED
+    assert outcome.action is TenantAction.ADOPTED
     assert (await only(place.tenants().check(["shop"]))).problems == ()
 
 
@@ -224,7 +224,7 @@ async def test_two_processes_that_ask_at_once_make_one(anywhere: Place, tmp_path
     """Neither mistakes the other's new login for a stranger's."""
     place = anywhere
     async with SQLiteStore(place.path) as store:
-        others = Tenants(place.cluster, store, place.prefix)
+        others = Tenants(place.cluster, store, prefix=place.prefix)
         one, two = await asyncio.gather(place.tenants().ensure("alpha"), others.ensure("alpha"))
     assert one == two
     assert await place.logins() == ["alpha"]

@@ -10,15 +10,14 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants import Tenants
+from aiodbclient.tenants import TenantAction, Tenants
 
 from .conftest import Place, only
 from .programs import ask, refusal
 
 
-async def actions(outcomes: Any) -> dict[str, Action]:
+async def actions(outcomes: Any) -> dict[str, TenantAction]:
     return {outcome.name: outcome.action async for outcome in outcomes}
 
 
@@ -59,7 +58,7 @@ async def test_a_run_asks_the_api_for_the_cluster_and_nothing_else(place: Place)
 
     outcomes = {outcome.name: outcome async for outcome in place.tenants().provision(names)}
 
-    assert {outcome.action for outcome in outcomes.values()} == {Action.CREATED}
+    assert {outcome.action for outcome in outcomes.values()} == {TenantAction.CREATED}
     assert sorted(outcomes) == sorted(names)
     assert place.sent() == [("clusters.get", None)]  # and the CA, where the server has TLS
     for outcome in outcomes.values():
@@ -74,7 +73,7 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
 
     rotated = await only(tenants.rotate(["alpha"]))
 
-    assert rotated.action is Action.ROTATED
+    assert rotated.action is TenantAction.ROTATED
     new = rotated.credential
     assert new is not None
     assert new == await tenants.get("alpha")
@@ -82,10 +81,10 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
     await ask(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
     await ask(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
 
-    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": Action.REVOKED}
+    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": TenantAction.REVOKED}
     assert await refusal(old)
     assert not await refusal(new)
-    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": Action.KEPT}
+    assert await actions(tenants.revoke_previous(["alpha"])) == {"alpha": TenantAction.KEPT}
 
     third = (await only(tenants.rotate(["alpha"]))).credential
     assert third is not None
@@ -100,7 +99,10 @@ async def test_a_removed_tenant_is_gone_and_can_be_created_again(place: Place) -
     await actions(tenants.rotate(["alpha"]))
     await ask(old, "CREATE TABLE t (x int)")
 
-    assert await actions(tenants.remove(["alpha", "never"])) == {"alpha": Action.DELETED, "never": Action.ABSENT}
+    assert await actions(tenants.remove(["alpha", "never"])) == {
+        "alpha": TenantAction.DELETED,
+        "never": TenantAction.ABSENT,
+    }
 
     assert await refusal(old)
     assert await tenants.get("alpha") is None
@@ -126,14 +128,14 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
 
     outcome = await only(place.tenants().provision(["alpha"], if_exists="adopt"))
 
-    assert outcome.action is Action.ADOPTED
+    assert outcome.action is TenantAction.ADOPTED
     assert outcome.credential is not None
     assert outcome.credential.username != user.name
     await ask(outcome.credential, "ALTER TABLE t ADD y int")
     async with await AsyncConnection.connect(before) as its_own:  # it goes on working until it is revoked
         await its_own.execute("INSERT INTO t VALUES (1, 2)")
     assert (await only(place.tenants().check(["alpha"]))).problems == ()
-    assert await actions(place.tenants().revoke_previous(["alpha"])) == {"alpha": Action.REVOKED}
+    assert await actions(place.tenants().revoke_previous(["alpha"])) == {"alpha": TenantAction.REVOKED}
     with pytest.raises(psycopg.OperationalError):
         await AsyncConnection.connect(before)
     assert user.name not in [each.name for each in await place.cluster.users.list()]

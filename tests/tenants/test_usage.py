@@ -51,7 +51,7 @@ async def test_a_damaged_record_and_a_cluster_that_is_away_fail_their_own_names_
     with closing(sqlite3.connect(two.path, isolation_level=None)) as file:
         file.execute("UPDATE credentials SET record = replace(record, 'password', 'x') WHERE name = 'damaged'")
 
-    both = Tenants([two.old, away], two.store, two.prefix)
+    both = Tenants([two.old, away], two.store, prefix=two.prefix)
     for names in (None, ["alpha", "damaged", "elsewhere"]):
         found = {each.name: each async for each in both.usage(names)}
         assert {name: type(each.error) for name, each in found.items()} == {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from typing import assert_type
 
 from aiodbclient import (
-    Action,
     ClusterClient,
     Database,
     DatabaseOutcome,
@@ -82,7 +82,7 @@ async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], rem
         async for outcome in run:
             assert_type(outcome, Outcome)
             assert_type(outcome.name, str)
-            assert_type(outcome.action, Action)
+            assert_type(outcome.action, StrEnum)
             assert_type(outcome.error, Exception | None)
             assert_type(outcome.ok, bool)
             assert_type(outcome.tries, int)

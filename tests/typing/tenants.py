@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, assert_type
 
-from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
+from aiodbclient import ClusterClient, RequestEvent, Run
 from aiodbclient.tenants import (
     ClusterCapacity,
     Credential,
@@ -14,16 +14,19 @@ from aiodbclient.tenants import (
     Record,
     Role,
     SQLiteStore,
+    TenantAction,
     TenantChecked,
     TenantCheckOutcome,
     TenantDone,
     TenantEvent,
+    TenantFailed,
     TenantOutcome,
     TenantRemovalOutcome,
     TenantRemoved,
     TenantRepaired,
     TenantRepairOutcome,
     TenantResult,
+    TenantRole,
     Tenants,
 )
 
@@ -37,8 +40,8 @@ async def use(cluster: ClusterClient) -> None:
         run = tenants.provision(["alpha"], if_exists="adopt")
         assert_type(run, Run[TenantOutcome])
         async for outcome in run:
-            assert_type(outcome, TenantDone | Failed)
-            assert_type(outcome.action, Action)
+            assert_type(outcome, TenantDone | TenantFailed)
+            assert_type(outcome.action, TenantAction)
             assert_type(outcome.tries, int)
             if outcome.error is None:
                 assert_type(outcome.credential, Credential)
@@ -52,8 +55,8 @@ async def use(cluster: ClusterClient) -> None:
         removal = tenants.remove(["alpha"])
         assert_type(removal, Run[TenantRemovalOutcome])
         async for removed in removal:
-            assert_type(removed, TenantRemoved | Failed)
-            assert_type(removed.action, Action)
+            assert_type(removed, TenantRemoved | TenantFailed)
+            assert_type(removed.action, TenantAction)
             assert_type(removed.credential, None)
 
 
@@ -63,31 +66,31 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
         assert_type(credential.role, Role)
 
     def on_event(event: TenantEvent) -> None:
-        assert_type(event.action, Action)
+        assert_type(event.action, TenantAction)
         assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
         assert_type((event.duration, event.requests), tuple[float, int])
 
     tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
     assert_type(tenants.records(), AsyncIterator[Record])
     async for check in tenants.check():
-        assert_type(check, TenantChecked | Failed)
+        assert_type(check, TenantChecked | TenantFailed)
         if check.error is None:
             assert_type(check.problems, tuple[Problem, ...])
             assert_type(check.credential, Credential | None)
     assert_type(tenants.check(["alpha"]), Run[TenantCheckOutcome])
     async for repair in tenants.repair(["alpha"]):
-        assert_type(repair, TenantRepaired | Failed)
+        assert_type(repair, TenantRepaired | TenantFailed)
         if repair.error is None:
             assert_type(repair.problems, tuple[Problem, ...])
             assert_type(repair.credential, Credential)
-    assert_type(tenants.repair(), Run[TenantRepairOutcome])
+    assert_type(tenants.repair(all=True), Run[TenantRepairOutcome])
     assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
-    assert_type(tenants.revoke_previous(after=timedelta(days=1)), Run[TenantOutcome])
+    assert_type(tenants.revoke_previous(older_than=timedelta(days=1), unused=True), Run[TenantOutcome])
     assert_type(tenants.remove(["alpha"]), Run[TenantRemovalOutcome])
     readers = tenants.role("reader")
-    assert_type(readers, Tenants)
+    assert_type(readers, TenantRole)
     assert_type(await readers.ensure("alpha"), Credential)
-    assert_type(tenants.role(Role.WRITER), Tenants)
+    assert_type(tenants.role(Role.WRITER), TenantRole)
 
 
 async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> None:
@@ -97,17 +100,17 @@ async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> No
     async def work(credential: Credential) -> int:
         return credential.port
 
-    tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, max_tenants=2000, choose_cluster=place)
+    tenants = Tenants([a, b], store, admin={a.id: ("doadmin", "...")}, max_tenants=2000, choose_cluster=place)
     assert_type(await tenants.capacity(), list[ClusterCapacity])
     for room in await tenants.capacity():
         assert_type((room.cluster, room.tenants, room.max_tenants, room.bytes), tuple[str, int, int | None, int | None])
     run = tenants.each(work, ["alpha"], concurrency=8)
-    assert_type(run, Run[TenantResult[int] | Failed])
+    assert_type(run, Run[TenantResult[int] | TenantFailed])
     async for outcome in run:
         assert_type(outcome.value, int | None)
         if outcome.error is None:
             assert_type(outcome.value, int)
-            assert_type(outcome.action, Literal[Action.DONE])
+            assert_type(outcome.action, Literal[TenantAction.DONE])
 
 
 def use_tenant_event(event: TenantEvent) -> None:

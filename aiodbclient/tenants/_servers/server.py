@@ -125,10 +125,14 @@ class Server(ABC):
         """
 
     @abstractmethod
+    async def count_sessions(self, login: str) -> int:
+        """Return how many sessions of a login are open."""
+
+    @abstractmethod
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         """Compare the database, the roles and rights on the server with those that ``logins``, which work, should have.
 
-        Another login of the role that is not ended, as after a failover, is LOGIN_BACK. Tests no password.
+        Another login of the role that is not ended, as after a failover, is UNKNOWN_LOGIN. Tests no password.
         """
 
     # Steps of the verbs.

@@ -145,7 +145,7 @@ class BaseStore(ABC):
             InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
         """
         token = secrets.token_hex(16)
-        new = self._seal.seal(Record(name=check_storable(name)))
+        new = self._sealed(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
             rows = await self._run(self._sql.claim, name=name, token=token, lease=lease, record=new)
@@ -161,7 +161,7 @@ class BaseStore(ABC):
     async def begin(self, claim: Claim, intent: str | None) -> None:
         """Store the intent, as ``Store.begin`` describes. Raises ClaimLostError or StoreError."""
         record = evolve(claim.record, intended=intent)
-        await self._change(claim, self._sql.begin, record=self._seal.seal(record))
+        await self._change(claim, self._sql.begin, record=self._sealed(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
@@ -173,7 +173,7 @@ class BaseStore(ABC):
         if record is None:
             await self._change(claim, self._sql.delete)
         else:
-            await self._change(claim, self._sql.commit, record=self._seal.seal(record))
+            await self._change(claim, self._sql.commit, record=self._sealed(record))
 
     async def release(self, claim: Claim) -> None:
         """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
@@ -189,7 +189,7 @@ class BaseStore(ABC):
         if not await self._run(self._sql.get, name=check_storable(name)):
             raise StoreError(f"{name!r} is not on record")
         token, record = secrets.token_hex(16), Record(name=name)
-        new = self._seal.seal(record)
+        new = self._sealed(record)
         if not await self._run(self._sql.claim, name=name, token=token, lease=SHORT_LEASE, record=new):
             raise ClaimLostError(f"a process works on {name!r}")
         await self.commit(Claim(name=name, token=token, record=record), None)
@@ -205,6 +205,9 @@ class BaseStore(ABC):
         running = self._connection.submit(sql, values)
         await asyncio.wait([running])
         return running.result()
+
+    def _sealed(self, record: Record) -> Secret:
+        return Secret(self._seal.seal(record))  # a traceback may show local variables
 
     @abstractmethod
     def _make_connection(self) -> StoreConnection:

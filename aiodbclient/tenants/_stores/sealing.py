@@ -57,8 +57,8 @@ class Seal:
         """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
-            return Secret(f"v1.plain.{_checksum(record.name, body)}.{body}")
-        return Secret(f"v1.fernet.{self._fernet.encrypt(body.encode()).decode()}")
+            return f"v1.plain.{_checksum(record.name, body)}.{body}"
+        return f"v1.fernet.{self._fernet.encrypt(body.encode()).decode()}"
 
     def open(self, name: str, text: str) -> Record:
         """Return the record of ``name`` that was sealed as ``text``.

@@ -15,11 +15,10 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from ..._bulk.outcomes import Action
 from .._context import Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import TenantDone, TenantRemoved, done
+from .._outcomes import TenantAction, TenantDone, TenantRemoved, done
 from .._record import OnRecord, State, Verb
 from ..errors import RotationPendingError
 from .jobs import ClaimingJob
@@ -32,6 +31,8 @@ SUSPENSION = (State.SUSPENDING, State.SUSPENDED, State.RESUMING)
 class RotateTenants(ClaimingJob[TenantDone]):
     """Give each tenant a credential with its other login. See ``Tenants.rotate``."""
 
+    ends_copying = True
+
     def __init__(self, context: Context, older_than: timedelta | None, *, force: bool) -> None:
         super().__init__(context, older_than, what="older_than")
         self._force = force
@@ -39,10 +40,12 @@ class RotateTenants(ClaimingJob[TenantDone]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         credential = record.suspended or record.required()
         if credential.suspended or _was_rotated(before, credential) or self.is_young(credential.since):
-            return done(Action.KEPT, credential)
+            return done(TenantAction.KEPT, credential)
         return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await end_copying_here(tenant):
+            return None
         await refuse_role(tenant)
         current, previous = tenant.current, tenant.record.previous
         if previous is not None and not self._force and await self._is_in_use(tenant, previous):
@@ -55,7 +58,7 @@ class RotateTenants(ClaimingJob[TenantDone]):
         await tenant.begin(Verb.ROTATE, other)
         credential = await tenant.set_login(other)
         await tenant.held.commit(credential, current)
-        return done(Action.ROTATED, credential)
+        return done(TenantAction.ROTATED, credential)
 
     async def _is_in_use(self, tenant: ClaimedTenant, previous: Credential) -> bool:
         """Whether programs may use the previous credential: a verb that did not finish may have ended it."""
@@ -68,8 +71,11 @@ class RotateTenants(ClaimingJob[TenantDone]):
 class RevokePrevious(ClaimingJob[TenantDone]):
     """End the previous credential of each tenant. See ``Tenants.revoke_previous``."""
 
-    def __init__(self, context: Context, after: timedelta | None) -> None:
-        super().__init__(context, after, what="after")
+    ends_copying = True
+
+    def __init__(self, context: Context, older_than: timedelta | None, *, unused: bool) -> None:
+        super().__init__(context, older_than, what="older_than")
+        self._unused = unused
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         credential = record.suspended or record.required()
@@ -77,17 +83,21 @@ class RevokePrevious(ClaimingJob[TenantDone]):
         # After a rotation by another process, programs still use the previous credential: leave it for a later run.
         rotated = _was_rotated(before, credential)
         if credential.suspended or nothing_to_end or rotated or self.is_young(credential.since):
-            return done(Action.KEPT, credential)
+            return done(TenantAction.KEPT, credential)
         return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        if await end_copying_here(tenant):
+            return None
         current, previous = tenant.current, tenant.record.previous
+        if self._unused and previous is not None and (open := await tenant.server.count_sessions(previous.username)):
+            return TenantDone(name=current.name, action=TenantAction.KEPT, credential=current, sessions=open)
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
         await tenant.begin(Verb.REVOKE, other)
         await tenant.server.end_login(tenant.work, other)
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
         await tenant.held.commit(current, None)
-        return done(Action.KEPT if previous is None else Action.REVOKED, current)
+        return done(TenantAction.KEPT if previous is None else TenantAction.REVOKED, current)
 
 
 def _was_rotated(before: Credential | None, credential: Credential) -> bool:
@@ -103,12 +113,12 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.state in (State.ABSENT, State.PROVISIONING, State.REMOVING, State.MOVING):
             raise record.unusable()
-        return None if record.suspended is None else done(Action.KEPT, record.suspended)
+        return None if record.suspended is None else done(TenantAction.KEPT, record.suspended)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         if await end_copying_here(tenant):
             return None
-        return done(Action.SUSPENDED, await suspend(tenant))
+        return done(TenantAction.SUSPENDED, await suspend(tenant))
 
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
@@ -124,7 +134,7 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     await tenant.server.shut(tenant.work)
     suspended = current.suspended or await tenant.now()
     credential = evolve(current, suspended=suspended)
-    await tenant.held.commit(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, None)
     return credential
 
 
@@ -142,7 +152,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantDone | None:
         if record.usable is not None:
-            return done(Action.KEPT, record.usable)
+            return done(TenantAction.KEPT, record.usable)
         if record.state not in SUSPENSION:
             raise record.unusable()
         return None
@@ -154,7 +164,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         if tenant.record.state is State.SUSPENDING:
             await suspend(tenant)
             return None
-        return done(Action.RESUMED, await resume(tenant))
+        return done(TenantAction.RESUMED, await resume(tenant))
 
 
 async def resume(tenant: ClaimedTenant) -> Credential:
@@ -163,7 +173,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
     await tenant.begin(Verb.RESUME, login)
     credential = await tenant.set_login(login)
     await on_roles(tenant, _resume_role)  # before its own: until they have theirs, it counts as suspended
-    await tenant.held.commit(credential, tenant.record.left_behind)
+    await tenant.held.commit(credential, None)
     return credential
 
 
@@ -180,21 +190,21 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRemoved | None:
         if not record.exists:
-            return TenantRemoved(name=record.name, action=Action.ABSENT)
+            return TenantRemoved(name=record.name, action=TenantAction.ABSENT)
         if record.state is State.MOVING:
             raise record.unusable()
         if self.age is None or record.state is State.REMOVING:
             return None
         if record.suspended is None or self.is_young(record.suspended.suspended):
-            return TenantRemoved(name=record.name, action=Action.KEPT)
+            return TenantRemoved(name=record.name, action=TenantAction.KEPT)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
         name = tenant.names.tenant
         if tenant.record.is_empty:
-            return TenantRemoved(name=name, action=Action.ABSENT)
+            return TenantRemoved(name=name, action=TenantAction.ABSENT)
         await remove(tenant)
-        return TenantRemoved(name=name, action=Action.DELETED)
+        return TenantRemoved(name=name, action=TenantAction.DELETED)
 
 
 async def remove(tenant: ClaimedTenant) -> None:

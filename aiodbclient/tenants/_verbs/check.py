@@ -12,7 +12,7 @@ from ...errors import ServerError, TransportError
 from .._context import AWAY
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import Problem, TenantChecked, Timer
+from .._outcomes import Problem, ProblemKind, TenantChecked, Timer, in_order
 from .._record import OnRecord, State, Verb, read_all
 from ..errors import GrantError, StoreError
 from .jobs import TenantJob
@@ -75,6 +75,7 @@ class CheckTenants(TenantJob[TenantChecked]):
                 on_record.add((None, self.context.prefix + entry.damaged[0]))
                 continue
             on_record |= {(each.cluster, each.database) for each in entry.credentials}
+            on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
             is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
             if is_copied and entry.role is Role.OWNER:
                 on_record.add((None, self.context.prefix + entry.name))
@@ -85,7 +86,8 @@ class CheckTenants(TenantJob[TenantChecked]):
         strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and record.cluster != name.cluster:
             there = await self.on(name.cluster, name, timer)
-            strayed = (Problem.NOT_ON_RECORD,) if (await there.server.find(there.names)).database else ()
+            if (await there.server.find(there.names)).database:
+                strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.site.name),)
             if record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
         tenant = await self.on(await self.cluster_for(record, timer), name, timer)
@@ -106,49 +108,51 @@ class CheckTenants(TenantJob[TenantChecked]):
             if record == before:
                 break
         else:
-            problems = (Problem.UNFINISHED,)  # somebody is changing it now, faster than this looks
+            problems = (Problem(ProblemKind.UNFINISHED),)  # somebody is changing it now, faster than this looks
         return TenantChecked(name=name, credential=record.usable or record.suspended, problems=problems)
 
 
 async def examine(tenant: Tenant, record: OnRecord) -> tuple[Problem, ...]:
     """Compare the tenant's ``record`` with the server."""
-    state = record.state
+    state, begun = record.state, "" if record.intent is None else str(record.intent.verb)
     if state is State.REMOVING:
-        return (Problem.REMOVAL_UNFINISHED,)
-    if record.current is None or state in (State.SUSPENDING, State.RESUMING, State.MOVING):
-        return (Problem.UNFINISHED,)
+        return (Problem(ProblemKind.REMOVAL_UNFINISHED),)
+    if state is State.MOVING:
+        return (Problem(ProblemKind.MOVING),)
+    if record.current is None or state in (State.SUSPENDING, State.RESUMING):
+        return (Problem(ProblemKind.UNFINISHED, begun),)
     async with tenant.server.sessions.shared():
-        found = await _problems(tenant, record, record.current)
-    return tuple(problem for problem in Problem if problem in found)
+        return in_order(await _problems(tenant, record, record.current))
 
 
 async def _problems(tenant: Tenant, record: OnRecord, current: Credential) -> set[Problem]:
     names, server, state = tenant.names, tenant.server, record.state
     found, intent = await server.find(names), record.intent
-    problems = set[Problem]() if intent is None else {Problem.UNFINISHED}
+    problems = set[Problem]() if intent is None else {Problem(ProblemKind.UNFINISHED, str(intent.verb))}
     previous = record.previous
     if record.left_behind is not None:
-        problems.add(Problem.LEFT_BEHIND)
-        previous = None
+        problems.add(Problem(ProblemKind.LEFT_BEHIND, record.left_behind))
     if not found.database:
-        problems.add(Problem.DATABASE_MISSING)
+        problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if state is State.SUSPENDED:
-        return problems | ({Problem.LOGIN_BACK} if found.logins else set[Problem]())
+        return problems | {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
     existing = {*found.logins, *found.ended}
     changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
     kept = list[str]()
     for credential in (current, previous):
         if credential is None or credential.username == changing:
             continue
-        is_current = credential is current
-        if credential.username not in existing:
-            problems.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
+        login, is_current = credential.username, credential is current
+        if login not in existing:
+            kind = ProblemKind.LOGIN_MISSING if is_current else ProblemKind.PREVIOUS_REFUSED
+            problems.add(Problem(kind, login))
             continue
-        kept.append(credential.username)
+        kept.append(login)
         if found.database and not await tenant.works(credential, found.logins):
-            problems.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
+            kind = ProblemKind.PASSWORD_REFUSED if is_current else ProblemKind.PREVIOUS_REFUSED
+            problems.add(Problem(kind, login))
     if found.database:
         problems |= await server.problems(names, kept)
     if state is State.USABLE and changing is not None:
-        problems.discard(Problem.LOGIN_BACK)  # it is the login of the verb that was not finished
+        problems.discard(Problem(ProblemKind.UNKNOWN_LOGIN, changing))  # of the verb that was not finished
     return problems

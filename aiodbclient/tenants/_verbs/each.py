@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ..._bulk.outcomes import Failed
 from .._context import Context
 from .._credential import Credential
-from .._outcomes import TenantResult, Timer
+from .._outcomes import TenantFailed, TenantResult, Timer
 from ..errors import StoreError
 from .jobs import TenantJob
 
@@ -38,8 +37,8 @@ class EachTenant(TenantJob[TenantResult[T]]):
         timer.meter.writes += 1  # ``Run.stop`` lets it finish
         return TenantResult(name=name, cluster=cluster, value=await self._work(credential))
 
-    def failed(self, name: str, error: Exception, tries: int) -> Failed:
-        return Failed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
+    def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
+        return TenantFailed(name=name, error=error, tries=tries, cluster=self._clusters.get(name))
 
     def ends_run(self, error: Exception) -> bool:
         """Whether the store cannot be read. An error of ``work`` ends no run."""

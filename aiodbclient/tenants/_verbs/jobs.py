@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from attrs import evolve
 from backoff import full_jitter
 
-from ..._bulk.outcomes import Action, Done, Failed
+from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, name_spec
 from ..._http.call import RequestStats
 from ..._http.waits import waits
@@ -19,7 +19,7 @@ from ...errors import ConfigurationError, InvalidArgumentError
 from .._context import AT_A_TIME, Context
 from .._credential import Credential
 from .._naming import Role, check_tenant, names_of
-from .._outcomes import Timer
+from .._outcomes import TenantAction, TenantFailed, Timer
 from .._record import OnRecord, State, no_database, no_roles
 from ..errors import ClaimLostError, GrantError, StoreError
 from .tenant import ClaimedTenant, Tenant, Waiting
@@ -32,7 +32,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that a
 _LOSSES = 5  # lost claims of one name before it fails
 
 
-class TenantJob(Job[str, DoneT, Failed]):
+class TenantJob(Job[str, DoneT, TenantFailed]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
     def __init__(self, context: Context) -> None:
@@ -42,8 +42,8 @@ class TenantJob(Job[str, DoneT, Failed]):
     def spec_of(self, given: object) -> str:
         return name_spec(given)
 
-    def failed(self, name: str, error: Exception, tries: int) -> Failed:
-        return Failed(name=name, error=error, tries=tries)
+    def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
+        return TenantFailed(name=name, error=error, tries=tries)
 
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
@@ -58,9 +58,9 @@ class TenantJob(Job[str, DoneT, Failed]):
         try:
             done = evolve(await self.do_one(check_tenant(spec), timer), tries=meter.requests)
         except Exception as error:
-            timer.report(on_event, spec, role, Action.FAILED, type(error).__name__)
+            timer.report(on_event, spec, role, TenantAction.FAILED, type(error).__name__)
             raise
-        timer.report(on_event, spec, role, done.action, None)
+        timer.report(on_event, spec, role, TenantAction(done.action), None)
         return done
 
     def ends_run(self, error: Exception) -> bool:

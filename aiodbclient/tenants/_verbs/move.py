@@ -10,15 +10,14 @@ from time import monotonic
 
 from attrs import evolve
 
-from ..._bulk.outcomes import Action
 from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, Site
 from .._copy import Copier, Survey, copier_of
 from .._copy.programs import check_free
 from .._credential import Credential, Secret
-from .._naming import ROLES, Role
-from .._outcomes import TenantMoved
+from .._naming import ROLES
+from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
 from .._servers.server import Found
 from ..errors import ClaimLostError, MoveError, RotationPendingError
@@ -39,12 +38,12 @@ class MoveTenants(ClaimingJob[TenantMoved]):
 
     ends_copying = True
 
-    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta | None) -> None:
+    def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
         self._to = _checked_target(context, to)
-        if max_frozen is not None and (not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0)):
+        if not isinstance(max_frozen, timedelta) or max_frozen <= timedelta(0):
             raise InvalidArgumentError(f"max_frozen must be a timedelta of more than 0, not {max_frozen!r}")
-        self.max_frozen = None if max_frozen is None else max_frozen.total_seconds()
+        self.max_frozen = max_frozen.total_seconds()
         self._moved: dict[str, TenantMoved] = {}
 
     async def prepare(self) -> int:
@@ -59,9 +58,9 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             return None
         moved = self._moved.get(record.name)
         if moved is not None and moved.credential.cluster == record.current.cluster:
-            return moved
+            return evolve(moved, credential=record.current)
         if record.current.cluster == self._to:
-            return TenantMoved(name=record.name, action=Action.KEPT, credential=record.current)
+            return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
@@ -80,14 +79,14 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             with self.context.sites.watched(site.cluster, name):
                 outcome = await _Move(self, tenant, site).run()
         finally:
-            is_moved = outcome is not None and outcome.action is Action.MOVED
+            is_moved = outcome is not None and outcome.action is TenantAction.MOVED
             placement.leave(home if is_moved else site.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
     def takes_too_long(self, survey: Survey) -> bool:
         """Whether a database cannot be copied within the limit."""
         seconds = survey.bytes / _BYTES_PER_SECOND + survey.tables / _TABLES_PER_SECOND
-        return self.max_frozen is not None and seconds > self.max_frozen
+        return seconds > self.max_frozen
 
     def note(self, moved: TenantMoved) -> None:
         """Remember the outcome of a move, right before it is stored."""
@@ -126,7 +125,7 @@ class _Move:
     async def _steps(self, copier: Copier) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
         survey = await copier.survey(await reader_of(tenant), current.username)
-        kept = TenantMoved(name=current.name, action=Action.KEPT, credential=current, bytes=survey.bytes)
+        kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         if current.suspended is None and self._job.takes_too_long(survey):
             await undo(tenant, self._plan, shut=False)
             return kept
@@ -142,7 +141,7 @@ class _Move:
                 await self._transfer(copier, survey, reader, writer)
         except TimeoutError:
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
-        return await self._commit(evolve(kept, action=Action.MOVED, credential=writer))
+        return await self._commit(evolve(kept, action=TenantAction.MOVED, credential=writer))
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun before ``error``."""
@@ -220,7 +219,8 @@ class _Move:
     async def _commit(self, outcome: TenantMoved) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
         tenant, there, suspended = self._tenant, self._there, self._tenant.current.suspended
-        credential = evolve(outcome.credential, since=await tenant.now(), suspended=suspended)
+        now, home = await tenant.now(), tenant.site.cluster
+        credential = evolve(outcome.credential, since=now, suspended=suspended, moved_from=home)
         if suspended is not None:
             await there.server.end_login(there.work, credential.username)
             await there.drop_login(credential.username)
@@ -229,7 +229,7 @@ class _Move:
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
         outcome = evolve(outcome, credential=credential, frozen=frozen)
         self._job.note(outcome)
-        await tenant.held.commit(credential, tenant.current)
+        await tenant.held.commit(credential, None)
         return outcome
 
     def _error(self, reason: str) -> MoveError:
@@ -242,8 +242,6 @@ class _Move:
 
 def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
     """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
-    if context.role is not Role.OWNER:
-        raise InvalidArgumentError("readers and writers move with their tenant: call move of the tenants themselves")
     if to is None and len(context.sites.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to

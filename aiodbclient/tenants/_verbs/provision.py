@@ -14,14 +14,15 @@ from typing import Literal, get_args
 
 from attrs import evolve
 
-from ..._bulk.outcomes import Action
+from ..._http.call import RequestStats
 from ...errors import ConflictError, InvalidArgumentError, NameTakenError
 from .._context import AWAY, Context
 from .._credential import Credential
 from .._naming import Role
-from .._outcomes import Problem, TenantDone, TenantRepaired, Timer, done
+from .._outcomes import Problem, ProblemKind, TenantAction, TenantDone, TenantRepaired, Timer, done
 from .._record import OnRecord, State, Verb, no_database
 from .._servers.server import Found
+from .._stores import entries_of
 from .changes import remove, resume, suspend
 from .check import examine
 from .jobs import ClaimingJob
@@ -34,12 +35,37 @@ IfExists = Literal["error", "adopt"]
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
-    def __init__(self, context: Context, if_exists: IfExists = "error") -> None:
+    def __init__(self, context: Context, if_exists: IfExists = "error", wanted: object = None) -> None:
         super().__init__(context)
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "error" or "adopt", not {if_exists!r}')
         self._if_exists: IfExists = if_exists
+        self._wanted = wanted
         self._chosen: dict[str, str] = {}  # the clusters of new tenants of which nothing is on record, by name
+
+    async def prepare(self) -> int:
+        concurrency = await super().prepare()
+        if self._if_exists == "error" and self.context.role is Role.OWNER and isinstance(self._wanted, Collection):
+            await self._refuse_wrong_store(self._wanted)
+        return concurrency
+
+    async def _refuse_wrong_store(self, wanted: Collection[object]) -> None:
+        """Raise NameTakenError if the store is empty, and the clusters have tenants of these names."""
+        async for _ in entries_of(self.context.store):
+            return
+        prefix, sites = self.context.prefix, self.context.sites
+        databases = set[str]()
+        for cluster in sites.clients:
+            with suppress(*AWAY):
+                databases.update(await (await sites.site(cluster, RequestStats())).server.tenants())
+        taken = [name for name in wanted if isinstance(name, str) and prefix + name in databases]
+        if taken:
+            raise NameTakenError(
+                f"the store is empty, and {len(taken)} of the {len(wanted)} names have a database already, such as "
+                f"{taken[0]!r}: is it the right store? Nothing was created",
+                status=409,
+                advice='open the store that has them, or take over what exists with if_exists="adopt"',
+            )
 
     async def do_one(self, name: str, timer: Timer) -> TenantDone:
         """Make a new tenant on the cluster that is chosen. If that is away, and has nothing of it: on another one."""
@@ -79,7 +105,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         lacks_setup = self.context.setup is not None and self.context.role is Role.OWNER
         if record.usable is None or (lacks_setup and not record.usable.is_set_up):
             return None
-        return done(Action.KEPT, record.usable)
+        return done(TenantAction.KEPT, record.usable)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         try:
@@ -95,14 +121,14 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             return None
         await refuse_role(tenant)
         if state is State.USABLE:  # the command made it, for example, which has no setup
-            action, credential = Action.KEPT, await tenant.set_up(tenant.current)
+            action, credential = TenantAction.KEPT, await tenant.set_up(tenant.current)
             await tenant.held.commit(credential, tenant.record.previous)
         else:
             action, credential = await provision(tenant, self._if_exists)
         return done(action, credential)
 
 
-async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tuple[Action, Credential]:
+async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tuple[TenantAction, Credential]:
     """Make the database and the login, set it up, and store the credential."""
     intent = tenant.record.intent
     if intent is None or intent.cluster != tenant.site.cluster:  # its cluster is away: it is placed again
@@ -110,7 +136,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
     else:  # a process found nothing there and began to make it, so what exists is ours
         verb, login = intent.verb, intent.login
     if verb is Verb.ADOPT:
-        return Action.ADOPTED, await _adopt(tenant, login)
+        return TenantAction.ADOPTED, await _adopt(tenant, login)
     await tenant.begin(Verb.PROVISION, login)
     try:
         is_new = await tenant.server.create(tenant.work)
@@ -127,7 +153,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists = "error") -> tup
         raise conflict(tenant, Found(database=False, logins=(login,))) from None
     credential = await tenant.set_up(made)
     await tenant.held.commit(credential, None)
-    return Action.CREATED, credential
+    return TenantAction.CREATED, credential
 
 
 async def _withdraw(tenant: ClaimedTenant) -> None:
@@ -229,8 +255,8 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
 
 async def finish(tenant: ClaimedTenant) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or retirement, mend what ``examine`` finds."""
-    action, problems = Action.REPAIRED, (Problem.UNFINISHED,)
+    """Finish the verb on record. If there is none, or it is a rotation or revocation, mend what ``examine`` finds."""
+    action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
     match tenant.record.state:
@@ -240,13 +266,14 @@ async def finish(tenant: ClaimedTenant) -> TenantRepaired:
             await refuse_role(tenant)
             _, credential = await provision(tenant)
         case State.SUSPENDING:
-            action, credential = Action.SUSPENDED, await suspend(tenant)
+            action, credential = TenantAction.SUSPENDED, await suspend(tenant)
         case State.RESUMING:
             await refuse_role(tenant)
-            action, credential = Action.RESUMED, await resume(tenant)
+            action, credential = TenantAction.RESUMED, await resume(tenant)
         case State.REMOVING:
             none = tenant.site.credential(tenant.names, tenant.names.logins[0], None, await tenant.now())
-            action, credential, problems = Action.DELETED, tenant.record.current or none, (Problem.REMOVAL_UNFINISHED,)
+            action, credential = TenantAction.DELETED, tenant.record.current or none
+            problems = (Problem(ProblemKind.REMOVAL_UNFINISHED),)
             await remove(tenant)
         case _:
             return await _mend_what_is_found(tenant)
@@ -258,29 +285,29 @@ async def _mend_what_is_found(tenant: ClaimedTenant) -> TenantRepaired:
         await refuse_role(tenant)
     problems = await examine(tenant, tenant.record)
     if not problems:
-        return _repaired(tenant, Action.KEPT, tenant.current, problems)
-    if Problem.DATABASE_MISSING in problems:
+        return _repaired(tenant, TenantAction.KEPT, tenant.current, problems)
+    if ProblemKind.DATABASE_MISSING in {each.kind for each in problems}:
         raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     if tenant.record.state is State.SUSPENDED:
-        return _repaired(tenant, Action.SUSPENDED, await suspend(tenant), problems)
-    return _repaired(tenant, Action.REPAIRED, await mend(tenant, problems), problems)
+        return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
+    return _repaired(tenant, TenantAction.REPAIRED, await mend(tenant, [each.kind for each in problems]), problems)
 
 
 def _repaired(
-    tenant: ClaimedTenant, action: Action, credential: Credential, problems: tuple[Problem, ...]
+    tenant: ClaimedTenant, action: TenantAction, credential: Credential, problems: tuple[Problem, ...]
 ) -> TenantRepaired:
     return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
-async def mend(tenant: ClaimedTenant, problems: Collection[Problem]) -> Credential:
+async def mend(tenant: ClaimedTenant, problems: Collection[ProblemKind]) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
     current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
     other = names.other(current.username)
-    is_refused = not {Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED}.isdisjoint(problems)
+    is_refused = not {ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED}.isdisjoint(problems)
     is_unknown = tenant.record.state is State.RESETTING
     ends_other = intent is not None and intent.ends_other
-    ends_other |= not {Problem.PREVIOUS_REFUSED, Problem.LOGIN_BACK}.isdisjoint(problems)
+    ends_other |= not {ProblemKind.PREVIOUS_REFUSED, ProblemKind.UNKNOWN_LOGIN}.isdisjoint(problems)
     verb = Verb.RESET if is_refused or is_unknown else Verb.REPAIR
     await tenant.begin(verb, current.username)
     if ends_other:

@@ -201,8 +201,9 @@ class ClaimedTenant(Tenant):
                 f"tenant {self.names.tenant!r}: the server refuses the new login {login!r}: {refused}",
                 tenant=self.names.tenant,
             )
-        is_set_up = self.record.current is not None and self.record.current.is_set_up
-        return evolve(self.site.credential(self.names, login, password, await self.now()), is_set_up=is_set_up)
+        made = self.site.credential(self.names, login, password, await self.now())
+        current = self.record.current
+        return made if current is None else evolve(made, is_set_up=current.is_set_up, moved_from=current.moved_from)
 
     async def drop_login(self, login: str) -> None:
         """Drop a login that was ended. If others hold that up, it stays, ended."""

@@ -1,7 +1,7 @@
 """What whoever works on a tenant next does of an unfinished move: undo a move before its commit, or finish it.
 
 Before the commit the tenant is on its cluster, and a copy may be on another one. The commit stores the credential of
-the copy, and the earlier one as the previous. So a previous credential of another cluster is what is left behind there.
+the copy, with the cluster that it was moved from, until what is left there is dropped.
 """
 
 from __future__ import annotations
@@ -99,21 +99,20 @@ async def finish_move(tenant: ClaimedTenant) -> None:
     """After the commit: give the roles their logins, and drop what is left on the other cluster. Ends the claim."""
     behind = tenant.record.left_behind
     assert behind is not None
-    assert behind.cluster is not None
     await on_roles(tenant, _bring_role)
     left = (
         f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.site.cluster}, but what is "
-        f"left of it on the cluster {behind.cluster}"
+        f"left of it on the cluster {behind}"
     )
-    if behind.cluster not in tenant.context.sites.clients:
+    if behind not in tenant.context.sites.clients:
         raise MoveError(f"{left} is still there", advice="run repair with that cluster too")
     try:
-        await _drop_on(tenant, behind.cluster)
+        await _drop_on(tenant, behind)
     except AWAY as error:
         raise MoveError(
             f"{left} could not be dropped: {error}", advice="run repair when that cluster can be reached"
         ) from error
-    await tenant.held.commit(tenant.current, None)
+    await tenant.held.commit(evolve(tenant.current, moved_from=None), tenant.record.previous)
 
 
 async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:

@@ -28,7 +28,7 @@ from ....engines import Engine
 from ....errors import InvalidArgumentError
 from ..._credential import Secret, verifying_context
 from ..._naming import Names, Role, names_of
-from ..._outcomes import Problem
+from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from ..server import (
     TEMPORARY_CONNECTIONS,
@@ -107,6 +107,13 @@ class MySQLServer(Server):
         except ServerAwayError as away:
             reason = f"could not be tested: {away}"
         raise of_tenant(names, f"the login {login!r} {reason}")
+
+    async def count_sessions(self, login: str) -> int:
+        query = (
+            "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL AND PROCESSLIST_USER = %s"
+        )
+        [(number,)] = await self.sessions.read(lambda session: session.rows(query, login))
+        return int(number)
 
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         return await self._read(names, partial(_problems, logins=logins))
@@ -313,18 +320,17 @@ async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]
     existing = await accounts(schema, schema.names.logins)
     for account in existing.values():
         if await hosts(schema, account.login) - {"%"}:
-            found.add(Problem.OPEN_TO_OTHERS)
+            found.add(Problem(ProblemKind.OPEN_TO_OTHERS, account.login))
         if account.login not in logins and not account.is_locked:
-            found.add(Problem.LOGIN_BACK)
+            found.add(Problem(ProblemKind.UNKNOWN_LOGIN, account.login))
         if not account.is_ours:
             continue
         if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
-            found.add(Problem.RIGHTS_MISSING)
+            found.add(Problem(ProblemKind.RIGHTS_MISSING))
         if logins:
             wanted = rights.RIGHTS[schema.names.role]
             found |= {problem for *_, problem in await rights.lacking(schema, account.login, wanted)}
-    if await rights.access_of_others(schema):
-        found.add(Problem.OPEN_TO_OTHERS)
+    found |= {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in await rights.access_of_others(schema)}
     return frozenset(found)
 
 

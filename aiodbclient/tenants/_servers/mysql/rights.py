@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ....errors import InvalidArgumentError
 from ..._naming import Role
-from ..._outcomes import Problem
+from ..._outcomes import Problem, ProblemKind
 from ..server import Administrator
 from .session import Schema, Session, identifier
 
@@ -168,7 +168,13 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
     """
     steps = list[Step]()
     for role in await _server_roles(schema, login):
-        steps.append(("REVOKE %s@%s FROM %s@'%%'", (role.user, role.host, login), Problem.TOO_MANY_RIGHTS))
+        steps.append(
+            (
+                "REVOKE %s@%s FROM %s@'%%'",
+                (role.user, role.host, login),
+                Problem(ProblemKind.TOO_MANY_RIGHTS, role.user),
+            )
+        )
     own, held = f"{identifier(schema.in_grant)}.*", await _held(schema, login)
     for one in held:
         on = one.on.replace("%", "%%")
@@ -178,12 +184,14 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
         whole = ["ALL PRIVILEGES"] if "ALL PRIVILEGES" in beyond else []
         rest = [*([] if whole else sorted(beyond)), *(["GRANT OPTION"] if one.grantable else [])]
         steps += [
-            (f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), Problem.TOO_MANY_RIGHTS)
+            (f"REVOKE {what} ON {on} FROM %s@'%%'", (login,), Problem(ProblemKind.TOO_MANY_RIGHTS, f"{what} on {on}"))
             for what in (", ".join(rest), *whole)
             if what
         ]
     if not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
-        steps.append((f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem.RIGHTS_MISSING))
+        steps.append(
+            (f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem(ProblemKind.RIGHTS_MISSING))
+        )
     return steps
 
 

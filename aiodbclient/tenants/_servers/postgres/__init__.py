@@ -25,7 +25,7 @@ from ....errors import ConflictError, InvalidArgumentError
 from ..._credential import Secret, verifying_context
 from ..._libpq import one_line
 from ..._naming import Names, Role, names_of
-from ..._outcomes import Problem
+from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from ..server import (
     Administrator,
@@ -78,6 +78,7 @@ SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s AND datconnlimit <> -2
 """)
 _PRESENT = SQL("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datconnlimit <> -2")
+_SESSIONS = SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = %s")
 _USAGE = SQL("""
 SELECT datname, pg_database_size(d.oid), (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
 FROM pg_database d WHERE datname = ANY (%s)
@@ -146,15 +147,17 @@ class PostgresServer(Server):
             reason = str(away)
         raise of_tenant(names, f"the login {login!r} could not be tested: {reason}")
 
+    async def count_sessions(self, login: str) -> int:
+        [(number,)] = await self.sessions.read(partial(rows, statement=_SESSIONS, values=(login,)))
+        return int(number)
+
     async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
             steps = await databases.lacking(session, logins, self._limit)
-            return frozenset(
-                {step.problem for step in steps} | {problem for problem, _ in await strangers.problems(session)}
-            )
+            return frozenset([*(step.problem for step in steps), *await strangers.problems(session)])
 
         found = await self._read(names, outside)
-        if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
+        if names.role is Role.OWNER or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self._turn(Work(names), names.database) as session:
             return found | {step.problem for step in await rights.lacking_inside(session)}

@@ -25,7 +25,7 @@ from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import Role
-from ..._outcomes import Problem
+from ..._outcomes import Problem, ProblemKind
 from .logins import allow_connect, default_limit, exists, grant_membership, revoke_membership, start_as_owner
 from .sessions import Session, roll_back, verbatim
 
@@ -68,12 +68,15 @@ WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> A
 """)
 
 
+_RIGHTS_MISSING = Problem(ProblemKind.RIGHTS_MISSING)
+
+
 @frozen
 class Step:
     """A missing statement, and the problem until it has run. Without a statement another verb solves it."""
 
     statement: Composed | None
-    problem: Problem = Problem.RIGHTS_MISSING
+    problem: Problem = _RIGHTS_MISSING
     as_owner: bool = False  # run it as the owner role, not as the administrator
     creates: str = ""  # the role that it creates
     needs: str = ""  # another role whose rights the administrator needs for it
@@ -188,7 +191,11 @@ async def lacking(session: Session, usernames: Sequence[str], limit: int | None)
     default = await default_limit(session) if is_needed else 0
     for login in logins:
         steps += _login_steps(session, login, limit, default)
-    return steps + [Step(None, Problem.LOGIN_BACK) for login in found if login.enters and login not in logins]
+    return steps + [
+        Step(None, Problem(ProblemKind.UNKNOWN_LOGIN, login.name))
+        for login in found
+        if login.enters and login not in logins
+    ]
 
 
 def _role_steps(
@@ -204,7 +211,10 @@ def _role_steps(
             yield Step(grant_membership(session, role, login.name, *wanted))
     for member in present or ():
         if not member.admin and member.name not in {session.admin, *keep}:
-            yield Step(revoke_membership(session, role, member.name, member.grantor), Problem.OPEN_TO_OTHERS)
+            yield Step(
+                revoke_membership(session, role, member.name, member.grantor),
+                Problem(ProblemKind.OPEN_TO_OTHERS, member.name),
+            )
 
 
 def _login_steps(session: Session, login: Login, limit: int | None, default: int) -> Iterator[Step]:
@@ -245,11 +255,10 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = set(database.privileges) - kept
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        if grantees:
-            whom = SQL(", ").join(map(grantee, sorted(grantees)))
+        for each in sorted(grantees):
             text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
-            revoke = verbatim(text).format(Identifier(session.names.database), whom)
-            yield Step(revoke, Problem.OPEN_TO_OTHERS, as_owner=True)
+            revoke = verbatim(text).format(Identifier(session.names.database), grantee(each))
+            yield Step(revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
 
 
 def grantee(name: str) -> Composed:

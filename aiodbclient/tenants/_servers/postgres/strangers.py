@@ -11,7 +11,7 @@ from contextlib import suppress
 from psycopg.sql import SQL
 
 from ....errors import ConflictError
-from ..._outcomes import Problem
+from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .databases import complete, end_sessions, need_database
 from .logins import revoke_membership
@@ -52,27 +52,26 @@ WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> A
 """)
 
 
-async def problems(session: Session) -> list[tuple[Problem, str]]:
-    """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
+async def problems(session: Session) -> list[Problem]:
+    """Return what is others' in the tenant's database, and what its logins have beyond their role."""
     names, ours = session.names, sorted(session.names.everything)
-    all = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
-    all += [
-        (Problem.OPEN_TO_OTHERS, f"{member!r} is a member of {role!r}")
-        for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
+    found = [Problem(ProblemKind.OWNED_BY_OTHERS, name) for name in await owners(session) if name not in ours]
+    found += [
+        Problem(ProblemKind.OPEN_TO_OTHERS, member)
+        for _, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
     ]
-    all += [
-        (Problem.TOO_MANY_RIGHTS, f"{role!r} has the rights of {power!r}")
+    found += [
+        Problem(ProblemKind.TOO_MANY_RIGHTS, f"{role} has the rights of {power}")
         for role, power in await session.run(_POWERS, ours, ours)
     ]
-    all += [
-        (Problem.OPEN_TO_OTHERS, f"{login!r} has an open session there")
-        for (login,) in await session.run(_OTHERS, names.database, ours)
+    found += [
+        Problem(ProblemKind.OPEN_TO_OTHERS, login) for (login,) in await session.run(_OTHERS, names.database, ours)
     ]
-    all += [
-        (Problem.OWNED_BY_OTHERS, f"its own objects in the database {database!r}")
+    found += [
+        Problem(ProblemKind.OWNED_BY_OTHERS, f"the tenant's own objects in the database {database}")
         for (database,) in await session.run(_ELSEWHERE, names.owner, names.database)
     ]
-    return all
+    return found
 
 
 async def reclaim(opened: Opener) -> list[str]:
@@ -91,7 +90,7 @@ async def reclaim(opened: Opener) -> list[str]:
     reasons = await _hand_over_all(opened, names.database, others) if others else []
     await drop_elsewhere(opened)
     async with opened() as session:
-        left = [what for _, what in await problems(session)]
+        left = [str(each) for each in await problems(session)]
     return left + reasons if left else []
 
 

@@ -1,0 +1,358 @@
+"""``TenantRole``: the verbs that tenants, and their readers and writers, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from .._bulk.outcomes import Done
+from .._bulk.run import Run
+from .._checks import check_whole
+from .._http.call import RequestStats
+from ..errors import InvalidArgumentError
+from ._context import Context
+from ._credential import Credential
+from ._naming import check_tenant
+from ._outcomes import (
+    TenantCheckOutcome,
+    TenantFailed,
+    TenantOutcome,
+    TenantRemovalOutcome,
+    TenantRepairOutcome,
+    TenantResult,
+)
+from ._stores import Record
+from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
+from ._verbs.check import CheckTenants
+from ._verbs.each import EachTenant
+from ._verbs.jobs import TenantJob
+from ._verbs.provision import IfExists, ProvisionTenants, RepairTenants
+
+GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
+
+T = TypeVar("T")
+DoneT = TypeVar("DoneT", bound=Done)
+
+
+class TenantRole:
+    """The readers or writers of the tenants, or the tenants themselves. ``Tenants.role`` returns it.
+
+    A tenant must be on record before it can have a reader or a writer. ``Tenants.suspend``, ``resume``, ``remove`` and
+    ``move`` of a tenant take its readers and writers with it.
+    """
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __repr__(self) -> str:
+        clusters = [*self._context.sites.clients.values()]
+        where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
+        return f"<{type(self).__name__} {self._context.role} of {where} in {self._context.store!r}>"
+
+    async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
+        """Return the credential of the tenant ``name``. If it has none on record, create its database and login first.
+
+        The credential is stored before it is returned. A second call, in any process, returns the same one; two calls
+        at once create one login, and both return it. Safe to repeat and to cancel.
+
+        Args:
+            name: The tenant.
+            if_exists: What happens if a login or a database of that name exists and is not on record, as for
+                ``provision``.
+
+        Returns:
+            The credential to use now.
+
+        Raises:
+            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
+            CapacityError: All clusters are full. Nothing was sent, and nothing is on record.
+            NameTakenError: The login or the database exists and is not on record. Nothing was changed.
+            ConflictError: It may not be adopted. Nothing was changed.
+            TenantNotFoundError: These are readers or writers, and the tenant is not on record.
+            TenantUnavailableError: The tenant is suspended or being moved, or another process works on it for more than
+                30 s. The subclass says which.
+            UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
+            ConfigurationError: The cluster is not online yet, or the token lacks a scope.
+            GrantError: The database server refused a statement or the new login.
+            ClaimLostError: The process was stopped for longer than a lease, five times. Call it again.
+            StoreError: The store failed. No request was sent that is not on record.
+            DatabaseClientError: The API refused a request or did not answer.
+        """
+        return (await self._one(ProvisionTenants(self._context, if_exists), name)).credential
+
+    async def get(self, name: str) -> Credential | None:
+        """Return the credential on record. Sends no request; safe to repeat and to cancel.
+
+        Args:
+            name: The tenant.
+
+        Returns:
+            The credential to use now. None if none is on record, if it is being replaced or removed, or if the
+            tenant is suspended or being moved.
+
+        Raises:
+            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
+            StoreError: The store cannot be read.
+        """
+        return (await self._context.record(check_tenant(name))).usable
+
+    def records(self) -> AsyncIterator[Record]:
+        """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._context.records()
+
+    def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
+        """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
+
+        Args:
+            names: The tenants.
+            if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
+                name fails with NameTakenError, and nothing is changed. ``"adopt"``: the database and what is in it
+                become the tenant's, with a new login. The login that was there goes on working, as the previous one,
+                until ``revoke_previous`` ends it. Logins of others can no longer use the database.
+
+        Returns:
+            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, or FAILED with an error of
+            ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is neither.
+            NameTakenError: By the run: the store is empty, and the clusters have tenants of these names, as if it was
+                the wrong store. Nothing was created.
+        """
+        return self._run(names, ProvisionTenants(self._context, if_exists, names))
+
+    def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
+        """Check whether tenants work: compare their records with the server.
+
+        It only reads and logs in.
+
+        Args:
+            names: The tenants. None: all on record, except names whose process died before it began anything; and the
+                tenants whose database is on a server and is not on record here.
+
+        Returns:
+            The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
+            not be checked.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable.
+        """
+        job = CheckTenants(self._context)
+        return self._run(job.every_name() if names is None else names, job)
+
+    @overload
+    def repair(self, names: GivenNames) -> Run[TenantRepairOutcome]: ...
+
+    @overload
+    def repair(self, names: None = None, *, all: Literal[True]) -> Run[TenantRepairOutcome]: ...
+
+    def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
+        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
+
+        It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
+        began. It drops nothing in the tenant's database, except that it finishes a removal.
+
+        Args:
+            names: The tenants.
+            all: Whether to repair all on record, instead of ``names``.
+
+        Returns:
+            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
+            or what it finished: DELETED, SUSPENDED or RESUMED.
+
+        Raises:
+            InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both, or ``names`` is not an iterable.
+        """
+        _check_chosen("repair", names, all=all)
+        return self._run(names, RepairTenants(self._context))
+
+    @overload
+    def rotate(
+        self, names: GivenNames, *, older_than: timedelta | None = None, force: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    @overload
+    def rotate(
+        self, names: None = None, *, all: Literal[True], older_than: timedelta | None = None, force: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    @overload
+    def rotate(
+        self, names: None = None, *, all: bool = False, older_than: timedelta, force: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    def rotate(
+        self,
+        names: GivenNames | None = None,
+        *,
+        all: bool = False,
+        older_than: timedelta | None = None,
+        force: bool = False,
+    ) -> Run[TenantOutcome]:
+        """Give each tenant a credential with its other login, and leave the one in use as it is.
+
+        The new credential is tested by a login and stored before the outcome is yielded. The
+        previous one works until ``revoke_previous``. Safe to repeat after an error and to cancel. Any number of
+        processes may run the same at once with ``older_than``: each tenant is rotated once. Without it, a process that
+        comes later to a name may find it rotated: its outcome is FAILED with RotationPendingError, or with ``force`` it
+        rotates again.
+
+        Args:
+            names: The tenants.
+            all: Whether to rotate all on record, instead of ``names``.
+            older_than: Leave tenants alone whose credential is younger, by the store's clock. Without ``names``: all on
+                record that are older.
+            force: Whether to rotate a tenant again whose previous credential is not revoked yet, which revokes it.
+
+        Returns:
+            The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
+            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not revoked, with
+            TenantNotFoundError if the tenant has no credential on record, or with an error of ``ensure``.
+
+        Raises:
+            InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
+                ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
+        """
+        _check_chosen("rotate", names, all=all, older_than=older_than)
+        return self._run(names, RotateTenants(self._context, older_than, force=force))
+
+    @overload
+    def revoke_previous(
+        self, names: GivenNames, *, older_than: timedelta | None = None, unused: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    @overload
+    def revoke_previous(
+        self, names: None = None, *, all: Literal[True], older_than: timedelta | None = None, unused: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    @overload
+    def revoke_previous(
+        self, names: None = None, *, all: bool = False, older_than: timedelta, unused: bool = False
+    ) -> Run[TenantOutcome]: ...
+
+    def revoke_previous(
+        self,
+        names: GivenNames | None = None,
+        *,
+        all: bool = False,
+        older_than: timedelta | None = None,
+        unused: bool = False,
+    ) -> Run[TenantOutcome]:
+        """End the previous login of each tenant for good, with its sessions, and drop it.
+
+        What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
+        and ``repair`` tries again.
+
+        Safe to repeat after an error and to cancel.
+
+        Args:
+            names: The tenants.
+            all: Whether to do it for all on record, instead of ``names``.
+            older_than: Leave tenants alone whose rotation is younger, by the store's clock. Without ``names``: all on
+                record that were rotated before.
+            unused: Whether to leave tenants alone while a session of the previous login is open.
+
+        Returns:
+            The run. Its outcomes are REVOKED, KEPT (there was no previous credential, the rotation is younger, or the
+            previous login has so many open ``sessions``) or FAILED.
+
+        Raises:
+            InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
+                ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
+        """
+        _check_chosen("revoke_previous", names, all=all, older_than=older_than)
+        return self._run(names, RevokePrevious(self._context, older_than, unused=unused))
+
+    @overload
+    def remove(self, names: GivenNames, *, suspended_for: timedelta | None = None) -> Run[TenantRemovalOutcome]: ...
+
+    @overload
+    def remove(self, names: None = None, *, suspended_for: timedelta) -> Run[TenantRemovalOutcome]: ...
+
+    def remove(
+        self, names: GivenNames | None = None, *, suspended_for: timedelta | None = None
+    ) -> Run[TenantRemovalOutcome]:
+        """Remove the logins of each tenant, its database with all that is in it, and last its record.
+
+        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
+        the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
+
+        Args:
+            names: The tenants. None, only with ``suspended_for``: all on record.
+            suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent), KEPT (it is not
+            suspended for so long) or FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or is None without ``suspended_for``, which must be a
+                timedelta of 0 or more.
+        """
+        if names is None and suspended_for is None:
+            raise InvalidArgumentError("remove needs the names of the tenants, unless suspended_for is given")
+        return self._run(names, RemoveTenants(self._context, suspended_for=suspended_for))
+
+    def each(
+        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, *, concurrency: int = 16
+    ) -> Run[TenantResult[T] | TenantFailed]:
+        """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
+
+        ```python
+        async for outcome in tenants.each(migrate):
+            print(outcome.name, outcome.error or outcome.value)
+        ```
+
+        An exception of ``work`` fails that tenant, and the others go on. ``stop`` lets the calls in progress finish;
+        cancelling the loop cancels them. Whether it is safe to repeat depends on ``work``.
+
+        Args:
+            work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
+            names: The tenants. None: all on record.
+            concurrency: How many calls of ``work`` at a time.
+
+        Returns:
+            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
+            ``work``, or with TenantNotFoundError or TenantUnavailableError if the tenant has no credential to use. Each
+            has the ``cluster``.
+
+        Raises:
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``concurrency`` is not
+                an int of at least 1.
+        """
+        if not callable(work):
+            raise InvalidArgumentError(f"work must be an async function, not {work!r}")
+        check_whole("concurrency", concurrency)
+        return self._run(names, EachTenant(self._context, work), concurrency)
+
+    async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
+        """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
+        job.context.sites.turns = self._context.sites.turns
+        job.context.sites.pause = None
+        return await job.do(job.spec_of(name), RequestStats())
+
+    def _run(
+        self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None
+    ) -> Run[DoneT | TenantFailed]:
+        """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
+        if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
+            job.context.sites.pause = None
+        return Run(self._context.names() if names is None else names, job, concurrency)
+
+
+def _check_chosen(verb: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
+    """Refuse a verb for every tenant in the store, unless the caller says so."""
+    if names is not None and all:
+        raise InvalidArgumentError(f"{verb} takes names or all=True, not both")
+    if names is None and not all and older_than is None:
+        raise InvalidArgumentError(
+            f"{verb} needs names; all=True is every tenant on record" + (", or pass older_than" * (verb != "repair"))
+        )

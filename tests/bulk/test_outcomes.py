@@ -1,0 +1,263 @@
+"""What the outcomes of runs say: each name has one, and it is true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, UserSettings, errors
+from aiodbclient._bulk import settle
+from aiodbclient.sandbox import Sandbox
+
+from .truth import Truth, requests
+
+
+def by_name(outcomes: Iterable[Any]) -> dict[str, Any]:
+    found = {outcome.name: outcome for outcome in outcomes}
+    assert all(outcome.ok == (outcome.action is not Action.FAILED) for outcome in found.values())
+    return found
+
+
+def actions(outcomes: Iterable[Any]) -> dict[str, Action]:
+    return {name: outcome.action for name, outcome in by_name(outcomes).items()}
+
+
+async def test_outcomes_stream_in_order_of_completion(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.create", name="slow", delay=0.5)
+
+    names = [outcome.name async for outcome in pg.users.provision(["slow", "b", "c"])]
+
+    assert set(names[:2]) == {"b", "c"}
+    assert names[2] == "slow"
+
+
+async def test_failed_name_stops_no_other(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.create", name="forbidden", status=403)
+
+    outcomes = by_name(await pg.users.provision(["a", "forbidden", "b"]))
+
+    assert actions(outcomes.values()) == {"a": Action.CREATED, "b": Action.CREATED, "forbidden": Action.FAILED}
+    error = outcomes["forbidden"].error
+    assert isinstance(error, errors.PermissionDeniedError)
+    assert not error.may_have_applied
+
+
+async def test_invalid_specs_fail_their_names(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """Nothing is sent for them, whether the user exists or not."""
+    await pg.users.create("there")
+    sent = requests(sandbox, "users.create")
+    wrong: Any = {"pg_allow_replication": True}
+    specs: list[Any] = [
+        *("", "..", "a\0b", "\ud800", 5, None, NewUser(5)),  # type: ignore[arg-type]
+        NewUser("other engine", settings=UserSettings(acl=[])),
+        NewUser("there", settings=wrong),
+        NewUser("new", settings=wrong),
+    ]
+
+    outcomes = await pg.users.provision([*specs, "fine"])
+
+    assert [outcome.name for outcome in outcomes if outcome.ok] == ["fine"]
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    assert len(failed) == len(specs)
+    for outcome in failed:
+        assert isinstance(outcome.error, errors.InvalidArgumentError | errors.UnsupportedOperationError)
+        assert outcome.tries == 0
+    assert requests(sandbox, "users.create") == sent + 1
+
+
+async def test_duplicate_name_is_sent_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+    outcomes = await pg.users.provision(["a", "b", "a"])
+
+    (duplicate,) = (outcome for outcome in outcomes if not outcome.ok)
+    assert duplicate.name == "a"
+    assert "duplicate" in str(duplicate.error)
+    assert requests(sandbox, "users.create") == 2
+
+
+async def test_second_run_only_lists(sandbox: Sandbox, pg: ClusterClient) -> None:
+    names = [f"t{n}" for n in range(40)]
+    first = by_name(await pg.users.provision(names))
+    sent = len(sandbox.requests)
+
+    second = by_name(await pg.users.provision(names))
+
+    assert all(outcome.action is Action.KEPT and outcome.tries == 0 for outcome in second.values())
+    assert {name: outcome.user for name, outcome in second.items()} == {
+        name: outcome.user for name, outcome in first.items()
+    }
+    assert [request.operation for request in sandbox.requests[sent:]] == ["users.list"]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize(
+    ("if_exists", "action"), [("keep", Action.KEPT), ("reset", Action.RESET), ("error", Action.FAILED)]
+)
+async def test_if_exists(sandbox: Sandbox, pg: ClusterClient, if_exists: Any, action: Action, is_listed: bool) -> None:
+    """The user existed before the run, or somebody else created it after the run read its list."""
+    truth = Truth(sandbox, pg.id)
+
+    async def specs() -> AsyncIterator[str]:
+        if not is_listed:
+            await pg.users.create("old")
+        yield "old"
+        yield "new"
+
+    if is_listed:
+        await pg.users.create("old")
+    outcomes = by_name(await pg.users.provision(specs(), if_exists))
+
+    assert actions(outcomes.values()) == {"old": action, "new": Action.CREATED}
+    assert truth.reset == ({"old": 1} if if_exists == "reset" else {})
+    if if_exists == "error":
+        assert isinstance(outcomes["old"].error, errors.NameTakenError)
+    else:
+        assert outcomes["old"].user.password == truth.passwords["old"]
+
+
+async def test_taken_name_that_is_not_visible(
+    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read for a while, then reported as taken."""
+    monkeypatch.setattr(settle, "LOOK", 0.01)
+    monkeypatch.setattr(settle, "FRESH", 0.05)
+    sandbox.faults.add("users.get", status=404)
+
+    async def specs() -> AsyncIterator[str]:
+        await pg.users.create("rival")  # the run has read its list by now
+        yield "rival"
+
+    [outcome] = await pg.users.provision(specs())
+
+    assert isinstance(outcome.error, errors.NameTakenError)
+    assert not outcome.error.may_have_applied
+    assert requests(sandbox, "users.get") >= 2
+
+
+async def test_refused_name_is_reported(pg: ClusterClient) -> None:
+    [outcome] = await pg.users.provision(["x" * 64])
+
+    assert isinstance(outcome.error, errors.UnprocessableEntityError)
+    assert "63" in str(outcome.error)
+    assert not outcome.error.may_have_applied
+
+
+async def test_settings_of_new_users_are_sent(sandbox: Sandbox, pg: ClusterClient, mongodb: ClusterClient) -> None:
+    replicating = NewUser("r", settings=UserSettings(pg_allow_replication=True))
+    outcomes = by_name(await pg.users.provision([replicating, "plain"]))
+
+    assert outcomes["r"].user.settings == UserSettings(pg_allow_replication=True)
+    assert {request.name: request.json for request in sandbox.requests if request.operation == "users.create"} == {
+        "r": {"name": "r", "settings": {"pg_allow_replication": True}},
+        "plain": {"name": "plain"},
+    }
+    await mongodb.users.provision([NewUser("m", readonly=True)])
+    assert sandbox.requests[-1].json == {"name": "m", "readonly": True}
+
+
+async def test_tries_count_requests(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.create", name="twice", nth=1, status=429)
+    sandbox.faults.add("users.create", name="lost", nth=1, cut=True, after=True)
+
+    outcomes = await pg.users.provision(["once", "twice", "lost"])
+
+    assert {outcome.name: outcome.tries for outcome in outcomes} == {"once": 1, "twice": 2, "lost": 2}
+
+
+async def test_rotate_and_deprovision_users(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.users.provision(["a", "b"])
+    truth = Truth(sandbox, pg.id)
+
+    rotated = by_name(await pg.users.rotate(["a", "nobody"]))
+
+    assert rotated["a"].action is Action.RESET
+    assert rotated["a"].user.password == truth.passwords["a"]
+    assert isinstance(rotated["nobody"].error, errors.NotFoundError)
+    assert truth.reset == {"a": 1}
+
+    removed = await pg.users.deprovision(["a", "nobody"])
+
+    assert actions(removed) == {"a": Action.DELETED, "nobody": Action.ABSENT}
+    assert {user.name for user in await pg.users.list()} == {"doadmin", "b"}
+
+
+async def test_provision_and_deprovision_dbs(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("dbs.create", name="lost", nth=1, status=500, after=True)
+    sandbox.faults.add("dbs.create", name="not-done", nth=1, cut=True)
+
+    made = by_name(await pg.dbs.provision(["lost", "not-done", "defaultdb"]))
+
+    assert actions(made.values()) == {
+        "lost": Action.CREATED,
+        "not-done": Action.CREATED,
+        "defaultdb": Action.KEPT,
+    }
+    assert all(outcome.db.name == name for name, outcome in made.items())
+    assert {db.name for db in await pg.dbs.list()} == set(made)
+
+    sandbox.faults.add("dbs.delete", name="lost", nth=1, cut=True, after=True)
+    gone = await pg.dbs.deprovision(["lost", "nowhere"])
+
+    assert actions(gone) == {"lost": Action.DELETED, "nowhere": Action.ABSENT}
+
+
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+async def test_engine_without_users_gets_nothing(sandbox: Sandbox, client: DatabaseClient, engine: str) -> None:
+    cluster = client.cluster(await sandbox.add_cluster(engine))
+
+    for run in (
+        cluster.users.provision(["a", "b"]),
+        cluster.users.rotate(["a", "b"]),
+        cluster.users.deprovision(["a", "b"]),
+        cluster.dbs.provision(["a", "b"]),
+        cluster.dbs.deprovision(["a", "b"]),
+    ):
+        outcomes: list[Any] = [outcome async for outcome in run]
+        assert len(outcomes) == 2
+        assert all(isinstance(outcome.error, errors.UnsupportedOperationError) for outcome in outcomes)
+    assert [request.operation for request in sandbox.requests] == ["clusters.get"]
+
+
+async def test_runs_on_several_clusters_alternate(sandbox: Sandbox, client: DatabaseClient) -> None:
+    clusters = [client.cluster(await sandbox.add_cluster("pg", backend="memory")) for _ in range(3)]
+    sandbox.faults.add("users.create", delay=0.02)
+    order: list[str] = []
+
+    async def provision(cluster: ClusterClient) -> None:
+        async for outcome in cluster.users.provision((f"t{n}" for n in range(8)), concurrency=2):
+            assert outcome.ok
+            order.append(cluster.id)
+
+    await asyncio.gather(*map(provision, clusters))
+
+    assert {name: order.count(name) for name in order} == {cluster.id: 8 for cluster in clusters}
+    assert set(order[:12]) == {cluster.id for cluster in clusters}
+
+
+async def test_max_wait_does_not_bound_runs(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add(nth=1, times=2, status=429, headers={"retry-after": "0.1"})
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, max_wait=0.0) as client:
+        outcomes = await client.cluster(pg.id).users.provision(["a"])
+
+    assert actions(outcomes) == {"a": Action.CREATED}
+
+
+async def test_cancelled_token_provider_fails_its_name(sandbox: Sandbox, pg: ClusterClient) -> None:
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise asyncio.CancelledError
+        return sandbox.token
+
+    async with DatabaseClient(token, base_url=sandbox.url) as client:
+        sandbox.faults.add("users.create", name="a", status=401)
+        outcomes = by_name(await client.cluster(pg.id).users.provision(["a", "b"]))
+
+    assert outcomes["b"].ok
+    assert isinstance(outcomes["a"].error, errors.DatabaseClientError)
+    assert outcomes["a"].error.may_have_applied
