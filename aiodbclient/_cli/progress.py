@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, field
 
-from ..errors import DatabaseClientError, InvalidArgumentError
+from ..errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from ..tenants.errors import StoreError
 from .failures import Exit, code_of, message_of
 from .options import TIMEOUT_GRACE
@@ -188,8 +188,10 @@ class _Work:
         for hint in self.report.hints(self.failed):
             note(hint)
         if self.error is not None:
-            note(f"{self.report.reason(self.error)}; {self._how_far(begun)}")
-            return Exit.UNUSABLE if code_of(self.error) is Exit.SOME_FAILED else code_of(self.error)
+            note(self.report.reason(self.error) + (f"; {self._how_far(begun)}" if self.ended else ""))
+            code = code_of(self.error)
+            is_answer = code is not Exit.SOME_FAILED or isinstance(self.error, NameTakenError)
+            return code if is_answer else Exit.UNUSABLE
         if self.left and self.stopped:
             if (wait := limiter.snapshot().next_slot) > _WORTH_SAYING:
                 note(f"the rate limit allows the next request in {span(wait)}")

@@ -318,8 +318,8 @@ async def move_tenants(
     ending: Ending,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
-        timedelta, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
-    ] = timedelta(minutes=10),
+        timedelta | None, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
+    ] = None,
 ) -> int:
     """Move tenants to another cluster.
 
@@ -342,4 +342,5 @@ async def move_tenants(
         )
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)
-        return await opened.run(lambda tenants, names: tenants.move(names, target, max_frozen=max_frozen), report)
+        most = {} if max_frozen is None else {"max_frozen": max_frozen}
+        return await opened.run(lambda tenants, names: tenants.move(names, target, **most), report)

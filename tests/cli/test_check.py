@@ -35,15 +35,16 @@ def test_problem_is_found_and_repaired(command: Command, names: list[str]) -> No
     a, b = names[:2]
     command.provision(a, b)
     assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
-    delete_as_api(command, "user", login_of(command, b))
+    login = login_of(command, b)
+    delete_as_api(command, "user", login)
     found = command("tenants", "check", *command.place)
-    assert (found.code, found.out) == (5, f"{b}: login_missing\n2 checked\n")
+    assert (found.code, found.out) == (5, f"{b}: login_missing: {login}\n2 checked\n")
     [line] = re.findall(r"to repair: aiodbclient (.*)\n", found.err)
     assert shlex.split(line) == ["tenants", "repair", b, *command.place]
     objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
     assert (objects[a]["problems"], objects[a]["state"]) == ([], "ok")
     assert (objects[b]["problems"], objects[b]["state"]) == (
-        [{"kind": "login_missing", "detail": objects[b]["username"]}],
+        [{"kind": "login_missing", "detail": login}],
         "problems",
     )
     assert objects[b]["cluster_name"] == command.cluster
@@ -75,7 +76,7 @@ def test_missing_database_has_no_repair(command: Command, names: list[str]) -> N
     command.provision(a)
     delete_as_api(command, "db", a)
     found = command("tenants", "check", *command.place)
-    assert (found.code, found.out.splitlines()[0]) == (5, f"{a}: database_missing")
+    assert (found.code, found.out.splitlines()[0]) == (5, f"{a}: database_missing: {a}")
     assert f"{a}: the database is gone. Restore it from a backup, or remove and provision the tenant" in found.err
     assert ": aiodbclient " not in found.err
     for verb in ("rotate", "usage", "repair"):
@@ -100,7 +101,7 @@ def test_other_process_is_no_problem(command: Command, names: list[str]) -> None
         return [each["state"] for each in done[1].objects()]
 
     assert asyncio.run(beside()) == ["in progress"]
-    assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished\n")
+    assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished: rotate\n")
     assert command("tenants", "rotate", a, *command.place).code == 0
 
 
@@ -111,6 +112,6 @@ def test_tenants_of_lost_store_are_found(command: Command, names: list[str]) -> 
     assert command("tenants", "provision", a, b, *prefix, *command.place).code == 0
     assert command("store", "forget", command.store, b, "--yes").code == 0
     found = command("tenants", "check", "--not-on-record", *prefix, *command.place)
-    assert (found.code, f"{b}: not_on_record\n" in found.out) == (5, True)
+    assert (found.code, f"{b}: not_on_record" in found.out) == (5, True)
     assert f"{b}: a database on a cluster, and not on record there" in found.err
     assert command("tenants", "check", a, "--not-on-record", *prefix, *command.place).code == 2
