@@ -124,7 +124,7 @@ def _mongodb(
             options = {"tls": "true"} | options
         address = template.netloc.rpartition("@")[2]
         return f"{template.scheme}://{login}@{address}/{path}{_query(given | options)}"
-    options = {"authSource": "admin"} | ({"tls": "true"} if ssl or ca_file is not None else {}) | options
+    options = {"authSource": "admin"} | ({} if ssl is False else {"tls": "true"}) | options
     if protocol == "mongodb+srv":
         return f"mongodb+srv://{login}@{host}/{path}{_query(options)}"  # an SRV name has no port
     return f"mongodb://{login}@{address}/{path}{_query(options)}"
@@ -134,14 +134,14 @@ def _libpq(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
     # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
     if ca_file is not None:
         return {"sslmode": "verify-full", "sslrootcert": ca_file}
-    return {"sslmode": "require"} if ssl else {}
+    return {} if ssl is False else {"sslmode": "require"}  # unknown: the provider's servers have TLS
 
 
 def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
     # https://dev.mysql.com/doc/refman/8.4/en/connecting-using-uri-or-key-value-pairs.html
     if ca_file is not None:
         return {"ssl-mode": "VERIFY_IDENTITY", "ssl-ca": ca_file}
-    return {"ssl-mode": "REQUIRED"} if ssl else {}
+    return {} if ssl is False else {"ssl-mode": "REQUIRED"}
 
 
 def _query(options: Mapping[str, str]) -> str:

@@ -131,6 +131,15 @@ def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
     assert way == "aiodbclient.errors -> aiodbclient.models -> aiodbclient.engines -> aiohttp.web"
 
 
+def test_core_names_no_tenants() -> None:
+    """The client stands alone: what is made of it elsewhere is named elsewhere."""
+    above = ("aiodbclient.tenants", "aiodbclient._cli", "aiodbclient.sandbox", "aiodbclient._pytest_plugin")
+    core = {name: text for name, text in MODULES.items() if not name.startswith(above)}
+
+    assert len(core) > 30
+    assert [name for name, text in core.items() if "tenant" in text.lower()] == []
+
+
 def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
     folders = ("aiodbclient._http", "aiodbclient._pacing")
     of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}

@@ -165,6 +165,15 @@ def test_without_tls_none_is_asked_for(engine: Engine, uri: str) -> None:
     assert connection(engine, ssl=False, host="::1").uri_for(ALICE, "a b/c") == uri
 
 
+@pytest.mark.parametrize(
+    ("engine", "query"),
+    [(Engine.PG, "sslmode=require"), (Engine.MYSQL, "ssl-mode=REQUIRED"), (Engine.MONGODB, "tls=true")],
+)
+def test_uri_unknown_tls_is_required(engine: Engine, query: str) -> None:
+    """The API may leave ``ssl`` out. libpq's default would fall back to no TLS."""
+    assert query in connection(engine, ssl=None).uri_for(ALICE, "alpha").partition("?")[2].split("&")
+
+
 @pytest.mark.parametrize(("scheme", "ssl"), [("https", True), ("https", None), ("http", False)])
 def test_the_schema_registry_of_kafka_has_a_url(scheme: str, ssl: bool | None) -> None:
     where = connection(Engine.KAFKA, uri=f"{scheme}://doadmin:secret@db.example:25065", port=25065, ssl=ssl)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import backoff
 from attrs import field, frozen
 
+from .._backoff import expo
 from .._checks import positive, whole
 from ..errors import DatabaseClientError, ServerError
 from .operations import Kind
@@ -94,9 +95,7 @@ _LONGEST_AFTER_5XX = 60.0  # seconds, if its answer names a wait
 
 def retry_waits(policy: RetryPolicy) -> Iterator[float]:
     """Yield the seconds to wait after each failed try."""
-    longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-    next(longest)  # its first value is None
-    return map(backoff.full_jitter, longest)
+    return map(backoff.full_jitter, expo(factor=policy.base_delay, max_value=policy.max_delay))
 
 
 def next_wait(waits: Iterator[float], asked: float | None) -> float:

@@ -103,12 +103,12 @@ class Transport:
         ``failed``: the tries of the call so far; the failed ones of this method are added.
         """
         failed = [] if failed is None else failed
-        policy, counted = call.options.retry, 0
+        policy, stats, counted = call.options.retry, call.options.stats, 0
         waits: Iterator[float] | None = None
         started = perf_counter()
         try:
             while True:
-                tried = await self._try(call, failed)
+                tried = await self._send_in_slot(call, failed)
                 if isinstance(tried, Response):
                     return tried
                 failed.append(tried)
@@ -116,14 +116,15 @@ class Transport:
                     continue
                 counted += self._counts(call, failed)
                 decision = RULES[tried.failure][call.operation.kind]
-                if decision is RetryDecision.RAISE or policy.max_tries == 1 or counted == policy.max_tries:
+                is_last = policy.max_tries == 1 or counted == policy.max_tries or (stats is not None and stats.gives_up)
+                if decision is RetryDecision.RAISE or is_last:
                     raise error_of(call, failed, self.secrets)
                 if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
                     waits = waits or retry_waits(policy)
                     await self.sleep(next_wait(waits, tried.retry_after))
         finally:
-            if call.options.stats is not None:
-                call.options.stats.seconds += perf_counter() - started
+            if stats is not None:
+                stats.seconds += perf_counter() - started
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
         """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""
@@ -143,7 +144,7 @@ class Transport:
             and [each.status for each in failed[-2:-1]] != [401]
         )
 
-    async def _try(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
+    async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
         options, turns = call.options, call.turns
         last = failed[-1] if failed else None
@@ -165,6 +166,8 @@ class Transport:
                 async with nullcontext() if turns is None else turns.writing:
                     limit.reschedule(None)
                     self._waits.discard(limit)
+                    if self._closed.is_set():
+                        raise _closed()
                     if session.closed:
                         raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
                     sent, total = True, perf_counter() - asked

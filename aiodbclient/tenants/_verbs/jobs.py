@@ -12,7 +12,7 @@ from attrs import evolve
 from backoff import full_jitter
 
 from ..._bulk.outcomes import Done
-from ..._bulk.run import Job, name_spec
+from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
 from ..._http.waits import waits
 from ...errors import ConfigurationError, InvalidArgumentError
@@ -39,8 +39,8 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         super().__init__()
         self.context = evolve(context, sites=context.sites.for_job(self.maintenance))
 
-    def spec_of(self, given: object) -> str:
-        return name_spec(given)
+    def parse(self, given: object) -> str:
+        return parse_name(given)
 
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:
         return TenantFailed(name=name, error=error, tries=tries)

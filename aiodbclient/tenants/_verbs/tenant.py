@@ -18,7 +18,7 @@ from typing import Self
 from attrs import Factory, define, evolve, field, frozen
 from backoff import full_jitter
 
-from ..._bulk.settle import if_found
+from ..._bulk.settle import none_if_not_found
 from ...clusters import for_work
 from ...errors import (
     DatabaseClientError,
@@ -212,7 +212,7 @@ class ClaimedTenant(Tenant):
             client = self.context.sites.clients[self.site.cluster]
             client = for_work(client, self.timer.meter, label=self.names.tenant)
             with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
-                await if_found(client.users.delete(login))
+                await none_if_not_found(client.users.delete(login))
 
     def was_adopted(self, login: str) -> bool:
         """Whether ``login`` is the previous one, and was made by others."""
