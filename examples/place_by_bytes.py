@@ -23,8 +23,9 @@ class LeastData:
         self.bytes = {each.cluster: each.bytes for each in capacities if each.bytes is not None}
 
     async def __call__(self, name: str, capacities: Sequence[ClusterCapacity]) -> str:
+        free = [each for each in capacities if each.max_tenants is None or each.tenants < each.max_tenants]
         # A cluster that could not be read comes last. Among equals, the one with fewer tenants.
-        return min(capacities, key=lambda each: (self.bytes.get(each.cluster, inf), each.tenants)).cluster
+        return min(free, key=lambda each: (self.bytes.get(each.cluster, inf), each.tenants)).cluster
 
 
 async def main(name: str, *clusters: str) -> None:

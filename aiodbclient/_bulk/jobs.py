@@ -32,8 +32,8 @@ from ..errors import (
 from ..models import Database, NewUser, User
 from . import settle
 from .outcomes import Action, DatabaseDone, Failed, Removed, UserDone
-from .run import DoneT_co, Job, SpecT, name_spec
-from .settle import create_settled, if_found, readable, unsettled
+from .run import DoneT_co, Job, SpecT, parse_name
+from .settle import create_and_settle, none_if_not_found, restate_unsettled, send_until_readable
 
 if TYPE_CHECKING:  # ``users`` and ``dbs`` import this module
     from ..dbs import DatabasesAPI  # noqa: F401 - in the base of DatabaseJob
@@ -68,7 +68,7 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
         """Delete ``name``. A deletion whose answer is unreadable is sent again: a 404 then means that it was done."""
         action = Action.DELETED
         try:
-            await readable(partial(delete, name), self.retry)
+            await send_until_readable(partial(delete, name), self.retry)
         except NotFoundError as error:
             if not error.may_have_applied:
                 action = Action.ABSENT
@@ -80,7 +80,7 @@ class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
 
     returns_passwords = True  # whether reads return passwords, as far as the run knows
 
-    def spec_of(self, given: object) -> NewUser:
+    def parse(self, given: object) -> NewUser:
         spec = NewUser(given) if isinstance(given, str) else given
         if not isinstance(spec, NewUser) or not isinstance(spec.name, str):
             raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
@@ -89,7 +89,7 @@ class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
 
     async def reset(self, users: UsersAPI, spec: NewUser) -> User:
         """Give the user a new password."""
-        user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
+        user = await send_until_readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         user = await self.read_password(users, user)
         if user.password is None:
             raise InvalidResponseError(
@@ -122,7 +122,7 @@ class ProvisionUsers(UserJob[UserDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await readable(self.calls(RequestStats()).list, self.retry)
+            existing = await send_until_readable(self.calls(RequestStats()).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self.returns_passwords = any(user.password is not None for user in existing)
@@ -140,7 +140,7 @@ class ProvisionUsers(UserJob[UserDone]):
             is_new, user = False, before
         else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-            is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
+            is_new, user = await create_and_settle(create, partial(users.get, spec.name), self.retry)
         if is_new:
             return Action.CREATED, await self._password_or_reset(users, spec, user)
         if self._if_exists == "error":
@@ -161,7 +161,7 @@ class ProvisionUsers(UserJob[UserDone]):
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
         if list_is_right:
             return user
-        return await if_found(readable(partial(users.get, name), self.retry))
+        return await none_if_not_found(send_until_readable(partial(users.get, name), self.retry))
 
     async def _password_or_reset(self, users: UsersAPI, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
@@ -178,13 +178,13 @@ class ProvisionUsers(UserJob[UserDone]):
             return await self.reset(users, spec)
         except DatabaseClientError as error:
             failure = error
-        raise unsettled(failure, "it was created, but its password was lost and could not be reset")
+        raise restate_unsettled(failure, "it was created, but its password was lost and could not be reset")
 
     async def _update(self, users: UsersAPI, spec: NewUser, user: User) -> tuple[Action, User]:
         """Send the settings and the authentication plugin of ``spec``, if it has them."""
         action = Action.KEPT
         if spec.settings is not None:
-            updated = await readable(partial(users.update, spec.name, spec.settings), self.retry)
+            updated = await send_until_readable(partial(users.update, spec.name, spec.settings), self.retry)
             action, user = Action.UPDATED, evolve(user, settings=updated.settings or spec.settings)
         if spec.mysql_settings is not None:
             # The API changes a MySQL user's authentication plugin only together with its password.
@@ -210,8 +210,8 @@ class DeprovisionUsers(UserJob[Removed]):
 class DatabaseJob(ClusterJob["DatabasesAPI", str, DoneT_co]):
     """A job on databases, given by name."""
 
-    def spec_of(self, given: object) -> str:
-        return name_spec(given)
+    def parse(self, given: object) -> str:
+        return parse_name(given)
 
 
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
@@ -224,14 +224,15 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         at_a_time = await super().prepare()
         # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(self.calls(RequestStats()).list, self.retry))
+            existing = await send_until_readable(self.calls(RequestStats()).list, self.retry)
+            self._existing = frozenset(db.name for db in existing)
         return at_a_time
 
     async def do(self, spec: str, stats: RequestStats) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         dbs = self.calls(stats)
-        is_new, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
+        is_new, db = await create_and_settle(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
         action = Action.CREATED if is_new else Action.KEPT
         return DatabaseDone(name=spec, action=action, db=db, tries=stats.requests)
 

@@ -47,7 +47,7 @@ class Job(ABC, Generic[SpecT, DoneT_co, FailedT_co]):
         self.maintenance: MaintenanceWait = MaintenanceWait()
 
     @abstractmethod
-    def spec_of(self, given: object) -> SpecT:
+    def parse(self, given: object) -> SpecT:
         """Return the spec for ``do`` of what the caller gave for one name, or raise InvalidArgumentError."""
 
     @abstractmethod
@@ -103,13 +103,13 @@ class Run(Generic[OutcomeT_co]):
         self._pulled = 0
         self._pulling = asyncio.Lock()
         self._specs_ended = False
-        self._seen = set[str]()  # the names that were begun
+        self._names = set[str]()  # the names that were begun
         self._job = job
         self._concurrency = concurrency
         # The tasks that have not ended, each with the requests of its name; None while ``stop`` must not cancel it.
         self._tasks: dict[asyncio.Task[None], RequestStats | None] = {}
-        self._items: asyncio.Queue[Any] = asyncio.Queue()  # outcomes, and tasks that have ended
-        self._room = asyncio.Semaphore(0)  # names that may be begun, so that ``_items`` is bounded
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()  # outcomes, and tasks that have ended
+        self._permits = asyncio.Semaphore(0)  # names that may be begun, which bounds ``_queue``
         self._iterated = self._stopped = False
         self._failure: BaseException | None = None  # what ends the run
         self._unanswered = 0  # failed names in a row without a usable answer
@@ -120,15 +120,15 @@ class Run(Generic[OutcomeT_co]):
             raise ConfigurationError("this run was used before, and a run works once: make another one to repeat it")
         self._iterated = True
         if not self._stopped:
-            self._begin(self._start())
+            self._start_task(self._prepare())
         try:
             while self._tasks:
-                item = await self._items.get()
+                item = await self._queue.get()
                 if isinstance(item, asyncio.Task):
-                    self._end(item)
+                    self._end_task(item)
                 else:
                     yield item
-                    self._room.release()
+                    self._permits.release()
         finally:
             await self.aclose()
         if self._failure is not None:
@@ -162,15 +162,17 @@ class Run(Generic[OutcomeT_co]):
     def stop(self) -> None:
         """Begin no more names. The loop ends after the outcomes of the names in progress.
 
-        A name is in progress from its first write on, unless the API refused that write with a 429 or 412. If its next
-        request waits for the rate limit, that takes up to a minute when the minute's requests are used up, and up to an
-        hour when the hour's are. Call ``aclose`` to end at once. All other names are cancelled, and unchanged. Safe to
-        repeat, and to call in an asyncio signal handler (SIGTERM).
+        A name is in progress from its first write on, unless the API refused that write. If its next request waits for
+        the rate limit, that takes up to a minute when the minute's requests are used up, and up to an hour when the
+        hour's are. Call ``aclose`` to end at once. All other names are cancelled, and unchanged. Safe to repeat, and to
+        call in an asyncio signal handler (SIGTERM).
         """
-        self._stopped = self._job.maintenance.stopped = True
+        self._stopped = True
         for task, stats in self._tasks.items():
-            if stats is not None and not stats.writes:
-                task.cancel()
+            if stats is not None:
+                stats.stopped = True
+                if stats.gives_up:
+                    task.cancel()
 
     async def aclose(self) -> None:
         """Cancel all names, and wait until they have ended.
@@ -187,26 +189,26 @@ class Run(Generic[OutcomeT_co]):
     async def _collect(self) -> list[OutcomeT_co]:
         return [outcome async for outcome in self]
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks[task] = RequestStats()
-        task.add_done_callback(self._items.put_nowait)
+        task.add_done_callback(self._queue.put_nowait)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end_task(self, task: asyncio.Task[None]) -> None:
         """Note that a task has ended, and why, if it should not have."""
         self._tasks.pop(task, None)
         error = _cancelled_elsewhere(0) if task.cancelled() else task.exception()
         if error is not None and not (task.cancelled() and self._stopped):
             self._failure = self._failure or error
 
-    async def _start(self) -> None:
+    async def _prepare(self) -> None:
         """Prepare the job, and begin the workers."""
         at_a_time = await self._job.prepare()
         self._concurrency = self._concurrency or at_a_time
         for _ in range(self._concurrency):
-            self._begin(self._work())
-            self._room.release()
-            self._room.release()
+            self._start_task(self._work())
+            self._permits.release()
+            self._permits.release()
 
     async def _work(self) -> None:
         """Process one name after another."""
@@ -214,14 +216,14 @@ class Run(Generic[OutcomeT_co]):
         assert task is not None
         while True:
             stats = self._tasks[task] = RequestStats()
-            await self._room.acquire()
+            await self._permits.acquire()
             given = await self._next_spec()
             if given is _END:
                 return
             outcome = await self._outcome_of(given, stats)
             self._tasks[task] = None
-            self._items.put_nowait(outcome)
-            self._count(outcome)
+            self._queue.put_nowait(outcome)
+            self._note(outcome)
 
     async def _next_spec(self) -> Any:
         """Return what the caller gave for the next name, or ``_END``."""
@@ -242,15 +244,15 @@ class Run(Generic[OutcomeT_co]):
 
     async def _outcome_of(self, given: Any, stats: RequestStats) -> Outcome:
         """Process one name."""
-        name = _name_of(given)
+        name = _shown_name(given)
         error: Exception
         try:
-            spec = self._job.spec_of(given)
-            if name in self._seen:
+            spec = self._job.parse(given)
+            if name in self._names:
                 raise InvalidArgumentError(
                     f"{name!r} is a duplicate: it came before in this run; nothing was sent for it"
                 )
-            self._seen.add(name)
+            self._names.add(name)
             return await self._job.do(spec, stats)
         except Exception as failure:  # noqa: BLE001 - a failed name must not stop the others
             error = failure
@@ -261,7 +263,7 @@ class Run(Generic[OutcomeT_co]):
             error = _cancelled_elsewhere(stats.requests)
         return self._job.failed(name, error, stats.requests)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _note(self, outcome: Outcome) -> None:
         """Count an outcome. Stop the run if every other name would fail in the same way."""
         error = outcome.error
         self._done += 1
@@ -270,9 +272,9 @@ class Run(Generic[OutcomeT_co]):
         if error is None or self._failure is not None:
             return
         if self._unanswered >= max(OUTAGE, self._concurrency or 0):
-            self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
+            self._failure = _error_of_run(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
-            self._failure = _ending(error, "every other name would fail in the same way")
+            self._failure = _error_of_run(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
 
@@ -282,7 +284,7 @@ def _cancelled_elsewhere(requests: int) -> DatabaseClientError:
     return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=requests > 0)
 
 
-def _ending(error: Exception, why: str) -> Exception:
+def _error_of_run(error: Exception, why: str) -> Exception:
     """Return a copy of ``error`` for the loop. Its message also says why the run ended, and what was not changed."""
     if not isinstance(error, DatabaseClientError):
         return error
@@ -291,7 +293,7 @@ def _ending(error: Exception, why: str) -> Exception:
     return ending
 
 
-def _name_of(given: object) -> str:
+def _shown_name(given: object) -> str:
     """Return the name of the outcome for a given spec: its name, or its repr if it has none."""
     name = getattr(given, "name", given)
     return name if isinstance(name, str) else repr(given)
@@ -303,7 +305,7 @@ def check_iterable(specs: object, taker: str) -> None:
         raise InvalidArgumentError(f"{taker} takes an iterable of names, not {type(specs).__name__}; nothing was sent")
 
 
-def name_spec(given: object) -> str:
+def parse_name(given: object) -> str:
     """Return ``given`` if it is a name."""
     if isinstance(given, str):
         return given

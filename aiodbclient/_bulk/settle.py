@@ -1,8 +1,8 @@
 """Create a user or database, and find out what happened if the answer to the create is lost.
 
 The client never retries a single create: the API would refuse the second one because of the first, and the name alone
-does not show who made it. A bulk run knows which names existed before it started, so it can do more. ``create_settled``
-follows these rules:
+does not show who made it. A bulk run knows which names existed before it started, so it can do more.
+``create_and_settle`` follows these rules:
 
 1. The create succeeds: the name is ours.
 2. The API refuses it with 409 or 422. After a NameTakenError read the name until it is visible (a new one may answer
@@ -28,6 +28,7 @@ it, otherwise with a new one.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -55,7 +56,7 @@ REFUSED = ConflictError, UnprocessableEntityError
 Request = Callable[[], Awaitable[T]]
 
 
-async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
+async def create_and_settle(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
     """Create a user or database by the rules above, and return whether it is ours, and it."""
     try:
         return True, await create()
@@ -64,11 +65,11 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
     if answer_was_lost(failure):
         return True, await _settle(create, read, failure, retry)
     if isinstance(failure, REFUSED) and not failure.may_have_applied:
-        return False, await _theirs(read, failure, retry)
+        return False, await _find_theirs(read, failure, retry)
     raise failure
 
 
-async def readable(request: Request[T], retry: RetryPolicy) -> T:
+async def send_until_readable(request: Request[T], retry: RetryPolicy) -> T:
     """Send a request, and repeat it while its answer is unreadable (InvalidResponseError)."""
     waits, applied, left = retry_waits(retry), False, retry.max_tries
     while True:
@@ -76,19 +77,19 @@ async def readable(request: Request[T], retry: RetryPolicy) -> T:
             return await request()
         except DatabaseClientError as error:
             left -= 1
-            if not (isinstance(error, InvalidResponseError) and left):
-                if applied:
-                    unsettled(error, "an earlier answer to it was unreadable")
-                raise
+            if not left or not isinstance(error, InvalidResponseError):
+                failure = error
+                break
             applied |= error.may_have_applied
-            wait = next_wait(waits, error.retry_after if isinstance(error, APIError) else None)
+            wait = next_wait(waits, None)
         await asyncio.sleep(wait)
+    raise restate_unsettled(failure, "an earlier answer was unreadable; the last try") if applied else failure
 
 
-async def if_found(read: Awaitable[T]) -> T | None:
-    """Return the result of ``read``; None if the API answers 404."""
+async def none_if_not_found(call: Awaitable[T]) -> T | None:
+    """Return the result of ``call``; None if the API answers 404."""
     try:
-        return await read
+        return await call
     except NotFoundError:
         return None
 
@@ -100,40 +101,41 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
         for _ in range(retry.max_tries):
             await asyncio.sleep(next_wait(waits, lost.retry_after if isinstance(lost, APIError) else None))
             with suppress(NotFoundError):
-                return await readable(read, retry)
+                return await send_until_readable(read, retry)
             try:
                 return await create()
             except REFUSED as refusal:
-                return await _once_visible(read, refusal, retry)
+                return await _await_visible(read, refusal, retry)
             except DatabaseClientError as error:
                 if not answer_was_lost(error):
                     raise
                 lost = error
     except DatabaseClientError as error:
         lost = error
-    raise unsettled(lost, "it is unknown whether it was created")
+    raise restate_unsettled(lost, "it is unknown whether it was created")
 
 
-async def _theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
+async def _find_theirs(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Rule 2: read what existed before our create, or raise ``refusal`` if nothing did."""
     if isinstance(refusal, NameTakenError):
-        return await _once_visible(read, refusal, retry)
+        return await _await_visible(read, refusal, retry)
     try:
-        return await readable(read, retry)
+        return await send_until_readable(read, retry)
     except NotFoundError:
         raise refusal from None
 
 
-async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
+async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-    seen = await until_seen(lambda: if_found(readable(read, retry)), FRESH, first=LOOK)
+    seen = await until_seen(lambda: none_if_not_found(send_until_readable(read, retry)), FRESH, first=LOOK)
     if seen is None:
         raise refusal
     return seen
 
 
-def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
-    """Prefix ``error`` with ``state``, the known state of the name, and set its ``may_have_applied``."""
-    error.may_have_applied = True
-    error.args = (f"{state}: {error.args[0]}",)
-    return error
+def restate_unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
+    """Return ``error`` for a name that may have been changed. Its message begins with the known state of the name."""
+    restated = copy.copy(error)
+    restated.may_have_applied = True
+    restated.args = (f"{state}: {error.args[0]}",)
+    return restated

@@ -24,8 +24,14 @@ class RequestStats:
     def __init__(self) -> None:
         self.requests = 0
         self.writes = 0  # requests and claims that may have changed something: ``Run.stop`` lets the name finish
+        self.stopped = False  # whether its run was stopped
         self.seconds: float = 0.0  # from the first request of each call to the end of its last
         self.waited: float = 0.0  # seconds for the rate limit
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether a request that failed is not sent again: the run was stopped, and nothing was changed."""
+        return self.stopped and not self.writes
 
 
 class Options(NamedTuple):

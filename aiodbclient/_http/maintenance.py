@@ -59,7 +59,6 @@ class MaintenanceWait:
     """
 
     def __init__(self) -> None:
-        self.stopped = False  # then a refused call raises at once
         self._clusters = defaultdict[str, _Cluster](_Cluster)
 
     async def send(self, call: Call, transport: Transport, read: Read) -> Response:
@@ -81,7 +80,7 @@ class MaintenanceWait:
             else:
                 cluster.first_404 = None
                 return response
-            if self.stopped:
+            if call.options.stats is not None and call.options.stats.gives_up:
                 raise refusal
             if not cluster.lock.locked():
                 async with cluster.lock:

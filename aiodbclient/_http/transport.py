@@ -103,7 +103,7 @@ class Transport:
         ``failed``: the tries of the call so far; the failed ones of this method are added.
         """
         failed = [] if failed is None else failed
-        policy, counted = call.options.retry, 0
+        policy, stats, counted = call.options.retry, call.options.stats, 0
         waits: Iterator[float] | None = None
         started = perf_counter()
         try:
@@ -116,14 +116,15 @@ class Transport:
                     continue
                 counted += self._counts(call, failed)
                 decision = RULES[tried.failure][call.operation.kind]
-                if decision is RetryDecision.RAISE or policy.max_tries == 1 or counted == policy.max_tries:
+                is_last = policy.max_tries == 1 or counted == policy.max_tries or (stats is not None and stats.gives_up)
+                if decision is RetryDecision.RAISE or is_last:
                     raise error_of(call, failed, self.secrets)
                 if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
                     waits = waits or retry_waits(policy)
                     await self.sleep(next_wait(waits, tried.retry_after))
         finally:
-            if call.options.stats is not None:
-                call.options.stats.seconds += perf_counter() - started
+            if stats is not None:
+                stats.seconds += perf_counter() - started
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
         """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""

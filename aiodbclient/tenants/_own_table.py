@@ -27,20 +27,17 @@ class NotOwnError(Exception):
     """The table or its schema belongs to somebody who is not trusted, or the schema does not exist."""
 
 
-async def own_table(
-    connection: AsyncConnection[Any], name: str, columns: LiteralString | None, *, unlogged: bool = False
-) -> Identifier:
-    """Find the table ``name`` or ``schema.name``, or create it unless ``columns`` is None. Returns its whole name.
+async def own_table(connection: AsyncConnection[Any], name: str, columns: LiteralString) -> Identifier:
+    """Find the table ``name`` or ``schema.name``, or create it. Returns its whole name.
 
     From then on the session finds no functions and operators but PostgreSQL's own.
     """
     whole, exists = await _find(connection, name)
     for _ in range(_TRIES):
-        if exists or columns is None:
+        if exists:
             break
         try:
-            kind = SQL("UNLOGGED TABLE" if unlogged else "TABLE")
-            await connection.execute(SQL("CREATE {} {} {}").format(kind, whole, SQL(columns)))
+            await connection.execute(SQL("CREATE TABLE {} {}").format(whole, SQL(columns)))
         except (errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
             pass  # another session creates it, perhaps not ours
         whole, exists = await _find(connection, name)

@@ -337,7 +337,7 @@ class TenantRole:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
         job.context.sites.turns = self._context.sites.turns
         job.context.sites.pause = None
-        return await job.do(job.spec_of(name), RequestStats())
+        return await job.do(job.parse(name), RequestStats())
 
     def _run(
         self, names: GivenNames | None, job: TenantJob[DoneT], concurrency: int | None = None

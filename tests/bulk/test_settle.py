@@ -11,7 +11,7 @@ import pytest
 
 from aiodbclient import RetryPolicy, errors
 from aiodbclient._bulk import settle
-from aiodbclient._bulk.settle import create_settled, readable
+from aiodbclient._bulk.settle import create_and_settle, send_until_readable
 from aiodbclient._http.waits import waits
 
 RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
@@ -36,7 +36,7 @@ class ScriptedName:
         return send
 
     async def settled(self) -> tuple[bool, str]:
-        return await create_settled(self.request("create"), self.request("read"), RETRY)
+        return await create_and_settle(self.request("create"), self.request("read"), RETRY)
 
 
 @pytest.fixture(autouse=True)
@@ -171,16 +171,16 @@ async def test_unsettled_create_may_have_applied(creates: list[Any], reads: list
 
 async def test_unreadable_answer_is_sent_again() -> None:
     server = ScriptedName([], [UNREADABLE, UNREADABLE, "there"])
-    assert await readable(server.request("read"), RETRY) == "there"
+    assert await send_until_readable(server.request("read"), RETRY) == "there"
 
     server = ScriptedName([], [UNREADABLE])
     with pytest.raises(errors.InvalidResponseError):
-        await readable(server.request("read"), RETRY)
+        await send_until_readable(server.request("read"), RETRY)
     assert len(server.requests) == RETRY.max_tries
 
     server = ScriptedName([], [NOT_FOUND])
     with pytest.raises(errors.NotFoundError):
-        await readable(server.request("read"), RETRY)
+        await send_until_readable(server.request("read"), RETRY)
     assert len(server.requests) == 1
 
 
@@ -191,8 +191,8 @@ async def test_refusal_after_unreadable_answer(
     unreadable = errors.InvalidResponseError("HTML", may_have_applied=True)
     server = ScriptedName([], [unreadable, end])
 
-    with pytest.raises(type(end), match="an earlier answer to it was unreadable: ") as caught:
-        await readable(server.request("read"), RETRY)
+    with pytest.raises(type(end), match="an earlier answer was unreadable; the last try: ") as caught:
+        await send_until_readable(server.request("read"), RETRY)
 
     assert caught.value.may_have_applied
 
@@ -201,7 +201,7 @@ async def test_wait_before_read_back() -> None:
     server = ScriptedName([lost()], ["ours"])
     slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(create_settled(server.request("create"), server.request("read"), slow), 0.05)
+        await asyncio.wait_for(create_and_settle(server.request("create"), server.request("read"), slow), 0.05)
     assert server.requests == ["create"]
 
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -304,9 +304,24 @@ async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterCli
 async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: ClusterClient) -> None:
     """A write that the API refused with a 429 changed nothing, so its name does not wait for the next try."""
     sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"})
-    run = pg.users.provision(["a"])
+    events = list[RequestEvent]()
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, on_event=events.append) as client:
+        run = client.cluster(pg.id).users.provision(["a"])
+        assert await stopped_when(run, lambda: 429 in {event.status for event in events}) == []
 
-    assert await stopped_when(run, lambda: sandbox.counts.get(("users.create", 429))) == []
+
+async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: ClusterClient) -> None:
+    """A 429 to a request that was in flight at the stop: its name fails, and does not wait."""
+    sandbox.faults.add("users.create", delay=0.3, status=429, headers={"retry-after": "600"})
+    run = pg.users.provision(["a"])
+    running = asyncio.ensure_future(run)
+    await until(lambda: requests(sandbox, "users.create"))
+    run.stop()
+
+    async with asyncio.timeout(60):
+        [outcome] = await running
+    assert isinstance(outcome.error, errors.RateLimitError)
+    assert not outcome.error.may_have_applied
 
 
 async def test_stop_cancels_refused_connections(sandbox: Sandbox, pg: ClusterClient) -> None:

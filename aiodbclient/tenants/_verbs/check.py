@@ -30,8 +30,8 @@ class _Stray(str):
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
 
-    def spec_of(self, given: object) -> str:
-        return given if isinstance(given, _Stray) else super().spec_of(given)
+    def parse(self, given: object) -> str:
+        return given if isinstance(given, _Stray) else super().parse(given)
 
     async def prepare(self) -> int:
         """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""

@@ -18,7 +18,7 @@ from typing import Self
 from attrs import Factory, define, evolve, field, frozen
 from backoff import full_jitter
 
-from ..._bulk.settle import if_found
+from ..._bulk.settle import none_if_not_found
 from ...clusters import for_work
 from ...errors import (
     DatabaseClientError,
@@ -210,9 +210,9 @@ class ClaimedTenant(Tenant):
         dropped = await self.server.drop_login(self.work, login)
         if dropped and self.was_adopted(login):
             client = self.context.sites.clients[self.site.cluster]
-            client = for_work(client, self.timer.meter, label=self.names.tenant)
+            client = for_work(client, self.timer.stats, label=self.names.tenant)
             with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
-                await if_found(client.users.delete(login))
+                await none_if_not_found(client.users.delete(login))
 
     def was_adopted(self, login: str) -> bool:
         """Whether ``login`` is the previous one, and was made by others."""

@@ -1,4 +1,4 @@
-"""Rate limiters that a server may have, for ``limiters.py`` and for tests in virtual time. Each is given the time."""
+"""Rate limiters that a server may have, for the table in virtual time and ``benchmarks/limiters.py`` in real time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from email.utils import formatdate
 
 from attrs import define, field
 
@@ -164,16 +165,35 @@ class UsedHour(Limiter):
                 "ratelimit-limit": "100",
                 "ratelimit-remaining": "0",
                 "ratelimit-reset": str(reset),
-                "date": _date(wall),
+                "date": formatdate(wall, usegmt=True),
             }
         self.accepted += 1
         return None
 
 
-def _date(wall: float) -> str:
-    from email.utils import formatdate
+@define
+class Slow(Limiter):
+    """Accepts everything, and takes two seconds."""
 
-    return formatdate(wall, usegmt=True)
+    def __attrs_post_init__(self) -> None:
+        self.seconds = 2.0
+
+
+@define
+class Documented(Limiter):
+    """The provider's two windows, which refuse in whole seconds."""
+
+    minute: Sliding = field(init=False)
+    hour: Sliding = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.minute, self.hour = Sliding(self.now, 250, 60.0, whole=True), Sliding(self.now, 5000, 3600.0, whole=True)
+
+    def enter(self) -> Refusal:
+        refusal = self.hour.enter()
+        if refusal is None and (refusal := self.minute.enter()) is not None:
+            self.hour.accepted.pop()
+        return refusal
 
 
 # And how many calls of 16 callers.
