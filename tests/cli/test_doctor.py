@@ -20,13 +20,15 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient.sandbox import Fault, Sandbox
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 
+from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running
+from ..proxy import Rule
 from .conftest import PATIENCE, SIGNALS, Command
 
 NOTES = {"open databases", "lists", "settings", "dropped login", "locked login", "login by SQL"}
@@ -166,7 +168,7 @@ def test_a_pool_is_made_and_removed_again(command: Command, takes: bool, monkeyp
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None:
     with running(server, tmp_path) as dsn, Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("mysql", "my", dsn=dsn))
+        asyncio.run(other.add_cluster("mysql", "my", server=dsn))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         done = command("doctor", "--cluster", "my", "--try")
 
@@ -180,19 +182,20 @@ def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None
     assert list(results(done.out))[-1] == "removed"
 
 
-def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_cleaned_up_and_says_why(embedded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is cut while it makes the login of the reader."""
-    run, broken = Session.run, list[Fault]()
+    command, proxy = embedded, embedded.proxy
+    run, broken = Session.run, list[Rule]()
 
     async def breaking(session: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
         if not broken and session.names.role is Role.READER and "CREATE ROLE" in statement.as_string(None):
-            broken.append(command.sandbox.faults.add("sql.statement", name="doadmin", cut=True, times=1))
+            broken.append(proxy.add(login="doadmin", cut=True, times=1))
         return await run(session, statement, *values, **named)
 
     monkeypatch.setattr(Session, "run", breaking)
     done = command("doctor", "--cluster", command.cluster, "--try")
 
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     assert [each.fired for each in broken] == [1]
     assert done.code == 1
     assert "FAIL" in results(done.out).values()
@@ -221,14 +224,15 @@ def test_a_trial_that_is_stopped_while_a_login_is_made_removes_that_too(
     assert command.sandbox.counts["users.create", 201] - before == made  # the delayed one was performed, and removed
 
 
-def test_a_trial_that_is_stopped_while_it_works_by_sql_removes_that_too(command: Command) -> None:
-    slow = command.sandbox.faults.add("sql.statement", delay=0.3)
+def test_a_trial_that_is_stopped_while_it_works_by_sql_removes_that_too(embedded: Command) -> None:
+    command = embedded
+    slow = command.proxy.add(delay=0.3)
     process = command.start("doctor", "--cluster", command.cluster, "--try")
     while slow.fired < 40:
         time.sleep(0.02)
 
     process.send_signal(signal.SIGINT)
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     ended = command.end(process)
 
     assert ended.code == 3
@@ -320,7 +324,8 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
 
 
 def test_settings_that_reads_leave_out_are_no_failure(command: Command) -> None:
-    with Sandbox(windows=[], returns_settings=False) as other:
+    with Sandbox(windows=[]) as other:
+        hide_settings(other)
         asyncio.run(other.add_cluster("mongodb", "documents"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         done = command("doctor", "--cluster", "documents", "--try")
@@ -366,7 +371,7 @@ def test_a_login_that_cannot_be_deleted_is_named(command: Command) -> None:
 
 
 def test_what_is_deleted_and_still_listed_is_looked_at_again(command: Command) -> None:
-    command.sandbox.faults.add("users.delete", still_listed_for=1.0)
+    list_deleted_users(command.sandbox, 1.0)
 
     done = command("doctor", "--cluster", command.cluster, "--try")
 
