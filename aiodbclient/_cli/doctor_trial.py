@@ -272,7 +272,7 @@ def _on_postgresql(admin: Secret, ca: str | None) -> _Run:
     from ..tenants._servers.postgres.sessions import CAFile, admin_options, connect
 
     options = admin_options(admin)
-    file = None if ca is None or "sslmode" in options else CAFile(ca)
+    file = None if ca is None else CAFile(ca)
 
     async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
         different = {} if inside is None else {"dbname": inside}
