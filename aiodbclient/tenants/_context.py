@@ -147,7 +147,7 @@ class Sites:
                 failures.append(error)
         raise failures[0]
 
-    async def site(self, cluster: str, meter: RequestStats) -> Site:
+    async def site(self, cluster: str, stats: RequestStats) -> Site:
         """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 
         For some seconds after a failure it raises the same error, and sends nothing.
@@ -160,7 +160,7 @@ class Sites:
                 del self._away[cluster]
             if cluster not in self._read:
                 try:
-                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], meter, self.pause))
+                    self._read[cluster] = await self._ask(for_work(self.clients[cluster], stats, self.pause))
                 except AWAY as error:
                     self.note_away(cluster, error)
                     raise

@@ -260,10 +260,10 @@ class TenantEvent:
 class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
-    __slots__ = ("_start", "ended", "meter")
+    __slots__ = ("_start", "ended", "stats")
 
-    def __init__(self, meter: RequestStats) -> None:
-        self.meter = meter
+    def __init__(self, stats: RequestStats) -> None:
+        self.stats = stats
         self.ended = set[str]()  # others whose sessions were ended
         self._start = monotonic()
 
@@ -283,7 +283,7 @@ class Timer:
             role=role,
             action=action,
             duration=monotonic() - self._start,
-            requests=self.meter.requests,
+            requests=self.stats.requests,
             error=error,
             ended=tuple(sorted(self.ended)),
         )

@@ -55,28 +55,19 @@ class State(Enum):
         return self in (State.SUSPENDING, State.SUSPENDED, State.RESUMING, State.MOVING)
 
 
-# The state of a tenant while a verb is on record.
-_WHILE: Mapping[Verb, State] = {
-    Verb.PROVISION: State.PROVISIONING,
-    Verb.ADOPT: State.PROVISIONING,
-    Verb.ROTATE: State.USABLE,
-    Verb.REVOKE: State.USABLE,
-    Verb.REPAIR: State.USABLE,
-    Verb.RESET: State.RESETTING,
-    Verb.SUSPEND: State.SUSPENDING,
-    Verb.RESUME: State.RESUMING,
-    Verb.REMOVE: State.REMOVING,
-    Verb.PREPARE: State.USABLE,
-    Verb.MOVE: State.MOVING,
-}
-
-# What finishes a verb that ended early, where it is not the verb itself.
-_FINISHED_BY: Mapping[Verb, str] = {
-    Verb.ADOPT: "provision",
-    Verb.REVOKE: "revoke-previous",
-    Verb.RESET: "repair",
-    Verb.PREPARE: "repair",
-    Verb.MOVE: "repair",
+# The state of a tenant while a verb is on record, and the verb of the command that finishes it.
+_BEGUN: Mapping[Verb, tuple[State, str]] = {
+    Verb.PROVISION: (State.PROVISIONING, "provision"),
+    Verb.ADOPT: (State.PROVISIONING, "provision"),
+    Verb.ROTATE: (State.USABLE, "rotate"),
+    Verb.REVOKE: (State.USABLE, "revoke-previous"),
+    Verb.REPAIR: (State.USABLE, "repair"),
+    Verb.RESET: (State.RESETTING, "repair"),
+    Verb.SUSPEND: (State.SUSPENDING, "suspend"),
+    Verb.RESUME: (State.RESUMING, "resume"),
+    Verb.REMOVE: (State.REMOVING, "remove"),
+    Verb.PREPARE: (State.USABLE, "repair"),
+    Verb.MOVE: (State.MOVING, "repair"),
 }
 
 _WHY_UNUSABLE: Mapping[State, str] = {
@@ -159,7 +150,7 @@ class OnRecord:
     @property
     def state(self) -> State:
         """The state of the tenant."""
-        state = State.USABLE if self.intent is None else _WHILE[self.intent.verb]
+        state = State.USABLE if self.intent is None else _BEGUN[self.intent.verb][0]
         if state is not State.USABLE:
             return state
         if self.current is None:
@@ -194,7 +185,7 @@ class OnRecord:
         """The verbs to run next, in their order: they finish what was begun."""
         verbs = ["provision"] if self.state is State.ABSENT else []
         if self.intent is not None:
-            verbs = [_FINISHED_BY.get(self.intent.verb, str(self.intent.verb))]
+            verbs = [_BEGUN[self.intent.verb][1]]
         if self.left_behind is not None:
             return ["repair"]
         if (

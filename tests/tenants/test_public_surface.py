@@ -7,16 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
 
-from aiodbclient import Engine
 from aiodbclient.errors import InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import ProblemKind, Record, Seal, SQLiteStore, TenantAction, TenantFailed, Tenants
 from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
 from .conftest import Place, only
-from .programs import refusal
+from .programs import refusal, session_of
 from .store_contract import LONG, a_credential
 from .test_check_and_repair import open_to_others
 
@@ -45,11 +43,11 @@ async def test_revoke_unused_keeps_open_login(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     before = await tenants.ensure("alpha")
     assert (await only(tenants.rotate(["alpha"]))).error is None
-    if before.engine == Engine.PG:
-        async with await AsyncConnection.connect(before.uri):
-            kept = await only(tenants.revoke_previous(["alpha"], unused=True))
-        assert (kept.action, kept.sessions) == (TenantAction.KEPT, 1)
-        assert not await refusal(before, "SELECT 1")
+    async with session_of(before) as run:
+        await run("SELECT 1")
+        kept = await only(tenants.revoke_previous(["alpha"], unused=True))
+    assert (kept.action, kept.sessions) == (TenantAction.KEPT, 1)
+    assert not await refusal(before, "SELECT 1")
     async with asyncio.timeout(60):  # until the server has ended the session
         while (revoked := await only(tenants.revoke_previous(["alpha"], unused=True))).action is TenantAction.KEPT:
             pass

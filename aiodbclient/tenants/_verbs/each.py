@@ -34,7 +34,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
             raise
         credential = record.required()
         cluster = self._clusters[name] = credential.cluster or ""
-        timer.meter.writes += 1  # ``Run.stop`` lets it finish
+        timer.stats.writes += 1  # ``Run.stop`` lets it finish
         return TenantResult(name=name, cluster=cluster, value=await self._work(credential))
 
     def failed(self, name: str, error: Exception, tries: int) -> TenantFailed:

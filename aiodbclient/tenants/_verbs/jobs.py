@@ -51,12 +51,12 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         await self.context.sites.any()
         return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
 
-    async def do(self, spec: str, meter: RequestStats) -> DoneT:
+    async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
-        timer = Timer(meter)
+        timer = Timer(stats)
         on_event, role = self.context.on_event, self.context.role
         try:
-            done = evolve(await self.do_one(check_tenant(spec), timer), tries=meter.requests)
+            done = evolve(await self.do_one(check_tenant(spec), timer), tries=stats.requests)
         except Exception as error:
             timer.report(on_event, spec, role, TenantAction.FAILED, type(error).__name__)
             raise
@@ -82,7 +82,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     async def on(self, cluster: str, name: str, timer: Timer) -> Tenant:
         """The tenant on a cluster."""
-        site = await self.context.sites.site(cluster, timer.meter)
+        site = await self.context.sites.site(cluster, timer.stats)
         names = names_of(name, site.engine, self.context.prefix, self.context.role)
         return Tenant(context=self.context, site=site, names=names, timer=timer)
 
@@ -133,7 +133,7 @@ class ClaimingJob(TenantJob[DoneT]):
                     waiting.go_on()
                 else:
                     async with tenant.held:
-                        timer.meter.writes += 1  # ``Run.stop`` lets it finish
+                        timer.stats.writes += 1  # ``Run.stop`` lets it finish
                         done = await self._work_alone(tenant, record, before)
             except ClaimLostError:
                 losses += 1

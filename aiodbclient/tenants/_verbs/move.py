@@ -73,7 +73,7 @@ class MoveTenants(ClaimingJob[TenantMoved]):
                 raise
             return evolve(self._moved[name], left=str(left))
         without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
-        site = await self.context.sites.choose(name, placement, tenant.timer.meter, without)
+        site = await self.context.sites.choose(name, placement, tenant.timer.stats, without)
         outcome: TenantMoved | None = None
         try:
             with self.context.sites.watched(site.cluster, name):

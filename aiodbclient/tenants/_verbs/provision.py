@@ -93,9 +93,9 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             if role is not Role.OWNER or record.state is not State.PROVISIONING or not self._may_choose:
                 return cluster
             with suppress(*AWAY):
-                return (await sites.site(cluster, timer.meter)).cluster
+                return (await sites.site(cluster, timer.stats)).cluster
         if record.name not in self._chosen:
-            site = await sites.choose(record.name, self.context.placement, timer.meter)
+            site = await sites.choose(record.name, self.context.placement, timer.stats)
             self._chosen[record.name] = site.cluster
         return self._chosen[record.name]
 
@@ -219,7 +219,7 @@ async def find_elsewhere(tenant: Tenant) -> NameTakenError | None:
     for cluster in tenant.context.sites.clients:
         if cluster != tenant.site.cluster:
             with suppress(*AWAY):
-                there = evolve(tenant, site=await tenant.context.sites.site(cluster, tenant.timer.meter))
+                there = evolve(tenant, site=await tenant.context.sites.site(cluster, tenant.timer.stats))
                 if found := await find(there):
                     return conflict(there, found)
     return None

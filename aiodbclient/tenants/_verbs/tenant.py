@@ -210,7 +210,7 @@ class ClaimedTenant(Tenant):
         dropped = await self.server.drop_login(self.work, login)
         if dropped and self.was_adopted(login):
             client = self.context.sites.clients[self.site.cluster]
-            client = for_work(client, self.timer.meter, label=self.names.tenant)
+            client = for_work(client, self.timer.stats, label=self.names.tenant)
             with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
                 await none_if_not_found(client.users.delete(login))
 

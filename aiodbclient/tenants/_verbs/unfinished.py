@@ -118,7 +118,7 @@ async def finish_move(tenant: ClaimedTenant) -> None:
 async def _drop_on(tenant: ClaimedTenant, cluster: str) -> None:
     """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
     with suppress(NotFoundError):
-        site = await tenant.context.sites.site(cluster, tenant.timer.meter)
+        site = await tenant.context.sites.site(cluster, tenant.timer.stats)
         with tenant.context.sites.watched(cluster, tenant.names.tenant):
             await drop_all(evolve(tenant, site=site))
 
