@@ -28,6 +28,8 @@ async def read_all(
     for _ in range(_MOST_PAGES):
         response = await transport.send(Call(operation, path, options))
         page, following = response.read_page(model)
+        if following is None and not items:
+            return page
         before = len(items)
         items |= {each.id if isinstance(each, Cluster) else each.name: each for each in page}
         if following is None:

@@ -22,13 +22,15 @@ from aiohttp.test_utils import TestServer
 
 from aiodbclient import DatabaseClient
 from aiodbclient._cli import doctor_trial
-from aiodbclient.sandbox import Fault, Sandbox
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import PostgresStore, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 
+from ..changes import hide_settings, list_deleted_users
 from ..mysql import SERVERS, running
+from ..proxy import Rule
 from .conftest import PATIENCE, SIGNALS, Command
 
 NOTES = {"open databases", "lists", "settings", "dropped login", "locked login", "login by SQL"}
@@ -153,7 +155,7 @@ def test_a_pool_is_made_and_removed_again(command: Command, takes: bool, monkeyp
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None:
     with running(server, tmp_path) as dsn, Sandbox(windows=[]) as other:
-        asyncio.run(other.add_cluster("mysql", "my", dsn=dsn))
+        asyncio.run(other.add_cluster("mysql", "my", server=dsn))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         done = command("doctor", "my", "--try")
 
@@ -167,19 +169,20 @@ def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None
     assert list(results(done.out))[-1] == "removed"
 
 
-def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_cleaned_up_and_says_why(embedded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is cut while it makes the login of the reader."""
-    run, broken = Session.run, list[Fault]()
+    command, proxy = embedded, embedded.proxy
+    run, broken = Session.run, list[Rule]()
 
     async def breaking(session: Session, statement: Any, *values: Any, **named: Any) -> list[Any]:
         if not broken and session.names.role is Role.READER and "CREATE ROLE" in statement.as_string(None):
-            broken.append(command.sandbox.faults.add("sql.statement", name="doadmin", cut=True, times=1))
+            broken.append(proxy.add(login="doadmin", cut=True, times=1))
         return await run(session, statement, *values, **named)
 
     monkeypatch.setattr(Session, "run", breaking)
     done = command("doctor", command.cluster, "--try")
 
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     assert [each.fired for each in broken] == [1]
     assert done.code == 1
     assert "FAIL" in results(done.out).values()
@@ -208,14 +211,15 @@ def test_a_trial_that_is_stopped_while_a_login_is_made_removes_that_too(
     assert command.sandbox.counts["users.create", 201] - before == made  # the delayed one was performed, and removed
 
 
-def test_a_trial_that_is_stopped_while_it_works_by_sql_removes_that_too(command: Command) -> None:
-    slow = command.sandbox.faults.add("sql.statement", delay=0.3)
+def test_a_trial_that_is_stopped_while_it_works_by_sql_removes_that_too(embedded: Command) -> None:
+    command = embedded
+    slow = command.proxy.add(delay=0.3)
     process = command.start("doctor", command.cluster, "--try")
     while slow.fired < 40:
         time.sleep(0.02)
 
     process.send_signal(signal.SIGINT)
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     ended = command.end(process)
 
     assert ended.code == 3
@@ -291,7 +295,8 @@ async def test_missing_rights_of_the_administrator_are_reported(command: Command
 
 
 def test_settings_that_reads_leave_out_are_no_failure(command: Command) -> None:
-    with Sandbox(windows=[], returns_settings=False) as other:
+    with Sandbox(windows=[]) as other:
+        hide_settings(other)
         asyncio.run(other.add_cluster("mongodb", "documents"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         done = command("doctor", "documents", "--try")
@@ -325,7 +330,7 @@ def test_a_login_that_cannot_be_deleted_is_named(command: Command) -> None:
 
 
 def test_what_is_deleted_and_still_listed_is_looked_at_again(command: Command) -> None:
-    command.sandbox.faults.add("users.delete", still_listed_for=1.0)
+    list_deleted_users(command.sandbox, 1.0)
 
     done = command("doctor", command.cluster, "--try")
 
@@ -333,8 +338,9 @@ def test_what_is_deleted_and_still_listed_is_looked_at_again(command: Command) -
     assert left(command) == []
 
 
-def test_a_server_without_a_free_connection_is_no_wrong_password(command: Command) -> None:
-    command.sandbox.faults.add("sql.login", sqlstate="53300")
+def test_a_server_without_a_free_connection_is_no_wrong_password(embedded: Command) -> None:
+    command = embedded
+    command.proxy.add("login", sqlstate="53300")
 
     done = command("doctor", command.cluster)
 

@@ -145,13 +145,13 @@ def test_at_its_timeout_what_was_begun_is_finished_and_printed(command: Command,
     names = [f"{names[0]}-{number}" for number in range(24)]  # more than are begun at once
     command.provision(*names)
     # The command gets going at once. Then each statement takes two seconds, and all names more than twenty.
-    slow = command.sandbox.faults.add("sql.statement", nth=100, times=10**6, delay=2.0)
+    slow = command.proxy.add(nth=100, delay=2.0)
     process = command.start("tenants", "remove", "--all", "--yes", "--max", "24", *command.place, "--timeout", "10s")
     assert process.stderr is not None
     said = process.stderr.readline()
     assert "stopping: --timeout is over, and what is in flight gets up to 30s to finish" in said, said
     assert slow.fired
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     stopped = command.end(process)
 
     *lines, summary = stopped.out.splitlines()
@@ -167,7 +167,7 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
     command: Command, three: list[str], ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["tenants", "remove", *three, *command.place, "--yes"]
-    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=10.0)
+    command.proxy.add(nth=15, delay=10.0)
     if ending == "timeout":
         monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
         stopped = command(*line, "--timeout", "8s")
@@ -181,7 +181,7 @@ def test_what_is_begun_and_cannot_be_finished_is_named(
             assert said
         process.send_signal(signal.SIGINT)
         stopped = command.end(process)
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
 
     assert (stopped.code, stopped.out) == (3, "")
     found = re.search(r"0 are done, (\d) are begun and not finished \((.+)\), (\d) are left\. To go on", stopped.err)
@@ -199,7 +199,7 @@ def test_in_json_what_was_not_done_is_named(
 ) -> None:
     """Also if a second Ctrl-C comes while the store is asked what is begun. Then it counts as left."""
     line = ["tenants", "remove", *three, *command.place, "--yes"]
-    command.sandbox.faults.add("sql.statement", nth=15, times=10**6, delay=10.0)
+    command.proxy.add(nth=15, delay=10.0)
     monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
     reads = list[Store]()
 
@@ -212,7 +212,7 @@ def test_in_json_what_was_not_done_is_named(
 
     monkeypatch.setattr(tenants_place, "read_entries", read)
     stopped = command(*line, "--timeout", "8s", "-o", "json")
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
 
     assert (stopped.code, stopped.out, len(reads)) == (3, "", 2)
     *_, end = map(json.loads, stopped.err.splitlines())

@@ -22,7 +22,7 @@ from .conftest import Command
 def fleet() -> Iterator[Sandbox]:
     with Sandbox(windows=[], token="t0ken-secret") as fleet:
         for name in ("east", "west"):
-            asyncio.run(fleet.add_cluster("pg", name, backend="postgres", tls=False))
+            asyncio.run(fleet.add_cluster("pg", name, backend="postgres"))
         yield fleet
 
 

@@ -41,7 +41,7 @@ def test_an_empty_word_is_refused(command: Command, names: list[str]) -> None:
 
 def test_what_belongs_to_the_cluster_is_not_deleted(command: Command) -> None:
     with Sandbox(windows=[]) as own:
-        asyncio.run(own.add_cluster("pg", "fresh", backend="postgres", tls=False))
+        asyncio.run(own.add_cluster("pg", "fresh", backend="postgres"))
         command.environment |= {"DIGITALOCEAN_TOKEN": own.token, "DIGITALOCEAN_API_URL": own.url}
         for kind, name in (("dbs", "defaultdb"), ("users", "doadmin")):
             refused = command(kind, "delete", "fresh", name, "--not-a-tenant", "--yes")

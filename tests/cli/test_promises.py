@@ -30,9 +30,9 @@ def test_a_failed_rotation_advises_what_was_typed(command: Command, names: list[
     command.provision(*names[:2])
     for which in ([names[0]], ["--all", "--yes"]):
         before = credentials(command)
-        command.sandbox.faults.add("sql.login", sqlstate="53300")
+        command.proxy.add("login", sqlstate="53300")
         failed = command("tenants", "rotate", *which, *command.place)
-        command.sandbox.faults.clear()
+        command.proxy.rules.clear()
         assert (failed.code, "--older-than" in failed.err) == (4, False), failed.err
         again = advised(failed.err, "tenants rotate") if "aiodbclient tenants rotate" in failed.err else []
         assert not again or again[2:] == [*which, *command.place]

@@ -74,7 +74,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
 ) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
     arguments = ["tenants", "provision", *from_file(command, names), *command.place, "--json"]
-    command.sandbox.faults.add("sql.statement", delay=SLOWLY)
+    command.proxy.add(delay=SLOWLY)
     process = command.start(*arguments)
     wait_for(command, 1)
 
@@ -87,7 +87,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
     assert 0 < len(printed) < len(names)
     assert printed == set(on_record(command))
 
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     done = command(*arguments)
     assert done.code == 0
     assert {each["name"] for each in done.objects() if each["action"] == "kept"} == printed
@@ -95,7 +95,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
 
 
 def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> None:
-    delayed = command.sandbox.faults.add("sql.statement", delay=300.0)
+    delayed = command.proxy.add(delay=300.0)
     process = command.start("tenants", "provision", *names[:2], *command.place)
     while not delayed.fired:
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, 
 
 def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    command.sandbox.faults.add("sql.statement", delay=SLOWLY)
+    command.proxy.add(delay=SLOWLY)
     process = command.start("tenants", "provision", *from_file(command, names), *command.place, "--json")
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
@@ -139,14 +139,14 @@ def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: 
     assert "stopped early" in ended.err
     assert first["name"] in on_record(command)
     assert len(on_record(command)) < len(names)
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
 
 
 def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, names: list[str]) -> None:
     names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
-    command.sandbox.faults.add("sql.statement", delay=SLOWLY)
+    command.proxy.add(delay=SLOWLY)
     before = on_record(command)
     process = command.start(
         "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "--json"
@@ -159,7 +159,7 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
     advice = stopped.err.rpartition("run it again: ")[2].partition('"')[0].strip()
     assert " --force --yes --json " in advice, stopped.err
     assert "--older-than" not in advice
-    command.sandbox.faults.clear()
+    command.proxy.rules.clear()
     rotated = on_record(command)[first["name"]]
     assert rotated != before[first["name"]]
     again = command(*shlex.split(advice)[1:])
@@ -169,7 +169,7 @@ def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, n
 
 
 def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[str]) -> None:
-    command.sandbox.faults.add("sql.statement", delay=0.1)
+    command.proxy.add(delay=0.1)
     arguments = ["tenants", "provision", *names[:8], *command.place]
 
     code, screen = command.terminal(*arguments, columns=90).end()

@@ -36,9 +36,9 @@ def test_after_an_outage_only_what_is_on_record_is_called_that(command: Command,
     """The server goes away at each statement of a creation: before anything is stored, and after."""
     said = dict[str, bool]()
     for nth, name in enumerate(names, start=1):
-        fault = command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=nth, lasts=60.0)
+        fault = command.proxy.add(cut=True, login="doadmin", nth=nth, lasts=60.0)
         done = command("tenants", "provision", name, *command.place)
-        command.sandbox.faults.remove(fault)
+        command.proxy.rules.remove(fault)
         for text, is_there in SAID.items():
             if text in done.err:
                 said[name] = is_there
@@ -55,8 +55,8 @@ def test_what_is_said_of_one_name_after_an_outage_is_not_said_of_others(
 ) -> None:
     """Each name is tried on both clusters, and one that is away is not asked again for a while."""
     command.provision(*names[:4])
-    command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=30)
-    command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=31, lasts=60.0)
+    command.proxy.add(cut=True, login="doadmin", nth=30, times=1)
+    command.proxy.add(cut=True, login="doadmin", nth=31, lasts=60.0)
     done = command("tenants", "provision", *names, *command.place, "--cluster", second, "--json")
     failed = {each["name"]: each["error"] for each in done.objects() if each["action"] == "failed"}
     said = {name: there for name, error in failed.items() for text, there in SAID.items() if text in error}
@@ -69,9 +69,9 @@ def test_what_is_said_of_one_name_after_an_outage_is_not_said_of_others(
 def test_the_record_of_a_half_removed_tenant_is_not_forgotten_silently(command: Command, names: list[str]) -> None:
     a, b, c = names[:3]
     command.provision(a, b, c)
-    fault = command.sandbox.faults.add("sql.statement", cut=True, name="doadmin", nth=12, lasts=60.0)
+    fault = command.proxy.add(cut=True, login="doadmin", nth=12, lasts=60.0)
     assert command("tenants", "remove", a, *command.place, "--yes").code == 1
-    command.sandbox.faults.remove(fault)
+    command.proxy.rules.remove(fault)
     command.leave(b, Verb.ROTATE)
 
     asked = command.terminal("store", "forget", command.store, a, columns=400)
