@@ -162,11 +162,11 @@ _CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribut
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``cluster`` with its CNAMEs, and with its engine in each connection, for ``uri_for``."""
     engine = {"engine": cluster["engine"]}
-    connections = {
-        key: {name: member for name, member in value.items() if member is not None} | engine
-        for key in _CONNECTIONS
-        if (value := cluster.get(key)) not in _MISSING
-    }
+    connections = dict[str, object]()
+    for key in _CONNECTIONS:
+        connection: Any = cluster.get(key)
+        if connection not in _MISSING:
+            connections[key] = {name: member for name, member in connection.items() if member is not None} | engine
     cnames = (cluster.get("do_settings") or {}).get("service_cnames")
     return {**cluster, "connection": engine, **connections, "service_cnames": cnames}
 
