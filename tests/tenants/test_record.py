@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aiodbclient.tenants import Credential, Record, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, OnRecord, State, Verb
-from aiodbclient.tenants.errors import StoreError, SuspendedError, TenantNotFoundError
+from aiodbclient.tenants.errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError
 
 from .store_contract import a_credential
 
