@@ -35,8 +35,8 @@ def dsn(
         raise InvalidArgumentError("this connection has no host (is the cluster still being created?)")
     if not is_host(host):
         raise InvalidArgumentError("the host of this connection is invalid")
-    if ca_file is not None and ssl is False:
-        raise InvalidArgumentError("ca_file: this connection has no TLS, so there is nothing to verify")
+    if ssl is False:
+        ca_file = None  # there is no certificate to verify
     address = f"[{host}]" if ":" in host else host
     if port:
         address = f"{address}:{port}"
@@ -134,14 +134,14 @@ def _libpq(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
     # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
     if ca_file is not None:
         return {"sslmode": "verify-full", "sslrootcert": ca_file}
-    return {} if ssl is False else {"sslmode": "require"}  # unknown: the provider's servers have TLS
+    return {"sslmode": "disable" if ssl is False else "require"}  # unknown: the provider's servers have TLS
 
 
 def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
     # https://dev.mysql.com/doc/refman/8.4/en/connecting-using-uri-or-key-value-pairs.html
     if ca_file is not None:
         return {"ssl-mode": "VERIFY_IDENTITY", "ssl-ca": ca_file}
-    return {} if ssl is False else {"ssl-mode": "REQUIRED"}
+    return {"ssl-mode": "DISABLED" if ssl is False else "REQUIRED"}
 
 
 def _query(options: Mapping[str, str]) -> str:

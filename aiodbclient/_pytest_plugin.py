@@ -1,4 +1,4 @@
-"""Fixtures for pytest: ``aiodbclient_sandbox``, ``aiodbclient_client`` and ``aiodbclient_tenants``.
+"""Fixtures for pytest: ``aiodbclient_sandbox``, ``_client``, ``_tenants`` and ``_setup``.
 
 pytest loads this module in every project that has aiodbclient installed. So it imports the package only when a test
 uses a fixture.
@@ -6,7 +6,7 @@ uses a fixture.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from .client import DatabaseClient
     from .sandbox import Sandbox
-    from .tenants import Tenants
+    from .tenants import Credential, Tenants
 
+    Setup = Callable[[Credential], Awaitable[None]]
     async_fixture = pytest.fixture
 else:
     try:  # in strict mode, pytest-asyncio runs only async fixtures that use its own decorator
@@ -73,9 +74,23 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
         yield client
 
 
+@pytest.fixture
+def aiodbclient_setup() -> Setup | None:
+    """What ``aiodbclient_tenants`` calls for each new tenant: override it with your ``Tenants(setup=...)``.
+
+    Returns:
+        None: a new tenant has an empty database.
+    """
+    return None
+
+
 @async_fixture
 async def aiodbclient_tenants(
-    request: pytest.FixtureRequest, aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, tmp_path: Path
+    request: pytest.FixtureRequest,
+    aiodbclient_sandbox: Sandbox,
+    aiodbclient_client: DatabaseClient,
+    aiodbclient_setup: Setup | None,
+    tmp_path: Path,
 ) -> AsyncIterator[Tenants]:
     """``Tenants`` on a real PostgreSQL of ``aiodbclient_sandbox``, with a store in ``tmp_path``.
 
@@ -89,7 +104,7 @@ async def aiodbclient_tenants(
     ```
 
     To pass other options to ``Sandbox.add_cluster``, use
-    ``@pytest.mark.parametrize("aiodbclient_tenants", [{"version": "14"}], indirect=True)``.
+    ``@pytest.mark.parametrize("aiodbclient_tenants", [{"connections": 22}], indirect=True)``.
 
     Yields:
         The tenants. When the test ends, the store is closed and the database server emptied.
@@ -99,4 +114,4 @@ async def aiodbclient_tenants(
     options: dict[str, Any] = {"backend": "postgres"} | getattr(request, "param", {})
     cluster_id = await aiodbclient_sandbox.add_cluster("pg", **options)
     async with SQLiteStore(tmp_path / "tenants.db") as store:
-        yield Tenants(aiodbclient_client.cluster(cluster_id, engine="pg"), store)
+        yield Tenants(aiodbclient_client.cluster(cluster_id, engine="pg"), store, setup=aiodbclient_setup)

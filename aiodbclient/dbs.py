@@ -70,17 +70,16 @@ class DatabasesAPI:
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
-        """Create each of the databases that does not exist. Safe to run again.
+        """Create the databases that do not exist. Safe to run again; to stop or cancel it, see Run.
 
-        If the answer to a create is lost, the run reads the name back, and creates it again if it is missing.
+        If the answer to a create is lost, the run reads the database back, and creates it again if it is missing.
 
         Args:
-            names: The names. The run reads the iterable as it goes. If a name comes twice, the second one fails, and
-                nothing is sent for it.
+            names: The names. The run reads the iterable as it goes. A name that comes twice fails the second time.
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
-            The run, in the budget's bulk lane. Its outcomes are CREATED, KEPT or FAILED.
+            The run. Its outcomes are CREATED, KEPT or FAILED.
 
         Raises:
             InvalidArgumentError: At once, if an argument is invalid.
@@ -91,7 +90,7 @@ class DatabasesAPI:
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete each of the databases and all that is in them. Safe to run again.
+        """Delete the databases and all that is in them. Safe to run again; to stop or cancel it, see Run.
 
         Args:
             names: As for ``provision``.

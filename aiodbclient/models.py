@@ -170,11 +170,10 @@ class Connection:
             database: None for the connection's default database.
             ca_file: The file in which you wrote ``await cluster.ca()``. With it, the driver verifies the server's
                 certificate and host name. The URIs of Kafka and OpenSearch do not support this: pass the file to
-                their driver.
+                their driver. A server without TLS, as a sandbox may have, has nothing to verify.
 
         Raises:
-            InvalidArgumentError: The user's password, the host or the engine is unknown; ``user`` is not a ``User``; or
-                you pass a ``ca_file``, but the connection has no TLS.
+            InvalidArgumentError: The user's password, the host or the engine is unknown, or ``user`` is not a ``User``.
             UnsupportedOperationError: The engine has no users.
         """
         if not isinstance(user, User):

@@ -163,14 +163,14 @@ class UsersAPI:
         *,
         concurrency: int | None = None,
     ) -> Run[UserOutcome]:
-        """Create each of the users that does not exist, and return each outcome as soon as it is known.
+        """Create the users that do not exist. Safe to run again; to stop or cancel it, see Run.
 
-        If the answer to a create is lost, the run reads the name back, creates it again if it is missing, and resets
-        its password if the API does not return it. Safe to run again. To stop or cancel it, see Run.
+        If the answer to a create is lost, the run reads the user back, and creates it again if it is missing. If the
+        API does not return its password, the run resets it.
 
         Args:
-            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. If a name comes twice, the
-                second one fails, and nothing is sent for it.
+            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. A name that comes twice
+                fails the second time.
             if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
@@ -182,8 +182,7 @@ class UsersAPI:
 
         Returns:
             The run. A user that was CREATED or RESET has its current password. One that was KEPT or UPDATED has it if
-            the API returns it. The run waits for the rate limit as long as it takes, in the bulk lane; ``max_wait``
-            does not apply.
+            the API returns it. The run waits for the rate limit behind all other calls, as long as it takes.
 
         Raises:
             InvalidArgumentError: At once, if an argument is invalid.
@@ -194,9 +193,9 @@ class UsersAPI:
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[UserOutcome]:
-        """Give each of the users a new password.
+        """Give the users new passwords. Each run gives them others; to stop or cancel it, see Run.
 
-        If a user fails with ``may_have_applied`` set, its old password may be invalid, and its new password is unknown:
+        If a user fails with ``may_have_applied`` set, its old password may be invalid, and its new one is unknown:
         rotate it again.
 
         Args:
@@ -211,7 +210,7 @@ class UsersAPI:
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete each of the users. Safe to run again.
+        """Delete the users. Safe to run again; to stop or cancel it, see Run.
 
         Args:
             names: Names, or NewUsers; only the name matters.

@@ -66,13 +66,13 @@ async def clusters(server: str) -> AsyncIterator[tuple[Sandbox, list[str]]]:
     async with AsyncExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(windows=[]))
         if server == "pg":
-            yield sandbox, [await sandbox.add_cluster("pg", backend="postgres", tls=False) for _ in range(2)]
+            yield sandbox, [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
             return
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
         for folder in folders:
             folder.chmod(0o777)
         dsns = [stack.enter_context(running(server, folder)) for folder in folders]
-        yield sandbox, [await sandbox.add_cluster("mysql", dsn=dsn) for dsn in dsns]
+        yield sandbox, [await sandbox.add_cluster("mysql", server=dsn) for dsn in dsns]
 
 
 async def main() -> None:

@@ -25,7 +25,7 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
     retries = Counter("aiodbclient_retries", "Requests that repeated a call.", labels, registry=registry)
     throttled = Counter("aiodbclient_throttled", "Requests answered with 429.", labels, registry=registry)
     waited = Counter(
-        "aiodbclient_budget_wait_seconds", "Time spent waiting for the rate limit.", labels, registry=registry
+        "aiodbclient_rate_limit_wait_seconds", "Time spent waiting for the rate limit.", labels, registry=registry
     )
     duration = Histogram(
         "aiodbclient_request_duration_seconds", "From sending to the complete answer.", labels, registry=registry

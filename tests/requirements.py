@@ -50,6 +50,14 @@ def no_server(server: str, why: str) -> NoReturn:
     pytest.skip(why)
 
 
+def postgres_with_tls() -> Path:
+    """The folder of the newest installed PostgreSQL's programs. Those of the wheel have no TLS."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: float(file.parts[-3]))
+    if not found:
+        no_server("postgres", "there is no PostgreSQL with TLS: apt-get install postgresql")
+    return found[-1].parent
+
+
 def description(name: str) -> Path:
     """Return the file ``name`` of the provider's API description.
 

@@ -79,9 +79,9 @@ def test_a_ca_file_that_cannot_be_is_refused(ca_file: Any) -> None:
         connection(Engine.PG).uri_for(ALICE, ca_file=ca_file)
 
 
-def test_where_there_is_no_tls_nothing_can_be_verified() -> None:
-    with pytest.raises(errors.InvalidArgumentError, match="no TLS"):
-        connection(Engine.PG, ssl=False).uri_for(ALICE, ca_file="ca.pem")
+@pytest.mark.parametrize(("engine", "query"), [(Engine.PG, "sslmode=disable"), (Engine.MYSQL, "ssl-mode=DISABLED")])
+def test_uri_without_tls_ignores_ca_file(engine: Engine, query: str) -> None:
+    assert connection(engine, ssl=False).uri_for(ALICE, "a", ca_file="ca.pem").endswith(f"@db.example:25060/a?{query}")
 
 
 @pytest.mark.parametrize("user", ["alice", None, {"name": "alice"}])
@@ -154,8 +154,8 @@ def test_without_a_database_and_a_uri_with_one_there_is_none(own: str | None) ->
 @pytest.mark.parametrize(
     ("engine", "uri"),
     [
-        (Engine.PG, f"postgresql://{QUOTED}@[::1]:25060/a%20b%2Fc"),
-        (Engine.MYSQL, f"mysql://{QUOTED}@[::1]:25060/a%20b%2Fc"),
+        (Engine.PG, f"postgresql://{QUOTED}@[::1]:25060/a%20b%2Fc?sslmode=disable"),
+        (Engine.MYSQL, f"mysql://{QUOTED}@[::1]:25060/a%20b%2Fc?ssl-mode=DISABLED"),
         (Engine.MONGODB, f"mongodb://{QUOTED}@[::1]:25060/a%20b%2Fc?authSource=admin"),
         (Engine.OPENSEARCH, f"http://{QUOTED}@[::1]:25060"),
         (Engine.KAFKA, "[::1]:25060"),

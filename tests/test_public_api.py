@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import aiodbclient
-from aiodbclient import errors, sandbox, tenants
+from aiodbclient import errors, rate_limiter, sandbox, tenants
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = (aiodbclient, errors, tenants, tenants.errors, sandbox)
+MODULES = (aiodbclient, errors, rate_limiter, tenants, tenants.errors, sandbox)
 
 
 def public_names(module: ModuleType) -> list[str]:

@@ -22,6 +22,7 @@ logger = logging.getLogger("aiodbclient")
 
 _WORTH_LOGGING = 5.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
+_NO_WAIT = 0.05  # seconds: the windows have room
 _order = attrgetter("order")
 
 
@@ -215,6 +216,7 @@ class RateLimiter:
 
 
 def _make_error(wait: float) -> MaxWaitError:
-    return MaxWaitError(
-        f"the rate limit has no slot for another {wait:.1f} s, longer than max_wait allows", retry_after=wait
-    )
+    how_long = f"for another {wait:.1f} s, longer than max_wait allows"
+    if wait < _NO_WAIT:
+        how_long = "within max_wait: calls in flight have all of them"
+    return MaxWaitError(f"the rate limit has no slot {how_long}", retry_after=wait)

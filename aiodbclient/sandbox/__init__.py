@@ -11,17 +11,12 @@ Where the API description is silent, the sandbox decides:
 
 Where it differs from the provider:
     Only ``add_cluster`` creates clusters. They are online at once unless you pass ``online_after``.
-    It serves only requests whose Host is this machine's loopback or listed in ``allow_hosts``. Others get a 421, so
-    that no web page reaches it by DNS rebinding.
-    A list has a single page unless you pass ``page_size``. A user or db is visible as soon as the answer to its create
-    is sent; ``faults`` can delay that, as the provider sometimes does.
-    The host name of a cluster in memory does not resolve. The embedded PostgreSQL has its TLS in a process in front of
-    it, where ``stop_database`` and the SQL faults act too: ``pg_stat_ssl`` shows no TLS, and there is no SCRAM channel
-    binding.
-    On MySQL, ``doadmin`` and the users may also write in the server's own schemas. MariaDB supports only
-    ``mysql_native_password``.
+    A list has a single page. A user or db is visible as soon as the answer to its create is sent. Both can be different
+    with a fault's ``change``.
+    The host name of a cluster in memory does not resolve. The embedded PostgreSQL has no TLS.
+    On MySQL, ``doadmin`` and the users may also write in the server's own schemas.
     Kafka's certificate and key are random. An ACL grants nothing, because there is no Kafka server.
-    Requests without a valid token count towards no rate limit. ``data`` stores tokens, but not their request counts.
+    Requests without a valid token count towards no rate limit.
 """
 
 from __future__ import annotations
@@ -29,6 +24,7 @@ from __future__ import annotations
 from ._api import RecordedRequest
 from ._embedded import warm_servers
 from ._faults import Fault, Faults
+from ._protocol import Answer
 from ._sandbox import Sandbox
 
-__all__ = ["Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]
+__all__ = ["Answer", "Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]

@@ -1,29 +1,27 @@
-"""``Api``: answers HTTP requests. It checks host, token and rate limit, applies faults, and runs the operation."""
+"""``Api``: answers HTTP requests. It checks the token and the rate limit, applies faults, and runs the operation."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 from base64 import b64encode
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
 from attrs import define, field
 
-from .._dsn import is_loopback
 from ..engines import capabilities_of
-from ..models import USER_SECRETS
 from . import _protocol as protocol
-from ._access import READ_TAGS, Reach, Tokens
+from ._access import READ_TAGS, Rights, Tokens
 from ._backends import PRIMARY
-from ._clusters import SandboxCluster, View
-from ._faults import Fault, Faults, add_given
-from ._protocol import Refusal, SandboxAnswer, error, not_found
+from ._clusters import SandboxCluster, visible
+from ._faults import Fault, Faults, add_json
+from ._protocol import Answer, Refusal, error, not_found
 
 # The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -35,12 +33,8 @@ _SCOPE_OF = {
     "reset_auth": "database:update",
     "delete": "database:delete",
 }
-_KEPT = 10_000  # requests that ``Sandbox.requests`` has; ``Sandbox.counts`` includes older ones
-_SECRET_KEYS = frozenset({*USER_SECRETS, "token", "uri"})
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
-_MASK = "********"
-STEERING = "/sandbox/faults"  # beside the provider's API
-_CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
+FAULTS_PATH = "/sandbox/faults"  # beside the provider's API
+_CUT = Answer(0)  # no answer: the connection is closed instead
 
 
 @define
@@ -54,9 +48,8 @@ class RecordedRequest:
         cluster: The id of the cluster; None if the request names none.
         name: The user or db, decoded, from the path or, for a create, from the body; None if the request names none.
         at: When it arrived, as unix time in seconds.
-        headers: The headers, with lower-case names and masked credentials.
-        body: The JSON text with secrets masked; None if there was no body, it was not JSON, or the request had no valid
-            token.
+        headers: The headers, with lower-case names.
+        body: The body; None if there was none.
         status: The status of the answer; None until it is answered, or if the connection was cut instead.
     """
 
@@ -78,62 +71,56 @@ class RecordedRequest:
 
 @define(eq=False)
 class Api:
-    """Answers requests; a list has ``page_size`` entries a page, or a single page with None."""
+    """Answers requests."""
 
-    faults: Faults
     clusters: Mapping[str, SandboxCluster]
     tokens: Tokens
-    page_size: int | None
-    returns_settings: bool
-    reach: Reach
-    kept: deque[RecordedRequest] = field(factory=lambda: deque(maxlen=_KEPT), init=False)  # the last requests
+    faults: Faults = field(factory=Faults, init=False)
+    requests: list[RecordedRequest] = field(factory=list[RecordedRequest], init=False)
     counts: Counter[tuple[str | None, int | None]] = field(factory=Counter[Any], init=False)  # by operation and status
-    _under_way: set[asyncio.Task[Any]] = field(factory=set["asyncio.Task[Any]"], init=False)
+    _running: set[asyncio.Task[Any]] = field(factory=set["asyncio.Task[Any]"], init=False)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and record it."""
-        if request.path.startswith(STEERING):
-            return await _deliver(request, await self._steer(request), ())
+        if request.path == FAULTS_PATH:
+            return _response(await self._change_faults(request))
         exchange = _Exchange(self, request)
-        record, status = exchange.record, None
+        record = exchange.record
+        self.requests.append(record)
         task = asyncio.current_task()
         assert task is not None
-        self._under_way.add(task)
+        self._running.add(task)
         try:
             answer = await exchange.answer()
-            response = await _deliver(request, answer, exchange.faults)
             if answer is not _CUT:
-                status = response.status
-            return response
+                record.status = answer.status
+                return _response(answer)
+            if request.transport is not None:
+                request.transport.close()
+            return web.Response(status=500)  # aiohttp requires a response, but does not send it
         finally:
-            self._under_way.discard(task)
-            record.status = status
-            self.counts[record.operation, status] += 1
+            self._running.discard(task)
+            self.counts[record.operation, record.status] += 1
 
-    async def _steer(self, request: web.BaseRequest) -> SandboxAnswer:
-        """List, set or clear faults for ``aiodbclient sandbox fault``: from its machine, with its own token."""
-        if not (is_loopback(request.remote) and self.reach.allows(request.headers.get("host"))):
-            return error(403, "the faults of a sandbox are set from its own machine")
+    async def _change_faults(self, request: web.BaseRequest) -> Answer:
+        """Add a fault (POST), clear all (DELETE) or list them (GET), with the sandbox's own token."""
         if _bearer(request) != self.tokens.main:
-            return error(401, "the faults of a sandbox are set with its own token")
-        number = request.path.removeprefix(STEERING).strip("/")
+            return error(401, "the faults of a sandbox need its own token")
         if request.method == "POST":
             try:
-                add_given(self.faults, await request.json(), {one.id: one.name for one in self.clusters.values()})
-            except ValueError as refused:
-                return error(422, str(refused))
+                add_json(self.faults, json.loads(await request.read()))
+            except (ValueError, RecursionError) as refused:
+                return error(400, str(refused))
         elif request.method == "DELETE":
-            ended = [fault for fault in self.faults if number in ("", str(fault.id))]
-            if number and not ended:
-                return error(404, f"there is no fault {number}")
-            for fault in ended:
-                self.faults.remove(fault)
-        shown = [{"id": each.id, "fault": str(each), "seen": each.seen, "fired": each.fired} for each in self.faults]
-        return SandboxAnswer(200, {"faults": shown})
+            self.faults.clear()
+        elif request.method != "GET":
+            return error(405, headers={"allow": "GET, POST, DELETE"})
+        shown = [_shown(fault) for fault in self.faults]
+        return Answer(200, {"faults": shown})
 
     async def stop(self) -> None:
         """Cancel the requests that still run, also those of clients that have disconnected."""
-        tasks = list(self._under_way)
+        tasks = list(self._running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,8 +133,8 @@ class _Exchange:
         self._api = api
         self._request = request
         self._route = protocol.match(request.method, request.raw_path)
-        self._body: Any = None  # a Refusal if it cannot be read
-        self.faults: Sequence[Fault] = ()  # which it has met
+        self._body: Any = None  # a Refusal if it is invalid
+        self._cluster = api.clusters.get(self._route.cluster or "")
         self.record = RecordedRequest(
             method=request.method,
             path=request.raw_path,
@@ -155,118 +142,101 @@ class _Exchange:
             cluster=self._route.cluster,
             name=self._route.name,
             at=time.time(),
-            headers={
-                key.lower(): _MASK if key.lower() in _SECRET_HEADERS else value
-                for key, value in request.headers.items()
-            },
+            headers={key.lower(): value for key, value in request.headers.items()},
         )
 
-    async def answer(self) -> SandboxAnswer:
-        """Record the request, check host, token and rate limit, and apply the faults before and after the work."""
-        api, request, record = self._api, self._request, self.record
-        # A web page that gets here has no valid token. Without a token, the body is not read.
-        stranger = not api.reach.allows(request.headers.get("host"))
-        rights = None if stranger else api.tokens.rights.get(_bearer(request))
-        try:
-            if rights is not None:
-                await self._read_body()
-        finally:
-            api.kept.append(record)
-        if stranger:
-            names = ", ".join(api.reach.certified)
-            return error(421, f"This sandbox accepts the hosts {names}. To allow another: --allow-host NAME")
+    async def answer(self) -> Answer:
+        """Read the request, check the token and the rate limit, and apply the faults around the work."""
+        api, record = self._api, self.record
+        await self._read_body()
+        rights = api.tokens.rights.get(_bearer(self._request))
         if rights is None:
             return error(401, "Unable to authenticate you.")
         accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
         if not accepted:
             return error(429, "API rate limit exceeded.", headers)
-        self.faults = api.faults.meeting(record.operation, record.cluster, record.name)
-        answer = await self._interrupted(after=False)
+        faults = api.faults.matching(record, self._cluster.name if self._cluster else None)
+        answer = await self._fail(faults, after=False)
         if answer is None:
             try:
-                answer = await self._worked(View(rights.scopes, api.returns_settings))
+                answer = await self._work(rights)
             except Refusal as refusal:
                 answer = error(refusal.status, refusal.message, refusal.headers)
-            answer = await self._interrupted(after=True) or answer
-        if answer is not _CUT:
-            answer.headers.update(headers)
-            for fault in self.faults:
-                answer.headers.update(fault.options["headers"])
+            answer = await self._fail(faults, after=True) or answer
+        if answer is _CUT:
+            return answer
+        answer.headers.update(headers)
+        for fault in faults:
+            answer.headers.update(fault.options["headers"] or {})
+            if fault.options["change"] is not None:
+                answer.body = copy.deepcopy(answer.body)  # the backend holds parts of it
+                fault.options["change"](record, answer)
         return answer
 
     async def _read_body(self) -> None:
         if not self._request.can_read_body:
             return
         try:
-            self._body = protocol.parse(await self._request.read())
+            raw = await self._request.read()
+            self.record.body = raw.decode(errors="replace") or None
+            self._body = protocol.parse(raw)
         except web.HTTPRequestEntityTooLarge:
             self._body = Refusal(413, "the request body is too large")
         except Refusal as refusal:
             self._body = refusal
-        else:
-            self.record.body = None if self._body is None else json.dumps(_masked(self._body))
-            if self._route.operation in ("users.create", "dbs.create"):
-                self.record.name = protocol.name_in(self._body)
+        if self._route.operation in ("users.create", "dbs.create"):
+            self.record.name = protocol.name_in(self._body)
 
-    async def _interrupted(self, *, after: bool) -> SandboxAnswer | None:
+    async def _fail(self, faults: Sequence[Fault], *, after: bool) -> Answer | None:
         """Apply the faults before or after the work, and return the answer of one that replaces the normal answer."""
-        for options in (fault.options for fault in self.faults if fault.options["after"] is after):
+        for options in (fault.options for fault in faults if fault.options["after"] is after):
             if options["delay"]:
                 await asyncio.sleep(options["delay"])
-            if options["cut"] and not options["truncate"]:
+            if options["cut"]:
                 return _CUT
-            if options["status"] == 501:  # terraform-provider-digitalocean #1387
-                return error(501, "Server Error", slug="Not Implemented")
             if options["status"] is not None:
                 return error(options["status"])
         return None
 
-    async def _worked(self, view: View) -> SandboxAnswer:
+    async def _work(self, rights: Rights) -> Answer:
         """Run the operation, or raise Refusal."""
-        request, route = self._request, self._route
+        request, route, scopes = self._request, self._route, rights.scopes
         if route.allow is not None:
             raise Refusal(405, f"{request.method} is not allowed here", {"allow": route.allow})
         if route.operation is None:
             raise not_found()
-        _require(_SCOPE_OF[route.operation.partition(".")[2]], view.scopes)
+        _require(_SCOPE_OF[route.operation.partition(".")[2]], scopes)
         if route.operation == "clusters.list":
-            answer = await self._list_clusters(view)
-        else:
-            cluster = self._api.clusters.get(route.cluster or "")
-            if cluster is None:
-                raise not_found()
-            if isinstance(self._body, Refusal):
-                raise self._body
-            if request.method != "GET" and cluster.status != "online":
-                raise Refusal(412, f"cluster is not online: {cluster.status}")
-            with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
-                answer = await self._operated(cluster, route.operation, route.name or "", view)
-        for fault in self.faults:
-            if fault.options["answer_name"] is not None:
-                _rename(answer, fault.options["answer_name"])
-        if route.operation in protocol.LISTS:
-            url = f"http://{request.host}{request.path}"
-            if self._most("endless"):
-                return protocol.endless(answer, url, request.query_string)
-            if self._api.page_size is not None:
-                return protocol.paged(answer, url, request.query_string, self._api.page_size)
-        return answer
+            return await self._list_clusters(scopes)
+        cluster = self._cluster
+        if cluster is None:
+            raise not_found()
+        if isinstance(self._body, Refusal):
+            raise self._body
+        if request.method != "GET" and cluster.status != "online":
+            raise Refusal(412, f"cluster is not online: {cluster.status}")
+        with cluster.working(route.operation, overlap_fails=self._api.faults.mongodb_overlap):
+            return await self._operate(cluster, route.operation, route.name or "", scopes)
 
-    async def _list_clusters(self, view: View) -> SandboxAnswer:
+    async def _list_clusters(self, scopes: frozenset[str]) -> Answer:
         tags = parse_qs(self._request.query_string).get("tag_name")
         if tags is not None:
-            _require(READ_TAGS, view.scopes)
-        clusters = self._api.clusters.values()
-        chosen = [cluster for cluster in clusters if tags is None or tags[0] in cluster.options.tags]
-        return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
+            _require(READ_TAGS, scopes)
+        chosen = [each for each in self._api.clusters.values() if tags is None or tags[0] in each.options.tags]
+        return Answer(200, {"databases": [await cluster.document(scopes, self._host) for cluster in chosen]})
 
-    async def _operated(self, cluster: SandboxCluster, operation: str, name: str, view: View) -> SandboxAnswer:
-        """Run an operation on a cluster, whose reads may lag behind."""
-        engine, backend, lag, body = cluster.engine, cluster.backend, cluster.lag, self._body
+    @property
+    def _host(self) -> str:
+        """The host that the client knows this machine by."""
+        return self._request.url.host or "127.0.0.1"
+
+    async def _operate(self, cluster: SandboxCluster, operation: str, name: str, scopes: frozenset[str]) -> Answer:
+        """Run an operation on a cluster."""
+        engine, backend, body = cluster.engine, cluster.backend, self._body
         if operation == "clusters.get":
-            return SandboxAnswer(200, {"database": await cluster.document(view)})
+            return Answer(200, {"database": await cluster.document(scopes, self._host)})
         if operation == "clusters.ca":
-            return SandboxAnswer(200, {"ca": {"certificate": b64encode(cluster.ca().encode()).decode()}})
+            return Answer(200, {"ca": {"certificate": b64encode(cluster.ca().encode()).decode()}})
         kind = operation.partition(".")[0]
         if "\0" in name or not protocol.is_text(name):
             raise not_found()
@@ -276,49 +246,36 @@ class _Exchange:
             raise Refusal(422, "operation is not supported for this cluster type")
         match operation:
             case "users.list":
-                return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
+                return Answer(200, {"users": [visible(user, scopes) for user in await backend.users()]})
             case "users.get":
-                lag.refuse_unseen("users", name, self._most("unseen_for"))
-                return SandboxAnswer(200, {"user": view.user(lag.user(await backend.user(name)))})
+                return Answer(200, {"user": visible(await backend.user(name), scopes)})
             case "users.create":
-                new = protocol.new_user(engine, body)
-                user = await backend.create_user(new)
-                lag.created("users", new.name)
-                return SandboxAnswer(201, {"user": lag.user(user, self._most("password_empty_for"))})
+                return Answer(201, {"user": await backend.create_user(protocol.new_user(engine, body))})
             case "users.update":
                 user = await backend.update_user(name, protocol.new_settings(engine, body))
-                return SandboxAnswer(201, {"user": view.written(lag.user(user))})
+                return Answer(201, {"user": visible(user, scopes)})
             case "users.reset_auth":
-                user = await backend.reset_auth(name, protocol.auth_plugin(engine, body))
-                return SandboxAnswer(200, {"user": lag.user(user, self._most("password_empty_for"))})
+                return Answer(200, {"user": await backend.reset_auth(name, protocol.auth_plugin(engine, body))})
             case "users.delete":
                 if name == PRIMARY:
                     raise Refusal(422, "the primary user cannot be deleted")
-                if seconds := self._most("still_listed_for"):
-                    lag.keep_listed(await backend.user(name), seconds)
                 await backend.delete_user(name)
-                return SandboxAnswer(204)
+                return Answer(204)
             case "dbs.list":
-                return SandboxAnswer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
+                return Answer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
             case "dbs.get":
-                lag.refuse_unseen("dbs", name, self._most("unseen_for"))
                 if name not in await backend.dbs():
                     raise not_found()
-                return SandboxAnswer(200, {"db": {"name": name}})
+                return Answer(200, {"db": {"name": name}})
             case "dbs.create":
                 db = protocol.new_name(engine, "database", body)
                 await backend.create_db(db)
-                lag.created("dbs", db)
-                return SandboxAnswer(201, {"db": {"name": db}})
+                return Answer(201, {"db": {"name": db}})
             case "dbs.delete":
                 await backend.delete_db(name)
-                return SandboxAnswer(204)
+                return Answer(204)
             case _:
                 raise AssertionError(operation)
-
-    def _most(self, option: str) -> float:
-        """The largest value of an option of the faults; 0 without faults."""
-        return max((fault.options[option] for fault in self.faults), default=0.0)
 
 
 def _require(scope: str, scopes: frozenset[str]) -> None:
@@ -326,53 +283,21 @@ def _require(scope: str, scopes: frozenset[str]) -> None:
         raise Refusal(403, f"You are missing the required permission {scope}")
 
 
-def _rename(answer: SandboxAnswer, name: str) -> None:
-    """Replace the name or id of the user, db or cluster in ``answer``."""
-    for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
-        if answer.payload is not None and key in answer.payload:
-            answer.payload[key] = {**answer.payload[key], identity: name}
-
-
 def _bearer(request: web.BaseRequest) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" else ""
 
 
-def _masked(value: Any, depth: int = 20) -> Any:
-    """Copy ``value`` with secrets masked, without what is nested deeper than any body of the API."""
-    if depth == 0:
-        return "..."
-    if isinstance(value, dict):
-        members = cast(dict[str, Any], value)
-        return {key: _MASK if key in _SECRET_KEYS else _masked(member, depth - 1) for key, member in members.items()}
-    if isinstance(value, list):
-        return [_masked(member, depth - 1) for member in cast(Iterable[Any], value)]
-    return value
+def _shown(fault: Fault) -> dict[str, Any]:
+    given = {name: value for name, value in fault.options.items() if value and name != "change"}
+    return given | {"seen": fault.seen, "fired": fault.fired}
 
 
-async def _deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Sequence[Fault]) -> web.StreamResponse:
-    """Turn ``answer`` into a response, or for ``_CUT`` close the connection."""
-    if answer is _CUT:
-        _close(request)
-        return web.Response(status=500)  # aiohttp requires a response, but does not send it
-    content_type, body = answer.content(html=any(fault.options["html"] for fault in faults))
-    begun: dict[str, Any] = {"status": answer.status, "reason": answer.phrase, "headers": answer.headers}
-    truncating = [fault for fault in faults if fault.options["truncate"]]
-    if any(fault.options["cut"] for fault in truncating):
-        response = web.StreamResponse(**begun)
-        response.content_type, response.content_length = content_type, len(body)
-        with suppress(ConnectionResetError):  # the client has gone already
-            await response.prepare(request)
-            await response.write(body[: len(body) // 2])
-        _close(request)
-        return response
-    response = web.Response(**begun)
-    if body:
-        response.body = body[: len(body) // 2] if truncating else body
-        response.content_type = content_type
+def _response(answer: Answer) -> web.Response:
+    response = web.Response(status=answer.status, reason=protocol.phrase(answer.status), headers=answer.headers)
+    if answer.body is not None:
+        is_raw = isinstance(answer.body, bytes)
+        response.body = answer.body if is_raw else json.dumps(answer.body).encode()
+        if "content-type" not in answer.headers:
+            response.content_type = "text/html" if is_raw else "application/json"
     return response
-
-
-def _close(request: web.BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.close()

@@ -7,12 +7,11 @@ import hashlib
 import hmac
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
-from ._embedded import EmbeddedPostgres, SandboxCA
+from ._embedded import EmbeddedPostgres
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
 PRIMARY = "doadmin"
@@ -24,7 +23,7 @@ class Primary(NamedTuple):
     """Where ``doadmin`` logs in."""
 
     scheme: str
-    host: str
+    host: str | None  # None for this machine
     port: int
     database: str
     password: str | None
@@ -41,14 +40,10 @@ class Backend(ABC):
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
-        """Start the server, or connect to it; if that fails, call ``stop``."""
+        """Start the server, or connect to it. If that fails, call ``stop``."""
 
     async def stop(self) -> None:  # noqa: B027
         """Stop what ``start`` started, also if it failed."""
-
-    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
-        """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
-        raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
     @abstractmethod
     def primary(self) -> Primary: ...
@@ -119,24 +114,17 @@ class MemoryBackend(Backend):
         self,
         engine: str,
         cluster: str,
-        authority: SandboxCA | None,
-        users: MutableMapping[str, JSON],
-        dbs: MutableMapping[str, None],
     ) -> None:
         self.engine = engine
-        self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
         # long enough for writes to overlap, where the engine allows one at a time
         self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
-        self._users = users
-        self._dbs = dbs
+        self._users: dict[str, JSON] = {}
+        self._dbs: dict[str, None] = {}
         self._shown = _SHOWN.get(engine, Shown("1.0", engine))
         self.version = self._shown.version
         self._keep_password = engine != Engine.MONGODB
-        if PRIMARY not in users:
-            self._set_up()
-
-    def _set_up(self) -> None:
+        self._ca: str | None = None
         settings = {"pg_allow_replication": True} if self.engine in POSTGRESQL else {}
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, settings))
         if self.engine == Engine.MONGODB:
@@ -146,10 +134,16 @@ class MemoryBackend(Backend):
 
     def primary(self) -> Primary:
         shown, password = self._shown, self._users[PRIMARY].get("password")
-        return Primary(shown.scheme, self._host, shown.port, shown.database, password, self._authority is not None)
+        return Primary(shown.scheme, self._host, shown.port, shown.database, password, ssl=True)
 
-    def ca(self) -> str | None:
-        return self._authority.certificate() if self._authority else None
+    def ca(self) -> str:
+        if self._ca is None:
+            try:
+                import trustme
+            except ModuleNotFoundError:
+                raise Refusal(501, "this needs trustme: pip install 'aiodbclient[sandbox]'") from None
+            self._ca = trustme.CA().cert_pem.bytes().decode()
+        return self._ca
 
     async def users(self) -> list[JSON]:
         return list(self._users.values())

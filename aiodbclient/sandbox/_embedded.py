@@ -1,4 +1,4 @@
-"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``SandboxCA``: its TLS."""
+"""``EmbeddedPostgres``: a PostgreSQL that the sandbox starts, in processes of its own (``_keeper/``)."""
 
 from __future__ import annotations
 
@@ -6,36 +6,28 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, MutableMapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import define, field
 
-from ._access import Reach
-
-if TYPE_CHECKING:
-    import trustme
-
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
-DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
+_LOOPBACK = "127.0.0.1"
 _MOST_IDLE = 4  # servers
 
 SUPERUSER = "postgres"
 """The sandbox's own role, named like the provider's: it makes the users of the API."""
 
 RESERVED = 3
-"""Sessions that PostgreSQL keeps for superusers. The sandbox uses no more on a server with few for clients."""
-
-OWN_DATABASE = "_dodb"
-"""The name of ``postgres`` on the provider's servers, which have no database ``postgres``."""
+"""Sessions that PostgreSQL keeps for superusers. The sandbox uses no more."""
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
 _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
@@ -52,58 +44,30 @@ def binaries() -> Path | None:
 
 def can_embed() -> bool:
     """Whether the extra ``sandbox`` is installed."""
-    return binaries() is not None and all(map(find_spec, DRIVERS))
-
-
-class SandboxCA:
-    """Signs the certificates of a sandbox's servers, with a key that ``kept`` stores for the next start."""
-
-    def __init__(self, kept: MutableMapping[str, Any]) -> None:
-        self._kept = kept
-        self._making = Lock()
-
-    def _ca(self) -> trustme.CA:
-        import trustme
-
-        with self._making:  # clusters that are added together start in different threads
-            if "ca" not in self._kept:
-                ca = trustme.CA(organization_name="aiodbclient sandbox")
-                self._kept["ca"] = [pem.bytes().decode() for pem in (ca.cert_pem, ca.private_key_pem)]
-        return trustme.CA.from_pem(*(pem.encode() for pem in self._kept["ca"]))
-
-    def certificate(self) -> str:
-        """The certificate that clients must trust, as PEM."""
-        return self._ca().cert_pem.bytes().decode()
-
-    def server_certificate(self, *names: str) -> str:
-        """Issue a (secret) key and certificate for a server with these names and addresses, as PEM."""
-        return self._ca().issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
+    return binaries() is not None and find_spec("psycopg") is not None
 
 
 @define(eq=False, repr=False)
 class EmbeddedPostgres:
-    """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS."""
+    """A PostgreSQL that requires a password, and TLS if it has ``programs`` other than the wheel's, which lack it."""
 
-    authority: SandboxCA | None = None
-    kept: MutableMapping[str, Any] = field(factory=dict[str, Any])  # password and port, for the next start
-    data: Path | None = None  # the folder of its data; None for a temporary one that is removed when it stops
-    is_new: bool = True  # whether it is empty; a start removes what is there then
+    bind: str = _LOOPBACK
+    programs: Path | None = None
+    settings: Mapping[str, str] = field(factory=dict[str, str])  # instead of the keeper's
     in_memory: bool = False
-    reach: Reach = field(factory=Reach)
-    programs: Path | None = None  # the folder of PostgreSQL's programs, instead of the wheel's
-    settings: Mapping[str, str] = field(factory=dict[str, str])  # of the server, instead of the keeper's
+    password: str = field(factory=secrets.token_urlsafe, init=False)  # the superuser's
     folder: Path = field(factory=Path, init=False)  # its files, while it runs
     port: int = field(default=0, init=False)
-    inner_port: int = field(default=0, init=False)  # for the sandbox itself; it stays open while clients are kept out
-    own_database: str = field(default="", init=False)  # the sandbox's own, in which no client has a session
+    ca: str | None = field(default=None, init=False)  # verifies its certificate, as PEM; None without TLS
+    is_new: bool = field(default=True, init=False)  # whether it is empty
+    is_shut_down: bool = field(default=False, init=False)
     _keeper: subprocess.Popen[str] | None = field(default=None, init=False)
     _asking: Lock = field(factory=Lock, init=False)
 
     @property
-    def password(self) -> str:
-        """The superuser's password."""
-        password: str = self.kept.setdefault("password", secrets.token_urlsafe())
-        return password
+    def address(self) -> str:
+        """An address of this machine that it listens on."""
+        return _LOOPBACK if self.bind == "0.0.0.0" else self.bind
 
     async def start(self) -> None:
         """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
@@ -111,7 +75,7 @@ class EmbeddedPostgres:
             return
         found = self.programs or binaries()
         if self.programs is not None and not (self.programs / "initdb").exists():
-            raise RuntimeError(f"server must be a folder of PostgreSQL's programs: {self.programs} has no initdb")
+            raise RuntimeError("server must be a URL, or a folder of PostgreSQL's programs: it has no initdb")
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
         starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
@@ -124,12 +88,11 @@ class EmbeddedPostgres:
         report = starting.result()
         if "port" not in report:
             await self.stop()
-            raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
-        self.port = self.kept["port"] = report["port"]
-        self.inner_port = report["inner"]
+            raise RuntimeError(f"PostgreSQL did not start: {report.get('error', 'its keeper died')}")
+        self.port = report["port"]
 
     async def stop(self) -> None:
-        """Stop the server and remove its temporary files."""
+        """Stop the server and remove its files."""
         await asyncio.to_thread(self.end)
 
     def end(self) -> None:
@@ -138,32 +101,34 @@ class EmbeddedPostgres:
         if keeper is not None:
             keeper.communicate()
             if keeper.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
-                kept = ["keep"] if self.data is not None else []
-                subprocess.run(_keeper_command("sweep", self.folder, *kept))
-        if self.data is not None and self.is_new:
-            shutil.rmtree(self.data, ignore_errors=True)
+                subprocess.run(_keeper_command("sweep", self.folder))
 
-    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Send an order to the keeper (``_keeper/main.py``), and return the counts of its faults."""
-        keeper = self._keeper
-        answer = ""
+    async def shut_down(self, *, graceful: bool) -> None:
+        """Stop the server, and keep its files and port."""
+        await asyncio.to_thread(self._order, run=False, graceful=graceful)
+        self.is_shut_down = True
+
+    async def restart(self) -> None:
+        """Start the server again after ``shut_down``."""
+        await asyncio.to_thread(self._order, run=True)
+        self.is_shut_down = False
+
+    def _order(self, **order: Any) -> None:
+        """Send an order to the keeper (``_keeper/main.py``), and wait until it is done."""
+        keeper, answer = self._keeper, ""
         with self._asking, suppress(OSError, ValueError):
             if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
                 keeper.stdin.write(json.dumps(order) + "\n")
                 keeper.stdin.flush()
                 answer = keeper.stdout.readline()
-        counts: dict[str, tuple[int, int]] | None = json.loads(answer or "{}").get("counts")
-        if counts is None:
-            raise RuntimeError("the embedded PostgreSQL is not running")
-        return counts
+        report = json.loads(answer or '{"error": "it is not running"}')
+        if "error" in report:
+            raise RuntimeError(f"PostgreSQL failed: {report['error']}")
 
     @property
-    def kind(self) -> tuple[object, ...] | None:
-        """Equal for two servers that are interchangeable; None for one that keeps its data, and is like no other."""
-        if self.data is not None:
-            return None
-        options = frozenset(self.settings.items())
-        return self.reach.bind, self.reach.hosts, options, self.programs, self.authority is None
+    def kind(self) -> tuple[object, ...]:
+        """Equal for two servers that are interchangeable."""
+        return self.bind, self.programs, frozenset(self.settings.items())
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -171,21 +136,22 @@ class EmbeddedPostgres:
 
     def _launch(self, binaries: Path) -> dict[str, Any]:
         """Start the keeper, and wait until it reports that the server is ready, or why it is not."""
-        if self.data is not None:
-            self.data.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
-                self.data.parent.chmod(0o711)
-                shutil.chown(self.data, "nobody")
-        self.own_database = "postgres" if self.is_new else OWN_DATABASE
+        certificate = None
+        if self.programs is not None:
+            import trustme
+
+            authority = trustme.CA(organization_name="aiodbclient sandbox")
+            self.ca = authority.cert_pem.bytes().decode()
+            names = {_LOOPBACK, "localhost"}
+            if self.bind != _LOOPBACK:
+                names |= {self.address, socket.gethostname()}
+            certificate = authority.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()
         settings = {
-            "folder": self.data and str(self.data),
-            "temporary": _MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
-            "new": self.is_new,
-            "host": self.reach.bind,
-            "port": self.kept.get("port", 0),
+            "parent": _MEMORY if self.in_memory and _is_roomy(_MEMORY) else None,
+            "bind": self.bind,
             "password": self.password,
             "settings": dict(self.settings),
-            "certificate": self.authority.server_certificate(*self.reach.certified) if self.authority else None,
+            "certificate": certificate,
         }
         self._keeper = keeper = subprocess.Popen(
             _keeper_command("main", binaries, SUPERUSER),
@@ -267,12 +233,12 @@ POOL = Pool()
 
 @contextmanager
 def warm_servers() -> Generator[None]:
-    """Let embedded PostgreSQLs outlive their clusters, so that the next cluster starts in milliseconds.
+    """Let the PostgreSQLs of sandboxes outlive their clusters, so that the next cluster starts in milliseconds.
 
     When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any
-    sandbox in this process. A server that cannot be emptied is stopped. Sandboxes with ``data`` do not share servers.
-    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. A database takes 6 MB: set TMPDIR
-    to a folder on disk for tests that make thousands. On exit, idle servers are stopped.
+    sandbox in this process. A server that cannot be emptied is stopped. The files are in memory (``/dev/shm``) if it
+    has a GiB free and TMPDIR is not set. A database takes 6 MB: set TMPDIR to a folder on disk for tests that make
+    thousands. On exit, idle servers are stopped.
 
     The pytest fixtures do this already. For tests that create their own ``Sandbox``:
 

@@ -2,104 +2,76 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-import shlex
+import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
-from inspect import Parameter, signature
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._embedded import EmbeddedPostgres
-from ._keeper.faults import Choice
-from ._protocol import LISTS, OPERATIONS
+from attrs import define, field
 
-_SQL = frozenset({"sql.login", "sql.statement"})
-_IDS = itertools.count(1)
+from ._protocol import OPERATIONS, Answer
 
-# What each option can happen to. The other options select requests, or say when it happens.
-_APPLIES_TO: dict[str, frozenset[str]] = {
-    "cut": OPERATIONS | _SQL,
-    "delay": OPERATIONS | _SQL,
-    "status": OPERATIONS,
-    "headers": OPERATIONS,
-    "html": OPERATIONS,
-    "truncate": OPERATIONS,
-    "answer_name": frozenset(
-        {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
-    ),
-    "endless": LISTS,
-    "unseen_for": frozenset({"users.get", "dbs.get"}),
-    "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
-    "still_listed_for": frozenset({"users.delete"}),
-    "stop": _SQL,
-    "sqlstate": frozenset({"sql.login"}),
+if TYPE_CHECKING:
+    from ._api import RecordedRequest
+
+Change = Callable[["RecordedRequest", Answer], None]
+
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    "nth": (int, 1, inf),
+    "times": (int, 1, inf),
+    "probability": (float, 0, 1),
+    "seed": (int, -inf, inf),
+    "lasts": (float, 0, inf),
+    "status": (int, 200, 599),
+    "delay": (float, 0, inf),
 }
-_RANGES: dict[str, tuple[float, float]] = {
-    "nth": (1, inf),
-    "times": (1, inf),
-    "probability": (0, 1),
-    "lasts": (0, inf),
-    "delay": (0, inf),
-    "status": (200, 599),
-    "unseen_for": (0, inf),
-    "password_empty_for": (0, inf),
-    "still_listed_for": (0, inf),
-}
-_SQLSTATE = re.compile("[0-9A-Z]{5}")
 
 
+@define(eq=False, repr=False)
 class Fault:
     """A failure for a sandbox to inject, as ``faults.add`` returns it.
 
     Attributes:
-        id: A number that is unique in this process.
-        operations: The operations that it matches; None for all of the API.
-        options: The other arguments of ``faults.add``, by their names.
+        options: The arguments of ``faults.add``, by their names.
+        seen: The number of requests that it has matched.
+        fired: The number of requests that it has failed.
     """
 
-    def __init__(self, operations: frozenset[str] | None, options: dict[str, Any], sync: Callable[[], None]) -> None:
-        self.id: int = next(_IDS)
-        self.operations = operations
-        self.options = options
-        self._sync = sync
-        self.choice: Choice = Choice(options | {"operations": operations})
-        self.counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
+    options: dict[str, Any]
+    seen: int = field(default=0, init=False)
+    fired: int = field(default=0, init=False)
+    _over_at: float = field(default=inf, init=False)
+    _random: random.Random = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._random = random.Random(self.options["seed"])
 
     def __repr__(self) -> str:
-        return f"<Fault {self}>"
+        return f"<Fault {self.options['operation']}: fired {self.fired} of {self.seen}>"
 
-    def __str__(self) -> str:
-        """The fault as the command line takes it."""
-        words: list[str] = []
-        for name, value in self.options.items():
-            if isinstance(value, Mapping):
-                words += [f"{name}={shlex.quote(f'{key}:{text}')}" for key, text in value.items()]
-            elif value != _DEFAULTS[name]:
-                words.append(name if value is True else f"{name}={shlex.quote(str(value))}")
-        return f"{','.join(sorted(self.operations or '*'))}: {' '.join(words)}"
-
-    @property
-    def seen(self) -> int:
-        """The number of requests that it has matched."""
-        return self._counted(0)
-
-    @property
-    def fired(self) -> int:
-        """The number of requests that it has failed."""
-        return self._counted(1)
-
-    def _counted(self, which: int) -> int:
-        if not self.is_of_sql:
-            return (self.choice.seen, self.choice.fired)[which]
-        self._sync()
-        return sum(counts[which] for counts in self.counts.values())
-
-    @property
-    def is_of_sql(self) -> bool:
-        """Whether it affects SQL instead of requests to the API."""
-        return bool(self.operations and self.operations & _SQL)
+    def fires(self, request: RecordedRequest, cluster_name: str | None) -> bool:
+        """Count a request that matches, and return whether to fail it."""
+        options = self.options
+        operation, nth, times, lasts = (options[name] for name in ("operation", "nth", "times", "lasts"))
+        if operation != "*" and request.operation not in ([operation] if isinstance(operation, str) else operation):
+            return False
+        if options["cluster"] not in (None, request.cluster, cluster_name) or options["name"] not in (
+            None,
+            request.name,
+        ):
+            return False
+        self.seen += 1
+        most = times if times is not None else 1 if nth is not None and lasts is None else inf
+        now = time.monotonic()
+        if self.seen < (nth or 1) or self.fired >= most or now >= self._over_at:
+            return False
+        if options["probability"] < 1 and self._random.random() >= options["probability"]:
+            return False
+        if not self.fired and lasts is not None:
+            self._over_at = now + lasts
+        self.fired += 1
+        return True
 
 
 class Faults:
@@ -113,7 +85,6 @@ class Faults:
     def __init__(self) -> None:
         self.mongodb_overlap = True
         self._faults: list[Fault] = []
-        self._servers: dict[str, EmbeddedPostgres] = {}  # by cluster; the faults of SQL happen there
 
     def __iter__(self) -> Iterator[Fault]:
         """Return the present faults."""
@@ -130,77 +101,45 @@ class Faults:
         probability: float = 1.0,
         seed: int | None = None,
         lasts: float | None = None,
-        cut: bool = False,
-        delay: float = 0.0,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
-        html: bool = False,
-        truncate: bool = False,
+        delay: float = 0.0,
+        cut: bool = False,
         after: bool = False,
-        answer_name: str | None = None,
-        endless: bool = False,
-        unseen_for: float = 0.0,
-        password_empty_for: float = 0.0,
-        still_listed_for: float = 0.0,
-        stop: bool = False,
-        sqlstate: str | None = None,
+        change: Change | None = None,
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
 
         The options from ``operation`` to ``lasts`` select requests: a request must match all that you pass. The other
         options say what happens to it. You can combine them, and all faults that match a request apply.
 
-        ``cut``, ``delay`` and ``status`` happen before the work. ``cut`` and ``status`` then replace it. With ``after``
-        they happen after the work.
-
-        An embedded PostgreSQL also has SQL faults: for ``"sql.login"``, ``"sql.statement"``, or ``"sql"`` for both.
-        They take ``cut``, ``delay``, ``after`` (of statements), ``stop`` and ``sqlstate``. They do not affect the API.
-        Each cluster counts separately.
-
         Args:
-            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request to the API.
-            cluster: The id of a cluster.
-            name: The name of a user or db, in the path or the body; for SQL, the login.
+            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request.
+            cluster: The id or name of a cluster.
+            name: The name of a user or db, in the path or the body.
             nth: The first request to fail, counted from 1. It is the only one unless you pass ``times`` or ``lasts``.
             times: The largest number of requests to fail.
             probability: The share of the requests to fail, from 0 to 1.
             seed: Makes ``probability`` choose the same requests each time.
             lasts: Seconds from the first failure to the end of the fault.
-            cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
-            delay: Wait this many seconds. Alone, it only delays: the work is done even if the client disconnects
-                meanwhile, as at the provider. A delay ends when the sandbox stops.
-            status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
-                the API, with its HTML page (godo #142). 501 has the provider's body (terraform-provider-digitalocean
-                #1387).
+            status: Answer with this status and the documented error body, instead of doing the work.
             headers: Add these headers to the answer.
-            html: Replace the answer's body by a proxy's HTML page.
-            truncate: Break off the answer's body in the middle. No header shows it.
-            after: Do the work first.
-            answer_name: Rename the user or db in the answer; for ``clusters.get``, change the cluster's id.
-            endless: Give every page of a list a next one, with the same entries.
-            unseen_for: Answer reads of a user or db with 404 until it is this many seconds old.
-            password_empty_for: Return the new password of this create or reset_auth as ``""`` for this many seconds,
-                also in its own answer.
-            still_listed_for: Keep a deleted user in lists and clusters for this many seconds. Reading it is a 404.
-            stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it restarts by itself.
-            sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
-                server is starting) or ``"28P01"`` (the password is wrong).
+            delay: Wait this many seconds before the work. Alone, it only delays: the work is done even if the client
+                disconnects meanwhile, as at the provider. A delay ends when the sandbox stops.
+            cut: Close the connection without an answer, instead of doing the work.
+            after: Do the work before ``delay``, ``cut`` and ``status``.
+            change: A function of the ``RecordedRequest`` and its ``Answer``, which may change the answer.
 
         Returns:
             The fault, for ``remove``. Its ``fired`` counts the requests that it has failed.
 
         Raises:
-            ValueError: An operation does not exist, the fault has no effect there, or a number is out of range.
+            ValueError: An operation does not exist, the fault has no effect, or a value is invalid.
         """
-        given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "operation")}
-        operations = check_fault(operation, given)
-        if stop and times is None:
-            given["times"] = 1  # otherwise the next login would stop it again
-        given["headers"] = dict(headers or {})
-        fault = Fault(operations, given, self._sync)
+        given: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
+        _check(given)
+        fault = Fault(given)
         self._faults.append(fault)
-        if fault.is_of_sql:
-            self._sync()
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -209,96 +148,52 @@ class Faults:
         Raises:
             ValueError: It was removed already.
         """
-        if fault.is_of_sql:
-            self._sync()  # reads what it has counted
         self._faults.remove(fault)
-        if fault.is_of_sql:
-            self._sync()
 
     def clear(self) -> None:
         """Remove all faults. ``mongodb_overlap`` stays as it is."""
-        for fault in self:
-            self.remove(fault)
+        self._faults.clear()
 
-    def meeting(self, operation: str | None, cluster: str | None, name: str | None) -> list[Fault]:
+    def matching(self, request: RecordedRequest, cluster_name: str | None) -> list[Fault]:
         """The faults that fire on this request."""
-        return [fault for fault in self._faults if fault.choice.fires(operation, name, cluster)]
-
-    def attach(self, cluster: str, server: EmbeddedPostgres) -> None:
-        """Apply the faults of SQL to the server of this cluster too."""
-        self._servers[cluster] = server
-        self._sync()
-
-    def detach(self) -> None:
-        """Forget all servers. The faults keep what these have counted."""
-        self._sync()
-        self._servers.clear()
-
-    def _sync(self) -> None:
-        """Send the faults of SQL to the servers, and read what these have counted."""
-        for cluster, server in self._servers.items():
-            faults = [each for each in self._faults if each.is_of_sql and each.options["cluster"] in (None, cluster)]
-            orders = [
-                each.options | {"id": each.id, "operations": sorted(each.operations or ()), "cluster": None}
-                for each in faults
-            ]
-            with suppress(RuntimeError):  # the server was killed
-                counts = server.ask(faults=orders)
-                for each in faults:
-                    each.counts[cluster] = counts[str(each.id)]
+        return [fault for fault in self._faults if fault.fires(request, cluster_name)]
 
 
-_DEFAULTS: Mapping[str, Any] = {
-    name: parameter.default
-    for name, parameter in signature(Faults.add).parameters.items()
-    if parameter.kind is Parameter.KEYWORD_ONLY
-}
+def add_json(faults: Faults, given: Any) -> Fault:
+    """Add the fault that a JSON object describes: the arguments of ``Faults.add``. Raises ValueError."""
+    if not isinstance(given, dict):
+        raise ValueError('a fault is a JSON object, such as {"operation": "users.create", "status": 503}')
+    if unknown := given.keys() - _JSON:
+        raise ValueError(f"unknown option {', '.join(sorted(unknown))}; the options are {', '.join(_JSON)}")
+    return faults.add(**given)
 
 
-def add_given(faults: Faults, given: dict[str, Any], clusters: Mapping[str, str]) -> None:
-    """``faults.add``, but ``cluster`` may also be the name of one of the ``clusters``, as on a command line."""
-    wanted = given.get("cluster")
-    if wanted is not None:
-        found = [each for each, name in clusters.items() if wanted in (each, name)]
-        if not found:
-            raise ValueError(f"the fault names no cluster: {wanted}")
-        given = dict(given, cluster=found[0])
-    faults.add(**given)
+_JSON = tuple(name for name in Faults.add.__annotations__ if name not in ("change", "return"))  # a function is not JSON
 
 
-def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the operations that a fault applies to, None for all of the API, or raise ValueError."""
-    given = {**_DEFAULTS, **options}
-    effects = [effect for effect in _APPLIES_TO if given[effect] not in (_DEFAULTS[effect], {})]
-    if not effects:
-        raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
-    of_the_api = operation == "*" and any(_APPLIES_TO[effect] >= OPERATIONS for effect in effects)
-    if of_the_api:
-        operations = OPERATIONS
-    elif operation == "*":
-        operations = frozenset[str]().union(*(_APPLIES_TO[effect] for effect in effects))
-    else:
-        operations = _named({operation} if isinstance(operation, str) else operation)
-    if operations & _SQL and operations - _SQL:
-        raise ValueError("a fault is for the API or for SQL, not both: add two faults")
-    for effect in effects:
-        possible = _APPLIES_TO[effect]
-        if not operations & possible:
-            where = "the API" if possible == OPERATIONS else ", ".join(sorted(possible))
-            raise ValueError(f"{effect} has no effect there; it applies to {where}")
-    for what, (low, high) in _RANGES.items():
-        if given[what] is not None and not low <= given[what] <= high:
-            raise ValueError(f"{what} must be from {low} to {high}, not {given[what]}")
-    if given["sqlstate"] is not None and not _SQLSTATE.fullmatch(given["sqlstate"]):
-        raise ValueError(f"sqlstate must be five digits or capital letters, not {given['sqlstate']!r}")
-    return None if of_the_api else operations
-
-
-def _named(names: Collection[str]) -> frozenset[str]:
-    """The operations with these names, of which "sql" names all of SQL."""
-    operations = (frozenset(names) - {"sql"}) | (_SQL if "sql" in names else frozenset())
-    unknown = operations - OPERATIONS - _SQL
-    if unknown:
-        every = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+def _check(given: Mapping[str, Any]) -> None:
+    """Raise ValueError if the arguments of ``Faults.add`` are invalid; they may come from JSON."""
+    operation = given["operation"]
+    names = [operation] if isinstance(operation, str) else operation
+    if not isinstance(names, Collection) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("operation must be a name, or a list of names")
+    if unknown := set(names) - OPERATIONS - ({"*"} if operation == "*" else set()):
+        every = ", ".join(sorted(OPERATIONS))
         raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {every}")
-    return operations
+    for what, (kind, low, high) in _NUMBERS.items():
+        value = given[what]
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and low <= value <= high):
+            number = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{what} must be {number} from {low:g} to {high:g}, not {value!r}")
+    for what in ("cluster", "name"):
+        if not isinstance(given[what], str | None):
+            raise ValueError(f"{what} must be a string, not {given[what]!r}")
+    for what in ("cut", "after"):
+        if not isinstance(given[what], bool):
+            raise ValueError(f"{what} must be true or false, not {given[what]!r}")
+    headers = given["headers"] or {}
+    if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
+        raise ValueError("headers must map names to strings")
+    if not any(given[effect] for effect in ("status", "headers", "delay", "cut", "change")):
+        raise ValueError("this fault has no effect: pass status, headers, delay, cut or change")

@@ -1,29 +1,33 @@
-"""``PostgresBackend``: the PostgreSQL behind a cluster, embedded or of a DSN. Needs psycopg."""
+"""``PostgresBackend``: the PostgreSQL behind a cluster, one that the sandbox starts or of a DSN. Needs psycopg."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from psycopg import AsyncConnection, Error, OperationalError, errors
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from .._dsn import has_late_at
 from ..models import UserRole
-from ..tenants._libpq import options_of
-from . import _postgres_provider as provider
+from . import _provider as provider
 from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
-from ._embedded import OWN_DATABASE, POOL, RESERVED, SUPERUSER, EmbeddedPostgres
-from ._postgres_provider import Row, connect, rows
+from ._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
+Row = tuple[Any, ...]
+
 _log = logging.getLogger("aiodbclient.sandbox")
-_CONNECTIONS = 8
+_CONNECT_TRIES = 100
+_EMPTY_SECONDS = 5.0
 _ABOUT = SQL("SELECT rolsuper, current_setting('password_encryption') FROM pg_roles WHERE rolname = current_user")
-_CLIENTS = SQL("{} AND usename <> {}").format(provider.SESSIONS, Literal(SUPERUSER))
 # What PostgreSQL says with XX000 of a role that SQL dropped while a statement worked on it.
 _DROPPED = re.compile("tuple concurrently deleted|cache lookup failed for role|could not find tuple for role")
 # System roles and databases are hidden, so they cannot be changed: superusers, roles that cannot log in, pg_*, those of
@@ -32,7 +36,7 @@ _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
     " WHERE rolcanlogin AND NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND rolname <> ALL ({system}) {end}"
 )
-_SYSTEM_DBS = "postgres", OWN_DATABASE, "template0", "template1"
+_SYSTEM_DBS = "postgres", provider.OWN_DATABASE, "template0", "template1"
 _DBS = SQL("SELECT datname FROM pg_database WHERE datname <> ALL ({}) ORDER BY oid").format(Literal([*_SYSTEM_DBS]))
 _ALTER_TRIES = 50
 _TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
@@ -40,80 +44,75 @@ _WHERE_IT_OWNS = SQL(
     "SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid"
     " WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_authid WHERE rolname = {})"
 )
+_SESSIONS = SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
+)
+# Everything that initdb did not create: its oids are below 16384 (FirstNormalObjectId).
+_MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
+_MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
+_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
 
 
 class PostgresBackend(Backend):
     """Maps the API's users to the server's roles, and its dbs to the server's databases."""
 
-    # The roles have the rights of a managed cluster (``_postgres_provider.py``). The superuser of an embedded server,
-    # or of the DSN, acts as the provider: it creates the users.
+    # The roles have the rights of a managed cluster (``_provider.py``). The superuser acts as the provider: it creates
+    # the users.
 
-    def __init__(
-        self,
-        server: EmbeddedPostgres | str,  # or the DSN of one
-        secrets: MutableMapping[str, tuple[str, str]],  # verifiers and passwords by user
-        *,
-        open_public: bool = False,
-    ) -> None:
+    def __init__(self, server: EmbeddedPostgres | str, *, open_public: bool = False) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
-        self._secrets = secrets
+        self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
         self._open_public = open_public
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
-        self._idle: list[AsyncConnection[Row]] = []
-        is_small = self.embedded is not None and "max_connections" in self.embedded.settings
-        self._most_idle = 0 if is_small else _CONNECTIONS
-        self._turns = asyncio.Semaphore(RESERVED if is_small else _CONNECTIONS)
+        self._turns = asyncio.Semaphore(RESERVED)
         self._own: Primary | None = None  # on the server of a DSN
 
     async def start(self) -> None:
         embedded = self.embedded
         if embedded is not None:
             await embedded.start()
-        elif options_of(self._dsn) is None:
+        elif not _is_url(self._dsn):
             raise RuntimeError(
-                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
+                "server is not a URL of PostgreSQL: write postgresql://USER:PASSWORD@HOST/DB, "
                 "with %40 for @ and %2F for / in the password"
             )
         try:
             if embedded is not None:
-                self._dsn = await provider.superusers_dsn(embedded)
-            connection = await connect(self._dsn)
-            self._idle.append(connection)
-            [(superuser, self._password_encryption)] = await rows(connection, _ABOUT)
+                self._dsn = await _superusers_dsn(embedded)
+            async with await connect(self._dsn) as connection:
+                await self._prepare(connection)
         except Error as error:
-            which = "embedded PostgreSQL" if embedded else "the PostgreSQL server of the DSN"
+            which = "PostgreSQL" if embedded else "the PostgreSQL server of the DSN"
             raise RuntimeError(f"{which} cannot be used: {error}") from None
+
+    async def _prepare(self, connection: AsyncConnection[Row]) -> None:
+        """Read what the server is, and create ``doadmin`` on it."""
+        [(superuser, self._password_encryption)] = await rows(connection, _ABOUT)
         info = connection.info
         self.version = (info.parameter_status("server_version") or "0").split()[0]  # a distribution may append text
         self._major = info.server_version // 10_000
         self._database = info.dbname
         self._ca_file = Path(info.get_parameters().get("sslrootcert", ""))  # it verified the server of a DSN
-        if embedded is None:
+        if self.embedded is None:
             if not superuser:
                 raise RuntimeError(f"the DSN's role {info.user!r} must be a superuser to change other roles")
             password, tls = derived_password(info.user, info.password), connection.pgconn.ssl_in_use
             self._own = Primary("postgresql", info.host or info.hostaddr, info.port, DEFAULT_DB, password, tls)
-            await provider.warn(connection)
-            await self._find_primary(password)
-        elif embedded.is_new:
-            await self._make_all()
-            embedded.is_new = False
-
-    async def _make_all(self) -> None:
-        """Fill a new embedded server."""
-        password = new_password()
-        async with self._connection() as connection:
+            await self._find_primary(connection, password)
+        elif self.embedded.is_new:
+            password = new_password()
             verifier = self._verifier(connection, PRIMARY, password)
-            await provider.make_system_roles(connection)
-            await provider.make_primary(connection, self._major, verifier)
-        await self.create_db(DEFAULT_DB)
-        self._secrets[PRIMARY] = verifier, password  # from now on the server is not new
+            await connection.execute(provider.MAKE_SYSTEM_ROLES)
+            await make_primary(connection, self._major, verifier)
+            await self.create_db(DEFAULT_DB)
+            self._secrets[PRIMARY] = verifier, password
+            self.embedded.is_new = False
 
-    async def _find_primary(self, password: str) -> None:
+    async def _find_primary(self, connection: AsyncConnection[Row], password: str) -> None:
         """Create ``doadmin`` and ``defaultdb`` on the server of a DSN, which sandboxes with the same DSN share."""
-        async with self._connection() as connection:
-            await provider.make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
+        await make_primary(connection, self._major, self._verifier(connection, PRIMARY, password))
         with suppress(Refusal):  # it exists
             await self.create_db(DEFAULT_DB)
         try:
@@ -126,36 +125,27 @@ class PostgresBackend(Backend):
         await session.close()
 
     async def stop(self) -> None:
-        """Close the connections, and stop the embedded server or pool it for the next cluster."""
+        """Stop the server, or pool it for the next cluster."""
         embedded, kept = self.embedded, False
+        if embedded is None:
+            return
         try:
-            while self._idle:
-                await self._idle.pop().close()
-            if embedded is not None and POOL.is_open and self._dsn and not embedded.has_failed():
-                kept = await provider.empty(embedded, self._dsn) and POOL.give(embedded)
+            if POOL.is_open and self._dsn and not embedded.has_failed() and not embedded.is_shut_down:
+                kept = await _empty(embedded, self._dsn) and POOL.give(embedded)
         finally:
-            if embedded is not None and not kept:
+            if not kept:
                 await embedded.stop()
-
-    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
-        if self.embedded is None:
-            await super().let_in(clients)  # refuses it
-        assert self.embedded is not None
-        await asyncio.to_thread(self.embedded.ask, open=clients, sessions=not graceful)
-        if not clients:
-            async with self._connection() as connection:
-                await provider.end_sessions(connection, _CLIENTS)
 
     def primary(self) -> Primary:
         if self._own is not None:
             return self._own
         assert self.embedded is not None
-        host, tls = self.embedded.reach.public_host, self.embedded.authority is not None
-        return Primary("postgresql", host, self.embedded.port, DEFAULT_DB, self._secrets[PRIMARY][1], tls)
+        tls = self.embedded.ca is not None
+        return Primary("postgresql", None, self.embedded.port, DEFAULT_DB, self._secrets[PRIMARY][1], tls)
 
     def ca(self) -> str | None:
-        if self.embedded is not None and self.embedded.authority is not None:
-            return self.embedded.authority.certificate()
+        if self.embedded is not None:
+            return self.embedded.ca
         return self._ca_file.read_text() if self._ca_file.is_file() else None
 
     async def users(self) -> list[JSON]:
@@ -171,7 +161,14 @@ class PostgresBackend(Backend):
             password = new_password()
             verifier = self._verifier(connection, new.name, password)
             try:
-                await connection.execute(provider.login(self._major, new.name, _replication(new.settings), verifier))
+                await connection.execute(
+                    SQL(provider.make_login(self._major)).format(
+                        login=Identifier(new.name),
+                        attributes=_replication(new.settings),
+                        verifier=Literal(verifier),
+                        primary=Identifier(PRIMARY),
+                    )
+                )
             except (errors.DuplicateObject, errors.UniqueViolation):
                 raise name_taken("user") from None
             except errors.ReservedName:
@@ -218,8 +215,7 @@ class PostgresBackend(Backend):
         if name in _SYSTEM_DBS:
             raise name_taken("database")
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        copies = self.embedded is not None and self._major >= 15
-        strategy = SQL("STRATEGY FILE_COPY" if copies else "")
+        strategy = SQL("STRATEGY FILE_COPY" if self.embedded is not None else "")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(PRIMARY), strategy
         )
@@ -268,17 +264,11 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
-        """Borrow one of ``_CONNECTIONS`` connections, and turn an unexpected error of PostgreSQL into the API's 500."""
+        """Connect for one operation, and turn an unexpected error of PostgreSQL into the API's 500."""
         async with self._turns:
             try:
-                connection = self._idle.pop() if self._idle else await connect(self._dsn)
-                try:
+                async with await connect(self._dsn) as connection:
                     yield connection
-                finally:
-                    if connection.closed or len(self._idle) >= self._most_idle:
-                        await connection.close()
-                    else:
-                        self._idle.append(connection)
             except Error as error:
                 if isinstance(error, errors.UndefinedObject) or _DROPPED.search(str(error)):
                     raise not_found() from None
@@ -286,6 +276,77 @@ class PostgresBackend(Backend):
                     "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
                 )
                 raise Refusal(500, "Unexpected server-side error") from None
+
+
+async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:
+    """Execute ``query`` and return all rows."""
+    return await (await connection.execute(query)).fetchall()
+
+
+async def connect(dsn: str, **different: Any) -> AsyncConnection[Row]:
+    """Connect, with what is ``different`` from the DSN; a full server may still be ending a session that was closed."""
+    for _ in range(_CONNECT_TRIES - 1):
+        try:
+            return await AsyncConnection.connect(dsn, autocommit=True, **different)
+        except OperationalError as error:
+            if "too many clients" not in str(error):
+                raise
+            await asyncio.sleep(0.01)
+    return await AsyncConnection.connect(dsn, autocommit=True, **different)
+
+
+async def make_primary(connection: AsyncConnection[Row], version: int, verifier: str) -> None:
+    """Create ``doadmin`` and its groups; on a server of one's own they may exist."""
+    for part in provider.make_primary(version):
+        with suppress(errors.DuplicateObject, errors.UniqueViolation):
+            await connection.execute(SQL(part).format(primary=Identifier(PRIMARY), verifier=Literal(verifier)))
+
+
+async def _superusers_dsn(server: EmbeddedPostgres) -> str:
+    """The DSN of the sandbox's own database on ``server``, which is ``postgres`` under another name."""
+    dsn = make_conninfo(
+        host=server.address,
+        port=server.port,
+        user=SUPERUSER,
+        password=server.password,
+        dbname=provider.OWN_DATABASE,
+        sslmode="prefer",
+        gssencmode="disable",
+    )
+    if server.is_new:
+        async with await connect(dsn, dbname="template1") as session:
+            with suppress(errors.InvalidCatalogName):  # a server that was emptied
+                await session.execute(provider.HIDE_DATABASE)
+    return dsn
+
+
+async def _empty(server: EmbeddedPostgres, dsn: str) -> bool:
+    """Remove everything that was created on a server with this ``_superusers_dsn``, or return False."""
+    try:
+        async with asyncio.timeout(_EMPTY_SECONDS), await connect(dsn) as connection:
+            while await rows(connection, _SESSIONS):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+            await connection.execute(_SLOTS)
+            for (name,) in await rows(connection, _MADE_DATABASES):
+                await connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(name)))
+                await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+            roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
+            await connection.execute(SQL("DROP ROLE {}").format(roles))
+            await connection.execute(_SESSIONS)  # sessions that began meanwhile
+    except (Error, TimeoutError) as error:
+        _log.info("cannot empty a PostgreSQL, so it is stopped: %s", type(error).__name__)
+        return False
+    server.is_new = True
+    return True
+
+
+def _is_url(dsn: str) -> bool:
+    """Whether ``dsn`` is a URL of PostgreSQL, in which libpq cannot take a part of the password for the host."""
+    try:
+        is_clear = dsn.partition("?")[0].count("@") < 2 and not has_late_at(dsn)
+        return is_clear and urlsplit(dsn).scheme in ("postgresql", "postgres")
+    except ValueError:
+        return False
 
 
 def _users(end: Composable) -> Composed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, Literal, cast
-from urllib.parse import parse_qs, unquote, urlencode
+from urllib.parse import unquote
 
 from attrs import Factory, define, frozen
 
@@ -29,7 +29,6 @@ _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
 }
 
 OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation in methods.values())
-LISTS = frozenset(operation for operation in OPERATIONS if operation.endswith(".list"))
 
 
 @frozen
@@ -204,53 +203,35 @@ def _check(value: Any, shape: Any, where: str = "") -> None:
 # short identifier corresponding to the HTTP status code".
 _IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has another name for 422 from 3.13 on
 
-# Answers of Cloudflare itself, the proxy in front of the provider's API (its documentation of 5xx errors).
-_PROXY_PHRASES = {
-    520: "Web server is returning an unknown error",
-    521: "Web server is down",
-    522: "Connection timed out",
-    523: "Origin is unreachable",
-    524: "A timeout occurred",
-    525: "SSL handshake failed",
-    526: "Invalid SSL certificate",
-}
-_HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phrase}</h1>\n</body>\n</html>\n"
-
 
 @define
-class SandboxAnswer:
-    """An answer of the API; without ``payload``, its JSON body, it has none."""
+class Answer:
+    """An answer of the API.
+
+    Attributes:
+        status: The HTTP status.
+        body: The JSON body, or bytes to send as they are; None for no body.
+        headers: The headers, besides those that HTTP itself needs.
+    """
 
     status: int
-    payload: JSON | None = None
+    body: Any = None
     headers: dict[str, str] = Factory(dict[str, str])
 
-    @property
-    def phrase(self) -> str:
-        """The reason phrase of the status; "Unknown" if it has none."""
-        return _phrase(self.status)
 
-    def content(self, *, html: bool) -> tuple[str, bytes]:
-        """Content type and body; with ``html``, or a status that only the proxy in front of the API uses, its page."""
-        if html or self.status in _PROXY_PHRASES:
-            return "text/html", _HTML.format(status=self.status, phrase=self.phrase).encode()
-        return "application/json", b"" if self.payload is None else json.dumps(self.payload).encode()
-
-
-def error(
-    status: int, message: str = "", headers: dict[str, str] | None = None, slug: str | None = None
-) -> SandboxAnswer:
+def error(status: int, message: str = "", headers: dict[str, str] | None = None) -> Answer:
     """An answer with the documented error body: ``id``, ``message`` ("": the phrase) and a new ``request_id``."""
-    slug = slug or _IDS.get(status) or _phrase(status).lower().replace(" ", "_")
-    payload = {"id": slug, "message": message or _phrase(status), "request_id": str(uuid.uuid4())}
-    return SandboxAnswer(status, payload, headers or {})
+    slug = _IDS.get(status) or phrase(status).lower().replace(" ", "_")
+    body = {"id": slug, "message": message or phrase(status), "request_id": str(uuid.uuid4())}
+    return Answer(status, body, headers or {})
 
 
-def _phrase(status: int) -> str:
+def phrase(status: int) -> str:
+    """The reason phrase of the status; "Unknown" if it has none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return _PROXY_PHRASES.get(status, "Unknown")
+        return "Unknown"
 
 
 class Refusal(Exception):
@@ -271,42 +252,3 @@ def not_found() -> Refusal:
 def name_taken(kind: str) -> Refusal:
     """The answer to a create with a taken name, as the provider's for a pool (terraform-provider-digitalocean #925)."""
     return Refusal(422, f"{kind} name is not available")
-
-
-def paged(answer: SandboxAnswer, url: str, query_string: str, page_size: int) -> SandboxAnswer:
-    """Reduce the list in ``answer`` to the requested page, with ``links`` to others as in the provider's lists."""
-    query = parse_qs(query_string)
-    page = _number(query, "page", 1)
-    size = min(_number(query, "per_page", page_size), page_size)
-    assert answer.payload is not None
-    [(key, everything)] = answer.payload.items()
-    last = max(1, -(-len(everything) // size))
-    numbers: dict[str, int] = {}
-    if page > 1:
-        numbers |= {"first": 1, "prev": page - 1}
-    if page < last:
-        numbers |= {"next": page + 1, "last": last}
-    links = {label: _link(url, query, page=number, per_page=size) for label, number in numbers.items()}
-    answer.payload = {
-        key: everything[(page - 1) * size : page * size],
-        "links": {"pages": links} if links else {},
-        "meta": {"total": len(everything)},
-    }
-    return answer
-
-
-def endless(answer: SandboxAnswer, url: str, query_string: str) -> SandboxAnswer:
-    """Add a link to a next page, whichever page was requested."""
-    query = parse_qs(query_string)
-    assert answer.payload is not None
-    answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}
-    return answer
-
-
-def _number(query: Mapping[str, list[str]], key: str, default: int) -> int:
-    given = query.get(key, [""])[0]
-    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 10 else default
-
-
-def _link(url: str, query: Mapping[str, list[str]], **numbers: int) -> str:
-    return f"{url}?{urlencode({name: values[0] for name, values in query.items()} | numbers)}"

@@ -6,24 +6,25 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
+from ipaddress import AddressValueError, IPv4Address
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from aiohttp import web
 
 from ..rate_limiter import Window
-from ._access import DOCUMENTED, LOOPBACK, SCOPES, Reach, Remaining, Tokens
+from ._access import DOCUMENTED, SCOPES, Tokens
 from ._api import Api, RecordedRequest
 from ._clusters import NewCluster, SandboxCluster, Status
-from ._data import Data, mapping
+from ._embedded import EmbeddedPostgres
 from ._faults import Faults
 from ._registry import Registry
 
 T = TypeVar("T")
 
 _NOT_RUNNING = "the sandbox is not running; enter it with `async with` or `with` first"
+_LOOPBACK = "127.0.0.1"
 _STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
 
 
@@ -32,35 +33,18 @@ class Sandbox:
 
     ``async with Sandbox() as sandbox`` serves in the running event loop. ``with Sandbox() as sandbox`` serves in its
     own thread, for tests that are not async. With both, you can await ``add_cluster`` in any event loop. Several
-    sandboxes can run side by side. A sandbox that stops ends all servers that it started. Without ``data`` it leaves
-    nothing on disk.
+    sandboxes can run side by side. A sandbox that stops ends all servers that it started, and leaves nothing on disk.
 
     Args:
         port: The port to listen on; 0 for a free one.
         token: The token that may do everything; None for a random one.
         windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
-        remaining: The value of ``ratelimit-remaining``. ``"hour"``: always what is left of the hour. ``"refused"``: the
-            same, but 0 with a 429 of the minute's limit. ``"full"``: 0 also with the answer that fills the minute. The
-            API description allows all three readings.
-        page_size: The number of entries on a page of a list. Each page links to the next one at ``links.pages.next``.
-            None: a list has a single page.
-        data: A folder. The sandbox creates it if it does not exist, and stores clusters, users, dbs, tokens, embedded
-            PostgreSQLs and its certificate authority there. The next sandbox with this folder restores them:
-            ``add_cluster`` then returns the stored cluster of that name and engine. Pass its ``dsn`` again if it has
-            one. Every answered change survives a kill of the process, but not a crash of the machine. The folder holds
-            passwords, and only its owner can read it. If root starts the sandbox, PostgreSQL runs as the user
-            ``nobody``, which must be able to reach the folder. Root cannot use a folder if another user can put a
-            symbolic link on its path.
-        returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
-            users of terraform's provider report of the API. Creates, updates and resets still return them.
-        bind: The IPv4 address that the sandbox and its embedded PostgreSQLs listen on. ``"0.0.0.0"`` lets other
-            machines and containers connect. They need the token, which then travels unencrypted.
-        allow_hosts: Host names that clients may use besides 127.0.0.1 and localhost, such as the name of the
-            container. The API returns the first one as the host of database connections.
+        bind: The IPv4 address that the sandbox and its PostgreSQLs listen on; None for 127.0.0.1. ``"0.0.0.0"`` lets
+            other machines and containers connect. They need the token, which then travels unencrypted.
 
     Raises:
         ValueError: An argument is out of range.
-        RuntimeError: On entering: the sandbox is running already, or another sandbox uses ``data``.
+        RuntimeError: On entering: the sandbox is running already.
         OSError: On entering: it cannot listen on ``port``.
     """
 
@@ -70,29 +54,23 @@ class Sandbox:
         token: str | None = None,
         windows: Sequence[Window] | None = None,
         *,
-        remaining: Remaining = "refused",
-        page_size: int | None = None,
-        data: str | PathLike[str] | None = None,
-        returns_settings: bool = True,
-        bind: str = LOOPBACK,
-        allow_hosts: Iterable[str] = (),
+        bind: str | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
-        if remaining not in get_args(Remaining):
-            raise ValueError(f"remaining must be one of {', '.join(get_args(Remaining))}, not {remaining!r}")
-        if page_size is not None and page_size < 1:
-            raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
             raise ValueError("token must not be empty; pass None for a random one")
-        self._reach = Reach(bind, allow_hosts)
+        self._bind = _LOOPBACK if bind is None else bind
+        try:
+            is_unspecified = IPv4Address(self._bind).is_unspecified
+        except AddressValueError:
+            raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
+        self._address = _LOOPBACK if is_unspecified else self._bind  # of this machine
         self._port = port
-        self._folder = None if data is None else Path(data)
-        faults = Faults()
-        self._registry = Registry(self._reach, faults)
+        self._registry = Registry(self._bind)
         self._clusters = self._registry.running
-        self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, self._reach)
+        self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows))
+        self._api = Api(self._clusters, self._tokens)
         self._url: str | None = None  # None while it is not running
         self._opened = AsyncExitStack()  # closes what ``__aenter__`` opened
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +103,7 @@ class Sandbox:
 
     @property
     def failed(self) -> list[str]:
-        """The names of the clusters whose embedded PostgreSQL was killed."""
+        """The names of the clusters whose PostgreSQL was killed."""
         clusters = [(cluster.name, cluster.backend.embedded) for cluster in self._clusters.values()]
         return [name for name, server in clusters if server is not None and server.has_failed()]
 
@@ -136,8 +114,8 @@ class Sandbox:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The last 10,000 requests, oldest first. A request is listed as soon as it arrives."""
-        return list(self._api.kept)
+        """All requests, oldest first, with their tokens and passwords. A request is listed as soon as it arrives."""
+        return list(self._api.requests)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
@@ -164,19 +142,14 @@ class Sandbox:
         engine: str,
         name: str | None = None,
         *,
-        dsn: str | None = None,
         backend: Literal["memory", "postgres"] | None = None,
         server: str | PathLike[str] | None = None,
         connections: int | None = None,
         password_encryption: Literal["scram-sha-256", "md5"] | None = None,
-        tls: bool = True,
         version: str | None = None,
-        num_nodes: int = 1,
-        region: str = "nyc3",
-        size: str = "db-s-1vcpu-1gb",
         tags: Iterable[str] = (),
         cluster_id: str | None = None,
-        online_after: float = 0.0,
+        online_after: float | None = None,
     ) -> str:
         """Add a cluster. A cancelled call adds none.
 
@@ -184,30 +157,24 @@ class Sandbox:
             engine: One of ``Engine``, or any other string for an engine that the client does not know. Such a cluster
                 is in memory.
             name: The cluster's name; None for the engine and a number.
-            dsn: Your own server to put behind the cluster. The sandbox does not stop it. For ``pg``: the URL of a
-                superuser of PostgreSQL 14 or newer. The sandbox creates the primary user ``doadmin`` there, its groups
-                and ``defaultdb``. For ``mysql``: the URL of an administrator of MySQL or MariaDB. The sandbox creates
-                ``doadmin`` there, unless the URL already logs in as ``doadmin``. It logs a warning for each setting of
-                the server that differs from the provider's in a way that tenants notice.
-            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` gets an
-                embedded PostgreSQL if the ``sandbox`` extra is installed. Every other engine is in memory.
-            server: For ``backend="postgres"``: the folder of PostgreSQL's programs (14 or newer), such as
-                ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: the programs of
-                the wheel.
-            connections: How many sessions clients may have at once on the embedded PostgreSQL, such as 22, as on the
-                provider's smallest cluster: then ``doadmin`` cannot log in either. None: 297.
-            password_encryption: ``"md5"`` for an embedded PostgreSQL that stores the passwords it is given as MD5, as
-                one of the provider's clusters did. None: ``"scram-sha-256"``.
-            tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
-                authority, and refuses connections without TLS. With a ``dsn`` the server decides.
-            version: The version that the API returns. Before 15, every user may create in ``public`` of the embedded
-                PostgreSQL's dbs, as in PostgreSQL 14.
-            num_nodes: The number of nodes that the API returns.
-            region: The region that the API returns.
-            size: The size that the API returns.
+            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` has an embedded PostgreSQL
+                if the extra ``sandbox`` is installed. Every other engine is in memory.
+            server: A real server, in place of the embedded one, which has no TLS. For ``pg``, the folder of
+                PostgreSQL's programs (15 or newer), such as ``"/usr/lib/postgresql/17/bin"``: the sandbox starts a
+                server with their extensions and with TLS, whose certificate the cluster's CA verifies. Or the URL of a
+                superuser of a PostgreSQL that runs already: the sandbox creates ``doadmin``, its groups and
+                ``defaultdb`` there. For ``mysql``, the URL of an administrator of a MySQL: the sandbox creates
+                ``doadmin`` there, unless the URL already logs in as ``doadmin``.
+            connections: How many sessions clients may have at once on a PostgreSQL that the sandbox starts, such as 22,
+                as on the provider's smallest cluster: then ``doadmin`` cannot log in either. None: 297.
+            password_encryption: ``"md5"`` for a PostgreSQL that stores the passwords it is given as MD5, as one of the
+                provider's clusters did. None: ``"scram-sha-256"``.
+            version: The version that the API returns. Before 15, every user may create in ``public`` of the dbs of a
+                PostgreSQL that the sandbox starts, as in PostgreSQL 14.
             tags: The tags that the API returns.
             cluster_id: The cluster's id, a UUID; None for a random one.
-            online_after: Seconds during which the status is ``creating`` and the API refuses writes (412).
+            online_after: Seconds during which the status is ``creating`` and the API refuses writes (412); None: it is
+                online at once.
 
         Returns:
             The cluster's id.
@@ -235,23 +202,24 @@ class Sandbox:
         self._cluster(cluster_id).set_status(status, online_after)
 
     async def stop_database(self, cluster_id: str, *, graceful: bool = False) -> None:
-        """Stop the embedded PostgreSQL of a cluster, as its clients see it. The API keeps working.
+        """Stop the PostgreSQL that the sandbox started for a cluster.
 
-        New connections are refused, and open transactions are rolled back. Does nothing if the server has stopped.
+        Its port refuses connections, open transactions are rolled back, and the API answers 500 for the cluster's
+        users and dbs. Does nothing if the server has stopped.
 
         Args:
             cluster_id: What ``add_cluster`` returned.
             graceful: Whether PostgreSQL ends the sessions with an error (57P01), as in a shutdown. Otherwise the
-                connections break without an error message, as in a crash of the machine.
+                connections break, as in a crash.
 
         Raises:
-            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            ValueError: There is no such cluster, or the sandbox did not start its server.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._run(self._cluster(cluster_id).backend.let_in(False, graceful=graceful))
+        await self._run(self._server(cluster_id).shut_down(graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
-        """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
+        """Start the stopped PostgreSQL of a cluster again, with its data, on the same port.
 
         Does nothing if it is running.
 
@@ -259,10 +227,16 @@ class Sandbox:
             cluster_id: What ``add_cluster`` returned.
 
         Raises:
-            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            ValueError: There is no such cluster, or the sandbox did not start its server.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._run(self._cluster(cluster_id).backend.let_in(True))
+        await self._run(self._server(cluster_id).restart())
+
+    def _server(self, cluster_id: str) -> EmbeddedPostgres:
+        server = self._cluster(cluster_id).backend.embedded
+        if server is None:
+            raise ValueError("the sandbox did not start the server of this cluster, so it cannot stop it")
+        return server
 
     def _cluster(self, cluster_id: str) -> SandboxCluster:
         if cluster_id not in self._clusters:
@@ -273,20 +247,16 @@ class Sandbox:
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
         async with AsyncExitStack() as opened:
-            data = None if self._folder is None else opened.enter_context(closing(Data(self._folder)))
-            opened.callback(self._tokens.close)
-            if data is not None:
-                self._tokens.open(mapping(data, "tokens"))
             opened.push_async_callback(self._registry.close)
             opened.push_async_callback(self._api.stop)
             runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
             opened.push_async_callback(runner.cleanup)
             await runner.setup()
-            await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
-            await self._registry.open(data)
+            await web.TCPSite(runner, self._bind, self._port, backlog=1024).start()
+            self._registry.is_open = True
             self._opened = opened.pop_all()
         self._loop = asyncio.get_running_loop()
-        self._url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
+        self._url = f"http://{self._address}:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *error: object) -> None:

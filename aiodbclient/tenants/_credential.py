@@ -12,7 +12,6 @@ from attrs.converters import optional
 
 from .._dsn import dsn
 from ..engines import POSTGRESQL, Engine
-from ..errors import ConfigurationError
 from ..models import masked
 from ._naming import Role
 
@@ -67,20 +66,14 @@ class Credential:
             ca_file: The path of a file with ``ca``. You write that file; this does not read it.
 
         Returns:
-            The URI, with the password.
-
-        Raises:
-            ConfigurationError: The cluster does not use TLS.
+            The URI, with the password. A cluster without TLS, as a sandbox may have, has nothing to verify: its URI
+            says ``sslmode=disable``.
         """
-        if self.ca is None:
-            raise ConfigurationError(
-                f"the cluster of the tenant {self.name!r} does not use TLS, so there is no CA to verify it"
-            )
         return dsn(
             engine=self.engine,
             host=self.host,
             port=self.port,
-            ssl=True,
+            ssl=self.ca is not None,
             uri=self.uri,
             username=self.username,
             password=self.password,
@@ -115,7 +108,7 @@ class Credential:
                 "PGUSER": self.username,
                 "PGPASSWORD": password,
                 "PGDATABASE": self.database,
-                "PGSSLMODE": "prefer" if self.ca is None else "require",
+                "PGSSLMODE": "disable" if self.ca is None else "require",
             }
         else:
             variables = {

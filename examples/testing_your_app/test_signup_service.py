@@ -27,7 +27,7 @@ async def cluster_id(aiodbclient_sandbox: Sandbox) -> str:
 async def service(
     aiodbclient_client: DatabaseClient, cluster_id: str, aiohttp_client: AiohttpClient, tmp_path: Path
 ) -> AsyncIterator[Service]:
-    """The service on the sandbox. It needs ``setup``, so it cannot use the fixture ``aiodbclient_tenants``."""
+    """The service on the sandbox. Its tenants have a prefix, so it cannot use the fixture ``aiodbclient_tenants``."""
     async with SQLiteStore(tmp_path / "tenants.db") as store:
         tenants = Tenants(aiodbclient_client.cluster(cluster_id), store, prefix="tenant_", setup=migrate)
         yield await aiohttp_client(create_app(tenants))

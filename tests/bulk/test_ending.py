@@ -19,6 +19,7 @@ from aiodbclient import (
 )
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import html
 from .test_stopping import endless, our_tasks
 from .truth import Truth, requests
 
@@ -51,7 +52,7 @@ async def test_refused_token_ends_run(sandbox: Sandbox, pg: ClusterClient) -> No
     assert our_tasks() == set()
 
 
-@pytest.mark.parametrize("outage", [{"cut": True}, {"status": 503}, {"html": True}, {"status": 502, "html": True}])
+@pytest.mark.parametrize("outage", [{"cut": True}, {"status": 503}, {"change": html}, {"status": 502, "change": html}])
 @pytest.mark.parametrize("concurrency", [1, 8])
 async def test_outage_ends_run(
     sandbox: Sandbox, pg: ClusterClient, outage: dict[str, object], concurrency: int

@@ -29,6 +29,7 @@ from aiodbclient import (
 )
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import hide_new_users, html, truncate
 from ..thorough import first_of
 from .truth import Truth, requests
 
@@ -42,9 +43,9 @@ FAULTS: dict[str, dict[str, Any]] = {
     "500 after": {"status": 500, "after": True},
     "503 with retry-after": {"status": 503, "headers": {"retry-after": "0.03"}},
     "429": {"status": 429, "headers": {"retry-after": "0.03"}},
-    "truncated JSON": {"truncate": True},
-    "HTML before": {"status": 200, "html": True},
-    "HTML after": {"status": 200, "html": True, "after": True},
+    "truncated JSON": {"change": truncate},
+    "HTML before": {"status": 200, "change": html},
+    "HTML after": {"status": 200, "change": html, "after": True},
     "slow": {"delay": 0.1},
     "404 on read-back": {"cut": True, "after": True},
 }
@@ -124,7 +125,7 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-cut", nth=1, cut=True)
         sandbox.faults.add(f"users.{operation}", cluster=cluster_id, times=times, **FAULTS[fault])
         if fault == "404 on read-back":
-            sandbox.faults.add("users.get", cluster=cluster_id, unseen_for=UNSEEN)
+            hide_new_users(sandbox, UNSEEN, cluster=cluster_id)
         yield Case(f"{fault} at {operation} on {engine}", truth), cluster
 
 

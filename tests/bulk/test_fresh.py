@@ -10,6 +10,7 @@ from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, Retr
 from aiodbclient._http.context import Deletions
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import delay_passwords, list_deleted_users
 from .test_outcomes import by_name
 from .truth import Truth, requests
 
@@ -21,7 +22,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_deleted_user_still_listed_is_created(sandbox: Sandbox, pg: ClusterClient) -> None:
-    sandbox.faults.add("users.delete", still_listed_for=30.0)
+    list_deleted_users(sandbox, 30.0)
     await pg.users.provision(["a", "b"])
     await pg.users.deprovision(["a", "b"])
     truth = Truth(sandbox, pg.id)
@@ -73,7 +74,7 @@ async def test_refused_deletion_is_forgotten(sandbox: Sandbox, pg: ClusterClient
 async def test_late_password_is_read_again(sandbox: Sandbox, pg: ClusterClient) -> None:
     await pg.users.create("old")
     truth = Truth(sandbox, pg.id)
-    sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=0.1)
+    delay_passwords(sandbox, ["users.create", "users.reset_auth"], 0.1)
 
     made = by_name(await pg.users.provision(["new"]))
     rotated = by_name(await pg.users.rotate(["old"]))
@@ -88,7 +89,7 @@ async def test_late_password_is_read_again(sandbox: Sandbox, pg: ClusterClient) 
 @pytest.mark.usefixtures("quick_looks")
 async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: ClusterClient) -> None:
     truth = Truth(sandbox, pg.id)
-    sandbox.faults.add("users.create", password_empty_for=60.0)
+    delay_passwords(sandbox, ["users.create"], 60.0)
 
     made = by_name(await pg.users.provision(["new"]))
 
@@ -96,7 +97,7 @@ async def test_missing_password_is_reset_or_reported(sandbox: Sandbox, pg: Clust
     assert made["new"].user.password == truth.passwords["new"]
     assert truth.reset == {"new": 1}
 
-    sandbox.faults.add("users.reset_auth", password_empty_for=60.0)
+    delay_passwords(sandbox, ["users.reset_auth"], 60.0)
     rotated = by_name(await pg.users.rotate(["new"]))
     assert isinstance(rotated["new"].error, errors.InvalidResponseError)
     assert rotated["new"].error.may_have_applied

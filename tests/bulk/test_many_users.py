@@ -11,6 +11,7 @@ import pytest
 from aiodbclient import Action, ClusterClient
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import html
 from ..thorough import first_of
 from .truth import Truth
 
@@ -20,8 +21,8 @@ FAULTS: list[dict[str, Any]] = [
     {"cut": True, "after": True},
     {"status": 500},
     {"status": 502, "after": True},
-    {"status": 200, "html": True},
-    {"status": 200, "html": True, "after": True},
+    {"status": 200, "change": html},
+    {"status": 200, "change": html, "after": True},
     {"status": 429, "headers": {"retry-after": "0.01"}},
 ]
 

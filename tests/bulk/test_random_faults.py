@@ -27,6 +27,7 @@ from aiodbclient import (
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser
 
+from ..changes import hide_new_users, html, truncate
 from .truth import Truth
 
 NAMES = [f"t{n}" for n in range(6)]
@@ -35,15 +36,14 @@ failures = st.sampled_from(
     [
         {"cut": True},
         {"cut": True, "after": True},
-        {"cut": True, "truncate": True},
         {"status": 500},
-        {"status": 502, "after": True, "html": True},
+        {"status": 502, "after": True, "change": html},
         {"status": 503, "headers": {"retry-after": "0.01"}},
         {"status": 429, "headers": {"retry-after": "0.01"}},
         {"status": 403},
-        {"truncate": True},
-        {"status": 200, "html": True},
-        {"status": 200, "html": True, "after": True},
+        {"change": truncate},
+        {"status": 200, "change": html},
+        {"status": 200, "change": html, "after": True},
         {"delay": 0.01},
         {"unseen_for": 0.03},
     ]
@@ -138,8 +138,11 @@ class Operator(RuleBasedStateMachine):
         self.truth.created.clear()
         self.truth.reset.clear()
         for fault in broken:
-            operation = "get" if "unseen_for" in fault["failure"] else fault["operation"]
-            self.sandbox.faults.add(f"users.{operation}", nth=fault["nth"], times=fault["times"], **fault["failure"])
+            selected = {"nth": fault["nth"], "times": fault["times"]}
+            if "unseen_for" in fault["failure"]:
+                hide_new_users(self.sandbox, fault["failure"]["unseen_for"], **selected)
+            else:
+                self.sandbox.faults.add(f"users.{fault['operation']}", **selected, **fault["failure"])
         self.runner.run(self._outcomes(run))
         self.sandbox.faults.clear()
         assert set(self.truth.created) <= set(names) - set(before)

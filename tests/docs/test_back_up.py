@@ -87,7 +87,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     found = binaries()
     assert found is not None
     with Sandbox(windows=[]) as sandbox:
-        asyncio.run(sandbox.add_cluster("pg", "first", backend="postgres", tls=False))
+        asyncio.run(sandbox.add_cluster("pg", "first", backend="postgres"))
         yield Shell(sandbox, tmp_path, programs=found)
 
 
@@ -124,7 +124,7 @@ def test_restore_errors_of_the_page(shell: Shell) -> None:
 @pytest.mark.parametrize("server", [server for server in SERVERS if server != "given"])
 def test_dump_and_restore_mysql(tmp_path: Path, server: str) -> None:
     with running(server, tmp_path) as dsn, Sandbox(windows=[]) as sandbox:
-        asyncio.run(sandbox.add_cluster("mysql", "first", dsn=dsn))
+        asyncio.run(sandbox.add_cluster("mysql", "first", server=dsn))
         with administrator(dsn) as cursor:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
         shell = Shell(sandbox, tmp_path)

@@ -8,6 +8,8 @@ import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ import many_clusters
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
+
+from ..proxy import Proxy, behind_proxy
 
 SOURCE = Path(many_clusters.__file__).read_text()
 
@@ -26,9 +30,21 @@ async def stored(folder: Path) -> int:
         return len([record.name async for record in store.records() if record.current is not None])
 
 
+@pytest.fixture
+async def clusters(sandbox: Sandbox) -> list[str]:
+    return [await sandbox.add_cluster("pg", backend="postgres") for _ in range(4)]
+
+
+@pytest.fixture
+def proxies(sandbox: Sandbox, clusters: list[str]) -> Iterator[list[Proxy]]:
+    """Proxies in front of three of the clusters."""
+    with ExitStack() as exits:
+        yield [exits.enter_context(behind_proxy(sandbox, cluster)) for cluster in clusters[:3]]
+
+
 @pytest.mark.parametrize("customers", [20, pytest.param(600, marks=pytest.mark.thorough)])
 async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
-    sandbox: Sandbox, tmp_path: Path, customers: int
+    sandbox: Sandbox, clusters: list[str], proxies: list[Proxy], tmp_path: Path, customers: int
 ) -> None:
     assert len(SOURCE.splitlines()) <= 25
     most = customers * 3 // 10  # so three clusters are too few
@@ -39,7 +55,6 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
         .replace("DatabaseClient() ", "DatabaseClient(rate_limiter=RateLimiter([])) ")
         .replace("import DatabaseClient", "import DatabaseClient, RateLimiter")
     )
-    clusters = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(4)]
     three = clusters[:3]
 
     async def start(*ids: str) -> asyncio.subprocess.Process:
@@ -51,7 +66,8 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
             stderr=asyncio.subprocess.PIPE,
         )
 
-    sandbox.faults.add("sql.statement", delay=0.02)  # so that it is killed before it is done, also on a fast machine
+    for proxy in proxies:
+        proxy.add(delay=0.02)  # so that it is killed before it is done, also on a fast machine
     for made in (customers // 6, customers // 2):
         process = await start(*three)
         while await stored(tmp_path) < made and process.returncode is None:  # noqa: ASYNC110
@@ -59,7 +75,8 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
         process.send_signal(signal.SIGKILL)
         await process.communicate()
         assert process.returncode == -signal.SIGKILL
-    sandbox.faults.clear()
+    for proxy in proxies:
+        proxy.rules.clear()
     printed, errors = await (await start(*three)).communicate()
     assert errors.count(b"\n") == errors.count(b"are in plain text") == 1
     lines = printed.decode().splitlines()

@@ -25,6 +25,8 @@ from aiodbclient.tenants import Credential, SQLiteStore
 from aiodbclient.tenants import errors as tenant_errors
 from signups import status_of
 
+from ..requirements import postgres_with_tls
+
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 
@@ -196,8 +198,8 @@ async def test_when_the_rate_limit_is_spent_nobody_waits_for_it(
 ) -> None:
     async with Sandbox(
         windows=[Window(1, 60.0), Window(5000, 3600.0)]
-    ) as sandbox:  # the first signup needs two requests
-        cluster = await sandbox.add_cluster("pg", backend="postgres")
+    ) as sandbox:  # the first signup needs two requests: the cluster, and its CA
+        cluster = await sandbox.add_cluster("pg", server=postgres_with_tls())
         async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
             first = await visitor.sign_up("beta")
             sent = len(sandbox.requests)

@@ -67,7 +67,7 @@ async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox,
     assert counters["aiodbclient_throttled_total", "users.create"] == throttled > 0
     assert counters["aiodbclient_retries_total", "users.create"] == throttled
     assert counters["aiodbclient_retries_total", "users.delete"] >= 1
-    assert counters["aiodbclient_budget_wait_seconds_total", "users.create"] > 0.2
+    assert counters["aiodbclient_rate_limit_wait_seconds_total", "users.create"] > 0.2
     assert counters["aiodbclient_request_duration_seconds_count", "users.create"] == 12 + throttled
 
 
@@ -92,7 +92,7 @@ def test_the_example_prints_what_prometheus_reads() -> None:
         "aiodbclient_requests",
         "aiodbclient_retries",
         "aiodbclient_throttled",
-        "aiodbclient_budget_wait_seconds",
+        "aiodbclient_rate_limit_wait_seconds",
         "aiodbclient_request_duration_seconds",
     }
     assert re.search(r'aiodbclient_throttled_total\{operation="users.create"\} [1-9]', done.stdout)

@@ -223,6 +223,8 @@ def test_hanging_requests_block_nobody() -> None:
         await asyncio.sleep(5.0)
         await limiter.acquire(max_wait=0.0)  # hangs
         started = loop.time()
+        with pytest.raises(MaxWaitError, match="no slot within max_wait: calls in flight have all of them"):
+            await limiter.acquire(max_wait=0.5)
         await limiter.acquire()
         assert loop.time() - started == pytest.approx(1.0, abs=0.01)
 

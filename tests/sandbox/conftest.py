@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,7 +18,6 @@ from aiodbclient.sandbox import _api as api
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres as postgres
-from aiodbclient.sandbox import _postgres_provider as postgres_provider
 from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
@@ -70,7 +68,7 @@ def own_pool() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in (embedded, registry, postgres):
             patched.setattr(module, "POOL", pool)
-        patched.setattr(postgres_provider, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
+        patched.setattr(postgres, "_EMPTY_SECONDS", 60.0)  # or a slow machine gives a server up
         yield
 
 
@@ -144,16 +142,8 @@ async def until_it_sleeps(uri: str) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that the user ``nobody`` can enter, as root's server needs."""
-    folder = Path(tempfile.mkdtemp(dir=ROOMY))
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.fixture(scope="session", params=SERVERS)
 def mysql_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The administrator's DSN of each installed MySQL and MariaDB. Each test uses its own names."""
+    """The administrator's DSN of a MySQL. Each test uses its own names."""
     with tempfile.TemporaryDirectory(dir=ROOMY) as folder, running(request.param, Path(folder)) as dsn:
         yield dsn

@@ -10,6 +10,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import hide_settings
 from .conftest import Call, caller
 
 ACL = [{"permission": "produceconsume", "topic": "customer-events"}, {"permission": "consume", "topic": "a.*"}]
@@ -235,7 +236,8 @@ async def test_an_update_needs_settings_and_a_read_only_user_may_have_others(san
 async def test_reads_can_leave_settings_out_as_the_api_is_reported_to(
     engine: str, given: dict[str, Any], key: str
 ) -> None:
-    async with Sandbox(windows=[], returns_settings=False) as sandbox, caller(sandbox) as call:
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        hide_settings(sandbox)
         cluster = f"/v2/databases/{await sandbox.add_cluster(engine, backend='memory')}"
         assert (await call("POST", f"{cluster}/users", {"name": "app", **given})).json["user"][key] == given[key]
         updated = await call("PUT", f"{cluster}/users/app", {"settings": {}})

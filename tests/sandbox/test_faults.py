@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -13,10 +12,10 @@ import aiohttp
 import pytest
 
 from aiodbclient import Window
-from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.__main__ import read_fault
+from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
-from .conftest import Call, Clock, Delays, caller
+from ..changes import html, page, rename
+from .conftest import Call, Delays, caller
 
 
 @pytest.fixture
@@ -41,13 +40,6 @@ async def test_a_cut_connection_before_or_after_the_work(
     assert await exists(call, pg, "app") is made
 
 
-async def test_a_connection_cut_in_the_middle_of_the_answer(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.create", cut=True, truncate=True)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await call("POST", f"{pg}/users", {"name": "app"})
-    assert await exists(call, pg, "app")
-
-
 @pytest.mark.parametrize(("after", "made"), [(False, False), (True, True)])
 async def test_any_status_before_or_after_the_work(
     sandbox: Sandbox, call: Call, pg: str, after: bool, made: bool
@@ -70,112 +62,6 @@ async def test_a_delay_before_or_after_the_work(
     delays.end.set()
     assert (await creating).status == 201
     assert delays.seconds == [0.2]
-
-
-async def test_a_body_that_breaks_off_and_a_proxys_page(sandbox: Sandbox, call: Call, pg: str) -> None:
-    fault = sandbox.faults.add("users.list", truncate=True)
-    with pytest.raises(json.JSONDecodeError):
-        await call("GET", f"{pg}/users")
-    sandbox.faults.remove(fault)
-    sandbox.faults.add("users.list", status=502, html=True)
-    answer = await call("GET", f"{pg}/users")
-    assert (answer.status, answer.headers["content-type"]) == (502, "text/html")
-    assert "Bad Gateway" in answer.json
-
-
-async def test_a_fresh_user_or_db_is_not_seen_for_a_while(sandbox: Sandbox, call: Call, pg: str, clock: Clock) -> None:
-    sandbox.faults.add(unseen_for=60)
-    await call("POST", f"{pg}/users", {"name": "app"})
-    await call("POST", f"{pg}/dbs", {"name": "alpha"})
-    assert (await call("GET", f"{pg}/users/app")).status == 404
-    assert (await call("GET", f"{pg}/dbs/alpha")).status == 404
-    assert (await call("GET", f"{pg}/users/doadmin")).status == 200
-    clock.ahead += 60
-    assert (await call("GET", f"{pg}/users/app")).status == 200
-    assert (await call("GET", f"{pg}/dbs/alpha")).status == 200
-
-
-async def test_a_password_is_empty_for_a_while_after_create_and_reset(
-    sandbox: Sandbox, call: Call, pg: str, clock: Clock
-) -> None:
-    late = sandbox.faults.add(name="app", password_empty_for=60)
-    for method, path in (("POST", f"{pg}/users"), ("POST", f"{pg}/users/app/reset_auth")):
-        shown = (await call(method, path, {"name": "app"})).json["user"]
-        assert shown["password"] == ""
-        assert (await call("GET", f"{pg}/users/app")).json["user"] == shown
-        primary, listed = (await call("GET", f"{pg}/users")).json["users"]
-        assert listed == shown
-        assert primary["password"]
-        assert (await call("GET", pg)).json["database"]["users"][1] == shown
-        clock.ahead += 60
-        assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
-    assert late.seen == 2  # it affects only matching requests
-
-
-async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call, pg: str, clock: Clock) -> None:
-    sandbox.faults.add("users.delete", still_listed_for=60)
-
-    async def listed() -> list[str]:
-        users = (await call("GET", f"{pg}/users")).json["users"]
-        assert (await call("GET", pg)).json["database"]["users"] == users
-        return [user["name"] for user in users]
-
-    await call("POST", f"{pg}/users", {"name": "app"})
-    await call("POST", f"{pg}/users", {"name": "other"})
-    assert (await call("DELETE", f"{pg}/users/nobody")).status == 404
-    assert (await call("DELETE", f"{pg}/users/doadmin")).status == 422
-    assert await listed() == ["doadmin", "app", "other"]
-    assert (await call("DELETE", f"{pg}/users/app")).status == 204
-    assert await listed() == ["doadmin", "other", "app"]
-    assert not await exists(call, pg, "app")
-    assert (await call("DELETE", f"{pg}/users/app")).status == 404
-    clock.ahead += 60
-    assert await listed() == ["doadmin", "other"]
-
-
-@pytest.mark.parametrize("status", [520, 522, 524])
-async def test_the_proxy_in_front_answers_with_a_page_of_its_own(
-    sandbox: Sandbox, call: Call, pg: str, status: int
-) -> None:
-    sandbox.faults.add("users.create", status=status, after=True)
-    answer = await call("POST", f"{pg}/users", {"name": "app"})
-    assert (answer.status, answer.headers["content-type"]) == (status, "text/html")
-    assert f"<title>{status} " in answer.json
-    assert await exists(call, pg, "app")
-
-
-async def test_settings_that_the_provider_has_not_implemented(sandbox: Sandbox, call: Call) -> None:
-    mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb")
-    sandbox.faults.add("users.update", status=501)
-    await call("POST", f"{mongodb}/users", {"name": "app"})
-    settings = {"settings": {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}}
-    answer = await call("PUT", f"{mongodb}/users/app", settings)
-    assert (answer.status, answer.json["id"], answer.json["message"]) == (501, "Not Implemented", "Server Error")
-    assert "settings" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
-
-
-async def test_an_answer_about_somebody_else(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add(answer_name="bob")
-    shown = (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]
-    assert (shown["name"], shown["password"][:5]) == ("bob", "AVNS_")
-    assert (await call("GET", f"{pg}/users/alice")).json["user"]["name"] == "bob"
-    assert (await call("POST", f"{pg}/dbs", {"name": "alpha"})).json == {"db": {"name": "bob"}}
-    assert (await call("GET", pg)).json["database"]["id"] == "bob"
-    sandbox.faults.clear()
-    assert await exists(call, pg, "alice")
-    assert not await exists(call, pg, "bob")
-    assert (await call("GET", pg)).json["database"]["id"] == pg.rpartition("/")[2]
-
-
-async def test_a_list_that_has_ever_one_more_page(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.list", endless=True)
-    path = f"{pg}/users?per_page=5"
-    for page in range(2, 6):
-        answer = await call("GET", path)
-        assert [user["name"] for user in answer.json["users"]] == ["doadmin"]
-        path = answer.json["links"]["pages"]["next"].removeprefix(sandbox.url)
-        assert path == f"{pg}/users?per_page=5&page={page}"
-    assert "links" not in (await call("GET", f"{pg}/dbs")).json
 
 
 async def gone(request: Awaitable[Any], begun: Callable[[], Any]) -> None:
@@ -223,18 +109,6 @@ def test_nor_does_it_hold_up_a_sandbox_in_a_thread() -> None:
                 time.sleep(0.001)
         started = time.monotonic()
     assert time.monotonic() - started < 60
-
-
-async def test_an_answer_broken_off_for_a_client_that_has_gone(
-    sandbox: Sandbox, call: Call, pg: str, delays: Delays, caplog: pytest.LogCaptureFixture
-) -> None:
-    broken = sandbox.faults.add("users.list", delay=0.1, cut=True, truncate=True)
-    await gone(call("GET", f"{pg}/users"), delays.begun.is_set)
-    delays.end.set()
-    while not sandbox.counts["users.list", 200]:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    assert broken.fired == 1
-    assert caplog.text == ""
 
 
 async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
@@ -288,60 +162,105 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
     assert 15 <= first.count(500) <= 45
 
 
+async def test_change_answer(sandbox: Sandbox, call: Call, pg: str) -> None:
+    """A function sees the request, and changes status, headers and body of its answer, but nothing that is stored."""
+
+    def hide(request: RecordedRequest, answer: Answer) -> None:
+        assert request.name == "app"
+        answer.body["user"]["password"] = ""
+        answer.status, answer.headers["x-changed"] = 202, "yes"
+
+    sandbox.faults.add("users.create", change=hide)
+    made = await call("POST", f"{pg}/users", {"name": "app"})
+    assert (made.status, made.headers["x-changed"], made.json["user"]["password"]) == (202, "yes", "")
+    assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
+    assert (sandbox.requests[0].status, sandbox.counts["users.create", 202]) == (202, 1)
+
+
+async def test_change_to_bytes(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.list", status=502, change=html)
+    answer = await call("GET", f"{pg}/users")
+    assert (answer.status, answer.headers["content-type"]) == (502, "text/html")
+    assert "<h1>502</h1>" in answer.json
+
+
+async def test_change_name_and_page(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.create", change=rename("bob"))
+    assert (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]["name"] == "bob"
+    sandbox.faults.add("users.list", change=page(1))
+    first = (await call("GET", f"{pg}/users")).json
+    second = await call("GET", first["links"]["pages"]["next"].removeprefix(sandbox.url))
+    assert [user["name"] for user in first["users"] + second.json["users"]] == ["doadmin", "alice"]
+    assert second.json["links"]["pages"] == {}
+
+
 @pytest.mark.parametrize(
     ("operation", "what", "message"),
     [
         ("users.destroy", {"cut": True}, "unknown operation users.destroy"),
+        (["*", "users.get"], {"cut": True}, "unknown operation"),
+        ([], {"cut": True}, "operation must be a name"),
         ("*", {}, "has no effect"),
         ("*", {"headers": {}}, "has no effect"),
-        ("*", {"cut": True, "nth": 0}, "nth must be"),
-        ("*", {"status": 99}, "status must be"),
-        ("*", {"cut": True, "probability": 2}, "probability must be"),
-        ("users.list", {"still_listed_for": 1}, "still_listed_for has no effect there; it applies to users.delete"),
-        ("users.get", {"password_empty_for": 1, "cut": True}, "it applies to users.create, users.reset_auth"),
-        ("users.get", {"endless": True}, "endless has no effect there"),
-        ("users.create", {"password_empty_for": -1}, "password_empty_for must be from 0"),
+        ("*", {"headers": {"retry-after": 7}}, "headers must map names to strings"),
+        ("*", {"cut": True, "nth": 0}, "nth must be a whole number from 1"),
+        ("*", {"cut": True, "nth": "first"}, "nth must be a whole number from 1 to inf, not 'first'"),
+        ("*", {"status": 99}, "status must be a whole number from 200 to 599"),
+        ("*", {"cut": True, "probability": 2}, "probability must be a number from 0 to 1"),
+        ("*", {"cut": "yes"}, "cut must be true or false"),
+        ("*", {"cut": True, "cluster": 5}, "cluster must be a string"),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(operation: str, what: dict[str, Any], message: str) -> None:
+def test_invalid_fault(operation: Any, what: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sandbox().faults.add(operation, **what)
 
 
-@pytest.mark.parametrize(
-    ("text", "operation", "options"),
-    [
-        ("users.create: status=503 nth=3", ["users.create"], {"status": 503, "nth": 3}),
-        ("users.get, users.list: unseen_for=0.5", ["users.get", "users.list"], {"unseen_for": 0.5}),
-        ("*: cut", "*", {"cut": True}),
-        ("*:cut=true after=false", "*", {"cut": True, "after": False}),
-        ("users.get: answer_name='a b' cluster=main", ["users.get"], {"answer_name": "a b", "cluster": "main"}),
-        (
-            "users.get: status=503 headers=retry-after:7 headers='x-at : 12:30'",
-            ["users.get"],
-            {"status": 503, "headers": {"retry-after": "7", "x-at": "12:30"}},
-        ),
-    ],
-)
-def test_a_fault_is_read_from_text(text: str, operation: str | list[str], options: dict[str, Any]) -> None:
-    assert read_fault(text) == {"operation": operation, **options}
+async def test_fault_of_cluster_by_name(sandbox: Sandbox, call: Call) -> None:
+    ids = [await sandbox.add_cluster("redis", name) for name in ("one", "other")]
+    sandbox.faults.add(cluster="other", status=503)
+    assert [(await call("GET", f"/v2/databases/{each}")).status for each in ids] == [200, 503]
+
+
+async def test_faults_by_http(sandbox: Sandbox, call: Call, pg: str) -> None:
+    """Another program adds the same faults as JSON, lists and ends them, with the sandbox's own token."""
+    fault = {"operation": ["users.list", "users.get"], "status": 423, "times": 2, "headers": {"x-why": "no reason"}}
+    added = await call("POST", "/sandbox/faults", fault)
+    assert (added.status, added.json["faults"]) == (200, [fault | {"probability": 1.0, "seen": 0, "fired": 0}])
+    refused = await call("GET", f"{pg}/users")
+    assert (refused.status, refused.headers["x-why"]) == (423, "no reason")
+    assert [each["fired"] for each in (await call("GET", "/sandbox/faults")).json["faults"]] == [1]
+    assert (await call("DELETE", "/sandbox/faults")).json == {"faults": []}
+    assert (await call("GET", f"{pg}/users")).status == 200
+    assert (await call("POST", "/sandbox/faults", fault, token=sandbox.add_token())).status == 401
+    assert (await call("PATCH", "/sandbox/faults")).status == 405
+    assert [request.operation for request in sandbox.requests] == ["users.list", "users.list"]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("body", "message"),
     [
-        ("users.create", "'users.create' is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'"),
-        (": cut", "': cut' is not OPERATION: OPTION..."),
-        ("*: statis=503", "unknown option 'statis'; the options are cluster, name, nth, "),
-        ("*: status", "'status' is not a valid value of status"),
-        ("*: status=many", "'status=many' is not a valid value of status"),
-        ("*: cut=yes", "'cut=yes' is not a valid value of cut"),
-        ("*: cut headers=retry-after", "'headers=retry-after' is not a valid value of headers"),
-        ("*: cut headers=:7", "'headers=:7' is not a valid value of headers"),
-        ("*: status=99", "status must be from 200 to 599"),
-        ("*, users.get: cut", r"unknown operation \*"),
+        (b"", "Expecting value"),
+        (b"{", "Expecting property name"),
+        (b"\xff", "invalid start byte"),
+        (b"[" * 100_000, "recursion"),
+        (b"[]", "a fault is a JSON object"),
+        (b'{"statis": 503}', "unknown option statis; the options are operation, cluster, name, nth"),
+        (b'{"change": "x"}', "unknown option change"),
+        (b'{"status": "many"}', "status must be a whole number"),
+        (b'{"operation": 5, "cut": true}', "operation must be a name"),
+        (b'{"operation": {}, "cut": true}', "operation must be a name"),
+        (b'{"operation": [5], "cut": true}', "operation must be a name"),
+        (b'{"headers": 5, "cut": true}', "headers must map"),
+        (b'{"delay": NaN}', "delay must be a number"),
+        (b'{"delay": true}', "delay must be a number"),
     ],
 )
-def test_a_text_that_says_no_fault_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_fault(text)
+async def test_nonsense_by_http(sandbox: Sandbox, body: bytes, message: str) -> None:
+    headers = {"authorization": f"Bearer {sandbox.token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{sandbox.url}/sandbox/faults", data=body) as answer,
+    ):
+        assert (answer.status, message in (await answer.json())["message"]) == (400, True), await answer.text()
+    assert list(sandbox.faults) == []

@@ -217,7 +217,7 @@ def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> 
         (server,) = postmasters(private_tmp)
         user = next(iter(sandbox._clusters.values())).backend.primary()
         with psycopg.connect(
-            host=user.host, port=user.port, user="doadmin", password=user.password, dbname="defaultdb"
+            host="127.0.0.1", port=user.port, user="doadmin", password=user.password, dbname="defaultdb"
         ) as session:
             busy = session.info.backend_pid
             killer = threading.Timer(0.2, os.kill, [server, signal.SIGKILL])
@@ -333,8 +333,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     home.mkdir()
     shutil.copytree(Path(embedded.__file__).with_name("_keeper"), home / "_keeper")
     programs = copied(found, home)
-    settings: dict[str, object] = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0}
-    settings |= {"password": "secret", "settings": {}}
+    settings: dict[str, object] = {"parent": None, "bind": "127.0.0.1", "password": "secret", "settings": {}}
     settings |= {"certificate": None}
     try:
         done = subprocess.run(
@@ -346,7 +345,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
             capture_output=True,
             text=True,
         )
-        assert [list(json.loads(line)) for line in done.stdout.splitlines()] == [["folder"], ["port", "inner"]], done
+        assert [list(json.loads(line)) for line in done.stdout.splitlines()] == [["folder"], ["port"]], done
         assert left(private_tmp) == [home]
     finally:
         shutil.rmtree(home)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._access import RateLimiter, Remaining
+from aiodbclient.sandbox._access import TokenLimiter
 
 from .conftest import Clock, caller
 
@@ -19,7 +18,7 @@ windows = st.builds(Window, limit=st.integers(1, 4), seconds=st.sampled_from([1.
 
 @given(st.lists(windows, min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=60))
 def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: list[Window], steps: list[int]) -> None:
-    limiter, accepted, now = RateLimiter(limits, "hour"), list[float](), 1000.0
+    limiter, accepted, now = TokenLimiter(limits), list[float](), 1000.0
     longest = max(limits, key=lambda window: window.seconds)
     for step in steps:
         now += step / 1024  # floats represent this exactly
@@ -30,13 +29,16 @@ def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: lis
             accepted.append(now)
         still = [at for at in accepted if now - at < longest.seconds]
         # of equally long windows, any may be reported
-        assert int(headers["ratelimit-limit"]) - int(headers["ratelimit-remaining"]) == len(still)
+        if let_in:
+            assert int(headers["ratelimit-limit"]) - int(headers["ratelimit-remaining"]) == len(still)
+        else:
+            assert headers["ratelimit-remaining"] == "0"
         assert 0 <= int(headers["ratelimit-reset"]) - (still[0] + longest.seconds) < 1
 
 
 @given(st.integers(1, 20), st.integers(0, 900))
 def test_retry_after_is_when_the_oldest_leaves_the_short_window(limit: int, spread: int) -> None:
-    limiter = RateLimiter([Window(limit, 1.0), Window(1000, 100.0)])
+    limiter = TokenLimiter([Window(limit, 1.0), Window(1000, 100.0)])
     now = 50.0
     for n in range(limit):
         now = 50.0 + n * spread / 1000 / limit
@@ -50,7 +52,7 @@ def test_retry_after_is_when_the_oldest_leaves_the_short_window(limit: int, spre
 
 
 def test_a_refusal_by_the_long_window_has_no_retry_after() -> None:
-    limiter = RateLimiter([Window(2, 60.0), Window(2, 3600.0)])
+    limiter = TokenLimiter([Window(2, 60.0), Window(2, 3600.0)])
     assert [limiter.admit(at, at)[0] for at in (0.0, 1.0)] == [True, True]
     let_in, headers = limiter.admit(2.0, 2.0)
     assert not let_in
@@ -58,7 +60,7 @@ def test_a_refusal_by_the_long_window_has_no_retry_after() -> None:
 
 
 def test_a_minute_is_reported_in_whole_seconds() -> None:
-    limiter = RateLimiter([Window(1, 60.0), Window(5000, 3600.0)])
+    limiter = TokenLimiter([Window(1, 60.0), Window(5000, 3600.0)])
     assert limiter.admit(0.0, 0.0)[0]
     assert limiter.admit(0.5, 0.5)[1]["retry-after"] == "60"
 
@@ -79,29 +81,12 @@ async def test_the_documented_limits_are_the_default() -> None:
         assert sandbox.counts["clusters.list", 429] == 1
 
 
-@pytest.mark.parametrize(
-    ("remaining", "expected"),
-    [
-        ("hour", ["9", "8", "8", "7", "6"]),
-        ("refused", ["9", "8", "0", "7", "6"]),
-        ("full", ["9", "0", "0", "7", "0"]),
-    ],
-)
-def test_ratelimit_remaining_when_the_minute_is_full(remaining: Remaining, expected: list[str]) -> None:
-    limiter = RateLimiter([Window(2, 60.0), Window(10, 3600.0)], remaining)
+def test_ratelimit_remaining_when_the_minute_is_full() -> None:
+    limiter = TokenLimiter([Window(2, 60.0), Window(10, 3600.0)])
     answers = [limiter.admit(at, at) for at in (0.0, 1.0, 2.0, 61.0, 62.0)]
     assert [accepted for accepted, _ in answers] == [True, True, False, True, True]
-    assert [headers["ratelimit-remaining"] for _, headers in answers] == expected
+    assert [headers["ratelimit-remaining"] for _, headers in answers] == ["9", "8", "0", "7", "6"]
     assert [headers.get("retry-after") for _, headers in answers] == [None, None, "58", None, None]
-
-
-def test_any_window_but_the_longest_can_be_the_full_one() -> None:
-    limiter = RateLimiter([Window(5, 1.0), Window(2, 60.0), Window(10, 3600.0)], "full")
-    expected = [limiter.admit(at, at)[1]["ratelimit-remaining"] for at in (0.0, 10.0, 65.0)]
-    assert expected == ["9", "0", "0"]
-    let_in, headers = limiter.admit(66.0, 66.0)
-    assert not let_in
-    assert headers["retry-after"] == "4"
 
 
 async def test_each_token_has_limits_of_its_own() -> None:
@@ -111,14 +96,6 @@ async def test_each_token_has_limits_of_its_own() -> None:
             answers = [await call("GET", "/v2/databases", token=token) for _ in range(3)]
             assert [answer.status for answer in answers] == [200, 200, 429]
             assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["2", "1", "0"]
-
-
-async def test_the_reading_is_chosen_for_the_whole_sandbox() -> None:
-    windows = [Window(1, 60.0), Window(3, 3600.0)]
-    async with Sandbox(windows=windows, remaining="full") as sandbox, caller(sandbox) as call:
-        assert (await call("GET", "/v2/databases")).headers["ratelimit-remaining"] == "0"
-    with pytest.raises(ValueError, match="remaining must be one of hour, refused, full"):
-        Sandbox(remaining="minute")  # type: ignore[arg-type]
 
 
 async def test_after_retry_after_a_request_is_accepted(clock: Clock) -> None:

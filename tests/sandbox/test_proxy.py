@@ -34,6 +34,7 @@ from aiodbclient import (
 from aiodbclient.errors import APIError, DatabaseClientError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
 
+from ..changes import html
 from ..requirements import description
 
 JSON = dict[str, Any]
@@ -182,7 +183,7 @@ async def test_the_proxy_sees_what_is_not_as_described() -> None:
         cluster = client.cluster(await sandbox.add_cluster("kafka"), engine="kafka")
         await cluster.dbs.list()
         assert proxy.violations == []
-        sandbox.faults.add("dbs.list", html=True)
+        sandbox.faults.add("dbs.list", change=html)
         with suppress(InvalidResponseError):
             await cluster.dbs.list()
         with suppress(APIError):

@@ -1,13 +1,11 @@
-"""Start, stop, tokens, pages, and recorded requests."""
+"""Start, stop, tokens, and recorded requests."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import subprocess
 import sys
 import urllib.request
-from collections import deque
 from typing import Any
 
 import aiohttp
@@ -75,9 +73,9 @@ async def test_a_request_under_way_does_not_hold_up_the_end() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "redis", "dsn": "redis://127.0.0.1"}, "only be in memory"),
+        ({"engine": "redis", "server": "redis://127.0.0.1"}, "only be in memory"),
         ({"engine": "kafka", "backend": "postgres"}, "only be in memory"),
-        ({"engine": "pg", "dsn": "postgresql://h", "backend": "memory"}, "not both"),
+        ({"engine": "pg", "server": "postgresql://h", "backend": "memory"}, "not both"),
         ({"engine": "pg", "name": "here"}, "'here' exists already"),
         ({"engine": "pg", "name": ""}, "must not be empty"),
         ({"engine": "redis", "online_after": -1}, "online_after must be at least 0, not -1"),
@@ -127,114 +125,20 @@ def test_a_scope_that_does_not_exist_is_refused() -> None:
         Sandbox().add_token(["database:destroy"])
 
 
-@pytest.mark.parametrize(
-    ("query", "names", "pages"),
-    [
-        ("", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
-        (
-            "?page=2",
-            ["db2", "db3"],
-            {
-                "first": "page=1&per_page=2",
-                "prev": "page=1&per_page=2",
-                "next": "page=3&per_page=2",
-                "last": "page=3&per_page=2",
-            },
-        ),
-        ("?page=3", ["db4"], {"first": "page=1&per_page=2", "prev": "page=2&per_page=2"}),
-        ("?page=9", [], {"first": "page=1&per_page=2", "prev": "page=8&per_page=2"}),
-        ("?per_page=1&page=5", ["db4"], {"first": "per_page=1&page=1", "prev": "per_page=1&page=4"}),
-        ("?per_page=200&page=3", ["db4"], {"first": "per_page=2&page=1", "prev": "per_page=2&page=2"}),
-        ("?per_page=0&x=%26", ["db0"], {"next": "per_page=1&x=%26&page=2", "last": "per_page=1&x=%26&page=5"}),
-        ("?page=-1", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
-        ("?page=%C2%B2", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
-    ],
-)
-async def test_a_page_links_to_the_others(query: str, names: list[str], pages: dict[str, str]) -> None:
-    async with Sandbox(windows=[], page_size=2) as sandbox, caller(sandbox) as call:
-        dbs = f"/v2/databases/{await sandbox.add_cluster('opensearch')}/dbs"
-        for n in range(5):
-            await call("POST", dbs, {"name": f"db{n}"})
-
-        answer = (await call("GET", dbs + query)).json
-        start = f"{sandbox.url}{dbs}?"
-
-    assert [db["name"] for db in answer["dbs"]] == names
-    assert answer["meta"] == {"total": 5}
-    assert answer["links"] == {"pages": {label: start + page for label, page in pages.items()}}
-
-
-async def test_a_list_of_one_page_or_nothing_links_to_no_other() -> None:
-    async with Sandbox(windows=[], page_size=2) as sandbox, caller(sandbox) as call:
-        dbs = f"/v2/databases/{await sandbox.add_cluster('opensearch')}/dbs"
-        for n in range(3):
-            answer = (await call("GET", dbs)).json
-            assert (len(answer["dbs"]), answer["links"], answer["meta"]) == (n, {}, {"total": n})
-            await call("POST", dbs, {"name": f"db{n}"})
-
-
-async def test_the_record_of_what_arrived_has_no_secrets(sandbox: Sandbox, call: Call) -> None:
+async def test_recorded_requests(sandbox: Sandbox, call: Call) -> None:
+    """A test sees what its client sent, as it was sent."""
     cluster = await sandbox.add_cluster("pg", backend="memory")
     body = {"name": "a/b", "password": "hunter2", "settings": {"pg_allow_replication": True}}
-    made = await call("POST", f"/v2/databases/{cluster}/users", body, headers={"x-mine": "yes"})
+    await call("POST", f"/v2/databases/{cluster}/users", body, headers={"x-mine": "yes"})
     await call("DELETE", f"/v2/databases/{cluster}/users/a%2Fb")
-    create, delete = sandbox.requests
+    await call("POST", f"/v2/databases/{cluster}/users", token="wrong", data=b"nonsense")
+    create, delete, refused = sandbox.requests
     assert (create.method, create.operation, create.cluster, create.name) == ("POST", "users.create", cluster, "a/b")
-    assert create.json == {"name": "a/b", "password": "********", "settings": {"pg_allow_replication": True}}
-    assert create.headers["x-mine"] == "yes"
+    assert (create.json, create.headers["x-mine"]) == (body, "yes")
+    assert create.headers["authorization"] == f"Bearer {sandbox.token}"
     assert (delete.path, delete.name, delete.status) == (f"/v2/databases/{cluster}/users/a%2Fb", "a/b", 204)
-    text = repr(sandbox.requests) + repr(sandbox) + repr(dict(sandbox._clusters))
-    for secret in (sandbox.token, "hunter2", made.json["user"]["password"]):
-        assert secret not in text
-
-
-async def test_the_record_is_bounded_and_the_counts_are_exact(sandbox: Sandbox, call: Call) -> None:
-    assert sandbox._api.kept.maxlen == 10_000
-    sandbox._api.kept = deque(maxlen=3)
-    for _ in range(5):
-        await call("GET", "/v2/databases")
-    assert len(sandbox.requests) == 3
-    assert sandbox.counts == {("clusters.list", 200): 5}
-
-
-async def test_without_a_token_nothing_of_a_body_is_read_or_kept(sandbox: Sandbox, call: Call) -> None:
-    cluster = await sandbox.add_cluster("redis")
-    for body in (b'{"name": "x"}', b"nonsense", bytes(2_000_000)):
-        answer = await call("POST", f"/v2/databases/{cluster}/users", token="wrong", data=io.BytesIO(body))
-        assert answer.status == 401
-    assert [(record.name, record.body, record.json) for record in sandbox.requests] == [(None, None, None)] * 3
-
-
-async def test_a_body_without_a_token_is_not_waited_for(sandbox: Sandbox) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
-    writer.write(b"POST /v2/databases HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n{")
-    assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"HTTP/1.1 401 ")
-    writer.close()
-    await writer.wait_closed()
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost", 200),
-        ("localhost:80", 200),
-        ("127.0.0.1:1", 200),
-        ("[::1]:80", 200),
-        ("evil.example", 421),
-        ("localhost.evil.example:80", 421),
-        ("10.0.0.1", 421),
-        ("[", 421),
-        ("", 421),
-    ],
-)
-async def test_a_name_that_is_not_this_machines_is_refused(
-    sandbox: Sandbox, call: Call, host: str, status: int
-) -> None:
-    answer = await call("GET", "/v2/databases", headers={"host": host})
-    assert answer.status == status
-    if status == 421:
-        assert answer.json["id"] == "misdirected_request"
-        assert "localhost" in answer.json["message"]
+    assert (refused.body, refused.name, refused.status) == ("nonsense", None, 401)
+    assert sandbox.counts == {("users.create", 201): 1, ("users.delete", 204): 1, ("users.create", 401): 1}
 
 
 async def test_tags_need_a_scope_of_their_own(sandbox: Sandbox, call: Call) -> None:

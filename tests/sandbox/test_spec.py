@@ -71,7 +71,8 @@ def test_every_answer_is_as_described(
         cluster = asyncio.run(sandbox.add_cluster(engine, backend=backend))
         assert attacked(sandbox, described, tmp_path, cluster, "--phases", phases) > 400
         # every operation of the engine succeeded at least once
-        assert {operation for operation, status in sandbox.counts if status and status < 300} == EVERYTHING
+        expected = EVERYTHING - ({"clusters.ca"} if backend == "postgres" else set())  # the embedded one has no TLS
+        assert {operation for operation, status in sandbox.counts if status and status < 300} == expected
 
 
 @pytest.mark.thorough

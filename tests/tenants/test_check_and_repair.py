@@ -283,7 +283,7 @@ async def test_every_pair_is_kept_apart_after_a_repair(anywhere: Place) -> None:
 async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[Place, Credential]]:
     """A place, and a superuser of its server, who does what only the provider can do."""
     async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", dsn=postgres)
+        cluster = await sandbox.add_cluster("pg", server=postgres)
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
             yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
 

@@ -82,7 +82,7 @@ def mysqls(
         for dsn in dsns:
             with administrator(dsn) as cursor:
                 cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1, GLOBAL event_scheduler = 1")
-        old, new = [asyncio.run(sandbox.add_cluster("mysql", dsn=dsn)) for dsn in dsns]
+        old, new = [asyncio.run(sandbox.add_cluster("mysql", server=dsn)) for dsn in dsns]
         yield sandbox, old, new, dsns
 
 

@@ -33,13 +33,13 @@ def clusters(
     """A sandbox with two clusters of an engine."""
     with ExitStack() as stack, Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
-            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres", tls=False)) for _ in range(2)]
+            first, second = [asyncio.run(sandbox.add_cluster("pg", backend="postgres")) for _ in range(2)]
         else:
             dsns = [stack.enter_context(running(request.param, tmp_path_factory.mktemp("mysql"))) for _ in range(2)]
             for dsn in dsns:
                 with administrator(dsn) as cursor:
                     cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-            first, second = [asyncio.run(sandbox.add_cluster("mysql", dsn=dsn)) for dsn in dsns]
+            first, second = [asyncio.run(sandbox.add_cluster("mysql", server=dsn)) for dsn in dsns]
         yield sandbox, first, second
 
 

@@ -54,7 +54,7 @@ def richer() -> Iterator[tuple[Sandbox, str, str, str]]:
             connection.execute(f"ALTER SYSTEM SET extension_control_path = '$system:{path}'")
             connection.execute("SELECT pg_reload_conf()")
     with Sandbox(windows=[]) as sandbox:
-        ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in (here, there)]
+        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in (here, there)]
         yield sandbox, ids[0], ids[1], here.dsn
     here.close()
     there.close()
@@ -109,7 +109,7 @@ async def test_an_older_server_is_found_before_anybody_is_shut_out(tmp_path: Pat
         pytest.skip("needs an older PostgreSQL (apt-get install postgresql-17)")
     here, there = RestartablePostgres(), RestartablePostgres(older[-1].parent)
     with Sandbox(windows=[]) as sandbox:
-        old, new = [await sandbox.add_cluster("pg", dsn=each.dsn) for each in (here, there)]
+        old, new = [await sandbox.add_cluster("pg", server=each.dsn) for each in (here, there)]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             await _refused(two, await two.tenants().ensure("alpha"), r"is older than")
     here.close()
@@ -177,7 +177,7 @@ async def narrow(
             for dsn in dsns:
                 with administrator(dsn) as cursor:
                     cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        old, new = [await sandbox.add_cluster("pg" if request.param == "pg" else "mysql", dsn=dsn) for dsn in dsns]
+        old, new = [await sandbox.add_cluster("pg" if request.param == "pg" else "mysql", server=dsn) for dsn in dsns]
         async with opened(sandbox, old, new, tmp_path / "store") as two:
             yield two, ballast, free
 

@@ -35,7 +35,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[tuple[Any, ...]]:
     """A sandbox over a server of each version and one of the newest."""
     own = RestartablePostgres(request.param), RestartablePostgres()
     with Sandbox(windows=[]) as sandbox:
-        ids = [asyncio.run(sandbox.add_cluster("pg", dsn=each.dsn)) for each in own]
+        ids = [asyncio.run(sandbox.add_cluster("pg", server=each.dsn)) for each in own]
         yield sandbox, *ids, *own
     for each in own:
         each.close()

@@ -141,7 +141,7 @@ async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_an
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
         gated(place) as gate,
     ):
-        a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres", tls=False))
+        a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres"))
         tenants = Tenants([a, b], place.store, prefix=place.prefix)
         for name in NAMES:
             await tenants.ensure(name)

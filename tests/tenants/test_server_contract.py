@@ -98,7 +98,7 @@ def its_cluster(request: pytest.FixtureRequest) -> Iterator[tuple[Sandbox, str]]
             yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
         else:
             mysql: Callable[[str], str] = request.getfixturevalue("mysql")
-            yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
+            yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql(request.param)))
 
 
 @pytest.fixture

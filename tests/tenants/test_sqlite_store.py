@@ -541,7 +541,7 @@ async def test_a_name_that_is_no_text_is_an_error_after_all_others(path: Path) -
 
 async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, SQLiteStore(path) as store:
-        cluster_id = await sandbox.add_cluster("pg", backend="postgres", tls=False)
+        cluster_id = await sandbox.add_cluster("pg", backend="postgres")
         async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
             tenants = Tenants(client.cluster(cluster_id), store)
             for name in ("alpha", "beta", "gamma"):

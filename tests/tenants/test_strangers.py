@@ -46,7 +46,7 @@ async def elsewhere(place: Place, what: str) -> Tenants:
     """Tenants with the same store and another prefix, or another cluster."""
     if what == "another prefix":
         return place.tenants(prefix=f"{place.prefix}other_")
-    other = place.client.cluster(await place.sandbox.add_cluster("pg", backend="postgres", tls=False))
+    other = place.client.cluster(await place.sandbox.add_cluster("pg", backend="postgres"))
     return Tenants(other, place.store, prefix=place.prefix)
 
 

@@ -38,7 +38,7 @@ class Pg:
 @pytest.fixture
 async def pg(_aiodbclient_servers: None) -> AsyncIterator[Pg]:
     async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", backend="postgres", tls=False)
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
         options = {"base_url": sandbox.url, "rate_limiter": RateLimiter([]), "retry": RetryPolicy(base_delay=0.01)}
         async with DatabaseClient(sandbox.token, **options) as client:  # type: ignore[arg-type]
             yield Pg(sandbox, client.cluster(cluster))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from aiodbclient import DatabaseClient, RateLimiter
-from aiodbclient.sandbox import Fault, Sandbox
+from aiodbclient.sandbox import Sandbox
 
+from ..proxy import Proxy, Rule, behind_proxy
 from .web_servers import SERVERS, Tally, serving, sign_up, tally
 
 ANSWER = 1.0  # seconds that the database server takes to let a new login in
@@ -39,9 +40,16 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-def slow(sandbox: Sandbox) -> list[Fault]:
+def proxy(sandbox: Sandbox) -> Iterator[Proxy]:
+    [cluster] = sandbox.clusters
+    with behind_proxy(sandbox, cluster) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def slow(proxy: Proxy) -> list[Rule]:
     """The login of a signup is made at once, but the test of it, after which it is stored, ends late."""
-    return [sandbox.faults.add("sql.login", name=f"tenant_{name}", delay=ANSWER) for name in NAMES]
+    return [proxy.add("login", login=f"tenant_{name}", delay=ANSWER) for name in NAMES]
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
 
 @pytest.mark.thorough
 async def test_a_slow_database_makes_the_health_no_slower_and_a_stop_loses_no_signup(
-    name: str, sandbox: Sandbox, slow: list[Fault], api: dict[str, str], tmp_path: Path
+    name: str, sandbox: Sandbox, proxy: Proxy, slow: list[Rule], api: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "tenants.db"
     answers = Counter[int | None]()
@@ -97,7 +105,7 @@ async def test_a_slow_database_makes_the_health_no_slower_and_a_stop_loses_no_si
 
 
 async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
-    name: str, sandbox: Sandbox, slow: list[Fault], api: dict[str, str], tmp_path: Path
+    name: str, sandbox: Sandbox, proxy: Proxy, slow: list[Rule], api: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "tenants.db"
     answers = Counter[int | None]()
@@ -109,7 +117,7 @@ async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
     assert left.lost == 0
     assert left.pending > 0
 
-    sandbox.faults.clear()
+    proxy.rules.clear()
     again = Counter[int | None]()
     async with serving(name, api, store) as server, asyncio.timeout(PATIENCE):
         await sign_up(server.url, NAMES, len(NAMES), again)

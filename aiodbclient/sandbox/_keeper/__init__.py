@@ -1,4 +1,4 @@
-"""Runs an embedded PostgreSQL, and the front that clients connect to, in a process of its own: the *keeper*.
+"""Runs a PostgreSQL in a process of its own: the *keeper*.
 
 It leaves nothing behind when it ends, or the process that started it is killed. If the keeper itself is killed, Linux
 ends PostgreSQL, and ``EmbeddedPostgres.end`` cleans up. If both are killed, the next keeper removes the files. A keeper

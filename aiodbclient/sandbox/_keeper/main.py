@@ -1,4 +1,4 @@
-"""``main``: the keeper. It runs PostgreSQL and its front until the process that started it closes stdin or ends.
+"""``main``: the keeper. It runs PostgreSQL until the process that started it closes stdin or ends.
 
 A keeper of root becomes the user ``nobody``: PostgreSQL refuses to run as root, and root must not write files here.
 Where ``nobody`` may not run the wheel's PostgreSQL, root packs it into an unnamed file, and ``nobody`` unpacks it.
@@ -6,12 +6,11 @@ Where ``nobody`` may not run the wheel's PostgreSQL, root packs it into an unnam
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
 import pwd
-import shutil
+import select
 import signal
 import subprocess
 import sys
@@ -20,16 +19,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from . import postgres
-from .faults import SqlFaults
-from .front import Front, server_context
 
 _PREFIX = "aiodbclient-sandbox-"
 _LOOK_AGAIN_SECONDS = 0.5
-_LONGEST_ORDER = 2**24
-_LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
@@ -37,49 +32,57 @@ def main() -> None:
 
     The first line on stdin is a JSON object:
 
-    - ``folder``: the data folder; null for a temporary folder that is removed at the end;
-    - ``temporary``: where to create the temporary folder; null for the system's default;
-    - ``new``: whether to begin with an empty server;
-    - ``host`` and ``port``: the address and port to listen on; any port if this one is taken, or for 0;
+    - ``parent``: where to create the temporary folder; null for the system's default;
+    - ``bind``: the address to listen on;
     - ``password``: the superuser's password;
     - ``settings``: those of the server that differ from ``postgres.py``'s;
     - ``certificate``: the server's key and chain as PEM; null for a server without TLS.
 
-    The answers on stdout are JSON objects, one a line. The first one has the ``folder``, the second one ``port`` and
-    ``inner`` (a port for the sandbox itself, which is never shut, without TLS). Either can have an ``error`` instead.
+    The answers on stdout are JSON objects, one a line. The first one has the ``folder``, the second one the ``port``.
+    Either can have an ``error`` instead.
 
-    Each further line on stdin is a JSON object too. Its answer is a JSON object with the ``counts`` of the faults:
-
-    - ``faults``: the SQL faults from now on;
-    - ``open``: whether to let clients in; with ``sessions`` false, existing sessions may stay.
+    Each further line on stdin is a JSON object too, which is answered by another one when it is done: ``run`` is
+    whether the server runs, and ``graceful`` whether it tells its clients that it stops.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _exit)
-    settings = json.loads(sys.stdin.buffer.readline())
-    base, keep = None, False
+    order = json.loads(sys.stdin.buffer.readline())
+    base = None
     try:
         archive = _packed(binaries)
         _become_nobody()
-        if settings["folder"] is None:
-            base = _temporary_folder(settings["temporary"])
-        else:
-            # The keeper of a killed sandbox may still be cleaning up. It holds this lock too.
-            fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
-            base, keep = Path(settings["folder"]), True
-            postgres.clean(base, keep=True)  # if it was killed too, it left files and a server
-            if settings["new"]:
-                shutil.rmtree(base / "data", ignore_errors=True)
+        base = _temporary_folder(order["parent"])
         _report(folder=f"{base}")
         if archive is not None:
             binaries = _unpack(archive, binaries, base / "install")
-        asyncio.run(_serve(binaries, superuser, settings, base, starter))
+        postgres.initialise(binaries, base, superuser, order)
+        server = postgres.Server(binaries, base, order["bind"], order["settings"], tls=bool(order["certificate"]))
+        _report(port=server.port)
+        _follow_orders(server, starter)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         _report(error=f"{error}")
     finally:
         if base is not None:
-            postgres.clean(base, keep=keep)
+            postgres.clean(base)
+
+
+def _follow_orders(server: postgres.Server, starter: int) -> None:
+    """Follow the orders on stdin until it ends, or PostgreSQL or the process that started this one does."""
+    # A child of the starting process may hold the pipe open after its death.
+    while not server.has_failed() and os.getppid() == starter:
+        if not select.select([sys.stdin], [], [], _LOOK_AGAIN_SECONDS)[0]:
+            continue
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        order = json.loads(line)
+        if order["run"]:
+            server.start()
+        else:
+            server.stop(signal.SIGINT if order["graceful"] else signal.SIGQUIT)
+        _report()
 
 
 def _temporary_folder(parent: str | None) -> Path:
@@ -93,16 +96,16 @@ def _temporary_folder(parent: str | None) -> Path:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_own = os.fstat(lock).st_uid == os.geteuid()  # another user's may have links to our files
                 if is_own and any(other.iterdir()):  # an empty one is new, and its keeper about to lock it
-                    postgres.clean(other, keep=False)
+                    postgres.clean(other)
             finally:
                 os.close(lock)
     return base
 
 
 def sweep() -> None:
-    """Clean up after a keeper that was killed; the arguments are its folder, and ``keep`` if the data stays."""
+    """Clean up after a keeper that was killed; the argument is its folder."""
     _become_nobody()
-    postgres.clean(Path(sys.argv[1]), keep=sys.argv[2:] == ["keep"])
+    postgres.clean(Path(sys.argv[1]))
 
 
 def _become_nobody() -> None:
@@ -156,40 +159,3 @@ def _exit(number: int, frame: FrameType | None) -> None:
 def _report(**fields: object) -> None:
     with suppress(BrokenPipeError):  # the process that started this one has ended
         print(json.dumps(fields), flush=True)
-
-
-async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, starter: int) -> None:
-    """Run PostgreSQL and its front, until stdin ends or one of the two other processes does."""
-    context = server_context(settings["certificate"], base)
-    if not (base / "data").exists():
-        method = settings["settings"].get("password_encryption", "scram-sha-256")
-        postgres.initialise(binaries, base, superuser, settings["password"], method)
-    server = postgres.start(binaries, base, settings["settings"], durable=settings["folder"] is not None)
-    os.chdir(base / "data")  # for PostgreSQL's socket: its absolute path may be too long
-    faults = SqlFaults()
-    front = Front(context, postgres.SOCKET, settings["host"], settings["port"], faults)
-    inner = Front(None, postgres.SOCKET, _LOOPBACK)
-    await front.open()
-    await inner.open()
-    _report(port=front.port, inner=inner.port)
-    following = asyncio.create_task(_follow_orders(faults, front))
-    # A child of the starting process may hold the pipe open after its death.
-    while not following.done() and server.poll() is None and os.getppid() == starter:
-        await asyncio.wait([following], timeout=_LOOK_AGAIN_SECONDS)
-    following.cancel()
-    await asyncio.gather(front.close(), inner.close())
-
-
-async def _follow_orders(faults: SqlFaults, front: Front) -> None:
-    """Follow the orders of the sandbox, until stdin ends."""
-    orders = asyncio.StreamReader(_LONGEST_ORDER)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    while line := await orders.readline():
-        order = json.loads(line)
-        if "faults" in order:
-            faults.set(order["faults"])
-        if order.get("open") is True:
-            await front.open()
-        elif order.get("open") is False:
-            front.shut(sessions=order["sessions"])
-        _report(counts=faults.counts())

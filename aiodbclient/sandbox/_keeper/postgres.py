@@ -7,18 +7,18 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-
-SOCKET = ".s.PGSQL.5432"
-"""The server's socket, in its data folder. It listens nowhere else."""
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 5.0
+_PORT_TRIES = 5
 _LOOK_AGAIN_SECONDS = 0.01
 _THREADS = 8
 
@@ -26,9 +26,7 @@ _THREADS = 8
 # rounds of hashing: the passwords are random, and more rounds would only slow down each login. A new database is a copy
 # of a template's files; on Btrfs and XFS the copies share blocks until one is written.
 _SETTINGS = {
-    "listen_addresses": "",
-    "unix_socket_directories": ".",
-    "unix_socket_permissions": "0700",
+    "unix_socket_directories": "",
     "max_connections": "300",
     "fsync": "off",
     "full_page_writes": "off",
@@ -43,7 +41,7 @@ _SETTINGS = {
 }
 
 
-_SINCE = {"client_connection_check_interval": 14, "scram_iterations": 16, "file_copy_method": 18}
+_SINCE = {"scram_iterations": 16, "file_copy_method": 18}
 
 
 def version(binaries: Path) -> int:
@@ -56,12 +54,13 @@ def version(binaries: Path) -> int:
     return int(found[1])
 
 
-def initialise(binaries: Path, base: Path, superuser: str, password: str, method: str) -> None:
-    """Initialise the server's data for this method of ``pg_hba.conf``, or raise RuntimeError with initdb's output."""
+def initialise(binaries: Path, base: Path, superuser: str, order: dict[str, Any]) -> None:
+    """Initialise the server's data as ``order`` says, or raise RuntimeError with initdb's output."""
     secret = base / "password"
     secret.touch(mode=0o600)
-    secret.write_text(password)
+    secret.write_text(order["password"])
     major = version(binaries)
+    method = order["settings"].get("password_encryption", "scram-sha-256")
     command = [f"{binaries}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", method]
     command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
     if major >= 17:
@@ -74,41 +73,101 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str, method
         raise RuntimeError(f"initdb failed: {done.stderr.strip()[-2000:]}")
     for aid in (*base.glob("data/base/*/*_fsm"), *base.glob("data/base/*/*_vm")):
         aid.unlink()  # every database would copy these maps; the server creates them again when it needs them
+    kind = "host"
+    if order["certificate"] is not None:
+        kind = "hostssl"
+        key = base / "data" / "server.pem"
+        key.touch(mode=0o600)
+        key.write_text(order["certificate"])
+    rules = [f"{kind} {database} all 0.0.0.0/0 {method}\n" for database in ("all", "replication")]
+    (base / "data" / "pg_hba.conf").write_text("".join(rules))
 
 
-def start(binaries: Path, base: Path, chosen: dict[str, str], *, durable: bool) -> subprocess.Popen[bytes]:
-    """Start the server, and wait until it is ready; if it is ``durable``, what is committed survives its kill."""
-    major = version(binaries)
-    settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
-    settings |= {"synchronous_commit": "on" if durable else "off"} | chosen
-    command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
-    end_with_keeper = None
-    if sys.platform == "linux":  # elsewhere a server whose keeper is killed runs until the next clean-up
-        number = signal.SIGINT if durable else signal.SIGQUIT
-        end_with_keeper = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, number)
-    with open(base / "log", "wb") as log:
-        server = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=base,
-            process_group=0,
-            preexec_fn=end_with_keeper,
-        )
-    while server.poll() is None:
-        if _status(base, 7).strip() == "ready":
-            return server
-        time.sleep(0.005)
-    raise RuntimeError(f"PostgreSQL does not start: {(base / 'log').read_text()[-2000:]}")
+class Server:
+    """A running server. While it is stopped, nobody else gets its port."""
+
+    def __init__(self, binaries: Path, base: Path, bind: str, chosen: dict[str, str], *, tls: bool) -> None:
+        major = version(binaries)
+        settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
+        settings |= {"listen_addresses": bind} | chosen
+        if tls:
+            settings |= {"ssl": "on", "ssl_cert_file": "server.pem", "ssl_key_file": "server.pem"}
+        self._base = base
+        self._command = [f"{binaries}/postgres", "-D", f"{base}/data"]
+        self._command += [f"--{name}={value}" for name, value in settings.items()]
+        self._bind = bind
+        self._server: subprocess.Popen[bytes] | None = None
+        for tries_left in reversed(range(_PORT_TRIES)):
+            self._held = _bound(bind, 0)
+            self.port: int = self._held.getsockname()[1]
+            try:
+                self.start()
+                return
+            except RuntimeError as error:
+                if "could not bind" not in str(error) or not tries_left:  # another program took the port
+                    raise
+
+    def start(self) -> None:
+        """Start it, unless it runs, and wait until it is ready."""
+        if self._server is not None:
+            return
+        end_with_keeper = None
+        if sys.platform == "linux":  # elsewhere a server whose keeper is killed runs until the next clean-up
+            end_with_keeper = partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGQUIT)
+        self._held.close()
+        with open(self._base / "log", "wb") as log:
+            server = subprocess.Popen(
+                [*self._command, f"--port={self.port}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._base,
+                process_group=0,
+                preexec_fn=end_with_keeper,
+            )
+        while server.poll() is None:
+            if _status(self._base, 7).strip() == "ready":
+                self._server = server
+                return
+            time.sleep(0.005)
+        raise RuntimeError(f"PostgreSQL does not start: {(self._base / 'log').read_text()[-2000:]}")
+
+    def stop(self, how: signal.Signals) -> None:
+        """Stop it, unless it is stopped."""
+        if self._server is None:
+            return
+        self._server.send_signal(how)
+        try:
+            self._server.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+        self._held = _bound(self._bind, self.port)
+
+    def has_failed(self) -> bool:
+        """Whether it has ended, and nobody stopped it."""
+        return self._server is not None and self._server.poll() is not None
 
 
-def clean(base: Path, *, keep: bool) -> None:
-    """Stop the processes in ``base``, if there are any, and remove it, or with ``keep`` all but the data."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that holds the port but does not listen: connections are refused, and no other process gets the port."""
+    bound = socket.socket()
+    try:
+        if port:  # connections of the server may linger
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def clean(base: Path) -> None:
+    """Stop the processes in ``base``, if there are any, and remove it."""
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
-        # Both signals end the server's processes at once. With SIGINT, it writes its data to disk first.
-        _kill(server, signal.SIGINT if keep else signal.SIGQUIT)
+        _kill(server, signal.SIGQUIT)
         _wait_until_nothing_runs_in(base, server)
     for process in running_in(base, server):
         _kill(process, signal.SIGKILL)
@@ -116,15 +175,7 @@ def clean(base: Path, *, keep: bool) -> None:
     if segment := _status(base, 6).split()[1:]:
         # A killed PostgreSQL leaves a segment of System V shared memory, of 56 bytes.
         ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
-    if not keep:
-        _remove(base)
-        return
-    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # after a kill it still says "ready"
-    for entry in base.iterdir():
-        if entry.is_dir() and entry.name != "data":
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != "data":
-            entry.unlink(missing_ok=True)
+    _remove(base)
 
 
 def _remove(base: Path) -> None:

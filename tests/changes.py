@@ -1,0 +1,137 @@
+"""Answers of a sandbox as the provider and proxies sometimes give them: functions for ``Faults.add(change=...)``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
+
+Change = Callable[[RecordedRequest, Answer], None]
+_READS = ("users.get", "users.list", "clusters.get", "clusters.list")
+
+
+def html(request: RecordedRequest, answer: Answer) -> None:
+    """A page of a proxy in front of the API."""
+    answer.body = f"<html><h1>{answer.status}</h1></html>".encode()
+
+
+def truncate(request: RecordedRequest, answer: Answer) -> None:
+    """Half of the JSON. No header shows it."""
+    text = b"" if answer.body is None else json.dumps(answer.body).encode()
+    answer.body = text[: len(text) // 2]
+    answer.headers["content-type"] = "application/json"
+
+
+def without_tls(request: RecordedRequest, answer: Answer) -> None:
+    """A cluster whose server has no TLS."""
+    answer.body["database"]["connection"]["ssl"] = False
+
+
+def rename(name: str) -> Change:
+    """Another user or db, or the id of another cluster."""
+
+    def change(request: RecordedRequest, answer: Answer) -> None:
+        for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
+            if key in (answer.body or {}):
+                answer.body[key][identity] = name
+
+    return change
+
+
+def page(size: int) -> Change:
+    """A page of a list, with links to others as in the provider's lists."""
+
+    def change(request: RecordedRequest, answer: Answer) -> None:
+        query = {name: int(values[0]) for name, values in parse_qs(urlsplit(request.path).query).items()}
+        number = query.get("page", 1)
+        length = min(query.get("per_page", size), size)
+        [(key, entries)] = answer.body.items()
+        last = max(1, -(-len(entries) // length))
+        numbers = {"next": number + 1, "last": last} if number < last else {}
+        url = f"http://{request.headers['host']}{urlsplit(request.path).path}"
+        pages = {label: f"{url}?page={each}&per_page={length}" for label, each in numbers.items()}
+        answer.body = {
+            key: entries[(number - 1) * length : number * length],
+            "links": {"pages": pages},
+            "meta": {"total": len(entries)},
+        }
+
+    return change
+
+
+def hide_settings(sandbox: Sandbox) -> None:
+    """Leave the settings out of every user that is read, as users of terraform's provider report of the API."""
+
+    def change(request: RecordedRequest, answer: Answer) -> None:
+        for user in _users(answer):
+            user.pop("settings", None)
+            user.pop("mysql_settings", None)
+
+    sandbox.faults.add(_READS, change=change)
+
+
+def hide_new_users(sandbox: Sandbox, seconds: float, **selected: Any) -> None:
+    """Answer reads of a user with 404 until it is so old."""
+
+    def change(request: RecordedRequest, answer: Answer) -> None:
+        born = [each.at for each in sandbox.requests if _is(each, "users.create", request.cluster, request.name)]
+        if born and time.time() - born[-1] < seconds:
+            answer.status, answer.body = 404, {"id": "not_found", "message": "not found"}
+
+    sandbox.faults.add("users.get", change=change, **selected)
+
+
+def delay_passwords(sandbox: Sandbox, operations: Collection[str], seconds: float) -> None:
+    """Return the new passwords of these ``operations`` as "" for so many seconds, also in their own answers."""
+    until: dict[str, float] = {}
+
+    def begin(request: RecordedRequest, answer: Answer) -> None:
+        for user in _users(answer):
+            until[user["name"]] = time.monotonic() + seconds
+            user["password"] = ""
+
+    def hide(request: RecordedRequest, answer: Answer) -> None:
+        for user in _users(answer):
+            if time.monotonic() < until.get(user["name"], 0.0) and "password" in user:
+                user["password"] = ""
+
+    def end(request: RecordedRequest, answer: Answer) -> None:
+        for user in _users(answer):
+            until.pop(user["name"], None)
+
+    sandbox.faults.add(operations, change=begin)
+    sandbox.faults.add({"users.create", "users.reset_auth"} - {*operations} or "users.get", change=end)
+    sandbox.faults.add({*_READS, "users.update"}, change=hide)
+
+
+def list_deleted_users(sandbox: Sandbox, seconds: float) -> None:
+    """Keep deleted users in lists and clusters for so many seconds. Reading one is a 404."""
+
+    def change(request: RecordedRequest, answer: Answer) -> None:
+        there = {user["name"] for user in _users(answer)}
+        gone = {
+            each.name
+            for each in sandbox.requests
+            if _is(each, "users.delete", request.cluster, each.name) and each.status == 204
+            if time.time() - each.at < seconds
+        }
+        users = answer.body["users"] if "users" in answer.body else answer.body["database"]["users"]
+        users += [{"name": name, "role": "normal"} for name in sorted(filter(None, gone - there))]
+
+    sandbox.faults.add(("users.list", "clusters.get"), change=change)
+
+
+def _is(request: RecordedRequest, operation: str, cluster: str | None, name: str | None) -> bool:
+    return (request.operation, request.cluster, request.name) == (operation, cluster, name)
+
+
+def _users(answer: Answer) -> list[dict[str, Any]]:
+    """All users in an answer."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    clusters = [*body.get("databases", []), *([body["database"]] if "database" in body else [])]
+    users = [*body.get("users", []), *([body["user"]] if "user" in body else [])]
+    return users + [user for cluster in clusters for user in cluster["users"] or []]

@@ -1,0 +1,107 @@
+"""The PostgreSQL of a cluster stops and starts while the sandbox serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+from ..requirements import postgres_with_tls
+from .conftest import Call, caller, until_it_sleeps
+
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
+
+
+@pytest.fixture(params=[True, False], ids=["TLS", "embedded"])
+async def cluster(sandbox: Sandbox, request: pytest.FixtureRequest) -> str:
+    return await sandbox.add_cluster("pg", backend="postgres", server=postgres_with_tls() if request.param else None)
+
+
+@pytest.fixture
+async def call(sandbox: Sandbox, cluster: str) -> AsyncIterator[Call]:
+    async with caller(sandbox, f"/v2/databases/{cluster}") as calling:
+        yield calling
+
+
+@pytest.fixture
+async def uri(call: Call) -> str:
+    uri: str = (await call("GET", "")).json["database"]["connection"]["uri"]
+    return uri
+
+
+async def login(uri: str) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(uri, autocommit=True)
+
+
+@pytest.mark.parametrize("graceful", [False, True])
+async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: str, graceful: bool) -> None:
+    """What was committed stays, what was open is rolled back, and the API of the cluster fails meanwhile."""
+    made = await call("POST", "/users", {"name": "app"})
+    session = await login(uri)
+    await session.execute("CREATE TABLE notes (text text)")
+    await session.execute("INSERT INTO notes VALUES ('kept')")
+    await session.execute("BEGIN; INSERT INTO notes VALUES ('rolled back')")
+
+    await sandbox.stop_database(cluster, graceful=graceful)
+    await sandbox.stop_database(cluster)  # safe to repeat
+
+    error = psycopg.errors.AdminShutdown if graceful else psycopg.OperationalError
+    with pytest.raises(error):
+        await session.execute("SELECT 1")
+    await session.close()
+    with pytest.raises(psycopg.OperationalError, match="Connection refused"):
+        await login(uri)
+    assert (await call("GET", "/users")).status == 500
+    async with caller(sandbox) as other:
+        assert (await other("GET", f"/v2/databases/{await sandbox.add_cluster('redis')}")).status == 200
+    assert sandbox.failed == []
+
+    await sandbox.start_database(cluster)
+    await sandbox.start_database(cluster)
+    assert (await call("GET", "")).json["database"]["connection"]["uri"] == uri
+    assert (await call("GET", "/users/app")).json["user"] == made.json["user"]
+    async with await login(uri) as again:
+        assert await (await again.execute("SELECT text FROM notes")).fetchall() == [("kept",)]
+
+
+async def test_stop_ends_statements(sandbox: Sandbox, cluster: str, uri: str) -> None:
+    session = await login(uri)
+    await session.execute("CREATE TABLE notes (text text)")
+    running = asyncio.create_task(session.execute("INSERT INTO notes SELECT 'late' FROM pg_sleep(60)"))
+    await until_it_sleeps(uri)
+    await sandbox.stop_database(cluster)
+    with pytest.raises(psycopg.OperationalError):
+        await running
+    await session.close()
+    await sandbox.start_database(cluster)
+    async with await login(uri) as again:
+        assert await (await again.execute("SELECT count(*) FROM notes")).fetchall() == [(0,)]
+
+
+async def test_stop_without_own_server(sandbox: Sandbox) -> None:
+    for engine in ("pg", "mysql"):
+        cluster = await sandbox.add_cluster(engine, backend="memory")
+        with pytest.raises(ValueError, match="did not start the server of this cluster"):
+            await sandbox.stop_database(cluster)
+    with pytest.raises(ValueError, match="no cluster"):
+        await sandbox.start_database("nowhere")
+
+
+def test_stop_in_thread() -> None:
+    """A stopped server is not pooled for the next cluster."""
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
+        asyncio.run(sandbox.stop_database(cluster))
+        asyncio.run(sandbox.start_database(cluster))
+        asyncio.run(sandbox.stop_database(cluster))
+        server = sandbox._clusters[cluster].backend.embedded
+        assert server is not None
+        folder: Path = server.folder
+        assert folder.exists()
+    assert not folder.exists()
