@@ -141,6 +141,11 @@ class Command:
         """The options of ``tenants`` for the cluster and store. The server is shared; the prefix is the test's own."""
         return ["--cluster", self.cluster, "--store", self.store]
 
+    @property
+    def on(self) -> list[str]:
+        """The option of ``users`` and ``dbs`` for the cluster."""
+        return ["--cluster", self.cluster]
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen([COMMAND, *arguments], env=self.environment, text=True, **piped | options)
@@ -242,7 +247,7 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "HOME", "LANG") or name.startswith("COVERAGE_")  # `make coverage` counts the command too
+        if name in ("PATH", "HOME", "LANG", "PYTHONPATH") or name.startswith("COVERAGE_")  # which `make coverage` needs
     }
     environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
