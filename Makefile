@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests start many programs. Each would compile the package if it may not keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check fix coverage mutants storm bench docs pictures bench-move
+.PHONY: demo test test-all check fix coverage mutants storm bench docs reference pictures bench-move
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -52,10 +52,15 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/pacing_cost.py
 	$(BIN)/python benchmarks/pacing.py
+	$(BIN)/python -m benchmarks.limiters
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/tenants.py
 	$(BIN)/python benchmarks/pools.py
+
+# Write the page of the command, as its --help says it.
+reference: $(VENV)/.dev
+	COLUMNS=80 $(BIN)/typer aiodbclient._cli.app utils docs --name aiodbclient --output docs/reference/command.md
 
 # Draw the pictures of the site.
 pictures: $(VENV)/.dev

@@ -222,26 +222,6 @@ async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Se
     assert len(server.requests) == 3
 
 
-async def test_a_stats_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
-    stats = RequestStats()
-    server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
-    cluster = for_work(
-        make_client(rate_limiter=RateLimiter([Window(1, 1.0)])).cluster(CLUSTER, engine="pg"), stats=stats
-    )
-
-    await cluster.dbs.list()
-    quick = stats.seconds
-    await cluster.dbs.list()
-    waited = stats.seconds
-    with pytest.raises(errors.NotFoundError):
-        await cluster.dbs.get("alpha")
-
-    assert quick > 0
-    assert waited - quick > 0.5
-    assert stats.seconds > waited
-    assert stats.requests == 3
-
-
 async def test_an_event_of_another_call_has_no_label(server: Server, make_client: MakeClient) -> None:
     events: list[RequestEvent] = []
     server.will(says(200, {}))

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from io import TextIOWrapper
 
 
 def main() -> None:
@@ -18,8 +17,6 @@ def main() -> None:
             raise
         sys.exit(f"aiodbclient: the command needs its extra: pip install {_extra()}")
     logging.getLogger("aiodbclient.store").setLevel(logging.ERROR)  # of a store in plain text it says more itself
-    if isinstance(sys.stdout, TextIOWrapper):  # programs and people print more than its encoding may have
-        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -2,95 +2,192 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from itertools import pairwise
+from collections import defaultdict
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from .completion import COMPLETES, complete
-from .failures import EXIT_CODES, Exit, end_output
-from .help import HELP_OPTIONS, Command, Commands, Group, ListGroup, group
-from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
+from .failures import EXIT_CODES, Exit, message_of
+from .printing import NAME, note, write
 
-_JSON = (("-o", "json"), ("--output", "json"))
+PROGRAM = "aiodbclient.program"  # where the context has what comes after --
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_PANELS = ("Arguments", "Options")  # these come first
+_FIRST = ("--cluster", "--store", "-o")  # of the common options: these are needed most
+_EXAMPLE = "\n\nExample: "  # in a docstring, before its last paragraph
+
+# Each group of commands: what it is for, and where its commands are.
 _GROUPS = {
-    "clusters": group(
-        ListGroup, "List the account's clusters, or read one.", list="single.list_clusters", get="single.get_cluster"
+    "clusters": (
+        "List the account's clusters, or read one.",
+        {"list": "users_and_dbs.list_clusters", "get": "users_and_dbs.get_cluster"},
     ),
-    "users": group(
-        Group,
-        "Manage the users of a cluster, one at a time or from a file.",
-        list="single.list_users",
-        get="single.get_user",
-        create="single.create_user",
-        delete="single.delete_user",
-        reset="single.reset_user",
-        provision="users_and_dbs.provision_users",
+    "users": (
+        "Manage the users of a cluster.",
+        {
+            "list": "users_and_dbs.list_users",
+            "get": "users_and_dbs.get_user",
+            "create": "users_and_dbs.create_user",
+            "delete": "users_and_dbs.delete_user",
+            "reset": "users_and_dbs.reset_user",
+            "provision": "users_and_dbs.provision_users",
+        },
     ),
-    "dbs": group(
-        Group,
-        "List, create and delete the databases of a cluster.",
-        list="single.list_dbs",
-        get="single.get_db",
-        create="single.create_db",
-        delete="single.delete_db",
+    "dbs": (
+        "Manage the databases of a cluster.",
+        {
+            "list": "users_and_dbs.list_dbs",
+            "get": "users_and_dbs.get_db",
+            "create": "users_and_dbs.create_db",
+            "delete": "users_and_dbs.delete_db",
+        },
     ),
-    "tenants": group(
-        Group,
-        "Manage tenants: each has a database, and a login with all rights in it alone. The credentials are in a store. "
-        "Every command can be stopped and run again: it continues.",
-        list="tenants_look.list_tenants",
-        capacity="tenants_look.list_capacity",
-        provision="tenants_verbs.provision_tenants",
-        check="tenants_look.check_tenants",
-        repair="tenants_verbs.repair_tenants",
-        rotate="tenants_verbs.rotate_tenants",
-        revoke_previous="tenants_verbs.revoke_previous",
-        suspend="tenants_verbs.suspend_tenants",
-        resume="tenants_verbs.resume_tenants",
-        remove="tenants_verbs.remove_tenants",
-        show="tenants_look.show_tenants",
-        exec="tenants_exec.exec_tenants",
-        usage="tenants_data.show_usage",
-        move="tenants_data.move_tenants",
+    "tenants": (
+        "Manage tenants: each has a database, and a login for it alone. The credentials are in a store. Every command "
+        "can be stopped and run again: it continues.",
+        {
+            "list": "tenants_read.list_tenants",
+            "provision": "tenants_change.provision_tenants",
+            "check": "tenants_read.check_tenants",
+            "repair": "tenants_change.repair_tenants",
+            "rotate": "tenants_change.rotate_tenants",
+            "revoke-previous": "tenants_change.revoke_previous",
+            "suspend": "tenants_change.suspend_tenants",
+            "resume": "tenants_change.resume_tenants",
+            "remove": "tenants_change.remove_tenants",
+            "move": "tenants_change.move_tenants",
+            "usage": "tenants_read.show_usage",
+            "show": "tenants_read.show_tenants",
+            "exec": "tenants_exec.exec_tenants",
+            "capacity": "tenants_read.list_capacity",
+        },
     ),
-    "store": group(
-        Group,
-        "Look into a store of tenants, change its key, copy it, or remove a damaged record.",
-        list="store_commands.list_store",
-        forget="store_commands.forget_record",
-        keygen="store_commands.make_key",
-        rekey="store_commands.rekey_store",
-        copy="store_commands.copy_store",
+    "store": (
+        "Manage a store of tenants.",
+        {
+            "list": "store.list_store",
+            "copy": "store.copy_store",
+            "rekey": "store.rekey_store",
+            "keygen": "store.make_key",
+            "forget": "store.forget_record",
+        },
     ),
-    "doctor": "doctor.examine",
 }
-_NEAR = 0.8  # how near an option must be to the one that was meant
-_DOCTOR = "Check everything that tenants need"  # as its docstring begins: it need not be imported for this
+
+
+class _Help:
+    """Help with a section for each panel of the options. Typer's own records of options import pydantic: 0.1 s."""
+
+    epilog: str | None
+    get_params: Any
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections = defaultdict[str, list[tuple[str, str]]](list)
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                sections["Arguments"].append((param.metavar, param.help))
+            elif not param.hidden:
+                record = _names_of(param), _about(param)
+                sections[getattr(param, "rich_help_panel", None) or "Options"].append(record)
+        for title in sorted(sections, key=lambda title: (title not in _PANELS, title != _PANELS[0])):
+            sections[title].sort(key=lambda record: not record[0].startswith(_FIRST))
+            with formatter.section(title):
+                formatter.write_dl(sections[title], col_max=30)
+
+
+def _names_of(option: Any) -> str:
+    names = ", ".join(sorted(option.opts, key=len))
+    return names if option.is_flag or option.metavar is None else f"{names} {option.metavar}"
+
+
+def _about(option: Any) -> str:
+    more = [f"env var: {option.envvar}"] if option.envvar else []
+    more += ["required"] if option.required else []
+    return f"{option.help}  [{'; '.join(more)}]" if more else str(option.help)
+
+
+class Command(_Help, TyperCommand):
+    """A command, whose help ends with an example."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(f"\n{self.epilog}\n" if self.epilog else "")  # unfolded, to be copied
+
+
+class Group(_Help, TyperGroup):
+    """A group of commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+class ProgramCommand(Command):
+    """A command that ends with another program's command line, after ``--``. It is in ``meta`` of the context."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- PROGRAM..."]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            end = args.index("--")
+            args, ctx.meta[PROGRAM] = args[:end], args[end + 1 :]
+        return super().parse_args(ctx, args)
+
+
+class _Commands(dict[str, Any]):
+    """Commands by name. One that is a text, as ``module.function``, is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if isinstance(command, str):
+            module, _, function = command.partition(".")
+            called = getattr(import_module(f".{module}", __package__), function)
+            help, _, example = called.__doc__.partition(_EXAMPLE)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            kind = ProgramCommand if name == "exec" else Command
+            epilog = f"Example: {' '.join(example.split())}"
+            alone.command(name, cls=kind, help=help, epilog=epilog, context_settings=_HELP_OPTIONS)(called)
+            command = self[name] = typer.main.get_command(alone)
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401 - that calls this
+
+
+def _group(name: str) -> Group:
+    help, commands = _GROUPS[name]
+    return Group(
+        name=name,
+        help=help,
+        commands=_Commands(commands),
+        rich_markup_mode=None,
+        context_settings=_HELP_OPTIONS,
+        no_args_is_help=True,
+    )
 
 
 class _Everything(Group):
     """The command itself."""
 
     def __init__(self, *, commands: dict[str, Any], **settings: Any) -> None:
-        super().__init__(commands=Commands(_GROUPS | commands), **settings)
-
-    def summary(self, name: str) -> str:
-        return _DOCTOR if name == "doctor" else super().summary(name)
+        groups = {name: _group(name) for name in _GROUPS}
+        super().__init__(commands=_Commands(groups | {"doctor": "doctor.examine"} | commands), **settings)
 
 
 app = typer.Typer(
-    name="aiodbclient",
+    name=NAME,
     cls=_Everything,
     rich_markup_mode=None,
-    context_settings=HELP_OPTIONS,
+    context_settings=_HELP_OPTIONS,
+    no_args_is_help=True,
     pretty_exceptions_enable=False,  # they would show local variables, and with them secrets
-    help="Manage the users, databases and tenants of DigitalOcean's managed database clusters.",
-    epilog="The API token comes from $DIGITALOCEAN_TOKEN, the API's address from $DIGITALOCEAN_API_URL if it is set."
-    f"\n\n{EXIT_CODES}",
+    help="Manage the users, databases and tenants of DigitalOcean's managed database clusters. The API token comes "
+    "from $DIGITALOCEAN_TOKEN.",
+    epilog=EXIT_CODES,
 )
 
 
@@ -101,10 +198,7 @@ app = typer.Typer(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def serve(context: typer.Context) -> None:
-    """Serve an API like the provider's on this machine, with real databases. For tests and to try things.
-
-    Example: aiodbclient sandbox --cluster pg=tenants
-    """
+    """Serve an API like the provider's on this machine."""
     from ..sandbox.__main__ import main
 
     try:
@@ -116,68 +210,41 @@ def serve(context: typer.Context) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command, and return its exit code."""
-    this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
-    if (
-        arguments[:1] == ["--show-completion"] and len(arguments) > 1
-    ):  # Typer ignores the word, and shows the shell's own
-        os.environ[COMPLETES] = f"source_{arguments[1]}"
-    if COMPLETES in os.environ:
-        return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))
+    if arguments[:1] == ["--show-completion"] and len(arguments) > 1:  # Typer ignores the name of the shell
+        os.environ["_AIODBCLIENT_COMPLETE"] = f"source_{arguments[1]}"
     try:
         code = app(arguments, standalone_mode=False, prog_name=NAME)
         return code if isinstance(code, int) else 0
-    except OutputError as error:
-        return end_output(error)
-    except OSError as error:  # Typer prints the help by itself
-        if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EBADF, errno.EIO):
-            raise
-        discard_stdout()
-        return end_output(OutputError(error))
+    except OSError as error:
+        note(message_of(error))
+        return Exit.BAD_USAGE
+    except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the output has gone
+        return ended.code if isinstance(ended.code, int) else 0
     except typer.Abort:  # Ctrl-C before a command began, or after it ended
         return Exit.INTERRUPTED
-    except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the help has gone
-        if not ended.code:
-            raise
-        discard_stdout()
-        return Exit.STOPPED
     except Exception as error:
         message = getattr(error, "format_message", None)  # versions of Typer differ in the class for bad usage
         if message is None:
             raise
-        context = getattr(error, "ctx", None)
-        path = getattr(context, "command_path", "aiodbclient")
-        usage = _usage(message())
-        if hasattr(error, "possibilities") and context is not None:  # it names each that is a little like it
-            option = str(getattr(error, "option_name", ""))
-            usage = f"no such option: {option}{_meant(option, context.command)}"
-        end = "" if usage.endswith("?") else "."
-        complain(f"{usage}{end} See `{path} --help`", Exit.BAD_USAGE)
+        path = getattr(getattr(error, "ctx", None), "command_path", NAME)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            write(f"{message()}\n")
+        else:
+            said = message().replace("Value error, ", "").rstrip(".")  # some versions say this of each wrong value
+            note(f"{said}{'' if said.endswith('?') else '.'} See `{path} --help`")
         return Exit.BAD_USAGE
 
 
-def _usage(message: str) -> str:
-    message = message.replace("Value error, ", "")  # some versions of Typer say this of each wrong value
-    return message[:1].lower() + message[1:].rstrip(". \n")
-
-
-def _meant(option: str, command: Any) -> str:
-    """Which option was meant, if one is near."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(option, [name for param in command.params for name in param.opts], 1, _NEAR)
-    return f". Did you mean {near[0]}?" if near else ""
-
-
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
-        write(f"aiodbclient {__version__}\n")
+        write(f"{NAME} {__version__}\n")
         raise typer.Exit
 
 
 @app.callback()
 def command(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Take the options that come before the name of a subcommand."""

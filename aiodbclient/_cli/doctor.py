@@ -6,62 +6,59 @@ from contextlib import suppress
 from typing import Annotated
 
 from ..engines import MYSQL, POSTGRESQL
-from .arguments import AdminOption, ListedOn, PrivateOption, option
+from ..errors import InvalidArgumentError
 from .failures import Exit
-from .opening import find_cluster, open_client
-from .output import STORE_VARIABLE
-from .printing import Printed
-from .running import changes, runs
+from .opening import find_clusters, is_missing, open_client, open_store
+from .options import STORE_VARIABLE, AdminOption, Clusters, PrivateOption, option
+from .output import Output
+from .records import read_entries
+from .running import runs
 
 
 @runs
 async def examine(
-    place: ListedOn,
-    printed: Printed,
+    place: Clusters,
+    output: Output,
     store: Annotated[
         str | None, option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Check this store and its key too.")
     ] = None,
-    attempt: Annotated[
-        bool,
-        option(
-            "--try",
-            help="Prove what this package assumes of the provider: make logins, take a throw-away tenant through its "
-            "whole life, and ask the API what it sees of it.",
-        ),
-    ] = False,
+    attempt: Annotated[bool, option("--try", help="Make logins and a throw-away tenant, and remove them.")] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, FAIL with what to do, or a note.
 
-    Without --try it only reads. With it, it creates logins and a
-    tenant called doctor-..., and removes them whatever happens: within two minutes and 60 requests.
+    Without --try it only reads. With it, it proves what this package assumes of the provider: it creates logins and a
+    tenant called doctor-..., and removes them whatever happens, within two minutes and 60 requests.
 
-    Example: aiodbclient doctor tenants-prod
-    Example: aiodbclient doctor tenants-prod --try -o json
+    Example: aiodbclient doctor --try
     """
     from .doctor_checks import check_cluster, check_server, check_store, check_token
     from .doctor_findings import Findings, StepFailedError
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
-    cluster, findings = place.target, Findings(as_json=printed.as_json)
-    async with open_client(place.budget) as (client, _):
+    findings, wanted = Findings(output), place.clusters or []
+    async with open_client(place) as client:
         try:
             await check_token(findings, client)
         except StepFailedError:
             return Exit.SOME_FAILED
-        found = await find_cluster(client, cluster)
-        if attempt:
-            changes()
+        if not wanted and store is not None and not is_missing(store):
+            async with open_store(store) as opened:
+                wanted = [*(await read_entries(opened)).clusters()]
+        if not wanted:
+            raise InvalidArgumentError("which cluster? Add --cluster, or a --store that has tenants")
+        clusters = await find_clusters(client, wanted)
         if store is not None:
-            await check_store(findings, store, found.id)
-        info = None
-        with suppress(StepFailedError):
-            info = await check_cluster(findings, found, private=private, admin=admin)
-            if info.engine in POSTGRESQL | MYSQL:
-                await check_server(findings, found, info, private=private, admin=admin)
-        if attempt and info is not None and not findings.failed:
-            await live(findings, found, info, private=private, admin=admin)
-        elif attempt:
-            findings.skip("--try", "fix what failed above first")
+            await check_store(findings, store, [each.id for each in clusters.values()])
+        for found in clusters.values():
+            info, failed = None, findings.failed
+            with suppress(StepFailedError):
+                info = await check_cluster(findings, found, private=private, admin=admin)
+                if info.engine in POSTGRESQL | MYSQL:
+                    await check_server(findings, found, info, private=private, admin=admin)
+            if attempt and info is not None and findings.failed == failed:
+                await live(findings, found, info, private=private, admin=admin)
+            elif attempt:
+                findings.skip("--try", "fix what failed above first")
     return Exit.SOME_FAILED if findings.failed else Exit.DONE

@@ -25,9 +25,9 @@ from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import APIError, NameTakenError, NotFoundError, PermissionDeniedError, ServerError
 from .doctor_findings import Findings
-from .output import note, took
+from .printing import note, took
 
-REPORT = "This package assumes otherwise: please report it, with --report"
+REPORT = "This package assumes otherwise: please report it, with what `--try -o json` prints"
 _AT_A_TIME = 4
 # A MongoDB user without settings is admin of all.
 _SETTINGS: dict[str, UserSettings] = {
@@ -173,7 +173,7 @@ class Trial:
             self.findings.skip("writes at a time", "the client sends one at a time to MongoDB")
         elif errors:
             refused = f"{len(errors)} of {len(logins)} creations at once were refused, with {type(errors[0]).__name__}"
-            advice = "Pass concurrency=1 to the runs of your program, and report it with --report"
+            advice = "Please report it, with what `--try -o json` prints"
             self.findings.fail("writes at a time", refused, advice)
         else:
             self.findings.ok("writes at a time", f"{len(logins)} creations at once were accepted")

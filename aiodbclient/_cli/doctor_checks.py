@@ -1,11 +1,11 @@
-"""What ``doctor`` looks at, without changing anything but a record of its own in the store."""
+"""What ``doctor`` looks at."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ from ..tenants._servers.server import Server
 from ..tenants.errors import GrantError, StoreError
 from .doctor_findings import Findings, StepFailedError
 from .failures import advice_for
-from .opening import KEY_VARIABLE, admin_login, keys, open_store, shown
+from .opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
 
 _CONNECT_SECONDS = 10.0
 _PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
@@ -146,12 +146,15 @@ async def _check_ca(findings: Findings, cluster: ClusterClient) -> str:
     return ca
 
 
-async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
+async def check_store(findings: Findings, where: str, cluster_ids: Sequence[str]) -> None:
     """Whether the store can be opened, its key fits, and how many of its tenants are of other clusters."""
     try:
-        encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
+        encrypted = "encrypted" if keys_in() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
+        return
+    if is_missing(where):
+        findings.note("store", f"{shown(where)} does not exist yet: `tenants provision` creates it, {encrypted}")
         return
     try:
         async with open_store(where) as store:
@@ -159,6 +162,6 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, "" if error.advice else f"check --store, its rights and ${KEY_VARIABLE}")
     else:
-        others = sum(each not in (None, cluster_id) for each in found)
+        others = sum(each not in (None, *cluster_ids) for each in found)
         records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"
         findings.ok("store", f"{shown(where)} can be read, {records}, {encrypted}")

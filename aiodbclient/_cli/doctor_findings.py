@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
@@ -11,9 +9,8 @@ from typing import NoReturn
 from attrs import define
 
 from .failures import message_of, said_by
-from .output import printable, wrapped, write, write_styled
-
-_STYLES = {"ok": "", "note": "", "FAIL": "red", "skip": "yellow"}
+from .output import Output
+from .printing import printable
 
 
 class StepFailedError(Exception):
@@ -24,7 +21,7 @@ class StepFailedError(Exception):
 class Findings:
     """Prints a line for each check as soon as it is done."""
 
-    as_json: bool
+    output: Output
     failed: int = 0
 
     def ok(self, check: str, found: str) -> None:
@@ -36,7 +33,7 @@ class Findings:
         self.failed += 1
         said = str(found)
         if isinstance(found, Exception):
-            said = said_by(found) if advice else message_of(found, retried=True)
+            said = said_by(found) if advice else message_of(found)
         self._print("FAIL", check, said, advice)
 
     def stop(self, check: str, found: object, advice: str) -> NoReturn:
@@ -61,9 +58,5 @@ class Findings:
         self._print("skip", check, why, "")
 
     def _print(self, result: str, check: str, found: str, advice: str) -> None:
-        if self.as_json:
-            members = {"check": check, "result": result.lower(), "found": found} | ({"do": advice} if advice else {})
-            write(f"{json.dumps(members)}\n")
-        else:
-            text = f"{result:<4}  {check}: {printable(found)}{f'. {advice}' if advice else ''}"
-            write_styled([(wrapped(text, sys.stdout), _STYLES[result])])
+        members = {"check": check, "result": result.lower(), "found": found} | ({"do": advice} if advice else {})
+        self.output.done(f"{result:<4}  {check}: {printable(found)}{f'. {advice}' if advice else ''}", **members)

@@ -1,7 +1,6 @@
 """What ``doctor --try`` does with one throw-away tenant, and what it asks of the API about what SQL made or changed.
 
-Nobody has written the answers down. They are notes: no answer is wrong. Their texts have no names, since the report has
-them. The names in its SQL need no quoting: ``doctor`` made them.
+The answers are notes: none is wrong. The names in its SQL need no quoting: ``doctor`` made them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .doctor_api import REPORT, Trial
 from .doctor_findings import Findings, StepFailedError
 from .failures import message_of
 from .opening import admin_login
-from .output import note, took
+from .printing import note, took
 from .running import on_signals
 
 # Runs a statement as the administrator, in a database that may be named, and returns its rows. Raises GrantError.
@@ -183,7 +182,7 @@ class _Asking:
         try:
             self.trial.findings.note(check, await question)
         except DatabaseClientError as error:
-            self.trial.findings.skip(check, f"there is no answer: {message_of(error, retried=True)}")
+            self.trial.findings.skip(check, f"there is no answer: {message_of(error)}")
 
     async def _lists(self, made: Credential) -> str:
         users = [user.name for user in await self.trial.cluster.users.list()]
@@ -273,7 +272,7 @@ def _on_postgresql(admin: Secret, ca: str | None) -> _Run:
     from ..tenants._servers.postgres.sessions import CAFile, admin_options, connect
 
     options = admin_options(admin)
-    file = None if ca is None or "sslmode" in options else CAFile(ca)
+    file = None if ca is None else CAFile(ca)
 
     async def run(what: str, *names: str, inside: str | None = None) -> list[tuple[Any, ...]]:
         different = {} if inside is None else {"dbname": inside}

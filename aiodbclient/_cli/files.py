@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from enum import EnumType
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from .. import NewUser
 from ..errors import InvalidArgumentError
 from .asking import interruptible
+
+if TYPE_CHECKING:
+    from .. import NewUser
 
 _MOST_BYTES = 32 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -38,6 +40,8 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 def read_users(arguments: list[str] | None, file: Path | None) -> list[NewUser]:
     """Return the users that were named, or those in ``file`` with their settings. None may come twice."""
+    from .. import NewUser  # slow to import, and not needed for help
+
     if file is None or arguments:
         return [NewUser(name) for name in read_names(arguments, file)]
     where, text = _called(file), read_text(file)
@@ -116,6 +120,8 @@ def _rows(where: str, text: str) -> Iterator[tuple[int, str]]:
 def _users_in(where: str, text: str) -> list[NewUser]:
     import yaml
     from cattrs import ClassValidationError, IterableValidationError, transform_error
+
+    from .. import NewUser
 
     try:
         with interruptible():

@@ -1,68 +1,246 @@
-"""Show how far a run is: a bar on a terminal, elsewhere a line now and then. All of it on the standard error."""
+"""Follow bulk runs: print their outcomes, show how far they are, and stop them on a signal."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from enum import StrEnum
-from time import monotonic
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from attrs import define, field
 
-from .. import Action, Run
-from .output import NAME, console_of, note, printable, span, speaks_json, wrapped, write_error
+from ..errors import DatabaseClientError, InvalidArgumentError, NameTakenError
+from ..tenants.errors import StoreError
+from .failures import Exit, code_of, message_of
+from .options import TIMEOUT_GRACE
+from .output import Output
+from .printing import note, printable, some, span, write
+from .running import on_signals, on_timeout
 
 if TYPE_CHECKING:
-    from .. import RateLimiter
+    from .. import Action, Failed, RateLimiter, Run
 
-_TICK = 0.2  # s between two drawings of the bar
-_WORTH_SHOWING = 1.0  # s of waiting for the rate limit
-_NARROW = 76  # columns: below, there is no room for the bar and the rate
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
-_UNTOUCHED = (Action.KEPT, Action.ABSENT)
-_PACE = 3600.0  # s over which the pace is measured: the rate limit allows bursts
+_TICK = 0.2  # s between two drawings of the bar
+_WORTH_SAYING = 1.0  # s until the rate limit allows a request
+_LOOKING = 5.0  # s that the store may take to say what is unfinished
+_PERIOD = 300.0  # s over which the pace is measured: the rate limit allows bursts
+_SIGNAL = "what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once"
+_LATE = f"--timeout is over, and what is in flight gets up to {TIMEOUT_GRACE:.0f}s to finish"
+
+
+@define
+class Report:
+    """What is printed of the outcomes of a run. ``role``: of the logins that it is for, or an empty text."""
+
+    output: Output
+    verbose: bool = False
+    on_stderr: bool = False  # whether the summary is on the standard error, since other programs print on the other
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        """The members of a success for programs, beside its name and action."""
+        return {}
+
+    def text(self, outcome: Any, role: str) -> str:
+        """The lines about a success for people, if any."""
+        return ""
+
+    def failed_row(self, error: Exception) -> dict[str, Any]:
+        """The members of a failure for programs."""
+        return {"error": self.reason(error), "type": type(error).__name__}
+
+    def reason(self, error: Exception) -> str:
+        """Why a name failed."""
+        return message_of(error, verbose=self.verbose)
+
+    def summary(self, counts: Mapping[Action, int]) -> str:
+        """The last line for people."""
+        return ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "nothing to do"
+
+    def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
+        """What helps those that failed."""
+        return []
+
+    async def settled(self, outcome: Any, role: str) -> Any:
+        """The outcome, looked at once more."""
+        return outcome
+
+    async def unfinished(self) -> Sequence[str]:
+        """The names that are begun and not finished."""
+        return ()
+
+
+def called(name: str, role: str) -> str:
+    """A tenant's name, with the role unless that is its owner."""
+    return name if role in ("", "owner") else f"{name} ({role})"
+
+
+async def follow(
+    runs: Sequence[tuple[str, Run[Any]]],
+    report: Report,
+    *,
+    names: Sequence[str],
+    limiter: RateLimiter,
+    missing: Mapping[str, str] = {},
+    at_once: bool = False,
+    canary: bool = False,
+) -> int:
+    """Do runs one after the other, each for a role. ``names`` are those that they are for, with their roles.
+
+    ``at_once``: a signal and ``--timeout`` cancel them. ``canary``: a failure of one run ends those after it.
+    """
+    from .. import Failed  # slow to import, and not needed for help
+
+    bar = Bar(len(missing) + len(names), limiter)
+    work = _Work([*missing, *names], report, bar, hurries=at_once)
+    begun: Sequence[str] = ()
+    try:
+        with bar, nullcontext() if at_once else on_timeout(partial(work.stop, _LATE)):
+            on_signals(partial(work.on_signal, asyncio.current_task()))
+            for name, why in missing.items():
+                work.take(Failed(name=name, error=InvalidArgumentError(why)), "")
+            for role, run in runs:
+                if work.stopped or work.error is not None or (canary and work.failed):
+                    break
+                work.run = run
+                async with run:
+                    try:
+                        async for outcome in run:
+                            work.take(await report.settled(outcome, role), role)
+                    except DatabaseClientError as error:
+                        work.error = error
+    except asyncio.CancelledError:
+        work.stopped = True
+    if work.left:
+        with suppress(StoreError, TimeoutError, asyncio.CancelledError):  # a signal ends the look, and not the report
+            async with asyncio.timeout(_LOOKING):
+                begun = await report.unfinished()
+    return work.end([name for name in work.left if name in begun], limiter)
+
+
+@define
+class _Work:
+    """What became of the names so far."""
+
+    names: Sequence[str]  # of all, with their roles
+    report: Report
+    bar: Bar
+    hurries: bool  # whether the first signal ends it at once
+    counts: Counter[Action] = field(factory=Counter[Any])
+    ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
+    failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
+    alike: dict[str, list[str]] = field(factory=dict[str, list[str]])  # the names that failed, by the reason
+    error: DatabaseClientError | None = None  # ended the whole run
+    run: Run[Any] | None = None
+    stopped: bool = False
+
+    @property
+    def left(self) -> list[str]:
+        """The names without an outcome."""
+        return [name for name in self.names if name not in self.ended]
+
+    def on_signal(self, task: asyncio.Task[Any] | None) -> None:
+        """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
+        if task is not None and (self.stopped or self.hurries):
+            task.cancel()
+        else:
+            self.stop(_SIGNAL)
+
+    def stop(self, why: str) -> None:
+        """Begin no more names."""
+        self.bar.say(f"aiodbclient: stopping: {why}")
+        self.stopped = True
+        if self.run is not None:
+            self.run.stop()
+
+    def take(self, outcome: Any, role: str) -> None:
+        """Count an outcome and print it."""
+        name, report = called(outcome.name, role), self.report
+        self.counts[outcome.action] += 1
+        self.ended.add(name)
+        self.bar.advance(is_failed=outcome.error is not None)
+        if outcome.error is not None:
+            self.failed.append((outcome, role))
+            reason = report.reason(outcome.error)
+            alike = self.alike.setdefault(reason.replace(outcome.name, ""), [])
+            alike.append(name)
+            if len(alike) == 1 and not report.output.as_json:
+                self.bar.say("\n".join(f"{name}: {printable(line)}" for line in reason.splitlines()))
+        if report.output.as_json:
+            row = report.row(outcome, role) if outcome.error is None else report.failed_row(outcome.error)
+            row = {"name": outcome.name, "action": outcome.action} | ({"role": role} if role else {}) | row
+            write(f"{json.dumps(row)}\n")
+        elif outcome.error is None and (text := report.text(outcome, role)):
+            write(f"{text}\n")
+
+    def end(self, begun: Sequence[str], limiter: RateLimiter) -> int:
+        """Say how the run ended, and what helps. Returns the exit code."""
+        if not self.report.output.as_json:
+            for first, *others in self.alike.values():
+                if others:
+                    note(f"{len(others)} more failed as {first} did: {some(others)}")
+            summary = self.report.summary(self.counts)
+            note(summary) if self.report.on_stderr else write(f"{summary}\n")
+        for hint in self.report.hints(self.failed):
+            note(hint)
+        if self.error is not None:
+            note(self.report.reason(self.error) + (f"; {self._how_far(begun)}" if self.ended else ""))
+            code = code_of(self.error)
+            is_answer = code is not Exit.SOME_FAILED or isinstance(self.error, NameTakenError)
+            return code if is_answer else Exit.UNUSABLE
+        if self.left and self.stopped:
+            if (wait := limiter.snapshot().next_slot) > _WORTH_SAYING:
+                note(f"the rate limit allows the next request in {span(wait)}")
+            note(f"stopped early: {self._how_far(begun)}")
+            return Exit.STOPPED
+        if self.left:  # after a canary
+            note(self._how_far(begun))
+        return Exit.SOME_FAILED if self.failed else Exit.DONE
+
+    def _how_far(self, begun: Sequence[str]) -> str:
+        counts = {
+            "done": len(self.ended) - len(self.failed),
+            "failed": len(self.failed),
+            f"begun and not finished ({some(begun)})": len(begun),
+            "left": len(self.left) - len(begun),
+        }
+        parts = [f"{count} {what}" for what, count in counts.items() if count or what in ("done", "left")]
+        return f"{', '.join(parts)}. To go on, run the same command again"
 
 
 class Bar:
-    """How far a run is. A context manager, for within an event loop.
+    """How far a run is: a bar on a terminal, elsewhere a line now and then, on the standard error.
 
-    A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
+    A timer of the event loop draws it. A thread would not do, since a rate limiter is for one thread.
     """
 
-    def __init__(self, total: int, work: int, budget: RateLimiter, clock: Callable[[], float] = monotonic) -> None:
-        self.run: Run[Any] | None = None
-        self._budget = budget
-        self._clock = clock
-        self._console = console_of(stderr=True)
-        wide = self._console.width >= _NARROW
+    def __init__(self, total: int, limiter: RateLimiter) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._limiter = limiter
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress = Progress(
-            *([TaskProgressColumn(), BarColumn(bar_width=None)] if wide else []),
+            TaskProgressColumn(),
+            BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}" if wide else ""),
-            TextColumn("{task.fields[left]}", style="cyan"),
-            TextColumn("{task.fields[failures]}", style="red"),
-            TextColumn("{task.fields[limit]}", style="yellow"),
-            console=self._console,
+            TextColumn("{task.fields[state]}"),
+            console=console,
             auto_refresh=False,
-            disable=not self._console.is_terminal or speaks_json() or not work,
-            expand=wide,
-            speed_estimate_period=_PACE,
-            get_time=clock,
+            disable=not console.is_terminal or not total,
+            speed_estimate_period=_PERIOD,
         )
-        self._work = self._progress.add_task("", total=work, visible=False)  # without what is left as it is
-        self._task = self._progress.add_task("", total=total, rate="", left="", failures="", limit="")
-        self._limit = "rate limit: {}" if wide else "limit {}"
-        self._total = total
-        self._started = self._said = clock()
-        self._done = self._failed = 0
-        self._untouched = Counter[StrEnum]()
+        self._task = self._progress.add_task("", total=total, state="")
+        self._failed = 0
         self._ticking: asyncio.TimerHandle | None = None
+        self._said_at = 0.0
 
     def __enter__(self) -> Self:
+        self._said_at = asyncio.get_running_loop().time()
         self._progress.start()
         self._tick()
         return self
@@ -75,52 +253,35 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, action: StrEnum) -> None:
-        """Count a name."""
-        self._done += 1
-        if action in _UNTOUCHED:
-            self._untouched[action] += 1
-        else:
-            self._progress.advance(self._work)
-        self._progress.advance(self._task)
-
-    def fail(self, name: str, reasons: Sequence[str]) -> None:
-        """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
-        self._failed += 1
-        if speaks_json() or not reasons:
-            return
-        text = "\n".join(wrapped(f"{name}: {printable(reason)}", sys.stderr) for reason in reasons)
-        if self._progress.disable:
-            write_error(f"{text}\n")
-        else:
-            self._console.print(text, style="red", soft_wrap=True)
+    def advance(self, *, is_failed: bool) -> None:
+        """Count a name. There may be more than expected."""
+        task = self._progress.tasks[0]
+        self._failed += is_failed
+        self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))
 
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""
-        if self._progress.disable:
-            note(text)
-        else:
-            self._console.print(wrapped(f"{NAME}: {text}", sys.stderr), soft_wrap=True)
+        self._progress.console.print(text, soft_wrap=True)
+
+    def state(self) -> str:
+        """What is worth knowing beside the numbers: failures, and the time left, with that of the rate limit."""
+        task, wait = self._progress.tasks[0], self._limiter.snapshot().next_slot
+        left = None if task.finished else task.time_remaining
+        parts = [f"{self._failed} failed"] if self._failed else []
+        parts += [] if left is None else [f"{span(max(left, wait))} left"]
+        parts += [f"rate limit: {span(wait)}"] if wait > _WORTH_SAYING else []
+        return ", ".join(parts)
 
     def _tick(self) -> None:
         self._draw()
         self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _draw(self) -> None:
-        now, budget = self._clock(), self._budget.snapshot()
-        seconds = self._progress.tasks[0].time_remaining
-        left = "" if seconds is None or self._done == self._total else f"{span(seconds)} left"
-        worked = self._done - self._untouched.total()
-        rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
-        kept = ", ".join(f"{count} {action}" for action, count in sorted(self._untouched.items()))
-        failures = f"{self._failed} failed" if self._failed else ""
-        limit = self._limit.format(span(budget.next_slot)) if budget.next_slot > _WORTH_SHOWING else ""
-        if self._progress.disable:
-            if now - self._said >= LINE_EVERY:
-                self._said = now
-                parts = [f"{self._done} of {self._total} done", kept, rate, failures, left, limit]
-                note(", ".join(part for part in parts if part))
-            return
-        rates = " ".join(part for part in (kept, rate) if part)
-        self._progress.update(self._task, rate=rates, left=left, failures=failures, limit=limit)
-        self._progress.refresh()
+        task, now = self._progress.tasks[0], asyncio.get_running_loop().time()
+        if not self._progress.disable:
+            self._progress.update(self._task, state=self.state())
+            self._progress.refresh()
+        elif now - self._said_at >= LINE_EVERY:
+            self._said_at = now
+            done = f"{task.completed:.0f} of {task.total:.0f} done"
+            note(", ".join(filter(None, [done, self.state()])))

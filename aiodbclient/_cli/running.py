@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
+import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,13 +14,12 @@ from typing import Any
 import attrs
 import typer
 
-from .. import errors
-from .arguments import TIMEOUT_GRACE
-from .asking import SIGNALS, DeclinedError
-from .failures import Exit, code_of, end_output, is_verbose, message_of
-from .output import CLUSTER_VARIABLE, OutputError, complain, this_command, write_error
+from ..errors import DatabaseClientError
+from .asking import SIGNALS
+from .failures import Exit, code_of, message_of
+from .options import TIMEOUT_GRACE
+from .printing import note
 
-_changes: ContextVar[bool] = ContextVar("_changes", default=False)
 _limit: ContextVar[asyncio.Timeout | None] = ContextVar("_limit", default=None)
 
 
@@ -29,13 +28,9 @@ def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None
     parameters, arguments = _flat(command)
 
     def called(**options: Any) -> None:
-        is_verbose.set(bool(options.get("verbose")))
         limit: timedelta | None = options.get("timeout")
-
-        async def work() -> int:
-            return await command(**arguments(options))
-
-        raise typer.Exit(_exit_code(work, limit))
+        verbose = bool(options.get("verbose"))
+        raise typer.Exit(_exit_code(command, arguments, options, limit, verbose=verbose))
 
     called.__doc__ = command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -70,46 +65,24 @@ def _members(kind: Any) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
 
 
-def given_options(given: Any, kind: type[Any], *, again: bool = False) -> list[str]:
-    """The options of the set ``kind`` that were ``given``, for another command, without what the environment has.
-
-    ``again``: it is the same command, and goes on as this one did.
-    """
-    options = list[str]()
-    for member in attrs.fields(attrs.resolve_types(kind)):
-        info, value = member.type.__metadata__[0], getattr(given, member.name)
-        variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
-        if value == member.default or (member.name in ("timeout", "verbose") and not again):
-            continue
-        if isinstance(value, timedelta):
-            value = f"{value.total_seconds():g}s"
-        values = value if isinstance(value, list) else [value]
-        if variable is None or ",".join(map(str, values)) != os.environ.get(variable):
-            name = str(info.default)  # where Typer keeps the first name of an option that is an annotation
-            for each in values:
-                options += [name] if each is True else [name, str(each)]
-    return options
-
-
-def changes() -> None:
-    """From now on, a command that is stopped says that its last request may have been applied."""
-    _changes.set(True)
-
-
-def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | None) -> int:
+def _exit_code(
+    command: Callable[..., Coroutine[Any, Any, int]],
+    arguments: Callable[[dict[str, Any]], dict[str, Any]],
+    options: dict[str, Any],
+    limit: timedelta | None,
+    *,
+    verbose: bool,
+) -> int:
     try:
-        return asyncio.run(_until_signal(work(), None if limit is None else limit.total_seconds()))
-    except (typer.Abort, KeyboardInterrupt) as stopped:  # asyncio turns signals into a cancellation, but for a read
-        if isinstance(stopped, typer.Abort) and not isinstance(stopped, DeclinedError):
-            write_error("\n")  # end the line of the question
-        complain("stopped: nothing was changed", Exit.STOPPED)
+        work = command(**arguments(options))
+        return asyncio.run(_until_signal(work, None if limit is None else limit.total_seconds()))
+    except (typer.Abort, KeyboardInterrupt):  # asyncio turns signals into a cancellation, but for a question
+        print(file=sys.stderr)  # ends the line of the question
+        note("stopped: nothing was changed")
         return Exit.STOPPED
-    except OutputError as error:
-        return end_output(error)
-    except errors.DatabaseClientError as error:
-        code = code_of(error)
-        complain(message_of(error), code)
-        return code
+    except DatabaseClientError as error:
+        note(message_of(error, verbose=verbose))
+        return code_of(error)
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
@@ -122,12 +95,13 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
             _limit.set(limit)
             return await work
     except asyncio.CancelledError:
-        why, code = "stopped", Exit.STOPPED
+        note("stopped")
+        return Exit.STOPPED
     except TimeoutError:
-        why, code = f"no answer within --timeout {seconds:g}s", Exit.UNUSABLE
-    more = f": the last request may have been applied. To go on: {this_command()}" if _changes.get() else ""
-    complain(f"{why}{more}", code)
-    return code
+        if not limit.expired():  # an OSError, as of a socket
+            raise
+        note(f"no answer within --timeout {seconds:g}s")
+        return Exit.UNUSABLE
 
 
 def on_signals(react: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,25 +15,23 @@ from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import asdict, astuple, frozen
+from attrs import asdict, define, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .arguments import Chosen, Recorded, RoleOption, option, role_options
-from .asking import SIGNALS, some
-from .delivery import environment_of
+from .app import PROGRAM
+from .asking import SIGNALS
+from .credentials import environment_of
 from .failures import Exit
-from .files import read_names
-from .following import ReportedError
-from .help import PROGRAM
-from .names import selecting
-from .output import command_line, complain, note, printable, private, safe, this_command, took
-from .printing import Printed
-from .records import is_awake, is_suspended
-from .running import given_options, runs
-from .tenants_place import Opened, named, open_records, open_selection
+from .options import Chosen, RoleOption, Stored, option
+from .output import Output
+from .printing import note, printable, some, took
+from .records import is_suspended
+from .running import runs
+from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
 if TYPE_CHECKING:
+    from .. import Action, Failed
     from ..tenants import Credential
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -43,118 +42,106 @@ _NOT_PASSED_ON = frozenset(
         *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGREQUIREAUTH"),
     }
 )
-_AT_A_TIME = 8
 _MOST_BYTES = 1 << 20  # of each output
 _GRACE = 5.0  # s from SIGTERM to SIGKILL
-
-
-@frozen(kw_only=True)
-class Pace:
-    """When the programs for several tenants begin."""
-
-    at_a_time: Annotated[
-        int,
-        option(
-            "--at-a-time",
-            metavar="N",
-            min=1,
-            help=f"How many programs run at a time, for several NAMEs. Default: {_AT_A_TIME}.",
-        ),
-    ] = _AT_A_TIME
-    first: Annotated[
-        int,
-        option(
-            "--first", metavar="N", min=0, help="Run so many alone, and the others when all of them have succeeded."
-        ),
-    ] = 0
 
 
 @runs
 async def exec_tenants(
     context: typer.Context,
     chosen: Chosen,
-    place: Recorded,
-    printed: Printed,
-    *,
+    place: Stored,
+    output: Output,
     role: RoleOption = Role.OWNER,
-    pace: Pace,
+    concurrency: Annotated[
+        int, option("--concurrency", metavar="N", min=1, help="Programs at a time. Default: 8.")
+    ] = 8,
+    first: Annotated[int, option("--first", metavar="N", min=0, help="Run N first; the others if these succeed.")] = 0,
 ) -> int:
-    """Run a program as a tenant, or once for each of several: the credential is in its environment, and nowhere else.
+    """Run a program as a tenant, or for each of several.
 
-    The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
-    does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
-    code: 127 if there is no such program, 3 if --timeout ended it, 4 if --timeout was over before it began.
+    The credential is in its environment, as `show -o env` prints it.
 
-    For several, and with --from, --all or -o json, it has no input, and this exits with 1 if one failed. Its
-    output is printed when it ends, the last MiB of it, with the tenant's name before each line. All else, also what
-    those print that fail, is on the standard error. -o json prints an object for each, with its exit code. Ctrl-C ends
-    all of them. --all leaves out suspended tenants.
+    For one NAME the program has your terminal, and this exits with its exit code. For several, and with -o json, it
+    has no input; its output is printed when it ends, with the tenant's name before each line, and this exits with 1 if
+    one failed. --all leaves out suspended tenants.
 
-    Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
-    Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
+    Example: aiodbclient tenants exec alpha -- psql -c "SELECT 1"
     """
     program: list[str] = context.meta.get(PROGRAM, [])
+    wanted = names_in(chosen)
     if not program:
-        named(chosen)  # what is wrong with the names comes first
-        raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
-    if len(chosen.names or ()) != 1 or not chosen.typed or printed.as_json:
-        async with open_selection(place, chosen, [role], among=is_awake, partly=True) as opened:
-            return await _exec_each(opened, program, printed, role, pace)
-    [name] = read_names(chosen.names, None)
-    async with open_records(place) as records:
-        credentials, missing = records.credentials([name], role)
-    if missing:
-        complain(f"{safe(name)}: {missing[name]}", Exit.SOME_FAILED)
+        raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql")
+    if not _exists(program[0], dict(os.environ)):
+        note(f"{program[0]}: no such program")
+        return Exit.NOT_FOUND
+    if wanted is None or len(wanted) != 1 or not chosen.is_typed or output.as_json:
+        async with open_selection(place, chosen, [role], among=lambda record: not is_suspended(record)) as opened:
+            return await _exec_each(opened, program, output, role, concurrency, first)
+    async with open_records(place) as on_record:
+        credentials, missing = on_record.credentials(wanted, role)
+    for name, why in missing.items():
+        note(f"{name}: {why}")
         return Exit.SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credentials[0], Path(folder)))
 
 
-async def _exec_each(opened: Opened, program: list[str], printed: Printed, role: Role, pace: Pace) -> int:
+async def _exec_each(
+    opened: Opened, program: list[str], output: Output, role: Role, concurrency: int, first: int
+) -> int:
     """Run the program for each tenant, some at a time."""
-    if not _exists(program[0], dict(os.environ)):
-        complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
-        return Exit.NOT_FOUND
-    records = opened.records[role]
-    asleep = [name for name, each in records.items() if opened.wanted is None and is_suspended(each)]
-    left = dict.fromkeys([*opened.names[role], *opened.missing])
 
     async def work(credential: Credential) -> _Ran:
         with TemporaryDirectory() as folder:
             return await _run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
-    def again(_: object) -> str:
-        able = [name for name in left if name in records and not is_suspended(records[name])]
-        which = selecting(able)
-        options = [*role_options(role), *given_options(printed, Printed), *given_options(pace, Pace)]
-        options += given_options(opened.place, Recorded, again=True)
-        return command_line(["tenants", "exec", *which, *options, "--", *program])
+    tenants, names = opened.in_role(role), opened.names[role]
+    parts = [part for part in (names[:first], names[first:]) if part]
+    runs = [(role.value, tenants.each(work, part, concurrency=concurrency)) for part in parts]
+    report = _ProgramReport(output, opened=opened, on_stderr=True)
+    return await opened.follow(runs, report, at_once=True, canary=True)
 
-    async def settle(outcome: Any, role: str) -> Any:
-        del left[outcome.name]
-        return outcome
 
-    report = opened.report(
-        printed,
-        row=lambda outcome, role: outcome.value.as_object(),
-        details=lambda outcome, role: _shown(outcome.name, outcome.value),
-        remark=lambda outcome: took(outcome.value.seconds),
-        summary=lambda failed: f" ({some(asleep)}: suspended, left out)" if asleep else "",
-        settle=settle,
-    )
-    if asleep and printed.as_json:
-        note(f"suspended, left out: {some(asleep)}")
-    return await opened.whole().run(
-        lambda tenants, names: tenants.each(work, names, *astuple(pace)), report, again=again, at_once=True
-    )
+@define
+class _ProgramReport(TenantReport):
+    """What is printed of programs: the standard output has the lines of those that succeed alone."""
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        found: dict[str, Any] = outcome.value.as_object()
+        return found
+
+    def failed_row(self, error: Exception) -> dict[str, Any]:
+        return error.ran.as_object() if isinstance(error, _ProgramError) else super().failed_row(error)
+
+    def text(self, outcome: Any, role: str) -> str:
+        note(f"{outcome.name}: {took(outcome.value.seconds)}")
+        return "\n".join(f"{outcome.name}: {printable(line.expandtabs())}" for line in outcome.value.lines())
+
+    def reason(self, error: Exception) -> str:
+        if not isinstance(error, _ProgramError):
+            return super().reason(error)
+        return "\n".join([*(line.expandtabs() for line in error.ran.lines()), str(error)])
+
+    def summary(self, counts: Mapping[Action, int]) -> str:
+        records = self.opened.records[Role.OWNER].values()
+        asleep = [each.name for each in records if self.opened.wanted is None and is_suspended(each)]
+        return super().summary(counts) + (f" ({some(asleep)}: suspended, left out)" if asleep else "")
+
+    def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
+        names = [outcome.name for outcome, _ in failed if outcome.name not in self.opened.missing]
+        return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
 
 def _environment(credential: Credential, folder: Path) -> dict[str, str]:
     ca_file = None
     if credential.ca is not None:
         ca_file = folder / "ca.pem"
-        with open(ca_file, "w", opener=private) as file:
-            file.write(credential.ca)
+        try:
+            ca_file.write_text(credential.ca)
+        except OSError as error:
+            error.filename = ca_file
+            raise
     passed_on = {
         name: value
         for name, value in os.environ.items()
@@ -172,9 +159,9 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         process = await create_subprocess_exec(*program, env=environment)
     except OSError as error:
         if not _exists(program[0], environment):  # PermissionError too, if a folder of PATH cannot be searched
-            complain(f"{program[0]}: no such program", Exit.NOT_FOUND)
+            note(f"{program[0]}: no such program")
             return Exit.NOT_FOUND
-        complain(f"{program[0]}: {error.strerror}", Exit.NOT_RUN)
+        note(f"{program[0]}: {error.strerror}")
         return Exit.NOT_RUN
     _pass_on_signals(process)
     await asyncio.sleep(0)  # the loop may not have called the first handlers yet for a signal that has come
@@ -190,7 +177,7 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        complain(f"--timeout has ended the program. To go on: {this_command()}", Exit.STOPPED)
+        note("--timeout has ended the program")
         return Exit.STOPPED
     return code if code >= 0 else 128 - code
 
@@ -227,23 +214,12 @@ class _Ran:
         return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
-class _ProgramError(ReportedError):
+class _ProgramError(Exception):
     """A program that has failed."""
 
     def __init__(self, ran: _Ran) -> None:
         super().__init__(f"exit code {ran.exit_code} after {took(ran.seconds)}")
-        self._ran = ran
-
-    def lines(self) -> list[str]:
-        return [*self._ran.lines(), str(self)]
-
-    def as_object(self) -> dict[str, Any]:
-        return self._ran.as_object()
-
-
-def _shown(name: str, ran: _Ran) -> str:
-    """What a program printed, with the tenant's name before each line. No terminal acts on it."""
-    return "\n".join(f"{safe(name)}: {printable(line.expandtabs())}" for line in ran.lines())
+        self.ran = ran
 
 
 async def _run_quietly(program: list[str], environment: dict[str, str], folder: Path) -> _Ran:

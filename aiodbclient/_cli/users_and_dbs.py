@@ -1,74 +1,325 @@
-"""Users of a cluster from a list: ``users provision``."""
+"""The commands ``aiodbclient clusters``, ``users`` and ``dbs``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from attrs import asdict, define
 
 from ..engines import CAPABILITIES
-from ..errors import InvalidArgumentError
-from .arguments import Api, ShowOption, UsersFileOption, argument, option
-from .asking import some
+from ..errors import InvalidArgumentError, NotFoundError
+from ..tenants._guard import is_derived
+from ..tenants._naming import is_reserved
+from .asking import confirm
 from .completion import cluster_names
+from .failures import Exit
 from .files import read_users
-from .following import Heard, Report, follow
-from .opening import find_cluster, open_client, patiently
-from .output import CLUSTER_VARIABLE, keep_stdout_private, safe
-from .printing import Printed
+from .opening import find_cluster, open_client, open_store, patiently, rate_limiter, shown
+from .options import (
+    CLUSTER_VARIABLE,
+    STORE_VARIABLE,
+    Api,
+    FromOption,
+    OnCluster,
+    ShowOption,
+    YesOption,
+    argument,
+    choice,
+    option,
+    suggest,
+)
+from .output import Output
+from .printing import note, printable, some
+from .progress import Report, follow
+from .records import names_on_record, read_entries
 from .running import runs
 
-_IfExists = Literal["keep", "reset", "error", "update"]
+if TYPE_CHECKING:
+    from .. import Cluster, ClusterClient, User
+
+_KINDS = {"db": "database", "user": "user"}
+_UserName = Annotated[str, argument("NAME", "The user.")]
+_DbName = Annotated[str, argument("NAME", "The database.")]
+_StoreOption = Annotated[
+    str | None,
+    option("--store", envvar=STORE_VARIABLE, metavar="STORE", help="Refuse what is a tenant's in this store."),
+]
+_IfExists = Annotated[
+    Literal["keep", "reset", "error", "update"],
+    choice("--if-exists", values="keep|reset|error|update", help="What to do with users that exist. Default: keep."),
+]
+
+
+@asynccontextmanager
+async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGenerator[ClusterClient]:
+    """Open a cluster for one call about a user or a database."""
+    async with open_client(place) as client, patiently():
+        found = await find_cluster(client, place.cluster)
+        try:
+            yield found
+        except NotFoundError as error:
+            if place.verbose or not name:
+                raise
+            raise NotFoundError(f"no {kind} {name} on {place.cluster}", status=error.status) from None
+
+
+@asynccontextmanager
+async def _changing(place: OnCluster, kind: str, name: str) -> AsyncGenerator[None]:
+    """Say of a change that is stopped that it may have been applied."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        note(f"the change may have been applied. To look: {suggest(place, f'{kind}s', 'get', name)}")
+        raise
+
+
+@runs
+async def list_clusters(output: Output, api: Api) -> int:
+    """List the account's clusters.
+
+    Example: aiodbclient clusters list
+    """
+    async with open_client(api) as client, patiently():
+        rows = [_cluster_row(each) for each in await client.clusters.list()]
+    output.rows(rows, empty="the account has no clusters")
+    return Exit.DONE
+
+
+@runs
+async def get_cluster(
+    output: Output,
+    api: Api,
+    name: Annotated[
+        str,
+        argument("CLUSTER", "The cluster's name or id.", envvar=CLUSTER_VARIABLE, autocompletion=cluster_names),
+    ],
+) -> int:
+    """Read one cluster, and where it listens.
+
+    Example: aiodbclient clusters get tenants-prod
+    """
+    async with open_client(api) as client, patiently():
+        info = await (await find_cluster(client, name)).info()
+    row = _cluster_row(info)
+    row |= {"port": info.connection.port, "tls": info.connection.ssl, "host": info.connection.host}
+    if info.private_connection is not None:
+        row["private_host"] = info.private_connection.host
+    output.rows([row])
+    return Exit.DONE
+
+
+def _cluster_row(cluster: Cluster) -> dict[str, object]:
+    return {name: getattr(cluster, name) for name in ("name", "engine", "version", "status", "region", "id")}
+
+
+@runs
+async def list_dbs(output: Output, place: OnCluster) -> int:
+    """List the databases of a cluster.
+
+    Example: aiodbclient dbs list
+    """
+    async with _opened(place) as found:
+        rows = [{"name": db.name} for db in await found.dbs.list()]
+    output.rows(rows, empty=f"{place.cluster} has no databases")
+    return Exit.DONE
+
+
+@runs
+async def get_db(output: Output, place: OnCluster, name: _DbName) -> int:
+    """Read one database: exits with 1 if it does not exist.
+
+    Example: aiodbclient dbs get defaultdb
+    """
+    async with _opened(place, "db", name) as found:
+        db = await found.dbs.get(name)
+    output.rows([{"name": db.name}])
+    return Exit.DONE
+
+
+@runs
+async def create_db(output: Output, place: OnCluster, name: _DbName) -> int:
+    """Create a database.
+
+    Example: aiodbclient dbs create archive
+    """
+    async with _opened(place, "db", name) as found, _changing(place, "db", name):
+        await found.dbs.create(name)
+    output.done(f"created the database {printable(name)}", name=name, action="created")
+    return Exit.DONE
+
+
+@runs
+async def delete_db(
+    output: Output, place: OnCluster, name: _DbName, store: _StoreOption = None, yes: YesOption = False
+) -> int:
+    """Delete a database and all its data. What is a tenant's, or the cluster's own, is refused.
+
+    Example: aiodbclient dbs delete archive
+    """
+    async with _opened(place, "db", name) as found:
+        await _refuse_tenants(found, "db", name, store)
+        confirm(f"Delete the database {name} of {place.cluster} and all its data?", yes=yes)
+        async with _changing(place, "db", name):
+            await found.dbs.delete(name)
+    output.done(f"deleted the database {printable(name)}", name=name, action="deleted")
+    return Exit.DONE
+
+
+@runs
+async def list_users(output: Output, place: OnCluster, show: ShowOption = False) -> int:
+    """List the users of a cluster.
+
+    Example: aiodbclient users list
+    """
+    async with _opened(place) as found:
+        rows = [_user_row(user, show=show) for user in await found.users.list()]
+    output.rows(rows, empty=f"{place.cluster} has no users")
+    return Exit.DONE
+
+
+@runs
+async def get_user(output: Output, place: OnCluster, name: _UserName, show: ShowOption = False) -> int:
+    """Read one user.
+
+    Example: aiodbclient users get reporting --show
+    """
+    async with _opened(place, "user", name) as found:
+        user = await found.users.get(name)
+    output.rows([_user_row(user, show=show)])
+    return Exit.DONE
+
+
+@runs
+async def create_user(output: Output, place: OnCluster, name: _UserName, show: ShowOption = False) -> int:
+    """Create a user. `users get --show` prints the password later; on MongoDB it cannot, so this needs --show there.
+
+    Example: aiodbclient users create reporting --show
+    """
+    async with _opened(place, "user", name) as found:
+        _check_shown(found, [name], show=show)
+        async with _changing(place, "user", name):
+            user = await found.users.create(name)
+    output.rows([_user_row(user, show=show)])
+    return Exit.DONE
+
+
+@runs
+async def delete_user(
+    output: Output, place: OnCluster, name: _UserName, store: _StoreOption = None, yes: YesOption = False
+) -> int:
+    """Delete a user. What is a tenant's, or the cluster's own, is refused: use `tenants remove`.
+
+    Example: aiodbclient users delete reporting
+    """
+    async with _opened(place, "user", name) as found:
+        await _refuse_tenants(found, "user", name, store)
+        confirm(f"Delete the user {name} of {place.cluster}?", yes=yes)
+        async with _changing(place, "user", name):
+            await found.users.delete(name)
+    output.done(f"deleted the user {printable(name)}", name=name, action="deleted")
+    return Exit.DONE
+
+
+@runs
+async def reset_user(
+    output: Output,
+    place: OnCluster,
+    name: _UserName,
+    show: ShowOption = False,
+    store: _StoreOption = None,
+    yes: YesOption = False,
+) -> int:
+    """Give a user a new password. The old one stops working at once. For a tenant, use `tenants rotate`.
+
+    `users get --show` prints the password later; on MongoDB it cannot, so this needs --show there.
+
+    Example: aiodbclient users reset reporting --show
+    """
+    async with _opened(place, "user", name) as found:
+        await _refuse_tenants(found, "user", name, store)
+        _check_shown(found, [name], show=show)
+        confirm(f"Give the user {name} of {place.cluster} a new password? The old one stops working at once.", yes=yes)
+        async with _changing(place, "user", name):
+            user = await found.users.reset_auth(name)
+    output.rows([_user_row(user, show=show)])
+    return Exit.DONE
+
+
+@define
+class _UserReport(Report):
+    show: bool = False
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        return {"password": outcome.user.password} if self.show and outcome.user is not None else {}
+
+    def text(self, outcome: Any, role: str) -> str:
+        password = self.row(outcome, role).get("password")
+        return "" if password is None else f"name: {outcome.name}\npassword: {password}\n"
 
 
 @runs
 async def provision_users(
-    printed: Printed,
-    api: Api,
-    names: Annotated[list[str] | None, argument("[NAME]...", "The users. Names or --from.")] = None,
-    file: UsersFileOption = None,
-    cluster: Annotated[
-        str,
-        option(
-            "--cluster", envvar=CLUSTER_VARIABLE, metavar="CLUSTER", help="The cluster.", autocompletion=cluster_names
-        ),
-    ] = "",
-    if_exists: Annotated[
-        _IfExists,
-        option(
-            "--if-exists",
-            metavar="|".join(get_args(_IfExists)),
-            help="What to do with users that exist. Default: keep.",
-        ),
-    ] = "keep",
+    output: Output,
+    place: OnCluster,
+    names: Annotated[list[str] | None, argument("NAME", "The users.")] = None,
+    file: FromOption = None,
+    if_exists: _IfExists = "keep",
     show: ShowOption = False,
 ) -> int:
-    """Create users, with the settings that a file has. Safe to repeat.
+    """Create users, with the settings that a file has. Safe to repeat, and deletes nobody.
 
-    --if-exists keep leaves a user that exists as it is, reset gives it a new password, update sends its settings, and
-    error counts it as failed.
+    The file is a CSV with the column `name`, or YAML or JSON as the API's POST takes users. --if-exists reset gives a
+    user that exists a new password, update sends its settings, error counts it as failed.
 
-    Example: aiodbclient users provision --from users.yaml --cluster tenants-prod
+    Example: aiodbclient users provision --from users.yaml
     """
     users = read_users(names, file)
-    heard = Heard()
-    async with open_client(api.budget, on_event=heard) as (client, limit):
-        async with patiently():
-            found = await find_cluster(client, cluster)
-        known = None if found.engine is None else CAPABILITIES.get(found.engine)
-        if not show and known is not None and not known.returns_passwords:
-            raise InvalidArgumentError(
-                f"the passwords of {some([user.name for user in users])} would be lost: {found.engine} returns a "
-                "password once. Add --show. Nothing was changed"
-            )
-
-        def row(outcome: Any, role: str) -> dict[str, Any]:
-            return {"password": outcome.user.password} if show and outcome.user is not None else {}
-
-        def details(outcome: Any, role: str) -> str:
-            password = row(outcome, role).get("password")
-            return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
-
-        if show:
-            keep_stdout_private()
-        report = Report(as_objects=printed.as_json, row=row, details=details, heard=heard)
+    wanted = [user.name for user in users]
+    limiter = rate_limiter(place)
+    async with open_client(place, limiter) as client:
+        found = await find_cluster(client, place.cluster)
+        _check_shown(found, wanted, show=show)
         run = found.users.provision(users, if_exists=if_exists)
-        return await follow({"": run}, names=[user.name for user in users], budget=limit, report=report)
+        return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
+
+
+async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str | None) -> None:
+    """Refuse to end what is a tenant's, by its name or by the store, or the cluster's own.
+
+    A store that does not exist is a mistake, such as $AIODBCLIENT_STORE in another folder, and not one without tenants.
+    """
+    what = f"the {_KINDS[kind]} {name}"
+    if is_reserved(name):
+        raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it")
+    if is_derived(name):
+        raise InvalidArgumentError(f"{what} has the name of a tenant's login: use `aiodbclient tenants`")
+    if store is None:
+        return
+    async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:
+        entries = await read_entries(opened)
+    for record in entries.records:
+        if name in names_on_record(record) and record.cluster in (None, found.id):
+            raise InvalidArgumentError(
+                f"{what} belongs to the tenant {record.name} in {shown(store)}: use `aiodbclient tenants`"
+            )
+    if name in entries.damaged:
+        raise InvalidArgumentError(f"{what} may be of the tenant {name}, whose record in {shown(store)} is damaged")
+
+
+def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:
+    """Refuse to make a password that nobody will see: one that is not printed, and that the API returns once."""
+    known = None if found.engine is None else CAPABILITIES.get(found.engine)
+    if not show and not (known is not None and known.returns_passwords):
+        raise InvalidArgumentError(
+            f"the passwords of {some(names)} would be lost: of {found.engine} the API returns them once. Add --show"
+        )
+
+
+def _user_row(user: User, *, show: bool) -> dict[str, object]:
+    from ..models import USER_SECRETS
+
+    row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in USER_SECRETS))
+    return {"name": row.pop("name"), "role": row.pop("role", None)} | row

@@ -66,11 +66,9 @@ class Reuse:
 
     def closer_of(self, response: aiohttp.ClientResponse) -> Callable[[], object]:
         """Return what closes the connection of ``response``, even if it is back in the pool."""
-        try:
-            protocol = response._protocol
-        except AttributeError:
+        if not hasattr(response, "_protocol"):
             self._warn(response, "_protocol")
-            protocol = None
+        protocol = getattr(response, "_protocol", None)
         return response.close if protocol is None else protocol.close
 
     def _warn(self, owner: object, name: str) -> None:

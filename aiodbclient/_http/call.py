@@ -8,7 +8,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ..engines import Engine
 from .operations import Operation
@@ -18,15 +18,13 @@ from .retry import RetryPolicy
 _OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
 
 
+@define(eq=False)
 class RequestStats:
     """What was sent for one name of a run, or by one call."""
 
-    def __init__(self) -> None:
-        self.requests = 0
-        self.writes = 0  # requests and claims that may have changed something: ``Run.stop`` lets the name finish
-        self.stopped = False  # whether its run was stopped
-        self.seconds: float = 0.0  # from the first request of each call to the end of its last
-        self.waited: float = 0.0  # seconds for the rate limit
+    requests: int = 0
+    writes: int = 0  # requests and claims that may have changed something
+    stopped: bool = False  # whether its run was stopped
 
     @property
     def gives_up(self) -> bool:

@@ -24,10 +24,12 @@ async def read_all(
     """Read the whole list at ``path``, page by page (``links.pages.next``)."""
     path = f"{path}{'&' if '?' in path else '?'}per_page={_PER_PAGE}"
     items: dict[str, ListedT] = {}
-    size = 0
-    for _ in range(_MOST_PAGES):
+    pages = size = 0
+    while True:
         response = await transport.send(Call(operation, path, options))
         page, following = response.read_page(model)
+        if following is None and not items:
+            return page
         before = len(items)
         items |= {each.id if isinstance(each, Cluster) else each.name: each for each in page}
         if following is None:
@@ -37,8 +39,10 @@ async def read_all(
         size += len(response.body)
         if size > LONGEST:
             raise response.invalid(f"makes the list longer than {LONGEST >> 20} MiB")
+        pages += 1
+        if pages == _MOST_PAGES:
+            raise response.invalid(f"names a next page after {_MOST_PAGES} of them")
         path = _path_of(transport.base_url, following, response)
-    raise response.invalid(f"names a next page after {_MOST_PAGES} of them")
 
 
 def _path_of(base_url: URL, following: str, response: Response) -> str:

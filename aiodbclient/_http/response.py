@@ -140,7 +140,7 @@ class Response:
         is_create = self.call.operation.kind is Kind.CREATE
         if is_create and error in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
             error = NameTakenError
-        details = {"status": status, "id": id, "message": message, "request_id": self.request_id}
+        details: dict[str, Any] = {"status": status, "id": id, "message": message, "request_id": self.request_id}
         if error in (RateLimitError, ServerError):
             asked = retry_after(self.headers)
             details["retry_after"] = wait if asked is None else asked

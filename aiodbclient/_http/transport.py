@@ -105,26 +105,21 @@ class Transport:
         failed = [] if failed is None else failed
         policy, stats, counted = call.options.retry, call.options.stats, 0
         waits: Iterator[float] | None = None
-        started = perf_counter()
-        try:
-            while True:
-                tried = await self._send_in_slot(call, failed)
-                if isinstance(tried, Response):
-                    return tried
-                failed.append(tried)
-                if self._may_renew_token(failed):
-                    continue
-                counted += self._counts(call, failed)
-                decision = RULES[tried.failure][call.operation.kind]
-                is_last = policy.max_tries == 1 or counted == policy.max_tries or (stats is not None and stats.gives_up)
-                if decision is RetryDecision.RAISE or is_last:
-                    raise error_of(call, failed, self.secrets)
-                if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
-                    waits = waits or retry_waits(policy)
-                    await self.sleep(next_wait(waits, tried.retry_after))
-        finally:
-            if stats is not None:
-                stats.seconds += perf_counter() - started
+        while True:
+            tried = await self._send_in_slot(call, failed)
+            if isinstance(tried, Response):
+                return tried
+            failed.append(tried)
+            if self._may_renew_token(failed):
+                continue
+            counted += self._counts(call, failed)
+            decision = RULES[tried.failure][call.operation.kind]
+            is_last = policy.max_tries == 1 or counted == policy.max_tries or (stats is not None and stats.gives_up)
+            if decision is RetryDecision.RAISE or is_last:
+                raise error_of(call, failed, self.secrets)
+            if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
+                waits = waits or retry_waits(policy)
+                await self.sleep(next_wait(waits, tried.retry_after))
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
         """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""
@@ -254,7 +249,6 @@ class Transport:
         if stats is not None:
             stats.requests += 1
             stats.writes += call.operation.writes
-            stats.waited += waited + blocked
         response: Response | None = None
         try:
             response = await self._exchange(call, failed, session, token)

@@ -1,29 +1,29 @@
-"""A program that runs once for each tenant: ``tenants exec`` of several."""
+"""A program with a tenant's credential, or once for each of several: ``tenants exec``."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
-import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aiodbclient._cli import tenants_exec
+
 from .conftest import SIGNALS, Command
 
-_used = iter(range(10**6))
 # It fails for the tenants in $FAIL, and says who it is.
 PROGRAM = """
 import os, sys
-name = os.environ["PGUSER"]
+name = os.environ["PGDATABASE"]
 print("I am", name)
 if name in os.environ.get("FAIL", "").split():
-    print("one\\n\\ntwo\\nthree", file=sys.stderr)
+    print("one\\n\\ntwo\\nthree", os.getpid(), file=sys.stderr)
     raise SystemExit(3)
 """
 RUN = ["--", sys.executable, "-c", PROGRAM]
@@ -31,120 +31,164 @@ RUN = ["--", sys.executable, "-c", PROGRAM]
 STUBBORN = """
 trap "" TERM
 sleep 60 &
-echo $$ $! > "$FOLDER/$PGUSER"
+echo $$ $! > "$FOLDER/$PGDATABASE"
 wait
+"""
+SAY_WHO = """
+import os, psycopg
+secrets = {"AIODBCLIENT_STORE_KEY", "AIODBCLIENT_CLUSTER", "DIGITALOCEAN_TOKEN"} & set(os.environ)
+with psycopg.connect("") as c:
+    print(c.execute("select current_database()").fetchone()[0], os.environ["PGSSLMODE"], sorted(secrets))
+raise SystemExit(7)
 """
 
 
-@pytest.fixture
-def tenants(command: Command) -> Iterator[list[str]]:
-    """The test's own tenants on the shared server."""
-    test = next(_used)
-    names = [f"x{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{letter}" for letter in "abc"]
-    assert command("tenants", "provision", *names, *command.place).code == 0
-    yield names
-    assert command("tenants", "remove", "--all", "--yes", "--max", "3", *command.place).code == 0
+def test_program_has_the_credential(secure: Command, names: list[str]) -> None:
+    """The environment has the credential and verifies the server; our secrets are not in it."""
+    command, a = secure, names[0]
+    command.provision(a)
+    command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+    closed = command.folder / "closed"  # only root may search it
+    closed.mkdir(mode=0)
+    command.environment["PATH"] = f"{closed}:{os.environ['PATH']}"
+    ran = command.process("tenants", "exec", a, *command.place, "--", sys.executable, "-c", SAY_WHO)
+    assert (ran.code, ran.out, ran.err) == (7, f"{a} verify-full []\n", "")
+    for arguments, code, said in (
+        ([names[1], *command.place, "--", "true"], 1, f"not on record. Did you mean {a}?"),
+        ([a, *command.place, "--", "no-such-program"], 127, "no-such-program: no such program"),
+        (["--all", *command.place, "--", "no-such-program"], 127, "no-such-program: no such program"),
+        ([a, *command.place, "--", "/"], 126, "/: Permission denied"),
+    ):
+        failed = command("tenants", "exec", *arguments)
+        assert (failed.code, failed.out, said in failed.err) == (code, "", True), failed.err
 
 
-def test_it_prints_a_line_for_each_and_goes_on_with_those_that_failed(command: Command, tenants: list[str]) -> None:
-    a, b, c = tenants
-    left = command.folder / "left.csv"
+def test_output_option_is_the_programs(command: Command, names: list[str]) -> None:
+    """What comes after ``--`` is not ours: ``-o json`` there belongs to the program."""
+    command.provision(names[0])
+    ran = command.process("tenants", "exec", names[0], *command.place, "--", "echo", "-o", "json", "--yes")
+    assert (ran.code, ran.out) == (0, "-o json --yes\n")
+    missing = command("tenants", "exec", "nobody", *command.place, "--", "kubectl", "-o", "json")
+    assert missing.err.startswith("aiodbclient: ")
+
+
+def test_each_prints_and_failures_are_named(command: Command, names: list[str]) -> None:
+    """The standard output has the lines of programs that succeed alone; those that failed are named."""
+    a, b, c = names[:3]
+    command.provision(a, b, c)
     command.environment["FAIL"] = f"{b} {c}"
-
-    done = command.process("tenants", "exec", "--all", "--failed", str(left), *command.place, *RUN)
-
-    assert done.code == 1
-    assert done.out == f"{a}: I am {a}\n"  # the program's lines alone
-    notes = [line for line in done.err.splitlines() if line.startswith("aiodbclient: ")]
-    assert re.fullmatch(rf"aiodbclient: {a}: \d+\.\d s", notes[0])
-    assert notes[1] == "aiodbclient: 1 done, 2 failed"
+    done = command.process("tenants", "exec", "--all", *command.place, *RUN)
+    assert (done.code, done.out) == (1, f"{a}: I am {a}\n")
+    assert re.search(rf"^aiodbclient: {a}: \d+\.\d s$", done.err, re.MULTILINE)
+    assert "aiodbclient: 1 done, 2 failed\n" in done.err
+    assert re.search(rf"^aiodbclient: failed: ({b} {c}|{c} {b})$", done.err, re.MULTILINE)
     for name in (b, c):
         lines = [line for line in done.err.splitlines() if line.startswith(f"{name}: ")]
+        assert [*lines[-5:-2]] == [f"{name}: {each}" for each in (f"I am {name}", "one", "two")]
         assert re.match(rf"{name}: exit code 3 after \d+\.\d", lines[-1])
-        assert lines[-4:-1] == [f"{name}: one", f"{name}: two", f"{name}: three"]
-    assert left.read_text().split() == ["name", b, c]
-    assert f"tenants exec --from {left} --failed {left}" in done.err
-
-    command.environment["FAIL"] = c
-    again = command.process("tenants", "exec", "--from", str(left), "--failed", str(left), *command.place, *RUN)
-    assert (again.code, left.read_text().split()) == (1, ["name", c])
-    command.environment["FAIL"] = ""
-    assert command.process("tenants", "exec", a, b, *command.place, *RUN).out.count("I am") == 2
-
-
-def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: list[str]) -> None:
-    a, b, _ = tenants
-    command.environment["FAIL"] = b
-
-    done = command.process("tenants", "exec", a, b, "-o", "json", *command.place, *RUN)
-
-    found = {each["name"]: each for each in done.objects()}
-    assert done.code == 1
-    assert {key: found[a][key] for key in ("action", "exit_code", "output", "errors")} == {
-        "action": "done",
-        "exit_code": 0,
-        "output": f"I am {a}\n",
-        "errors": "",
+    objects = {
+        each["name"]: each for each in command("tenants", "exec", a, b, "-o", "json", *command.place, *RUN).objects()
     }
-    assert found[a]["seconds"] > 0
-    assert (found[b]["exit_code"], found[b]["errors"]) == (3, "one\n\ntwo\nthree\n")
-    [missing] = command.process("tenants", "exec", a, "nobody", "-o", "json", *command.place, *RUN).objects()
-    assert (missing["name"], missing["error"].startswith("not on record")) == ("nobody", True)
-    [alone] = command.process("tenants", "exec", a, "--json", *command.place, *RUN).objects()
-    assert alone["output"] == f"I am {a}\n"
+    assert (objects[a]["exit_code"], objects[a]["output"], objects[a]["errors"]) == (0, f"I am {a}\n", "")
+    assert objects[b]["exit_code"] == 3
+    assert objects[b]["errors"].startswith("one\n\ntwo\nthree ")
+    # No hint repeats the program's arguments.
+    assert "sys.argv" not in done.err
+    assert "PGDATABASE" not in done.err
 
 
-def test_a_program_or_a_file_that_is_not_there_is_noticed_first(command: Command, tenants: list[str]) -> None:
-    missing = command("tenants", "exec", "--all", *command.place, "--", "no-such-program")
-    assert (missing.code, missing.out) == (127, "")
-    nowhere = command("tenants", "exec", "--all", "--failed", "/no/such/folder/f", *command.place, *RUN)
-    assert (nowhere.code, "/no/such/folder/f cannot be written" in nowhere.err) == (2, True)
+def test_first_spares_the_others(command: Command, names: list[str]) -> None:
+    """``--first``: the others begin only if the first succeed."""
+    a, b, c = names[:3]
+    command.provision(a, b, c)
+    run = ["tenants", "exec", "--all", "--first", "1", *command.place]
+    ended = command(*run, "--", "sh", "-c", f'test "$PGDATABASE" != {a}')
+    assert (ended.code, ended.out) == (1, "")
+    assert "0 done, 1 failed, 2 left. To go on, run the same command again\n" in ended.err
+    assert "3 done\n" in command(*run, "--", "true").err
 
 
-def test_the_command_that_goes_on_has_the_options_that_were_typed(command: Command, tenants: list[str]) -> None:
-    typed = ["--first", "1", *command.place, "--timeout", "3.5s", "--verbose"]
-    done = command.process("tenants", "exec", *tenants, *typed, "--", "sleep", "60")
-    assert done.code == 3, done.err
-    [again] = re.findall(r"To go on, run it again: aiodbclient (.*)\n", done.err)
-    assert again.startswith(f"tenants exec {' '.join(tenants)} --first 1 ")
-    assert "--timeout 3.5s --verbose" in again
-    assert again.endswith(" -- sleep 60")
-
-
-def test_a_damaged_record_is_named(command: Command, tenants: list[str]) -> None:
-    with closing(sqlite3.connect(command.store)) as store:
-        [before] = store.execute("SELECT record FROM credentials WHERE name = ?", [tenants[1]]).fetchone()
-        store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [tenants[1]])
-        store.commit()
-
-        done = command("tenants", "exec", "--all", *command.place, "--", "true")
-
-        store.execute("UPDATE credentials SET record = ? WHERE name = ?", [before, tenants[1]])
-        store.commit()
-    assert (done.code, done.out, "aiodbclient: 2 done\n" in done.err) == (4, "", True)
-    assert f"{tenants[1]}: its record is damaged" in done.err
-
-
-def test_as_many_run_at_a_time_as_asked(command: Command, tenants: list[str]) -> None:
+def test_as_many_run_as_asked(command: Command, names: list[str]) -> None:
     """Each waits for a file of another: with one at a time, nobody comes."""
-    command.environment["FOLDER"] = str(command.folder)
-    meet = (
-        'touch "$FOLDER/$PGUSER.here"; for i in $(seq $TRIES); do test $(ls "$FOLDER" | grep -c here) -ge 3 && exit; '
-    )
-    meet += "sleep 0.02; done; exit 1"
-    command.environment["TRIES"] = "5000"
+    command.provision(*names[:3])
+    command.environment |= {"FOLDER": str(command.folder), "TRIES": "5000"}
+    count = 'test $(ls "$FOLDER" | grep -c here) -ge 3'
+    meet = f'touch "$FOLDER/$PGDATABASE.here"; for i in $(seq $TRIES); do {count} && exit; sleep 0.02; done; exit 1'
     assert command("tenants", "exec", "--all", *command.place, "--", "sh", "-c", meet).code == 0
-    command.environment["TRIES"] = "20"
-    for file in command.folder.glob("*.here"):
-        file.unlink()
+    command.environment["TRIES"] = "10"
     alone = f'rm -f "$FOLDER"/*.here; {meet}'
-    done = command("tenants", "exec", "--all", "--at-a-time", "1", *command.place, "--", "sh", "-c", alone)
-    assert (done.code, done.out, "aiodbclient: 3 failed\n" in done.err) == (1, "", True)
+    done = command("tenants", "exec", "--all", "--concurrency", "1", *command.place, "--", "sh", "-c", alone)
+    assert (done.code, "aiodbclient: 3 failed\n" in done.err) == (1, True)
 
 
-def written(file: Path) -> bool:
-    """Whether a shell has written its line."""
-    return file.exists() and file.read_text().endswith("\n")
+def test_suspended_are_left_out(command: Command, names: list[str]) -> None:
+    """``--all`` leaves out suspended tenants, and names them."""
+    a, b = names[:2]
+    command.provision(a, b)
+    assert command("tenants", "suspend", a, *command.place, "--yes").code == 0
+    done = command("tenants", "exec", "--all", *command.place, "--", "true")
+    assert (done.code, f"1 done ({a}: suspended, left out)" in done.err) == (0, True)
+    named = command("tenants", "exec", a, b, *command.place, "--", "true")
+    assert (named.code, f"to give the login back: aiodbclient tenants resume {a} " in named.err) == (1, True)
+
+
+def test_no_terminal_acts_on_output(command: Command, names: list[str]) -> None:
+    """What a program prints is shown with its tenant, and control characters are escaped."""
+    command.provision(names[0])
+    run = ["tenants", "exec", "--all", *command.place, "--", "printf", "\\033[31mred\\n"]
+    assert command(*run).out == f"{names[0]}: \\x1b[31mred\n"
+
+
+def test_full_temporary_folder_is_named(secure: Command, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the temporary folder is not one of the standard output."""
+    secure.provision(names[0])
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    done = secure("tenants", "exec", names[0], *secure.place, "--", "true")
+    assert done.code == 2
+    assert re.fullmatch(r"aiodbclient: /.+/ca\.pem: No space left on device\n", done.err), done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_is_passed_on(secure: Command, names: list[str], number: signal.Signals) -> None:
+    """One program gets the signals of this process, and no file is left."""
+    command, a = secure, names[0]
+    command.provision(a)
+    program = "import os, time; print(os.environ['PGSSLROOTCERT'], flush=True); time.sleep(600)"
+    process = command.start("tenants", "exec", a, *command.place, "--", sys.executable, "-c", program)
+    assert process.stdout is not None
+    ca_file = Path(process.stdout.readline().strip())
+    assert ca_file.exists()
+    process.send_signal(number)
+    assert process.wait(100) == 128 + number
+    assert not ca_file.exists()
+    process.communicate()
+
+
+def test_signal_at_start_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes as the program starts is the program's, too."""
+    create = asyncio.create_subprocess_exec
+
+    async def start(*program: str, **options: Any) -> Any:
+        process = await create(*program, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)  # the event loop handles it
+        return process
+
+    monkeypatch.setattr(tenants_exec, "create_subprocess_exec", start)
+    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert asyncio.run(tenants_exec._run(program, dict(os.environ))) == 128 + signal.SIGTERM
+
+
+def test_timeout_ends_the_program(command: Command, names: list[str]) -> None:
+    """``--timeout`` ends one program with 3."""
+    command.provision(names[0])
+    run = ["tenants", "exec", names[0], *command.place, "--timeout", "3s", "--", "sleep", "60"]
+    ended = command.process(*run)
+    assert (ended.code, ended.err) == (3, "aiodbclient: --timeout has ended the program\n")
 
 
 def is_running(process: int) -> bool:
@@ -155,39 +199,28 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
-def test_a_signal_ends_all_programs_and_what_they_started(
-    command: Command, tenants: list[str], number: signal.Signals
-) -> None:
+def test_signal_ends_all_programs(command: Command, names: list[str], number: signal.Signals) -> None:
+    """A signal ends all programs and what they started."""
+    command.provision(*names[:3])
     command.environment["FOLDER"] = str(command.folder)
-    left = command.folder / "left.csv"
-    process = command.start(
-        *("tenants", "exec", "--all", "--failed", str(left), "--at-a-time", "2", *command.place),
-        *("--", "sh", "-c", STUBBORN),
-    )
+    run = ["tenants", "exec", "--all", "--concurrency", "2", *command.place, "--", "sh", "-c", STUBBORN]
+    process = command.start(*run)
     deadline = time.monotonic() + 60
-    while len(begun := [name for name in tenants if written(command.folder / name)]) < 2:
+    files = [command.folder / name for name in names[:3]]
+    while sum(file.exists() and file.read_text().endswith("\n") for file in files) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    running = [int(each) for name in begun for each in (command.folder / name).read_text().split()]
-    assert len(running) == 4
-    assert all(map(is_running, running))
-
+    running = [int(each) for file in files if file.exists() for each in file.read_text().split()]
+    assert (len(running), all(map(is_running, running))) == (4, True)
     process.send_signal(number)
     done = command.end(process)
-
-    assert done.code == 3
-    assert "stopped early: 0 are done, 3 are left. To go on, run it again: aiodbclient tenants exec --from" in done.err
+    assert (done.code, "stopped early: 0 done, 3 left" in done.err) == (3, True)
     assert not any(map(is_running, running))
-    assert left.read_text().split() == ["name", *tenants]
 
 
-def test_output_that_the_locale_lacks_does_not_end_the_run(command: Command, tenants: list[str]) -> None:
-    command.environment |= {"PYTHONIOENCODING": "latin-1"}
-    done = command.process("tenants", "exec", "--all", *command.place, "--", "printf", "5 \u20ac")
-    assert (done.code, done.out) == (0, "".join(f"{name}: 5 \\u20ac\n" for name in tenants))
-
-
-def test_nohup_goes_on_when_the_terminal_is_closed(command: Command, tenants: list[str]) -> None:
+def test_nohup_goes_on(command: Command, names: list[str]) -> None:
+    """With nohup, a closed terminal ends nothing."""
+    command.provision(names[0])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     hang_up = ["/bin/sh", "-c", "kill -HUP $PPID; sleep 0.2"]
     assert command.process("tenants", "exec", "--all", *command.place, "--", *hang_up).code == 0

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -83,15 +82,3 @@ def test_the_guide_is_true(command: Command, alone: Sandbox) -> None:
         assert settled(done.stdout) == settled(said), line
         exported += f"{line}\n" if line.startswith("export ") else ""
     assert len(steps()) > 20
-
-
-def test_the_page_of_the_command_explains_each_option_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mkdocs", reason="needs the group dev, which builds the site")
-    extensions = GUIDE.parents[1] / "extensions"
-    monkeypatch.syspath_prepend(str(extensions))
-    monkeypatch.setenv("COLUMNS", "100")
-    command_reference = import_module("command_reference")
-
-    page = command_reference.page()
-    assert all(f"\n#### tenants {verb}\n" in page or f"\n### tenants {verb}\n" in page for verb in ("list", "exec"))
-    assert page.count("\n--timeout DURATION\n") == 1

@@ -12,51 +12,71 @@ from aiodbclient.tenants import SQLiteStore
 from .conftest import Command
 
 
-def test_a_key_is_made_changed_and_dropped(command: Command) -> None:
+def test_key_is_changed(command: Command, names: list[str]) -> None:
+    """``keygen`` makes a key, and ``rekey`` encrypts with the first of two."""
     old, new = (command("store", "keygen", shows=True).out.strip() for _ in range(2))
     assert old != new
     command.environment["AIODBCLIENT_STORE_KEY"] = old
-    assert command("tenants", "provision", "sealed", *command.place).code == 0
-
-    alone = command("store", "rekey", command.store)
-    assert (alone.code, "to NEW,OLD" in alone.err) == (2, True)
-    command.environment["AIODBCLIENT_STORE_KEY"] = f"{new},{old}"
+    command.provision(names[0])
+    assert b"AVNS_" not in Path(command.store).read_bytes()
+    assert "to NEW,OLD" in command("store", "rekey", command.store).err
+    command.environment["AIODBCLIENT_STORE_KEY"] = f"{new}, {old}"
     assert command("store", "rekey", command.store).out == "1 records rewritten\n"
     command.environment["AIODBCLIENT_STORE_KEY"] = new
-    assert "sealed" in command("store", "list", command.store).out
-    command.environment["AIODBCLIENT_STORE_KEY"] = old
-    refused = command("store", "list", command.store)
-    assert (refused.code, refused.out) == (4, "")
-    command.environment["AIODBCLIENT_STORE_KEY"] = new
-    assert command("tenants", "remove", "sealed", *command.place, "--yes").code == 0
+    assert names[0] in command("store", "list", command.store).out
+    for key, code in ((old, 4), ("", 4), ("hunter2-no-key", 2)):
+        command.environment["AIODBCLIENT_STORE_KEY"] = key
+        refused = command("store", "list", command.store)
+        assert (refused.code, refused.out, "AIODBCLIENT_STORE_KEY" in refused.err) == (code, "", True)
 
 
-def test_a_store_is_copied_to_another_key(command: Command) -> None:
+def test_store_is_copied(command: Command, names: list[str]) -> None:
+    """``copy`` writes all records with the other key, and is safe to repeat."""
     key = command("store", "keygen", shows=True).out.strip()
     target = str(command.folder / "target.db")
-    assert command("tenants", "provision", "copied", *command.place).code == 0
-
+    command.provision(*names[:2])
     command.environment["AIODBCLIENT_STORE_KEY_TO"] = key
-    copied = command("store", "copy", command.store, target)
-    assert copied.out == "1 records copied\n"
-    assert copied.err.endswith(f"as plain text. Delete it when all processes use the copy: rm {command.store}\n")
-    assert command("store", "copy", command.store, target, "--json").out == '{"copied": 0}\n'
+    assert command("store", "copy", command.store, target).out == "2 records copied\n"
+    assert command("store", "copy", command.store, target, "-o", "json").out == '{"copied": 0}\n'
     assert b"AVNS_" not in Path(target).read_bytes()
     command.environment["AIODBCLIENT_STORE_KEY"] = key
-    assert "copied" in command("store", "list", target).out
-
-    del command.environment["AIODBCLIENT_STORE_KEY"]
-    command.environment["AIODBCLIENT_STORE_KEY_TO"] = ""
-    same = command("store", "copy", command.store, command.store)
-    assert (same.code, "are the same" in same.err) == (2, True)
+    listed = command("store", "list", target, "-o", "json").objects()
+    assert [(each["name"], each["cluster"]) for each in listed] == [(name, command.cluster) for name in names[:2]]
+    assert "are the same" in command("store", "copy", target, target).err
     missing = command("store", "copy", str(command.folder / "no.db"), target)
-    assert (missing.code, "does not exist" in missing.err) == (4, True)
-    command.environment["AIODBCLIENT_STORE_KEY"] = key
-    there = ["--cluster", command.cluster, "--store", target]
-    assert command("tenants", "remove", "copied", *there, "--yes").code == 0
+    assert (missing.code, "does not exist: check STORE" in missing.err) == (4, True)
 
 
-def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_is_forgotten(command: Command, names: list[str]) -> None:
+    """``forget`` asks, removes the record, and leaves the tenant. STORE may come from the environment."""
+    a, b = names[:2]
+    command.provision(a, b)
+    asked = command("store", "forget", command.store, a)
+    assert (asked.code, "Its password is lost, its logins and database stay." in asked.err) == (2, True)
+    assert command("store", "forget", command.store, a, "--yes").out == f"{a}: forgotten\n"
+    command.environment["AIODBCLIENT_STORE"] = command.store
+    forgotten = command("store", "forget", b, "--yes", "-o", "json").objects()
+    assert forgotten == [{"name": b, "action": "forgotten"}]
+    again = command("store", "forget", b, "--yes")
+    assert (again.code, "is not on record" in again.err) == (4, True)
+    assert command("tenants", "provision", a, "--adopt", "--yes", *command.place).out == "1 adopted\n"
+    empty = command("store", "list")
+    assert empty.code == 0
+
+
+def test_unusable_store_is_4(command: Command, names: list[str]) -> None:
+    """A folder, a damaged file and an unreachable server are 4, and no password is printed."""
+    damaged = command.folder / "damaged.db"
+    damaged.write_bytes(b"this is no database " * 100)
+    for store in (str(command.folder), str(damaged), "postgresql://ops:hunter2@127.0.0.1:1/ops"):
+        done = command("tenants", "provision", names[0], *command.on, "--store", store)
+        assert (done.code, done.out, done.err.startswith("aiodbclient: ")) == (4, "", True), done.err
+    bracket = command("tenants", "list", "--store", "postgresql://u:p[hunter2@127.0.0.1:1/d")
+    assert (bracket.code, bracket.err.startswith("aiodbclient: cannot use the store")) == (4, True), bracket.err
+
+
+def test_store_of_another_package(command: Command, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+    """A scheme that another package registers is its store."""
     opened: list[tuple[str, list[str] | None]] = []
 
     class Entry:
@@ -74,8 +94,7 @@ def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, mon
         return [Entry] if (group, name) == ("aiodbclient.stores", "vault") else []
 
     monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
-    place = ["--cluster", command.cluster, "--store", "vault://secret/tenants"]
-    assert command("tenants", "provision", "vaulted", *place).code == 0
-    assert "vaulted" in command("tenants", "list", *place).out
-    assert command("tenants", "remove", "vaulted", *place, "--yes").code == 0
+    place = [*command.on, "--store", "vault://secret/tenants"]
+    assert command("tenants", "provision", names[0], *place).code == 0
+    assert names[0] in command("tenants", "list", *place).out
     assert opened[0] == ("vault://secret/tenants", None)

@@ -1,357 +1,313 @@
-"""Tenants from the command line: the stored credentials, however the command ends."""
+"""The life of tenants from the command line, and what it prints of them."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
-import shlex
-import signal
-import socket
 import sqlite3
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
+from aiodbclient.tenants._record import Verb
 
-from .conftest import COMMAND, SIGNALS, Command
-
-_used = iter(range(10**6))
-MORE_THAN_AT_ONCE = 24  # a run begins 16 names
-SLOWLY = 0.1  # seconds for each statement: the names that a run begins last take seconds more
-
-
-@pytest.fixture
-def names() -> list[str]:
-    """The test's own tenants on the shared server."""
-    test = next(_used)
-    return [f"{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(24)]
-
-
-def from_file(command: Command, names: list[str]) -> list[str]:
-    file = command.folder / "names.csv"
-    file.write_text("plan,name\n" + "".join(f"gold,{name}\n" for name in names))
-    return ["--from", str(file)]
+from .conftest import Command, leaks
 
 
 def on_record(command: Command) -> dict[str, dict[str, object]]:
-    shown = command("tenants", "show", *command.place, "--json", "--show")
+    shown = command("tenants", "show", *command.place, "-o", "json", "--show")
     assert shown.code == 0
     return {each["name"]: each for each in shown.objects()}
 
 
-def wait_for(command: Command, count: int) -> None:
-    """Until so many names are in the store."""
-    deadline = time.monotonic() + 60.0
-    while time.monotonic() < deadline:
-        # The file or its table may not exist yet, or may be locked for a moment.
-        with (
-            suppress(sqlite3.OperationalError),
-            closing(sqlite3.connect(f"file:{command.store}?mode=ro", uri=True)) as store,
-        ):
-            query = "SELECT count(*) FROM credentials WHERE token IS NULL"
-            if store.execute(query).fetchone()[0] >= count:
-                return
-        time.sleep(0.02)
-    pytest.fail("the command does not get on")
+def damage(command: Command, name: str) -> None:
+    with closing(sqlite3.connect(command.store)) as store, store:
+        changed = store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [name])
+        assert changed.rowcount == 1
 
 
-def pipe_without_reader() -> int:
-    reader, writer = os.pipe()
-    os.close(reader)
-    return writer
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
-    command: Command, names: list[str], number: signal.Signals
-) -> None:
-    names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    arguments = ["tenants", "provision", *from_file(command, names), *command.place, "--json"]
-    command.proxy.add(delay=SLOWLY)
-    process = command.start(*arguments)
-    wait_for(command, 1)
-
-    process.send_signal(number)
-    stopped = command.end(process)
-
-    assert stopped.code == 3
-    assert f"{len(names) - len(stopped.objects())} are left. To go on, run it again: aiodbclient tenants" in stopped.err
-    printed = {each["name"] for each in stopped.objects()}
-    assert 0 < len(printed) < len(names)
-    assert printed == set(on_record(command))
-
-    command.proxy.rules.clear()
-    done = command(*arguments)
-    assert done.code == 0
-    assert {each["name"] for each in done.objects() if each["action"] == "kept"} == printed
-    assert set(on_record(command)) == set(names)
-
-
-def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> None:
-    delayed = command.proxy.add(delay=300.0)
-    process = command.start("tenants", "provision", *names[:2], *command.place)
-    while not delayed.fired:
-        time.sleep(0.02)
-
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert "plain text" in process.stderr.readline()
-    assert "again, to end at once" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-
-    ended = command.end(process)
-    assert ended.code == 3
-    assert ended.out == ""  # none was done, although there was work
-
-
-def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, names: list[str]) -> None:
-    assert command("users", "create", command.cluster, names[1]).code == 0
-
-    done = command("tenants", "provision", *names[:3], *command.place, "--json")
-
-    assert done.code == 1
-    failed = {each["name"]: each for each in done.objects() if each["action"] == "failed"}
-    assert set(failed) == {names[1]}
-    assert failed[names[1]]["type"] == "NameTakenError"
-    assert command("tenants", "provision", names[1], *command.place).err.startswith(f"{names[1]}: ")
-    assert set(on_record(command)) == {names[0], names[2]}
-
-
-def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: list[str]) -> None:
-    names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    command.proxy.add(delay=SLOWLY)
-    process = command.start("tenants", "provision", *from_file(command, names), *command.place, "--json")
-    assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    process.stdout.close()
-    process.stdout = None
-
-    ended = command.end(process)
-
-    assert ended.code == 3
-    assert "stopped early" in ended.err
-    assert first["name"] in on_record(command)
-    assert len(on_record(command)) < len(names)
-    command.proxy.rules.clear()
-    assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
-
-
-def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, names: list[str]) -> None:
-    names = [f"{names[0]}-{number}" for number in range(MORE_THAN_AT_ONCE)]
-    assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
-    command.proxy.add(delay=SLOWLY)
-    before = on_record(command)
-    process = command.start(
-        "tenants", "rotate", *from_file(command, names), *command.place, "--force", "--yes", "--json"
+def test_life_of_a_tenant(command: Command, names: list[str]) -> None:
+    """Provision, rotate, revoke, suspend, resume and remove, each safe to repeat."""
+    a, b = names[:2]
+    made = command("tenants", "provision", a, b, *command.place)
+    assert (made.code, made.out, made.err.count("holds passwords as plain text")) == (0, "2 created\n", 1)
+    again = command("tenants", "provision", a, b, *command.place, "-o", "json")
+    assert [(each["name"], each["action"]) for each in again.objects()] == [(a, "kept"), (b, "kept")]
+    first = on_record(command)[a]
+    assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
+    assert on_record(command)[a]["username"] != first["username"]
+    again = command("tenants", "rotate", a, *command.place)
+    assert (again.code, again.out) == (1, "1 failed\n")
+    assert "When no program uses it, run `tenants revoke-previous`\n" in again.err
+    [row] = [each for each in command("tenants", "list", *command.place, "-o", "json").objects() if each["name"] == a]
+    assert (row["state"], row["pending"], row["cluster_name"]) == ("ready", "revoke-previous", command.cluster)
+    assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
+    assert command("tenants", "rotate", "--all", "--older-than", "1h", *command.place).out == "2 kept\n"
+    assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
+    assert "suspended" in command("tenants", "list", *command.place).out
+    shown = command("tenants", "show", a, *command.place)
+    assert shown.err.endswith(
+        f"it is suspended. To give it its login back: aiodbclient tenants resume {a} {' '.join(command.place)}\n"
     )
-    assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    stopped = command.end(process)
-
-    advice = stopped.err.rpartition("run it again: ")[2].partition('"')[0].strip()
-    assert " --force --yes --json " in advice, stopped.err
-    assert "--older-than" not in advice
-    command.proxy.rules.clear()
-    rotated = on_record(command)[first["name"]]
-    assert rotated != before[first["name"]]
-    again = command(*shlex.split(advice)[1:])
-    assert again.code == 0
-    assert first["name"] not in {each["name"] for each in again.objects()}
-    assert on_record(command)[first["name"]] == rotated
+    early = command("tenants", "remove", "--all", "--older-than", "30d", "--yes", "--max", "0", *command.place)
+    assert (early.code, early.out) == (0, "nothing to do\n")
+    resumed = command("tenants", "resume", a, *command.place)
+    assert resumed.out == f"{a}: resumed (new credential: deliver it)\n1 resumed\n"
+    removed = command("tenants", "remove", a, b, *command.place, "--yes")
+    assert (removed.code, removed.out.endswith("\n2 deleted\n")) == (0, True)
+    assert command("tenants", "list", *command.place).err.endswith("has no tenants\n")
 
 
-def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[str]) -> None:
-    command.proxy.add(delay=0.1)
-    arguments = ["tenants", "provision", *names[:8], *command.place]
-
-    code, screen = command.terminal(*arguments, columns=90).end()
-
-    assert code == 0
-    assert "8/8" in screen
-    assert "/min" in screen
-    assert "8 created" in screen
-    assert command(*arguments).err == ""
-
-
-def test_destructive_commands_ask_on_a_terminal(command: Command, names: list[str]) -> None:
+def test_roles_have_their_own_logins(command: Command, names: list[str]) -> None:
+    """A reader is provisioned, rotated, checked and removed by --role."""
     a = names[0]
-    assert command("tenants", "provision", a, *command.place).code == 0
-    arguments = ["tenants", "remove", a, *command.place]
-
-    for answer in ("n\n", "\n", "\x04", "\x03"):
-        terminal = command.terminal(*arguments)
-        terminal.expect("[y/N]")
-        if answer == "\x03":
-            terminal.process.send_signal(signal.SIGINT)
-        else:
-            terminal.type(answer)
-        assert terminal.end()[0] == 3
-    assert a in on_record(command)
-
-    terminal = command.terminal(*arguments)
-    assert f"Remove {a} from tenants-prod" in terminal.expect("[y/N]")
-    terminal.type("perhaps\n")
-    terminal.expect("answer y or n")
-    terminal.type("y\n")
-    code, screen = terminal.end()
-    assert code == 0
-    assert "1 deleted" in screen
-    assert on_record(command) == {}
+    command.provision(a)
+    lacking = command("tenants", "show", a, "--role", "reader", *command.place)
+    assert f"{a}: it has no reader. To create one: aiodbclient tenants provision {a} --role reader" in lacking.err
+    assert command("tenants", "provision", a, "--role", "reader", *command.place).out == "1 created\n"
+    roles = command("tenants", "list", *command.place, "-o", "json").objects()
+    assert [(each["name"], each["role"]) for each in roles] == [(a, "owner"), (a, "reader")]
+    assert command("tenants", "rotate", "--all", "--role", "all", *command.place).out == "2 rotated\n"
+    alone = command("tenants", "check", *command.place)
+    assert alone.out == "1 checked: all well\n"
+    assert "not checked: 1 reader. To check all: aiodbclient tenants check --role all" in alone.err
+    assert command("tenants", "check", "--role", "all", *command.place).out == "2 checked: all well\n"
+    removed = command("tenants", "remove", a, "--role", "reader", *command.place, "--yes")
+    assert removed.out == f"{a} (reader): deleted\n1 deleted\n"
 
 
-def test_destructive_commands_need_yes_without_a_terminal(command: Command, names: list[str]) -> None:
-    a = names[0]
-    destructive = [
-        ["users", "delete", command.cluster, a, "--not-a-tenant"],
-        ["users", "reset", command.cluster, a, "--show", "--not-a-tenant"],
-        ["dbs", "delete", command.cluster, a, "--not-a-tenant"],
-    ]
-    for arguments in destructive:
-        done = command(*arguments)
-        assert (done.code, done.out) == (2, "")
-        assert "--yes" in done.err
-    assert {operation for operation, _ in command.sent()} == {"clusters.list"}
-
-    assert command("tenants", "provision", a, *command.place).code == 0
-    for arguments in (["remove", a], ["remove", "--all"], ["rotate", "--all"]):
-        refused = command("tenants", *arguments, *command.place)
-        assert (refused.code, refused.out) == (2, "")
-        assert "There is no terminal to ask on. To go on: aiodbclient tenants " in refused.err
-    assert set(on_record(command)) == {a}
-
-
-@pytest.mark.parametrize("verb", ["create", "reset"])
-def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: str) -> None:
-    with Sandbox(windows=[], token=command.sandbox.token) as other:
-        asyncio.run(other.add_cluster("mongodb", "documents"))
-        command.environment["DIGITALOCEAN_API_URL"] = other.url
-        done = command("users", verb, "documents", "doadmin", *(["--yes", "--not-a-tenant"] if verb == "reset" else []))
-        sent = {request.operation for request in other.requests}
-
-    assert (done.code, "--show" in done.err) == (2, True)
-    assert sent == {"clusters.list"}
-
-
-def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(command: Command, names: list[str]) -> None:
-    a = names[0]
-    place = [command.cluster, a, "--show"]
-    reset = f"aiodbclient users reset {command.cluster} {a} --show --not-a-tenant"
-    for arguments, output, code, done in (
-        (["create", *place], os.open("/dev/full", os.O_WRONLY), 4, f"the user {a} was created with a password"),
-        (["reset", *place, "--yes", "--not-a-tenant"], pipe_without_reader(), 3, f"the user {a} has a new password"),
+def test_one_typo_changes_nothing(command: Command, names: list[str]) -> None:
+    """Half of a command that was mistyped is the worse half: what is done is not seen among what is not."""
+    a, b, typo = names[0], names[1], f"{names[0][:-1]}O"
+    command.provision(a, b)
+    before = on_record(command)
+    for verb, *options in (
+        ["rotate"],
+        ["rotate", "--role", "all"],
+        ["revoke-previous", "--yes"],
+        ["suspend", "--yes"],
+        ["resume"],
+        ["repair"],
+        ["remove", "--yes"],
+        ["exec"],
     ):
-        failed = command.end(command.start("users", *arguments, stdout=output))
-        assert (failed.code, failed.err.count("\n")) == (code, 1)
-        assert f"{done}, which was not printed and is not stored" in failed.err
-        assert f"Make another one: {reset}" in failed.err
-
-    [user] = command(*reset.split()[1:], "--yes", "--json").objects()
-    assert user["password"].startswith("AVNS_")
-    assert command("users", "delete", command.cluster, a, "--yes", "--not-a-tenant").code == 0
-
-
-def test_with_the_standard_output_closed_no_password_is_made(command: Command) -> None:
-    shell = ["sh", "-c", 'exec "$@" >&-', "sh", COMMAND]
-    for arguments in (["create", command.cluster, "alpha", "--show"], ["reset", command.cluster, "alpha", "--show"]):
-        done = subprocess.run([*shell, "users", *arguments], env=command.environment, capture_output=True, text=True)
-        assert done.returncode == 4
-        assert "the standard output cannot be written: Bad file descriptor; the password would be lost" in done.stderr
-        assert done.stderr.count("\n") == 1
-    assert command.sent() == []
-
-    done = subprocess.run([*shell, "clusters"], env=command.environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+        program = ["--", "touch", str(command.folder / "ran")] if verb == "exec" else []
+        done = command("tenants", verb, b, typo, *options, *command.place, *program)
+        assert (done.code, "1 failed\n" in done.out + done.err) == (1, True), (verb, done)
+        assert f"{typo}: not on record. Did you mean {a}?\n" in done.err
+        assert "nothing was done for the other names either\n" in done.err
+    assert on_record(command) == before
+    assert not (command.folder / "ran").exists()
+    # What only looks says what there is, and --ignore-absent leaves out what is not there.
+    assert b in command("tenants", "show", b, typo, *command.place).out
+    assert command("tenants", "check", b, typo, *command.place).out == "1 checked, 1 failed\n"
+    assert command("tenants", "remove", b, typo, "--ignore-absent", "--yes", *command.place).out.endswith("1 deleted\n")
 
 
-def test_an_api_that_cannot_be_used_is_4(command: Command) -> None:
-    command.environment["DIGITALOCEAN_TOKEN"] = "hunter2-wrong"
-    wrong = command("clusters")
-    assert (wrong.code, wrong.out) == (4, "")
-    assert "401" in wrong.err
+def test_secrets_need_show(command: Command, names: list[str]) -> None:
+    """Without --show no password is printed; the fixture looks for them in all that was."""
+    a = names[0]
+    made = command("tenants", "provision", a, *command.place, "--show")
+    lines = dict(line.split(": ", 1) for line in made.out.splitlines() if ": " in line)
+    assert (lines["name"], lines["password"] in lines["uri"]) == (a, True)
+    assert leaks(command.sandbox, made.out) == ["Aa1-"]  # the fixture would notice it
+    for verb in (["provision", a], ["rotate", a], ["revoke-previous", a, "--yes"], ["show"], ["check"]):
+        for form in ([], ["-o", "json"]):
+            done = command("tenants", *verb, *command.place, *form)
+            assert done.code in (0, 1)
+            assert str(on_record(command)[a]["password"]) not in done.out + done.err
 
-    with socket.socket() as closed:  # bound, and it does not listen
-        closed.bind(("127.0.0.1", 0))
-        command.environment["DIGITALOCEAN_API_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        gone = command("users", "list", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
-    assert (gone.code, gone.out) == (4, "")
-    assert "no connection" in gone.err
 
+def test_show_has_forms_of_programs(secure: Command, names: list[str]) -> None:
+    """A credential as URI, as variables and as a Secret; with --ca-file the server is verified."""
+    command, a = secure, names[0]
+    command.provision(a)
+    ca_file = command.folder / "ca.pem"
+
+    def show(*options: str) -> str:
+        done = command("tenants", "show", a, *command.place, *options, shows=True)
+        assert done.code == 0, done.err
+        return done.out
+
+    [shown] = command("tenants", "show", a, *command.place, "-o", "json", "--show").objects()
+    unverified = command("tenants", "show", a, *command.place, "-o", "uri", shows=True)
+    assert unverified.out == f"{shown['uri']}\n"
+    assert "do not verify the server: for that, add --ca-file" in unverified.err
+    uri = show("-o", "uri", "--ca-file", str(ca_file)).strip()
+    assert (ca_file.read_text(), f"sslmode=verify-full&sslrootcert={ca_file}" in uri) == (shown["ca"], True)
+    variables = dict(line.split("=", 1) for line in show("-o", "env", "--ca-file", str(ca_file)).splitlines())
+    script = "import psycopg, sys; psycopg.connect(*sys.argv[1:])"
+    for arguments, environment in (([uri], {}), ([""], variables)):
+        program = [sys.executable, "-c", script, *arguments]
+        subprocess.run(program, env={"PATH": os.environ["PATH"]} | environment, check=True)
+    secret = yaml.safe_load(show("-o", "k8s", "--ca-file", "/tls/ca.crt", "--secret-name", "db", "--namespace", "prod"))
+    assert (secret["kind"], secret["metadata"]) == ("Secret", {"name": "db", "namespace": "prod"})
+    data = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+    assert data["ca.crt"] == shown["ca"]
+    assert (data["PGPASSWORD"], data["PGSSLROOTCERT"]) == (shown["password"], "/tls/ca.crt")
+    ca_file.write_text("something else")
+    for options, said in (
+        (["-o", "uri", "--ca-file", str(ca_file)], "holds something else"),
+        (["-o", "k8s", "--namespace", "a: b"], "is no name in Kubernetes"),
+    ):
+        refused = command("tenants", "show", a, *command.place, *options)
+        assert (refused.code, said in refused.err) == (2, True)
+    assert "give one name" in command("tenants", "show", *command.place, "-o", "env").err
+
+
+def test_secrets_of_kubernetes_differ(command: Command, names: list[str]) -> None:
+    """No two logins share the name of a Secret, whatever letters Kubernetes allows."""
+    alike = [names[0], f"{names[0]}-reader", names[0].upper(), f"{names[0]}_"]
+    command.provision(*alike)
+    shown = command("tenants", "show", *command.place, "-o", "k8s", shows=True).out
+    found = [each["metadata"]["name"] for each in yaml.safe_load_all(shown)]
+    assert len(set(found)) == 4
+
+
+def test_store_is_read_without_api(command: Command, names: list[str]) -> None:
+    """What the store knows is not asked of the API: list, show, exec and capacity need no token."""
+    command.provision(names[0])
+    before = len(command.sandbox.requests)
     del command.environment["DIGITALOCEAN_TOKEN"]
-    missing = command("clusters")
-    assert (missing.code, missing.out) == (2, "")
-    assert "DIGITALOCEAN_TOKEN" in missing.err
+    store = ["--store", command.store]
+    for place in (command.place, store):
+        for verb in ("list", "show", "capacity"):
+            done = command("tenants", verb, *place)
+            assert (done.code, names[0] in done.out) == (0, verb != "capacity"), done.err
+        assert command.process("tenants", "exec", names[0], *place, "--", "true").code == 0
+        assert command.process("tenants", "exec", "--all", *place, "--", "true").code == 0
+    assert len(command.sandbox.requests) == before
+    unknown = command("tenants", "list", "--cluster", "nowhere", *store)
+    assert (unknown.code, "there is no API token" in unknown.err) == (2, True)
 
 
-def test_a_store_that_cannot_be_used_is_4(command: Command, names: list[str]) -> None:
-    damaged = command.folder / "damaged.db"
-    damaged.write_bytes(b"this is no database " * 100)
-    for store in (str(command.folder), str(damaged), "postgresql://ops:hunter2@127.0.0.1:1/ops"):
-        command.environment["AIODBCLIENT_STORE"] = store
-        done = command("tenants", "provision", names[0], "--cluster", command.cluster)
-        assert (done.code, done.out) == (4, "")
-        assert done.err.startswith("aiodbclient: ")
-    assert {operation for operation, _ in command.sent()} <= {"clusters.list"}
-
-
-def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> None:
-    from cryptography.fernet import Fernet
-
-    first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    command.environment["AIODBCLIENT_STORE_KEY"] = first
-    assert command("tenants", "provision", names[0], *command.place).code == 0
-    assert b"AVNS_" not in Path(command.store).read_bytes()
-
-    for key, code in ((second, 4), ("", 4), ("hunter2-no-key", 2), (f"{first}hunter2", 2)):
-        command.environment["AIODBCLIENT_STORE_KEY"] = key
-        refused = command("tenants", "show", *command.place)
-        assert refused.code == code
-        assert "AIODBCLIENT_STORE_KEY" in refused.err
-        assert first not in refused.err
-    command.environment["AIODBCLIENT_STORE_KEY"] = second
-    checked = command("doctor", command.cluster, "--store", command.store).out
-    assert "was encrypted with another key: set $AIODBCLIENT_STORE_KEY to the key of this store" in checked
-    assert "key=" not in checked
-    command.environment["AIODBCLIENT_STORE_KEY"] = f"{second}, {first}"
-    assert command("tenants", "show", *command.place).code == 0
-    command.environment["AIODBCLIENT_STORE_KEY_TO"] = f"{first}hunter2"
-    refused = command("store", "copy", command.store, str(command.folder / "copy.db"))
-    assert (refused.code, "$AIODBCLIENT_STORE_KEY_TO has something else" in refused.err) == (2, True)
-
-
-def test_a_mistake_in_names_or_clusters_leaves_no_store_behind(command: Command, names: list[str]) -> None:
+def test_mistakes_leave_no_store(command: Command) -> None:
+    """A wrong name, cluster or engine is found before the store is created."""
     with Sandbox(windows=[]) as other:
-        ids = [asyncio.run(other.add_cluster(engine, engine, backend="memory")) for engine in ("pg", "mysql")]
+        for engine in ("pg", "mysql", "redis"):
+            asyncio.run(other.add_cluster(engine, engine, backend="memory"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        both = ["--cluster", ids[0], "--cluster", ids[1]]
-        for arguments, complaint in (
-            (["a", *both], f"{ids[0]} is pg and {ids[1]} is mysql: name clusters of one engine alone"),
+        for arguments, said in (
+            (
+                ["a", "--cluster", "pg", "--cluster", "mysql"],
+                "pg is pg and mysql is mysql: name clusters of one engine",
+            ),
             (["a", "--cluster", "pg", "--cluster", "pg"], "--cluster pg, pg: the same cluster twice"),
-            ([names[0], "postgres", "--cluster", "pg"], "argument 2: 'postgres' is invalid as a tenant's name"),
+            (["postgres", "a", "pg_b", "--cluster", "pg"], "'postgres' is invalid as a tenant's name: "),
+            (["a", "--cluster", "redis"], "redis clusters have no user management"),
+            (["a"], "which cluster? Add --cluster, or set $AIODBCLIENT_CLUSTER"),
+            (["a", "--cluster", "nowhere"], "no cluster is called 'nowhere'; the account has: mysql, pg, redis"),
         ):
             done = command("tenants", "provision", *arguments, "--store", command.store)
-            assert (done.code, done.out) == (2, "")
-            assert done.err.startswith(f"aiodbclient: {complaint}")
-        assert {request.operation for request in other.requests} <= {"clusters.list", "clusters.get"}
+            assert (done.code, done.out, said in done.err) == (2, "", True), done.err
+        assert "pg_b" in command("tenants", "provision", "postgres", "pg_b", "--cluster", "pg", "--store", "x").err
     assert not Path(command.store).exists()
+    for verb in (["list"], ["show", "a"], ["rotate", "a"], ["remove", "a", "--yes"]):
+        done = command("tenants", *verb, *command.place)
+        assert (done.code, "check --store. `tenants provision`" in done.err) == (4, True)
 
 
-def test_stored_credentials_are_shown_while_the_api_is_down(command: Command, names: list[str]) -> None:
-    assert command("tenants", "provision", names[0], *command.place).code == 0
-    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
-    command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
+def test_prefix_is_named(command: Command, names: list[str]) -> None:
+    """Tenants with a prefix that was forgotten are not "all well": the option is named."""
+    prefix = f"{names[0].replace('-', '_')}_"
+    assert command("tenants", "provision", "a", "b", "--prefix", prefix, *command.place).code == 0
+    for verb, *options in (["check"], ["rotate", "--all"], ["exec", "--all", "--", "true"]):
+        done = command("tenants", verb, *command.place, *options)
+        said = f"has tenants of tenants-prod only with --prefix {prefix}"
+        assert (done.code, done.out, said in done.err) == (2, "", True), done
+    assert f"a: on record with --prefix {prefix}" in command("tenants", "check", "a", *command.place).err
+    command.environment["AIODBCLIENT_PREFIX"] = prefix
+    assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
 
-    for cluster in (cluster_id, command.cluster):
-        shown = command("tenants", "show", "--cluster", cluster, "--store", command.store, "--json")
-        assert shown.code == 0
-        assert [each["name"] for each in shown.objects()] == [names[0]]
+
+def test_damaged_record_stops_no_other(command: Command, names: list[str]) -> None:
+    """A damaged record is named and makes the exit code 4. ``store forget`` removes it."""
+    a, b, c = names[:3]
+    command.provision(a, b, c)
+    damage(command, b)
+    for arguments in (["tenants", "list", *command.place], ["store", "list", command.store]):
+        done = command(*arguments)
+        assert (done.code, a in done.out, c in done.out) == (4, True, True)
+        assert f"{b}: its record is damaged. Restore the store, or remove the record with `store forget`" in done.err
+    checked = command("tenants", "check", *command.place)
+    assert (checked.code, checked.out.splitlines()[-1]) == (4, "2 checked: all well")
+    ran = command("tenants", "exec", "--all", *command.place, "--", "true")
+    assert (ran.code, "2 done\n" in ran.err) == (4, True)
+    assert command("store", "forget", command.store, b, "--yes").out == f"{b}: forgotten\n"
+    assert command("tenants", "check", *command.place).code == 0
+
+
+def test_table_has_whole_values(command: Command, names: list[str]) -> None:
+    """No value is folded or cut on a narrow terminal: people copy them."""
+    command.provision(*names[:2])
+    _, screen = command.terminal("tenants", "list", *command.place, columns=40).end()
+    lines = screen.replace("\r", "").splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *names[:2]]
+    titles = ["name", "role", "cluster", "state", "age", "pending", "username"]
+    assert lines[0].split() == titles
+    assert lines[1].split()[:4] == [names[0], "owner", command.cluster, "ready"]
+
+
+def test_usage_has_a_total(command: Command, names: list[str]) -> None:
+    """The largest comes first, and people get a total."""
+    a, b = names[:2]
+    command.provision(a, b)
+    fill = [
+        sys.executable,
+        "-c",
+        "import psycopg; c = psycopg.connect(''); c.execute('CREATE TABLE t AS SELECT "
+        "generate_series(1, 100000)'); c.commit()",
+    ]
+    assert command("tenants", "exec", b, "-o", "json", *command.place, "--", *fill).code == 0
+    lines = [line.split() for line in command("tenants", "usage", *command.place).out.splitlines()]
+    assert [line[0] for line in lines] == ["name", b, a, "total"]
+    assert lines[0] == ["name", "cluster", "size", "connections"]
+    objects = command("tenants", "usage", *command.place, "-o", "json").objects()
+    assert [each["name"] for each in objects] == [b, a]
+    assert all(each["bytes"] > 1e6 and each["error"] is None for each in objects)
+    missing = command("tenants", "usage", a, names[9], *command.place)
+    assert (missing.code, f"{names[9]}: not on record" in missing.err) == (1, True)
+
+
+def test_timeout_holds_for_a_locked_store(command: Command, names: list[str]) -> None:
+    """``--timeout`` bounds the wait for a store, too."""
+    command.provision(names[0])
+    with closing(sqlite3.connect(command.store, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        late = command("tenants", "list", *command.place, "--timeout", "0.5s")
+    assert (late.code, late.err) == (4, "aiodbclient: no answer within --timeout 0.5s\n")
+
+
+def test_error_of_system_is_no_crash(command: Command, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TimeoutError that no --timeout made is an error of the system, and no TypeError."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise TimeoutError(110, "Connection timed out", "tenants.db")
+
+    command.provision(names[0])
+    monkeypatch.setattr("aiodbclient._cli.selection.read_entries", fail)
+    done = command("tenants", "list", *command.place)
+    assert (done.code, done.err) == (2, "aiodbclient: tenants.db: Connection timed out\n")
+
+
+def test_unfinished_work_names_its_verb(command: Command, names: list[str]) -> None:
+    """``pending`` is the verb that finishes what a dead process began."""
+    a = names[0]
+    command.provision(a)
+    for verb in (Verb.ROTATE, Verb.SUSPEND):
+        command.leave(a, verb)
+        [listed] = command("tenants", "list", *command.place, "-o", "json").objects()
+        assert listed["pending"].split(", ")[0] == verb
+        assert command("tenants", verb, a, *command.place, *(["--yes"] if verb == "suspend" else [])).code == 0
 
 
 @pytest.fixture(scope="session")
@@ -360,3 +316,19 @@ def postgres() -> Iterator[str]:
     asyncio.run(embedded.start())
     yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
     asyncio.run(embedded.stop())
+
+
+def test_machines_share_a_store(command: Command, names: list[str], postgres: str) -> None:
+    """Two commands at once on a store in PostgreSQL make each tenant once, and print no password of its URL."""
+    command.environment |= {"AIODBCLIENT_STORE": postgres, "AIODBCLIENT_CLUSTER": command.cluster}
+    arguments = ["tenants", "provision", *names, "-o", "json"]
+    both = [command.end(process) for process in [command.start(*arguments), command.start(*arguments)]]
+    assert [done.code for done in both] == [0, 0], both
+    made = [each["name"] for done in both for each in done.objects() if each["action"] == "created"]
+    assert sorted(made) == sorted(names)
+    # A hint has no password: the store's URL is that of the variable.
+    del command.environment["AIODBCLIENT_STORE"]
+    assert command("tenants", "suspend", names[0], "--yes", "--store", postgres).code == 0
+    shown = command("tenants", "show", names[0], "--store", postgres)
+    assert shown.err.endswith(f'aiodbclient tenants resume {names[0]} --store "$AIODBCLIENT_STORE"\n')
+    assert postgres.split(":")[2].split("@")[0] not in json.dumps([shown.out, shown.err])

@@ -92,7 +92,7 @@ class PostgresServer(Server):
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         self._admin = admin_options(admin)
-        self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
+        self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
         self._context = None if self._ca is None or ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self._address: logins.Address | None = None  # None until the administrator has logged in

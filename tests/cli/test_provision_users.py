@@ -137,13 +137,13 @@ def test_provision_users_of_file(command: Command) -> None:
         assert command(*take).out == "2 kept\n"
         file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
         assert command(*take, "--if-exists", "update").out == "1 updated\n"
-        [read] = command("users", "get", "events", "reader", "-o", "json").objects()
+        [read] = command("users", "get", "reader", "--cluster", "events", "-o", "json").objects()
         assert read["settings"]["acl"][0]["permission"] == "produce"
         assert command(*take, "--if-exists", "error").out == "1 failed\n"
         assert command(*take, "--if-exists", "reset").out == "1 reset\n"
         assert command(*take, "--if-exists", "drop").code == 2
         assert command("users", "provision", "writer", "third", "--cluster", "events").out == "1 created, 1 kept\n"
-        assert "writer" in command("users", "list", "events").out
+        assert "writer" in command("users", "list", "--cluster", "events").out
 
 
 def test_provision_users_keeps_passwords(command: Command) -> None:

@@ -1,9 +1,8 @@
-"""A credential in the forms that programs take: a URI, the lines of a shell, a Secret of Kubernetes."""
+"""A credential in the forms that programs take: a URI, environment variables, a Secret of Kubernetes."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from base64 import b64encode
 from hashlib import blake2b
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..engines import POSTGRESQL
 from ..errors import InvalidArgumentError
 from .files import read_text
-from .output import private, quoted
 
 if TYPE_CHECKING:
     from ..tenants import Credential
@@ -42,11 +40,6 @@ def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str
 def as_env_file(credential: Credential, ca_file: str | None) -> str:
     """Lines for ``docker run --env-file``, which takes each value as it is."""
     return "".join(f"{name}={value}\n" for name, value in environment_of(credential, ca_file).items())
-
-
-def as_shell(credential: Credential, ca_file: str | None) -> str:
-    """Lines for a shell, which export the variables: ``eval "$(aiodbclient tenants show alpha -o sh)"``."""
-    return "".join(f"export {name}={quoted(value)}\n" for name, value in environment_of(credential, ca_file).items())
 
 
 def as_secret(credential: Credential, ca_file: str | None, name: str | None, namespace: str | None) -> str:
@@ -103,17 +96,9 @@ def lines_of(credential: Credential) -> str:
 def write_ca(credential: Credential, ca_file: Path) -> None:
     """Write the CA of the cluster into ``ca_file``, unless it is there already."""
     if credential.ca is None:
-        raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
-    for part in (ca_file.absolute(), *ca_file.absolute().parents):
-        if part.is_symlink() and part.lstat().st_uid not in (0, os.geteuid()):
-            raise InvalidArgumentError(f"--ca-file: {part} is another user's link, who decides where it leads")
-    try:
-        if not ca_file.exists():
-            with open(ca_file, "x", opener=private) as made:
-                made.write(credential.ca)
-        elif not ca_file.is_file():  # reading a device or a pipe may never end
-            raise InvalidArgumentError(f"--ca-file: {ca_file} is not a regular file")
-        elif read_text(ca_file).strip() != credential.ca.strip():
-            raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")
-    except OSError as error:
-        raise InvalidArgumentError(f"--ca-file: cannot use {ca_file}: {error.strerror}") from None
+        raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} does not use TLS, so it has no CA")
+    if not ca_file.exists():
+        with open(ca_file, "x") as made:  # "x" follows no link
+            made.write(credential.ca)
+    elif read_text(ca_file).strip() != credential.ca.strip():
+        raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")

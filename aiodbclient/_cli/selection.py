@@ -1,0 +1,207 @@
+"""Where the commands ``aiodbclient tenants`` work, and on which tenants."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import asdict, define, evolve, field, frozen
+
+from ..errors import InvalidArgumentError, NameTakenError
+from ..tenants import Role
+from ..tenants._guard import guard_tenants
+from ..tenants._naming import names_of
+from ..tenants.errors import CapacityError, RotationPendingError, SuspendedError
+from .files import read_names
+from .opening import admin_login, find_clusters, is_missing, open_client, open_store, rate_limiter
+from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
+from .printing import FEW, note, some
+from .progress import Report, called, follow
+from .records import Entries, Records, arranged, read_entries
+
+if TYPE_CHECKING:
+    from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
+    from ..tenants import TenantRole, Tenants
+    from ..tenants._record import OnRecord
+
+
+@frozen(kw_only=True)
+class Opened(Records):
+    """The tenants of some clusters, and those of them that a command is for."""
+
+    tenants: Tenants
+    limiter: RateLimiter
+    wanted: Sequence[str] | None = None  # the names that were given; None: all
+    names: dict[Role, list[str]] = field(factory=dict[Role, list[str]])
+    missing: dict[str, str] = field(factory=dict[str, str])  # why other names that were given are not among them
+
+    def whole(self) -> Self:
+        """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
+        return evolve(self, names={role: [] for role in self.names}) if self.missing else self
+
+    async def run(self, verb: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
+        """Do ``verb`` for each role that has names, as ``follow`` does."""
+        runs = [(role.value, verb(self.in_role(role), its)) for role, its in self.names.items() if its]
+        return await self.follow(runs, report, **more)
+
+    def in_role(self, role: Role) -> TenantRole:
+        """The tenants, or their readers or writers."""
+        return self.tenants if role is Role.OWNER else self.tenants.role(role)
+
+    async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report, **more: Any) -> int:
+        """Do the runs, and print what becomes of the names. Returns the exit code."""
+        names = [called(name, role) for role, its in self.names.items() for name in its]
+        code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing, **more)
+        if self.missing and not names:
+            others = len(self.wanted or ()) > len(self.missing)
+            note(f"nothing was done{' for the other names either' if others else ''}")
+        return 4 if self.say_what_is_damaged() and code < 2 else code
+
+
+@define
+class TenantReport(Report):
+    """What is printed of tenants that failed."""
+
+    opened: Opened = field(kw_only=True)
+
+    def reason(self, error: Exception) -> str:
+        return self.opened.named(super().reason(error))
+
+    def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
+        groups = defaultdict[tuple[type[Exception], str], list[str]](list)
+        for outcome, role in failed:
+            groups[type(outcome.error), role].append(outcome.name)
+        found = [(names, self._hint(kind, names)) for (kind, _), names in groups.items()]
+        return [f"{some(names)}: {hint}" for names, hint in found if hint]
+
+    def _hint(self, kind: type[Exception], names: Sequence[str]) -> str:
+        opened = self.opened
+        if kind is CapacityError:
+            return f"use a higher --max-tenants, or add a --cluster. To see them: {opened.suggest('capacity')}"
+        if kind is NameTakenError:
+            return "if another store owns the name, use that store. If the tenant is this store's, add --adopt"
+        if kind is RotationPendingError:
+            return "the previous login still works. When no program uses it, run `tenants revoke-previous`"
+        if kind is SuspendedError and len(names) <= FEW:
+            return f"to give the login back: {opened.suggest('resume', *names)}"
+        return ""
+
+    async def unfinished(self) -> Sequence[str]:
+        records = (await read_entries(self.opened.store)).records
+        return [called(each.name, each.role) for each in records if each.intent is not None]
+
+
+@asynccontextmanager
+async def open_records(place: Stored) -> AsyncGenerator[Records]:
+    """Open the store. Nothing is sent, and no token is needed, if the store knows the clusters."""
+    async with open_store(place.store) as store:
+        entries = await read_entries(store)
+        clusters = entries.find(place.clusters) if place.clusters else entries.clusters()
+        if clusters is None:
+            async with open_client(place) as client:
+                found = await find_clusters(client, place.clusters or ())
+                clusters = {cluster.id: name for name, cluster in found.items()}
+        yield arranged(place, store, entries, clusters)
+
+
+@asynccontextmanager
+async def open_tenants(
+    place: Stored, *, make: bool = False, new: Iterable[str] = (), more: Sequence[str] = (), **options: Any
+) -> AsyncGenerator[Opened]:
+    """Open the store and its clusters, with ``more`` clusters. ``make`` creates the store, if ``new`` can be names."""
+    from ..tenants import Tenants  # slow to import
+
+    async with AsyncExitStack() as stack:
+        limiter, entries, store = rate_limiter(place), Entries(), None
+        if not (make and is_missing(place.store)):  # that one is created last, so that a mistake leaves none behind
+            store = await stack.enter_async_context(open_store(place.store, make=make))
+            entries = await read_entries(store)
+        known = entries.clusters()
+        wanted = list(place.clusters or known)
+        there = {known.get(each, each) for each in wanted}
+        wanted += [each for each in more if known.get(each, each) not in there]
+        offline = not isinstance(place, Place) and entries.find(wanted) is not None
+        client = await stack.enter_async_context(open_client(place, limiter, offline=offline))
+        found = await _find(client, wanted, entries)
+        _check_names(new, found, place.prefix)
+        if store is None:
+            store = await stack.enter_async_context(open_store(place.store, make=True))
+        if isinstance(place, Place):
+            options |= {"private": place.private, "connection_limit": place.connection_limit}
+            options["admin"] = admin_login(place.admin)
+        tenants = Tenants([*found.values()], store, prefix=place.prefix, **options)
+        records = arranged(place, store, entries, {each.id: name for name, each in found.items()})
+        yield Opened(**asdict(records, recurse=False), tenants=tenants, limiter=limiter)
+
+
+async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: Entries) -> dict[str, ClusterClient]:
+    """The clusters by their names: what the store knows is not asked of the API."""
+    if not wanted:
+        raise InvalidArgumentError(f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}")
+    engines = {each.cluster: each.engine for record in entries.records for each in record.credentials}
+    known = entries.find(wanted)
+    if known is not None and len(known) == len(wanted) and all(id in engines for id in known):
+        found = {name: client.cluster(id, engines[id]) for id, name in known.items()}
+    else:
+        found = await find_clusters(client, wanted)
+    kinds = {each.engine: name for name, each in found.items() if each.engine is not None}
+    for engine in kinds:
+        guard_tenants(engine)
+    if len(kinds) > 1:
+        said = " and ".join(f"{name} is {engine}" for engine, name in kinds.items())
+        raise InvalidArgumentError(f"{said}: name clusters of one engine alone")
+    return found
+
+
+def _check_names(names: Iterable[str], clusters: dict[str, ClusterClient], prefix: str) -> None:
+    """Check that all can be tenants' names."""
+    problems = list[str]()
+    for engine in {each.engine for each in clusters.values() if each.engine is not None}:
+        for name in names:
+            try:
+                names_of(name, engine, prefix)
+            except InvalidArgumentError as error:
+                problems.append(str(error).removesuffix("; nothing was sent"))
+    if problems:
+        more = f"; and {len(problems) - FEW} more" if len(problems) > FEW else ""
+        raise InvalidArgumentError(f"{'; '.join(problems[:FEW])}{more}. Nothing was changed")
+
+
+def names_in(chosen: Chosen, *, default_all: bool = False) -> list[str] | None:
+    """The names that a command is for; None for all tenants in the store."""
+    given = chosen.names or chosen.file
+    if not (chosen.everybody or given or default_all):
+        raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
+    if given and chosen.everybody:
+        raise InvalidArgumentError("give names, --from or --all, only one of them")
+    return read_names(chosen.names, chosen.file) if given else None
+
+
+@asynccontextmanager
+async def open_selection(
+    place: Stored,
+    chosen: Chosen,
+    roles: Sequence[Role] = (Role.OWNER,),
+    *,
+    among: Callable[[OnRecord], bool] | None = None,
+    default_all: bool = False,
+    partly: bool = False,
+    **options: Any,
+) -> AsyncGenerator[Opened]:
+    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means.
+
+    If a name is missing, it finds none of the others, unless the command is ``partly`` done then.
+    """
+    wanted = names_in(chosen, default_all=default_all)
+    async with open_tenants(place, **options) as opened:
+        names, missing = dict[Role, list[str]](), dict[str, str]()
+        for role in roles:
+            names[role], lacking = opened.select(wanted, role)
+            if role is roles[0]:  # with --role all, not each tenant has each role
+                missing = lacking
+            if wanted is None and among is not None:
+                names[role] = [name for name, record in opened.records[role].items() if among(record)]
+        selected = evolve(opened, wanted=wanted, names=names, missing=missing)
+        yield selected if partly else selected.whole()

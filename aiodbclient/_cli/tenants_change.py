@@ -1,0 +1,346 @@
+"""The commands that change tenants."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from attrs import define, evolve
+
+from ..errors import DatabaseClientError
+from ..tenants import Role
+from ..tenants._record import OnRecord
+from .asking import confirm, confirm_ending
+from .completion import cluster_names
+from .credentials import lines_of, row_of
+from .failures import message_of
+from .opening import shown
+from .options import (
+    Chosen,
+    Ending,
+    FromOption,
+    MaxTenantsOption,
+    Place,
+    RoleOption,
+    RolesOption,
+    ShowOption,
+    TenantNames,
+    duration_option,
+    option,
+    roles_of,
+)
+from .output import Output
+from .printing import sized, some, took
+from .progress import called
+from .records import is_suspended, is_young
+from .running import runs
+from .selection import Opened, TenantReport, names_in, open_selection, open_tenants
+
+_REMOVAL = "finish the removal of {} ({}) on {}, which deletes all data?"
+
+
+@define
+class _ChangeReport(TenantReport):
+    """What is printed of tenants that were changed: credentials with ``show``, problems, and what to deliver."""
+
+    show: bool = False
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        credential = outcome.credential
+        row = {} if credential is None else row_of(credential, None, show=self.show, as_object=True)
+        row["credential_changed"] = bool(self._delivery(outcome, role))
+        if sessions := getattr(outcome, "sessions", 0):
+            row["sessions"] = sessions
+        return row | ({"problems": list(map(str, outcome.problems))} if hasattr(outcome, "problems") else {})
+
+    def text(self, outcome: Any, role: str) -> str:
+        lines = list[str]()
+        who, end = called(outcome.name, role), self._delivery(outcome, role)
+        if problems := getattr(outcome, "problems", ()):
+            lines.append(f"{who}: {outcome.action}: {', '.join(map(str, problems))}{end}")
+        elif sessions := getattr(outcome, "sessions", 0):
+            lines.append(f"{who}: {outcome.action}, {sessions} sessions of the previous login are open")
+        elif outcome.action == "deleted" or (outcome.action in ("repaired", "resumed") and end):
+            lines.append(f"{who}: {outcome.action}{end}")
+        if self.show and outcome.credential is not None:
+            lines.append(lines_of(outcome.credential))
+        return "\n".join(lines)
+
+    def _delivery(self, outcome: Any, role: str) -> str:
+        """What to do if programs may need another password than they have; else an empty text."""
+        now, record = outcome.credential, self.opened.records[Role(role)].get(outcome.name)
+        before = None if record is None else record.current
+        if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
+            return ""
+        if before is None or (before.username, before.password) != (now.username, now.password):
+            return " (new credential: deliver it)"
+        if any(each.kind == "unknown_login" for each in getattr(outcome, "problems", ())):
+            return " (a login that is not on record, and may be newer, was ended: deliver the credential on record)"
+        return ""
+
+
+@runs
+async def provision_tenants(
+    place: Place,
+    output: Output,
+    ending: Ending,
+    names: TenantNames = None,
+    file: FromOption = None,
+    role: RoleOption = Role.OWNER,
+    adopt: Annotated[bool, option("--adopt", help="Take over what exists and is not on record.")] = False,
+    max_tenants: MaxTenantsOption = None,
+    show: ShowOption = False,
+) -> int:
+    """Create a database and a login for each name.
+
+    The credentials are stored. Tenants in the store are kept.
+
+    With several clusters, a new tenant goes to the one with the fewest. --role reader or writer creates such a login
+    for tenants in the store. It asks before --adopt, and before it finishes a removal.
+
+    Example: aiodbclient tenants provision --from names.csv
+    """
+    chosen = Chosen(names=names, file=file)
+    wanted = names_in(chosen) or []
+    is_owner = role is Role.OWNER
+    async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), max_tenants=max_tenants) as opened:
+        if going := opened.half_removed(wanted, role):
+            question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, role))
+            confirm_ending(f"Before they are created again, {question}", len(going), chosen, ending)
+        if adopt and (unseen := opened.unseen(wanted, role)):
+            question = (
+                f"{some(unseen)} ({len(unseen)}) are not on record in {shown(place.store)}. Another store may own "
+                "those that exist. Take over their logins, and their databases with all data?"
+            )
+            confirm(question, yes=ending.yes)
+        opened = evolve(opened, wanted=wanted, names={role: wanted})
+        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        if_exists: Literal["adopt", "error"] = "adopt" if adopt else "error"
+        return await opened.run(lambda tenants, names: tenants.provision(names, if_exists=if_exists), report)
+
+
+@runs
+async def repair_tenants(
+    chosen: Chosen, place: Place, output: Output, ending: Ending, role: RolesOption = "owner", show: ShowOption = False
+) -> int:
+    """Repair the problems that `check` finds. It drops nothing, except that it finishes removals, and asks before.
+
+    Where it says so (-o json: `credential_changed`), deliver the credential on record.
+
+    Example: aiodbclient tenants repair --all
+    """
+    async with open_selection(place, chosen, roles_of(role)) as opened:
+        for its, names in opened.names.items():
+            if going := opened.half_removed(names, its):
+                question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, its))
+                confirm_ending(question.capitalize(), len(going), chosen, ending)
+        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        return await opened.run(lambda tenants, names: tenants.repair(names), report)
+
+
+@runs
+async def rotate_tenants(
+    chosen: Chosen,
+    place: Place,
+    output: Output,
+    ending: Ending,
+    role: RolesOption = "owner",
+    older_than: Annotated[
+        timedelta | None, duration_option("--older-than", "Skip younger credentials, such as 30d.")
+    ] = None,
+    force: Annotated[bool, option("--force", help="Revoke previous logins first. It asks.")] = False,
+    show: ShowOption = False,
+) -> int:
+    """Give each tenant a new credential. The previous one works until `revoke-previous`.
+
+    A tenant whose previous login is not revoked yet is refused, unless --force revokes it.
+
+    Example: aiodbclient tenants rotate --all --older-than 30d
+    """
+    async with open_selection(place, chosen, roles_of(role)) as opened:
+        if force:
+            due = _previous_logins(opened, older_than)
+            question = f"Revoke the previous logins of {_listed(due)}? Programs that still use them stop working."
+            confirm_ending(question, len(due), chosen, ending)
+        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        return await opened.run(
+            lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force), report
+        )
+
+
+def _previous_logins(opened: Opened, older_than: timedelta | None) -> list[OnRecord]:
+    """The records whose previous login is not revoked yet."""
+    found = [opened.records[role].get(name) for role, names in opened.names.items() for name in names]
+    return [each for each in found if each is not None and each.previous and not is_young(each, older_than)]
+
+
+def _listed(due: list[OnRecord]) -> str:
+    return f"{some([called(each.name, each.role) for each in due])} ({len(due)})"
+
+
+async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
+    """How many sessions of the previous logins are open, for a question. Says so if a server cannot be asked."""
+    from .._http.call import RequestStats  # slow to import
+    from .._http.maintenance import MaintenanceWait
+
+    servers, count = opened.tenants._context.sites.for_job(MaintenanceWait()), 0
+    try:
+        for previous in [each.previous for each in due if each.previous is not None]:
+            found = await servers.site(str(previous.cluster), RequestStats())
+            count += await found.server.count_sessions(previous.username)
+    except DatabaseClientError as error:
+        return f"How many sessions of theirs are open is unknown: {opened.named(message_of(error))}."
+    return f"{count} sessions of theirs are open."
+
+
+@runs
+async def revoke_previous(
+    chosen: Chosen,
+    place: Place,
+    output: Output,
+    ending: Ending,
+    role: RolesOption = "owner",
+    older_than: Annotated[
+        timedelta | None, duration_option("--older-than", "Skip later rotations, such as 1d.")
+    ] = None,
+    unused: Annotated[bool, option("--unused", help="Keep logins that have open sessions.")] = False,
+) -> int:
+    """End the credentials from before the last rotation.
+
+    Programs that still use them stop working. It asks first, and says how many sessions are open.
+
+    Example: aiodbclient tenants revoke-previous --all --older-than 1d
+    """
+    async with open_selection(place, chosen, roles_of(role)) as opened:
+        due = _previous_logins(opened, older_than)
+        question = f"Revoke the previous logins of {_listed(due)}, and end their sessions?"
+        if due and not ending.yes:
+            question = f"{await _count_sessions(opened, due)} {question}"
+        confirm_ending(question, len(due), chosen, ending)
+        report = _ChangeReport(output, place.verbose, opened=opened)
+        return await opened.run(
+            lambda tenants, names: tenants.revoke_previous(names, older_than=older_than, unused=unused), report
+        )
+
+
+@runs
+async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: Ending) -> int:
+    """End all logins and sessions of tenants, and keep their data.
+
+    `resume` gives the logins back.
+
+    Example: aiodbclient tenants suspend gamma --yes
+    """
+    async with open_selection(place, chosen, among=lambda record: not is_suspended(record)) as opened:
+        going = opened.names[Role.OWNER]
+        question = f"Suspend {some(going)} ({len(going)}) on {opened.homes_of(going)}: end their logins and sessions?"
+        confirm_ending(question, len(going), chosen, ending)
+        report = _ChangeReport(output, place.verbose, opened=opened)
+        return await opened.run(lambda tenants, names: tenants.suspend(names), report)
+
+
+@runs
+async def resume_tenants(chosen: Chosen, place: Place, output: Output, show: ShowOption = False) -> int:
+    """Give suspended tenants their logins back.
+
+    They have new passwords.
+
+    Example: aiodbclient tenants resume gamma
+    """
+    async with open_selection(place, chosen, among=is_suspended) as opened:
+        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        return await opened.run(lambda tenants, names: tenants.resume(names), report)
+
+
+@runs
+async def remove_tenants(
+    chosen: Chosen,
+    place: Place,
+    output: Output,
+    ending: Ending,
+    role: RoleOption = Role.OWNER,
+    ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
+    older_than: Annotated[
+        timedelta | None, duration_option("--older-than", "Only those suspended for so long, such as 30d.")
+    ] = None,
+) -> int:
+    """Remove tenants with all their data.
+
+    Their logins, their databases and their records go.
+
+    If a name is not on record, nothing is removed. --role reader or writer removes only such logins.
+
+    Example: aiodbclient tenants remove gamma
+    """
+    among = None if older_than is None else partial(is_suspended, before=datetime.now(UTC) - older_than)
+    async with open_selection(place, chosen, [role], among=among, partly=True) as opened:
+        if not ignore_absent or any((role, name) in opened.others for name in opened.missing):
+            opened = opened.whole()
+        else:
+            opened = evolve(opened, missing={})
+        going = opened.names[role]
+        what = "logins, databases with all data, and records" if role is Role.OWNER else f"the {role} logins"
+        question = f"Remove {some(going)} ({len(going)}) from {opened.homes_of(going, role)}: {what}?"
+        confirm_ending(question, len(going), chosen, ending)
+        report = _ChangeReport(output, place.verbose, opened=opened)
+        return await opened.run(lambda tenants, names: tenants.remove(names, suspended_for=older_than), report)
+
+
+@define
+class _MoveReport(_ChangeReport):
+    target: str = ""
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        moved = {"frozen": outcome.frozen.total_seconds(), "bytes": outcome.bytes, "left": outcome.left or None}
+        return super().row(outcome, role) | moved | {"reason": self._why_kept(outcome)}
+
+    def text(self, outcome: Any, role: str) -> str:
+        if why := self._why_kept(outcome):
+            return f"{outcome.name}: kept, {why}"
+        end = " (new credential: deliver it)" if outcome.credential.suspended is None else " (suspended)"
+        left = f"; {outcome.left}" if outcome.left else ""
+        shut = took(outcome.frozen.total_seconds())
+        return f"{outcome.name}: moved, {sized(outcome.bytes)}, shut for {shut}{end}{left}"
+
+    def _why_kept(self, outcome: Any) -> str | None:
+        """Why a tenant was not moved; None if it was."""
+        if self.opened.clusters.get(outcome.credential.cluster) != self.target:
+            return f"with {sized(outcome.bytes)} it would be shut for longer than --max-frozen"
+        return None if outcome.action == "moved" else "it is there already"
+
+
+@runs
+async def move_tenants(
+    chosen: Chosen,
+    place: Place,
+    output: Output,
+    ending: Ending,
+    to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
+    max_frozen: Annotated[
+        timedelta | None, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
+    ] = None,
+) -> int:
+    """Move tenants to another cluster.
+
+    Their readers and writers move too. While a tenant is copied, no login of it may enter.
+
+    It needs pg_dump and pg_restore, or mysqldump and mysql of MySQL.
+
+    Example: aiodbclient tenants move alpha --to tenants-2
+    """
+    async with open_selection(place, chosen, more=[to]) as opened:
+        target = next((id for id, name in opened.clusters.items() if to in (id, name)), to)
+        records = opened.records[Role.OWNER]
+        elsewhere = [name for name in opened.names[Role.OWNER] if name in records and records[name].cluster != target]
+        if opened.wanted is None:
+            opened = evolve(opened, names={Role.OWNER: elsewhere})
+        name = opened.clusters[target]
+        question = (
+            f"Move {some(elsewhere)} ({len(elsewhere)}) from {opened.homes_of(elsewhere)} to {name}? No login enters a "
+            "tenant while it is copied. Programs that do not use TenantPools need the new credentials and the new host."
+        )
+        confirm_ending(question, len(elsewhere), chosen, ending)
+        report = _MoveReport(output, place.verbose, opened=opened, target=name)
+        most = {} if max_frozen is None else {"max_frozen": max_frozen}
+        return await opened.run(lambda tenants, names: tenants.move(names, target, **most), report)

@@ -1,0 +1,282 @@
+"""The commands that only look at tenants: list, capacity, show, check and usage."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from attrs import define, evolve, field
+
+from ..errors import InvalidArgumentError
+from ..tenants import Role
+from ..tenants._naming import record_name
+from ..tenants._record import OnRecord, State
+from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
+from .failures import Exit, message_of
+from .opening import shown
+from .options import Chosen, MaxTenantsOption, Place, RoleOption, RolesOption, ShowOption, Stored, option, roles_of
+from .output import CredentialOutput, Output
+from .printing import FEW, note, sized, some, span, write
+from .progress import called
+from .records import Records, is_suspended
+from .running import runs
+from .selection import Opened, TenantReport, names_in, open_records, open_selection
+
+if TYPE_CHECKING:
+    from .. import Action
+    from ..tenants import Credential, TenantChecked
+
+_UNFINISHED = {"unfinished", "moving", "removal_unfinished"}  # of ``ProblemKind``, which is slow to import
+_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "begun"}
+
+
+@runs
+async def list_tenants(output: Output, place: Stored) -> int:
+    """List the tenants in the store.
+
+    It sends nothing, if the store knows the clusters. The column `pending` names the command to run next.
+
+    Example: aiodbclient tenants list
+    """
+    async with open_records(place) as on_record:
+        rows = [_line(each, output, on_record) for found in on_record.records.values() for each in found.values()]
+    rows.sort(key=lambda row: str(row["name"]))
+    output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
+    return Exit.UNUSABLE if on_record.say_what_is_damaged() else Exit.DONE
+
+
+def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, object]:
+    now = record.current
+    row: dict[str, object] = {"name": record.name, "role": record.role.value}
+    row |= on_record.home(record.cluster, as_json=output.as_json)
+    row["state"] = _STATES.get(record.state, record.state.name.lower())
+    if record.state is State.SUSPENDED and now is not None and now.suspended is not None:
+        if output.as_json:
+            row["suspended"] = now.suspended.isoformat(timespec="seconds")
+        else:
+            row["state"] = f"suspended {span((datetime.now(UTC) - now.suspended).total_seconds())}"
+    since = None if now is None else now.since
+    if output.as_json:
+        row["since"] = None if now is None else since_of(now)
+    else:
+        row["age"] = None if since is None else datetime.now(UTC) - since
+    row["pending"] = ", ".join(record.pending) or None
+    return row | {"username": None if now is None else now.username}
+
+
+@runs
+async def list_capacity(output: Output, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
+    """List how many tenants each cluster has.
+
+    It sends nothing, if the store knows the clusters. Tenants of all prefixes count.
+
+    Example: aiodbclient tenants capacity --max-tenants 2000
+    """
+    async with open_records(place) as on_record:
+        others = [each for (role, _), each in on_record.others.items() if role is Role.OWNER]
+        counts = Counter(each.cluster for each in (*on_record.records[Role.OWNER].values(), *others))
+    output.rows(
+        on_record.home(id, as_json=output.as_json) | {"tenants": counts[id], "max_tenants": max_tenants}
+        for id in on_record.clusters
+    )
+    return Exit.DONE
+
+
+@runs
+async def show_tenants(
+    chosen: Chosen,
+    place: Stored,
+    output: CredentialOutput,
+    role: RoleOption = Role.OWNER,
+    show: ShowOption = False,
+    ca_file: Annotated[
+        Path | None,
+        option("--ca-file", metavar="FILE", help="Print URIs that verify the server by this file, and write it."),
+    ] = None,
+    secret: Annotated[str | None, option("--secret-name", metavar="NAME", help="The Secret's name, for k8s.")] = None,
+    namespace: Annotated[str | None, option("--namespace", metavar="NAME", help="Its namespace, for k8s.")] = None,
+) -> int:
+    """Print stored credentials.
+
+    Without names: of all tenants. It sends nothing, if the store knows the clusters. With -o k8s, --ca-file is the path
+    of the mounted ca.crt.
+
+    Example: aiodbclient tenants show alpha -o uri --ca-file ca.pem
+    """
+    wanted = names_in(chosen, default_all=True)
+    if (output.form == "env" or secret) and (wanted is None or len(wanted) != 1):
+        raise InvalidArgumentError("-o env and --secret-name are for one tenant: give one name")
+    for part in filter(None, (secret, namespace)):
+        if not _KUBERNETES.fullmatch(part):
+            raise InvalidArgumentError(f"{part!r} is no name in Kubernetes: it has lower-case letters, digits, - and .")
+    async with open_records(place) as on_record:
+        credentials, missing = on_record.credentials(wanted, role)
+    if wanted is None and not credentials:
+        note(f"{shown(place.store)} has no tenants")
+    _print_credentials(credentials, output, ca_file, show=show, secret=(secret, namespace))
+    for name, why in missing.items():
+        note(f"{name}: {why}")
+    if on_record.say_what_is_damaged():
+        return Exit.UNUSABLE
+    return Exit.SOME_FAILED if missing else Exit.DONE
+
+
+def _print_credentials(
+    credentials: list[Credential],
+    output: CredentialOutput,
+    ca_file: Path | None,
+    *,
+    show: bool,
+    secret: tuple[str | None, str | None],
+) -> None:
+    if ca_file is not None and output.form != "k8s" and credentials:
+        for each in {each.ca: each for each in credentials}.values():
+            write_ca(each, ca_file)
+    path = None if ca_file is None else str(ca_file)
+    prints_uris = show or output.form in ("env", "uri", "k8s")
+    if prints_uris and path is None and any(each.ca is not None for each in credentials):
+        note("the URIs encrypt the connection but do not verify the server: for that, add --ca-file ca.pem")
+    match output.form:
+        case "uri":
+            write("".join(f"{uri_of(each, path)}\n" for each in credentials))
+        case "env":
+            write("".join(as_env_file(each, path) for each in credentials))
+        case "k8s":
+            write("---\n".join(as_secret(each, path, *secret) for each in credentials))
+        case _:
+            output.rows(row_of(each, path, show=show, as_object=output.as_json) for each in credentials)
+
+
+@define
+class _CheckReport(TenantReport):
+    broken: dict[tuple[str, str], TenantChecked] = field(factory=dict[tuple[str, str], Any])
+    busy: set[tuple[str, str]] = field(factory=set[tuple[str, str]])
+
+    async def settled(self, outcome: Any, role: str) -> Any:
+        """A tenant that another command works on has no problem. To find out, this claims it for a moment."""
+        if outcome.error is not None or not outcome.problems:
+            return outcome
+        if any(each.kind in _UNFINISHED for each in outcome.problems):
+            store, name = self.opened.store, record_name(outcome.name, Role(role))
+            claim = await store.claim(name, 10.0)
+            if claim is None:
+                self.busy.add((outcome.name, role))
+                return evolve(outcome, problems=())
+            await store.release(claim)
+        self.broken[outcome.name, role] = outcome
+        return outcome
+
+    def row(self, outcome: Any, role: str) -> dict[str, Any]:
+        now = outcome.credential
+        problems = [{"kind": each.kind, "detail": each.detail} for each in outcome.problems]
+        state = "in progress" if (outcome.name, role) in self.busy else "problems" if problems else "ok"
+        home = self.opened.home(None if now is None else now.cluster, as_json=True)
+        login = {"username": None if now is None else now.username, "since": None if now is None else since_of(now)}
+        return home | {"state": state, "problems": problems} | login
+
+    def text(self, outcome: Any, role: str) -> str:
+        found = "in progress" if (outcome.name, role) in self.busy else ", ".join(map(str, outcome.problems))
+        return f"{called(outcome.name, role)}: {found}" if found else ""
+
+    def summary(self, counts: Mapping[Action, int]) -> str:
+        owners = self.opened.records[Role.OWNER]
+        names = self.opened.names.get(Role.OWNER, ())
+        asleep = sum(is_suspended(owners[name]) for name in names if name in owners)
+        well = "" if self.broken or "failed" in counts else ": all well"
+        return f"{super().summary(counts)}{well}{f', {asleep} suspended' if asleep else ''}"
+
+
+@runs
+async def check_tenants(
+    chosen: Chosen,
+    place: Place,
+    output: Output,
+    role: RolesOption = "owner",
+    not_on_record: Annotated[
+        bool, option("--not-on-record", help="Find tenants that the store lacks, as after it was restored.")
+    ] = False,
+) -> int:
+    """Find out whether tenants work.
+
+    It changes nothing. Without names: all. Exits with 5 if one has a problem. What each problem means is in
+    docs/how-to/check.md.
+
+    Example: aiodbclient tenants check --role all
+    """
+    roles = roles_of(role)
+    if not_on_record and (chosen.names or chosen.file or roles != [Role.OWNER]):
+        raise InvalidArgumentError("--not-on-record is for all tenants: give no names and no --role")
+    async with open_selection(place, chosen, roles, default_all=True, partly=True) as opened:
+        report = _CheckReport(output, place.verbose, opened=opened)
+        if not_on_record:
+            code = await opened.follow([(Role.OWNER.value, opened.tenants.check())], report)
+        else:
+            code = await opened.run(lambda tenants, names: tenants.check(names), report)
+        unchecked = {its: opened.records[its] for its in Role if its not in roles}
+    if opened.wanted is None and any(unchecked.values()):
+        others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
+        note(f"not checked: {others}. To check all: {opened.suggest('check', '--role', 'all')}")
+    if report.broken and code in (Exit.DONE, Exit.SOME_FAILED):
+        _say_what_helps(opened, report.broken)
+        code = Exit.DIFFERENT if code == Exit.DONE else code
+    return code
+
+
+def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
+    """Print the commands that repair these tenants, and which of them no repair helps."""
+
+    def having(problem: str) -> list[str]:
+        return sorted({name for (name, _), each in broken.items() if problem in [it.kind for it in each.problems]})
+
+    strays, lost = having("not_on_record"), having("database_missing")
+    if lost := [name for name in lost if name not in strays]:
+        note(f"{some(lost)}: the database is gone. Restore it from a backup, or remove and provision the tenant")
+    if strays:
+        note(
+            f"{some(strays)}: a database on a cluster, and not on record there. If a tenant is this store's, forget "
+            "its record, if there is one, and provision it with --adopt on that cluster"
+        )
+    for role in Role:
+        names = [name for name, its in broken if its == role and name not in (*lost, *strays)]
+        going = opened.half_removed(names, role)
+        if going:
+            note(f"{some(going)}: a removal that began is not finished. `tenants remove` or `tenants repair` does it")
+        if names := [name for name in names if name not in going]:
+            which = names if len(names) <= FEW else ["--all"]
+            what = [] if role is Role.OWNER else ["--role", role.value]
+            note(f"{some(names)}: to repair: {opened.suggest('repair', *which, *what)}")
+
+
+@runs
+async def show_usage(chosen: Chosen, place: Place, output: Output) -> int:
+    """Print the size and the connections of tenants.
+
+    The largest comes first. Without names: of all.
+
+    Example: aiodbclient tenants usage
+    """
+    async with open_selection(place, chosen, default_all=True, partly=True) as opened:
+        found = [each async for each in opened.tenants.usage(opened.names[Role.OWNER])]
+    found.sort(key=lambda each: (-(each.bytes or 0), each.name))
+    failed = dict(opened.missing)
+    failed |= {each.name: opened.named(message_of(each.error)) for each in found if each.error is not None}
+    rows = [{"name": each.name} | opened.home(each.cluster, as_json=output.as_json) for each in found]
+    for row, each in zip(rows, found, strict=True):
+        if output.as_json:
+            row |= {"bytes": each.bytes, "connections": each.connections, "error": failed.get(each.name)}
+        else:
+            row |= {"size": None if each.bytes is None else sized(each.bytes), "connections": each.connections}
+    if not output.as_json:
+        size, connections = (sum(getattr(each, which) or 0 for each in found) for which in ("bytes", "connections"))
+        rows.append({"name": "total", "size": sized(size), "connections": connections})
+    output.rows(rows)
+    for name, why in failed.items():
+        note(f"{name}: {why}")
+    if opened.say_what_is_damaged():
+        return Exit.UNUSABLE
+    return Exit.SOME_FAILED if failed else Exit.DONE

@@ -1,0 +1,117 @@
+"""``check`` and ``repair``: problems are found with their details, and what helps is named."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+
+from aiodbclient import DatabaseClient
+from aiodbclient.tenants import SQLiteStore
+from aiodbclient.tenants._record import Verb
+
+from .conftest import Command
+
+
+def delete_as_api(command: Command, kind: str, name: str) -> None:
+    """Delete a user or a database as the control panel does."""
+
+    async def delete() -> None:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster] = [each for each in await client.clusters.list() if each.name == command.cluster]
+            found = client.cluster(cluster.id)
+            await (found.users if kind == "user" else found.dbs).delete(name)
+
+    asyncio.run(delete())
+
+
+def login_of(command: Command, name: str) -> str:
+    [shown] = command("tenants", "show", name, *command.place, "-o", "json").objects()
+    return str(shown["username"])
+
+
+def test_problem_is_found_and_repaired(command: Command, names: list[str]) -> None:
+    """A missing login is a line with the repair to copy, exit code 5, and made again by it."""
+    a, b = names[:2]
+    command.provision(a, b)
+    assert command("tenants", "check", *command.place).out == "2 checked: all well\n"
+    login = login_of(command, b)
+    delete_as_api(command, "user", login)
+    found = command("tenants", "check", *command.place)
+    assert (found.code, found.out) == (5, f"{b}: login_missing: {login}\n2 checked\n")
+    [line] = re.findall(r"to repair: aiodbclient (.*)\n", found.err)
+    assert shlex.split(line) == ["tenants", "repair", b, *command.place]
+    objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
+    assert (objects[a]["problems"], objects[a]["state"]) == ([], "ok")
+    assert (objects[b]["problems"], objects[b]["state"]) == (
+        [{"kind": "login_missing", "detail": login}],
+        "problems",
+    )
+    assert objects[b]["cluster_name"] == command.cluster
+    repaired = command(*shlex.split(line))
+    assert repaired.out.startswith(f"{b}: repaired: login_missing")
+    assert command("tenants", "check", a, b, *command.place).code == 0
+
+
+def test_new_password_is_announced(command: Command, names: list[str]) -> None:
+    """Where a repair makes another password, it says to deliver it, and JSON has a flag."""
+    a, b = names[:2]
+    command.provision(a, b)
+    login = login_of(command, a)
+
+    async def reset() -> None:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster] = [each for each in await client.clusters.list() if each.name == command.cluster]
+            await client.cluster(cluster.id).users.reset_auth(login)
+
+    asyncio.run(reset())
+    repaired = command("tenants", "repair", a, b, *command.place, "-o", "json").objects()
+    changed = {each["name"]: (each["action"], each["credential_changed"]) for each in repaired}
+    assert changed == {a: ("repaired", True), b: ("kept", False)}
+
+
+def test_missing_database_has_no_repair(command: Command, names: list[str]) -> None:
+    """A database that is gone is said to be, and no command that loses more is suggested."""
+    a = names[0]
+    command.provision(a)
+    delete_as_api(command, "db", a)
+    found = command("tenants", "check", *command.place)
+    assert (found.code, found.out.splitlines()[0]) == (5, f"{a}: database_missing: {a}")
+    assert f"{a}: the database is gone. Restore it from a backup, or remove and provision the tenant" in found.err
+    assert ": aiodbclient " not in found.err
+    for verb in ("rotate", "usage", "repair"):
+        failed = command("tenants", verb, a, *command.place)
+        assert (failed.code, "does not exist" in failed.err, "SET " in failed.err) == (1, True, False)
+
+
+def test_other_process_is_no_problem(command: Command, names: list[str]) -> None:
+    """A tenant that another command works on is in progress; one that a dead process left is unfinished."""
+    a = names[0]
+    command.provision(a)
+    command.leave(a, Verb.ROTATE)
+
+    async def beside() -> list[str]:
+        async with SQLiteStore(command.store) as store:
+            claim = await store.claim(a, 600.0)
+            assert claim is not None
+            done = [command.process("tenants", "check", *command.place, *form) for form in ([], ["-o", "json"])]
+            await store.release(claim)
+        assert [each.code for each in done] == [0, 0]
+        assert done[0].out == f"{a}: in progress\n1 checked: all well\n"
+        return [each["state"] for each in done[1].objects()]
+
+    assert asyncio.run(beside()) == ["in progress"]
+    assert command("tenants", "check", *command.place).out.startswith(f"{a}: unfinished: rotate\n")
+    assert command("tenants", "rotate", a, *command.place).code == 0
+
+
+def test_tenants_of_lost_store_are_found(command: Command, names: list[str]) -> None:
+    """``--not-on-record`` finds databases of tenants that the store lacks."""
+    a, b = names[:2]
+    prefix = ["--prefix", f"{names[0].replace('-', '_')}_"]  # others have tenants on this server
+    assert command("tenants", "provision", a, b, *prefix, *command.place).code == 0
+    assert command("store", "forget", command.store, b, "--yes").code == 0
+    found = command("tenants", "check", "--not-on-record", *prefix, *command.place)
+    assert (found.code, f"{b}: not_on_record" in found.out) == (5, True)
+    assert f"{b}: a database on a cluster, and not on record there" in found.err
+    assert command("tenants", "check", a, "--not-on-record", *prefix, *command.place).code == 2

@@ -1,0 +1,172 @@
+"""The commands of one call each: clusters, users and databases."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+from ..server import CLUSTER, Server, says
+from .conftest import Command
+
+
+def test_clusters_are_listed(command: Command) -> None:
+    """A table for people has whole values; an object for programs has the same members."""
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    table, lines = command("clusters", "list"), command("clusters", "list", "-o", "json")
+    assert (table.code, table.err, lines.code) == (0, "", 0)
+    [row] = [line.split() for line in table.out.splitlines() if line.endswith(cluster_id)]
+    [cluster] = [each for each in lines.objects() if each["id"] == cluster_id]
+    assert row == [str(each) for each in cluster.values()]
+    assert (cluster["name"], cluster["engine"], cluster["status"]) == (command.cluster, "pg", "online")
+    command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+    for words in (["clusters", "get"], ["clusters", "get", cluster_id]):
+        [got] = command(*words, "-o", "json").objects()
+        assert (got["id"], got["port"] > 0) == (cluster_id, True)
+
+
+def test_user_from_creation_to_end(command: Command) -> None:
+    """A user is created, read, reset and deleted. Secrets are printed with --show alone."""
+    made = command("users", "create", "life", "--show", *command.on, "-o", "json")
+    [user] = made.objects()
+    assert user["password"].startswith("AVNS_")
+    [got] = command("users", "get", "life", *command.on, "-o", "json").objects()
+    assert got == {key: value for key, value in user.items() if key != "password"}
+    assert user in command("users", "list", "--show", *command.on, "-o", "json").objects()
+    assert "life" in command("users", "list", *command.on).out
+    [reset] = command("users", "reset", "life", "--show", "--yes", *command.on, "-o", "json").objects()
+    assert reset["password"] != user["password"]
+    assert reset["password"] in command("users", "get", "life", "--show", *command.on).out
+    deleted = command("users", "delete", "life", "--yes", *command.on, "-o", "json")
+    assert deleted.objects() == [{"name": "life", "action": "deleted"}]
+    gone = command("users", "get", "life", *command.on)
+    assert (gone.code, gone.out, gone.err) == (1, "", "aiodbclient: no user life on tenants-prod\n")
+    told = command("users", "get", "life", *command.on, "--verbose").err
+    assert ("404 not_found" in told, "request id" in told) == (True, True)
+
+
+def test_database_from_creation_to_end(command: Command) -> None:
+    """A database is created, listed and deleted."""
+    assert command("dbs", "create", "archive", *command.on).out == "created the database archive\n"
+    assert {"name": "archive"} in command("dbs", "list", *command.on, "-o", "json").objects()
+    assert command("dbs", "get", "archive", *command.on).out == "name\narchive\n"
+    assert command("dbs", "delete", "archive", "--yes", *command.on).out == "deleted the database archive\n"
+    assert command("dbs", "delete", "archive", "--yes", *command.on).code == 1
+
+
+def test_cluster_is_found_by_id(command: Command, names: list[str]) -> None:
+    """A cluster is found by its name or id. One that does not exist is bad usage, and leaves no store behind."""
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    assert command("dbs", "list", "--cluster", cluster_id).out == command("dbs", "list", *command.on).out
+    for wanted, said in ((str(uuid4()), "no cluster has the id"), ("tenants-pord", "the account has: ")):
+        for words in (["users", "list"], ["dbs", "delete", "a", "--yes"], ["tenants", "provision", "a"]):
+            store = ["--store", command.store] if words[0] == "tenants" else []
+            done = command(*words, "--cluster", wanted, *store)
+            assert (done.code, done.out, said in done.err) == (2, "", True)
+    assert {operation for operation, _ in command.sent()} <= {"clusters.get", "clusters.list", "dbs.list"}
+    assert not Path(command.store).exists()
+
+
+async def test_twin_names_need_the_id(command: Command, server: Server) -> None:
+    """Of two clusters with one name, the ids are printed."""
+    other = CLUSTER.replace("9", "8")
+    both = [{"id": id, "name": "twin", "engine": "pg"} for id in (CLUSTER, other)]
+    server.otherwise = says(200, {"databases": both})
+    command.environment["DIGITALOCEAN_API_URL"] = server.url
+    done = await asyncio.to_thread(command.process, "users", "list", "--cluster", "twin")
+    assert (done.code, f"use the id: {CLUSTER}, {other}" in done.err, len(server.requests)) == (2, True, 1)
+
+
+def test_lost_password_is_not_made(command: Command) -> None:
+    """MongoDB returns a password once: without --show none is made."""
+    with Sandbox(windows=[], token=command.sandbox.token) as other:
+        asyncio.run(other.add_cluster("mongodb", "documents"))
+        command.environment["DIGITALOCEAN_API_URL"] = other.url
+        for verb, *options in (["create"], ["reset", "--yes"]):
+            done = command("users", verb, "ann", *options, "--cluster", "documents")
+            assert (done.code, "Add --show" in done.err) == (2, True)
+        assert {request.operation for request in other.requests} == {"clusters.list"}
+
+
+def test_wrong_token_says_what_to_do(command: Command) -> None:
+    """What the API refuses is 4, with advice; no token is 2."""
+    command.environment["DIGITALOCEAN_TOKEN"] = "hunter2-wrong"
+    refused = command("clusters", "list")
+    assert (refused.code, refused.out) == (4, "")
+    assert "the API answered 401" in refused.err
+    assert (
+        "wrong, expired or revoked. Make another one in the control panel, under API: tenants need the" in refused.err
+    )
+    command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.add_token(["database:create"])
+    assert "Change the token's scopes in the control panel" in command("clusters", "list").err
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    assert command("dbs", "create", "by-id", "--cluster", cluster_id).code == 0  # it may create and not read
+    del command.environment["DIGITALOCEAN_TOKEN"]
+    missing = command("clusters", "list")
+    assert (missing.code, "set DIGITALOCEAN_TOKEN" in missing.err) == (2, True)
+
+
+def test_unreachable_api_is_plain_words(command: Command) -> None:
+    """No connection is 4, in words of the network."""
+    with socket.socket() as closed:  # bound, and it does not listen
+        closed.bind(("127.0.0.1", 0))
+        command.environment["DIGITALOCEAN_API_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        gone = command("users", "list", "--cluster", str(uuid4()))
+    assert (gone.code, gone.out, "Connection refused" in gone.err) == (4, "", True)
+    assert "ClientConnector" not in gone.err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hanging_api_is_bounded(command: Command, terminal: bool) -> None:
+    """``--timeout`` ends a command whose API hangs. A terminal shows that it is waited for."""
+    command.sandbox.faults.add("clusters.list", delay=60.0)
+    arguments = ["clusters", "list", "--timeout", f"{6 if terminal else 2}s"]
+    if terminal:
+        code, screen = command.terminal(*arguments).end()
+        assert "waiting for the API: 3s" in screen
+    else:
+        done = command.process(*arguments)
+        code, screen = done.code, done.err
+    assert (code, f"no answer within {' '.join(arguments[2:])}" in screen) == (4, True)
+
+
+@pytest.mark.parametrize(("hangs", "is_unclear"), [("clusters.list", False), ("users.create", True)])
+def test_stopped_change_is_unclear(command: Command, hangs: str, is_unclear: bool) -> None:
+    """Ctrl-C says of a change that was sent that it may have been applied, and how to look."""
+    hanging = command.sandbox.faults.add(hangs, delay=60.0)
+    process = command.start("users", "create", "stopped", "--show", *command.on)
+    while not hanging.fired:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    done = command.end(process)
+    look = f"may have been applied. To look: aiodbclient users get stopped --cluster {command.cluster}\n"
+    assert (done.code, look in done.err) == (3, is_unclear), done.err
+
+
+def test_full_disk_is_named(command: Command) -> None:
+    """An error of the system says what it is about, and ends with 2. A reader that has gone is no error text."""
+    for arguments in (["clusters", "list"], ["users", "list", *command.on, "-o", "json"]):
+        with Path("/dev/full").open("w") as full:
+            done = command.end(command.start(*arguments, stdout=full))
+        assert done.code == 2
+        assert done.err == "aiodbclient: the standard output: No space left on device\n"
+        process = command.start(*arguments)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        assert command.end(process).err == ""
+
+
+def test_sandbox_without_limits_is_not_paced(command: Command) -> None:
+    """``--budget none`` is for a sandbox on this machine."""
+    assert command("clusters", "list", "--budget", "none").code == 0
+    command.environment["DIGITALOCEAN_API_URL"] = "https://api.example.com"
+    refused = command("clusters", "list", "--budget", "none")
+    assert (refused.code, "is for a sandbox on this machine" in refused.err) == (2, True)

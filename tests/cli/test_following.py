@@ -1,0 +1,157 @@
+"""A bulk run: its outcomes, its progress, and how it is stopped. ``users provision`` shows it without a database."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("rich", reason="needs the cli extra")
+
+from aiodbclient import RateLimiter, Window
+from aiodbclient._cli import running
+from aiodbclient._cli.progress import LINE_EVERY, Bar
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Command
+
+MANY = [f"u{number}" for number in range(40)]  # more than are begun at once
+
+
+@pytest.fixture
+def memory(command: Command) -> Iterator[Command]:
+    """The command with a cluster in memory, which has no users."""
+    with Sandbox(windows=[], token=command.sandbox.token) as sandbox:
+        asyncio.run(sandbox.add_cluster("pg", "memory", backend="memory"))
+        command.sandbox = sandbox
+        command.environment |= {"DIGITALOCEAN_API_URL": sandbox.url, "AIODBCLIENT_CLUSTER": "memory"}
+        yield command
+
+
+def users(command: Command) -> set[str]:
+    return {each["name"] for each in command("users", "list", "-o", "json").objects()} - {"doadmin"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_finishes_what_is_in_flight(memory: Command, number: signal.Signals) -> None:
+    """The first signal begins no more names, says how to go on, and the next run continues."""
+    slow = memory.sandbox.faults.add("users.create", delay=0.5, times=len(MANY))
+    process = memory.start("users", "provision", *MANY, "-o", "json")
+    while not slow.fired:
+        time.sleep(0.02)
+    process.send_signal(number)
+    stopped = memory.end(process)
+    printed = {each["name"] for each in stopped.objects() if each["action"] == "created"}
+    assert (stopped.code, 0 < len(printed) < len(MANY)) == (3, True)
+    assert printed == users(memory)
+    left = len(MANY) - len(printed)
+    said = f"stopped early: {len(printed)} done, {left} left. To go on, run the same command again\n"
+    assert stopped.err.endswith(said), stopped.err
+    memory.sandbox.faults.clear()
+    assert memory("users", "provision", *MANY).out == f"{left} created, {len(printed)} kept\n"
+
+
+def test_second_signal_ends_at_once(memory: Command) -> None:
+    """The second signal cancels what is in flight."""
+    hanging = memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
+    process = memory.start("users", "provision", *MANY)
+    while not hanging.fired:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "again, to end at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    ended = memory.end(process)
+    assert (ended.code, ended.out, "0 done, 40 left" in ended.err) == (3, "nothing to do\n", True), ended
+
+
+def test_timeout_finishes_what_is_in_flight(memory: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of --timeout no name is begun, and what is in flight is cancelled after a while."""
+    monkeypatch.setattr(running, "TIMEOUT_GRACE", 0.5)
+    memory.sandbox.faults.add("users.create", delay=300.0, times=len(MANY))
+    stopped = memory("users", "provision", *MANY, "--timeout", "1s")
+    assert (stopped.code, "stopping: --timeout is over" in stopped.err) == (3, True)
+    assert "stopped early: 0 done, 40 left" in stopped.err
+
+
+def test_rate_limit_is_named_at_stop(memory: Command) -> None:
+    """A run that is stopped while it waits for the rate limit says when it goes on."""
+    spent = memory.sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"}, nth=3, times=100)
+    process = memory.start("users", "provision", *MANY)
+    while not spent.fired:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    ended = memory.end(process)
+    assert ended.code == 3
+    assert re.search(r"the rate limit allows the next request in \d+[ms]\n", ended.err), ended.err
+
+
+def test_alike_failures_are_counted(memory: Command) -> None:
+    """Names that fail for one reason are one line, and the exit code is 1."""
+    assert memory("users", "provision", *MANY[:20]).code == 0
+    done = memory("users", "provision", *MANY[:20], "--if-exists", "error")
+    first, others = done.err.splitlines()
+    assert (done.code, done.out) == (1, "20 failed\n")
+    assert re.fullmatch(r"u\d+: .+", first)
+    assert re.match(rf"aiodbclient: 19 more failed as {first.partition(':')[0]} did: u\d+, .+ and 9 more", others)
+
+
+def test_reader_that_has_gone_stops(memory: Command) -> None:
+    """A pipe whose reader has gone ends the run without a message."""
+    memory.sandbox.faults.add("users.create", delay=0.2, times=len(MANY))
+    process = memory.start("users", "provision", *MANY, "-o", "json")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    ended = memory.end(process)
+    assert (ended.code != 0, ended.err) == (True, "")
+    assert len(users(memory)) < len(MANY)
+
+
+def test_terminal_shows_bar(memory: Command) -> None:
+    """A terminal shows how many are done. Elsewhere nothing is printed but the outcomes."""
+    memory.sandbox.faults.add("users.create", delay=0.2, times=100)
+    code, screen = memory.terminal("users", "provision", *MANY, columns=90).end()
+    assert (code, "40/40" in screen, "40 created" in screen) == (0, True, True)
+    assert memory("users", "provision", *MANY).err == ""
+
+
+async def test_progress_passes_no_hundred(capsys: pytest.CaptureFixture[str]) -> None:
+    """More outcomes than names raise the total: no progress passes 100 %."""
+    with Bar(2, RateLimiter()) as bar:
+        for _ in range(5):
+            bar.advance(is_failed=False)
+            assert bar._progress.tasks[0].percentage <= 100
+        assert bar._progress.tasks[0].completed == bar._progress.tasks[0].total == 5
+
+
+async def test_time_left_counts_rate_limit() -> None:
+    """While the rate limit is spent, the time left is not shorter than its wait."""
+    limiter = RateLimiter([Window(2, 60.0)])
+    with Bar(3, limiter) as bar:
+        for _ in range(2):
+            slot = await limiter.acquire()
+            limiter.release(slot)
+            await asyncio.sleep(0.05)
+            bar.advance(is_failed=False)
+        found = re.fullmatch(r"(\d+)s left, rate limit: (\d+)s", bar.state())
+        assert found, bar.state()
+        assert int(found[1]) >= int(found[2]) > 50
+
+
+async def test_line_without_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal, a line says now and then how far the run is."""
+    with Bar(3, RateLimiter()) as bar:
+        bar.advance(is_failed=True)
+        bar._draw()
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(bar, "_said_at", bar._said_at - LINE_EVERY)
+        bar._draw()
+    assert capsys.readouterr().err == "aiodbclient: 1 of 3 done, 1 failed\n"
