@@ -18,7 +18,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, until, work
-from .problems import kinds, kinds_of
+from .problems import kinds
 
 # Whatever a login can own, by the words of ``pg_identify_object``. ``DEFINER`` is how code gets its owner's rights.
 KINDS: dict[str, LiteralString] = {
@@ -222,7 +222,11 @@ async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names
         for owner in ("stranger", "unreachable"):
             create = SQL("CREATE TABLE public.{0} (x int); ALTER TABLE public.{0} OWNER TO {0}")
             managed.api(create.format(Identifier(owner)), names.database)
-        assert kinds_of(await server.problems(names, names.logins)) == {ProblemKind.OWNED_BY_OTHERS}
+        found = await server.problems(names, names.logins)
+        assert {(each.kind, each.detail) for each in found} == {
+            (ProblemKind.OWNED_BY_OTHERS, "stranger"),
+            (ProblemKind.OWNED_BY_OTHERS, "unreachable"),
+        }
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"owned_by_others: unreachable.*the owner of these objects"):
                 await server.mend(work(names), names.logins)
