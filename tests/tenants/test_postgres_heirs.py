@@ -18,7 +18,7 @@ from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, ended, ready, until, work
-from .problems import kinds
+from .problems import kinds, kinds_of
 
 # Whatever a login can own, by the words of ``pg_identify_object``. ``DEFINER`` is how code gets its owner's rights.
 KINDS: dict[str, LiteralString] = {
