@@ -3,6 +3,20 @@
 ``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
 it failed. If it is false, you can send the call again.
 
+```text
+DatabaseClientError
+    ConfigurationError            InvalidArgumentError (a ValueError)
+    UnsupportedOperationError     MaxWaitError
+    ClusterNotOnlineError         InvalidResponseError
+    TransportError
+        ConnectError              ConnectionLostError             RequestTimeoutError (a TimeoutError)
+    APIError
+        BadRequestError           AuthenticationError             PermissionDeniedError
+        NotFoundError             ConflictError                   PreconditionFailedError
+        UnprocessableEntityError  NameTakenError                  RateLimitError
+        ServerError
+```
+
 No message and no attribute holds a password or a token. They quote nothing of the API's answers but the id, the message
 and the request id of an error. In these they mask the token, the provider's passwords (``AVNS_...``) and the values of
 ``password``. A traceback with local variables does not show these secrets either.

@@ -274,14 +274,9 @@ class Context:
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield the records of this role that are ours, each with the tenant's name."""
-        async for found, reason in self.all_records():
-            if not reason:
-                yield found.record()
-
-    async def all_records(self) -> AsyncIterator[tuple[OnRecord, str]]:
-        """Yield all that is on record in this role, and why it is not ours ("" if it is)."""
         async for found in readable(self._entries()):
-            yield found, self._why_not_ours(found)
+            if not self._why_not_ours(found):
+                yield found.record()
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""

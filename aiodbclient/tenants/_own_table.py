@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, errors
@@ -36,10 +37,9 @@ async def own_table(connection: AsyncConnection[Any], name: str, columns: Litera
     for _ in range(_TRIES):
         if exists:
             break
-        try:
+        # Another session may create it, perhaps not ours.
+        with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
             await connection.execute(SQL("CREATE TABLE {} {}").format(whole, SQL(columns)))
-        except (errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
-            pass  # another session creates it, perhaps not ours
         whole, exists = await _find(connection, name)
     await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
     return whole

@@ -20,7 +20,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants._record import Verb
 
-from .conftest import Command
+from .conftest import Command, leaks
 
 
 def on_record(command: Command) -> dict[str, dict[str, object]]:
@@ -119,6 +119,7 @@ def test_secrets_need_show(command: Command, names: list[str]) -> None:
     made = command("tenants", "provision", a, *command.place, "--show")
     lines = dict(line.split(": ", 1) for line in made.out.splitlines() if ": " in line)
     assert (lines["name"], lines["password"] in lines["uri"]) == (a, True)
+    assert leaks(command.sandbox, made.out) == ["Aa1-"]  # the fixture would notice it
     for verb in (["provision", a], ["rotate", a], ["revoke-previous", a, "--yes"], ["show"], ["check"]):
         for form in ([], ["-o", "json"]):
             done = command("tenants", *verb, *command.place, *form)

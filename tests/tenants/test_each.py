@@ -158,8 +158,8 @@ async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Pla
     ) as client:
         tenants = Tenants(client.cluster(place.cluster.id), place.store, prefix=place.prefix)
         name = "new" if verb == "provision" else "a"
-        await only(place.tenants().rotate([name])) if verb == "revoke-previous" else None
+        await only(place.tenants().rotate([name])) if verb == "revoke_previous" else None
         await client.clusters.list()  # which uses the budget up
         async with asyncio.timeout(50):  # the budget has room after 60 s
             with pytest.raises(MaxWaitError, match="it was not sent"):
-                _ = [each async for each in getattr(tenants, verb.replace("-", "_"))([name])]
+                _ = [each async for each in getattr(tenants, verb)([name])]
