@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_cluster,
         metavar="'ENGINE[=NAME][: OPTION...]'",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
-        "version=14 tags=a tags=b', or 'mysql=shop: server=mysql://root:PASSWORD@127.0.0.1' for a server of your own. "
+        "version=17 tags=a tags=b', or 'mysql=shop: server=mysql://root:PASSWORD@127.0.0.1' for a server of your own. "
         f"OPTION: {', '.join(_options())} (may be repeated)",
     )
     parser.add_argument(

@@ -110,11 +110,7 @@ _SHOWN: dict[str, Shown] = {
 class MemoryBackend(Backend):
     """Users and dbs in dictionaries; nothing listens at its address."""
 
-    def __init__(
-        self,
-        engine: str,
-        cluster: str,
-    ) -> None:
+    def __init__(self, engine: str, cluster: str) -> None:
         self.engine = engine
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
         # long enough for writes to overlap, where the engine allows one at a time

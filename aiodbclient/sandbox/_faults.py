@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from ._protocol import OPERATIONS, Answer
 
@@ -42,10 +42,7 @@ class Fault:
     seen: int = field(default=0, init=False)
     fired: int = field(default=0, init=False)
     _over_at: float = field(default=inf, init=False)
-    _random: random.Random = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._random = random.Random(self.options["seed"])
+    _random: random.Random = field(default=Factory(lambda self: random.Random(self.options["seed"]), True), init=False)
 
     def __repr__(self) -> str:
         return f"<Fault {self.options['operation']}: fired {self.fired} of {self.seen}>"
@@ -56,10 +53,9 @@ class Fault:
         operation, nth, times, lasts = (options[name] for name in ("operation", "nth", "times", "lasts"))
         if operation != "*" and request.operation not in ([operation] if isinstance(operation, str) else operation):
             return False
-        if options["cluster"] not in (None, request.cluster, cluster_name) or options["name"] not in (
-            None,
-            request.name,
-        ):
+        if options["cluster"] not in (None, request.cluster, cluster_name):
+            return False
+        if options["name"] not in (None, request.name):
             return False
         self.seen += 1
         most = times if times is not None else 1 if nth is not None and lasts is None else inf
@@ -168,7 +164,7 @@ def add_json(faults: Faults, given: Any) -> Fault:
     return faults.add(**given)
 
 
-_JSON = tuple(name for name in Faults.add.__annotations__ if name not in ("change", "return"))  # a function is not JSON
+_JSON = [name for name in Faults.add.__annotations__ if name not in ("change", "return")]  # a function is not JSON
 
 
 def _check(given: Mapping[str, Any]) -> None:

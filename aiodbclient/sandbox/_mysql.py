@@ -146,12 +146,10 @@ class MySQLBackend(Backend):
     async def delete_db(self, name: str) -> None:
         await self._run(_Session.delete_db, name)
 
-    async def _run(
-        self, operation: Callable[Concatenate[_Session, P], T], *arguments: P.args, **options: P.kwargs
-    ) -> T:
+    async def _run(self, operation: Callable[Concatenate[_Session, P], T], *given: P.args, **options: P.kwargs) -> T:
         def work() -> T:
             with closing(self._connect(self._login, self._login_password)) as connection:
-                return operation(_Session(self, connection), *arguments, **options)
+                return operation(_Session(self, connection), *given, **options)
 
         try:
             return await asyncio.to_thread(work)

@@ -60,11 +60,10 @@ class PostgresBackend(Backend):
     # The roles have the rights of a managed cluster (``_provider.py``). The superuser acts as the provider: it creates
     # the users.
 
-    def __init__(self, server: EmbeddedPostgres | str, *, open_public: bool = False) -> None:
+    def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
         self._secrets: dict[str, tuple[str, str]] = {}  # verifiers and passwords by user
-        self._open_public = open_public
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
         self._turns = asyncio.Semaphore(RESERVED)
         self._own: Primary | None = None  # on the server of a DSN
@@ -79,9 +78,11 @@ class PostgresBackend(Backend):
                 "with %40 for @ and %2F for / in the password"
             )
         try:
+            new: dict[str, str] = {}
             if embedded is not None:
-                self._dsn = await _superusers_dsn(embedded)
-            async with await connect(self._dsn) as connection:
+                self._dsn = _superusers_dsn(embedded)
+                new = {"dbname": "template1"} if embedded.is_new else {}  # its own database has another name yet
+            async with await connect(self._dsn, **new) as connection:
                 await self._prepare(connection)
         except Error as error:
             which = "PostgreSQL" if embedded else "the PostgreSQL server of the DSN"
@@ -104,9 +105,11 @@ class PostgresBackend(Backend):
         elif self.embedded.is_new:
             password = new_password()
             verifier = self._verifier(connection, PRIMARY, password)
+            with suppress(errors.InvalidCatalogName):  # a server that was emptied
+                await connection.execute(provider.HIDE_DATABASE)
             await connection.execute(provider.MAKE_SYSTEM_ROLES)
             await make_primary(connection, self._major, verifier)
-            await self.create_db(DEFAULT_DB)
+            await connection.execute(self._create_database(DEFAULT_DB))
             self._secrets[PRIMARY] = verifier, password
             self.embedded.is_new = False
 
@@ -214,19 +217,17 @@ class PostgresBackend(Backend):
     async def create_db(self, name: str) -> None:
         if name in _SYSTEM_DBS:
             raise name_taken("database")
-        # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        strategy = SQL("STRATEGY FILE_COPY" if self.embedded is not None else "")
-        command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
-            Identifier(name), Identifier(PRIMARY), strategy
-        )
         async with self._connection() as connection:
             try:
-                await connection.execute(command)
+                await connection.execute(self._create_database(name))
             except (errors.DuplicateDatabase, errors.UniqueViolation):
                 raise name_taken("database") from None
-            if self._open_public:
-                async with await connect(self._dsn, dbname=name) as inside:
-                    await inside.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+    def _create_database(self, name: str) -> Composed:
+        # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
+        strategy = SQL("STRATEGY FILE_COPY" if self.embedded is not None else "")
+        statement = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}")
+        return statement.format(Identifier(name), Identifier(PRIMARY), strategy)
 
     async def delete_db(self, name: str) -> None:
         async with self._connection() as connection:
@@ -302,9 +303,9 @@ async def make_primary(connection: AsyncConnection[Row], version: int, verifier:
             await connection.execute(SQL(part).format(primary=Identifier(PRIMARY), verifier=Literal(verifier)))
 
 
-async def _superusers_dsn(server: EmbeddedPostgres) -> str:
+def _superusers_dsn(server: EmbeddedPostgres) -> str:
     """The DSN of the sandbox's own database on ``server``, which is ``postgres`` under another name."""
-    dsn = make_conninfo(
+    return make_conninfo(
         host=server.address,
         port=server.port,
         user=SUPERUSER,
@@ -313,11 +314,6 @@ async def _superusers_dsn(server: EmbeddedPostgres) -> str:
         sslmode="prefer",
         gssencmode="disable",
     )
-    if server.is_new:
-        async with await connect(dsn, dbname="template1") as session:
-            with suppress(errors.InvalidCatalogName):  # a server that was emptied
-                await session.execute(provider.HIDE_DATABASE)
-    return dsn
 
 
 async def _empty(server: EmbeddedPostgres, dsn: str) -> bool:

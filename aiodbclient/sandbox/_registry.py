@@ -65,8 +65,7 @@ class Registry:
             _require("psycopg", "trustme")
             from ._postgres import PostgresBackend
 
-            before_15 = not is_dsn and _is_before_15(new.version)
-            return PostgresBackend(new.server or "" if is_dsn else self._embedded(new), open_public=before_15)
+            return PostgresBackend(new.server or "" if is_dsn else self._embedded(new))
         if engine in MYSQL and is_dsn:
             _require("pymysql")
             from ._mysql import MySQLBackend
@@ -120,8 +119,3 @@ def _check(new: NewCluster) -> None:
         raise ValueError(f"online_after must be at least 0, not {new.online_after}")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
-
-
-def _is_before_15(version: str | None) -> bool:
-    major = (version or "").partition(".")[0]
-    return major.isdecimal() and int(major) < 15

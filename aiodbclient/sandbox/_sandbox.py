@@ -169,8 +169,7 @@ class Sandbox:
                 as on the provider's smallest cluster: then ``doadmin`` cannot log in either. None: 297.
             password_encryption: ``"md5"`` for a PostgreSQL that stores the passwords it is given as MD5, as one of the
                 provider's clusters did. None: ``"scram-sha-256"``.
-            version: The version that the API returns. Before 15, every user may create in ``public`` of the dbs of a
-                PostgreSQL that the sandbox starts, as in PostgreSQL 14.
+            version: The version that the API returns.
             tags: The tags that the API returns.
             cluster_id: The cluster's id, a UUID; None for a random one.
             online_after: Seconds during which the status is ``creating`` and the API refuses writes (412); None: it is

@@ -144,17 +144,6 @@ async def test_the_primary_user_makes_a_login_the_owner_of_a_db_and_nobody_elses
     assert (await call("DELETE", "/dbs/alpha")).status == 204
 
 
-async def test_with_a_version_before_15_everybody_may_create_in_public() -> None:
-    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
-        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', version='14')}"
-        shown = (await calling("GET", cluster)).json["database"]
-        user = (await calling("POST", f"{cluster}/users", {"name": "tenant"})).json["user"]
-        await calling("POST", f"{cluster}/dbs", {"name": "tenant"})
-        for database in ("tenant", "defaultdb"):
-            async with await login(shown["connection"], user, database) as session:
-                await session.execute("CREATE TABLE notes (text text)")
-
-
 @pytest.mark.parametrize("password", ["", "wrong"])
 async def test_passwords_are_checked(call: Call, connection: JSON, password: str) -> None:
     name = f"checked-{len(password)}"

@@ -13,6 +13,7 @@ from aiodbclient import Outcome
 from aiodbclient.errors import ConfigurationError, ConflictError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Tenants
 
+from ..requirements import postgres_with_tls
 from .conftest import Place
 from .dying import begun
 
@@ -80,7 +81,7 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
 
 
 async def test_a_missing_authority_is_an_error_before_anything_is_created(place: Place) -> None:
-    cluster_id = await place.sandbox.add_cluster("pg", backend="postgres")
+    cluster_id = await place.sandbox.add_cluster("pg", server=postgres_with_tls())
     place.sandbox.faults.add("clusters.ca", status=404)
     tenants = Tenants(place.client.cluster(cluster_id), place.store)
 

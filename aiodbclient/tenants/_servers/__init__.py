@@ -44,5 +44,5 @@ def admin_dsn(engine: Engine | str, connection: Connection, admin: Login | None)
             "the API does not return the password of the primary user, who makes the tenants' logins: give the token "
             "the scope database:view_credentials, or pass admin=, the user and password of an administrator"
         )
-    plain = evolve(connection, engine=engine, ssl=False, uri=None)
-    return Secret(plain.uri_for(User(user, password=password)))  # a traceback may show it
+    uri = evolve(connection, engine=engine, uri=None).uri_for(User(user, password=password))
+    return Secret(uri.partition("?")[0])  # a traceback may show it
