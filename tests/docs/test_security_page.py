@@ -1,4 +1,4 @@
-"""Each row of the page about security is in tests/tenants/README.md, whose tests exist."""
+"""Each row of the page about security is in tests/tenants/README.md. Its tests and those of tests/README.md exist."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 LIST = (ROOT / "tests" / "tenants" / "README.md").read_text()
-NAMED = sorted(set(re.findall(r"`(test_\w+)`", LIST)))
-TESTS = "\n".join(path.read_text() for path in (ROOT / "tests" / "tenants").glob("test_*.py"))
+CONTROLS = (ROOT / "tests" / "README.md").read_text()
+NAMED = sorted(set(re.findall(r"`(test_\w+)`", LIST + CONTROLS)))
+TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 NEED_NONE = {"use up CPU, memory and disk", "see the names of all databases and roles"}
 
 
