@@ -20,9 +20,9 @@ from aiodbclient.sandbox import Sandbox
 WIDTH = 76
 NAMES = ["alpha", "beta", "gamma"]
 COMMANDS = [
-    "aiodbclient tenants plan alpha beta gamma",
     "aiodbclient tenants provision alpha beta gamma",
-    "aiodbclient tenants check alpha beta gamma",
+    "aiodbclient tenants rotate --all",
+    "aiodbclient tenants check",
 ]
 # Without the web font, the picture loads nothing from the network.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -43,10 +43,9 @@ async def terminal(folder: Path) -> None:
                 "FORCE_COLOR": "1",
             }
             for command in COMMANDS:
-                arguments = [sys.executable, "-m", *command.split(), "--yes"]
                 done = await asyncio.to_thread(
                     subprocess.run,
-                    arguments if "provision" in command else arguments[:-1],
+                    [sys.executable, "-m", *command.split()],
                     env=environment,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

@@ -36,39 +36,43 @@ async def test_mongodb_creates_hold_no_slots(server: Server, make_client: MakeCl
     gate = Gate()
     server.will(gate)
     server.otherwise = returns_the_user()
-    client = make_client(rate_limiter=RateLimiter([Window(45, 3600.0)]))
+    limiter = RateLimiter([Window(20, 3600.0)])
+    client = make_client(rate_limiter=limiter)
     mongodb, postgres = client.cluster(OTHER, engine="mongodb"), client.cluster(CLUSTER, engine="pg")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        creates = [tasks.create_task(mongodb.users.create(f"u{n}")) for n in range(40)]
-        await gate.arrived.wait()
-        await asyncio.sleep(0)
+    creates = [asyncio.create_task(mongodb.users.create(f"u{n}")) for n in range(40)]
+    await gate.arrived.wait()
+    await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(10):
         for n in range(4):
             await postgres.users.get(f"alice{n}")
-        assert not any(create.done() for create in creates)
-        gate.open.set()
-    assert len(server.requests) == 44
+
+    assert not any(create.done() for create in creates)
+    assert limiter.snapshot().in_flight == 1
+    for create in creates:
+        create.cancel()
+    gate.open.set()
+    await asyncio.gather(*creates, return_exceptions=True)
+    assert len(server.requests) == 5
 
 
 async def test_mongodb_create_during_bulk_run(server: Server, make_client: MakeClient) -> None:
-    """A single create does not wait behind a run whose writes wait for slots."""
-    server.will(says(200, {"users": []}), says(404))
-    server.otherwise = returns_the_user()
-    client = make_client(rate_limiter=RateLimiter([Window(4, 3600.0)]))
+    """A single create does not wait for the write of a run that waits for its slot: only for its own slot."""
+    server.will(says(200, {"users": []}), fails(404))
+    client = make_client(rate_limiter=RateLimiter([Window(2, 3600.0)]))
     cluster = client.cluster(CLUSTER, engine="mongodb")
-    run = cluster.users.provision(["a"])
-    created = await anext(aiter(run))
-    assert created.ok
-    waiting = asyncio.create_task(_all(cluster.users.provision(["b"])))  # one slot for the list, none for the create
-    while len(server.requests) < 4:  # noqa: ASYNC110 - it is no event
+    run = cluster.users.provision(["a"])  # it lists, reads the name, and waits for the slot of its create
+    waiting = asyncio.ensure_future(anext(aiter(run)))
+    while len(server.requests) < 2:  # noqa: ASYNC110 - it is no event
         await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
 
-    with pytest.raises(errors.MaxWaitError, match="no slot"):  # the rate limit refuses it, not the other write
-        await client.with_options(max_wait=0.1).cluster(CLUSTER, engine="mongodb").users.create("c")
+    with pytest.raises(errors.MaxWaitError, match="no slot"):
+        await client.with_options(max_wait=0.1).cluster(CLUSTER, engine="mongodb").users.create("b")
+
     waiting.cancel()
-
-
-async def _all(run: Any) -> list[Any]:
-    return [outcome async for outcome in run]
+    await asyncio.gather(waiting, return_exceptions=True)
+    await run.aclose()
 
 
 async def waits_for_slot(client: DatabaseClient) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
+from ..requirements import postgres_with_tls
 from .conftest import Command
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
@@ -61,7 +62,7 @@ def settled(text: str) -> str:
 def alone(sandbox: Sandbox) -> Iterator[Sandbox]:
     """A sandbox that no other test has used."""
     with Sandbox(windows=[], token=sandbox.token) as alone:
-        asyncio.run(alone.add_cluster("pg", "tenants-prod", backend="postgres"))
+        asyncio.run(alone.add_cluster("pg", "tenants-prod", backend="postgres", server=postgres_with_tls()))
         yield alone
 
 
