@@ -154,7 +154,8 @@ async def rotate_tenants(
 ) -> int:
     """Give each tenant a new credential. The previous one works until `revoke-previous`.
 
-    A tenant whose previous login is not revoked yet is refused, unless --force revokes it.
+    A tenant whose previous login is not revoked yet is refused, unless --force revokes it. To go on after a stop, add
+    --older-than 1h: it skips those that are rotated.
 
     Example: aiodbclient tenants rotate --all --older-than 30d
     """
