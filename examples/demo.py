@@ -8,6 +8,9 @@ it shows what you get:
 - A rotation fails no query.
 - A tenant on a Redis cluster is refused before a request is sent.
 
+With the folder of an installed PostgreSQL's programs as its argument, it starts that one, with TLS:
+``.venv/bin/python examples/demo.py /usr/lib/postgresql/17/bin``.
+
 It ends with a summary, and with exit code 1 if anything went wrong.
 """
 
@@ -47,13 +50,13 @@ class Unexpected(Exception):
     """Something went wrong."""
 
 
-async def demo(console: Console, folder: Path) -> Table:
+async def demo(console: Console, folder: Path, server: str | None = None) -> Table:
     """Run all steps, and return the summary."""
     summary = Table.grid(padding=(0, 2))
     path = folder / "tenants.db"
     async with Sandbox(windows=[]) as sandbox:
         started = perf_counter()
-        cluster_id = await sandbox.add_cluster("pg", "tenants", backend="postgres")
+        cluster_id = await sandbox.add_cluster("pg", "tenants", backend="postgres", server=server)
         cache = await sandbox.add_cluster("redis", "cache")
         console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}")
         console.print(
@@ -262,11 +265,11 @@ def since(started: float) -> str:
     return f"{perf_counter() - started:.1f} s"
 
 
-def main() -> int:
+def main(server: str | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            summary = asyncio.run(demo(console, Path(folder)))
+            summary = asyncio.run(demo(console, Path(folder), server))
     except (Unexpected, DatabaseClientError, psycopg.Error, RuntimeError) as failure:
         console.print(f"\nFAILED: {failure}")
         return 1
@@ -279,6 +282,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(*sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -42,6 +42,14 @@ async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sand
         assert asyncio.get_running_loop().time() - started >= 1.0
     assert dict(sandbox.counts) == {("users.create", 201): 50}
 
+    limiter, once = RateLimiter([]), RetryPolicy(max_tries=1)  # the control: without a limit the server refuses some
+    async with DatabaseClient(
+        sandbox.token, base_url=sandbox.url, rate_limiter=limiter, retry=once, max_wait=0.01
+    ) as client:
+        users = client.cluster(cluster_id, engine="pg").users
+        await asyncio.gather(*(users.get("user1") for _ in range(200)), return_exceptions=True)
+    assert sandbox.counts["users.get", 429]
+
 
 async def test_a_call_with_little_patience_is_refused_at_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS

@@ -185,7 +185,8 @@ async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
     from .._http.call import RequestStats  # slow to import
     from .._http.maintenance import MaintenanceWait
 
-    servers, count = opened.tenants._context.sites.for_job(MaintenanceWait()), 0
+    context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
+    servers, count = context.sites.for_job(MaintenanceWait()), 0
     try:
         for previous in [each.previous for each in due if each.previous is not None]:
             found = await servers.site(str(previous.cluster), RequestStats())

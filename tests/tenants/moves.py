@@ -20,7 +20,7 @@ from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
 from aiodbclient.tenants._naming import Role, names_of
-from aiodbclient.tenants.errors import SuspendedError
+from aiodbclient.tenants.errors import TenantUnavailableError
 
 _used = iter(range(10**6))
 _WRITERS = 4
@@ -151,7 +151,7 @@ async def writing(tenants: Tenants, name: str, before: int = 30, after: int = 10
                 async with turn, pools.use(name) as connection:
                     await run(connection, f"INSERT INTO t VALUES ({number})")
                     writes.acknowledged.add(number)
-            except (*_FAILURES, SuspendedError) as error:
+            except (*_FAILURES, TenantUnavailableError) as error:
                 writes.errors.append(str(error))
                 await asyncio.sleep(0.02)
 

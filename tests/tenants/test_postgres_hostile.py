@@ -353,7 +353,7 @@ async def test_a_half_open_login_delays_no_ending_and_enters_no_more(
         assert time.monotonic() - began < 40  # the server would end them after 60 s
         assert not opened[0].enters(PASSWORD)
         # Nor when the login is in use again: the reset waits until the server has ended them.
-        resetting = asyncio.create_task(ready(server, names, login, "new"))
+        resetting = asyncio.create_task(server.set_login(work(names), login, Secret("new")))
         await asyncio.sleep(1)
         assert not resetting.done()
         assert not any(each.enters(PASSWORD) for each in opened[1:])

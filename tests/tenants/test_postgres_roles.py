@@ -68,7 +68,7 @@ MATRIX: dict[str, set[Role]] = {
     "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION mine()": set(),
     "SELECT * FROM pg_authid": set(),
     "SELECT pg_read_file('postgresql.conf')": set(),
-    "COPY early TO PROGRAM 'true'": set(),
+    "COPY early TO PROGRAM 'cat > /dev/null'": set(),
     "ALTER ROLE doadmin PASSWORD 'mine'": set(),
     "SET ROLE doadmin": set(),
     "GRANT {owner} TO doadmin": set(),

@@ -255,10 +255,13 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = set(database.privileges) - kept
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        for each in sorted(grantees):
-            text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
-            revoke = verbatim(text).format(Identifier(session.names.database), grantee(each))
-            yield Step(revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
+        revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE").format(
+            Identifier(session.names.database), SQL(", ").join(map(grantee, sorted(grantees)))
+        )
+        for number, each in enumerate(sorted(grantees)):  # one statement, however many they are
+            yield Step(
+                None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True
+            )
 
 
 def grantee(name: str) -> Composed:
