@@ -25,7 +25,7 @@ class Token:
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.value = value if isinstance(value, str) else ""
+        self.value: str = value if isinstance(value, str) else ""
 
     def __repr__(self) -> str:
         return "Token('********')"

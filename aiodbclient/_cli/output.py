@@ -48,7 +48,7 @@ class Output:
 class CredentialOutput(Output):
     """How ``show`` prints credentials."""
 
-    form: Annotated[
+    form: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  # it takes more
         Literal["table", "json", "env", "uri", "k8s"],
         choice(
             "--output",
@@ -57,7 +57,7 @@ class CredentialOutput(Output):
             help="env: for docker --env-file; k8s: a Secret. env, uri and k8s print secrets.",
             common=True,
         ),
-    ] = "table"  # type: ignore[assignment]  # it takes more
+    ] = "table"  # type: ignore[assignment]
 
 
 def _table(rows: Sequence[Row]) -> str:

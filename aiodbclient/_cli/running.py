@@ -90,8 +90,9 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             _limit.set(limit)
             return await work
     except asyncio.CancelledError:

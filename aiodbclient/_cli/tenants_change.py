@@ -154,7 +154,8 @@ async def rotate_tenants(
 ) -> int:
     """Give each tenant a new credential. The previous one works until `revoke-previous`.
 
-    A tenant whose previous login is not revoked yet is refused, unless --force revokes it.
+    A tenant whose previous login is not revoked yet is refused, unless --force revokes it. To go on after a stop, add
+    --older-than 1h: it skips those that are rotated.
 
     Example: aiodbclient tenants rotate --all --older-than 30d
     """
@@ -184,7 +185,8 @@ async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
     from .._http.call import RequestStats  # slow to import
     from .._http.maintenance import MaintenanceWait
 
-    servers, count = opened.tenants._context.sites.for_job(MaintenanceWait()), 0
+    context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
+    servers, count = context.sites.for_job(MaintenanceWait()), 0
     try:
         for previous in [each.previous for each in due if each.previous is not None]:
             found = await servers.site(str(previous.cluster), RequestStats())

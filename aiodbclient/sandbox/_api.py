@@ -16,7 +16,7 @@ from aiohttp import web
 from attrs import define, field
 
 from ..engines import capabilities_of
-from . import _protocol as protocol
+from . import _protocol as protocol  # pyright: ignore[reportPrivateUsage]  # a module of this package
 from ._access import READ_TAGS, Rights, Tokens
 from ._backends import PRIMARY
 from ._clusters import SandboxCluster, visible

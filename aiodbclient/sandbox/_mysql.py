@@ -69,11 +69,11 @@ class MySQLBackend(Backend):
         self._database = unquote(parts.path.removeprefix("/"))
         self._ca_file = options.get("ssl-ca")  # verifies the server
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
-        self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
-        is_primary = self._login == PRIMARY
-        self._password = self._login_password if is_primary else derived_password(self._login, self._login_password)
-        self._reserved = _SYSTEM_USERS | {self._login}  # accounts of the server or the sandbox itself
-        self._secrets: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
+        self.login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
+        is_primary = self.login == PRIMARY
+        self.password = self._login_password if is_primary else derived_password(self.login, self._login_password)
+        self.reserved = _SYSTEM_USERS | {self.login}  # accounts of the server or the sandbox itself
+        self.secrets: dict[str, tuple[str, str]] = {}  # the server's secret and the password of each user
         self._context: ssl.SSLContext | None = None
         self._changes = asyncio.Lock()  # of users: each stores a password beside what the server has of it
 
@@ -87,20 +87,20 @@ class MySQLBackend(Backend):
 
     def _prepare(self) -> str:
         """Create ``doadmin``, which sandboxes with the same DSN share, if it does not exist. Returns the version."""
-        with closing(self._connect(self._login, self._login_password)) as connection:
+        with closing(self._connect(self.login, self._login_password)) as connection:
             session = _Session(self, connection)
             version = str(session.rows("SELECT VERSION()")[0][0])
             if "MariaDB" in version:
                 raise RuntimeError("the server of the DSN is MariaDB, which the provider does not have: pass a MySQL")
             self._tls = bool(session.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
-            self._partial_revokes = bool(session.rows("SELECT @@GLOBAL.partial_revokes")[0][0])
-            if self._login == PRIMARY:
+            self.partial_revokes = bool(session.rows("SELECT @@GLOBAL.partial_revokes")[0][0])
+            if self.login == PRIMARY:
                 return version.partition("-")[0]
             if not any(account.name == PRIMARY for account in session.accounts()):
-                session.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {_identified(None)}", PRIMARY, self._password)
+                session.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {_identified(None)}", PRIMARY, self.password)
                 session.grant(PRIMARY)
         try:
-            self._connect(PRIMARY, self._password).close()
+            self._connect(PRIMARY, self.password).close()
         except pymysql.OperationalError:
             raise RuntimeError(
                 f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
@@ -109,7 +109,7 @@ class MySQLBackend(Backend):
         return version.partition("-")[0]
 
     def primary(self) -> Primary:
-        return Primary("mysql", self._host, self._port, self._database, self._password, self._tls)
+        return Primary("mysql", self._host, self._port, self._database, self.password, self._tls)
 
     def ca(self) -> str | None:
         return self._ca_file and Path(self._ca_file).read_text()
@@ -148,7 +148,7 @@ class MySQLBackend(Backend):
 
     async def _run(self, operation: Callable[Concatenate[_Session, P], T], *given: P.args, **options: P.kwargs) -> T:
         def work() -> T:
-            with closing(self._connect(self._login, self._login_password)) as connection:
+            with closing(self._connect(self.login, self._login_password)) as connection:
                 return operation(_Session(self, connection), *given, **options)
 
         try:
@@ -199,7 +199,7 @@ class _Session:
         return self._user(self._accounts_of(name))
 
     def create_user(self, new: RequestedUser) -> JSON:
-        if new.name in self._backend._reserved:
+        if new.name in self._backend.reserved:
             raise name_taken("user")
         password = new_password()
         self.rows(f"CREATE USER %s@'%%' {_identified(new.auth_plugin)}", new.name, password)
@@ -223,7 +223,7 @@ class _Session:
         for account in self._accounts_of(name):
             self.rows("DROP USER %s@%s", name, account.host)
         self._kill("USER", name)
-        self._backend._secrets.pop(name, None)
+        self._backend.secrets.pop(name, None)
 
     def dbs(self) -> list[str]:
         return [name for (name,) in self.rows("SHOW DATABASES") if name not in _SYSTEM_DBS]
@@ -244,7 +244,7 @@ class _Session:
 
     def accounts(self) -> list[_Account]:
         """The accounts of the API's users, the primary user first."""
-        hidden = self._backend._reserved - {PRIMARY}
+        hidden = self._backend.reserved - {PRIMARY}
         found = [_Account(*map(str, row)) for row in self.rows(_ACCOUNTS)]
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
@@ -259,9 +259,9 @@ class _Session:
         user: JSON = {"name": name, "role": (UserRole.PRIMARY if name == PRIMARY else UserRole.NORMAL).value}
         if plugin in list(MySQLAuthPlugin):
             user["mysql_settings"] = {"auth_plugin": plugin}
-        secret, password = self._backend._secrets.get(name, ("", None))
+        secret, password = self._backend.secrets.get(name, ("", None))
         if name == PRIMARY:
-            user["password"] = self._backend._password
+            user["password"] = self._backend.password
         elif password is not None:
             # Somebody may have made accounts for single hosts. The API does not know them.
             own = [account for account in accounts if account.host == "%"] or accounts
@@ -271,7 +271,7 @@ class _Session:
 
     def _remember(self, name: str, password: str) -> JSON:
         accounts = self._accounts_of(name)
-        self._backend._secrets[name] = accounts[0].secret, password
+        self._backend.secrets[name] = accounts[0].secret, password
         return {**self._user(accounts), "password": password}
 
     def grant(self, name: str) -> None:
@@ -281,7 +281,7 @@ class _Session:
         in_schemas -= {"GRANT OPTION"}
         for rights in (", ".join(sorted(in_schemas | provider.MYSQL_SERVER_RIGHTS)), provider.MYSQL_DYNAMIC_RIGHTS):
             self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
-        if not self._backend._partial_revokes or self._backend._login == PRIMARY:
+        if not self._backend.partial_revokes or self._backend.login == PRIMARY:
             return  # what ``doadmin`` grants has its own restrictions
         withheld = ", ".join(sorted((in_schemas | {"EVENT"}) - provider.MYSQL_READS))
         for schema in provider.MYSQL_GUARDED:

@@ -107,7 +107,7 @@ class Sites:
         admin: Login | Mapping[str, Login] | None,
         connection_limit: int | None,
     ) -> None:
-        self.clients = _checked_clusters(clusters)  # the API of each, by id
+        self.clients: dict[str, ClusterClient] = _checked_clusters(clusters)  # the API of each, by id
         self._admins = _checked_admins(admin, self.clients)
         self._private, self._connection_limit = private, connection_limit
         self._read = dict[str, Site]()
@@ -118,7 +118,7 @@ class Sites:
     def _begin(self, pause: MaintenanceWait | None) -> None:
         self.pause = pause  # of a run; None: requests do not wait in the bulk lane
         # How many tenants of each cluster to work on at a time. All single calls of a ``Tenants`` share them.
-        self.turns = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, AT_A_TIME))
+        self.turns: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, AT_A_TIME))
         self._away = dict[str, tuple[DatabaseClientError, float]]()
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 

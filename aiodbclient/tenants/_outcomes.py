@@ -219,7 +219,7 @@ class TenantFailed(Failed):
         frozen: Always None.
     """
 
-    action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # equal to the core's
+    action: Literal[TenantAction.FAILED] = TenantAction.FAILED  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]  # is equal
     cluster: str | None = None
     # What the outcomes of successes have, so that ``outcome.credential`` needs no check of the error before.
     credential: ClassVar[None] = None

@@ -431,7 +431,7 @@ async def test_create_cancelled(mysql: tuple[Sandbox, str], call: Call, login: L
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    while "cancelled" not in backend._secrets:  # noqa: ASYNC110
+    while "cancelled" not in backend.secrets:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     with login((await call("GET", "/users/cancelled")).json["user"]) as session:
         fetch(session, "CREATE DATABASE by_the_cancelled")
