@@ -240,6 +240,23 @@ async def test_a_table_without_a_key_is_found_before_anybody_is_shut_out(
     assert await left_on(tenants, two.new, "alpha") == (False, [])
 
 
+async def test_float_refused_before_move(two: Two) -> None:
+    """mysqldump writes six digits of it: 16777217 would arrive as 16777200."""
+    tenants = two.tenants()
+    alpha = await tenants.ensure("alpha")
+    await sql(alpha, "CREATE TABLE t (a INT PRIMARY KEY, f FLOAT)", "INSERT INTO t VALUES (1, 16777217)")
+    session = await connected(alpha)
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert isinstance(moved.error, MoveError)
+    assert "mysqldump rounds FLOAT to six digits: ALTER the column 't.f' to DOUBLE" in str(moved.error)
+    assert await run(session, "SELECT 7") == [(7,)]
+    session.close()
+    await sql(alpha, "ALTER TABLE t MODIFY f DOUBLE", "UPDATE t SET f = 16777217")
+    moved = await only(tenants.move(["alpha"], to=two.new))
+    assert moved.error is None
+    assert await sql(moved.credential, "SELECT f FROM t") == [(16777217.0,)]
+
+
 async def test_what_no_dump_has_is_found_before_anybody_is_shut_out(two: Two, servers: tuple[Any, ...]) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")

@@ -60,6 +60,11 @@ _PROGRAMS = """
 SELECT routine_name FROM information_schema.routines WHERE routine_schema = database() AND routine_type = 'FUNCTION'
 UNION SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()
 """
+_FLOATS = """
+SELECT concat(table_name, '.', column_name) FROM information_schema.columns JOIN information_schema.tables
+USING (table_schema, table_name) WHERE table_schema = database() AND table_type = 'BASE TABLE' AND data_type = 'float'
+ORDER BY 1
+"""
 # What no dump has: the tables of MySQL 9 that list it, and how their columns begin.
 _NOT_COPIED = {"JSON_DUALITY_VIEWS": ("JSON duality view", "TABLE"), "LIBRARIES": ("library", "LIBRARY")}
 _NOT_COPIED_HERE = f"""
@@ -150,7 +155,9 @@ class MySQLCopier(Copier):
 
 async def _refusals(rows: Rows) -> list[str]:
     """Name what no copy would have."""
-    found = list[str]()
+    found = [
+        f"mysqldump rounds FLOAT to six digits: ALTER the column {name!r} to DOUBLE" for (name,) in await rows(_FLOATS)
+    ]
     for (table,) in await rows(_NOT_COPIED_HERE):
         kind, column = _NOT_COPIED[table]
         query = f"SELECT {column}_NAME FROM information_schema.{table} WHERE {column}_SCHEMA = database() ORDER BY 1"

@@ -281,9 +281,7 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
             Identifier(session.names.database), SQL(", ").join(map(grantee, sorted(grantees)))
         )
         for number, each in enumerate(sorted(grantees)):  # one statement, however many they are
-            yield Step(
-                None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True
-            )
+            yield Step(None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
 
 
 def grantee(name: str) -> Composed:
