@@ -183,12 +183,14 @@ class TenantMoved(TenantDone):
     Attributes:
         frozen: How long no login of the tenant could enter.
         bytes: The size of the database before.
+        shut_out: Others who had rights on the database: they end with the move, also with one that fails.
         left: Why the earlier database is not dropped yet, such as that its cluster is away; "" if it is. ``repair``
             drops it. Nobody can log in to it.
     """
 
     frozen: timedelta = timedelta(0)
     bytes: int = 0
+    shut_out: tuple[str, ...] = ()
     left: str = ""
 
 

@@ -170,5 +170,5 @@ async def ready(server: PostgresServer, names: Names, login: str, password: str 
 
 async def ended(server: PostgresServer, names: Names, login: str) -> bool:
     """End a login and drop it, as ``revoke_previous`` does. Returns whether it is gone."""
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
     return await server.drop_login(work(names), login)

@@ -124,7 +124,7 @@ async def test_a_reader_whose_removal_is_unfinished_is_not_opened_by_a_move(two:
     alpha = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PostgresServer, "end_login", fail)
+        patched.setattr(PostgresServer, "end_logins", fail)
         assert isinstance((await only(tenants.role("reader").remove(["alpha"]))).error, GrantError)
     failed = await only(tenants.move(["alpha"], to=two.new))
     assert "the reader of the tenant 'alpha' is unfinished: repair it first" in str(failed.error)

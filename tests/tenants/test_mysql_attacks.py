@@ -75,7 +75,7 @@ async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_n
         if is_reset:
             await server.set(work, login)
         else:
-            await server.sql.end_login(work, login)
+            await server.sql.end_logins(work, [login])
         with pytest.raises(pymysql.MySQLError):
             enter(session, asked, leaked)
     await until(lambda: not server.sessions(login))  # one that was killed or closed is listed until its thread ends
@@ -159,7 +159,7 @@ async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_remov
     run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{neighbour}`.held SET a = a")
     own.close()
     run(theirs, "LOCK TABLES held WRITE")
-    await server.sql.end_login(work, login)
+    await server.sql.end_logins(work, [login])
     with pytest.raises(GrantError, match="a transaction holds tables of the schema"):
         await server.sql.drop_database(work)
     theirs.close()

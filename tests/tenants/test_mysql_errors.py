@@ -191,7 +191,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
     works: list[Callable[[], Awaitable[object]]] = [
         lambda: server.sql.log_in(work.names, login, password),
         lambda: server.sql.set_login(work, second, password),
-        lambda: server.sql.end_login(work, second),
+        lambda: server.sql.end_logins(work, [second]),
         lambda: server.sql.problems(work.names, [login]),
         lambda: server.sql.mend(work, [login]),
         lambda: server.sql.set_login(work, work.names.temporary, password),

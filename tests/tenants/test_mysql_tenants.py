@@ -221,7 +221,7 @@ async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_re
     assert (await only(tenants.resume(["alpha"]))).action is TenantAction.RESUMED
     removed = await only(tenants.remove(["alpha"]))
     assert isinstance(removed.error, GrantError)
-    assert "a transaction holds tables of the schema" in str(removed.error)
+    assert "a prepared transaction (XA) holds tables of the schema" in str(removed.error)
     other = await tenants.ensure("other")
     with closing(connect(other)) as own:
         run(own, f"XA ROLLBACK {xid}")  # by anybody who knows its name

@@ -144,11 +144,10 @@ async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_wr
     assert await ended(server, names, login)
     owned = "SELECT DISTINCT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = 'p'"
     assert managed.api(owned, names.database) == [(names.owner,)]
-    if managed.version > 14:
-        with managed.open(names.logins[1], names.database) as session:
-            session.execute("REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
-        writer = await managed.role(names.tenant, Role.WRITER, server)
-        assert await server.problems(writer, writer.logins[:1]) == frozenset()
+    with managed.open(names.logins[1], names.database) as session:
+        session.execute("REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
+    writer = await managed.role(names.tenant, Role.WRITER, server)
+    assert await server.problems(writer, writer.logins[:1]) == frozenset()
 
 
 async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
@@ -174,8 +173,6 @@ async def test_a_session_in_template1_keeps_the_api_from_making_a_database(manag
 
 
 async def test_what_no_role_can_be_refused(managed: Managed, server: PostgresServer, names: Names) -> None:
-    if managed.version < 15:
-        pytest.skip("such databases have no readers there")
     reader = await managed.role(names.tenant, Role.READER, server)
     with (
         managed.open(names.logins[0], names.database) as owner,

@@ -45,9 +45,8 @@ def plant(managed: Managed, names: Names, login: str, database: str) -> None:
         )
 
 
-@pytest.mark.parametrize("how", first_of(["open", "prepared"]))
 async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_named(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, how: str
+    managed: Managed, server: PostgresServer, names: Names, evil: Names
 ) -> None:
     """A neighbour calls a function of the login that sets its password, and does not commit."""
     login = names.logins[0]
@@ -56,16 +55,13 @@ async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_n
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         began, ending = time.monotonic(), work(names)
         session.execute("BEGIN; SELECT public.go()")
-        if how == "prepared":
-            session.execute("PREPARE TRANSACTION 'held'")
-        await server.end_login(ending, login)
+        await server.end_logins(ending, [login])
         assert time.monotonic() - began > sessions.PATIENCE_SECONDS
-    assert ending.ended == {evil.logins[0] if how == "open" else evil.owner}
+    assert ending.ended == {evil.logins[0]}
     assert not managed.lets_in(login, "defaultdb", "mine")
     assert await server.drop_login(work(names), login)
-    if how == "open":
-        with pytest.raises(psycopg.OperationalError):
-            session.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
     assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
 
 
@@ -130,10 +126,10 @@ async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
         with pytest.raises(
             GrantError, match=r"an open transaction of the login 'postgres' in the database 'postgres' holds"
         ):
-            await server.end_login(work(names), login)
+            await server.end_logins(work(names), [login])
         human.execute("SELECT 1")
     monkeypatch.undo()
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
 
 
 async def test_housekeeping_ends_nobodys_session(
@@ -145,7 +141,7 @@ async def test_housekeeping_ends_nobodys_session(
         session.execute("CREATE TABLE public.t (x int); BEGIN")
         session.execute(SQL("GRANT SELECT ON public.t TO {}").format(Identifier(login)))
         await asyncio.sleep(sessions.PATIENCE_SECONDS + 0.5)
-        await server.end_login(work(names), login)
+        await server.end_logins(work(names), [login])
         assert not managed.lets_in(login, names.database)
         on = work(names)
         assert not await server.drop_login(on, login)

@@ -85,14 +85,12 @@ def owner_of(managed: Managed, function: str, database: str) -> list[str]:
 async def test_a_function_that_a_login_left_running_does_not_become_the_owner_roles(
     managed: Managed, server: PostgresServer, names: Names, evil: Names, role: Role
 ) -> None:
-    if role is Role.READER and managed.version == 14:
-        pytest.skip("there are no readers there")
     of_role = names if role is Role.OWNER else await managed.role(names.tenant, role, server)
     login = of_role.logins[0]
     with managed.open(evil.logins[0], evil.database) as session:
         session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(names.owner)))
     if role is Role.OWNER:  # it is a member until it is ended
-        await server.end_login(work(names), names.logins[1])
+        await server.end_logins(work(names), [names.logins[1]])
     plant(managed, evil, login, ESCAPE.replace("{owner}", names.owner))
     if role is Role.OWNER:
         with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
@@ -113,7 +111,7 @@ async def test_code_that_a_removed_tenant_left_running_at_a_neighbours_keeps_not
     plant(managed, evil, names.logins[0], LATE)
     with running(managed, evil):
         for login in names.logins:
-            await server.end_login(work(names), login)
+            await server.end_logins(work(names), [login])
         await server.drop_database(work(names))
         for login in names.logins:
             await server.drop_login(work(names), login)
@@ -135,7 +133,7 @@ async def test_code_of_an_ended_login_does_not_let_anybody_in_when_its_name_is_i
     """Code of the login, which a neighbour runs at any time, sets its password."""
     login = names.logins[0]
     plant(managed, evil, login, LATE.replace("CREATE FUNCTION public.up()", "CREATE OR REPLACE FUNCTION public.up()"))
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
     if again == "rotate":
         await server.drop_login(work(names), login)
     with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):

@@ -94,8 +94,6 @@ def owners(managed: Managed, database: str) -> set[str]:
 async def test_what_a_login_owned_is_the_owner_roles(
     managed: Managed, server: PostgresServer, names: Names, role: Role
 ) -> None:
-    if role is not Role.OWNER and managed.version == 14:
-        pytest.skip("there are no such roles there")
     of_role = names if role is Role.OWNER else await managed.role(names.tenant, role, server)
     login = of_role.logins[0]
     lent(managed, names, login)
@@ -292,24 +290,6 @@ END $$
 """
 
 
-async def test_what_is_committed_after_a_login_was_ended_is_nobody_elses(
-    managed: Managed, server: PostgresServer, names: Names
-) -> None:
-    """A login prepares a transaction as the owner role, so the tenant's other login may commit it."""
-    login, other = names.logins
-    with managed.open(login, names.database) as session:
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute("BEGIN; SET ROLE NONE; " + UP)
-        session.execute(SQL("SET ROLE {}; PREPARE TRANSACTION 'late'").format(Identifier(names.owner)))
-    await server.end_login(work(names), login)
-    dropped = await server.drop_login(work(names), login)
-    with managed.open(other, names.database) as session:
-        for (gid,) in session.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
-            session.execute(f"COMMIT PREPARED '{gid}'".encode())
-    assert dropped or await server.drop_login(work(names), login)
-    assert owners(managed, names.database) <= {names.owner}
-
-
 async def test_a_function_that_runs_as_a_login_while_it_is_dropped_makes_nothing_of_the_administrators(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:
@@ -348,7 +328,7 @@ async def test_before_15_a_session_that_became_a_login_is_no_way_to_keep_it(
         session.execute(SQL("SET ROLE NONE; GRANT {} TO {}").format(Identifier(login), Identifier(other)))
     with closing(managed.open(other, names.database)) as intruder:
         intruder.execute(SQL("SET ROLE {}").format(Identifier(login)))
-        await server.end_login(work(names), login)
+        await server.end_logins(work(names), [login])
         with suppress(psycopg.Error):
             intruder.execute(UP)
         assert await server.drop_login(work(names), login)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -20,9 +20,10 @@ from psycopg.sql import SQL, Identifier, Literal
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
+from aiodbclient.tenants._servers import postgres
+from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants.errors import GrantError
 
-from ..thorough import first_of
 from .managed import PASSWORD, Managed, ended, ready, until, work
 from .problems import kinds
 
@@ -155,17 +156,16 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
     managed.api("INSERT INTO public.t DEFAULT VALUES", names.database)
     assert managed.api("SELECT who FROM public.ran", names.database), "what the administrator runs would not be noticed"
     managed.api("TRUNCATE public.ran, public.t", names.database)
-    if managed.version > 14:
-        reader = await managed.role(names.tenant, Role.READER, server)
-        assert await server.problems(reader, reader.logins) == frozenset()
-        assert await ended(server, reader, reader.logins[0])
-        await server.forget(work(reader))
+    reader = await managed.role(names.tenant, Role.READER, server)
+    assert await server.problems(reader, reader.logins) == frozenset()
+    assert await ended(server, reader, reader.logins[0])
+    await server.forget(work(reader))
     await server.mend(work(names), names.logins)
     assert await ended(server, names, names.logins[0])
     await server.set_login(work(names), names.temporary, secret())
     await server.drop_temporary(work(names))
-    await server.end_login(work(names), names.logins[1])
-    await server.release(work(names))
+    await server.end_logins(work(names), [names.logins[1]])
+    await server.shut(work(names))
     await server.adopt(work(names), None)
 
     assert managed.api("SELECT who FROM public.ran", names.database) == []
@@ -237,7 +237,7 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
         await until(
             lambda: managed.sessions(login) > 1 and any(managed.lets_in(login, "defaultdb", p) for p in passwords)
         )
-        await server.end_login(work(names), login)
+        await server.end_logins(work(names), [login])
         assert managed.sessions(login) == 0
         tried = fighter.tries
         await until(lambda: fighter.tries > tried + 8)
@@ -250,53 +250,23 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("where", first_of(["defaultdb", "its own"]))
-@pytest.mark.parametrize("as_owner", first_of([True, False]))
-async def test_a_prepared_transaction_that_locks_the_row_does_not_keep_a_login(
-    managed: Managed, server: PostgresServer, names: Names, where: str, as_owner: bool
+async def test_prepared_transaction_on_login_named(
+    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    login = names.logins[0]
-    with managed.open(login, "defaultdb" if where == "defaultdb" else names.database) as session:
-        session.execute("SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
-        if as_owner:
-            session.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
-        session.execute(SQL("PREPARE TRANSACTION {}").format(Literal(f"{login} it's")))
-    assert managed.api("SELECT gid FROM pg_prepared_xacts") == [(f"{login} it's",)]
-    assert await ended(server, names, login)
-    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+    """It locks the row of the login, which loses its rights all the same. The other logins end."""
+    monkeypatch.setattr(postgres, "_ENDING_SECONDS", 2.0)
+    login, other = names.logins
+    with managed.open(login, "defaultdb") as session:
+        session.execute("SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'")
+    with pytest.raises(GrantError, match=f"the prepared transaction 'held' of '{login}' in the database 'defaultdb'"):
+        await server.end_logins(work(names), names.logins)
+    assert not managed.lets_in(other, names.database)
+    assert not managed.lets_in(login, names.database)
 
-
-@pytest.mark.parametrize("locks_the_row", [False, True])
-async def test_a_session_that_finishes_its_prepared_transaction_meanwhile_stops_no_ending(
-    managed: Managed,
-    server: PostgresServer,
-    names: Names,
-    locks_the_row: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It entered after the sessions were ended, and right before the login could no longer log in."""
-    login, entered = names.logins[0], list[Connection[Any]]()
-    run_all, roll_back_these = sessions.Session.run_all, sessions.roll_back_these
-
-    async def run(session: sessions.Session, *statements: sessions.Statement) -> None:
-        if not entered and any("NOLOGIN" in each.as_string(None) for each in statements):
-            entered.append(managed.open(login, names.database))
-            what = "ALTER ROLE CURRENT_USER PASSWORD 'mine'" if locks_the_row else "SELECT lo_create(0)"
-            entered[0].execute(SQL("SET ROLE NONE; BEGIN; {}; PREPARE TRANSACTION 'quick'").format(SQL(what)))
-        await run_all(session, *statements)
-
-    async def after_the_session(opened: sessions.Opener, prepared: list[Any]) -> None:
-        with suppress(psycopg.OperationalError):  # it was ended
-            entered[0].execute("COMMIT PREPARED 'quick'")
-        await roll_back_these(opened, prepared)
-
-    monkeypatch.setattr(sessions.Session, "run_all", run)
-    monkeypatch.setattr(sessions, "roll_back_these", after_the_session)
-    await server.end_login(work(names), login)
-
-    assert managed.sessions(login) == 0
-    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
-    entered[0].close()
+    managed.api("ROLLBACK PREPARED 'held'", "defaultdb")
+    await server.end_logins(work(names), names.logins)
+    assert not managed.lets_in(login, "defaultdb")
+    assert await server.drop_login(work(names), login)
 
 
 @contextmanager
@@ -370,9 +340,11 @@ async def test_many_large_objects_elsewhere_do_not_keep_a_login(
     for database in ("defaultdb", "template1"):
         with managed.open(login, database) as session:
             session.execute("SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)")
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
     assert large_objects(managed, login) == [3500, 3500]  # it did not wait for them to be dropped
-    assert await server.drop_login(work(names), login)
+    async with asyncio.timeout(60):
+        while not await server.drop_login(work(names), login):  # each attempt goes on
+            pass
     assert not managed.exists(login)
 
 
@@ -394,7 +366,7 @@ async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
         session.execute("SET ROLE NONE")
         for _ in range(15):
             session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 2000)")
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
 
     def left() -> int:
         [(number,)] = managed.api("SELECT count(*) FROM pg_largeobject_metadata", "defaultdb")
@@ -463,5 +435,5 @@ async def test_ended_login_keeps_nothing(managed: Managed, server: PostgresServe
         FROM pg_authid r WHERE rolname = {}
     """).format(Literal(login))
     assert managed.api(state) == [(True, True, True)]
-    await server.end_login(work(names), login)
+    await server.end_logins(work(names), [login])
     assert managed.api(state) == [(False, False, False)]

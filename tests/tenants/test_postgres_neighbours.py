@@ -24,42 +24,11 @@ from .problems import kinds
 
 async def removed(server: PostgresServer, names: Names) -> None:
     for login in names.logins:
-        await server.end_login(work(names), login)
+        await server.end_logins(work(names), [login])
     await server.drop_database(work(names))
     for login in names.logins:
         await server.drop_login(work(names), login)
     await server.forget(work(names))
-
-
-async def test_a_transaction_that_a_login_prepared_where_it_then_closed_the_door_is_ended_with_it(
-    managed: Managed, server: PostgresServer, names: Names
-) -> None:
-    login = names.logins[0]
-    for database in (names.database, "defaultdb"):
-        with managed.open(login, database) as session:
-            session.execute("SET ROLE NONE")
-            session.execute("BEGIN; SELECT 1")
-            session.execute(f"PREPARE TRANSACTION 'of {database}'".encode())
-    with managed.open(login, "defaultdb") as session:
-        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.database)))
-    assert len(managed.api("SELECT gid FROM pg_prepared_xacts")) == 2
-    assert await ended(server, names, login)
-    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
-
-
-async def test_what_a_removed_tenant_prepared_in_defaultdb_as_its_owner_role_keeps_no_neighbour(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
-) -> None:
-    login = names.logins[0]
-    with managed.open(evil.logins[0], "defaultdb") as session:
-        session.execute("BEGIN; SELECT lo_create(4712)")
-        session.execute(SQL("GRANT SELECT ON LARGE OBJECT 4712 TO {}").format(Identifier(login)))
-        session.execute("PREPARE TRANSACTION 'held'")
-    await removed(server, evil)
-
-    assert managed.api("SELECT FROM pg_prepared_xacts") == []
-    assert not managed.exists(evil.owner)
-    assert await ended(server, names, login)
 
 
 async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
@@ -126,13 +95,14 @@ async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: M
 async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
     managed: Managed, server: PostgresServer, names: Names
 ) -> None:
-    if managed.version == 14:
-        pytest.skip("there are no readers there")
     reader = names_of(names.tenant, Engine.PG, role=Role.READER)
     name = Identifier("\x1b]0;mine\x07\nall revoked")
     managed.api(SQL("CREATE SCHEMA {}").format(name), names.database)
     managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), names.database)
-    assert "mine" in await server.why_no_roles(reader)
+    with pytest.raises(GrantError) as refused:
+        await server.create(work(reader))
+    assert str(refused.value).isprintable()
+    assert "mine" in str(refused.value)
     with managed.open(names.logins[0], names.database) as session:
         session.execute(SQL("CREATE TABLE {} (x int)").format(name))
     managed.api(SQL("ALTER TABLE public.{} OWNER TO doadmin").format(name), names.database)
@@ -172,7 +142,7 @@ async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
         for number in range(600):  # more than one statement names
             session.execute(f"CREATE TABLE t{number} ()".encode())
         session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(names.logins[0])))
-    await server.end_login(work(names), names.logins[0])
+    await server.end_logins(work(names), [names.logins[0]])
     statements = counted(monkeypatch)
     assert await server.drop_login(work(names), names.logins[0])
     assert len(statements) < 60
@@ -201,7 +171,8 @@ async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
             session.execute(grant.format(Identifier(names.database), everybody))
         statements = counted(monkeypatch)
         await server.mend(work(names), names.logins)
-        assert len(statements) < 60
+        looks = ("pg_blocking_pids", "pg_prepared_xacts")  # while it waits, at intervals
+        assert len([each for each in statements if not any(look in each.as_string(None) for look in looks)]) < 60
         assert await server.problems(names, names.logins) == frozenset()
     finally:
         managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('DROP ROLE many%s', i); END LOOP; END $$")

@@ -211,7 +211,7 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
         server.find(names),
         server.problems(names, names.logins),
         server.log_in(names, names.logins[0], Secret(PASSWORD)),
-        server.end_login(work(names), names.logins[0]),
+        server.end_logins(work(names), [names.logins[0]]),
     ):
         with pytest.raises(GrantError) as failed:
             await call

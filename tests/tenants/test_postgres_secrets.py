@@ -69,7 +69,7 @@ async def steps(server: PostgresServer, names: Names) -> None:
     await server.log_in(names, names.logins[0], Secret(NEW))
     await server.problems(names, names.logins)
     await server.mend(work(names), names.logins)
-    await server.end_login(work(names), names.logins[1])
+    await server.end_logins(work(names), [names.logins[1]])
     await server.shut(work(names))
 
 
@@ -95,7 +95,7 @@ async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed,
     wrong = Secret(make_conninfo(managed.admin, password="wrong-wrong", port=1))
     refused = Secret(make_conninfo(managed.admin, password="wrong-wrong"))
     for server in (PostgresServer(wrong, None), PostgresServer(refused, None)):
-        for step in (server.administrator(), server.find(names), server.end_login(work(names), names.logins[0])):
+        for step in (server.administrator(), server.find(names), server.end_logins(work(names), [names.logins[0]])):
             with pytest.raises(DatabaseClientError) as caught:
                 await step
             assert leaks(caught.value, ("wrong-wrong",)) == []

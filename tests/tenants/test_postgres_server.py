@@ -40,7 +40,7 @@ async def test_a_tenant_is_made_rotated_and_removed(managed: Managed, server: Po
     assert not managed.lets_in(first, name)
 
     for _ in range(2):
-        await server.end_login(work(names), second)
+        await server.end_logins(work(names), [second])
         await server.drop_database(work(names))
         assert await server.drop_login(work(names), second)
         await server.forget(work(names))

@@ -13,12 +13,11 @@ from aiodbclient.engines import MYSQL
 from aiodbclient.errors import (
     ConflictError,
     InvalidArgumentError,
-    UnsupportedOperationError,
 )
 from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, Verb
-from aiodbclient.tenants.errors import RotationPendingError, TenantNotFoundError
+from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import died, moments
@@ -80,16 +79,15 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
 
 
 async def test_there_are_no_readers_where_every_login_may_create_objects(place: Place) -> None:
-    """As in the schema public on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
+    """As in the schema public of a database that was made on PostgreSQL 14, before its cluster was upgraded."""
     owner = await place.tenants().ensure("alpha")
     await ask(owner, f'GRANT CREATE ON DATABASE "{owner.database}" TO doadmin')
     admin = await admin_of(place, owner.database)
     await ask(admin, "CREATE SCHEMA theirs", "GRANT CREATE, USAGE ON SCHEMA theirs TO PUBLIC")
     before = await place.cluster.users.list()
-    with pytest.raises(UnsupportedOperationError, match=r"every login may create objects in the schema 'theirs'"):
+    with pytest.raises(GrantError, match=r"every login may create objects in the schema 'theirs'"):
         await place.tenants().role("reader").ensure("alpha")
     assert await place.cluster.users.list() == before
-    assert [record.name async for record in place.store.records()] == ["alpha"]
     assert await place.tenants().ensure("alpha") == owner
 
 

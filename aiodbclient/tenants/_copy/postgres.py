@@ -97,13 +97,17 @@ _THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'S
 class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
+    oldest = 0  # the version of the older server
+
     @staticmethod
     def refusal(source: str, target: str) -> str:
         return f"PostgreSQL {target} is older than {source}" if _major(target) < _major(source) else ""
 
     @classmethod
     async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
-        return cls(names, await programs(source, target, has_tls=has_tls))
+        copier = cls(names, await programs(source, target, has_tls=has_tls))
+        copier.oldest = min(_major(source), _major(target))
+        return copier
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
@@ -160,7 +164,8 @@ class PostgresCopier(Copier):
             found = [
                 f"the setting {name} of the database or its login is refused: {refused}"
                 for _, _, name, value in survey.facts["settings"]
-                if (refused := await session.refuses(_SET, {"name": name, "value": value}))
+                if not name.endswith("_timeout")  # it would end this session
+                and (refused := await session.refuses(_SET, {"name": name, "value": value}))
             ]
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
@@ -172,9 +177,17 @@ class PostgresCopier(Copier):
             if each not in roles
         ]
 
+    @property
+    def _options(self) -> str:
+        """What overrides the time-outs that a tenant set on its database or login."""
+        names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+        if self.oldest >= _NEW_SETTING:
+            names.append("transaction_timeout")
+        return " ".join(f"-c {name}=0" for name in names)
+
     async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
-        with environment_of(reader) as environment:
+        with environment_of(reader, self._options) as environment:
             command = [self.tools.dump, *options, place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target))
 
@@ -224,7 +237,7 @@ class PostgresCopier(Copier):
         options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
         with _listed(entries) as path:
             command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
-            with environment_of(writer) as environment:
+            with environment_of(writer, self._options) as environment:
                 await run(command, environment, stdin=source)
         async with self._session(writer) as session:
             await session.rows("ANALYZE")
@@ -251,6 +264,10 @@ class PostgresCopier(Copier):
                     where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
                     what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
                 await session.rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
+                    change = SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value))
+                    await session.rows(change)
+                    continue
                 await session.rows("BEGIN READ WRITE")  # the setting may be default_transaction_read_only
                 await session.rows(_SET, {"name": name, "value": value})
                 await session.rows(
@@ -269,7 +286,7 @@ class PostgresCopier(Copier):
         }
         ca = None if credential.ca is None else CAFile(credential.ca)
         try:
-            server = await connect(options, ca, 0, "aiodbclient")
+            server = await connect({**options, "options": self._options}, ca, 0, "aiodbclient")
         except psycopg.Error as error:
             reason = one_line(error)
         else:

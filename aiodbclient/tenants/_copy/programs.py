@@ -87,7 +87,7 @@ def place_of(credential: Credential) -> str:
 
 
 @contextmanager
-def environment_of(credential: Credential) -> Generator[Mapping[str, str]]:
+def environment_of(credential: Credential, options: str) -> Generator[Mapping[str, str]]:
     """The environment in which libpq connects with ``credential``, and reads no other setting of this machine."""
     environment = {
         "PGHOST": credential.host,
@@ -98,6 +98,7 @@ def environment_of(credential: Credential) -> Generator[Mapping[str, str]]:
         "PGPASSFILE": os.devnull,
         "PGCONNECT_TIMEOUT": "15",
         "PGAPPNAME": "aiodbclient",
+        "PGOPTIONS": options,
         "PGSSLMODE": "prefer",
     }
     with NamedTemporaryFile("w", encoding="ascii") as authority:

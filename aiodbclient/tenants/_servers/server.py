@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -113,10 +113,6 @@ class Server(ABC):
     async def find(self, names: Names) -> Found:
         """Find what exists with the names of the tenant."""
 
-    async def why_no_roles(self, names: Names) -> str:
-        """PostgreSQL: why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
-        return ""
-
     @abstractmethod
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         """Log in to the tenant's database. Return why the server refuses it, or None.
@@ -129,8 +125,10 @@ class Server(ABC):
         """Return how many sessions of a login are open."""
 
     @abstractmethod
-    async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
+    async def problems(self, names: Names, logins: Sequence[str] | None) -> frozenset[Problem]:
         """Compare the database, the roles and rights on the server with those that ``logins``, which work, should have.
+
+        ``logins`` is None if the tenant is suspended.
 
         Another login of the role that is not ended, as after a failover, is UNKNOWN_LOGIN. Tests no password.
         """
@@ -150,26 +148,26 @@ class Server(ABC):
 
     @abstractmethod
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
-        """Create the login with its rights or, if it exists, end it as ``end_login`` does and reset it.
+        """Create the login with its rights or, if it exists, end it as ``end_logins`` does and reset it.
 
         ``names.temporary`` may read the whole database, also after ``shut``, and nothing else.
         Raises ConflictError if it exists and may not. Then nothing is changed.
         """
 
     @abstractmethod
-    async def end_login(self, work: Work, login: str) -> None:
-        """End a login for good: no session of it is open, none can begin, and nothing runs as it.
+    async def end_logins(self, work: Work, logins: Collection[str]) -> None:
+        """End logins for good: no session of them is open, none can begin, and nothing runs as them.
 
-        Does nothing if it is gone. Its sessions may resist: the ending is bounded in time, then GrantError names what
-        is in the way.
+        First all of them lose their rights, then sessions are ended. Does nothing for those that are gone. Sessions may
+        resist: the ending is bounded in time, then GrantError names what is in the way.
         """
 
     @abstractmethod
     async def drop_login(self, work: Work, login: str) -> bool:
         """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
 
-        Ends no session of others. Returns False if others hold that up: the login stays, ended, and ``repair`` tries
-        again.
+        Ends no session of others. Returns False if others hold that up for some seconds: the login stays, ended, and
+        ``repair`` tries again.
         """
 
     @abstractmethod
@@ -180,7 +178,7 @@ class Server(ABC):
     async def shut(self, work: Work, *, still: bool = False) -> None:
         """After all logins of a tenant were ended: let nobody else keep access to its database, nor a session there.
 
-        ``still``: if a transaction is left that somebody could commit, raise GrantError.
+        ``still``, for a move: if a transaction is left that somebody could commit, raise GrantError.
         """
 
     @abstractmethod
@@ -196,30 +194,18 @@ class Server(ABC):
         """Drop the database, and end every session in it, whosever it is."""
 
     @abstractmethod
-    async def release(self, work: Work) -> None:
-        """Instead of ``drop_database``: keep the database and leave it to nobody who can log in."""
-
-    @abstractmethod
     async def forget(self, work: Work) -> None:
-        """Drop the roles that ``create`` made for this role. The database is dropped or released already."""
+        """Drop the roles that ``create`` made for this role. The database is dropped already."""
 
     # Moving and dumping.
 
     @abstractmethod
-    async def guests(self, names: Names) -> tuple[str, ...]:
-        """Return the rights of others on the database, which ``shut`` takes, as a text each that ``reopen`` takes."""
-
-    @abstractmethod
-    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        """Return who of the ``guests`` of another server does not exist on this one."""
-
-    @abstractmethod
-    async def reopen(self, work: Work, guests: Sequence[str]) -> None:
-        """After ``shut``: give others their rights back. Passes over those who are gone."""
+    async def other_grantees(self, names: Names) -> tuple[str, ...]:
+        """Return who else has rights on the database, which ``shut`` revokes."""
 
     async def drop_temporary(self, work: Work) -> None:
         """End and drop ``names.temporary``. Does nothing if it is gone."""
-        await self.end_login(work, work.names.temporary)
+        await self.end_logins(work, [work.names.temporary])
         await self.drop_login(work, work.names.temporary)
 
     async def programs(self, names: Names) -> tuple[str, str]:

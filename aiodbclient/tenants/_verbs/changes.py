@@ -4,20 +4,21 @@ Each job says when there is nothing to do, then what it intends, its steps, and 
 
 - **rotate** intends the other login. Set it. Keeps both.
 - **revoke** intends the other login. End and drop it. Keeps the current credential alone.
-- **suspend** intends the current login. The roles first, then end all logins, shut the database. Keeps the date.
+- **suspend** intends the current login. End all logins, those of the roles too, shut the database. Keeps the date.
 - **resume** intends the current login. Set it, then those of the roles. Keeps the new credential.
 - **remove** intends the first login. End all logins, remove the roles, drop the database and the logins. Keeps nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from attrs import evolve
 
 from .._context import Context
 from .._credential import Credential
-from .._naming import Role
+from .._naming import Names, Role
 from .._outcomes import TenantAction, TenantDone, TenantRemoved, done
 from .._record import OnRecord, State, Verb
 from ..errors import RotationPendingError
@@ -94,7 +95,7 @@ class RevokePrevious(ClaimingJob[TenantDone]):
             return TenantDone(name=current.name, action=TenantAction.KEPT, credential=current, sessions=open)
         other = tenant.names.other(current.username)  # or what an unfinished rotation left of it
         await tenant.begin(Verb.REVOKE, other)
-        await tenant.server.end_login(tenant.work, other)
+        await tenant.server.end_logins(tenant.work, [other])
         await tenant.drop_login(other)  # or the next rotation, or ``repair``
         await tenant.held.commit(current, None)
         return done(TenantAction.KEPT if previous is None else TenantAction.REVOKED, current)
@@ -126,9 +127,8 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     current, other = tenant.current, tenant.names.other(tenant.current.username)
     # From now on ``get`` returns None, and no role can be made.
     await tenant.begin(Verb.SUSPEND, current.username)
+    await tenant.server.end_logins(tenant.work, ended_by(tenant.names))
     await on_roles(tenant, _suspend_role)
-    await tenant.server.end_login(tenant.work, current.username)
-    await tenant.server.end_login(tenant.work, other)
     if tenant.was_adopted(other):
         await tenant.drop_login(other)
     await tenant.server.shut(tenant.work)
@@ -136,6 +136,11 @@ async def suspend(tenant: ClaimedTenant) -> Credential:
     credential = evolve(current, suspended=suspended)
     await tenant.held.commit(credential, None)
     return credential
+
+
+def ended_by(names: Names) -> Collection[str]:
+    """The logins that end with a tenant, those of its roles too, or with one of its roles."""
+    return names.all_logins if names.role is Role.OWNER else names.logins
 
 
 async def _suspend_role(role: ClaimedTenant) -> None:
@@ -215,8 +220,7 @@ async def remove(tenant: ClaimedTenant) -> None:
     names, server, work = tenant.names, tenant.server, tenant.work
     is_whole, logins = names.role is Role.OWNER, names.logins
     await tenant.begin(Verb.REMOVE, logins[0])  # from now on ``get`` returns None, and no role can be made
-    for login in logins:
-        await server.end_login(work, login)
+    await server.end_logins(work, ended_by(names))
     await on_roles(tenant, remove)
     if is_whole:
         await server.drop_database(work)

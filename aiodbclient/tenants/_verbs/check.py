@@ -135,7 +135,8 @@ async def _problems(tenant: Tenant, record: OnRecord, current: Credential) -> se
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
     if state is State.SUSPENDED:
-        return problems | {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
+        problems |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
+        return problems | (await server.problems(names, None) if found.database else set[Problem]())
     existing = {*found.logins, *found.ended}
     changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
     kept = list[str]()

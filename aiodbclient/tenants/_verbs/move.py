@@ -30,7 +30,6 @@ _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
 _BYTES_PER_SECOND = 25_000_000
 _TABLES_PER_SECOND = 100
-_MEND = "create it, or revoke them"
 
 
 class MoveTenants(ClaimingJob[TenantMoved]):
@@ -101,6 +100,7 @@ class _Move:
         self._tenant = tenant
         self._there = evolve(tenant, site=site)
         self._plan = MovePlan(site.cluster)
+        self._others: tuple[str, ...] = ()  # who has rights on the database, which end with the move
         self._frozen_at: float | None = None
 
     async def run(self) -> TenantMoved:
@@ -110,7 +110,7 @@ class _Move:
         copier = await self._copier()
         if found := await there.server.find(there.names):
             raise conflict(there, found)
-        self._plan = MovePlan(there.site.cluster, await tenant.server.guests(tenant.names))
+        self._others = await tenant.server.other_grantees(tenant.names)
         await tenant.begin(Verb.PREPARE, tenant.current.username, str(self._plan))
         try:
             return await self._steps(copier)
@@ -177,10 +177,8 @@ class _Move:
     async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
         """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
         there = self._there
-        unknown = await there.server.unknown(there.names, self._plan.guests)
-        refusals = [*survey.refusals, *(f"{who} has rights here, and does not exist there: {_MEND}" for who in unknown)]
-        if refusals:
-            raise self._error("; ".join(refusals))
+        if survey.refusals:
+            raise self._error("; ".join(survey.refusals))
         await self._tenant.server.programs(self._tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         if not await there.server.create(there.work):  # somebody made it a moment ago, so it is not ours to drop
@@ -222,22 +220,27 @@ class _Move:
         now, home = await tenant.now(), tenant.site.cluster
         credential = evolve(outcome.credential, since=now, suspended=suspended, moved_from=home)
         if suspended is not None:
-            await there.server.end_login(there.work, credential.username)
+            await there.server.end_logins(there.work, [credential.username])
             await there.drop_login(credential.username)
-        await there.server.reopen(there.work, self._plan.guests)
+            await there.server.shut(there.work)
         assert self._frozen_at is not None
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
-        outcome = evolve(outcome, credential=credential, frozen=frozen)
+        outcome = evolve(outcome, credential=credential, frozen=frozen, shut_out=self._others)
         self._job.note(outcome)
         await tenant.held.commit(credential, None)
         return outcome
 
     def _error(self, reason: str) -> MoveError:
         here, there = self._tenant.site.cluster, self._there.site.cluster
+        ended = f". The rights on its database of {', '.join(self._others)} have ended" if self._is_moving else ""
         return MoveError(
             f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
-            f"it is on the cluster {here}"
+            f"it is on the cluster {here}{ended if self._others else ''}"
         )
+
+    @property
+    def _is_moving(self) -> bool:
+        return self._frozen_at is not None
 
 
 def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:

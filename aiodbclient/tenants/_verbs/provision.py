@@ -311,7 +311,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[ProblemKind]) -> Cred
     verb = Verb.RESET if is_refused or is_unknown else Verb.REPAIR
     await tenant.begin(verb, current.username)
     if ends_other:
-        await server.end_login(work, other)
+        await server.end_logins(work, [other])
         await tenant.drop_login(other)
         previous = None
     if is_refused or (is_unknown and not await tenant.works(current)):

@@ -23,7 +23,6 @@ from ...clusters import for_work
 from ...errors import (
     DatabaseClientError,
     PermissionDeniedError,
-    UnsupportedOperationError,
 )
 from .._context import Context, Site
 from .._credential import Credential, Secret, new_password
@@ -272,9 +271,3 @@ async def refuse_role(tenant: ClaimedTenant) -> None:
     owner = await tenant.in_role(Role.OWNER).read()
     if owner.usable is None:
         raise owner.unusable() if owner.exists else no_roles(name, role)
-    if reason := await tenant.server.why_no_roles(tenant.names):
-        raise UnsupportedOperationError(
-            f"tenants: {reason}, so the tenant {name!r} can have no {role}; nothing was created",
-            engine=tenant.site.engine,
-            operation="tenants.role",
-        )

@@ -25,7 +25,6 @@ class MovePlan:
     """What the intent of a move says besides its login."""
 
     to: str  # the id of the other cluster
-    guests: tuple[str, ...] = ()  # the rights of others, which end while the tenant is moved
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))
@@ -34,7 +33,7 @@ class MovePlan:
     def read(cls, intent: Intent) -> MovePlan:
         """Read what ``str`` returned."""
         fields = json.loads(intent.more)
-        return cls(fields["to"], tuple(fields["guests"]))
+        return cls(fields["to"])
 
 
 async def end_copying(tenant: ClaimedTenant) -> bool:
@@ -70,8 +69,7 @@ async def freeze(tenant: ClaimedTenant, plan: MovePlan) -> None:
     """Let no login of the tenant work in the database, until ``undo`` or for ever."""
     await tenant.begin(Verb.MOVE, tenant.current.username, str(plan))  # from now on ``get`` returns None
     await on_roles(tenant, _freeze_role)
-    for login in tenant.names.logins:
-        await tenant.server.end_login(tenant.work, login)
+    await tenant.server.end_logins(tenant.work, tenant.names.all_logins)
 
 
 async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
@@ -82,7 +80,8 @@ async def undo(tenant: ClaimedTenant, plan: MovePlan, *, shut: bool) -> None:
         await on_roles(tenant, _open_role)
     if shut and current.suspended is None:
         await _open(tenant)
-        await tenant.server.reopen(tenant.work, plan.guests)
+    if current.suspended is not None:
+        await tenant.server.shut(tenant.work)
     if shut:  # the other cluster may be away, and need not be there to use the tenant
         await tenant.begin(Verb.PREPARE, current.username, str(plan))
     await tenant.server.drop_temporary(tenant.work)
@@ -129,9 +128,7 @@ async def drop_all(tenant: ClaimedTenant) -> None:
     await server.end_work(tenant.work)
     await server.drop_temporary(tenant.work)
     roles = [evolve(tenant.work, names=tenant.in_role(role).names) for role in ROLES]
-    for work in (tenant.work, *roles):
-        for login in work.names.logins:
-            await server.end_login(work, login)
+    await server.end_logins(tenant.work, tenant.names.all_logins)
     await server.drop_database(tenant.work)
     for work in (*roles, tenant.work):
         for login in work.names.logins:
@@ -144,8 +141,6 @@ async def _freeze_role(role: ClaimedTenant) -> None:
         raise MoveError(f"the {role.names.role} of the tenant {role.names.tenant!r} is unfinished: repair it first")
     if role.record.state is not State.ABSENT:
         await role.begin(Verb.MOVE, role.current.username)
-        for login in role.names.logins:
-            await role.server.end_login(role.work, login)
 
 
 async def _open_role(role: ClaimedTenant) -> None:

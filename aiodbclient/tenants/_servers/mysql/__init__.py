@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -53,8 +53,8 @@ from .accounts import (
     mend_account,
     set_account,
 )
-from .ending import end, end_in_schema
-from .leftovers import make_writable, read_programs, roll_back_prepared
+from .ending import end, end_in_schema, wait_for_pending
+from .leftovers import make_writable, read_programs, refuse_prepared
 from .session import PasswordAcceptedError, Schema, Session, identifier, opened, options_of
 
 _TURNS = 8  # sessions of the administrator at a time
@@ -115,8 +115,8 @@ class MySQLServer(Server):
         [(number,)] = await self.sessions.read(lambda session: session.rows(query, login))
         return int(number)
 
-    async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
-        return await self._read(names, partial(_problems, logins=logins))
+    async def problems(self, names: Names, logins: Sequence[str] | None) -> frozenset[Problem]:
+        return await self._read(names, partial(_problems, logins=logins or ()))
 
     # Steps of the verbs.
 
@@ -159,9 +159,9 @@ class MySQLServer(Server):
                 if other.is_locked:  # what runs as it needs its rights
                     await rights.set_rights(schema, other.login)
 
-    async def end_login(self, work: Work, login: str) -> None:
+    async def end_logins(self, work: Work, logins: Collection[str]) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await end(schema, login)
+            await end(schema, logins)
 
     async def drop_login(self, work: Work, login: str) -> bool:
         async with self._schema(work) as schema:
@@ -199,18 +199,8 @@ class MySQLServer(Server):
 
     async def drop_database(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
-            await _shut(schema, still=True)  # DROP DATABASE waits for the locks of a prepared transaction
+            await _shut(schema, still=True)  # for whose locks DROP DATABASE would wait
             await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
-
-    async def release(self, work: Work) -> None:
-        """See ``Server``. The administrator has rights in every schema."""
-        async with self._schema(work, self._long_turns) as schema:
-            others = {one.grantee for one in await rights.access_of_others(schema)}
-            revoked = [one for one in await rights.access(schema) if not (one.wide and one.grantee in others)]
-            for one in revoked:
-                await rights.revoke(schema, one)
-            await end_in_schema(schema, {one.grantee.user for one in revoked})
-        await self.forget(work)
 
     async def forget(self, work: Work) -> None:
         async with self._schema(work, self._long_turns) as schema:
@@ -218,22 +208,14 @@ class MySQLServer(Server):
             if work.names.role is Role.OWNER:
                 await rights.revoke_all(schema)
                 logins = (*logins, work.names.temporary)
+            await end(schema, logins)
             for login in logins:
-                await end(schema, login)
                 await drop_account(schema, login)
 
     # Moving and dumping.
 
-    async def guests(self, names: Names) -> tuple[str, ...]:
-        return tuple(await self._read(names, rights.guests))
-
-    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        return tuple(await self._read(names, partial(rights.unknown, statements=guests)))
-
-    async def reopen(self, work: Work, guests: Sequence[str]) -> None:
-        async with self._schema(work) as schema:
-            for guest in guests:
-                await rights.give_back(schema, guest)
+    async def other_grantees(self, names: Names) -> tuple[str, ...]:
+        return tuple(await self._read(names, rights.other_grantees))
 
     async def programs(self, names: Names) -> tuple[str, str]:
         return await self._read(names, read_programs)
@@ -295,13 +277,12 @@ async def _set_login(
     schema: Schema, login: str, password: Secret, connections: int, wanted: frozenset[str] | None = None
 ) -> None:
     await check_hosts(schema, login)
-    was_there = await end(schema, login)
+    was_there = await end(schema, [login])
+    if was_there:
+        await wait_for_pending(schema)
     is_new = not was_there or await drop_account(schema, login)
     await set_account(schema, login, password, connections, is_new=is_new)
     await rights.set_rights(schema, login, wanted)
-    if not is_new and await rights.is_proxied(schema, login):
-        async with schema.log_in(login, password) as own:
-            await rights.revoke_proxies(schema, login, own)
 
 
 async def _shut(schema: Schema, *, still: bool) -> None:
@@ -310,9 +291,8 @@ async def _shut(schema: Schema, *, still: bool) -> None:
     await rights.revoke_all(schema, names.all_logins if names.role is Role.OWNER else names.logins)
     if names.role is Role.OWNER:
         await end_in_schema(schema)
-        left = await roll_back_prepared(schema)
-        if left and still:
-            raise schema.error(left)
+        if still:
+            await refuse_prepared(schema)
 
 
 async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]:
@@ -327,7 +307,7 @@ async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]
             continue
         if account.login in logins and not (0 < account.connections <= most and account.keeps_password):
             found.add(Problem(ProblemKind.RIGHTS_MISSING))
-        if logins:
+        if logins and not account.is_locked:  # an ended one has none, unless code runs as it
             wanted = rights.RIGHTS[schema.names.role]
             found |= {problem for *_, problem in await rights.lacking(schema, account.login, wanted)}
     found |= {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in await rights.access_of_others(schema)}

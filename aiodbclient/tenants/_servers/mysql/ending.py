@@ -23,41 +23,65 @@ from ..._credential import new_password
 from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError
 from .accounts import accounts, drop_helpers, helper
+from .rights import revoke_everything
 from .session import Schema, Session, Thread
 
-ENDING_SECONDS = 30.0  # for the whole ending; longer than the server's ``connect_timeout`` (10 s)
+ENDING_SECONDS = 30.0  # for the whole ending
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NO_SUCH_THREAD = (1094,)
 _NO_LONGER_THEIRS = (1094, 1095)  # gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
 _PENDING = "unauthenticated user"  # the user of a connection that logs in
-_KILLED = "Killed"  # the command of a thread that ends with its statement
+_PENDING_SECONDS = 11.0  # longer than the server's ``connect_timeout`` (10 s)
 _CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _PATIENCE = 2.0  # s to wait for such a thread
 
 
-async def end(schema: Schema, login: str) -> bool:
-    """End the sessions of a login, also of a deleted one, and lock it with a random password, if it exists.
+async def end(schema: Schema, logins: Collection[str]) -> bool:
+    """End the sessions of logins, also of deleted ones, and lock them with a random password, if they exist.
 
-    Return whether there was anything.
+    All lose their rights first, which stops their events too: who enters later, or resists, can do nothing. Return
+    whether there was anything.
     """
-    await drop_helpers(schema, login)
-    account = (await accounts(schema, [login])).get(login)
-    if account is None:
-        await _end_changing(schema)
-        if all(thread.user != login for thread in await schema.session.threads()):
-            return False
-    until, connections = monotonic() + ENDING_SECONDS, await schema.most()
-    if account is not None:
+    for login in logins:
+        await drop_helpers(schema, login)
+    existing, connections = await accounts(schema, logins), await schema.most()
+    for login in existing:
+        await revoke_everything(schema, login)
+    for login in existing:
         await schema.change(
             "ALTER USER %s@'%%' IDENTIFIED BY %s "
             f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {connections} ACCOUNT LOCK",
             login,
             new_password(),
         )
-    await _as_helper(schema, login, until, lambda thread: thread.user == login, ends_pending=True)
-    return True
+    await _end_changing(schema)
+    open_ = {*existing} | {thread.user for thread in await schema.session.threads()} & {*logins}
+    until, left = monotonic() + ENDING_SECONDS, list[GrantError]()
+    for login in sorted(open_):
+        try:
+            await _as_helper(schema, login, until, lambda thread, login=login: thread.user == login)  # type: ignore[misc]
+        except GrantError as error:
+            left.append(error)
+    if left:
+        raise left[0]
+    return bool(open_)
+
+
+async def wait_for_pending(schema: Schema) -> None:
+    """Before a login gets a new password: wait for connections that began to log in with the one of before.
+
+    The server reads the account at their beginning. It ends most of them after its ``connect_timeout``.
+    """
+    until, pending = monotonic() + _PENDING_SECONDS, await _pending(schema)
+    while pending and monotonic() < until:
+        await asyncio.sleep(_PAUSE)
+        pending &= await _pending(schema)
+
+
+async def _pending(schema: Schema) -> set[int]:
+    return {thread.number for thread in await schema.session.threads() if thread.user == _PENDING}
 
 
 async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> None:
@@ -72,7 +96,7 @@ async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) ->
         if own in users:
             await _kill(schema.session, left, own)
         elif monotonic() > until:
-            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), "")
+            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), _named(left))
         for user in sorted(users - {own}):
             schema.work.ended.add(user)
             numbers = {thread.number for thread in left if thread.user == user}
@@ -125,7 +149,6 @@ async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thre
         if (whose is None or thread.user in whose)
         and (thread.schema == schema.name or thread.number in holders)
         and thread.number != schema.session.thread
-        and thread.command != _KILLED
     ]
 
 
@@ -134,8 +157,6 @@ async def _as_helper(
     login: str,
     until: float,
     which: Callable[[Thread], bool],
-    *,
-    ends_pending: bool = False,
 ) -> None:
     """Kill sessions of a user name with an account of that name for our own host."""
     password, reason = new_password(), ""
@@ -145,50 +166,47 @@ async def _as_helper(
         while monotonic() < until:
             try:
                 async with schema.log_in(login, password) as own:
-                    if await _kill_others(schema, own, until, which, ends_pending=ends_pending):
+                    left = await _kill_others(schema, own, until, which)
+                    if not left:
                         return
-                    reason = "they are still ending"
+                    reason = _named(left)
             except (LoginRefusedError, ServerAwayError, GrantError) as error:  # a session of the login killed ours
                 reason = str(error)
             await asyncio.sleep(_PAUSE)
     raise _not_ended(schema, repr(login), reason)
 
 
-async def _kill_others(
-    schema: Schema, own: Session, until: float, which: Callable[[Thread], bool], *, ends_pending: bool
-) -> bool:
-    """Kill sessions from the session ``own`` of their user, and return whether none can begin a statement.
+async def _kill_others(schema: Schema, own: Session, until: float, which: Callable[[Thread], bool]) -> list[Thread]:
+    """Kill sessions from the session ``own`` of their user, and return those that are left at the end.
 
-    The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
-    statement, so this waits for it only some seconds. Only the administrator sees the threads of events.
-
-    The server reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
-    account, until the server ends the connection after its ``connect_timeout``.
+    The server does not interrupt some statements, such as DROP DATABASE. Only the administrator sees the threads of
+    events, which end with their rights.
     """
-    patience = monotonic() + _PATIENCE
     # Before our session runs anything else: a procedure may look for it, to kill it.
     await _kill(own, [each for each in await schema.session.threads() if which(each)])
+    left = list[Thread]()
     while monotonic() < until:
         threads = [*await own.threads(), *await schema.session.threads()]
-        is_pending = ends_pending and any(each.user == _PENDING and each.number < own.thread for each in threads)
         killed = await _kill(own, [each for each in threads if which(each)])
-        left = [command for command in killed if command != _EVENT]
-        if not is_pending and (not left or (monotonic() > patience and all(each == _KILLED for each in left))):
-            return True
+        left = [each for each in killed if each.command != _EVENT]
+        if not left:
+            break
         await asyncio.sleep(_PAUSE)
-    return False
+    return left
 
 
-async def _kill(session: Session, threads: Collection[Thread], user: str | None = None) -> Collection[str]:
-    """Kill those of the threads that are not ``session`` itself, only of ``user`` if given. Return their commands."""
+async def _kill(session: Session, threads: Collection[Thread], user: str | None = None) -> Collection[Thread]:
+    """Kill those of the threads that are not ``session`` itself, only of ``user`` if given, and return them."""
     others = {
-        thread.number: thread.command
-        for thread in threads
-        if thread.number != session.thread and user in (None, thread.user)
+        thread.number: thread for thread in threads if thread.number != session.thread and user in (None, thread.user)
     }
     for number in others:
         await session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
     return others.values()
+
+
+def _named(threads: Collection[Thread]) -> str:
+    return ", ".join(sorted({f"thread {each.number} ({each.command})" for each in threads})[:5])
 
 
 def _not_ended(schema: Schema, whose: str, reason: str) -> GrantError:

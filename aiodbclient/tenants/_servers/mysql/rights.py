@@ -23,14 +23,12 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
 TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})  # to dump the schema
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
-_NO_SUCH_GRANTEE = (1133, 1410, 1141, 1146, 1305)  # nor table, nor routine
 _PRIVILEGES = (
     "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
     " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
 )
 _GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 _NAME = r"`(?:[^`]|``)*`"
-_GRANTEE = re.compile(rf"PUBLIC|{_NAME}(@{_NAME})?")
 _GRANT = re.compile(
     rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
     re.DOTALL,
@@ -161,6 +159,13 @@ async def set_rights(schema: Schema, login: str, wanted: frozenset[str] | None =
         await schema.change(statement, *values)
 
 
+async def revoke_everything(schema: Schema, login: str) -> None:
+    """Revoke all that a login has."""
+    for statement, values, problem in await lacking(schema, login, frozenset()):
+        if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
+            await schema.change(statement, *values)
+
+
 async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
     """Return the missing statements: after them, a login has the rights ``wanted`` and no others.
 
@@ -195,45 +200,12 @@ async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[St
     return steps
 
 
-async def guests(schema: Schema) -> list[str]:
-    """Return the rights of others in the tenant's schema as statements that give them; refuse what ``shut`` would."""
-    found, others = list[str](), await access_of_others(schema)
+async def other_grantees(schema: Schema) -> list[str]:
+    """Return who else has rights in the tenant's schema. Refuses a pattern for other schemas, as ``shut`` does."""
+    others = await access_of_others(schema)
     for one in others:
         _refuse_wide(schema, one)
-    for who in sorted({one.grantee for one in others}, key=str):
-        on = {one.on.replace("%%", "%") for one in others if one.grantee == who}
-        for (line,) in await schema.read("SHOW GRANTS FOR %s@%s", who.user, who.host):
-            parsed = _GRANT.fullmatch(line)
-            if parsed is not None and parsed["on"].removeprefix("TABLE ") in on:
-                found.append(str(line))
-    return found
-
-
-async def unknown(schema: Schema, statements: Collection[str]) -> list[str]:
-    """Return who gets rights by the statements of ``guests`` of another server, and does not exist on this one."""
-    parsed = [_GRANT.fullmatch(each) for each in statements]
-    everybody = {match[0] for each in parsed if each is not None and (match := _GRANTEE.match(each["rest"]))}
-    shown = {who: "SHOW GRANTS FOR " + who.replace("%", "%%") for who in sorted(everybody - {"PUBLIC"})}
-    return [who for who, query in shown.items() if not await schema.session.rows(query, fine=_NO_SUCH_GRANTEE)]
-
-
-async def give_back(schema: Schema, statement: str) -> None:
-    """Run a statement of ``guests``."""
-    await schema.change(statement.replace("%", "%%"), fine=_NO_SUCH_GRANTEE)
-
-
-async def revoke_proxies(schema: Schema, login: str, own: Session) -> None:
-    """Let nobody act as the login. It may grant that, and only a session of its ``own`` can revoke it."""
-    query = "SELECT User, Host FROM mysql.proxies_priv WHERE Proxied_user = %s AND Proxied_host = '%%'"
-    for user, host in await schema.read(query, login):
-        schema.work.check_lease()
-        await own.rows("REVOKE PROXY ON %s@'%%' FROM %s@%s", login, user, host, tenant=schema.names.tenant)
-
-
-async def is_proxied(schema: Schema, login: str) -> bool:
-    """Whether somebody may act as the login."""
-    query = "SELECT 1 FROM mysql.proxies_priv WHERE Proxied_user = %s AND Proxied_host = '%%'"
-    return bool(await schema.read(query, login))
+    return sorted({one.grantee.user for one in others})
 
 
 async def _server_roles(schema: Schema, login: str) -> list[Grantee]:

@@ -2,14 +2,14 @@
 
 ``sessions`` has what a session of the administrator is, how it enters a database, and ends who is in its way.
 ``databases`` has a tenant's database, what it lacks and its end, ``logins`` the life of logins, and ``rights`` those of
-readers and writers. ``objects`` knows what a role owns, and drops it. ``strangers`` knows what others own, also to
-adopt it.
+readers and writers. ``objects`` knows what a role owns, and drops it. ``objects_of_others`` finds what others own, and
+adopts it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC
 from functools import partial
@@ -24,7 +24,7 @@ from ....engines import Engine
 from ....errors import ConflictError, InvalidArgumentError
 from ..._credential import Secret, verifying_context
 from ..._libpq import one_line
-from ..._naming import Names, Role, names_of
+from ..._naming import OF_A_GROUP, Names, Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from ..server import (
@@ -37,7 +37,7 @@ from ..server import (
     Work,
     of_tenant,
 )
-from . import databases, logins, objects, rights, strangers
+from . import databases, logins, objects, objects_of_others, rights
 from .sessions import (
     STEP_SECONDS,
     BlockedError,
@@ -57,6 +57,7 @@ _ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of 
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
+_DROPS = 2  # how many ended logins to drop at a time
 _LOGIN_SECONDS = 90.0  # the server ends a connection that does not log in after its authentication_timeout, 60 s
 
 _ADMINISTRATOR = SQL("""
@@ -77,7 +78,9 @@ SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s AND datconnlimit <> -2
        ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s) AND NOT rolcanlogin)
 """)
 _PRESENT = SQL("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
-_DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datconnlimit <> -2")
+# Those of suspended tenants belong to the administrator.
+_DATABASES = SQL("SELECT datname, pg_get_userbyid(datdba), current_user FROM pg_database WHERE datconnlimit <> -2")
+_OWNERS = SQL("SELECT rolname FROM pg_roles WHERE NOT rolcanlogin AND rolname ~ %s")
 _SESSIONS = SQL("SELECT count(*) FROM pg_stat_activity WHERE usename = %s")
 _USAGE = SQL("""
 SELECT datname, pg_database_size(d.oid), (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
@@ -99,6 +102,7 @@ class PostgresServer(Server):
         self._limit = connection_limit
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._tests = asyncio.Semaphore(_TESTS)
+        self._drops = asyncio.Semaphore(_DROPS)
         self.sessions = SharedSessions(self._open, AsyncConnection[Any].close)
 
     # The cluster.
@@ -114,11 +118,23 @@ class PostgresServer(Server):
         return tuple(name for (name,) in await self._ask(_OPEN_DATABASES))
 
     async def tenants(self) -> tuple[str, ...]:
-        return tuple(sorted(_made(await self._ask(_DATABASES))))
+        return tuple(sorted(await self._made()))
 
     async def usage(self) -> Mapping[str, tuple[int, int]]:
-        made = list(_made(await self._ask(_DATABASES)))
+        made = await self._made()
         return {name: (size, open_) for name, size, open_ in await self._ask(_USAGE, made)}
+
+    async def _made(self) -> list[str]:
+        """The databases that ``create`` made: each has an owner role, which owns it unless it is shut."""
+        async with self.sessions.shared():
+            databases = await self._ask(_DATABASES)
+            owners, found = {role for (role,) in await self._ask(_OWNERS, OF_A_GROUP)}, list[str]()
+        for name, belongs_to, admin in databases:
+            with suppress(InvalidArgumentError):
+                owner = names_of(name, Engine.PG).owner
+                if owner in owners and belongs_to in (admin, owner):
+                    found.append(name)
+        return found
 
     # Looking at a tenant.
 
@@ -126,12 +142,6 @@ class PostgresServer(Server):
         wanted = list(names.logins)
         [(database, may, ended)] = await self._ask(_FOUND, names.database, wanted, wanted)
         return Found(database, *(tuple(each for each in wanted if each in there) for there in (may, ended)))
-
-    async def why_no_roles(self, names: Names) -> str:
-        if not (await self.find(names)).database:
-            return ""
-        async with entered(partial(self._turn, Work(names)), names.database) as session:
-            return await rights.why_no_roles(session)
 
     async def log_in(self, names: Names, login: str, password: Secret) -> str | None:
         if self._address is None:
@@ -151,13 +161,13 @@ class PostgresServer(Server):
         [(number,)] = await self.sessions.read(partial(rows, statement=_SESSIONS, values=(login,)))
         return int(number)
 
-    async def problems(self, names: Names, logins: Sequence[str]) -> frozenset[Problem]:
+    async def problems(self, names: Names, logins: Sequence[str] | None) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
             steps = await databases.lacking(session, logins, self._limit)
-            return frozenset([*(step.problem for step in steps), *await strangers.problems(session)])
+            return frozenset([*(step.problem for step in steps), *await objects_of_others.problems(session)])
 
         found = await self._read(names, outside)
-        if names.role is Role.OWNER or Problem(ProblemKind.RIGHTS_MISSING) in found:
+        if names.role is Role.OWNER or logins is None or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self._turn(Work(names), names.database) as session:
             return found | {step.problem for step in await rights.lacking_inside(session)}
@@ -171,7 +181,7 @@ class PostgresServer(Server):
         try:
             is_new = await self._step(work, databases.create)
         except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
-            await self._step(work, databases.drop_remains)
+            await self._step(work, partial(databases.drop_remains, seconds=_ENDING_SECONDS))
             is_new = await self._step(work, databases.create)
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
@@ -179,10 +189,11 @@ class PostgresServer(Server):
 
     async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
         names, stored = work.names, await logins.verifier(password)
+        await self._step(work, databases.open_again)
         existed = may_exist and await self._read(names, partial(logins.exists, role=login))
         is_new = True
         if existed:
-            await self.end_login(work, login)
+            await self.end_logins(work, [login])
             is_new = await self.drop_login(work, login)
         if login != names.temporary:  # who knew a password of that one was the tenant
             await self._wait_for_logins(names, login, existed)
@@ -202,18 +213,19 @@ class PostgresServer(Server):
             await asyncio.sleep(_PAUSE_SECONDS / 10)
             begun &= await self._read(names, partial(logins.begun, existed=True))
 
-    async def end_login(self, work: Work, login: str) -> None:
+    async def end_logins(self, work: Work, logins_: Collection[str]) -> None:
         until = monotonic() + _ENDING_SECONDS
-        await self._step(work, partial(logins.end, login=login, until=until))
+        await self._step(work, partial(logins.end, logins=logins_, until=until))
 
     async def drop_login(self, work: Work, login: str) -> bool:
-        return await objects.drop(partial(self._turn, work), login)
+        async with self._drops:  # beside the turns: what others granted to the login can take long
+            return await objects.drop(partial(self._session, work), login)
 
     async def mend(self, work: Work, logins: Sequence[str]) -> None:
         await self._step(work, partial(databases.complete, usernames=logins, limit=self._limit))
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)
-        if left := await strangers.reclaim(partial(self._turn, work)):
+        if left := await objects_of_others.reclaim(partial(self._turn, work)):
             raise of_tenant(
                 work.names,
                 f"the administrator cannot change all that is others' in the database {work.names.database!r}: "
@@ -226,23 +238,19 @@ class PostgresServer(Server):
         await self._step(work, rights.complete_inside, work.names.database)
 
     async def shut(self, work: Work, *, still: bool = False) -> None:
-        """See ``Server``. No transaction is ever left."""
-        await self._step(work, databases.shut)
+        await self._step(work, partial(databases.shut, belongs_to_admin=not still))
+        if still:
+            await self._step(work, databases.refuse_prepared)
 
     async def adopt(self, work: Work, login: str | None) -> None:
         names = work.names
-        await self._read(names, partial(strangers.check_adoption, login=login))
-        for other in sorted(names.all_logins - {login}):  # somebody may know its password
-            await self.end_login(work, other)
-        await self._step(work, partial(strangers.take_database, login=login))
-        await strangers.take_objects(partial(self._turn, work), login)
+        await self._read(names, partial(objects_of_others.check_adoption, login=login))
+        await self.end_logins(work, names.all_logins - {login})  # somebody may know their passwords
+        await self._step(work, partial(objects_of_others.take_database, login=login))
+        await objects_of_others.take_objects(partial(self._turn, work), login)
 
     async def drop_database(self, work: Work) -> None:
-        await self._step(work, databases.drop)
-
-    async def release(self, work: Work) -> None:
-        await self._step(work, databases.release)
-        await self._forget(work, work.names.everything - {work.names.owner})
+        await self._step(work, partial(databases.drop, seconds=_ENDING_SECONDS))
 
     async def forget(self, work: Work) -> None:
         names = work.names
@@ -254,24 +262,15 @@ class PostgresServer(Server):
             await self._forget(work, names.everything)
 
     async def _forget(self, work: Work, gone: Collection[str]) -> None:
-        for role, enters in await self._ask(_PRESENT, sorted(gone)):
-            if enters:
-                await self.end_login(work, role)
-            await objects.forget(partial(self._turn, work), role)
+        present = await self._ask(_PRESENT, sorted(gone))
+        await self.end_logins(work, [role for role, enters in present if enters])
+        for role, _ in present:
+            await objects.forget(partial(self._session, work), role)
 
     # Moving and dumping.
 
-    async def guests(self, names: Names) -> tuple[str, ...]:
-        """See ``Server``: ``CONNECT neighbour``."""
-        return tuple(await self._read(names, databases.guests))
-
-    async def unknown(self, names: Names, guests: Sequence[str]) -> tuple[str, ...]:
-        everybody = {guest.partition(" ")[2] for guest in guests} - {databases.PUBLIC}
-        there = {name for name, _ in await self._ask(_PRESENT, sorted(everybody))}
-        return tuple(sorted(everybody - there))
-
-    async def reopen(self, work: Work, guests: Sequence[str]) -> None:
-        await self._step(work, partial(databases.give_back, guests=guests))
+    async def other_grantees(self, names: Names) -> tuple[str, ...]:
+        return tuple(await self._read(names, databases.other_grantees))
 
     async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
         await self._step(work, partial(databases.add_extensions, extensions=extensions), work.names.database)
@@ -350,11 +349,3 @@ class PostgresServer(Server):
             reason = one_line(error)
             clear(error)
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
-
-
-def _made(databases: Sequence[Any]) -> Iterator[str]:
-    """Yield the databases that ``create`` made, of their names and owners."""
-    for database, owner in databases:
-        with suppress(InvalidArgumentError):
-            if names_of(database, Engine.PG).owner == owner:
-                yield database

@@ -21,13 +21,13 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from time import monotonic
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
-from .logins import allow_connect, default_limit, exists, grant_membership, revoke_membership, start_as_owner
-from .sessions import Session, roll_back, verbatim
+from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
+from .sessions import Session, StatementTimeoutError, verbatim
 
 _EMPTY_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
@@ -62,9 +62,18 @@ FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
 _STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
 _IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
+# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
 _END_OTHERS = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %s AND NOT rolsuper AND pid <> pg_backend_pid() AND usename <> ALL (%s)
+SELECT pid, coalesce(usename, 'a dropped role')
+FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
+WHERE datname = %s AND backend_type = 'client backend' AND rolsuper IS DISTINCT FROM true AND pid <> pg_backend_pid()
+  AND coalesce(usename, '') <> ALL (%s)
+""")
+_PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
+# DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
+_LONG_STATEMENTS = SQL("""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
+  AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
 """)
 
 
@@ -173,8 +182,12 @@ async def complete(session: Session, usernames: Sequence[str] = (), limit: int |
     await take(session, await lacking(session, usernames, limit))
 
 
-async def lacking(session: Session, usernames: Sequence[str], limit: int | None) -> list[Step]:
-    """Return the missing steps of the database and of the role's logins, as seen from another database."""
+async def lacking(session: Session, usernames: Sequence[str] | None, limit: int | None) -> list[Step]:
+    """Return the missing steps of the database and of the role's logins, as seen from another database.
+
+    ``usernames`` is None while the tenant is shut: then the database belongs to the administrator.
+    """
+    is_shut, usernames = usernames is None, usernames or ()
     names = session.names
     database, present = await need_database(session), await members(session, names.owner)
     rows = await session.run(_LOGINS, f"role={names.owner}", sorted({*names.logins, *usernames}))
@@ -182,7 +195,7 @@ async def lacking(session: Session, usernames: Sequence[str], limit: int | None)
     logins = [login for login in found if login.name in usernames]
     of_owner = logins if names.role is Role.OWNER else []
     steps = [*_role_steps(session, names.owner, present, of_owner, names.owner_logins)]
-    steps += _database_steps(session, database, [login.name for login in of_owner])
+    steps += _database_steps(session, database, [login.name for login in of_owner], is_shut=is_shut)
     if names.role is not Role.OWNER:
         steps += _role_steps(session, names.group, await members(session, names.group), logins, names.logins)
         if database.privileges.get(names.group, set()) != {"CONNECT"}:
@@ -227,9 +240,18 @@ def _login_steps(session: Session, login: Login, limit: int | None, default: int
         yield Step(change.format(Identifier(login.name), Literal(limit or default)))
 
 
-def _database_steps(session: Session, database: Database, logins: Sequence[str]) -> Iterator[Step]:
+def _database_steps(
+    session: Session, database: Database, logins: Sequence[str], *, is_shut: bool = False
+) -> Iterator[Step]:
     names = session.names
     name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
+    if is_shut:
+        if database.owner != admin:
+            give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name)
+            yield Step(give, Problem(ProblemKind.OPEN_TO_OTHERS, database.owner), needs=database.owner)
+        for step in closing_steps(session, database, {*names.owner_logins, *names.groups}):
+            yield evolve(step, as_owner=False)
+        return
     if database.owner != names.owner:
         needs = database.owner if database.owner != admin else ""
         yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
@@ -240,7 +262,7 @@ def _database_steps(session: Session, database: Database, logins: Sequence[str])
         changes.append(SQL("CONNECTION LIMIT -1").format())
     for change in changes:
         yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
-    yield from closing_steps(session, database, {*names.owner_logins, *names.groups, *logins})
+    yield from closing_steps(session, database, {*names.owner_logins, *names.groups, names.temporary, *logins})
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (admin, *logins):
@@ -284,25 +306,11 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
         await session.run_all(*then)
 
 
-async def guests(session: Session) -> list[str]:
-    """Return the rights of others on the database: ``CONNECT neighbour``."""
+async def other_grantees(session: Session) -> list[str]:
+    """Return who else has rights on the database."""
     names, database = session.names, await need_database(session)
     kept = {database.owner, session.admin, *names.everything}
-    others = {who: rights for who, rights in database.privileges.items() if who not in kept}
-    return [f"{right} {who}" for who, rights in sorted(others.items()) for right in sorted(rights)]
-
-
-async def give_back(session: Session, guests: Sequence[str]) -> None:
-    """Give others their rights back."""
-    statements = list[Composed]()
-    for guest in guests:
-        right, _, who = guest.partition(" ")
-        if right in _ALL and (who == PUBLIC or await exists(session, who)):
-            text = SQL("GRANT {} ON DATABASE {} TO {}")
-            statements.append(text.format(verbatim(right), Identifier(session.names.database), grantee(who)))
-    if statements:
-        async with session.acting(session.names.owner):
-            await session.run_all(*statements)
+    return sorted("PUBLIC" if who == PUBLIC else who for who in database.privileges if who not in kept)
 
 
 async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
@@ -320,37 +328,57 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
 # The end of a database.
 
 
-async def end_sessions(session: Session, keep: frozenset[str] = frozenset()) -> int:
-    """End the sessions in the tenant's database, except the administrator's and those of ``keep``. Return how many."""
-    [(ended,)] = await session.run(_END_OTHERS, session.names.database, sorted({*keep, session.admin}))
-    return int(ended)
+async def end_sessions(session: Session, keep: Collection[str] = ()) -> list[str]:
+    """End the sessions in the tenant's database, except those of ``keep``. Return whose they are, with their pids."""
+    found = await session.run(_END_OTHERS, session.names.database, sorted(keep))
+    return [f"process {pid} of {login!r}" for pid, login in found]
 
 
-async def shut(session: Session) -> None:
-    """Revoke the rights of others on a tenant's database, and end all sessions and prepared transactions in it."""
+async def shut(session: Session, *, belongs_to_admin: bool) -> None:
+    """Revoke the rights of others on the database, and end all sessions in it.
+
+    It may belong to the administrator until ``open_again``: code of the owner role, such as a function in another
+    database of the same customer, could let somebody in.
+    """
     if session.names.role is Role.OWNER and await read_database(session) is not None:
-        await complete(session)
+        await take(session, await lacking(session, None if belongs_to_admin else (), None))
         await _empty(session)
+
+
+async def open_again(session: Session) -> None:
+    """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
+    for owner, limit in await session.run(_STATE, session.names.database):
+        if owner == session.admin and limit != -2:
+            await complete(session)
+
+
+async def refuse_prepared(session: Session) -> None:
+    """Raise GrantError if a prepared transaction is left in the database: somebody could commit it."""
+    for gid, owner in await session.run(_PREPARED, session.names.database):
+        who = f"of {owner!r}" if owner else "of a dropped role"
+        raise session.error(
+            f"the database {session.names.database!r} has the prepared transaction {gid!r} {who}: run ROLLBACK "
+            "PREPARED in it as that login or as a superuser, and run this again"
+        )
 
 
 async def _empty(session: Session) -> None:
-    """End every session in the database and every prepared transaction, whosever it is, and look again."""
+    """End every session in the database, whosever it is, and look again."""
     until = monotonic() + _EMPTY_SECONDS
-    while await end_sessions(session):
+    while left := await end_sessions(session):
         if monotonic() > until:
-            raise session.error(f"sessions in the database {session.names.database!r} do not end: run it again")
+            raise session.error(
+                f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
+            )
         await asyncio.sleep(_LOOK_SECONDS)
-    await roll_back(session.opened, database=session.names.database)
-    await roll_back(session.opened, owner=session.names.owner)
-    if await end_sessions(session):
-        await _empty(session)
 
 
-async def drop(session: Session) -> None:
-    """Shut a database that is open, and drop it."""
+async def drop(session: Session, seconds: float) -> None:
+    """Shut a database that is open, and drop it within so many seconds."""
     names, name = session.names, Identifier(session.names.database)
     if await session.run(_IS_OPEN, names.database):
-        await shut(session)
+        await shut(session, belongs_to_admin=False)
+        await refuse_prepared(session)
     for owner, limit in await session.run(_STATE, names.database):
         if owner not in {session.admin, names.owner}:
             raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
@@ -360,30 +388,26 @@ async def drop(session: Session) -> None:
                 if limit != -2:
                     await session.run(SQL(text).format(name))
                 await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
-        await session.run(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        await _drop(session, seconds)
 
 
-async def drop_remains(session: Session) -> None:
+async def _drop(session: Session, seconds: float) -> None:
+    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
+    await session.run(SQL("SET statement_timeout = {}").format(Literal(f"{seconds * 1000:.0f}")))
+    try:
+        await session.run(drop)
+    except StatementTimeoutError as error:
+        found = await session.run(_LONG_STATEMENTS, seconds)
+        named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
+        reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
+    else:
+        return
+    finally:
+        await session.run(SQL("RESET statement_timeout"))
+    raise session.error(f"{reason}; the logins are ended: run it again")
+
+
+async def drop_remains(session: Session, seconds: float) -> None:
     """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
     if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
-        await drop(session)
-
-
-async def release(session: Session) -> None:
-    """Shut a database, and leave it to its owner role, without members, and closed to all others.
-
-    So code that the tenant planted, such as the function of an index, never runs as the administrator by itself:
-    autovacuum runs it as the owner role.
-    """
-    names = session.names
-    await shut(session)
-    if await read_database(session) is None:
-        return  # an earlier removal has dropped it
-    for member in await members(session, names.owner) or ():
-        if not member.admin:
-            await session.run(revoke_membership(session, names.owner, member.name, member.grantor))
-    name = Identifier(names.database)
-    async with session.acting(names.owner):
-        await session.run(SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
-        await session.run(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
-    await take(session, list(closing_steps(session, await need_database(session), ())))
+        await drop(session, seconds)

@@ -22,7 +22,7 @@ import ssl
 import struct
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from ..._credential import Secret, verifying_context
 from ..._libpq import one_line
 from ...errors import GrantError
 from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
-from .sessions import CONNECT_SECONDS, BlockedError, Session, roll_back
+from .sessions import CONNECT_SECONDS, BlockedError, Session
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
@@ -54,8 +54,10 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """)
 _EXISTS = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s")
+_PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()
+SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
+WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
 """)
 # The transactions in which connections log in. The server read the password at their start, and the client may take
 # its time to answer. Those connections are no sessions yet: 18 lists them without a user, older servers do not.
@@ -122,6 +124,11 @@ def allow_connect(session: Session, grantee: str) -> Composed:
     return SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(grantee))
 
 
+def revoke_connect(session: Session, grantee: str) -> Composed:
+    database = Identifier(session.names.database)
+    return SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(database, Identifier(grantee))
+
+
 def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
@@ -166,28 +173,53 @@ async def begun(session: Session, *, existed: bool = True) -> set[str]:
     return set()
 
 
-async def end(session: Session, login: str, until: float) -> None:
-    """End a login: nobody can enter as it, or act as it."""
-    if not await exists(session, login):
-        return
-    await _lock_out(session, login, until)
-    await _leave(session, login)
-    began, entering = await begun(session), monotonic() + _ENTERING_SECONDS
-    while True:
-        ((ended,),) = await session.run(_END_SESSIONS, login)
-        began &= await begun(session) if began else set()
-        if not ended and (not began or monotonic() > entering):
-            break
+async def end(session: Session, logins: Collection[str], until: float) -> None:
+    """End logins: nobody can enter as one of them, or act as it. What does not end is named after all are shut out.
+
+    All lose their rights before any session is waited for: a session can resist ``pg_terminate_backend``, and a
+    prepared transaction can lock the row of its login.
+    """
+    present, blocked = [login for (login,) in await session.run(_PRESENT, sorted(logins))], list[GrantError]()
+    for login in present:
+        try:
+            await _revoke_memberships(session, login)
+            await _lock_out(session, login, present, until)
+        except BlockedError as error:
+            blocked.append(error)
+            with suppress(GrantError):
+                async with session.acting(session.names.owner):
+                    await session.run(revoke_connect(session, login))
+    began, entering = (await begun(session)) if present else set[str](), monotonic() + _ENTERING_SECONDS
+    while open_ := await session.run(_END_SESSIONS, present):
         if monotonic() > until:
-            raise session.error(f"sessions of the login {login!r} do not end, though it may no longer log in")
+            named = ", ".join(f"{pid} of {login!r}" for pid, login in open_)
+            raise session.error(
+                f"sessions do not end, though their logins may no longer enter: process {named}; the server ends them "
+                "when their statement does: run it again"
+            )
         await asyncio.sleep(_LOOK_SECONDS)
-    await roll_back(session.opened, owner=login)  # a session could finish a prepared transaction meanwhile
+    while began and monotonic() < entering:  # a connection with a right password becomes a session
+        await asyncio.sleep(_LOOK_SECONDS)
+        await session.run(_END_SESSIONS, present)
+        began &= await begun(session)
+    if blocked:
+        raise blocked[0]
 
 
-async def _lock_out(session: Session, login: str, until: float) -> None:
+async def _revoke_memberships(session: Session, login: str) -> None:
+    for role, member, grantor in await session.run(MEMBERSHIPS, login):
+        revoke = revoke_membership(session, role, member, grantor)
+        if role in {session.names.owner, *session.names.groups}:
+            await session.run(revoke)
+        else:  # of others: they may be ours to revoke or not
+            with suppress(GrantError):
+                await session.run(revoke)
+
+
+async def _lock_out(session: Session, login: str, logins: Sequence[str], until: float) -> None:
     """Take the password and LOGIN, though sessions of the login hold its row all the time."""
     while True:
-        await session.run(_END_SESSIONS, login)
+        await session.run(_END_SESSIONS, logins)
         try:
             await session.run_all(
                 SQL("BEGIN"),
@@ -196,23 +228,11 @@ async def _lock_out(session: Session, login: str, until: float) -> None:
                 SQL("COMMIT"),
             )
         except BlockedError:
+            await session.run(SQL("ROLLBACK"))
             if monotonic() > until:
                 raise
-            await session.run(SQL("ROLLBACK"))
-            with suppress(GrantError):  # a session of the login finished one meanwhile
-                await roll_back(session.opened, owner=login)
         else:
             return
-
-
-async def _leave(session: Session, login: str) -> None:
-    for role, member, grantor in await session.run(MEMBERSHIPS, login):
-        revoke = revoke_membership(session, role, member, grantor)
-        if role in {session.names.owner, *session.names.groups}:
-            await session.run(revoke)
-        else:  # of others: they may be ours to revoke or not
-            with suppress(GrantError):
-                await session.run(revoke)
 
 
 # The test of a password.

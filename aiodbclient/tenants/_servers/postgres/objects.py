@@ -4,12 +4,13 @@
 server has. So ``hand_over`` gives away each object by a statement of its own. None of these statements runs code of a
 tenant.
 
-``DROP OWNED BY`` revokes privileges only if the session has the rights of who granted them: the object's owner, or
-another one. So ``drop_owned`` runs it as each of these.
+``DROP OWNED BY`` revokes privileges only if the session has the rights of who granted them, so ``drop_owned`` runs it
+as a member of the owners of the objects and of all who passed rights on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -19,12 +20,13 @@ from typing import LiteralString
 from psycopg.sql import SQL, Composed, Identifier
 
 from ...errors import GrantError
-from .logins import MEMBERSHIPS, exists, revoke_membership
-from .sessions import BlockedError, Opener, Session, Statement, entered, roll_back, verbatim
+from .logins import MEMBERSHIPS, revoke_membership
+from .sessions import BlockedError, Opener, Session, Statement, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
 _READ = 10_000  # how many objects to read at once
+_DROP_SECONDS = 2.0
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -55,13 +57,6 @@ SELECT i.type, {_NAME} FROM (
     pg_identify_object(classid, objid, objsubid) i
 WHERE i.identity IS NOT NULL
 """)
-# Extensions have no ALTER ... OWNER. ``REASSIGN OWNED`` takes what a role owns of the whole server with it.
-_ONLY_EXTENSIONS = SQL("""
-SELECT bool_or(dbid <> 0 AND classid = 'pg_extension'::regclass
-               AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())) AND bool_and(dbid <> 0)
-FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o'
-  AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-""")
 # The new owner of an object needs CREATE in its schema, and a tenant may revoke that from its own role.
 _CLOSED_SCHEMAS = SQL("""
 SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~ '^pg_'
@@ -75,22 +70,15 @@ SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
 # Who owns what a role has rights on, in this database or of the server, and who passed such rights on to it. Owners of
 # policies and of the schema ``public`` are not in ``pg_shdepend``.
 _GIVERS = SQL("""
-SELECT pg_get_userbyid(giver), bool_or(owns) FROM (
-    SELECT s.refobjid, s.deptype = 'o'
-    FROM pg_shdepend mine JOIN pg_shdepend s USING (dbid, classid, objid), pg_roles me
+SELECT DISTINCT pg_get_userbyid(giver) FROM (
+    SELECT s.refobjid FROM pg_shdepend mine JOIN pg_shdepend s USING (dbid, classid, objid), pg_roles me
     WHERE rolname = %(role)s AND mine.refclassid = 'pg_authid'::regclass AND mine.refobjid = me.oid
       AND mine.deptype = 'a' AND s.deptype IN ('o', 'a') AND s.refobjid <> me.oid
       AND (dbid = 0 OR dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
-    UNION SELECT relowner, true FROM pg_policy JOIN pg_class c ON c.oid = polrelid, pg_roles me
+    UNION SELECT relowner FROM pg_policy JOIN pg_class c ON c.oid = polrelid, pg_roles me
     WHERE rolname = %(role)s AND me.oid = ANY (polroles)
-    UNION SELECT datdba, true FROM pg_database WHERE datname = current_database()
-) AS givers (giver, owns) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user
-GROUP BY giver ORDER BY 1
-""")
-_HAS_RIGHTS = SQL("""
-SELECT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND deptype IN ('a', 'r')
-    AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-    AND (dbid = 0 OR dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
+    UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
 # The databases in which a role owns something or has rights. "": the server, such as CONNECT on a database. One with a
 # limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
@@ -145,10 +133,6 @@ async def hand_over(session: Session, role: str) -> None:
             statements = [_alter(kind, identity, Identifier(names.owner)) for kind, identity in few]
             for start in range(0, len(statements), _AT_ONCE):
                 await _each(session, partial(session.member_of, *members), statements[start : start + _AT_ONCE])
-    if role != session.admin and await session.run(_ONLY_EXTENSIONS, role) == [(True,)]:
-        async with session.member_of(*members):
-            reassign = SQL("REASSIGN OWNED BY {} TO {}")
-            await session.run(reassign.format(Identifier(role), Identifier(names.owner)))
 
 
 async def drop_owned(session: Session, role: str) -> None:
@@ -160,13 +144,11 @@ async def drop_owned(session: Session, role: str) -> None:
     while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
         async with session.acting(role):
             unlinked = await session.run(_UNLINK, role, _UNLINKED)
-    givers = await session.run(_GIVERS, role=role)
-    owners = [giver for giver, owns in givers if owns]
-    for some in (owners, *([giver] for giver, _ in givers)):  # who passed rights on revokes them while no owner
-        if await session.run(_HAS_RIGHTS, role) == [(True,)]:
-            with suppress(GrantError):
-                async with session.member_of(role, *some):
-                    await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
+    givers = [giver for (giver,) in await session.run(_GIVERS, role=role)]
+    with suppress(GrantError):  # of a giver that may not be joined
+        async with session.member_of(role, *givers):
+            await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
+        return
     async with session.acting(role):
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
@@ -208,31 +190,28 @@ async def _open_schemas(session: Session) -> None:
             await session.run_all(*(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
 
 
-async def drop(opened: Opener, role: str) -> bool:
+async def drop(opened: Opener, role: str, seconds: float | None = _DROP_SECONDS) -> bool:
     """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
 
-    Returns whether it is gone. Others can hold that up, for example by a lock.
+    Returns whether it is gone. What others granted to it, or a lock of theirs, can hold that up: this tries once, for
+    so many ``seconds``.
     """
     try:
-        await clear(opened, role)
         async with opened() as session:
-            if await exists(session, role):
-                await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
-    except GrantError:
+            places = [place for (place,) in await session.run(_WHERE, role)]
+            names = session.names
+        if names.database in places and role in names.all_logins:
+            async with entered(opened, names.database) as session:
+                await hand_over(session, role)
+        async with asyncio.timeout(seconds):
+            for place in places:
+                async with entered(opened, place) if place else opened() as session:
+                    await drop_owned(session, role)
+            async with opened() as session:
+                await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
+    except (GrantError, TimeoutError):
         return False
     return True
-
-
-async def clear(opened: Opener, role: str) -> None:
-    """Let a role own nothing, and have no rights, in any database."""
-    async with opened() as session:
-        places = [place for (place,) in await session.run(_WHERE, role)]
-        names = session.names
-    for place in places:
-        async with entered(opened, place) if place else opened() as session:
-            if place == names.database and role in names.all_logins:
-                await hand_over(session, role)
-            await drop_owned(session, role)
 
 
 async def forget(opened: Opener, role: str) -> None:
@@ -244,9 +223,7 @@ async def forget(opened: Opener, role: str) -> None:
         for of, member, grantor in await session.run(MEMBERSHIPS, role):
             with suppress(GrantError):
                 await session.run(revoke_membership(session, of, member, grantor))
-    with suppress(GrantError):
-        await roll_back(opened, owner=role)
-    if not await drop(opened, role):
+    if not await drop(opened, role, seconds=None):
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
         async with opened() as session:
             await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))

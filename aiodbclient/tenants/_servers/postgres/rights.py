@@ -79,17 +79,6 @@ WHERE nspname !~ '^pg_' AND EXISTS (
 """)
 
 
-async def why_no_roles(session: Session) -> str:
-    """In the tenant's database: why it cannot keep readers and writers within their rights; "" if it can."""
-    for schema, is_ours in await session.run(_OPEN_SCHEMAS, session.names.owner):
-        if not is_ours:
-            return (
-                f"every login may create objects in the schema {schema!r} of the database {session.names.database!r}, "
-                "and only a superuser can change that"
-            )
-    return ""
-
-
 async def complete_inside(session: Session) -> None:
     """In the tenant's database: take the missing steps of a group."""
     await take(session, await lacking_inside(session))
@@ -99,9 +88,13 @@ async def lacking_inside(session: Session) -> list[Step]:
     """In the tenant's database: return the missing steps of a group on its objects."""
     steps, names = list[Step](), session.names
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
-        if is_ours:
-            revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
-            steps.append(Step(revoke, as_owner=True))
+        if not is_ours:  # as in a database that the provider upgraded from 14
+            raise session.error(
+                f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
+                f"only a superuser can change that, so it can have no {names.role}"
+            )
+        revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
+        steps.append(Step(revoke, as_owner=True))
     group = Identifier(names.group)
     defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
     for kind in _KINDS:

@@ -16,14 +16,13 @@ import traceback
 import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from itertools import groupby
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
 from attrs import define, field, frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
 
 from ....errors import ConfigurationError, DatabaseClientError
 from ..._credential import Secret
@@ -63,8 +62,8 @@ _SETTINGS = {
 _SINCE = {WITH_OPTIONS: {"createrole_self_grant": ""}, 17_00_00: {"transaction_timeout": f"{STEP_SECONDS * 1000:.0f}"}}
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-# A lock timeout, a statement timeout, a serialization failure and a deadlock.
-_BLOCKED = {"55P03", "57014", "40001", "40P01"}
+_BLOCKED = {"55P03", "40001", "40P01"}  # a lock timeout, a serialization failure and a deadlock
+_TIMEOUT = "57014"
 _DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
@@ -73,7 +72,6 @@ SELECT pg_get_userbyid(datdba), has_database_privilege(oid, 'CONNECT') AND datal
     datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid))
 FROM pg_database d WHERE datname = %s
 """)
-_PREPARED = SQL("SELECT database, gid, owner FROM pg_prepared_xacts WHERE database = %s OR owner = %s ORDER BY 1, 2")
 
 
 Statement: TypeAlias = SQL | Composed
@@ -81,6 +79,10 @@ Statement: TypeAlias = SQL | Composed
 
 class BlockedError(GrantError):
     """Another session holds a lock that the statement needs."""
+
+
+class StatementTimeoutError(GrantError):
+    """The server did not finish the statement in time, though nobody held a lock that it needs."""
 
 
 class ExistsError(GrantError):
@@ -136,10 +138,9 @@ async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name
     conninfo = Secret(
         make_conninfo(
             "",
-            **_KEEPALIVE | options | verified,
+            **_KEEPALIVE | options | verified | {"options": given},
             client_encoding="utf8",
             application_name=name,
-            options=given,
             connect_timeout=CONNECT_SECONDS,
         )
     )
@@ -174,6 +175,8 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
         elif error.sqlstate in _DUPLICATE:
             kind = ExistsError
+        elif error.sqlstate == _TIMEOUT:
+            kind = StatementTimeoutError
         elif server.closed:
             kind = SessionLostError
     of, shown = (f"tenant {tenant!r}: ", _shown(statement)) if tenant else ("", "")
@@ -272,7 +275,7 @@ class Session:
             raise
 
 
-# The administrator enters the database of any tenant, and ends prepared transactions in it.
+# The administrator enters the database of any tenant.
 
 
 @asynccontextmanager
@@ -299,34 +302,9 @@ async def _open(session: Session, database: str, owner: str) -> None:
         await session.run_all(*statements)
 
 
-async def roll_back(opened: Opener, *, database: str = "", owner: str = "") -> None:
-    """Roll back all prepared transactions in a database or of a role."""
-    async with opened() as session:
-        prepared = await session.run(_PREPARED, database, owner)
-    await roll_back_these(opened, prepared)
-
-
-async def roll_back_these(opened: Opener, prepared: list[Any]) -> None:
-    """Roll back these transactions: the database, the name and the owner of each."""
-    for database, of_database in groupby(prepared, key=lambda row: str(row[0])):
-        async with entered(opened, database) as session:
-            for _, gid, owner in of_database:
-                if owner is None:
-                    raise session.error(
-                        f"the database {database!r} has the prepared transaction {gid!r} of a deleted login: run "
-                        "ROLLBACK PREPARED in it as a superuser, and run this again"
-                    )
-                who = Identifier(owner)  # only its owner may, and not in a transaction
-                options = SQL(" WITH INHERIT FALSE, SET TRUE" if session.knows_options else "")
-                grant, act = SQL("GRANT {} TO CURRENT_USER{}").format(who, options), SQL("SET ROLE {}").format(who)
-                await session.run_all(grant, act)
-                await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
-                await session.run_all(SQL("RESET ROLE"), SQL("REVOKE {} FROM CURRENT_USER").format(who))
-
-
 # No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
-# ``Watch`` looks who it waits for. A session of a tenant whose transaction is older than ``PATIENCE_SECONDS`` is ended,
-# and a prepared transaction rolled back. Nobody else's is.
+# ``Watch`` looks who it waits for, and ends a session of a tenant whose transaction is older than ``PATIENCE_SECONDS``.
+# Nobody else's is ended. A prepared transaction is named in the error: its owner or a superuser can roll it back.
 
 # Whether the role ``r`` is a tenant's: an owner role, a group, or a member of one. Never an administrator.
 _OF_A_TENANT = """
@@ -341,15 +319,13 @@ SELECT a.usename, a.datname, CASE WHEN {_OF_A_TENANT} AND a.backend_type = 'clie
 FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid)
 JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_roles r ON r.oid = a.usesysid
 """)
-_BLOCKING_PREPARED = SQL(f"""
-SELECT p.database, p.gid, p.owner,
-       {_OF_A_TENANT} AND p.prepared < clock_timestamp() - make_interval(secs => %(patience)s)
-FROM pg_locks w JOIN pg_locks h ON h.granted AND h.pid IS NULL
+_BLOCKING_PREPARED = SQL("""
+SELECT p.database, p.gid, p.owner FROM pg_locks w JOIN pg_locks h ON h.granted AND h.pid IS NULL
     AND (h.locktype, h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
         IS NOT DISTINCT FROM
         (w.locktype, w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
 JOIN pg_locks x ON x.pid IS NULL AND x.virtualtransaction = h.virtualtransaction AND x.locktype = 'transactionid'
-JOIN pg_prepared_xacts p ON p.transaction = x.transactionid LEFT JOIN pg_roles r ON r.rolname = p.owner
+JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE w.pid = %(pid)s AND NOT w.granted
 """)
 
@@ -396,11 +372,8 @@ class Watch:
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
             if was_ended is not None:
                 self._ended(login)
-        for database, gid, owner, is_to_end in await session.run(_BLOCKING_PREPARED, **values):
+        for database, gid, owner in await session.run(_BLOCKING_PREPARED, pid=pid):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
-            if is_to_end:
-                await roll_back_these(session.opened, [(database, gid, owner)])
-                self._ended(owner)
 
     def _ended(self, whose: str) -> None:
         if whose not in self.work.names.everything:

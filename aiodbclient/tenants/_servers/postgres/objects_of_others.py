@@ -11,6 +11,7 @@ from contextlib import suppress
 from psycopg.sql import SQL
 
 from ....errors import ConflictError
+from ..._naming import Names
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .databases import complete, end_sessions, need_database
@@ -55,7 +56,7 @@ WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> A
 async def problems(session: Session) -> list[Problem]:
     """Return what is others' in the tenant's database, and what its logins have beyond their role."""
     names, ours = session.names, sorted(session.names.everything)
-    found = [Problem(ProblemKind.OWNED_BY_OTHERS, name) for name in await owners(session) if name not in ours]
+    found = [Problem(ProblemKind.OWNED_BY_OTHERS, name) for name in await owners(session) if name not in _owning(names)]
     found += [
         Problem(ProblemKind.OPEN_TO_OTHERS, member)
         for _, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
@@ -74,6 +75,11 @@ async def problems(session: Session) -> list[Problem]:
     return found
 
 
+def _owning(names: Names) -> set[str]:
+    """The roles that may own something in the tenant's database. Readers and writers may not: large objects, mostly."""
+    return {names.owner, names.temporary, *names.owner_logins}
+
+
 async def reclaim(opened: Opener) -> list[str]:
     """Give the owner role what others own in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
@@ -85,8 +91,8 @@ async def reclaim(opened: Opener) -> list[str]:
         for role, member, grantor in memberships:
             with suppress(GrantError):
                 await session.run(revoke_membership(session, role, member, grantor))
-        await end_sessions(session, keep=names.everything)
-        others = [name for name in await owners(session) if name not in names.everything]
+        await end_sessions(session, keep={*names.everything, session.admin})
+        others = [name for name in await owners(session) if name not in _owning(names)]
     reasons = await _hand_over_all(opened, names.database, others) if others else []
     await drop_elsewhere(opened)
     async with opened() as session:
@@ -174,7 +180,7 @@ async def _may_alter(session: Session, role: str) -> bool:
 async def take_database(session: Session, login: str | None) -> None:
     """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
     await complete(session, () if login is None else (login,))
-    await end_sessions(session, session.names.everything | ({login} if login else set()))
+    await end_sessions(session, {*session.names.everything, session.admin, *([login] if login else [])})
 
 
 async def take_objects(opened: Opener, login: str | None) -> None:
