@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import asdict, define
 
-from ..engines import CAPABILITIES
+from ..engines import CAPABILITIES, SQL_ENGINES
 from ..errors import InvalidArgumentError, NotFoundError
 from ..tenants._guard import is_derived
 from ..tenants._naming import is_reserved
@@ -296,6 +296,10 @@ async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str
         raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it")
     if is_derived(name):
         raise InvalidArgumentError(f"{what} has the name of a tenant's login: use `aiodbclient tenants`")
+    if kind == "db" and found.engine in SQL_ENGINES:
+        logins = [user.name for user in await found.users.list()]
+        if login := next((each for each in logins if is_derived(each) and each.rsplit("_", 2)[0] == name), None):
+            raise InvalidArgumentError(f"{what} is a tenant's, whose login is {login}: use `aiodbclient tenants`")
     if store is None:
         return
     async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:

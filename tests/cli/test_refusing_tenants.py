@@ -38,7 +38,13 @@ def test_name_of_login_is_refused(command: Command, names: list[str]) -> None:
     for verb in ENDING[:2]:
         refused = command(*verb, tenant["username"], "--yes", *command.on)
         assert (refused.code, "has the name of a tenant's login: use `aiodbclient tenants`" in refused.err) == (2, True)
-    assert {operation for operation, _ in command.sent()} <= {"clusters.list", "clusters.get", "clusters.ca"}
+    refused = command("dbs", "delete", names[0], "--yes", *command.on)
+    assert (refused.code, f"{names[0]} is a tenant's, whose login is {tenant['username']}: use" in refused.err) == (
+        2,
+        True,
+    )
+    sent = {"clusters.list", "clusters.get", "clusters.ca", "users.list"}
+    assert {operation for operation, _ in command.sent()} <= sent
     assert command("tenants", "check", *command.place).code == 0
 
 
