@@ -139,11 +139,11 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
     own.close()
     try:
         with pytest.raises(GrantError, match="Lock wait timeout"):
-            await server.sql.mend(work, [victim])
+            await server.sql.repair(work, [victim])
     finally:
         with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
             administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
-    await server.sql.mend(work, [victim])
+    await server.sql.repair(work, [victim])
 
 
 async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_removal(server: Server) -> None:
@@ -168,7 +168,7 @@ async def test_a_trigger_that_names_a_locked_table_of_a_neighbour_blocks_a_remov
 
 
 async def test_a_merge_table_outlives_the_rights_with_which_it_was_made(server: Server) -> None:
-    """Not even ``mend``, which revokes the rights of others in a schema, ends that."""
+    """Not even ``repair``, which revokes the rights of others in a schema, ends that."""
     work, login, password = await server.make()
     _, guest, secret = await server.make()
     with server.as_root() as root:
@@ -177,7 +177,7 @@ async def test_a_merge_table_outlives_the_rights_with_which_it_was_made(server: 
     make = f"CREATE TABLE {{}} (a INT PRIMARY KEY) ENGINE=MERGE UNION=(`{login}`.mine)"
     theirs = server.connect(guest, secret, guest)
     run(theirs, make.format("made_before"))
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
     own = server.connect(login, password, login)
     run(own, "INSERT INTO mine VALUES (7)")
     assert refused(theirs, f"SELECT a FROM `{login}`.mine") in DENIED

@@ -263,8 +263,8 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     await until(lambda: server.waiting(login) == 2)
 
     await asyncio.gather(  # what waited for a lock would fail after ``LOCK_SECONDS``
-        *(server.sql.mend(work, [login]) for _ in range(4)),
-        server.sql.mend(another, [name]),
+        *(server.sql.repair(work, [login]) for _ in range(4)),
+        server.sql.repair(another, [name]),
         server.sql.log_in(another.names, name, secret),
         server.sql.problems(another.names, [name]),
     )
@@ -293,12 +293,12 @@ async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Serve
         run(own, "LOCK TABLES mine WRITE")
         if table == "mysql.user":
             with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
-                await server.sql.mend(work, [victim])
+                await server.sql.repair(work, [victim])
         else:
             assert refused(theirs, "ALTER TABLE t ADD b INT") == 1205
         run(own, "UNLOCK TABLES")
         run(own, "DROP TABLE mine")
-    await server.sql.mend(work, [victim])
+    await server.sql.repair(work, [victim])
     for each in (own, theirs):
         each.close()
 
@@ -486,7 +486,7 @@ async def test_a_neighbour_who_was_let_in_is_out_of_a_tenant_that_is_shut(server
         suppressed(each.close)
 
 
-@pytest.mark.parametrize("step", ["mend", "adopt"])
+@pytest.mark.parametrize("step", ["repair", "adopt"])
 async def test_a_neighbour_whose_rights_are_revoked_is_out_of_the_schema(server: Server, step: str) -> None:
     """MySQL checks rights on a schema only when a session enters it. The tenant's own sessions go on."""
     work, login, own, neighbour, secret = await let_in(server)
@@ -494,8 +494,8 @@ async def test_a_neighbour_whose_rights_are_revoked_is_out_of_the_schema(server:
     elsewhere = server.connect(neighbour, secret, neighbour)
     run(inside, "INSERT INTO t VALUES (1)")
 
-    if step == "mend":
-        await server.sql.mend(work, [login])
+    if step == "repair":
+        await server.sql.repair(work, [login])
     else:
         await server.sql.adopt(work, login)
 

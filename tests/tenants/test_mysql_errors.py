@@ -167,10 +167,10 @@ async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
             patched.setattr(sessions, "LOCK_SECONDS", 1)
             async with asyncio.timeout(60):
                 with pytest.raises(GrantError, match=r"no answer within 1 seconds|Lock wait timeout"):
-                    await server.sql.mend(work, [login])
+                    await server.sql.repair(work, [login])
             while set(server.sessions("doadmin")) - before:
                 await asyncio.sleep(0.05)
-        mending = asyncio.create_task(server.sql.mend(work, [login]))
+        mending = asyncio.create_task(server.sql.repair(work, [login]))
         while not set(server.sessions("doadmin")) - before:
             await asyncio.sleep(0.01)
         mending.cancel()
@@ -181,7 +181,7 @@ async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
     while set(server.sessions("doadmin")) - before:
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
 
 
 async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
@@ -193,7 +193,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
         lambda: server.sql.set_login(work, second, password),
         lambda: server.sql.end_logins(work, [second]),
         lambda: server.sql.problems(work.names, [login]),
-        lambda: server.sql.mend(work, [login]),
+        lambda: server.sql.repair(work, [login]),
         lambda: server.sql.set_login(work, work.names.temporary, password),
     ]
     cut = 0

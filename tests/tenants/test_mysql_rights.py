@@ -96,7 +96,7 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
                 run(tried, statement.format(new=f"n{next(_used)}"))
                 tried.close()
         assert await server.sql.problems(work.names, list(logins)) == frozenset()
-        await server.sql.mend(work, list(logins))
+        await server.sql.repair(work, list(logins))
     own.close()
     values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
     with server.as_root() as root:  # the control: who may do all that is refused nothing
@@ -121,18 +121,18 @@ async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> 
         ):
             root.execute(statement, (login,))
             assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.TOO_MANY_RIGHTS), statement
-            await server.sql.mend(work, [login])
+            await server.sql.repair(work, [login])
             assert await server.sql.problems(work.names, [login]) == frozenset()
         with server.as_doadmin() as doadmin:
             doadmin.execute(f"CREATE ROLE r{login}")
             doadmin.execute(f"GRANT r{login} TO %s@'%%'", (login,))
         assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.TOO_MANY_RIGHTS)
-        await server.sql.mend(work, [login])
+        await server.sql.repair(work, [login])
         assert await server.sql.problems(work.names, [login]) == frozenset()
         root.execute(f"DROP ROLE r{login}")
         root.execute(f"REVOKE INSERT ON `{server.in_grant(work.names)}`.* FROM %s@'%%'", (login,))
     assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
     own = server.connect(login, password, work.names.database)
     assert refused(own, f"SELECT * FROM `{schema}`.t") in DENIED
     own.close()
@@ -160,7 +160,7 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
         run(stranger, statement)
     stranger.close()
 
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
 
     assert await server.sql.problems(work.names, [login]) == frozenset()
     stranger = server.connect(other, password)
@@ -208,7 +208,7 @@ async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(ser
         root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (similar,))
         assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
 
-        await server.sql.mend(work, [login])
+        await server.sql.repair(work, [login])
 
         assert await server.sql.problems(work.names, [login]) == frozenset()
         root.execute("DROP USER %s@'%%'", (similar,))
@@ -223,9 +223,9 @@ async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named
         root.execute(f"GRANT SELECT ON `{work.names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
         assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
         with pytest.raises(GrantError, match=f"{other}@% has rights on the schemas that match .*REVOKE ALL PRIVILEGES"):
-            await server.sql.mend(work, [login])
+            await server.sql.repair(work, [login])
         root.execute(f"REVOKE SELECT ON `{work.names.tenant[:-2]}%%`.* FROM %s@'%%'", (other,))
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
 
 
 async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
@@ -235,7 +235,7 @@ async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server)
         root.execute("CREATE USER %s@localhost IDENTIFIED BY 'Planted-1'", (login,))
         assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
         with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
-            await server.sql.mend(work, [login])
+            await server.sql.repair(work, [login])
         with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
             await server.set(work, login)
         root.execute("DROP USER %s@localhost", (login,))
@@ -248,7 +248,7 @@ async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server)
     with server.as_root() as root:
         root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO doadmin@'%'")
 
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
     await server.set(work, work.names.logins[1])
 
     with server.as_doadmin() as doadmin:
@@ -301,7 +301,7 @@ async def test_a_session_without_the_password_cannot_set_one(server: Server) -> 
     with server.as_root() as root:
         root.execute("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", (login,))
     assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
     assert await server.sql.problems(work.names, [login]) == frozenset()
 
 
@@ -314,7 +314,7 @@ async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, c
     higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
     assert await higher.problems(work.names, [login]) == kinds(*[ProblemKind.RIGHTS_MISSING] * (connections == 0))
 
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
 
     assert await server.sql.problems(work.names, [login]) == frozenset()
     assert await server.sql.log_in(work.names, login, password) is None
@@ -323,7 +323,7 @@ async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, c
 async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> None:
     without = MySQLServer(server.doadmin, await server.cluster.ca())
     work, login, _ = await server.make()
-    await without.mend(work, [login])
+    await without.repair(work, [login])
     with server.as_root() as root:
         root.execute("SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s", (login,))
         [(limit, most)] = root.fetchall()
@@ -358,7 +358,7 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
             root.execute("GRANT PROCESS ON *.* TO %s@'%%'", (login,))
             found = await server.sql.problems(work.names, [login])
             assert {each.kind for each in found} == {ProblemKind.TOO_MANY_RIGHTS}
-            await server.sql.mend(work, [login])
+            await server.sql.repair(work, [login])
             assert await server.sql.problems(work.names, [login]) == frozenset()
     stop.set()
     using.join()
@@ -397,7 +397,7 @@ async def test_rights_that_are_missing_say_nothing_against_a_password(server: Se
         root.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
     assert await server.sql.log_in(work.names, login, password) is None
     assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.mend(work, [login])
+    await server.sql.repair(work, [login])
     own = server.connect(login, password)
     run(own, f"DROP DATABASE `{work.names.database}`")
     own.close()

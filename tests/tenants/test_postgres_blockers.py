@@ -65,7 +65,7 @@ async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_n
     assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
 
 
-STEPS = ("set_login", "mend", "shut", "drop_database")
+STEPS = ("set_login", "repair", "shut", "drop_database")
 
 
 @pytest.mark.parametrize("step", first_of(STEPS))
@@ -86,8 +86,8 @@ async def test_a_lock_on_the_database_holds_up_no_step(
     try:
         if step == "set_login":
             await server.set_login(on, names.logins[1], Secret(PASSWORD))
-        elif step == "mend":
-            await server.mend(on, names.logins)
+        elif step == "repair":
+            await server.repair(on, names.logins)
         elif step == "shut":
             await server.shut(on)
         else:

@@ -97,7 +97,7 @@ async def test_a_function_that_a_login_left_running_does_not_become_the_owner_ro
             session.execute(GO)
         assert names.owner in owner_of(managed, "back", evil.database)
         await ended(server, of_role, login)
-        await server.mend(work(names), ())
+        await server.repair(work(names), ())
         assert names.owner not in owner_of(managed, "back", evil.database)
         return
     with running(managed, evil):

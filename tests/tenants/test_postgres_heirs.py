@@ -158,7 +158,7 @@ async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
         session.execute("CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
     assert kinds_of(await server.problems(names, names.logins)) == {ProblemKind.OWNED_BY_OTHERS}
 
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
 
     assert names.owner not in owners(managed, evil.database)
     assert await server.problems(names, names.logins) == frozenset()
@@ -202,7 +202,7 @@ async def test_what_is_not_the_tenants_is_reported_and_taken_back(
             administrator.execute(statement.replace("{{}}", "{}").encode())
 
     assert kinds_of(await server.problems(names, names.logins)) == {ProblemKind.OWNED_BY_OTHERS}
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
 
     assert await server.problems(names, names.logins) == frozenset()
     with managed.open(names.logins[1], names.database) as session:
@@ -227,11 +227,11 @@ async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names
         }
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"owned_by_others: unreachable.*the owner of these objects"):
-                await server.mend(work(names), names.logins)
+                await server.repair(work(names), names.logins)
             await ready(server, names, names.logins[0])  # and no rotation fails
             assert owners(managed, names.database) == {"unreachable", names.owner}
             managed.api("DROP TABLE public.unreachable", names.database)
-        await server.mend(work(names), names.logins)
+        await server.repair(work(names), names.logins)
         assert owners(managed, names.database) == {names.owner}
     finally:
         managed.delete("stranger")
@@ -243,7 +243,7 @@ async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: P
     """Many at once would otherwise wait for each other."""
     server._turns = asyncio.Semaphore(1)
     managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", names.database)
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
     await ready(server, names, names.logins[0])
     assert await server.problems(names, names.logins) == frozenset()
     assert await ended(server, names, names.logins[0])
@@ -263,9 +263,9 @@ async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_re
         )
         if managed.version >= 16:  # only a superuser may revoke what one granted
             with pytest.raises(GrantError, match=r"open_to_others: stranger; .* has the rights of pg_read_all_data"):
-                await server.mend(work(names), names.logins)
+                await server.repair(work(names), names.logins)
         else:
-            await server.mend(work(names), names.logins)
+            await server.repair(work(names), names.logins)
             assert await server.problems(names, names.logins) == frozenset()
     finally:
         managed.api(

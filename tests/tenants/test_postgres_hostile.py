@@ -74,7 +74,7 @@ async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_o
         else:
             assert what != "given away"
 
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
     assert await server.problems(names, names.logins) == frozenset()
     await ready(server, names, other, "new")
     with managed.open(other, names.database, "new") as session:
@@ -160,7 +160,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
     assert await server.problems(reader, reader.logins) == frozenset()
     assert await ended(server, reader, reader.logins[0])
     await server.forget(work(reader))
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
     assert await ended(server, names, names.logins[0])
     await server.set_login(work(names), names.temporary, secret())
     await server.drop_temporary(work(names))
@@ -416,7 +416,7 @@ async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: Post
         session.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
         session.execute("BEGIN")
         session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.database)))
-        call = asyncio.create_task(server.mend(work(names), names.logins))
+        call = asyncio.create_task(server.repair(work(names), names.logins))
         while not managed.api(waiting + " AND wait_event_type = 'Lock'"):
             await asyncio.sleep(0.01)
         call.cancel()

@@ -154,7 +154,7 @@ async def test_the_administrator_inherits_nothing_and_is_a_member_of_nothing(
 ) -> None:
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
     with (
         Connection.connect(managed.admin, dbname=names.database) as administrator,
         pytest.raises(psycopg.errors.InsufficientPrivilege),

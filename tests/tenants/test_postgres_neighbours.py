@@ -55,7 +55,7 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_
     with closing(managed.open(evil.logins[0], names.database)) as intruder:
         assert await ended(server, names, old)
         assert await server.problems(names, [new]) == kinds(ProblemKind.OPEN_TO_OTHERS)
-        await server.mend(work(names), [new])
+        await server.repair(work(names), [new])
         with pytest.raises(psycopg.OperationalError):
             intruder.execute("SELECT 1")
     assert not managed.lets_in(evil.logins[0], names.database)
@@ -110,7 +110,7 @@ async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
     managed.api(SQL("CREATE TABLE theirs.{} (x int)").format(name), names.database)
     managed.api(SQL("ALTER TABLE theirs.{} OWNER TO doadmin").format(name), names.database)
     with pytest.raises(GrantError) as refused:
-        await server.mend(work(names), names.logins)
+        await server.repair(work(names), names.logins)
     managed.api("DROP ROLE theirs")
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
@@ -170,7 +170,7 @@ async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
             grant = SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {} WITH GRANT OPTION")
             session.execute(grant.format(Identifier(names.database), everybody))
         statements = counted(monkeypatch)
-        await server.mend(work(names), names.logins)
+        await server.repair(work(names), names.logins)
         looks = ("pg_blocking_pids", "pg_prepared_xacts")  # while it waits, at intervals
         assert len([each for each in statements if not any(look in each.as_string(None) for look in looks)]) < 60
         assert await server.problems(names, names.logins) == frozenset()

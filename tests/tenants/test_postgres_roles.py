@@ -151,7 +151,7 @@ async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, 
     assert await server.problems(reader, reader.logins) == kinds(ProblemKind.RIGHTS_MISSING)
     assert not managed.lets_in(reader.logins[0], reader.database)
     assert await server.log_in(reader, reader.logins[0], Secret(PASSWORD)) is None  # its password is right
-    await server.mend(work(reader), reader.logins[:1])
+    await server.repair(work(reader), reader.logins[:1])
     assert await server.problems(reader, reader.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
     await ready(server, reader, reader.logins[0])
     check_matrix(managed, names)

@@ -68,7 +68,7 @@ async def steps(server: PostgresServer, names: Names) -> None:
     await server.set_login(work(names), names.logins[0], Secret(NEW))
     await server.log_in(names, names.logins[0], Secret(NEW))
     await server.problems(names, names.logins)
-    await server.mend(work(names), names.logins)
+    await server.repair(work(names), names.logins)
     await server.end_logins(work(names), [names.logins[1]])
     await server.shut(work(names))
 

@@ -80,7 +80,7 @@ async def test_a_step_that_is_cancelled_over_tls_leaves_no_backend(place: Place,
         await hostile.commit()
         await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(names.database)))
 
-        call = asyncio.create_task(server.mend(work(names), names.logins[:1]))
+        call = asyncio.create_task(server.repair(work(names), names.logins[:1]))
         async with asyncio.timeout(20):
             while not await (await watching.execute(waiting)).fetchall():
                 await asyncio.sleep(0.01)

@@ -329,7 +329,7 @@ async def test_an_adopted_login_works_until_it_is_ended(place: Place) -> None:
     own.run("INSERT INTO t VALUES (2)")
     own.run("ALTER TABLE t ADD COLUMN b INT")
     assert await place.server.problems(names, [old, new]) == frozenset()
-    await place.server.mend(work, [old, new])
+    await place.server.repair(work, [old, new])
     assert place.enters(names, old, user.password)
     await place.server.end_logins(work, [old])
     assert await place.server.drop_login(work, old)

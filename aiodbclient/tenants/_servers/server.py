@@ -171,7 +171,7 @@ class Server(ABC):
         """
 
     @abstractmethod
-    async def mend(self, work: Work, logins: Sequence[str]) -> None:
+    async def repair(self, work: Work, logins: Sequence[str]) -> None:
         """Mend what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
 
     @abstractmethod

@@ -255,7 +255,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
 
 async def finish(tenant: ClaimedTenant) -> TenantRepaired:
-    """Finish the verb on record. If there is none, or it is a rotation or revocation, mend what ``examine`` finds."""
+    """Finish the verb on record. If there is none, or it is a rotation or revocation, repair what ``examine`` finds."""
     action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
     if await end_copying(tenant):
         return _repaired(tenant, action, tenant.current, problems)
@@ -290,7 +290,9 @@ async def _mend_what_is_found(tenant: ClaimedTenant) -> TenantRepaired:
         raise no_database(tenant.names.tenant, tenant.names.database, tenant.names.role)
     if tenant.record.state is State.SUSPENDED:
         return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
-    return _repaired(tenant, TenantAction.REPAIRED, await mend(tenant, [each.kind for each in problems]), problems)
+    return _repaired(
+        tenant, TenantAction.REPAIRED, await repair_found(tenant, [each.kind for each in problems]), problems
+    )
 
 
 def _repaired(
@@ -299,7 +301,7 @@ def _repaired(
     return TenantRepaired(name=tenant.names.tenant, action=action, credential=credential, problems=problems)
 
 
-async def mend(tenant: ClaimedTenant, problems: Collection[ProblemKind]) -> Credential:
+async def repair_found(tenant: ClaimedTenant, problems: Collection[ProblemKind]) -> Credential:
     """Mend a tenant that is not shut, and end what a process began. Return its credential."""
     current, previous, intent = tenant.current, tenant.record.previous, tenant.record.intent
     names, server, work = tenant.names, tenant.server, tenant.work
@@ -317,7 +319,7 @@ async def mend(tenant: ClaimedTenant, problems: Collection[ProblemKind]) -> Cred
     if is_refused or (is_unknown and not await tenant.works(current)):
         current = await tenant.set_login(current.username)
     kept = [current.username, *([] if previous is None else [previous.username])]
-    await server.mend(work, kept)
+    await server.repair(work, kept)
     for login in (await server.find(names)).ended:
         if login not in kept:  # others held it when it was revoked
             await tenant.drop_login(login)

@@ -50,7 +50,7 @@ from .accounts import (
     drop_helpers,
     exists,
     hosts,
-    mend_account,
+    repair_account,
     set_account,
 )
 from .ending import end, end_in_schema, wait_for_pending
@@ -170,7 +170,7 @@ class MySQLServer(Server):
             await rights.set_rights(schema, login)  # that of others had all rights in every schema
             return False
 
-    async def mend(self, work: Work, logins: Sequence[str]) -> None:
+    async def repair(self, work: Work, logins: Sequence[str]) -> None:
         async with self._schema(work, self._long_turns) as schema:
             if work.names.role is Role.OWNER:
                 await make_writable(schema)
@@ -181,7 +181,7 @@ class MySQLServer(Server):
                 if not account.is_ours:
                     continue
                 if account.login in logins and not account.is_locked:
-                    await mend_account(schema, account, most)
+                    await repair_account(schema, account, most)
                 if logins:
                     await rights.set_rights(schema, account.login)
 
@@ -309,7 +309,7 @@ async def _problems(schema: Schema, logins: Sequence[str]) -> frozenset[Problem]
             found.add(Problem(ProblemKind.RIGHTS_MISSING))
         if logins and not account.is_locked:  # an ended one has none, unless code runs as it
             wanted = rights.RIGHTS[schema.names.role]
-            found |= {problem for *_, problem in await rights.lacking(schema, account.login, wanted)}
+            found |= {problem for *_, problem in await rights.missing_grants(schema, account.login, wanted)}
     found |= {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in await rights.access_of_others(schema)}
     return frozenset(found)
 

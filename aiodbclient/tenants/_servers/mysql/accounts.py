@@ -107,7 +107,7 @@ def exists(schema: Schema, login: str) -> ConflictError:
     )
 
 
-async def mend_account(schema: Schema, account: Account, connections: int) -> None:
+async def repair_account(schema: Schema, account: Account, connections: int) -> None:
     """Set the limit of an account that works, and that its password stays."""
     await schema.change(f"ALTER USER %s@'%%' {_limits(connections)} PASSWORD REQUIRE CURRENT", account.login)
 

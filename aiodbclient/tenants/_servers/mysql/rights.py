@@ -155,18 +155,20 @@ def check_name(schema: Schema) -> None:
 
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str] | None = None) -> None:
     """Give a login the rights ``wanted``, or those of its role, and revoke all others. What it has of them stays."""
-    for statement, values, _ in await lacking(schema, login, RIGHTS[schema.names.role] if wanted is None else wanted):
+    for statement, values, _ in await missing_grants(
+        schema, login, RIGHTS[schema.names.role] if wanted is None else wanted
+    ):
         await schema.change(statement, *values)
 
 
 async def revoke_everything(schema: Schema, login: str) -> None:
     """Revoke all that a login has."""
-    for statement, values, problem in await lacking(schema, login, frozenset()):
+    for statement, values, problem in await missing_grants(schema, login, frozenset()):
         if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
             await schema.change(statement, *values)
 
 
-async def lacking(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
+async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
     """Return the missing statements: after them, a login has the rights ``wanted`` and no others.
 
     What it has beyond these on an object is revoked in one statement, or MySQL may keep dynamic rights.

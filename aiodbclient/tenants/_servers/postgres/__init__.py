@@ -163,14 +163,14 @@ class PostgresServer(Server):
 
     async def problems(self, names: Names, logins: Sequence[str] | None) -> frozenset[Problem]:
         async def outside(session: Session) -> frozenset[Problem]:
-            steps = await databases.lacking(session, logins, self._limit)
+            steps = await databases.missing_grants(session, logins, self._limit)
             return frozenset([*(step.problem for step in steps), *await objects_of_others.problems(session)])
 
         found = await self._read(names, outside)
         if names.role is Role.OWNER or logins is None or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self._turn(Work(names), names.database) as session:
-            return found | {step.problem for step in await rights.lacking_inside(session)}
+            return found | {step.problem for step in await rights.missing_grants_inside(session)}
 
     # Steps of the verbs.
 
@@ -221,7 +221,7 @@ class PostgresServer(Server):
         async with self._drops:  # beside the turns: what others granted to the login can take long
             return await objects.drop(partial(self._session, work), login)
 
-    async def mend(self, work: Work, logins: Sequence[str]) -> None:
+    async def repair(self, work: Work, logins: Sequence[str]) -> None:
         await self._step(work, partial(databases.complete, usernames=logins, limit=self._limit))
         if work.names.role is not Role.OWNER:
             await self._mend_inside(work)

@@ -12,7 +12,7 @@ A role without login, the *owner role*, owns the database. As the administrator 
     ALTER ROLE login SET role = 'owner'
     GRANT CONNECT ON DATABASE d TO login                            the last one
 
-``lacking`` returns the statements that are missing: ``mend`` runs them, and ``problems`` reports them.
+``missing_grants`` returns the statements that are missing: ``repair`` runs them, and ``problems`` reports them.
 """
 
 from __future__ import annotations
@@ -179,10 +179,10 @@ async def create(session: Session) -> bool:
 
 async def complete(session: Session, usernames: Sequence[str] = (), limit: int | None = None) -> None:
     """Take the missing steps."""
-    await take(session, await lacking(session, usernames, limit))
+    await take(session, await missing_grants(session, usernames, limit))
 
 
-async def lacking(session: Session, usernames: Sequence[str] | None, limit: int | None) -> list[Step]:
+async def missing_grants(session: Session, usernames: Sequence[str] | None, limit: int | None) -> list[Step]:
     """Return the missing steps of the database and of the role's logins, as seen from another database.
 
     ``usernames`` is None while the tenant is shut: then the database belongs to the administrator.
@@ -339,7 +339,7 @@ async def shut(session: Session, *, belongs_to_admin: bool) -> None:
     database of the same customer, could let somebody in.
     """
     if session.names.role is Role.OWNER and await read_database(session) is not None:
-        await take(session, await lacking(session, None if belongs_to_admin else (), None))
+        await take(session, await missing_grants(session, None if belongs_to_admin else (), None))
         await _empty(session)
 
 

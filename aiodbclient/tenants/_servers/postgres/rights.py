@@ -81,10 +81,10 @@ WHERE nspname !~ '^pg_' AND EXISTS (
 
 async def complete_inside(session: Session) -> None:
     """In the tenant's database: take the missing steps of a group."""
-    await take(session, await lacking_inside(session))
+    await take(session, await missing_grants_inside(session))
 
 
-async def lacking_inside(session: Session) -> list[Step]:
+async def missing_grants_inside(session: Session) -> list[Step]:
     """In the tenant's database: return the missing steps of a group on its objects."""
     steps, names = list[Step](), session.names
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
