@@ -128,8 +128,8 @@ class DatabaseClient:
     async def aclose(self) -> None:
         """Close the connections, unless the session is yours.
 
-        Calls that wait for an answer or for the rate limit fail, and later calls raise ConfigurationError. Safe to
-        repeat.
+        Calls that wait for the rate limit fail, and later calls raise ConfigurationError. Calls that wait for an answer
+        fail too, but with a session of yours they go on. Safe to repeat.
         """
         await self._transport.aclose()
 

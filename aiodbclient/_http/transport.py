@@ -63,6 +63,7 @@ class Transport:
         self.secrets: Secrets = Secrets()
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None
+        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self._ask_token = None if isinstance(token, Token) else token
         if isinstance(token, Token):
             self._use_token(token)
@@ -229,7 +230,7 @@ class Transport:
     def _use_token(self, token: Token) -> None:
         token.check()
         self._token = token
-        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
+        self._made_headers = None
         self.secrets.add_token(token.value)
 
     async def _send_once(
@@ -270,7 +271,7 @@ class Transport:
             if stats is not None and not tried.is_unclear:
                 stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            attempt = 1 + sum(each.was_sent for each in failed)
+            attempt = 1 + sum(each.was_tried for each in failed)
             path = self.secrets.line(call.path, 200)
             report(call, path, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
         return tried
@@ -325,10 +326,7 @@ def _no_turn() -> MaxWaitError:
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     """Read the body of ``response``, which aiohttp decompresses piece by piece."""
-    body = await response.content.readany()
-    if response.content.at_eof():  # most bodies arrive together with the headers
-        return body
-    pieces, size = [body], len(body)
+    pieces, size = list[bytes](), 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
         size += len(piece)
