@@ -60,8 +60,7 @@ async def demo(console: Console, folder: Path, server: str | None = None) -> Tab
         cache = await sandbox.add_cluster("redis", "cache")
         console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}")
         console.print(
-            "It has no rate limit. The provider's 250 requests a minute would make "
-            f"a minute of {len(TENANTS)} tenants.\n"
+            "It has no rate limit. The provider's would not slow the tenants: they are made by SQL.\n"
         )
 
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)

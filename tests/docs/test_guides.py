@@ -56,7 +56,7 @@ def blocks_of(page: str) -> list[str]:
 
 
 PROGRAMS = [page for page in PAGES if any("asyncio.run(" in block for block in blocks_of(page))]
-TESTS = [page for page in PAGES if any("def test_" in block for block in blocks_of(page))]
+TESTS = [page for page in PAGES if any("def test_" in block for block in blocks_of(page))]  # test_testing_page.py
 CODE = [page for page in PAGES if blocks_of(page) and page not in (*PROGRAMS, *TESTS)]
 
 
@@ -178,17 +178,6 @@ def test_the_program_runs(page: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, *done.stderr.splitlines()[1:]) == (0,)  # one warning: its store has no key
     assert [done.stdout.strip()] == promised(program)
-
-
-@pytest.mark.parametrize("page", TESTS)
-def test_the_tests_pass(page: str, tmp_path: Path) -> None:
-    (tmp_path / "test_guide.py").write_text("\n\n".join(blocks_of(page)))
-    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "."]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    assert f"{''.join(blocks_of(page)).count('def test_')} passed" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted({path for text in PAGES.values() for path in INCLUDE.findall(text)}))
