@@ -107,6 +107,15 @@ _SHOWN: dict[str, Shown] = {
 }
 
 
+def make_ca() -> str:
+    """Make the certificate of an authority, for a server without TLS: the provider has one for each cluster."""
+    try:
+        import trustme
+    except ModuleNotFoundError:
+        raise Refusal(501, "this needs trustme: pip install 'aiodbclient[sandbox]'") from None
+    return trustme.CA(organization_name="aiodbclient sandbox").cert_pem.bytes().decode()
+
+
 class MemoryBackend(Backend):
     """Users and dbs in dictionaries; nothing listens at its address."""
 
@@ -133,12 +142,7 @@ class MemoryBackend(Backend):
         return Primary(shown.scheme, self._host, shown.port, shown.database, password, ssl=True)
 
     def ca(self) -> str:
-        if self._ca is None:
-            try:
-                import trustme
-            except ModuleNotFoundError:
-                raise Refusal(501, "this needs trustme: pip install 'aiodbclient[sandbox]'") from None
-            self._ca = trustme.CA().cert_pem.bytes().decode()
+        self._ca = self._ca or make_ca()
         return self._ca
 
     async def users(self) -> list[JSON]:

@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from .._dsn import has_late_at
 from ..models import UserRole
 from . import _provider as provider
-from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, new_password
+from ._backends import DEFAULT_DB, PRIMARY, Backend, Primary, derived_password, make_ca, new_password
 from ._embedded import POOL, RESERVED, SUPERUSER, EmbeddedPostgres
 from ._protocol import JSON, Refusal, RequestedUser, name_taken, not_found
 
@@ -67,6 +67,7 @@ class PostgresBackend(Backend):
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
         self._turns = asyncio.Semaphore(RESERVED)
         self._own: Primary | None = None  # on the server of a DSN
+        self._ca: str | None = None
 
     async def start(self) -> None:
         embedded = self.embedded
@@ -148,7 +149,8 @@ class PostgresBackend(Backend):
 
     def ca(self) -> str | None:
         if self.embedded is not None:
-            return self.embedded.ca
+            self._ca = self._ca or self.embedded.ca or make_ca()
+            return self._ca
         return self._ca_file.read_text() if self._ca_file.is_file() else None
 
     async def users(self) -> list[JSON]:

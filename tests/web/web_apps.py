@@ -32,8 +32,8 @@ def _count(kind: type) -> None:
 
 
 class _Unpaced(DatabaseClient):
-    def __init__(self) -> None:
-        super().__init__(rate_limiter=RateLimiter([]))
+    def __init__(self, max_wait: float) -> None:
+        super().__init__(rate_limiter=RateLimiter([]), max_wait=max_wait)
 
 
 signups.DatabaseClient = _Unpaced  # type: ignore[attr-defined, assignment]
