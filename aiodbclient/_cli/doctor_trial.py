@@ -315,7 +315,7 @@ async def _enters(
 
 
 def _on_mysql(admin: Secret, ca: str | None) -> _Run:
-    """Return what runs statements on MySQL and MariaDB. Needs aiomysql."""
+    """Return what runs statements on MySQL. Needs aiomysql."""
     from ..tenants._servers.mysql.session import opened, options_of
     from ..tenants._servers.server import LoginRefusedError, ServerAwayError
 

@@ -137,8 +137,7 @@ class Tenants(TenantRole):
 
         Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
         SuspendedError, and ``check``, ``repair``, ``rotate`` and ``revoke_previous`` leave the tenant as it is.
-        Transactions that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat
-        and to cancel.
+        Rights of others on its database are revoked. Safe to repeat and to cancel.
 
         Args:
             names: The tenants.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from signups import status_of
 
 from ..requirements import postgres_with_tls
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "web-backend.md"
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 
@@ -244,3 +246,17 @@ def test_each_error_has_its_status(error: errors.DatabaseClientError, status: in
     mapped, headers = status_of(error)
     assert mapped == status
     assert ("retry-after" in headers) == (status == 503)
+
+
+def test_status_table_of_the_page_matches() -> None:
+    """The table of the page about web backends has the statuses of ``status_of``."""
+    rows = [line.strip("|").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) > 5
+    for classes, says in rows:
+        for name in re.findall(r"`(\w+)`", classes):
+            error = getattr(errors, name, None) or getattr(tenant_errors, name)
+            status, headers = status_of(error(""))
+            assert str(status) == says.strip()[:3], name
+            assert ("retry-after" in headers) == ("retry-after" in says), name
+            if "retry-after:" in says:
+                assert f"`retry-after: {headers['retry-after']}`" in says, name
