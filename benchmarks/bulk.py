@@ -1,6 +1,6 @@
 """Compare a bulk run with plain calls: memory for 100,000 names, and names per second.
 
-The server is another process and answers at once. The names come from a generator, and the budget does not pace.
+The server is another process and answers at once. The names come from a generator, and the rate limiter has no windows.
 
 Memory is the resident memory of this process: the highest during the run, minus the memory before it, after a smaller
 warm-up run. Throughput is the best of several rounds, since the best is least disturbed by a busy machine. The rounds

@@ -47,7 +47,7 @@ def names(prefix: str, count: int) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def sandbox(engine: str, rate: str, budget: RateLimiter) -> AsyncIterator[list[ClusterClient]]:
+async def sandbox(engine: str, rate: str, limiter: RateLimiter) -> AsyncIterator[list[ClusterClient]]:
     """Start a sandbox in another process. Yields its clusters."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, "--serve", engine, rate), stdout=asyncio.subprocess.PIPE
@@ -55,7 +55,7 @@ async def sandbox(engine: str, rate: str, budget: RateLimiter) -> AsyncIterator[
     try:
         assert process.stdout is not None
         started = json.loads(await process.stdout.readline())
-        async with DatabaseClient(started["token"], base_url=started["url"], rate_limiter=budget) as client:
+        async with DatabaseClient(started["token"], base_url=started["url"], rate_limiter=limiter) as client:
             yield [client.cluster(cluster.id) for cluster in await client.clusters.list()]
     finally:
         process.terminate()
@@ -96,8 +96,8 @@ def holds(what: str, figure: float, limit: float) -> bool:
 async def paced(path: Path, count: int) -> list[bool]:
     """Put all on record under a rate limit, list and check them."""
     least = (2 * count - 1) // BURST * SECONDS
-    budget = RateLimiter([Window(BURST, SECONDS)])
-    async with sandbox("mongodb", "paced", budget) as clusters, SQLiteStore(path) as store:
+    limiter = RateLimiter([Window(BURST, SECONDS)])
+    async with sandbox("mongodb", "paced", limiter) as clusters, SQLiteStore(path) as store:
         tenants = Tenants(clusters, store, max_tenants=count // CLUSTERS)
         await asyncio.sleep(SECONDS)  # the window is empty again
         took = await timed("put on record", count, tenants.provision(names("tenant", count)))

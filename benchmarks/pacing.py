@@ -4,7 +4,7 @@ The provider's windows are scaled: 250 requests in WINDOW seconds instead of 60.
 process, and all creates start at once. The optimum is the earliest time at which the last request may be sent: the k-th
 request may be sent once the (k-250)-th is one window old.
 
-A second series runs while another client evenly spends half of the budget. A client that is faster than the optimum
+A second series runs while another client evenly spends half of the limit. A client that is faster than the optimum
 there has taken requests from the other one.
 """
 
@@ -172,7 +172,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for shared in (False, True):
         print(
-            "\nanother client spends half of the budget"
+            "\nanother client spends half of the limit"
             if shared
             else f"\nalone, {LIMIT} requests in {arguments.window:g} s"
         )

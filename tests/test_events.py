@@ -32,7 +32,7 @@ async def test_each_request_is_one_event(server: Server, make_client: MakeClient
     assert all(event.duration > 0 for event in seen)
 
 
-async def test_waiting_for_another_write_is_not_waiting_for_the_budget(server: Server, make_client: MakeClient) -> None:
+async def test_waiting_for_another_write_is_not_waiting_for_the_limit(server: Server, make_client: MakeClient) -> None:
     seen: list[RequestEvent] = []
 
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
@@ -76,8 +76,8 @@ async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_c
         return await returns_the_user()(request)
 
     server.otherwise = slow
-    budget = RateLimiter([Window(10, 60.0)])
-    client = make_client(rate_limiter=budget)
+    limiter = RateLimiter([Window(10, 60.0)])
+    client = make_client(rate_limiter=limiter)
     first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
     await arrived.wait()
 
@@ -87,7 +87,7 @@ async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_c
     end.set()
     await first
     assert len(server.requests) == 1
-    assert (budget.snapshot().used, budget.snapshot().in_flight) == ((1,), 0)
+    assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
 
 
 async def test_a_hook_that_raises_spoils_no_call(

@@ -207,10 +207,10 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 
 async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
-    budget = RateLimiter([Window(1, 60.0)])
-    client = make_client(rate_limiter=budget)
+    limiter = RateLimiter([Window(1, 60.0)])
+    client = make_client(rate_limiter=limiter)
     await client.clusters.get(CLUSTER)
-    client = make_client(rate_limiter=budget)  # this client has not read that cluster
+    client = make_client(rate_limiter=limiter)  # this client has not read that cluster
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
     await asyncio.wait([patient], timeout=0.01)
 

@@ -245,7 +245,7 @@ async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
         DatabaseClient("dop_v1_x")
 
 
-async def test_a_run_says_how_long_the_budget_keeps_it(server: Server, make_client: MakeClient) -> None:
+async def test_a_run_says_how_long_the_rate_limit_keeps_it(server: Server, make_client: MakeClient) -> None:
     server.otherwise = returns_the_user()
     users = make_client(rate_limiter=RateLimiter([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
     run = users.rotate([f"user{n}" for n in range(10)])

@@ -1,4 +1,4 @@
-"""``client.request``: any call of the API, with the same budget, retries and masking as the others."""
+"""``client.request``: any call of the API, with the same rate limiter, retries and masking as the others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_params_become_the_query(server: Server, make_client: MakeClient) 
     assert server.calls == [("GET", "/v2/databases?tag_name=a+b%26c&per_page=200&all=true&id=x&id=2")]
 
 
-async def test_it_is_paced_by_the_same_budget(server: Server, make_client: MakeClient) -> None:
+async def test_it_is_paced_by_the_same_limiter(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(200, {"databases": []})
     client = make_client(rate_limiter=RateLimiter([Window(2, 60.0)]), max_wait=0.0)
     await client.request("GET", FIREWALL)

@@ -274,13 +274,13 @@ async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for
         return await (DBS if request.headers["authorization"] in valid else fails(401))(request)
 
     server.otherwise = only_the_valid
-    budget = RateLimiter([Window(1, 0.2)])
-    cluster = make_client(vault, rate_limiter=budget).cluster(CLUSTER, engine="pg")
+    limiter = RateLimiter([Window(1, 0.2)])
+    cluster = make_client(vault, rate_limiter=limiter).cluster(CLUSTER, engine="pg")
     valid.add("Bearer token-1")
     await cluster.dbs.list()
     run = cluster.dbs.provision([])
     waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane
-    while not budget.snapshot().waiting:  # noqa: ASYNC110 - it is no event
+    while not limiter.snapshot().waiting:  # noqa: ASYNC110 - it is no event
         await asyncio.sleep(0.01)
     valid.clear()
     valid.add("Bearer token-2")

@@ -292,13 +292,13 @@ async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
 
 
 async def test_stop_cancels_wait_for_rate_limit(sandbox: Sandbox, pg: ClusterClient) -> None:
-    budget = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=budget) as client:
+    limiter = RateLimiter([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client:
         run = client.cluster(pg.id).users.provision(endless(), concurrency=CONCURRENCY)
         names = await stopped_when(run, lambda: requests(sandbox, "users.create") == 5)
 
     assert len(names) == 5
-    assert budget.snapshot().waiting == 0
+    assert limiter.snapshot().waiting == 0
 
 
 async def test_stop_cancels_refused_names(sandbox: Sandbox, pg: ClusterClient) -> None:

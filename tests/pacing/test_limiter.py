@@ -90,7 +90,7 @@ def test_a_request_that_never_left_takes_no_slot() -> None:
     live(main)
 
 
-def test_a_budget_without_windows_lets_everybody_go() -> None:
+def test_a_limiter_without_windows_lets_everybody_go() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter, start = RateLimiter([]), loop.time()
         await asyncio.gather(*(limiter.acquire() for _ in range(10_000)))
@@ -187,7 +187,7 @@ def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-def test_a_budget_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
+def test_a_limiter_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         await spend(limiter, 1)
@@ -306,7 +306,7 @@ def test_ten_thousand_waiters_leave_nothing_behind() -> None:
     live(main)
 
 
-def test_a_snapshot_shows_the_state_of_the_budget() -> None:
+def test_a_snapshot_shows_the_state_of_the_limiter() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((3, 60.0), (9, 600.0))
         assert limiter.snapshot().next_slot == 0
@@ -349,7 +349,7 @@ def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_the_default_budget_is_the_documented_one() -> None:
+def test_the_default_limiter_is_the_documented_one() -> None:
     assert RateLimiter().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 

@@ -43,11 +43,11 @@ several_windows = st.lists(
 )
 
 
-async def carry_out(plan: list[Request], budget: RateLimiter, server: LimitingServer, loop: VirtualLoop) -> None:
+async def carry_out(plan: list[Request], limiter: RateLimiter, server: LimitingServer, loop: VirtualLoop) -> None:
     async def call(request: Request) -> None:
         request.wanted = loop.time()
         try:
-            slot = await budget.acquire()
+            slot = await limiter.acquire()
         except asyncio.CancelledError:
             request.left = loop.time()
             raise
@@ -57,9 +57,9 @@ async def carry_out(plan: list[Request], budget: RateLimiter, server: LimitingSe
             status, _ = server.hit()
             assert status == 200, "alone, and refused"
             await asyncio.sleep(request.back)
-            budget.accept(slot)
+            limiter.accept(slot)
         finally:
-            budget.release(slot)
+            limiter.release(slot)
             request.ended = loop.time()
 
     tasks: list[asyncio.Task[None]] = []
@@ -116,9 +116,9 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
     async def main(loop: VirtualLoop) -> None:
         by_length = sorted(windows, key=lambda window: window.seconds)
         server = LimitingServer(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
-        budget = RateLimiter(windows)
-        await carry_out(plan, budget, server, loop)
-        assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
+        limiter = RateLimiter(windows)
+        await carry_out(plan, limiter, server, loop)
+        assert (limiter.snapshot().in_flight, limiter.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
     live(main)
     round_trip = max(request.there + request.back for request in plan)
@@ -145,10 +145,10 @@ def test_all_calls_go_soon_after_others_stop(
 
     async def main(loop: VirtualLoop) -> None:
         server = LimitingServer(loop.time, by_length, skew=skew)
-        budget = RateLimiter(windows)
+        limiter = RateLimiter(windows)
 
         async def call(request: Request) -> None:
-            client = Client(budget, server, lambda: request.there)
+            client = Client(limiter, server, lambda: request.there)
             await client.call()
 
         async def interfere() -> None:
@@ -173,7 +173,7 @@ def test_all_calls_go_soon_after_others_stop(
         await traffic
         alone = optimum(len(plan), by_length) + sum(request.gap for request in plan) + 4.0 * len(plan)
         assert took <= alone + sum(gap for gap, _ in others) + 4 * (by_length[-1][1] + 1)
-        assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
+        assert (limiter.snapshot().in_flight, limiter.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
     live(main)
 
@@ -294,7 +294,7 @@ def test_no_headers_needed(traffic: Callable[[float], Traffic]) -> None:
 @pytest.mark.parametrize(
     ("counts", "longest"), [((40, 40), (40.0, 40.0)), ((40, 40, 40), (75.0, 75.0, 75.0)), ((200, 40), (135.0, 130.0))]
 )
-def test_programs_without_a_shared_budget_on_a_lower_limit_do_not_wait_while_it_is_free(
+def test_programs_without_a_shared_limiter_on_a_lower_limit_do_not_wait_while_it_is_free(
     counts: tuple[int, ...], longest: tuple[float, ...], gap: float, seed: int
 ) -> None:
     """20 requests in 10 s: 40 creates of each of two programs take 30 s at best."""

@@ -47,9 +47,9 @@ def die_at(statement: int) -> None:
 
 
 async def _work(plan: dict[str, Any]) -> None:
-    budget, retry = RateLimiter([]), RetryPolicy(base_delay=0.01)
+    limiter, retry = RateLimiter([]), RetryPolicy(base_delay=0.01)
     async with (
-        DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=budget, retry=retry) as client,
+        DatabaseClient(plan["token"], base_url=plan["url"], rate_limiter=limiter, retry=retry) as client,
         SQLiteStore(plan["store"]) as store,
     ):
         await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, prefix=plan["prefix"]), plan["name"])

@@ -159,7 +159,7 @@ async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Pla
         tenants = Tenants(client.cluster(place.cluster.id), place.store, prefix=place.prefix)
         name = "new" if verb == "provision" else "a"
         await only(place.tenants().rotate([name])) if verb == "revoke_previous" else None
-        await client.clusters.list()  # which uses the budget up
-        async with asyncio.timeout(50):  # the budget has room after 60 s
+        await client.clusters.list()  # which uses the limit up
+        async with asyncio.timeout(50):  # the window has a slot after 60 s
             with pytest.raises(MaxWaitError, match="it was not sent"):
                 _ = [each async for each in getattr(tenants, verb)([name])]

@@ -91,7 +91,7 @@ async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], rem
     await run.aclose()
 
 
-def budgets() -> None:
+def limiters() -> None:
     RateLimiter([Window(250, 60.0)], share=1 / 4)
     RateLimiter([250])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     RateLimiter([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
