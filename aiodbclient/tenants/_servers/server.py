@@ -155,7 +155,7 @@ class Server(ABC):
         """
 
     @abstractmethod
-    async def end_logins(self, work: Work, logins: Collection[str]) -> None:
+    async def end_logins(self, work: Work, logins: Collection[str], /) -> None:
         """End logins for good: no session of them is open, none can begin, and nothing runs as them.
 
         First all of them lose their rights, then sessions are ended. Does nothing for those that are gone. Sessions may
