@@ -82,10 +82,10 @@ def decode(body: bytes, key: str, model: type[T]) -> T:
     return _converter().structure(parse(body)[key], model)
 
 
-def decode_page(body: bytes, key: str, model: type[T], other_key: str = "") -> tuple[list[T], str | None]:
+def decode_page(body: bytes, key: str, model: type[T], key_alias: str = "") -> tuple[list[T], str | None]:
     """Read a list of ``model``, and the URL of its next page or None. Raises as ``decode``."""
     payload = parse(body)
-    page = payload[other_key if key not in payload and other_key in payload else key]
+    page = payload[key_alias if key not in payload and key_alias in payload else key]
     items = _converter().structure(page, list[model])  # type: ignore[valid-type]
     following = ((payload.get("links") or {}).get("pages") or {}).get("next") or None
     if following is not None and not isinstance(following, str):

@@ -43,7 +43,8 @@ class DatabaseClient:
     Args:
         token: The API token, or an async callable that returns it within ``timeout``. The client calls the callable
             when it first needs a token, and once more after a 401. If the callable raises an exception, the call raises
-            it too. None: the environment's ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
+            it too, or from it a DatabaseClientError if an earlier try may have been applied. None: the environment's
+            ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: The URL of the API. Plain http is for loopback only. None: the environment's ``DIGITALOCEAN_API_URL``,
             or the provider.
         session: Your ``aiohttp.ClientSession``, which the client uses and never closes. Its User-Agent and its proxy
@@ -128,8 +129,8 @@ class DatabaseClient:
     async def aclose(self) -> None:
         """Close the connections, unless the session is yours.
 
-        Calls that wait for an answer or for the rate limit fail, and later calls raise ConfigurationError. Safe to
-        repeat.
+        Calls that wait for the rate limit fail, and later calls raise ConfigurationError. Calls that wait for an answer
+        fail too, but with a session of yours they go on. Safe to repeat.
         """
         await self._transport.aclose()
 

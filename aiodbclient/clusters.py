@@ -171,6 +171,6 @@ async def request_below(
 def for_work(
     cluster: ClusterClient, stats: RequestStats, maintenance: MaintenanceWait | None = None, label: str | None = None
 ) -> ClusterClient:
-    """Return ``cluster`` for the work on one name, as ``for_bulk`` does; ``label`` is that of its events."""
-    context = cluster._context.for_bulk(stats, maintenance)  # pyright: ignore[reportPrivateUsage]  # of the class above
+    """Return ``cluster`` for the work on one name, in a run if there is ``maintenance``; ``label`` is of its events."""
+    context = cluster._context.with_stats(stats, maintenance)  # pyright: ignore[reportPrivateUsage]  # of the class above
     return ClusterClient(context._replace(options=context.options._replace(label=label)))

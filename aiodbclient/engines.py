@@ -110,11 +110,11 @@ def is_case_sensitive(engine: Engine | str | None, on: str) -> bool:
     return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
 
 
-def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
+def guard(engine: Engine | str | None, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
     """Refuse an operation that ``engine`` does not support. An unknown engine passes: its capabilities are None."""
     # The API would ignore a setting of another engine. An ignored ACL leaves a login with more rights than intended.
-    capabilities = CAPABILITIES.get(engine)
-    if capabilities is None:
+    capabilities = CAPABILITIES.get(engine or "")
+    if engine is None or capabilities is None:
         return None
     on_users = operation.startswith("users.")
     if not (capabilities.users if on_users else capabilities.dbs):

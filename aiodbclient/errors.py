@@ -19,7 +19,8 @@ DatabaseClientError
 
 No message and no attribute holds a password or a token. They quote nothing of the API's answers but the id, the message
 and the request id of an error. In these they mask the token, the provider's passwords (``AVNS_...``) and the values of
-``password``. A traceback with local variables does not show these secrets either.
+``password``. A traceback with local variables does not show these secrets either, unless code that you gave to your
+``aiohttp.ClientSession`` raised the exception.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class DatabaseClientError(Exception):
 
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
-        tries: The number of requests that were sent.
+        tries: The number of tries. One that could not connect counts too.
         advice: What a program can do now. It is the end of the message; empty if the message has none.
     """
 

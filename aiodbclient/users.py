@@ -22,7 +22,7 @@ from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from .models import MySQLSettings, NewUser, User, UserSettings
 
 _LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
-_LOOKS = 4  # how long to read the password, which can be empty right after a reset: 0 + 1 + 2 + 4 times ``base_delay``
+_READING = 7  # times ``base_delay``: how long to read the password, which can be empty right after a reset
 
 
 class UsersAPI:
@@ -231,7 +231,7 @@ async def _read_back(users: UsersAPI, context: ClusterContext, user: User, respo
     await context.transport.sleep(min(options.timeout if timed_out else 2 * delay, _LONGEST))
     user = evolve(user, password=None)
     if capabilities_of(context.engine).returns_passwords:
-        user = await with_password(user, lambda: users.get(user.name), _LOOKS * delay, first=delay)
+        user = await with_password(user, lambda: users.get(user.name), _READING * delay, first=delay)
     if user.password is None:
         raise response.invalid(
             "followed another reset whose answer was lost. The server may have performed the two in either order, and "

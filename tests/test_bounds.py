@@ -211,3 +211,14 @@ async def test_a_tag_that_cannot_be_is_refused(tag: Any, server: Server, make_cl
         await make_client().clusters.list(tag)
 
     assert server.requests == []
+
+
+async def test_body_in_one_piece_is_bounded(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that arrives together with the headers is bounded too."""
+    monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 10)
+    server.will(says(200, {"dbs": []}))
+
+    with pytest.raises(errors.InvalidResponseError, match="is larger"):
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()

@@ -51,6 +51,22 @@ async def test_waiting_for_another_write_is_not_waiting_for_the_limit(server: Se
     assert second.waited < 0.4
 
 
+async def test_token_time_is_no_wait(server: Server, make_client: MakeClient) -> None:
+    """What the token provider takes is neither ``waited`` nor ``blocked``, and ``max_wait`` does not bound it."""
+    seen: list[RequestEvent] = []
+
+    async def slow() -> str:
+        await asyncio.sleep(0.3)
+        return "secret-token"
+
+    server.will(fails(401), returns_the_user())
+    users = make_client(slow, on_event=seen.append, max_wait=0.2).cluster(CLUSTER, engine="mongodb").users
+
+    await users.create("a")
+
+    assert [event.waited < 0.2 and event.blocked < 0.2 for event in seen] == [True, True]
+
+
 async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_client: MakeClient) -> None:
     arrived, end = asyncio.Event(), asyncio.Event()
 

@@ -353,3 +353,11 @@ async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: Ma
 def test_a_policy_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=next(iter(values))):
         RetryPolicy(**values)
+
+
+async def test_tls_failure_names_reason(server: Server, make_client: MakeClient) -> None:
+    """OpenSSL's number of an error is none of the operating system's."""
+    client = make_client(base_url=server.url.replace("http:", "https:"), retry=RetryPolicy(max_tries=1))
+
+    with pytest.raises(errors.ConnectError, match=r"no TLS: [A-Z_]+; it was not sent"):
+        await client.cluster(CLUSTER, engine="pg").dbs.list()

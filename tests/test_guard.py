@@ -262,6 +262,21 @@ async def test_without_leave_to_read_the_cluster_calls_go_ahead_with_one_warning
     assert len(server.requests) == 1 + 6
 
 
+async def test_guard_after_403_works_again(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that may not read the cluster now may do so later, so the client reads it again after a while."""
+    server.will(fails(403, "forbidden"), says(200, {"users": []}), is_engine("redis"))
+    cluster = make_client().cluster(CLUSTER)
+    await cluster.users.list()
+
+    monkeypatch.setattr("aiodbclient._http.context._FORBIDDEN", 0.0)
+    with pytest.raises(errors.UnsupportedOperationError):
+        await cluster.users.list()
+
+    assert len(server.requests) == 3
+
+
 async def test_a_cluster_that_is_not_there_is_not_found_for_all_who_wait(
     server: Server, make_client: MakeClient
 ) -> None:

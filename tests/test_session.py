@@ -19,7 +19,7 @@ from aiohttp import web
 from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolicy, Window, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, says, serve, stalls
+from .server import CLUSTER, Server, fails, hangs_up, says, serve, stalls
 
 DBS = says(200, {"dbs": []})
 
@@ -335,6 +335,54 @@ async def test_a_timeout_of_the_token_provider_s_own_is_raised_as_it_is(make_cli
 
     with pytest.raises(TimeoutError, match="the vault took too long"):
         await make_client(timing_out).cluster(CLUSTER, engine="pg").dbs.list()
+
+
+class Failing(Vault):
+    """Hands out one token, and then fails."""
+
+    async def __call__(self) -> str:
+        token = await super().__call__()
+        if self.asked > 1:
+            raise LookupError("the vault is sealed")
+        return token
+
+
+async def test_token_error_after_lost_write(server: Server, make_client: MakeClient) -> None:
+    """The caller learns that the write may have been applied, whatever the token provider raises afterwards."""
+    server.will(hangs_up, fails(401))
+
+    with pytest.raises(errors.DatabaseClientError, match=r"raised LookupError.*it may have been applied") as caught:
+        await make_client(Failing()).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+    assert (caught.value.may_have_applied, caught.value.tries) == (True, 2)
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
+async def test_token_error_after_401_alone(server: Server, make_client: MakeClient) -> None:
+    """The call raises the token provider's exception if nothing was applied."""
+    server.will(fails(401))
+
+    with pytest.raises(LookupError, match="sealed"):
+        await make_client(Failing()).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+
+async def test_aclose_ends_wait_for_token(make_client: MakeClient) -> None:
+    """A call that waits for the token provider fails at once when its client is closed."""
+    asked = asyncio.Event()
+
+    async def hanging() -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    client = make_client(hanging)
+    waiting = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
+    await asked.wait()
+
+    await client.aclose()
+
+    with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed; it was not sent"):
+        await asyncio.wait_for(waiting, 3)
 
 
 async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: MakeClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -135,6 +136,59 @@ async def test_aclose_ends_wait(
     gate.open.set()
     if first is not None:
         await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_aclose_while_wait_ends(server: Server, make_client: MakeClient) -> None:
+    """``aclose`` closes the client also at the moment when the ``max_wait`` of a call has just passed."""
+    gate = Gate()
+    server.will(gate)
+    client = make_client()
+    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+    await gate.arrived.wait()
+    second = asyncio.create_task(client.with_options(max_wait=0.5).cluster(CLUSTER, engine="mongodb").users.create("b"))
+    await asyncio.sleep(0.02)
+    time.sleep(0.6)  # noqa: ASYNC251 - the timeout is due when the event loop goes on
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not second.done()
+
+    await client.aclose()
+
+    for call in (first, second):
+        with pytest.raises(errors.DatabaseClientError):
+            await call
+    gate.open.set()
+
+
+async def test_mongodb_slot_gets_rest_of_max_wait(server: Server, make_client: MakeClient) -> None:
+    """``max_wait`` bounds the waits for the turn and for the slot together, and the error names the one that ended."""
+    gate = Gate()
+    server.will(gate)
+    client = make_client(rate_limiter=RateLimiter([Window(1, 4.8)]))
+    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+    await gate.arrived.wait()
+    second = asyncio.create_task(client.with_options(max_wait=5.0).cluster(CLUSTER, engine="mongodb").users.create("b"))
+    await asyncio.sleep(0.5)
+    gate.open.set()
+    await first
+
+    with pytest.raises(errors.MaxWaitError, match="the rate limit has no slot"):
+        await second
+
+
+async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: MakeClient) -> None:
+    """If all slots are in flight until ``max_wait`` ends, the error blames no other user write."""
+    gate = Gate()
+    server.will(gate)
+    client = make_client(rate_limiter=RateLimiter([Window(1, 0.05)]))
+    first = asyncio.create_task(client.cluster(OTHER, engine="pg").users.create("a"))
+    await gate.arrived.wait()
+
+    with pytest.raises(errors.MaxWaitError, match=r"the rate limit has no slot.*it was not sent"):
+        await client.with_options(max_wait=0.3).cluster(CLUSTER, engine="mongodb").users.create("b")
+
+    gate.open.set()
+    await first
 
 
 async def test_engine_error_own_object(server: Server, make_client: MakeClient) -> None:

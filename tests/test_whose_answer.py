@@ -304,6 +304,20 @@ async def test_a_reset_after_any_lost_answer_is_read_back(loss: Any, server: Ser
     assert [method for method, _ in server.calls] == ["POST", "POST", "GET"]
 
 
+async def test_kafka_reset_reads_certificate_back(server: Server, make_client: MakeClient) -> None:
+    """All secrets are those that count after two resets, also Kafka's certificate and key."""
+
+    def kafka(secret: str) -> Any:
+        secrets = {"password": secret, "access_cert": secret, "access_key": secret}
+        return says(200, {"user": {"name": "alice", "role": "normal", **secrets}})
+
+    server.will(hangs_up, kafka("answered"), kafka("read back"))
+
+    user = await make_client().cluster(CLUSTER, engine="kafka").users.reset_auth("alice")
+
+    assert (user.password, user.access_cert, user.access_key) == ("read back",) * 3
+
+
 async def test_a_reset_after_a_429_needs_no_reading_back(server: Server, make_client: MakeClient) -> None:
     server.will(fails(429, retry_after="0.05"), returns_the_user("answered"))
 

@@ -50,11 +50,11 @@ class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
         super().__init__(context.transport.limiter)
         self.retry = context.options.retry
         self._api = api
-        self._context = context.for_bulk(RequestStats(), self.maintenance)
+        self._context = context.with_stats(RequestStats(), self.maintenance)
 
     def calls(self, stats: RequestStats) -> ApiT:
         """Return the calls of ``api`` that wait behind all others. ``stats`` counts their requests."""
-        return self._api(self._context.for_bulk(stats))
+        return self._api(self._context.with_stats(stats))
 
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -24,7 +25,7 @@ NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohtt
 logger = logging.getLogger("aiodbclient")
 
 
-async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+async def _refuse_resend(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
     """Stop aiohttp from resending a request when a connection breaks: the server may have performed it."""
     try:
         return await handler(request)
@@ -53,7 +54,7 @@ class Reuse:
         """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
         # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
         own: tuple[ClientMiddlewareType, ...] | None = getattr(self._session, "_middlewares", None)
-        return None if own is None else (*own, _send_once)
+        return None if own is None else (*own, _refuse_resend)
 
     def close_tainted_connections(self) -> None:
         """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
@@ -94,8 +95,12 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"{error.host}:{error.port}: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno or 0  # negative where a name was not found
-        return f"{error.host}:{error.port}: {os.strerror(number) if number > 0 else error.os_error.strerror}"
+        cause = error.os_error
+        number = cause.errno or 0  # negative where a name was not found
+        text = os.strerror(number) if number > 0 else cause.strerror
+        if isinstance(cause, ssl.SSLError):  # its number is one of OpenSSL's
+            text = f"no TLS: {cause.reason or cause.strerror}"
+        return f"{error.host}:{error.port}: {text}"
     return f"{type(error).__name__}: {error}"
 
 

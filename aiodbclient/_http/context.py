@@ -8,6 +8,8 @@ import copy
 import ssl
 from collections.abc import Awaitable, Callable
 from itertools import islice
+from math import inf
+from time import monotonic
 from typing import NamedTuple
 
 from attrs import define, field
@@ -24,8 +26,7 @@ from .pages import ListedT, read_all
 from .response import Response
 from .transport import Transport
 
-# The engine of a cluster that the token may not read. The guard passes it, like every unknown engine.
-_UNREADABLE = "unreadable"
+_FORBIDDEN = 60.0  # seconds for which a cluster that the token may not read is not read again
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
 _NEW_CLUSTER = "a cluster that has just come online may not be ready yet"
 
@@ -65,6 +66,7 @@ class ClientCache:
     """What a client knows about clusters, by id, and the turns of writes on them."""
 
     engines: dict[str, Engine | str] = field(factory=dict)
+    forbidden: dict[str, float] = field(factory=dict)  # when the API said that the token may not read the cluster
     cas: dict[str, str] = field(factory=dict)  # as PEM
     reads: dict[tuple[object, ...], asyncio.Future[None]] = field(factory=dict)  # other calls wait for them
     turns: dict[str, WriteTurns] = field(factory=dict)
@@ -84,15 +86,12 @@ class ClusterContext(NamedTuple):
     @property
     def engine(self) -> Engine | str | None:
         """The engine that was given or read, or None."""
-        if self.given_engine is not None:
-            return self.given_engine
-        learned = self.cache.engines.get(self.cluster_id)
-        return None if learned == _UNREADABLE else learned
+        return self.given_engine or self.cache.engines.get(self.cluster_id)
 
     @property
     def was_seen(self) -> bool:
         """Whether this client has read the cluster, or is not allowed to."""
-        return self.cluster_id in self.cache.engines
+        return self.cluster_id in self.cache.engines or self.cluster_id in self.cache.forbidden
 
     async def send(self, operation: Operation, name: str, body: Body | None = None) -> Response:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it and the settings in it."""
@@ -102,7 +101,8 @@ class ClusterContext(NamedTuple):
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
         turns = None
-        if operation.writes_users and capabilities is not None and capabilities.concurrent_user_writes == 1:
+        one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
+        if one_at_a_time and operation.writes and operation.on == "users":
             turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
         not_found = _NEW_CLUSTER if operation.kind is Kind.CREATE else ""
         call = Call(operation, path, self.options, self.cluster_id, name, engine, encoded, turns, not_found)
@@ -128,16 +128,16 @@ class ClusterContext(NamedTuple):
             await self._share(GET_CA, self._read_ca)
         return self.cache.cas[self.cluster_id]
 
-    async def learn_engine(self) -> Engine | str:
-        """Return the engine. Reads the cluster if it is unknown, once per client."""
-        engine = self.given_engine or self.cache.engines.get(self.cluster_id)
-        while engine is None:
+    async def learn_engine(self) -> Engine | str | None:
+        """Return the engine. Reads the cluster if it is unknown, once per client. None: the token may not read it."""
+        while (engine := self.engine) is None:
+            if monotonic() - self.cache.forbidden.get(self.cluster_id, -inf) < _FORBIDDEN:
+                return None
             await self._share(GET_CLUSTER, self._read_engine)
-            engine = self.cache.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
-        """Return this context for one name of a run; ``maintenance`` is the run's, unless the context has one."""
+    def with_stats(self, stats: RequestStats, maintenance: MaintenanceWait | None = None) -> ClusterContext:
+        """Return this context with ``stats``. With ``maintenance`` its calls are a run's, which wait behind others."""
         maintenance = self.maintenance or maintenance
         options = self.options._replace(stats=stats, bulk=maintenance is not None)
         return self._replace(options=options, maintenance=maintenance)
@@ -176,7 +176,7 @@ class ClusterContext(NamedTuple):
                 "the token may not read cluster %s, so its engine is not known and its calls are not guarded",
                 self.cluster_id,
             )
-            self.cache.engines[self.cluster_id] = _UNREADABLE
+            self.cache.forbidden[self.cluster_id] = monotonic()
 
     async def _read_ca(self) -> None:
         response = await self.transport.send(Call(GET_CA, GET_CA.path(self.cluster_id), self.options, self.cluster_id))

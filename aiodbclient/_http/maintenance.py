@@ -34,7 +34,7 @@ def until_online() -> Iterator[float]:
     return expo(base=1.5, factor=_SHORTEST, max_value=_LONGEST)
 
 
-class _Cluster:
+class _ClusterState:
     """What a run knows of one cluster."""
 
     def __init__(self) -> None:
@@ -46,9 +46,13 @@ class _Cluster:
     def is_not_ready(self, error: DatabaseClientError, call: Call) -> TypeGuard[APIError]:
         """Whether the cluster refused ``call`` only because it does not accept changes yet."""
         if isinstance(error, NotFoundError) and call.operation.kind is Kind.CREATE:
-            self.first_404 = self.first_404 or monotonic()
-            return monotonic() - self.first_404 < _NEW
+            return self.first_404 is None or monotonic() - self.first_404 < _NEW
         return isinstance(error, PreconditionFailedError)
+
+    def note(self, refusal: APIError) -> None:
+        """Note when the cluster began to answer 404."""
+        if self.first_404 is None and isinstance(refusal, NotFoundError):
+            self.first_404 = monotonic()
 
 
 class MaintenanceWait:
@@ -59,36 +63,37 @@ class MaintenanceWait:
     """
 
     def __init__(self) -> None:
-        self._clusters = defaultdict[str, _Cluster](_Cluster)
+        self._clusters = defaultdict[str, _ClusterState](_ClusterState)
 
     async def send(self, call: Call, transport: Transport, read: Read) -> Response:
         """Send ``call``, and again after each refusal, when ``read`` shows that the cluster is online."""
-        cluster = self._clusters[call.cluster_id or ""]
+        state = self._clusters[call.cluster_id or ""]
         failed: list[FailedTry] = []
         while True:
-            if cluster.lock.locked():
-                async with cluster.lock:
+            if state.lock.locked():
+                async with state.lock:
                     pass
-            if cluster.failure is not None:
-                raise _not_online(cluster, call, failed, transport)
+            if state.failure is not None:
+                raise _not_online(state, call, failed, transport)
             try:
                 response = await transport.send(call, failed)
             except APIError as error:
-                if not cluster.is_not_ready(error, call):
+                if not state.is_not_ready(error, call):
                     raise
+                state.note(error)
                 refusal = error
             else:
-                cluster.first_404 = None
+                state.first_404 = None
                 return response
             if call.options.stats is not None and call.options.stats.gives_up:
                 raise refusal
-            if not cluster.lock.locked():
-                async with cluster.lock:
-                    return await _send_when_online(cluster, call, failed, transport, read, refusal)
+            if not state.lock.locked():
+                async with state.lock:
+                    return await _send_when_online(state, call, failed, transport, read, refusal)
 
 
 async def _send_when_online(
-    cluster: _Cluster, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
+    state: _ClusterState, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
 ) -> Response:
     """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the lock."""
     patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
@@ -96,37 +101,38 @@ async def _send_when_online(
     logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
     for wait in until_online():
         try:
-            cluster.status = (await read()).status
+            state.status = (await read()).status
         except NotFoundError:
             raise refusal from None
         except DatabaseClientError:  # the write itself shows what is wrong
-            cluster.status = None
-        if cluster.status in (None, ClusterStatus.ONLINE):
+            state.status = None
+        if state.status in (None, ClusterStatus.ONLINE):
             try:
                 response = await transport.send(call, failed)
             except DatabaseClientError as error:
-                if not cluster.is_not_ready(error, call):
+                if not state.is_not_ready(error, call):
                     raise
+                state.note(error)
                 refusal = error  # such as during the first backup of a new cluster
             else:
-                cluster.first_404 = None
+                state.first_404 = None
                 return response
         else:
-            cluster.first_404 = None
+            state.first_404 = None
         left = deadline - monotonic()
         if left <= 0:
             break
         await transport.sleep(min(wait, left))
-    cluster.failure = (
+    state.failure = (
         f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status is "
-        f"{cluster.status or 'not known'}: run it again when the cluster is online"
+        f"{state.status or 'not known'}: run it again when the cluster is online"
     )
-    raise _not_online(cluster, call, failed, transport)
+    raise _not_online(state, call, failed, transport)
 
 
 def _not_online(
-    cluster: _Cluster, call: Call, failed: Sequence[FailedTry], transport: Transport
+    state: _ClusterState, call: Call, failed: Sequence[FailedTry], transport: Transport
 ) -> DatabaseClientError:
-    details = {"status": cluster.status}
-    gave_up = FailedTry(Failure.REFUSED, ClusterNotOnlineError, cluster.failure or "", details, was_sent=False)
+    details = {"status": state.status}
+    gave_up = FailedTry(Failure.REFUSED, ClusterNotOnlineError, state.failure or "", details, was_tried=False)
     return error_of(call, (*failed, gave_up), transport.secrets)

@@ -7,6 +7,8 @@ from enum import Enum, auto
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from attrs import frozen
+
 from .._checks import shown
 from ..errors import InvalidArgumentError
 
@@ -21,19 +23,26 @@ class Kind(Enum):
     CREATE = auto()
 
 
+@frozen(eq=False)
 class Operation:
     """One operation of the API."""
 
-    def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "", other_key: str = "") -> None:
-        self.name = name  # in errors, logs and events
-        self.method = method
-        self.template = template  # the path, with the placeholders ``{cluster}`` and ``{name}``
-        self.kind = kind
-        self.key = key  # the member of the answer that holds the result; empty if the answer has no body
-        self.other_key = other_key  # the same by another sentence of the API description
-        self.on: str = name.partition(".")[0]
-        self.writes: bool = kind is not Kind.READ
-        self.writes_users: bool = self.writes and self.on == "users"
+    name: str  # in errors, logs and events
+    method: str
+    template: str  # the path, with the placeholders ``{cluster}`` and ``{name}``
+    kind: Kind
+    key: str = ""  # the member of the answer that holds the result; empty if the answer has no body
+    key_alias: str = ""  # the same by another sentence of the API description
+
+    @property
+    def on(self) -> str:
+        """What it is about: ``clusters``, ``users`` or ``dbs``."""
+        return self.name.partition(".")[0]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change something."""
+        return self.kind is not Kind.READ
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""

@@ -100,7 +100,7 @@ class Response:
         """Return the models on this page of a list, and the URL of the next page or None."""
         operation = self.call.operation
         try:
-            return decode_page(self.body, operation.key, model, operation.other_key)
+            return decode_page(self.body, operation.key, model, operation.key_alias)
         except UNREADABLE as error:
             problem = self._problem(error)
         raise self.invalid(problem)
@@ -118,7 +118,7 @@ class Response:
         if self.status == 404:
             return
         if self.status in _NOT_DONE or self.body.strip():
-            raise self.invalid("is not empty, as documented" if self.body else "does not confirm that it is done")
+            raise self.invalid("is not empty, but should be" if self.body else "does not confirm that it is done")
 
     def invalid(self, problem: str) -> InvalidResponseError:
         """Make the error for a success that does not fit. Its message is "the answer" followed by ``problem``."""

@@ -19,10 +19,10 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.limiter import RateLimiter
+from .._pacing.limiter import RateLimiter, no_slot
 from .._pacing.slots import Slot
 from .._version import __version__
-from ..errors import ConfigurationError, MaxWaitError, RequestTimeoutError
+from ..errors import ConfigurationError, DatabaseClientError, MaxWaitError, RequestTimeoutError
 from .aiohttp_compat import Reuse, check_session
 from .call import Call
 from .events import RequestEvent, logger, report
@@ -63,6 +63,7 @@ class Transport:
         self.secrets: Secrets = Secrets()
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None
+        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
         self._ask_token = None if isinstance(token, Token) else token
         if isinstance(token, Token):
             self._use_token(token)
@@ -73,7 +74,7 @@ class Transport:
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process: int | None = None
-        self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for their slot
+        self._waits: set[asyncio.Timeout] = set()  # of the calls that wait for a token or their slot
         self._closed = asyncio.Event()
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
@@ -87,7 +88,8 @@ class Transport:
         """End all waits, and close the client's own session. Safe to repeat."""
         self._closed.set()
         while self._waits:
-            self._waits.pop().reschedule(0)
+            with suppress(RuntimeError):  # it is ending already
+                self._waits.pop().reschedule(0)
         if self._owns_session and self._session is not None and self._process == os.getpid():
             await self._session.close()
 
@@ -146,37 +148,50 @@ class Transport:
         patience = None
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
-        limit = asyncio.timeout(None if turns is None else patience)
-        slot, sent, asked = None, False, perf_counter()
         try:
             session = self._open_session()
-            self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
+            if self._token is None or (last is not None and last.status == 401):
+                await self._renew_token(call, None if last is None else last.token)
+        except (ConfigurationError, RequestTimeoutError) as error:
+            return failed_before_sending(error)
+        except Exception as error:  # the token provider's
+            problem = DatabaseClientError(f"the token provider raised {type(error).__name__}")
+            unclear = error_of(call, (*failed, failed_before_sending(problem)), self.secrets)
+            if not unclear.may_have_applied:
+                raise
+            raise unclear from error
+        slot, sent, asked, blocked = None, False, perf_counter(), None
+        limit = asyncio.timeout(None if turns is None else patience)
+        self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
+        try:
             async with limit, nullcontext() if turns is None else turns.lane(bulk=options.bulk):
-                if self._token is None or (last is not None and last.status == 401):
-                    await self._renew_token(call, None if last is None else last.token)
-                began = perf_counter()
+                blocked = perf_counter() - asked
+                left = None if patience is None else max(0.0, patience - blocked)
                 earlier = None if last is None else last.slot
-                slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=patience)
-                waited = perf_counter() - began
+                slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=left)
+                waited = perf_counter() - asked - blocked
                 async with nullcontext() if turns is None else turns.writing:
+                    blocked = perf_counter() - asked - waited
                     limit.reschedule(None)
                     self._waits.discard(limit)
                     if self._closed.is_set():
                         raise _closed()
                     if session.closed:
                         raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
-                    sent, total = True, perf_counter() - asked
-                    tried = await self._send_once(call, failed, session, slot, waited, total - waited)
+                    sent = True
+                    tried = await self._send_once(call, failed, session, slot, waited, blocked)
                 if isinstance(tried, Response):
                     return tried
                 sent = tried.failure is not Failure.NOT_SENT
-                return evolve(tried, waited=total, slot=slot)
-        except (ConfigurationError, MaxWaitError, RequestTimeoutError) as error:
+                return evolve(tried, waited=waited + blocked, slot=slot)
+        except (ConfigurationError, MaxWaitError) as error:
             return failed_before_sending(error)
         except TimeoutError:
-            if not limit.expired():  # the token provider raised it
-                raise
-            return failed_before_sending(_closed() if self._closed.is_set() else _no_turn())
+            if self._closed.is_set():
+                return failed_before_sending(_closed())
+            if blocked is not None and slot is None:
+                return failed_before_sending(no_slot(self.limiter.estimate_wait(0)))
+            return failed_before_sending(_no_turn())
         finally:
             self._waits.discard(limit)
             if slot is not None:
@@ -211,6 +226,7 @@ class Transport:
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
         """Have a token other than ``stale``. Asks the provider, unless another call already did."""
         limit = asyncio.timeout(call.options.timeout)
+        self._waits.add(limit)
         try:
             async with limit, self._token_lock:
                 if self._ask_token is not None and self._token is stale:
@@ -220,16 +236,20 @@ class Transport:
                             "token must be a string or an async callable; this callable is not async"
                         )
                     self._use_token(Token(await asked))
-                return
         except TimeoutError:
             if not limit.expired():  # the provider raised it
                 raise
-        raise RequestTimeoutError(f"the token provider returned no token within {call.options.timeout:g} s")
+        finally:
+            self._waits.discard(limit)
+        if self._closed.is_set():
+            raise _closed()
+        if limit.expired():
+            raise RequestTimeoutError(f"the token provider returned no token within {call.options.timeout:g} s")
 
     def _use_token(self, token: Token) -> None:
         token.check()
         self._token = token
-        self._made_headers: tuple[CIMultiDict[str], CIMultiDict[str]] | None = None
+        self._made_headers = None
         self.secrets.add_token(token.value)
 
     async def _send_once(
@@ -270,7 +290,7 @@ class Transport:
             if stats is not None and not tried.is_unclear:
                 stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            attempt = 1 + sum(each.was_sent for each in failed)
+            attempt = 1 + sum(each.was_tried for each in failed)
             path = self.secrets.line(call.path, 200)
             report(call, path, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
         return tried
@@ -325,10 +345,7 @@ def _no_turn() -> MaxWaitError:
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
     """Read the body of ``response``, which aiohttp decompresses piece by piece."""
-    body = await response.content.readany()
-    if response.content.at_eof():  # most bodies arrive together with the headers
-        return body
-    pieces, size = [body], len(body)
+    pieces, size = list[bytes](), 0
     async for piece in response.content.iter_any():
         pieces.append(piece)
         size += len(piece)

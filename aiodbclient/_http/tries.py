@@ -28,7 +28,7 @@ class FailedTry:
     details: Mapping[str, Any] = MappingProxyType({})  # the attributes of the error
     is_unclear: bool = False  # whether the server may have done the work
     timed_out: bool = False  # whether the server may still be at work
-    was_sent: bool = True  # whether it counts as a request
+    was_tried: bool = True  # otherwise it ended before a request
     waited: float = 0.0  # seconds
     slot: Slot | None = None  # which the next try keeps, with its place in the queue
     token: Token | None = None  # that it sent
@@ -49,7 +49,7 @@ class FailedTry:
 def failed_before_sending(error: DatabaseClientError) -> FailedTry:
     """Return the try that ``error`` ended before a request was sent."""
     details = {"retry_after": error.retry_after} if isinstance(error, MaxWaitError) else {}
-    return FailedTry(Failure.REFUSED, type(error), str(error), details, was_sent=False)
+    return FailedTry(Failure.REFUSED, type(error), str(error), details, was_tried=False)
 
 
 def was_lost(tries: Sequence[FailedTry]) -> bool:
@@ -72,9 +72,9 @@ def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> Databa
     if may_have_applied:
         text = f"{text}; it may have been applied"
         advice = _SETTLE.get(call.operation.name, "")
-    elif all(each.failure is Failure.NOT_SENT or not each.was_sent for each in tries):
+    elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):
         text = f"{text}; it was not sent"
-    tried = sum(each.was_sent for each in tries)
+    tried = sum(each.was_tried for each in tries)
     return last.error(text, may_have_applied=may_have_applied, tries=tried, advice=advice, **details)
 
 

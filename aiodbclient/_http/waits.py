@@ -23,12 +23,12 @@ _LONGEST = 60.0
 def waits(total: float = inf, *, first: float = FIRST, longest: float = _LONGEST) -> Iterator[float]:
     """Yield the seconds to wait before each look: first 0, then waits that double until their sum is ``total``."""
     yield 0.0
-    waited = 0.0
+    left = total
     for wait in expo(factor=first, max_value=longest):
-        if waited >= total:
+        if left <= 0:
             return
-        yield wait
-        waited += wait
+        yield min(wait, left)
+        left -= wait
 
 
 async def until_seen(look: Callable[[], Awaitable[T | None]], seconds: float, *, first: float = FIRST) -> T | None:
@@ -43,12 +43,13 @@ async def until_seen(look: Callable[[], Awaitable[T | None]], seconds: float, *,
 async def with_password(
     user: User, read: Callable[[], Awaitable[User]], seconds: float, *, first: float = FIRST
 ) -> User:
-    """Return ``user`` with its password, read until the API returns one; without it if the API returns none."""
+    """Return ``user`` with its secrets, read until the API returns a password; as it was if the API returns none."""
 
     async def look() -> User | None:
         with suppress(DatabaseClientError):  # the caller has a better error
             found = await read()
-            return evolve(user, password=found.password) if found.password else None
+            if found.password:
+                return evolve(user, password=found.password, access_cert=found.access_cert, access_key=found.access_key)
         return None
 
     return user if user.password else await until_seen(look, seconds, first=first) or user

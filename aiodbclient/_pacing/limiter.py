@@ -145,7 +145,7 @@ class RateLimiter:
             async with asyncio.timeout(max_wait):
                 error = await slot.woken
         except TimeoutError:
-            error = None if slot.is_held else _make_error(self.estimate_wait(self._place_of(slot)))
+            error = None if slot.is_held else no_slot(self.estimate_wait(self._place_of(slot)))
             self._leave(slot)
         except (asyncio.CancelledError, GeneratorExit):
             self._leave(slot)
@@ -190,7 +190,7 @@ class RateLimiter:
         if slot.deadline < math.inf:
             wait = max(self._slots.estimate_wait(self._place_of(slot), now), slot.ready_at - now)
             if wait > slot.deadline - now or slot.deadline <= now:
-                self._fail(slot, _make_error(wait))
+                self._fail(slot, no_slot(wait))
 
     def _fail(self, slot: Slot, error: DatabaseClientError) -> None:
         self._leave(slot)
@@ -215,7 +215,8 @@ class RateLimiter:
         return len(self._queue) + len(self._delayed)
 
 
-def _make_error(wait: float) -> MaxWaitError:
+def no_slot(wait: float) -> MaxWaitError:
+    """Make the error of a call that would wait another ``wait`` seconds."""
     how_long = f"for another {wait:.1f} s, longer than max_wait allows"
     if wait < _NO_WAIT:
         how_long = "within max_wait: calls in flight have all of them"

@@ -216,6 +216,6 @@ async def test_retry_after_before_read_back() -> None:
 
 def test_waits_double_to_their_total() -> None:
     assert list(waits(0.0)) == [0.0]
-    assert list(waits(1.0)) == [0.0, 0.25, 0.5, 1.0]
-    assert list(waits(0.05, first=0.01)) == [0.0, 0.01, 0.02, 0.04]
+    assert list(waits(1.0)) == [0.0, 0.25, 0.5, 0.25]
+    assert list(waits(1.5, first=0.5)) == [0.0, 0.5, 1.0]
     assert list(islice(waits(first=1.0, longest=3.0), 6)) == [0.0, 1.0, 2.0, 3.0, 3.0, 3.0]
