@@ -21,7 +21,7 @@ PUBLIC: dict[ModuleType, list[str]] = {
     module: [name for name in module.__all__ if name not in ("__version__", "errors")]
     for module in (aiodbclient, tenants, sandbox)
 } | {
-    module: [name for name, member in vars(module).items() if inspect.isclass(member)]
+    module: [name for name, member in vars(module).items() if getattr(member, "__module__", "") == module.__name__]
     for module in (errors, tenants.errors)
 }
 CLASSES = {
