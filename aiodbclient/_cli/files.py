@@ -108,7 +108,11 @@ def _rows(where: str, text: str) -> Iterator[tuple[int, str]]:
         raise InvalidArgumentError(f"{where} is empty: a file without names has the line `name`")
     reader = csv.DictReader((line for _, line in lines), skipinitialspace=True, strict=True)
     try:
-        if "name" not in (reader.fieldnames or ()):
+        columns = [column.strip().lower() for column in reader.fieldnames or ()]
+        if columns.count("name") > 1:
+            raise InvalidArgumentError(f"{where} has the column `name` twice")
+        reader.fieldnames = columns
+        if "name" not in columns:
             yield from ((number, line.strip()) for number, line in lines)
             return
         for row in reader:

@@ -204,6 +204,6 @@ def admin_login(given: str | None) -> tuple[str, str] | None:
     if given is None:
         return None
     user, _, password = given.partition(":")
-    if not (user and password):
+    if not (user and password) or "://" in given:
         raise InvalidArgumentError("--admin must be USER:PASSWORD")
     return user, password

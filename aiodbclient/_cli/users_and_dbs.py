@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,7 +160,7 @@ async def delete_db(
     Example: aiodbclient dbs delete archive
     """
     async with _opened(place, "db", name) as found:
-        await _refuse_tenants(found, "db", name, store)
+        await _refuse_tenants(found, "db", [name], store)
         confirm(f"Delete the database {name} of {place.cluster} and all its data?", yes=yes)
         async with _changing(place, "db", name):
             await found.dbs.delete(name)
@@ -215,7 +215,7 @@ async def delete_user(
     Example: aiodbclient users delete reporting
     """
     async with _opened(place, "user", name) as found:
-        await _refuse_tenants(found, "user", name, store)
+        await _refuse_tenants(found, "user", [name], store)
         confirm(f"Delete the user {name} of {place.cluster}?", yes=yes)
         async with _changing(place, "user", name):
             await found.users.delete(name)
@@ -239,7 +239,7 @@ async def reset_user(
     Example: aiodbclient users reset reporting --show
     """
     async with _opened(place, "user", name) as found:
-        await _refuse_tenants(found, "user", name, store)
+        await _refuse_tenants(found, "user", [name], store)
         _check_shown(found, [name], show=show)
         confirm(f"Give the user {name} of {place.cluster} a new password? The old one stops working at once.", yes=yes)
         async with _changing(place, "user", name):
@@ -268,6 +268,7 @@ async def provision_users(
     file: FromOption = None,
     if_exists: _IfExists = "keep",
     show: ShowOption = False,
+    store: _StoreOption = None,
 ) -> int:
     """Create users, with the settings that a file has. Safe to repeat, and deletes nobody.
 
@@ -281,36 +282,42 @@ async def provision_users(
     limiter = rate_limiter(place)
     async with open_client(place, limiter) as client:
         found = await find_cluster(client, place.cluster)
+        await _refuse_tenants(found, "user", wanted, store)
         _check_shown(found, wanted, show=show)
         run = found.users.provision(users, if_exists=if_exists)
         return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
 
 
-async def _refuse_tenants(found: ClusterClient, kind: str, name: str, store: str | None) -> None:
-    """Refuse to end what is a tenant's, by its name or by the store, or the cluster's own.
+async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str], store: str | None) -> None:
+    """Refuse to change what is a tenant's, by its name or by the store, or the cluster's own.
 
     A store that does not exist is a mistake, such as $AIODBCLIENT_STORE in another folder, and not one without tenants.
     """
-    what = f"the {_KINDS[kind]} {name}"
-    if is_reserved(name):
-        raise InvalidArgumentError(f"{what} belongs to the cluster, and its tenants may need it")
-    if is_derived(name):
-        raise InvalidArgumentError(f"{what} has the name of a tenant's login: use `aiodbclient tenants`")
+    what = f"the {_KINDS[kind]} {{}}"
+    for name in names:
+        if is_reserved(name):
+            raise InvalidArgumentError(f"{what.format(name)} belongs to the cluster, and its tenants may need it")
+        if is_derived(name):
+            raise InvalidArgumentError(
+                f"{what.format(name)} has the name of a tenant's login: use `aiodbclient tenants`"
+            )
     if kind == "db" and found.engine in SQL_ENGINES:
-        logins = [user.name for user in await found.users.list()]
-        if login := next((each for each in logins if is_derived(each) and each.rsplit("_", 2)[0] == name), None):
-            raise InvalidArgumentError(f"{what} is a tenant's, whose login is {login}: use `aiodbclient tenants`")
+        logins = {user.name.rsplit("_", 2)[0]: user.name for user in await found.users.list() if is_derived(user.name)}
+        for name in names:
+            if name in logins:
+                raise InvalidArgumentError(
+                    f"{what.format(name)} is a tenant's, whose login is {logins[name]}: use `aiodbclient tenants`"
+                )
     if store is None:
         return
     async with open_store(store, called=f"--store or ${STORE_VARIABLE}") as opened:
         entries = await read_entries(opened)
     for record in entries.records:
-        if name in names_on_record(record) and record.cluster in (None, found.id):
+        if record.cluster in (None, found.id) and (taken := set(names).intersection(names_on_record(record))):
             raise InvalidArgumentError(
-                f"{what} belongs to the tenant {record.name} in {shown(store)}: use `aiodbclient tenants`"
+                f"{what.format(min(taken))} belongs to the tenant {record.name} in {shown(store)}: use "
+                "`aiodbclient tenants`"
             )
-    if name in entries.damaged:
-        raise InvalidArgumentError(f"{what} may be of the tenant {name}, whose record in {shown(store)} is damaged")
 
 
 def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:

@@ -88,6 +88,7 @@ class SandboxCluster:
         capabilities = capabilities_of(self.engine)
         exact = self.options.version or self.backend.version
         primary = self.backend.primary()
+        is_up = self.backend.embedded is None or not self.backend.embedded.is_shut_down
         host = primary.host or host
         private = f"private-{host}" if host.endswith(".invalid") else host  # no other name leads to a real server
         return {
@@ -105,8 +106,10 @@ class SandboxCluster:
             "project_id": _PROJECT,
             "tags": self.options.tags if READ_TAGS in scopes else None,
             "storage_size_mib": 61440,
-            "db_names": await self.backend.dbs() if capabilities.dbs else None,
-            "users": [visible(user, scopes) for user in await self.backend.users()] if capabilities.users else None,
+            "db_names": await self.backend.dbs() if capabilities.dbs and is_up else None,
+            "users": [visible(user, scopes) for user in await self.backend.users()]
+            if capabilities.users and is_up
+            else None,
             "maintenance_window": {"day": "saturday", "hour": "08:45:12", "pending": False, "description": []},
             "rules": [],
             "connection": _connection(primary, host, credentials),

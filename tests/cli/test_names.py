@@ -25,6 +25,7 @@ from aiodbclient._cli.files import read_names
         (b"name\nalpha\n\n \nbeta", ["alpha", "beta"]),
         (b'# ours, "the\nname\n# big ones\nalpha\n', ["alpha"]),
         (b"name\n", []),
+        (b"Name,plan\nalpha,gold\n", ["alpha"]),
     ],
 )
 def test_read_names_of_file(tmp_path: Path, text: bytes, names: list[str]) -> None:
@@ -41,6 +42,7 @@ def test_read_names_of_file(tmp_path: Path, text: bytes, names: list[str]) -> No
         (b"# ours\nplan,name\ngold\n", "no name in line 3"),
         (b"name\nalpha\n\nalpha\n", "given twice: alpha"),
         (b"tenant,plan\nacme,gold\n", "no name in line 1; line 2. It takes a CSV file with the column `name`"),
+        (b"name,name\nalpha,beta\n", "has the column `name` twice"),
         (b'name\n"alpha\nbeta\n', "not CSV"),
         (b"users:\n- name: alpha\n", "no name in line 1"),
         (b"name\n-\n", "no name in line 2"),

@@ -9,6 +9,7 @@ import pytest
 from .conftest import Command
 
 ENDING = (["users", "delete"], ["users", "reset", "--show"], ["dbs", "delete"])
+PROVISION = ["users", "provision", "--if-exists", "reset"]
 
 
 def test_tenant_of_store_is_refused(command: Command, names: list[str]) -> None:
@@ -24,6 +25,8 @@ def test_tenant_of_store_is_refused(command: Command, names: list[str]) -> None:
             refused = command(*verb, name, "--yes", *command.on)
             assert (refused.code, refused.out) == (2, ""), verb
             assert "use `aiodbclient tenants`\n" in refused.err
+        refused = command(*PROVISION, b, name, *command.on)
+        assert (refused.code, refused.out, "use `aiodbclient tenants`\n" in refused.err) == (2, "", True)
     assert command("tenants", "check", a, "--role", "all", *command.place).code == 0
     # What is no tenant's is not refused.
     assert command("dbs", "create", b, *command.on).code == 0
@@ -76,6 +79,8 @@ def test_what_is_the_clusters_is_refused(command: Command) -> None:
     for kind, name in (("dbs", "defaultdb"), ("users", "doadmin")):
         refused = command(kind, "delete", name, "--yes", *command.on)
         assert (refused.code, f"{name} belongs to the cluster" in refused.err) == (2, True)
+    refused = command(*PROVISION, "doadmin", *command.on)
+    assert (refused.code, "doadmin belongs to the cluster" in refused.err) == (2, True)
 
 
 def test_ending_asks_first(command: Command) -> None:

@@ -41,7 +41,7 @@ async def login(uri: str) -> psycopg.AsyncConnection[Any]:
 
 @pytest.mark.parametrize("graceful", [False, True])
 async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: str, graceful: bool) -> None:
-    """What was committed stays, what was open is rolled back, and the API of the cluster fails meanwhile."""
+    """What was committed stays, what was open is rolled back, and the API of its users fails meanwhile."""
     made = await call("POST", "/users", {"name": "app"})
     session = await login(uri)
     await session.execute("CREATE TABLE notes (text text)")
@@ -58,6 +58,7 @@ async def test_stop_and_start(sandbox: Sandbox, cluster: str, call: Call, uri: s
     with pytest.raises(psycopg.OperationalError, match="Connection refused"):
         await login(uri)
     assert (await call("GET", "/users")).status == 500
+    assert (await call("GET", "")).json["database"]["users"] is None  # the cluster itself can be read
     async with caller(sandbox) as other:
         assert (await other("GET", f"/v2/databases/{await sandbox.add_cluster('redis')}")).status == 200
     assert sandbox.failed == []
