@@ -25,7 +25,7 @@ class Trace:
         self.depth = 0
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and is_own(frame):
+        if event == "call" and is_own(frame) and not frame.f_code.co_name.endswith("comp>"):  # inlined since 3.12
             self.functions[frame.f_code] = None
             depth, outer = 0, frame
             while outer is not None:

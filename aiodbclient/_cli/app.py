@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from importlib import import_module
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -146,7 +147,7 @@ class _Commands(dict[str, Any]):
         if isinstance(command, str):
             module, _, function = command.partition(".")
             called = getattr(import_module(f".{module}", __package__), function)
-            help, _, example = called.__doc__.partition(_EXAMPLE)
+            help, _, example = cleandoc(called.__doc__).partition(_EXAMPLE)
             alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
             kind = ProgramCommand if name == "exec" else Command
             epilog = f"Example: {' '.join(example.split())}"
