@@ -7,13 +7,12 @@ import re
 from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import UnsupportedOperationError
 
-# How the names of a tenant's logins and roles end that are derived from its name: a digest of it, and the role. See
-# ``tenants/_naming.py``.
-_DERIVED = re.compile(r"_[0-9a-f]{16}_([wr]?[ab]|t|owner|writer|reader)\Z")
+# How the names of a tenant's logins and roles end. See ``tenants/_naming.py``.
+_DERIVED = re.compile(r"_[0-9a-f]{12}_([0-9a-f]{8}|owner|writer|reader)\Z")
 
 
 def is_derived(name: str) -> bool:
-    """Whether a name has the form of one that is derived from a tenant's, such as its second login."""
+    """Whether a name has the form of a tenant's logins and roles."""
     return _DERIVED.search(name) is not None
 
 

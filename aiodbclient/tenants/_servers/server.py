@@ -1,7 +1,6 @@
-"""``Server``: what a database server does for the tenants of one cluster, by SQL, as the administrator.
+"""``Server`` and ``TenantSession``: what a database server does for tenants, by SQL, as the administrator.
 
-``postgres/`` and ``mysql/`` implement it. A verb is a list of these steps. Each step is safe to repeat, so after a
-crash a verb can begin again with its first one.
+``postgres/`` and ``mysql/`` implement both.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 
 from .._credential import Secret
-from .._naming import Names
+from .._naming import Names, Role
 from .._outcomes import Problem
 from ..errors import GrantError
 
@@ -57,16 +56,17 @@ class Administrator:
     clock: datetime  # in UTC
 
 
-@frozen
+@frozen(kw_only=True)
 class Found:
-    """What exists on the server with the names of a tenant."""
+    """What a server has of a tenant."""
 
-    database: bool
-    logins: tuple[str, ...]  # of the role, in their order, that may log in
-    ended: tuple[str, ...] = ()  # of the role, that may not
+    database: bool = False
+    logins: tuple[str, ...] = ()  # of the tenant's form, that may log in, in the order of their numbers
+    ended: tuple[str, ...] = ()  # of the tenant's form, that may not
+    namesake: bool = False  # whether a login that others made has the name of the database, and may log in
 
     def __bool__(self) -> bool:
-        return self.database or bool(self.logins or self.ended)
+        return self.database or self.namesake or bool(self.logins)
 
 
 @frozen
@@ -80,7 +80,7 @@ class Work:
 
 
 class Server(ABC):
-    """The server of one cluster.
+    """The server of one cluster. What it reads needs no claim; ``session`` has the steps that change a tenant.
 
     Every method is safe to repeat and to cancel, leaves no connection open (see ``SharedSessions``), and ends within a
     bounded time. Each raises GrantError if the server is unreachable, refuses the administrator or a statement, or if
@@ -88,8 +88,6 @@ class Server(ABC):
     """
 
     sessions: SharedSessions[Any]  # of the administrator
-
-    # The cluster.
 
     @abstractmethod
     async def administrator(self) -> Administrator:
@@ -107,8 +105,6 @@ class Server(ABC):
     async def usage(self) -> Mapping[str, tuple[int, int]]:
         """Return the bytes and the open connections of each database that ``create`` made, by its name."""
 
-    # Looking at a tenant.
-
     @abstractmethod
     async def find(self, names: Names) -> Found:
         """Find what exists with the names of the tenant."""
@@ -125,37 +121,65 @@ class Server(ABC):
         """Return how many sessions of a login are open."""
 
     @abstractmethod
-    async def problems(self, names: Names, logins: Sequence[str] | None) -> frozenset[Problem]:
-        """Compare the database, the roles and rights on the server with those that ``logins``, which work, should have.
+    async def problems(self, names: Names, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
+        """Compare the database, the roles and rights on the server with those that ``logins`` should have.
 
-        ``logins`` is None if the tenant is suspended.
-
-        Another login of the role that is not ended, as after a failover, is UNKNOWN_LOGIN. Tests no password.
+        ``logins`` are on record, by name. None if the tenant is suspended. Another login of the tenant that may log in
+        is UNKNOWN_LOGIN. Tests no password.
         """
 
-    # Steps of the verbs.
+    @abstractmethod
+    async def other_grantees(self, names: Names) -> tuple[str, ...]:
+        """Return who else has rights on the database, which ``freeze`` revokes."""
+
+    async def programs(self, names: Names) -> tuple[str, str]:
+        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
+        return "", ""
 
     @abstractmethod
-    async def end_work(self, work: Work) -> None:
+    def steps(self, work: Work) -> TenantSession:
+        """The steps for the work on one tenant. Connects to nothing yet."""
+
+    @asynccontextmanager
+    async def session(self, work: Work, *, was_interrupted: bool = True) -> AsyncGenerator[TenantSession]:
+        """Open a session for the work on one tenant. First end what an interrupted process still runs for it."""
+        async with self.sessions.shared():
+            session = self.steps(work)
+            if was_interrupted:
+                await session.end_work()
+            yield session
+
+
+class TenantSession(ABC):
+    """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
+
+    Each step is safe to repeat, so after a crash a verb can begin again with its first one.
+    """
+
+    names: Names
+
+    @abstractmethod
+    async def end_work(self) -> None:
         """End the sessions in which a process that lost its claim, or died, still works on the tenant."""
 
     @abstractmethod
-    async def create(self, work: Work) -> bool:
-        """Create the database of an owner, closed to all, or the rights of a role. Return whether it is new.
+    async def create(self) -> bool:
+        """Create the database, closed to all. Return whether it is new. Does nothing if it exists."""
 
-        Does nothing if it exists.
-        """
-
-    @abstractmethod
-    async def set_login(self, work: Work, login: str, password: Secret, *, may_exist: bool = True) -> None:
-        """Create the login with its rights or, if it exists, end it as ``end_logins`` does and reset it.
-
-        ``names.temporary`` may read the whole database, also after ``shut``, and nothing else.
-        Raises ConflictError if it exists and may not. Then nothing is changed.
-        """
+    async def create_role(self, role: Role) -> None:
+        """PostgreSQL: create the group of the readers or writers, with its rights. Does nothing if it exists."""
+        return
 
     @abstractmethod
-    async def end_logins(self, work: Work, logins: Collection[str], /) -> None:
+    async def add_login(self, login: str, password: Secret, role: Role) -> None:
+        """Create a login with the rights of its role. Opens a database that was shut."""
+
+    @abstractmethod
+    async def add_reader(self, login: str, password: Secret) -> None:
+        """Create a login that may read the whole database, also after ``freeze``, and nothing else: for a dump."""
+
+    @abstractmethod
+    async def end_logins(self, logins: Collection[str], /) -> None:
         """End logins for good: no session of them is open, none can begin, and nothing runs as them.
 
         First all of them lose their rights, then sessions are ended. Does nothing for those that are gone. Sessions may
@@ -163,56 +187,51 @@ class Server(ABC):
         """
 
     @abstractmethod
-    async def drop_login(self, work: Work, login: str) -> bool:
-        """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
+    async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
+        """Drop ended logins. What they own in the tenant's database becomes the tenant's, the rest is dropped.
 
-        Ends no session of others. Returns False if others hold that up for some seconds: the login stays, ended, and
-        ``repair`` tries again.
+        Ends no session of others. Tries once, for 2 s in all. Returns those that others hold up, which stay, ended.
         """
 
     @abstractmethod
-    async def repair(self, work: Work, logins: Sequence[str]) -> None:
-        """Mend what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
+    async def repair(self, logins: Mapping[str, Role]) -> None:
+        """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
 
     @abstractmethod
-    async def shut(self, work: Work, *, still: bool = False) -> None:
-        """After all logins of a tenant were ended: let nobody else keep access to its database, nor a session there.
+    async def shut(self) -> None:
+        """After all logins of the tenant were ended: let nobody else keep access to its database, nor a session there.
 
-        ``still``, for a move: if a transaction is left that somebody could commit, raise GrantError.
+        Until ``add_login``, no code of the tenant can let somebody in.
         """
 
     @abstractmethod
-    async def adopt(self, work: Work, login: str | None) -> None:
-        """Make a database and what is in it the tenant's. ``login``, which was there, works until it is ended.
+    async def freeze(self, logins: Collection[str]) -> None:
+        """Take the rights of ``logins`` and of all others on the database, and end all sessions in it, for a move.
+
+        Passwords stay, so ``repair`` opens it again. Raises GrantError if a prepared transaction is left, which
+        somebody could commit.
+        """
+
+    @abstractmethod
+    async def adopt(self) -> str | None:
+        """Make a database and what is in it the tenant's.
+
+        Return the login that goes on working until it is ended: the newest of the tenant's form, or the one that has
+        the name of the database. Others of the tenant's form are ended.
 
         Raises ConflictError if the database or the login is not the tenant's to take: it is reserved, has rights that
-        no tenant has, or the administrator may not alter it.
+        no tenant has, or the administrator may not alter it. Then nothing is changed.
         """
 
     @abstractmethod
-    async def drop_database(self, work: Work) -> None:
+    async def drop_database(self) -> None:
         """Drop the database, and end every session in it, whosever it is."""
 
     @abstractmethod
-    async def forget(self, work: Work) -> None:
-        """Drop the roles that ``create`` made for this role. The database is dropped already."""
+    async def forget(self, role: Role | None = None) -> None:
+        """Drop what ``create_role`` made for a role, or all roles of a tenant whose database is dropped."""
 
-    # Moving and dumping.
-
-    @abstractmethod
-    async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        """Return who else has rights on the database, which ``shut`` revokes."""
-
-    async def drop_temporary(self, work: Work) -> None:
-        """End and drop ``names.temporary``. Does nothing if it is gone."""
-        await self.end_logins(work, [work.names.temporary])
-        await self.drop_login(work, work.names.temporary)
-
-    async def programs(self, names: Names) -> tuple[str, str]:
-        """MySQL: return the statements that make what ``dump`` leaves out: routines, views, triggers; and events."""
-        return "", ""
-
-    async def add_extensions(self, work: Work, extensions: Sequence[tuple[str, str]]) -> None:
+    async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
         """PostgreSQL: make extensions, each a name and its schema, in the new and empty database of ``create``."""
         return
 
