@@ -208,9 +208,13 @@ class TenantSession(ABC):
     async def freeze(self, logins: Collection[str]) -> None:
         """Take the rights of ``logins`` and of all others on the database, and end all sessions in it, for a move.
 
-        Passwords stay, so ``repair`` opens it again. Raises GrantError if a prepared transaction is left, which
-        somebody could commit.
+        Passwords stay, for ``unfreeze``. Raises GrantError if a prepared transaction is left, which somebody could
+        commit.
         """
+
+    @abstractmethod
+    async def unfreeze(self, logins: Mapping[str, Role]) -> None:
+        """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
 
     @abstractmethod
     async def adopt(self) -> str | None:
