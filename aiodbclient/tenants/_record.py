@@ -153,12 +153,12 @@ class OnRecord:
         """Whether the store has something of the role. The tenant's own record may be empty."""
         if self.role is Role.OWNER:
             return self.record is not None
-        return self.current is not None or self._is_begun
+        return self.current is not None or self.begun is not None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was begun: the name is, or was, only claimed."""
-        return self.current is None and self.previous is None and not self._is_begun
+        return self.current is None and self.previous is None and self.begun is None
 
     @property
     def credentials(self) -> list[Credential]:
@@ -171,20 +171,19 @@ class OnRecord:
         return [each for role in Role for each in self.of_role(role).credentials]
 
     @property
-    def _is_begun(self) -> bool:
-        """Whether a verb was begun that concerns this role."""
+    def begun(self) -> Verb | None:
+        """The verb that was begun and concerns this role."""
         intent = self.intent
-        return intent is not None and (
-            intent.role is self.role or (intent.role is Role.OWNER and intent.verb in _OF_ALL)
-        )
+        if intent is None or not (intent.role is self.role or (intent.role is Role.OWNER and intent.verb in _OF_ALL)):
+            return None
+        return intent.verb
 
     @property
     def state(self) -> State:
         """The state of the tenant, or of its readers or writers."""
-        if self.intent is not None and self._is_begun:
-            state, _ = _BEGUN[self.intent.verb]
-            of_the_role = self.current is not None or self.intent.role is self.role
-            if state is not State.USABLE and of_the_role:
+        if self.intent is not None and self.begun is not None:
+            state, _ = _BEGUN[self.begun]
+            if state is not State.USABLE and (self.current is not None or self.intent.role is self.role):
                 return state
         if self.current is None:
             return State.ABSENT
@@ -225,8 +224,8 @@ class OnRecord:
     def pending(self) -> list[str]:
         """The verbs to run next, in their order: they finish what was begun."""
         verbs = ["provision"] if self.state is State.ABSENT else []
-        if self.intent is not None and self._is_begun:
-            verbs = [_BEGUN[self.intent.verb][1]]
+        if self.begun is not None:
+            verbs = [_BEGUN[self.begun][1]]
         if self.left_behind is not None and self.role is Role.OWNER:
             return ["repair"]
         if self.previous is not None and self.state is State.USABLE and "revoke-previous" not in verbs:

@@ -97,10 +97,8 @@ async def capacity_of(context: Context) -> list[ClusterCapacity]:
     """The capacity of each cluster, with the size of its tenants. See ``Tenants.capacity``."""
     capacities = await context.placement.capacities()
     servers = await _read(context, [each.cluster for each in capacities])
-    return [
-        evolve(each, name=context.servers.name(each.cluster), bytes=_total(servers[each.cluster]))
-        for each in capacities
-    ]
+    names = context.servers.name
+    return [evolve(each, name=names(each.cluster), bytes=_total(servers[each.cluster])) for each in capacities]
 
 
 def _total(of_server: _OfServer) -> int | None:

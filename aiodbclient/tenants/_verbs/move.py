@@ -172,8 +172,8 @@ class _Move:
         """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
         if any(each.password is None for each in self._tenant.on_record.every_credential):
             raise RotationPendingError(
-                f"the tenant {self._tenant.names.tenant!r} has an adopted login, which would not work elsewhere; nothing "
-                "was changed",
+                f"the tenant {self._tenant.names.tenant!r} has an adopted login, which would not work elsewhere; "
+                "nothing was changed",
                 advice="revoke it first",
             )
 
@@ -239,7 +239,8 @@ class _Move:
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
         tenant, suspended, now = self._tenant, self._tenant.current.suspended, await self._tenant.now()
-        assert record.current is not None and self._frozen_at is not None
+        assert record.current is not None
+        assert self._frozen_at is not None
         roles = {
             role: RoleCredentials(current=evolve(pair.current, since=now, suspended=suspended))
             for role, pair in record.roles.items()

@@ -125,14 +125,16 @@ async def remove_role(tenant: Tenant, role: Role) -> None:
     await tenant.commit(without_role(tenant.record, role))
 
 
-# An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit stores
-# the credentials of the copy, with the cluster that it was moved from, until what is left there is dropped.
+# An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit
+# stores the credentials of the copy, with the cluster that it was moved from, until what is left there is dropped.
 
 
 async def undo_move(tenant: Tenant) -> None:
     """Open the tenant again where it is, then drop the copy."""
     intent, current = tenant.on_record.intent, tenant.record.current
-    assert intent is not None and intent.to is not None and current is not None
+    assert intent is not None
+    assert intent.to is not None
+    assert current is not None
     await tenant.renew()  # raises an error if the move was committed after all
     if current.suspended is not None:
         await tenant.session.shut()
@@ -142,8 +144,8 @@ async def undo_move(tenant: Tenant) -> None:
         await tenant.begin(Verb.PREPARE, intent.logins, to=intent.to)
     await tenant.end_new_logins()  # the one that dumps
     copy = (
-        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what an unfinished move made"
-        f" on the cluster {intent.to}"
+        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what an unfinished move "
+        f"made on the cluster {intent.to}"
     )
     await _drop_on(tenant, intent.to, copy)
     await tenant.end_intent()
@@ -152,10 +154,11 @@ async def undo_move(tenant: Tenant) -> None:
 async def finish_move(tenant: Tenant) -> None:
     """After the commit: drop what is left on the other cluster. Ends the claim."""
     behind, current = tenant.on_record.left_behind, tenant.record.current
-    assert behind is not None and current is not None
+    assert behind is not None
+    assert current is not None
     left = (
-        f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.home.cluster}, but what is left "
-        f"of it on the cluster {behind}"
+        f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.home.cluster}, but what is "
+        f"left of it on the cluster {behind}"
     )
     await _drop_on(tenant, behind, left)
     await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=None)))
