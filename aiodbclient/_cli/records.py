@@ -58,7 +58,7 @@ async def read_entries(store: Store) -> Entries:
         if isinstance(entry, StoreError):
             entries.damaged.append(entry.damaged[0])
         else:
-            entries.records += [entry.of_role(role) for role in Role if entry.of_role(role).exists]
+            entries.records.extend(entry.of_role(role) for role in Role if entry.of_role(role).exists)
     return entries
 
 
