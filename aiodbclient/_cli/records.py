@@ -12,7 +12,6 @@ from attrs import field, frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from ..tenants._naming import tenant_of
 from ..tenants._record import OnRecord, Verb, read_all
 from ..tenants.errors import StoreError
 from .opening import is_id, shown
@@ -57,9 +56,9 @@ async def read_entries(store: Store) -> Entries:
     entries = Entries()
     async for entry in read_all(store):
         if isinstance(entry, StoreError):
-            entries.damaged.append(tenant_of(entry.damaged[0])[0])
+            entries.damaged.append(entry.damaged[0])
         else:
-            entries.records.append(entry)
+            entries.records.extend(entry.of_role(role) for role in Role if entry.of_role(role).exists)
     return entries
 
 
@@ -157,7 +156,7 @@ class Records:
     def half_removed(self, names: Collection[str], role: Role = Role.OWNER) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
         found = [record for name, record in self.records[role].items() if name in names]
-        return [each.name for each in found if each.intent is not None and each.intent.verb is Verb.REMOVE]
+        return [each.name for each in found if each.begun is Verb.REMOVE]
 
     def unseen(self, wanted: Sequence[str], role: Role) -> list[str]:
         """Those of ``wanted`` that have no record."""

@@ -90,7 +90,7 @@ class TenantReport(Report):
 
     async def unfinished(self) -> Sequence[str]:
         records = (await read_entries(self.opened.store)).records
-        return [called(each.name, each.role) for each in records if each.intent is not None]
+        return [called(each.name, each.role) for each in records if each.begun is not None]
 
 
 @asynccontextmanager

@@ -6,13 +6,11 @@ import os
 from typing import Annotated
 
 from ..errors import ConfigurationError, InvalidArgumentError
-from ..tenants import Role
-from ..tenants._naming import record_name
 from ..tenants._stores.base import BaseStore
 from .asking import confirm
 from .failures import Exit
 from .opening import KEY_VARIABLE, keys_in, open_store, shown
-from .options import STORE_VARIABLE, RoleOption, YesOption, argument
+from .options import STORE_VARIABLE, YesOption, argument
 from .output import Output
 from .printing import note, printable, write
 from .records import read_entries
@@ -53,7 +51,6 @@ async def forget_record(
         list[str], argument("STORE NAME", f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.")
     ],
     output: Output,
-    role: RoleOption = Role.OWNER,
     yes: YesOption = False,
 ) -> int:
     """Remove the record of a tenant, also if it is damaged. Its logins and its database stay as they are.
@@ -72,7 +69,7 @@ async def forget_record(
             f"Remove the record of {name} from {shown(store)}? Its password is lost, its logins and database stay.",
             yes=yes,
         )
-        await opened.discard(record_name(name, role))
+        await opened.discard(name)
     output.done(f"{printable(name)}: forgotten", name=name, action="forgotten")
     return Exit.DONE
 

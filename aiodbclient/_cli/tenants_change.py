@@ -121,16 +121,16 @@ async def provision_tenants(
 
 
 @runs
-async def repair_tenants(
-    chosen: Chosen, place: Place, output: Output, ending: Ending, role: RolesOption = "owner", show: ShowOption = False
-) -> int:
+async def repair_tenants(chosen: Chosen, place: Place, output: Output, ending: Ending, show: ShowOption = False) -> int:
     """Repair the problems that `check` finds. It drops nothing, except that it finishes removals, and asks before.
+
+    Readers and writers of a tenant are repaired with it.
 
     Where it says so (-o json: `credential_changed`), deliver the credential on record.
 
     Example: aiodbclient tenants repair --all
     """
-    async with open_selection(place, chosen, roles_of(role)) as opened:
+    async with open_selection(place, chosen) as opened:
         for its, names in opened.names.items():
             if going := opened.half_removed(names, its):
                 question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, its))
@@ -186,10 +186,10 @@ async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
     from .._http.maintenance import MaintenanceWait
 
     context = opened.tenants._context  # pyright: ignore[reportPrivateUsage]  # of this package
-    servers, count = context.sites.for_job(MaintenanceWait()), 0
+    servers, count = context.servers.for_job(MaintenanceWait()), 0
     try:
         for previous in [each.previous for each in due if each.previous is not None]:
-            found = await servers.site(str(previous.cluster), RequestStats())
+            found = await servers.server(str(previous.cluster), RequestStats())
             count += await found.server.count_sessions(previous.username)
     except DatabaseClientError as error:
         return f"How many sessions of theirs are open is unknown: {opened.named(message_of(error))}."

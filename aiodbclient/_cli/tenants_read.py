@@ -13,7 +13,6 @@ from attrs import define, evolve, field
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from ..tenants._naming import record_name
 from ..tenants._record import OnRecord, State
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
@@ -162,8 +161,8 @@ class _CheckReport(TenantReport):
         if outcome.error is not None or not outcome.problems:
             return outcome
         if any(each.kind in _UNFINISHED for each in outcome.problems):
-            store, name = self.opened.store, record_name(outcome.name, Role(role))
-            claim = await store.claim(name, 10.0)
+            store = self.opened.store
+            claim = await store.claim(outcome.name, 10.0)
             if claim is None:
                 self.busy.add((outcome.name, role))
                 return evolve(outcome, problems=())

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # ``X as X`` exports it
     from ._role import TenantRole as TenantRole
     from ._stores import Claim as Claim
     from ._stores import Record as Record
+    from ._stores import RoleCredentials as RoleCredentials
     from ._stores import Store as Store
     from ._stores.copying import copy_records as copy_records
     from ._stores.copying import rewrite_records as rewrite_records
@@ -52,7 +53,7 @@ _HOMES = {
     "._pools": "TenantPools",
     "._role": "TenantRole",
     "._capacity": "ClusterCapacity",
-    "._stores": "Claim Record Store",
+    "._stores": "Claim Record RoleCredentials Store",
     "._stores.copying": "copy_records rewrite_records",
     "._stores.postgres": "PostgresStore",
     "._stores.sealing": "Seal",

@@ -13,7 +13,6 @@ from attrs import frozen
 
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
-from ._naming import Role
 from ._record import OnRecord, read_all
 from ._stores import Store
 from .errors import CapacityError
@@ -85,7 +84,7 @@ class Placement:
     async def _count(self) -> Counter[str | None]:
         found = Counter[str | None]()
         async for entry in read_all(self._store):
-            if isinstance(entry, OnRecord) and entry.role is Role.OWNER:
+            if isinstance(entry, OnRecord):
                 found[entry.cluster] += 1
         return found
 

@@ -1,4 +1,4 @@
-"""``Context``: what all operations of one ``Tenants`` share. ``Sites`` are its clusters, a ``Site`` is one of them."""
+"""``Context``: what all operations of one ``Tenants`` share, such as its clusters, each a ``TenantServer``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ..models import Cluster, Connection, User
 from ._capacity import Placement
 from ._credential import Credential
 from ._guard import guard_tenants
-from ._naming import Names, Role, names_of, record_name, tenant_of
+from ._naming import Names, Role
 from ._outcomes import TenantEvent
 from ._record import OnRecord, read_all
 from ._servers import Login, server_of
@@ -61,8 +61,8 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
 @frozen
-class Site:
-    """The facts about the cluster that all work on tenants needs."""
+class TenantServer:
+    """A cluster, and the server of it that the work on tenants needs."""
 
     cluster: str  # its id
     name: str
@@ -71,7 +71,9 @@ class Site:
     ca: str | None  # None: without TLS
     server: Server
 
-    def credential(self, names: Names, login: str, password: str | None, since: datetime) -> Credential:
+    def credential(
+        self, names: Names, role: Role, login: str, password: str | None, since: datetime | None = None
+    ) -> Credential:
         """The credential of the tenant with ``login``, stored at ``since``."""
         connection = self.connection
         assert connection.host is not None
@@ -89,11 +91,11 @@ class Site:
             cluster=self.cluster,
             cluster_name=self.name,
             since=since,
-            role=names.role,
+            role=role,
         )
 
 
-class Sites:
+class TenantServers:
     """The clusters of one ``Tenants``, by id. Each is read once, and again after an error of its server.
 
     Each job has its own: turns, and which clusters did not answer. For a while it asks those no more.
@@ -110,7 +112,7 @@ class Sites:
         self.clients: dict[str, ClusterClient] = _checked_clusters(clusters)  # the API of each, by id
         self._admins = _checked_admins(admin, self.clients)
         self._private, self._connection_limit = private, connection_limit
-        self._read = dict[str, Site]()
+        self._read = dict[str, TenantServer]()
         self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)  # held by who reads a cluster
         self._begin(None)
         self._check_engines()
@@ -122,11 +124,11 @@ class Sites:
         self._away = dict[str, tuple[DatabaseClientError, float]]()
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
 
-    def for_job(self, pause: MaintenanceWait) -> Sites:
+    def for_job(self, pause: MaintenanceWait) -> TenantServers:
         """The same clusters for one job, of which none is away yet."""
-        sites = copy(self)
-        sites._begin(pause)
-        return sites
+        servers = copy(self)
+        servers._begin(pause)
+        return servers
 
     @property
     def engine(self) -> Engine | str | None:
@@ -137,17 +139,17 @@ class Sites:
         """The name of the cluster; None until it is read."""
         return self._read[cluster].name if cluster in self._read else None
 
-    async def any(self) -> Site:
-        """The first site that can be reached. Raises the first error if none can."""
+    async def any(self) -> TenantServer:
+        """The first cluster that can be reached. Raises the first error if none can."""
         failures = list[DatabaseClientError]()
         for cluster in self.clients:
             try:
-                return await self.site(cluster, RequestStats())
+                return await self.server(cluster, RequestStats())
             except AWAY as error:
                 failures.append(error)
         raise failures[0]
 
-    async def site(self, cluster: str, stats: RequestStats) -> Site:
+    async def server(self, cluster: str, stats: RequestStats) -> TenantServer:
         """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator.
 
         For some seconds after a failure it raises the same error, and sends nothing.
@@ -167,7 +169,7 @@ class Sites:
                 self._check_engines()
             return self._read[cluster]
 
-    async def _ask(self, client: ClusterClient) -> Site:
+    async def _ask(self, client: ClusterClient) -> TenantServer:
         if client.engine is not None and client.engine in CAPABILITIES:
             guard_tenants(client.engine)  # before anything is sent
         info = await client.info()
@@ -181,10 +183,12 @@ class Sites:
         except GrantError as error:
             error.may_have_applied, error.on_record = False, _UNCHANGED.format(client.id)
             raise
-        return Site(client.id, info.name, info.engine, connection, ca, server)
+        return TenantServer(client.id, info.name, info.engine, connection, ca, server)
 
-    async def choose(self, name: str, placement: Placement, stats: RequestStats, without: Collection[str] = ()) -> Site:
-        """A site for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
+    async def choose(
+        self, name: str, placement: Placement, stats: RequestStats, without: Collection[str] = ()
+    ) -> TenantServer:
+        """A cluster for a new tenant: one of all but those ``without``. It counts there until ``placement.leave``."""
         unreachable = dict[str, DatabaseClientError]()
         while True:
             try:
@@ -194,7 +198,7 @@ class Sites:
                     raise next(iter(unreachable.values())) from None
                 raise
             try:
-                return await self.site(cluster, stats)
+                return await self.server(cluster, stats)
             except BaseException as error:
                 placement.leave(cluster)
                 # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
@@ -248,7 +252,7 @@ class Sites:
 class Context:
     """What all operations of one ``Tenants`` share."""
 
-    sites: Sites
+    servers: TenantServers
     placement: Placement
     store: Store
     prefix: str
@@ -262,8 +266,7 @@ class Context:
 
     async def record(self, name: str) -> OnRecord:
         """Read what is on record for a tenant. Raises as ``ours``."""
-        record = await self.store.get(record_name(name, self.role))
-        return self.ours(name, record)
+        return self.ours(name, await self.store.get(name))
 
     def ours(self, name: str, record: Record | None) -> OnRecord:
         """Read the record of a tenant. Raises InvalidArgumentError if it is of other clusters or another prefix."""
@@ -273,57 +276,42 @@ class Context:
         return found
 
     async def records(self) -> AsyncIterator[Record]:
-        """Yield the records of this role that are ours, each with the tenant's name."""
-        async for found in readable(self._entries()):
-            if not self._why_not_ours(found):
-                yield found.record()
+        """Yield the records that are ours, and have this role."""
+        async for found in readable(read_all(self.store)):
+            if found.record is not None and found.of_role(self.role).exists and not self._why_not_ours(found):
+                yield found.record
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self.entries():
-            yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
+            yield entry.damaged[0] if isinstance(entry, StoreError) else entry.name
 
     async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
-        """Yield what is on record for these names, with the error of each record that cannot be read in its place."""
-        async for entry in self._entries():
-            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
-            if isinstance(entry, StoreError) or not (entry.is_empty or self._why_not_ours(entry)):
-                yield entry
-
-    async def _entries(self) -> AsyncIterator[OnRecord | StoreError]:
+        """Yield what is on record for this role, with the error of each record that cannot be read in its place."""
         async for entry in read_all(self.store):
-            role = tenant_of(entry.damaged[0])[1] if isinstance(entry, StoreError) else entry.role
-            if role is self.role:
+            if isinstance(entry, StoreError):
                 yield entry
+                continue
+            found = entry.of_role(self.role)
+            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
+            if not (found.is_empty or self._why_not_ours(found)):
+                yield found
 
     def _why_not_ours(self, found: OnRecord) -> str:
         """Why a record belongs to another cluster or prefix; "" if it does not."""
-        name, cluster, intent = found.name, found.cluster, found.intent
-        if cluster is not None and cluster not in self.sites.clients:
-            own = f"{'this is' if len(self.sites.clients) == 1 else 'these are'} {', '.join(self.sites.clients)}"
+        name, cluster = found.name, found.cluster
+        if cluster is not None and cluster not in self.servers.clients:
+            own = f"{'this is' if len(self.servers.clients) == 1 else 'these are'} {', '.join(self.servers.clients)}"
             return (
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: name that cluster too, or "
                 "choose another name, since a name is taken in the whole store; nothing was sent"
             )
-        credential = found.current or found.previous
-        if credential is not None:
-            is_ours = credential.database == self.prefix + name
-        else:
-            is_ours = intent is None or self._is_login(intent.login, name)
-        if is_ours:
+        if found.database in (None, self.prefix + name):
             return ""
         return (
             f"the tenant {name!r} is on record with another prefix than {self.prefix!r}: use the prefix that it was "
             "created with; a name is taken in the whole store; nothing was sent"
         )
-
-    def _is_login(self, login: str, name: str) -> bool:
-        """Whether the tenant may have such a login, as far as the engine is known."""
-        engine = self.sites.engine
-        try:
-            return engine is None or login in names_of(name, engine, self.prefix, self.role).logins
-        except InvalidArgumentError:  # with another prefix the name itself may be invalid
-            return False
 
 
 def connection_of(cluster: Cluster, *, private: bool) -> Connection:

@@ -1,22 +1,23 @@
-"""What a store has on record for a tenant: ``OnRecord``, with its ``State`` and its ``Intent``.
+"""What a record of a store means: the ``State`` of a tenant or of its readers or writers, and the ``Intent``.
 
-An intent is what a process is about to do to the tenant. A verb stores it before its first step. If a process dies, or
-loses its claim, the intent says what was begun: the same verb takes its steps again from the first, and ``repair``
-finishes or undoes any. A store keeps an intent as a text, ``VERB LOGIN CLUSTER MORE``.
+An intent is what a process is about to do to the tenant. A verb stores it before its first step, with the logins that
+it makes. If the process dies or loses its claim, whoever claims the tenant next drops these logins, which no program
+has, and finishes the verb or undoes it. ``docs/why/logins.md`` has the table.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from enum import Enum, StrEnum, auto
 from typing import Self
 
-from attrs import frozen
+from attrs import asdict, evolve, frozen
 
 from ..errors import NotFoundError
 from ._credential import Credential
-from ._naming import Role, tenant_of
-from ._stores import Record, Store, entries_of
+from ._naming import Role
+from ._stores import Record, RoleCredentials, Store, entries_of
 from .errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError, TenantUnavailableError
 
 
@@ -27,8 +28,7 @@ class Verb(StrEnum):
     ADOPT = "adopt"  # ``provision`` takes over what others made
     ROTATE = "rotate"
     REVOKE = "revoke"
-    REPAIR = "repair"  # the login in use keeps its password
-    RESET = "reset"  # ``repair`` gives the login in use another password
+    REPAIR = "repair"
     SUSPEND = "suspend"
     RESUME = "resume"
     REMOVE = "remove"
@@ -37,12 +37,11 @@ class Verb(StrEnum):
 
 
 class State(Enum):
-    """The state of a tenant, as its record shows it."""
+    """The state of a tenant, or of its readers or writers, as the record shows it."""
 
     ABSENT = auto()  # not on record, or only claimed: nothing was begun
     PROVISIONING = auto()
     USABLE = auto()
-    RESETTING = auto()  # the password of the login in use is unknown
     SUSPENDING = auto()
     SUSPENDED = auto()
     RESUMING = auto()
@@ -62,7 +61,6 @@ _BEGUN: Mapping[Verb, tuple[State, str]] = {
     Verb.ROTATE: (State.USABLE, "rotate"),
     Verb.REVOKE: (State.USABLE, "revoke-previous"),
     Verb.REPAIR: (State.USABLE, "repair"),
-    Verb.RESET: (State.RESETTING, "repair"),
     Verb.SUSPEND: (State.SUSPENDING, "suspend"),
     Verb.RESUME: (State.RESUMING, "resume"),
     Verb.REMOVE: (State.REMOVING, "remove"),
@@ -70,89 +68,123 @@ _BEGUN: Mapping[Verb, tuple[State, str]] = {
     Verb.MOVE: (State.MOVING, "repair"),
 }
 
+_OF_ALL = (Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE)  # of a tenant: its readers and writers too
+
 _WHY_UNUSABLE: Mapping[State, str] = {
     State.SUSPENDING: "is being suspended",
     State.RESUMING: "is being resumed: try again in a moment",
     State.MOVING: "is being moved to another cluster: try again in a moment, or repair the tenant if nobody moves it",
     State.REMOVING: "is being removed, or its removal is unfinished: run remove",
-    State.RESETTING: "is being repaired, or its repair is unfinished: run repair",
 }
 
 
-@frozen
+@frozen(kw_only=True)
 class Intent:
-    """What a process is about to do to a tenant."""
+    """What a process is about to do to a tenant, or to its readers or writers."""
 
     verb: Verb
-    login: str  # the one that changes first
     cluster: str
-    more: str = ""  # what else the verb needs to run again
-
-    @property
-    def ends_other(self) -> bool:
-        """Whether the verb ends the login that is not in use, so that it may be ended already."""
-        return self.verb in (Verb.ROTATE, Verb.REVOKE)
+    database: str
+    role: Role = Role.OWNER
+    logins: tuple[str, ...] = ()  # that it makes. No program has them before the verb is done
+    to: str | None = None  # the other cluster of a move
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.login} {self.cluster} {self.more}".rstrip()
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what ``str`` of an intent returned. Raises StoreError."""
-        verb, _, rest = text.partition(" ")
-        login, _, rest = rest.partition(" ")
-        cluster, _, more = rest.partition(" ")
-        if verb in list(Verb) and login and cluster:
-            return cls(Verb(verb), login, cluster, more)
-        raise StoreError(
-            f"the intent {text!r} has a form that this version of aiodbclient does not support: use the newer one"
-        )
+        try:
+            fields = json.loads(text)
+            verb, role, logins = Verb(fields.pop("verb")), Role(fields.pop("role")), tuple(fields.pop("logins"))
+            return cls(verb=verb, role=role, logins=logins, **fields)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StoreError(
+                f"the intent {text!r} has a form that this version of aiodbclient does not support: use the newer one"
+            ) from None
 
 
 @frozen(kw_only=True)
 class OnRecord:
-    """What is on record for a tenant, or for a reader or writer of it, if anything is."""
+    """What is on record for a tenant, or for its readers or writers, if anything is."""
 
     name: str  # of the tenant
     role: Role = Role.OWNER
-    exists: bool = False  # whether the store has a record of it, which may be empty
-    current: Credential | None = None
-    previous: Credential | None = None
-    intent: Intent | None = None
+    record: Record | None = None  # of the tenant
+    intent: Intent | None = None  # of the tenant
 
     @classmethod
     def read(cls, name: str, role: Role, record: Record | None) -> Self:
         """Read a record of a store. Raises StoreError, as for a damaged one, if it is of a newer version."""
-        if record is None:
-            return cls(name=name, role=role)
         try:
-            intent = None if record.intended is None else Intent.read(record.intended)
+            intent = None if record is None or record.intended is None else Intent.read(record.intended)
         except StoreError as error:
-            error.damaged = (record.name,)
+            error.damaged = (name,)
             raise
-        return cls(name=name, role=role, exists=True, current=record.current, previous=record.previous, intent=intent)
+        return cls(name=name, role=role, record=record, intent=intent)
 
-    def record(self) -> Record:
-        """The record again, with the name of the tenant."""
-        intended = None if self.intent is None else str(self.intent)
-        return Record(name=self.name, current=self.current, previous=self.previous, intended=intended)
+    def of_role(self, role: Role) -> OnRecord:
+        """What the same record says of another role."""
+        return evolve(self, role=role)
+
+    @property
+    def pair(self) -> tuple[Credential | None, Credential | None]:
+        """The current credential and the previous one."""
+        if self.record is None:
+            return None, None
+        if self.role is Role.OWNER:
+            return self.record.current, self.record.previous
+        pair = self.record.roles.get(self.role)
+        return (None, None) if pair is None else (pair.current, pair.previous)
+
+    @property
+    def current(self) -> Credential | None:
+        """The credential to use, unless the state says otherwise."""
+        return self.pair[0]
+
+    @property
+    def previous(self) -> Credential | None:
+        """The credential before the last rotation, if it is not revoked."""
+        return self.pair[1]
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store has something of the role. The tenant's own record may be empty."""
+        if self.role is Role.OWNER:
+            return self.record is not None
+        return self.current is not None or self.begun is not None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was begun for the name: it is, or was, only claimed."""
-        return self.current is None and self.previous is None and self.intent is None
+        """Whether nothing was begun: the name is, or was, only claimed."""
+        return self.current is None and self.previous is None and self.begun is None
 
     @property
     def credentials(self) -> list[Credential]:
         """The current credential and the previous one, as far as they are on record."""
-        return [each for each in (self.current, self.previous) if each is not None]
+        return [each for each in self.pair if each is not None]
+
+    @property
+    def every_credential(self) -> list[Credential]:
+        """Those of the tenant and of all its roles."""
+        return [each for role in Role for each in self.of_role(role).credentials]
+
+    @property
+    def begun(self) -> Verb | None:
+        """The verb that was begun and concerns this role."""
+        intent = self.intent
+        if intent is None or not (intent.role is self.role or (intent.role is Role.OWNER and intent.verb in _OF_ALL)):
+            return None
+        return intent.verb
 
     @property
     def state(self) -> State:
-        """The state of the tenant."""
-        state = State.USABLE if self.intent is None else _BEGUN[self.intent.verb][0]
-        if state is not State.USABLE:
-            return state
+        """The state of the tenant, or of its readers or writers."""
+        if self.intent is not None and self.begun is not None:
+            state, _ = _BEGUN[self.begun]
+            if state is not State.USABLE and (self.current is not None or self.intent.role is self.role):
+                return state
         if self.current is None:
             return State.ABSENT
         return State.USABLE if self.current.suspended is None else State.SUSPENDED
@@ -160,10 +192,18 @@ class OnRecord:
     @property
     def cluster(self) -> str | None:
         """The id of the tenant's cluster; None if nothing was begun."""
-        credential = self.current or self.previous
+        credential = self.current or self.previous or (None if self.record is None else self.record.current)
         if credential is not None:
             return credential.cluster
         return None if self.intent is None else self.intent.cluster
+
+    @property
+    def database(self) -> str | None:
+        """The tenant's database; None if nothing was begun."""
+        credential = self.current or self.previous or (None if self.record is None else self.record.current)
+        if credential is not None:
+            return credential.database
+        return None if self.intent is None else self.intent.database
 
     @property
     def usable(self) -> Credential | None:
@@ -178,21 +218,17 @@ class OnRecord:
     @property
     def left_behind(self) -> str | None:
         """The cluster that a tenant was moved from, if its database is not dropped there; or None."""
-        return None if self.current is None else self.current.moved_from
+        return None if self.record is None or self.record.current is None else self.record.current.moved_from
 
     @property
     def pending(self) -> list[str]:
         """The verbs to run next, in their order: they finish what was begun."""
         verbs = ["provision"] if self.state is State.ABSENT else []
-        if self.intent is not None:
-            verbs = [_BEGUN[self.intent.verb][1]]
-        if self.left_behind is not None:
+        if self.begun is not None:
+            verbs = [_BEGUN[self.begun][1]]
+        if self.left_behind is not None and self.role is Role.OWNER:
             return ["repair"]
-        if (
-            self.previous is not None
-            and self.state in (State.USABLE, State.RESETTING)
-            and "revoke-previous" not in verbs
-        ):
+        if self.previous is not None and self.state is State.USABLE and "revoke-previous" not in verbs:
             verbs.append("revoke-previous")
         return verbs
 
@@ -217,13 +253,26 @@ class OnRecord:
 
 
 async def read_all(store: Store) -> AsyncIterator[OnRecord | StoreError]:
-    """Yield all that is on record, with the error of each record that cannot be read in its place."""
+    """Yield what is on record for each tenant, with the error of each record that cannot be read in its place."""
     async for entry in entries_of(store):
         try:
-            found = entry if isinstance(entry, StoreError) else OnRecord.read(*tenant_of(entry.name), entry)
+            found = entry if isinstance(entry, StoreError) else OnRecord.read(entry.name, Role.OWNER, entry)
         except StoreError as error:  # of a newer version
             found = error
         yield found
+
+
+def with_credentials(record: Record, role: Role, current: Credential, previous: Credential | None) -> Record:
+    """The record with these credentials of a role, and without an intent."""
+    record = evolve(record, intended=None)
+    if role is Role.OWNER:
+        return evolve(record, current=current, previous=previous)
+    return evolve(record, roles={**record.roles, role: RoleCredentials(current=current, previous=previous)})
+
+
+def without_role(record: Record, role: Role) -> Record:
+    """The record without its readers or writers, and without an intent."""
+    return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role}, intended=None)
 
 
 def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundError:

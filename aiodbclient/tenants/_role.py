@@ -19,7 +19,6 @@ from ._outcomes import (
     TenantFailed,
     TenantOutcome,
     TenantRemovalOutcome,
-    TenantRepairOutcome,
     TenantResult,
 )
 from ._stores import Record
@@ -27,7 +26,7 @@ from ._verbs.changes import RemoveTenants, RevokePrevious, RotateTenants
 from ._verbs.check import CheckTenants
 from ._verbs.each import EachTenant
 from ._verbs.jobs import TenantJob
-from ._verbs.provision import IfExists, ProvisionTenants, RepairTenants
+from ._verbs.provision import IfExists, ProvisionTenants
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -48,7 +47,7 @@ class TenantRole:
         self._context = context
 
     def __repr__(self) -> str:
-        clusters = [*self._context.sites.clients.values()]
+        clusters = [*self._context.servers.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         return f"<{type(self).__name__} {self._context.role} of {where} in {self._context.store!r}>"
 
@@ -129,7 +128,7 @@ class TenantRole:
         return self._run(names, ProvisionTenants(self._context, if_exists, names))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
-        """Check whether tenants work: compare their records with the server.
+        """Check whether tenants work, with their readers and writers: compare their records with the server.
 
         It only reads and logs in.
 
@@ -146,32 +145,6 @@ class TenantRole:
         """
         job = CheckTenants(self._context)
         return self._run(job.every_name() if names is None else names, job)
-
-    @overload
-    def repair(self, names: GivenNames) -> Run[TenantRepairOutcome]: ...
-
-    @overload
-    def repair(self, names: None = None, *, all: Literal[True]) -> Run[TenantRepairOutcome]: ...
-
-    def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
-        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
-
-        It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
-        began. It drops nothing in the tenant's database, except that it finishes a removal.
-
-        Args:
-            names: The tenants.
-            all: Whether to repair all on record, instead of ``names``.
-
-        Returns:
-            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
-            or what it finished: DELETED, SUSPENDED or RESUMED.
-
-        Raises:
-            InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both, or ``names`` is not an iterable.
-        """
-        _check_chosen("repair", names, all=all)
-        return self._run(names, RepairTenants(self._context))
 
     @overload
     def rotate(
@@ -196,7 +169,7 @@ class TenantRole:
         older_than: timedelta | None = None,
         force: bool = False,
     ) -> Run[TenantOutcome]:
-        """Give each tenant a credential with its other login, and leave the one in use as it is.
+        """Give each tenant a credential with a new login, and leave the one in use as it is.
 
         The new credential is tested by a login and stored before the outcome is yielded. The
         previous one works until ``revoke_previous``. Safe to repeat after an error and to cancel. Any number of
@@ -220,7 +193,7 @@ class TenantRole:
             InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
                 ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
         """
-        _check_chosen("rotate", names, all=all, older_than=older_than)
+        check_chosen("rotate", names, all=all, older_than=older_than)
         return self._run(names, RotateTenants(self._context, older_than, force=force))
 
     @overload
@@ -268,7 +241,7 @@ class TenantRole:
             InvalidArgumentError: None of ``names``, ``all`` and ``older_than`` is given, or both ``names`` and ``all``;
                 ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or more.
         """
-        _check_chosen("revoke_previous", names, all=all, older_than=older_than)
+        check_chosen("revoke_previous", names, all=all, older_than=older_than)
         return self._run(names, RevokePrevious(self._context, older_than, unused=unused))
 
     @overload
@@ -335,8 +308,8 @@ class TenantRole:
 
     async def _one(self, job: TenantJob[DoneT], name: str) -> DoneT:
         """Do a job on one name. All such calls share their turns, and somebody waits: ``max_wait`` applies."""
-        job.context.sites.turns = self._context.sites.turns
-        job.context.sites.pause = None
+        job.context.servers.turns = self._context.servers.turns
+        job.context.servers.pause = None
         return await job.do(job.parse(name), RequestStats())
 
     def _run(
@@ -344,11 +317,11 @@ class TenantRole:
     ) -> Run[DoneT | TenantFailed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.context.sites.pause = None
+            job.context.servers.pause = None
         return Run(self._context.names() if names is None else names, job, concurrency)
 
 
-def _check_chosen(verb: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
+def check_chosen(verb: str, names: Any, *, all: bool, older_than: timedelta | None = None) -> None:
     """Refuse a verb for every tenant in the store, unless the caller says so."""
     if names is not None and all:
         raise InvalidArgumentError(f"{verb} takes names or all=True, not both")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import Literal, overload
 
 from .._bulk.run import Run
 from .._checks import check_whole
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._capacity import ChooseCluster, ClusterCapacity, Placement
-from ._context import Context, Setup, Sites
+from ._context import Context, Setup, TenantServers
 from ._credential import Credential
 from ._naming import ROLES, Role, check_tenant
-from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome
-from ._role import GivenNames, TenantRole
+from ._outcomes import TenantEvent, TenantMoveOutcome, TenantOutcome, TenantRepairOutcome
+from ._role import GivenNames, TenantRole, check_chosen
 from ._servers import Login
 from ._stores import Store
 from ._usage import Usage, capacity_of, usage_of
 from ._verbs.changes import ResumeTenants, SuspendTenants
 from ._verbs.move import MoveTenants
+from ._verbs.repair import RepairTenants
 
 
 class Tenants(TenantRole):
@@ -91,10 +93,10 @@ class Tenants(TenantRole):
         for name, number in (("connection_limit", connection_limit), ("max_tenants", max_tenants)):
             if number is not None:
                 check_whole(name, number)
-        sites = Sites(cluster, private=private, admin=admin, connection_limit=connection_limit)
+        servers = TenantServers(cluster, private=private, admin=admin, connection_limit=connection_limit)
         context = Context(
-            sites=sites,
-            placement=Placement(store, [*sites.clients], max_tenants, choose_cluster),
+            servers=servers,
+            placement=Placement(store, [*servers.clients], max_tenants, choose_cluster),
             store=store,
             prefix=prefix,
             setup=setup,
@@ -103,7 +105,7 @@ class Tenants(TenantRole):
         super().__init__(context)
 
     def __repr__(self) -> str:
-        clusters = [*self._context.sites.clients.values()]
+        clusters = [*self._context.servers.clients.values()]
         where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
         return f"<Tenants of {where} in {self._context.store!r}>"
 
@@ -132,6 +134,33 @@ class Tenants(TenantRole):
         """
         return await capacity_of(self._context)
 
+    @overload
+    def repair(self, names: GivenNames) -> Run[TenantRepairOutcome]: ...
+
+    @overload
+    def repair(self, names: None = None, *, all: Literal[True]) -> Run[TenantRepairOutcome]: ...
+
+    def repair(self, names: GivenNames | None = None, *, all: bool = False) -> Run[TenantRepairOutcome]:
+        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
+
+        It makes a missing login again, replaces one whose password was changed by a new one, gives rights again, for
+        readers and writers too, and finishes what a dead process began. It drops nothing in the tenant's database,
+        except that it finishes a removal.
+
+        Args:
+            names: The tenants.
+            all: Whether to repair all on record, instead of ``names``.
+
+        Returns:
+            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong), FAILED,
+            or what it finished: DELETED, SUSPENDED or RESUMED.
+
+        Raises:
+            InvalidArgumentError: Neither ``names`` nor ``all`` is given, or both, or ``names`` is not an iterable.
+        """
+        check_chosen("repair", names, all=all)
+        return self._run(names, RepairTenants(self._context))
+
     def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
         """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
 
@@ -152,7 +181,7 @@ class Tenants(TenantRole):
         return self._run(names, SuspendTenants(self._context))
 
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
-        """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
+        """Give each suspended tenant, and its readers and writers, a new login.
 
         It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``. Safe to
         repeat and to cancel.

@@ -14,7 +14,7 @@ from .._http.maintenance import MaintenanceWait
 from ..errors import DatabaseClientError
 from ._capacity import ClusterCapacity
 from ._context import Context
-from ._naming import check_tenant, tenant_of
+from ._naming import check_tenant
 from ._record import OnRecord, State, no_database
 from .errors import StoreError
 
@@ -43,11 +43,11 @@ _OfServer: TypeAlias = Mapping[str, tuple[int, int]] | DatabaseClientError
 
 async def _read(context: Context, clusters: Iterable[str]) -> dict[str, _OfServer]:
     """Ask all servers at the same time for the size and the sessions of each database."""
-    sites = context.sites.for_job(MaintenanceWait())
+    servers = context.servers.for_job(MaintenanceWait())
 
     async def read(cluster: str) -> _OfServer:
         try:
-            return await (await sites.site(cluster, RequestStats())).server.usage()
+            return await (await servers.server(cluster, RequestStats())).server.usage()
         except DatabaseClientError as error:
             return error
 
@@ -88,7 +88,7 @@ async def _named(context: Context, given: str) -> Usage:
 def _on_record(entry: OnRecord | StoreError) -> Usage:
     """Where a tenant is, or why that is unknown. Also why it may have no database."""
     if isinstance(entry, StoreError):
-        return Usage(name=tenant_of(entry.damaged[0])[0], error=entry)
+        return Usage(name=entry.damaged[0], error=entry)
     is_whole = entry.state not in (State.ABSENT, State.PROVISIONING, State.REMOVING)
     return Usage(name=entry.name, cluster=entry.cluster, error=None if is_whole else entry.unusable())
 
@@ -97,9 +97,8 @@ async def capacity_of(context: Context) -> list[ClusterCapacity]:
     """The capacity of each cluster, with the size of its tenants. See ``Tenants.capacity``."""
     capacities = await context.placement.capacities()
     servers = await _read(context, [each.cluster for each in capacities])
-    return [
-        evolve(each, name=context.sites.name(each.cluster), bytes=_total(servers[each.cluster])) for each in capacities
-    ]
+    names = context.servers.name
+    return [evolve(each, name=names(each.cluster), bytes=_total(servers[each.cluster])) for each in capacities]
 
 
 def _total(of_server: _OfServer) -> int | None:

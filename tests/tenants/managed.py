@@ -11,6 +11,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from attrs import define, field
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -18,10 +19,10 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from aiodbclient import Engine
 from aiodbclient.sandbox import _postgres, _provider
 from aiodbclient.sandbox._embedded import binaries
-from aiodbclient.tenants import Role
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres import PostgresServer, PostgresSession
 from aiodbclient.tenants._servers.server import Work
 
 from .servers import RestartablePostgres
@@ -76,10 +77,10 @@ class Managed:
         )
 
     def make(self, tenant: str) -> Names:
-        """As the API: create a database and a login."""
+        """As the API: create a database, and a login of its name."""
         names = names_of(tenant, Engine.PG)
         self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database)))
-        self.make_login(names.logins[0])
+        self.make_login(names.database)
         return names
 
     def make_login(self, login: str) -> None:
@@ -89,20 +90,13 @@ class Managed:
         if self.version >= 16:
             self.api(SQL("GRANT {} TO doadmin WITH ADMIN TRUE, INHERIT TRUE, SET TRUE").format(name))
 
-    async def tenant(self, tenant: str, server: PostgresServer, logins: int = 2) -> Names:
-        """A tenant with both of its logins."""
-        names = names_of(tenant, Engine.PG)
-        assert await server.create(work(names))
-        for login in names.logins[:logins]:
-            await ready(server, names, login)
-        return names
-
-    async def role(self, tenant: str, role: Role, server: PostgresServer) -> Names:
-        """A reader or writer of a tenant, with its first login."""
-        names = names_of(tenant, Engine.PG, role=role)
-        assert await server.create(work(names))
-        await ready(server, names, names.logins[0])
-        return names
+    async def tenant(self, name: str, server: PostgresServer, logins: int = 2) -> Tenant:
+        """A tenant with two logins, as after a rotation."""
+        tenant = Tenant(server, names_of(name, Engine.PG))
+        assert await tenant.steps.create()
+        for _ in range(logins):
+            await tenant.add()
+        return tenant
 
     def reset(self, login: str, password: str) -> None:
         self.api(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(login), Literal(password)))
@@ -158,17 +152,63 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
             await asyncio.sleep(0.01)
 
 
-def work(names: Names) -> Work:
-    return Work(names, lambda: None)
+@define(eq=False)
+class Tenant:
+    """A tenant, as a store would have it, and the steps that change it."""
 
+    server: PostgresServer
+    names: Names
+    on_record: dict[str, Role] = field(factory=dict[str, Role])  # its logins that work
 
-async def ready(server: PostgresServer, names: Names, login: str, password: str = PASSWORD) -> None:
-    """Set a login and log in, as provision, rotate and repair do."""
-    await server.set_login(work(names), login, Secret(password))
-    assert await server.log_in(names, login, Secret(password)) is None
+    @property
+    def database(self) -> str:
+        return self.names.database
 
+    @property
+    def owner(self) -> str:
+        return self.names.owner
 
-async def ended(server: PostgresServer, names: Names, login: str) -> bool:
-    """End a login and drop it, as ``revoke_previous`` does. Returns whether it is gone."""
-    await server.end_logins(work(names), [login])
-    return await server.drop_login(work(names), login)
+    @property
+    def logins(self) -> list[str]:
+        """The logins of the owner on record, the oldest first."""
+        return [login for login, role in self.on_record.items() if role is Role.OWNER]
+
+    @property
+    def steps(self) -> PostgresSession:
+        return self.server.steps(Work(self.names))
+
+    async def add(self, role: Role = Role.OWNER, password: str = PASSWORD) -> str:
+        """Add a login and log in, as provision, rotate and repair do."""
+        if role is not Role.OWNER:
+            await self.steps.create_role(role)
+        found = await self.server.find(self.names)
+        login = self.names.new_login([*found.logins, *found.ended, *self.on_record])
+        await self.steps.add_login(login, Secret(password), role)
+        assert await self.server.log_in(self.names, login, Secret(password)) is None
+        self.on_record[login] = role
+        return login
+
+    async def end(self, *logins: str) -> bool:
+        """End logins and drop them, as ``revoke_previous`` does. Return whether they are gone."""
+        for login in logins:
+            self.on_record.pop(login, None)
+        await self.steps.end_logins(logins)
+        return await self.steps.drop_logins(logins) == ()
+
+    async def problems(self) -> frozenset[Problem]:
+        return await self.server.problems(self.names, self.on_record)
+
+    async def repair(self) -> None:
+        await self.steps.repair(self.on_record)
+
+    async def suspend(self) -> None:
+        await self.steps.end_logins(self.on_record)
+        await self.steps.shut()
+        self.on_record.clear()
+
+    async def remove(self) -> None:
+        await self.steps.end_logins(self.on_record)
+        await self.steps.drop_database()
+        await self.steps.drop_logins(self.on_record)
+        await self.steps.forget()
+        self.on_record.clear()

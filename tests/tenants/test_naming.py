@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES, SQL_ENGINES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants import Role
-from aiodbclient.tenants._naming import Names, check_tenant, names_of, record_name, tenant_of
+from aiodbclient.tenants._naming import Names, check_tenant, names_of
+from aiodbclient.tenants.errors import GrantError
 
 MYSQL = [Engine.MYSQL, Engine.ADVANCED_MYSQL]
 POSTGRESQL = [Engine.PG, Engine.ADVANCED_PG]
@@ -32,7 +32,7 @@ def test_where_there_can_be_no_tenants_there_are_no_names(engine: str) -> None:
 
 
 def everything(names: Names) -> set[str]:
-    return {*names.everything, names.database}
+    return {names.database, names.owner, *names.groups, names.new_login([])}
 
 
 @given(ENGINES, TENANTS, TENANTS, PREFIXES)
@@ -44,94 +44,57 @@ def test_no_tenant_has_a_name_of_another(engine: Engine, one: str, another: str,
         assume(False)
         return
     assert not everything(first) & everything(second)
+    assert not any(first.is_ours(name) for name in everything(second))
     assert first == names_of(one, engine, prefix)
 
 
 @given(ENGINES, TENANTS)
-def test_every_name_is_as_long_as_the_engine_takes_and_differs_from_the_others(engine: Engine, tenant: str) -> None:
+def test_every_name_fits_the_engine(engine: Engine, tenant: str) -> None:
     try:
         names = names_of(tenant, engine)
     except InvalidArgumentError:
         assume(False)
         return
-    roles = [*names.logins, names.owner]
-    assert len({*roles}) == 3
-    if engine in MYSQL:
-        assert max(map(len, names.everything)) <= 32
-    else:
-        assert max(map(len, names.everything)) <= 63
-    assert names.other(names.logins[0]) == names.logins[1]
-    assert names.other(names.logins[1]) == names.logins[0]
+    made = everything(names) - {names.database}
+    assert len(made) == 4
+    assert max(map(len, made)) <= (32 if engine in MYSQL else 63)
+    assert all(map(names.is_ours, made))
+    assert not names.is_ours(names.database)
+
+
+@given(TENANTS, st.lists(st.integers(1, 0xFFFE), max_size=5))
+def test_a_login_has_a_number_above_all_earlier_ones(tenant: str, numbers: list[int]) -> None:
+    try:
+        names = names_of(tenant, Engine.PG)
+    except InvalidArgumentError:
+        assume(False)
+        return
+    earlier = [f"{names.stem}{number:04x}beef" for number in numbers]
+    login = names.new_login([*earlier, names.database, names.owner])
+    assert names.number(login) == max(numbers, default=0) + 1
+    assert names.is_login(login)
+    assert login != names.new_login(earlier)  # two stores that know the tenant choose different names
+    assert names.number(names.database) == 0
+
+
+def test_after_65535_logins_a_tenant_gets_no_other() -> None:
+    names = names_of("alpha", Engine.PG)
+    with pytest.raises(GrantError, match="has had 65,535 logins"):
+        names.new_login([f"{names.stem}ffff0000"])
 
 
 LONG = "a-tenant-whose-name-is-longer-than-a-login-of-mysql"
 
 
 @pytest.mark.parametrize(
-    ("engine", "tenant", "names"),
-    [
-        (
-            Engine.PG,
-            "alpha",
-            ("my_alpha", "my_alpha_53ce71e1b09c4582_b", "my_alpha_53ce71e1b09c4582_owner", "my_alpha"),
-        ),
-        (
-            Engine.MYSQL,
-            LONG,
-            (
-                "my_a-tenant-w_5ea74375fd75ffe6_a",
-                "my_a-tenant-w_5ea74375fd75ffe6_b",
-                "my_a-tena_5ea74375fd75ffe6_owner",
-                f"my_{LONG}",
-            ),
-        ),
-    ],
+    ("engine", "tenant", "stem"),
+    [(Engine.PG, "alpha", "my_alpha_54210d8521a9_"), (Engine.MYSQL, LONG, "my_a-tenan_49debb74e0e6_")],
 )
-def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, names: tuple[str, ...]) -> None:
+def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, stem: str) -> None:
     """Otherwise logins with other names would belong to no tenant."""
     named = names_of(tenant, engine, "my_")
-    assert (*named.logins, named.owner, named.database) == names
-    assert named.tenant == tenant
-
-
-@pytest.mark.parametrize(
-    ("engine", "tenant", "logins", "group", "record"),
-    [
-        (
-            Engine.PG,
-            "alpha",
-            ("my_alpha_53ce71e1b09c4582_ra", "my_alpha_53ce71e1b09c4582_rb"),
-            "my_alpha_53ce71e1b09c4582_reader",
-            "alpha_5306d220eac8089a_reader",
-        ),
-        (
-            Engine.MYSQL,
-            LONG,
-            ("my_a-tenant-_5ea74375fd75ffe6_ra", "my_a-tenant-_5ea74375fd75ffe6_rb"),
-            "my_a-ten_5ea74375fd75ffe6_reader",
-            f"{LONG}_9e7af1626c6531bd_reader",
-        ),
-    ],
-)
-def test_the_names_of_a_role_stay_what_they_are_over_upgrades(
-    engine: Engine, tenant: str, logins: tuple[str, str], group: str, record: str
-) -> None:
-    named = names_of(tenant, engine, "my_", Role.READER)
-    assert (named.logins, named.group, named.record) == (logins, group, record)
-    assert named.owner == names_of(tenant, engine, "my_").owner
-
-
-@given(TENANTS, st.sampled_from(Role))
-def test_a_record_shows_its_tenant_and_role(tenant: str, role: Role) -> None:
-    assert tenant_of(record_name(tenant, role)) == (tenant, role)
-    assert (record_name(tenant, role) == tenant) == (role is Role.OWNER)
-
-
-@pytest.mark.parametrize(
-    "record", ["alpha", "alpha_0123456789abcdef_reader", "alpha_reader", "_53ce71e1b09c4582_reader"]
-)
-def test_any_other_record_is_an_owners(record: str) -> None:
-    assert tenant_of(record) == (record, Role.OWNER)
+    assert (named.stem, named.owner, named.groups) == (stem, f"{stem}owner", (f"{stem}writer", f"{stem}reader"))
+    assert (named.tenant, named.database) == (tenant, f"my_{tenant}")
 
 
 @pytest.mark.parametrize("engine", WITH_TENANTS)
@@ -147,23 +110,15 @@ def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str)
     for prefix in ("", name[:3]):
         with pytest.raises(InvalidArgumentError, match=f"'{name}' is .*: it belongs to the cluster; nothing was sent"):
             names_of(name.removeprefix(prefix), engine, prefix)
-    assert names_of(f"x{name}", engine).logins[0] == f"x{name}"
-
-
-@given(st.text("ab", min_size=1, max_size=64), st.sampled_from(Role), st.sampled_from(Role))
-def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, another: Role) -> None:
-    first, second = names_of(tenant, Engine.MYSQL, role=one), names_of(tenant, Engine.MYSQL, role=another)
-    assert first.all_logins == second.all_logins >= {*first.logins, *second.logins}
-    assert len(first.all_logins) == 6
-    assert (one is another) == bool({*first.logins} & {*second.logins})
+    assert names_of(f"x{name}", engine).database == f"x{name}"
 
 
 @pytest.mark.parametrize("engine", WITH_TENANTS)
-@pytest.mark.parametrize("which", ["a", "b", "t", "owner", "reader"])
-def test_the_form_of_a_derived_name_is_no_tenants(engine: Engine, which: str) -> None:
-    """Otherwise a tenant could have the name of another tenant's second login."""
-    with pytest.raises(InvalidArgumentError, match=r"it has the form of a name that is derived .*; nothing was sent"):
-        names_of(f"alpha_0123456789abcdef_{which}", engine)
+@pytest.mark.parametrize("ending", ["0001beef", "owner", "writer", "reader"])
+def test_the_form_of_a_login_is_no_tenants(engine: Engine, ending: str) -> None:
+    """Otherwise a tenant could have the name of another tenant's login."""
+    with pytest.raises(InvalidArgumentError, match="it has the form of a tenant's login; nothing was sent"):
+        names_of(f"alpha_0123456789ab_{ending}", engine)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +129,6 @@ def test_a_name_that_is_too_long_for_the_engine_is_refused(engine: Engine, most:
     assert names_of("a" * (most - 1), engine, "a").database == "a" * most
     with pytest.raises(InvalidArgumentError, match=f"longer than the {most} characters of .*; nothing was sent"):
         names_of("a" * most, engine, "a")
-
-
-@pytest.mark.parametrize("engine", MYSQL)
-def test_a_login_of_mysql_is_the_name_itself_where_it_fits(engine: Engine) -> None:
-    assert names_of("a" * 32, engine).logins[0] == "a" * 32
-    assert names_of("a" * 33, engine).logins[0] != "a" * 33
 
 
 # What a program, a shell, a spreadsheet or a URL would take for something else than a name.

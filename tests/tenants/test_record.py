@@ -10,25 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient.tenants import Credential, Record, Role
-from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._record import Intent, OnRecord, State, Verb
+from aiodbclient.tenants._stores import RoleCredentials
 from aiodbclient.tenants.errors import StoreError, SuspendedError, TenantMovingError, TenantNotFoundError
 
 from .store_contract import a_credential
 
 TENANTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
-MORE = st.just("") | st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"]), min_size=1).map(
-    lambda text: f"{text} {text}"
-)
 
 
-@given(st.sampled_from(Verb), TENANTS, st.uuids().map(str), MORE)
-def test_an_intent_reads_as_it_was_written(verb: Verb, login: str, cluster: str, more: str) -> None:
-    intent = Intent(verb, login, cluster, more)
+@given(st.sampled_from(Verb), st.sampled_from(Role), TENANTS, st.lists(TENANTS), st.none() | st.uuids().map(str))
+def test_an_intent_reads_as_it_was_written(
+    verb: Verb, role: Role, name: str, logins: list[str], to: str | None
+) -> None:
+    intent = Intent(verb=verb, cluster="some-cluster", database=name, role=role, logins=tuple(logins), to=to)
     assert Intent.read(str(intent)) == intent
 
 
-@pytest.mark.parametrize("text", ["", "remove", "remove alpha", "dance alpha 1", "pg_intent end - alpha", "remove  1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "remove alpha 1", "[]", "{}", str(Intent(verb=Verb.MOVE, cluster="c", database="d")).replace("to", "at")],
+)
 def test_an_intent_of_a_later_version_is_an_error_and_not_a_guess(text: str) -> None:
     with pytest.raises(StoreError, match="does not support"):
         Intent.read(text)
@@ -42,12 +44,20 @@ OLD = a_credential("alpha", "old")
 SUSPENDED = evolve(NOW, suspended=datetime(2026, 11, 27, tzinfo=UTC))
 
 
-def a_record(verb: Verb | None, current: Credential | None, previous: Credential | None = None) -> OnRecord:
-    text = None if verb is None else str(Intent(verb, "alpha", "some-cluster"))
-    record = Record(name="alpha", current=current, previous=previous, intended=text)
-    found = OnRecord.read("alpha", Role.OWNER, record)
-    assert found.record() == record
-    return found
+def a_record(
+    verb: Verb | None,
+    current: Credential | None,
+    previous: Credential | None = None,
+    *,
+    role: Role = Role.OWNER,
+    reader: Credential | None = None,
+) -> OnRecord:
+    """What is on record for a tenant, with an intent of ``role``, as the tenant itself sees it."""
+    intent = None if verb is None else Intent(verb=verb, cluster="some-cluster", database="alpha", role=role)
+    roles = {} if reader is None else {Role.READER: RoleCredentials(current=reader)}
+    text = None if intent is None else str(intent)
+    record = Record(name="alpha", current=current, previous=previous, roles=roles, intended=text)
+    return OnRecord.read("alpha", Role.OWNER, record)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +72,6 @@ def a_record(verb: Verb | None, current: Credential | None, previous: Credential
         (Verb.ROTATE, NOW, None, State.USABLE, ["rotate"]),
         (Verb.REVOKE, NOW, OLD, State.USABLE, ["revoke-previous"]),
         (Verb.REPAIR, NOW, OLD, State.USABLE, ["repair", "revoke-previous"]),
-        (Verb.RESET, NOW, None, State.RESETTING, ["repair"]),
         (Verb.RESUME, SUSPENDED, None, State.RESUMING, ["resume"]),
         (Verb.SUSPEND, NOW, OLD, State.SUSPENDING, ["suspend"]),
         (Verb.REMOVE, NOW, OLD, State.REMOVING, ["remove"]),
@@ -91,11 +100,22 @@ def test_a_tenant_that_is_being_suspended_or_moved_is_told_from_a_missing_one() 
     for record in (
         OnRecord(name="alpha"),
         a_record(Verb.REMOVE, NOW),
-        a_record(Verb.RESET, NOW),
         a_record(Verb.PROVISION, None),
     ):
         assert isinstance(record.unusable(), TenantNotFoundError)
 
 
-def test_no_login_of_a_tenant_has_a_space_so_an_intent_has_its_parts() -> None:
-    assert not any(" " in login for login in names_of("alpha", "pg").everything)
+@pytest.mark.parametrize("verb", Verb)
+def test_a_verb_on_readers_leaves_the_tenant_usable(verb: Verb) -> None:
+    record = a_record(verb, NOW, role=Role.READER, reader=NOW)
+    assert record.usable == NOW
+    assert record.pending == []
+    assert record.of_role(Role.READER).begun is verb
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_a_verb_on_the_tenant_shuts_its_readers_out_only_with_it(verb: Verb) -> None:
+    record = a_record(verb, NOW, reader=NOW)
+    shut = verb in (Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE)
+    assert (record.of_role(Role.READER).usable is None) == shut
+    assert record.of_role(Role.WRITER).state is State.ABSENT

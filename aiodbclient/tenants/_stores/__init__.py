@@ -12,13 +12,14 @@ the record. To provision a tenant, the methods are called in this order::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .._credential import Credential
+from .._naming import Role
 from ..errors import StoreError
 
 T = TypeVar("T")
@@ -27,13 +28,27 @@ SHORT_LEASE = 60.0  # s, of a claim that ends as soon as one record is changed
 
 
 @frozen(kw_only=True)
+class RoleCredentials:
+    """The credentials of a tenant's readers, or of its writers.
+
+    Attributes:
+        current: The credential to use.
+        previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
+    """
+
+    current: Credential
+    previous: Credential | None = None
+
+
+@frozen(kw_only=True)
 class Record:
-    """The record of one name.
+    """The record of one tenant.
 
     Attributes:
         name: The name of the tenant.
         current: The credential to use; None if none is stored yet.
         previous: The credential before the last ``rotate``. It works until it is revoked. None if there is none.
+        roles: The credentials of its readers and writers, as far as it has them.
         intended: The intent: what a process was about to do to the tenant. None if there is no intent. No error ends
             it. To a store it is one opaque text.
     """
@@ -41,6 +56,7 @@ class Record:
     name: str
     current: Credential | None = None
     previous: Credential | None = None
+    roles: Mapping[Role, RoleCredentials] = field(factory=dict[Role, RoleCredentials])
     intended: str | None = None
 
 

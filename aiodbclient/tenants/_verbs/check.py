@@ -9,14 +9,14 @@ from attrs import evolve
 
 from ..._http.call import RequestStats
 from ...errors import ServerError, TransportError
-from .._context import AWAY
-from .._credential import Credential
-from .._naming import Role
+from .._context import AWAY, TenantServer
+from .._naming import Names, Role
 from .._outcomes import Problem, ProblemKind, TenantChecked, Timer, in_order
 from .._record import OnRecord, State, Verb, read_all
+from .._servers.server import Found
 from ..errors import GrantError, StoreError
 from .jobs import TenantJob
-from .tenant import Tenant
+from .tenant import log_in
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
@@ -55,11 +55,11 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def _strays(self) -> AsyncIterator[_Stray]:
         on_record, prefix = await self._on_record(), self.context.prefix
-        for cluster in self.context.sites.clients:
+        for cluster in self.context.servers.clients:
             databases: tuple[str, ...] = ()
             with suppress(*AWAY):
-                site = await self.context.sites.site(cluster, RequestStats())
-                databases = await site.server.tenants()
+                home = await self.context.servers.server(cluster, RequestStats())
+                databases = await home.server.tenants()
             for database in databases:
                 is_known = (cluster, database) in on_record or (None, database) in on_record
                 if database.startswith(prefix) and not is_known:
@@ -76,8 +76,7 @@ class CheckTenants(TenantJob[TenantChecked]):
                 continue
             on_record |= {(each.cluster, each.database) for each in entry.credentials}
             on_record |= {(each.moved_from, each.database) for each in entry.credentials if each.moved_from}
-            is_copied = entry.current is None or entry.intent is not None  # a copy of it may be on another cluster
-            if is_copied and entry.role is Role.OWNER:
+            if entry.current is None or entry.intent is not None:  # a copy of it may be on another cluster
                 on_record.add((None, self.context.prefix + entry.name))
         return on_record
 
@@ -85,75 +84,91 @@ class CheckTenants(TenantJob[TenantChecked]):
         record = await self.context.record(name)
         strayed: tuple[Problem, ...] = ()
         if isinstance(name, _Stray) and record.cluster != name.cluster:
-            there = await self.on(name.cluster, name, timer)
-            if (await there.server.find(there.names)).database:
-                strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.site.name),)
+            there, names = await self.home(name.cluster, name, timer)
+            if (await there.server.find(names)).database:
+                strayed = (Problem(ProblemKind.NOT_ON_RECORD, there.name),)
             if record.cluster is None:
                 return TenantChecked(name=name, credential=None, problems=strayed)
-        tenant = await self.on(await self.cluster_for(record, timer), name, timer)
-        with self.context.sites.watched(tenant.site.cluster, name):
-            checked = await self._look(tenant, record)
+        home, names = await self.home(await self.cluster_for(record, timer), name, timer)
+        with self.context.servers.watched(home.cluster, name):
+            checked = await self._look(home, names, record)
         return evolve(checked, problems=(*checked.problems, *strayed))
 
-    async def _look(self, tenant: Tenant, record: OnRecord) -> TenantChecked:
-        name = tenant.names.tenant
+    async def _look(self, home: TenantServer, names: Names, record: OnRecord) -> TenantChecked:
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if not record.exists:
                 raise record.unusable()
-            problems = await examine(tenant, record)
+            problems = await examine(home, names, record)
             if not problems:
                 break
-            before, record = record, await tenant.read()
+            before, record = record, await self.context.record(names.tenant)
             if record == before:
                 break
         else:
             problems = (Problem(ProblemKind.UNFINISHED),)  # somebody is changing it now, faster than this looks
-        return TenantChecked(name=name, credential=record.usable or record.suspended, problems=problems)
+        return TenantChecked(name=names.tenant, credential=record.usable or record.suspended, problems=problems)
 
 
-async def examine(tenant: Tenant, record: OnRecord) -> tuple[Problem, ...]:
-    """Compare the tenant's ``record`` with the server."""
-    state, begun = record.state, "" if record.intent is None else str(record.intent.verb)
-    if state is State.REMOVING:
-        return (Problem(ProblemKind.REMOVAL_UNFINISHED),)
-    if state is State.MOVING:
-        return (Problem(ProblemKind.MOVING),)
-    if record.current is None or state in (State.SUSPENDING, State.RESUMING):
-        return (Problem(ProblemKind.UNFINISHED, begun),)
-    async with tenant.server.sessions.shared():
-        return in_order(await _problems(tenant, record, record.current))
+async def examine(home: TenantServer, names: Names, record: OnRecord) -> tuple[Problem, ...]:
+    """Compare a tenant's record with the server, also what it says of the tenant's readers and writers."""
+    tenant = record.of_role(Role.OWNER)
+    begun = "" if tenant.intent is None else str(tenant.intent.verb)
+    match tenant.state:
+        case State.REMOVING:
+            return (Problem(ProblemKind.REMOVAL_UNFINISHED),)
+        case State.MOVING:
+            return (Problem(ProblemKind.MOVING),)
+        case State.ABSENT | State.PROVISIONING | State.SUSPENDING | State.RESUMING:
+            return (Problem(ProblemKind.UNFINISHED, begun),)
+        case _:
+            async with home.server.sessions.shared():
+                return in_order(await _problems(home, names, tenant))
 
 
-async def _problems(tenant: Tenant, record: OnRecord, current: Credential) -> set[Problem]:
-    names, server, state = tenant.names, tenant.server, record.state
-    found, intent = await server.find(names), record.intent
+async def _problems(home: TenantServer, names: Names, tenant: OnRecord) -> set[Problem]:
+    found, intent = await home.server.find(names), tenant.intent
     problems = set[Problem]() if intent is None else {Problem(ProblemKind.UNFINISHED, str(intent.verb))}
-    previous = record.previous
-    if record.left_behind is not None:
-        problems.add(Problem(ProblemKind.LEFT_BEHIND, record.left_behind))
+    if tenant.left_behind is not None:
+        problems.add(Problem(ProblemKind.LEFT_BEHIND, tenant.left_behind))
     if not found.database:
         problems.add(Problem(ProblemKind.DATABASE_MISSING, names.database))
-    if state is State.SUSPENDED:
+    if tenant.state is State.SUSPENDED:
         problems |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in found.logins}
-        return problems | (await server.problems(names, None) if found.database else set[Problem]())
-    existing = {*found.logins, *found.ended}
-    changing = None if intent is None or intent.verb is Verb.REPAIR else intent.login
-    kept = list[str]()
-    for credential in (current, previous):
-        if credential is None or credential.username == changing:
+        return problems | (await home.server.problems(names, None) if found.database else set[Problem]())
+    known = dict[str, Role]()
+    for role in Role:
+        login_problems, existing = await _login_problems(home, names, tenant.of_role(role), found)
+        problems |= login_problems
+        known |= dict.fromkeys(existing, role)
+    if found.database:
+        problems |= await home.server.problems(names, known)
+    return problems - {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in _begun(tenant)}
+
+
+def _begun(tenant: OnRecord) -> list[str]:
+    """The logins that a verb, which was not finished, makes or revokes."""
+    if tenant.intent is None:
+        return []
+    previous = tenant.of_role(tenant.intent.role).previous if tenant.intent.verb is Verb.REVOKE else None
+    return [*tenant.intent.logins, *([] if previous is None else [previous.username])]
+
+
+async def _login_problems(
+    home: TenantServer, names: Names, record: OnRecord, found: Found
+) -> tuple[set[Problem], list[str]]:
+    """The problems of the logins of one role, and those that exist."""
+    problems, existing, begun = set[Problem](), list[str](), _begun(record)
+    for credential in record.credentials:
+        login, is_current = credential.username, credential is record.current
+        if login in begun:
             continue
-        login, is_current = credential.username, credential is current
-        if login not in existing:
+        if credential.password is not None and login not in {*found.logins, *found.ended}:
             kind = ProblemKind.LOGIN_MISSING if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
             continue
-        kept.append(login)
-        if found.database and not await tenant.works(credential, found.logins):
+        existing.append(login)
+        if found.database and not await log_in(home, names, credential, found):
             kind = ProblemKind.PASSWORD_REFUSED if is_current else ProblemKind.PREVIOUS_REFUSED
             problems.add(Problem(kind, login))
-    if found.database:
-        problems |= await server.problems(names, kept)
-    if state is State.USABLE and changing is not None:
-        problems.discard(Problem(ProblemKind.UNKNOWN_LOGIN, changing))  # of the verb that was not finished
-    return problems
+    return problems, existing

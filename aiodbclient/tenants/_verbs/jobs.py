@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeVar
 
-from attrs import evolve
+from attrs import define, evolve
 from backoff import full_jitter
 
 from ..._bulk.outcomes import Done
 from ..._bulk.run import Job, parse_name
 from ..._http.call import RequestStats
+from ..._http.events import logger
 from ..._http.waits import waits
 from ...errors import ConfigurationError, InvalidArgumentError
-from .._context import AT_A_TIME, Context
+from .._context import AT_A_TIME, Context, TenantServer
 from .._credential import Credential
-from .._naming import Role, check_tenant, names_of
+from .._naming import Names, Role, check_tenant, names_of
 from .._outcomes import TenantAction, TenantFailed, Timer
-from .._record import OnRecord, State, no_database, no_roles
-from ..errors import ClaimLostError, GrantError, StoreError
-from .tenant import ClaimedTenant, Tenant, Waiting
-from .unfinished import end_copying
+from .._record import OnRecord, State, Verb, no_database, no_roles
+from ..errors import ClaimLostError, GrantError, MoveError, StoreError, TenantBusyError
+from .steps import settle
+from .tenant import LEASE, Tenant, claim_tenant, clock
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -37,7 +37,7 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.context = evolve(context, sites=context.sites.for_job(self.maintenance))
+        self.context = evolve(context, servers=context.servers.for_job(self.maintenance))
 
     def parse(self, given: object) -> str:
         return parse_name(given)
@@ -48,8 +48,8 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
     async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time."""
         self.context.placement.begin_run()
-        await self.context.sites.any()
-        return _BEGUN * AT_A_TIME * len(self.context.sites.clients)
+        await self.context.servers.any()
+        return _BEGUN * AT_A_TIME * len(self.context.servers.clients)
 
     async def do(self, spec: str, stats: RequestStats) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -67,24 +67,20 @@ class TenantJob(Job[str, DoneT, TenantFailed]):
         """Whether ``error`` ends the run. An error of the store does, because nothing could be stored."""
         if isinstance(error, StoreError):
             return not isinstance(error, ClaimLostError) and not error.damaged
-        if isinstance(error, ConfigurationError) and len(self.context.sites.clients) > 1:
+        if isinstance(error, ConfigurationError) and len(self.context.servers.clients) > 1:
             return False  # it may be one cluster that is not online
         return super().ends_run(error)
 
     async def cluster_for(self, record: OnRecord, timer: Timer) -> str:
         """The cluster of a tenant; the first one if it has none yet."""
-        context, cluster = self.context, record.cluster
-        if cluster is None and context.role is not Role.OWNER:
-            cluster = (await context.for_role(Role.OWNER).record(record.name)).cluster
-            if cluster is None:
-                raise no_roles(record.name, context.role)
-        return cluster or next(iter(context.sites.clients))
+        if record.cluster is None and self.context.role is not Role.OWNER:
+            raise no_roles(record.name, self.context.role)
+        return record.cluster or next(iter(self.context.servers.clients))
 
-    async def on(self, cluster: str, name: str, timer: Timer) -> Tenant:
-        """The tenant on a cluster."""
-        site = await self.context.sites.site(cluster, timer.stats)
-        names = names_of(name, site.engine, self.context.prefix, self.context.role)
-        return Tenant(context=self.context, site=site, names=names, timer=timer)
+    async def home(self, cluster: str, name: str, timer: Timer) -> tuple[TenantServer, Names]:
+        """The server of a cluster, and the names of the tenant there."""
+        home = await self.context.servers.server(cluster, timer.stats)
+        return home, names_of(name, home.engine, self.context.prefix)
 
     @abstractmethod
     async def do_one(self, name: str, timer: Timer) -> DoneT:
@@ -97,7 +93,8 @@ class ClaimingJob(TenantJob[DoneT]):
     With an ``age`` it leaves tenants alone for which something is not so long ago. ``what`` the caller calls it.
     """
 
-    ends_copying: ClassVar[bool] = False  # whether ``work`` ends an unfinished move itself
+    verb: ClassVar[Verb]  # ``work`` goes on with an unfinished one itself
+    leaves_old_copy: ClassVar[bool] = False  # whether it goes on while the cluster that a tenant left is away
 
     def __init__(self, context: Context, age: timedelta | None = None, *, what: str = "") -> None:
         super().__init__(context)
@@ -125,70 +122,104 @@ class ClaimingJob(TenantJob[DoneT]):
         before = record.usable
         while (done := self.done_already(record, before)) is None:
             cluster = await self.cluster_for(record, timer)
-            turns = self.context.sites.turns[cluster]
-            await turns.acquire()
-            try:
-                tenant = await (await self.on(cluster, name, timer)).claim()
-                if tenant is None:
-                    waiting.go_on()
-                else:
-                    async with tenant.held:
-                        timer.stats.writes += 1  # ``Run.stop`` lets it finish
-                        done = await self._work_alone(tenant, record, before)
-            except ClaimLostError:
-                losses += 1
-                if losses >= _LOSSES:
-                    raise
-            finally:
-                turns.release()
+            async with self.context.servers.turns[cluster]:
+                try:
+                    tenant = await claim_tenant(self.context, *await self.home(cluster, name, timer), timer)
+                    if tenant is None:
+                        waiting.go_on()
+                    else:
+                        async with tenant:
+                            timer.stats.writes += 1  # ``Run.stop`` lets it finish
+                            done = await self._work_alone(tenant, record, before)
+                except ClaimLostError:
+                    losses += 1
+                    if losses >= _LOSSES:
+                        raise
             if done is not None:
                 return done
             await asyncio.sleep(full_jitter(next(looks)))
             record = await self.context.record(name)
         return done
 
-    async def _work_alone(self, tenant: ClaimedTenant, seen: OnRecord, before: Credential | None) -> DoneT | None:
+    async def _work_alone(self, tenant: Tenant, seen: OnRecord, before: Credential | None) -> DoneT | None:
         """Do the work under the claim. None: look again. ``seen``: the record from before the claim."""
-        done, cluster = self.done_already(tenant.record, before), tenant.site.cluster
-        if done is not None or tenant.record.cluster not in (None, seen.cluster, cluster):
+        home, on_record = tenant.home, tenant.on_record
+        done = self.done_already(on_record, before)
+        if done is not None or on_record.cluster not in (None, seen.cluster, home.cluster):
             return done  # meanwhile another process has done it, or has chosen another cluster
         try:
-            with self.context.sites.watched(cluster, tenant.names.tenant):
-                async with tenant.server.sessions.shared():
-                    if tenant.record.intent is not None:
-                        await tenant.server.end_work(tenant.work)
-                    if not self.ends_copying and await end_copying(tenant):
-                        return None
-                    return await self.work(tenant)
+            with self.context.servers.watched(home.cluster, tenant.names.tenant):
+                async with home.server.session(tenant.work, was_interrupted=on_record.intent is not None) as session:
+                    tenant.session = session
+                    await tenant.look()
+                    return None if await self.settle(tenant) else await self.work(tenant)
         except GrantError as error:
-            error.on_record = error.on_record or _on_record(tenant)
-            names, record, is_there = tenant.names, tenant.record, True
-            has_database = record.current is not None and record.state is not State.REMOVING
-            with suppress(GrantError):  # such as that the server is away
-                is_there = not has_database or (await tenant.server.find(names)).database
-            if not is_there:
-                raise no_database(names.tenant, names.database, names.role) from error
+            error.on_record = error.on_record or _describe(tenant)
+            if await _lost_its_database(tenant):
+                names = tenant.names
+                raise no_database(names.tenant, names.database) from error
             raise
+
+    async def settle(self, tenant: Tenant) -> bool:
+        """Finish or undo what a dead process left. Return whether something changed, so that the work begins again."""
+        intent = tenant.on_record.intent
+        if intent is not None and (intent.verb, intent.role) == (self.verb, tenant.role):
+            return False
+        try:
+            return await settle(tenant)
+        except MoveError:
+            if not self.leaves_old_copy:
+                raise
+            return False
 
     @abstractmethod
     def done_already(self, record: OnRecord, before: Credential | None) -> DoneT | None:
         """The outcome, if the record shows that there is nothing to do. ``before``: what was usable when work began."""
 
     @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
+    async def work(self, tenant: Tenant) -> DoneT | None:
         """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
 
-        None: it finished what another process had begun, which ended the claim. Then the work begins again.
+        None: the work begins again, with another claim.
         """
 
 
-def _on_record(tenant: ClaimedTenant) -> str:
+@define
+class Waiting:
+    """How long a verb waits for another process that has claimed the tenant: for one lease."""
+
+    tenant: str
+    _until: float | None = None
+
+    def go_on(self) -> None:
+        """Note that the tenant is claimed. Raises TenantBusyError after a lease."""
+        if self._until is None:
+            logger.info("another process works on the tenant %r: waiting up to %.0f s", self.tenant, LEASE)
+            self._until = clock() + LEASE
+        elif clock() >= self._until:
+            raise TenantBusyError(
+                f"another process works on the tenant {self.tenant!r} for over {LEASE:.0f} s; nothing was changed",
+                retry_after=LEASE,
+            )
+
+
+async def _lost_its_database(tenant: Tenant) -> bool:
+    """Whether a tenant on record has no database."""
+    if tenant.record.current is None or tenant.of_role(Role.OWNER).state is State.REMOVING:
+        return False
+    try:
+        return not (await tenant.home.server.find(tenant.names)).database
+    except GrantError:  # such as that the server is away
+        return False
+
+
+def _describe(tenant: Tenant) -> str:
     """What the store holds for a tenant after a verb failed."""
-    record = tenant.record
-    if record.is_empty:
+    on_record = tenant.on_record
+    if on_record.is_empty:
         return "nothing is on record for the name"
-    if record.current is None:
-        return f"the name is on record for the cluster {tenant.site.cluster}, without a credential"
-    if record.state is State.USABLE:
+    if on_record.current is None:
+        return f"the name is on record for the cluster {tenant.home.cluster}, without a credential"
+    if on_record.state is State.USABLE:
         return "the credential in use was not touched"
-    return f"its state on record is {record.state.name.lower()}"
+    return f"its state on record is {on_record.state.name.lower()}"

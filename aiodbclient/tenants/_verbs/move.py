@@ -12,19 +12,20 @@ from attrs import evolve
 
 from ...clusters import ClusterClient
 from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
-from .._context import Context, Site
+from .._context import Context, TenantServer
 from .._copy import Copier, Survey, copier_of
 from .._copy.programs import check_free
-from .._credential import Credential, Secret
-from .._naming import ROLES
+from .._credential import Credential, Secret, new_password
+from .._naming import Role
 from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
-from .._servers.server import Found
+from .._servers.server import Found, TenantSession
+from .._stores import Record, RoleCredentials
 from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .jobs import ClaimingJob
 from .provision import conflict
-from .tenant import ClaimedTenant
-from .unfinished import MovePlan, end_copying, freeze, reader_of, undo
+from .steps import settle, undo_move
+from .tenant import Tenant
 
 _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
@@ -34,8 +35,6 @@ _TABLES_PER_SECOND = 100
 
 class MoveTenants(ClaimingJob[TenantMoved]):
     """Move each tenant to another cluster. See ``Tenants.move``."""
-
-    ends_copying = True
 
     def __init__(self, context: Context, to: ClusterClient | str | None, max_frozen: timedelta) -> None:
         super().__init__(context)
@@ -62,24 +61,29 @@ class MoveTenants(ClaimingJob[TenantMoved]):
             return TenantMoved(name=record.name, action=TenantAction.KEPT, credential=record.current)
         return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantMoved | None:
-        name, home, placement = tenant.names.tenant, tenant.site.cluster, self.context.placement
+    async def settle(self, tenant: Tenant) -> bool:
+        """``work`` does it."""
+        return False
+
+    async def work(self, tenant: Tenant) -> TenantMoved | None:
+        name, home, placement = tenant.names.tenant, tenant.home.cluster, self.context.placement
         try:
-            if await end_copying(tenant):
+            if await settle(tenant):
                 return None
         except MoveError as left:  # the tenant works, and ``check`` says what is left
-            if name not in self._moved or tenant.record.left_behind is None:
+            if name not in self._moved or tenant.on_record.left_behind is None:
                 raise
             return evolve(self._moved[name], left=str(left))
-        without = {home} if self._to is None else {*self.context.sites.clients} - {self._to}
-        site = await self.context.sites.choose(name, placement, tenant.timer.stats, without)
+        without = {home} if self._to is None else {*self.context.servers.clients} - {self._to}
+        there = await self.context.servers.choose(name, placement, tenant.timer.stats, without)
         outcome: TenantMoved | None = None
         try:
-            with self.context.sites.watched(site.cluster, name):
-                outcome = await _Move(self, tenant, site).run()
+            with self.context.servers.watched(there.cluster, name):
+                async with there.server.session(tenant.work) as copy:
+                    outcome = await _Move(self, tenant, there, copy).run()
         finally:
             is_moved = outcome is not None and outcome.action is TenantAction.MOVED
-            placement.leave(home if is_moved else site.cluster)
+            placement.leave(home if is_moved else there.cluster)
         return None if is_moved else outcome  # what is left behind is dropped next
 
     def takes_too_long(self, survey: Survey) -> bool:
@@ -93,27 +97,31 @@ class MoveTenants(ClaimingJob[TenantMoved]):
 
 
 class _Move:
-    """The move of one tenant."""
+    """The move of one tenant, with the session of its copy ``there``."""
 
-    def __init__(self, job: MoveTenants, tenant: ClaimedTenant, site: Site) -> None:
+    def __init__(self, job: MoveTenants, tenant: Tenant, there: TenantServer, copy: TenantSession) -> None:
         self._job = job
         self._tenant = tenant
-        self._there = evolve(tenant, site=site)
-        self._plan = MovePlan(site.cluster)
+        self._there = there
+        self._copy = copy
         self._others: tuple[str, ...] = ()  # who has rights on the database, which end with the move
         self._frozen_at: float | None = None
 
     async def run(self) -> TenantMoved:
         """Move the tenant. If that fails before the commit, the tenant is as it was."""
         tenant, there = self._tenant, self._there
-        await self._refuse_adopted()
+        self._refuse_adopted()
         copier = await self._copier()
-        if found := await there.server.find(there.names):
-            raise conflict(there, found)
-        self._others = await tenant.server.other_grantees(tenant.names)
-        await tenant.begin(Verb.PREPARE, tenant.current.username, str(self._plan))
+        found = await there.server.find(tenant.names)
+        if found:
+            raise conflict(tenant, there, found)
+        self._others = await tenant.home.server.other_grantees(tenant.names)
+        roles = [role for role in Role if tenant.of_role(role).current is not None]
+        reader, *names = tenant.new_logins(1 + len(roles), also=found.ended)
+        logins = dict(zip(roles, names, strict=True))
+        await tenant.begin(Verb.PREPARE, [reader, *names], to=there.cluster)
         try:
-            return await self._steps(copier)
+            return await self._steps(copier, reader, logins)
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
@@ -122,31 +130,37 @@ class _Move:
                 raise
             raise self._error(str(error)) from error
 
-    async def _steps(self, copier: Copier) -> TenantMoved:
+    async def _steps(self, copier: Copier, login: str, logins: dict[Role, str]) -> TenantMoved:
         tenant, current = self._tenant, self._tenant.current
-        survey = await copier.survey(await reader_of(tenant), current.username)
+        reader = await self._add_reader(login)
+        survey = await copier.survey(reader, current.username)
         kept = TenantMoved(name=current.name, action=TenantAction.KEPT, credential=current, bytes=survey.bytes)
         if current.suspended is None and self._job.takes_too_long(survey):
-            await undo(tenant, self._plan, shut=False)
+            await undo_move(tenant)
             return kept
-        writer = await self._prepare(copier, survey)
+        record = await self._prepare(copier, survey, logins)
+        assert record.current is not None
         self._frozen_at = monotonic()
-        await freeze(tenant, self._plan)
-        # The tenant may have changed a setting until now, and ``shut`` resets some.
-        survey = await copier.survey(await reader_of(tenant), current.username)
-        await tenant.server.shut(tenant.work, still=True)
-        reader = await reader_of(tenant)
+        await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
+        await tenant.session.freeze([each for each in tenant.every_login() if each != login])
+        survey = await copier.survey(reader, current.username)  # the tenant may have changed a setting until now
         try:
             async with asyncio.timeout(self._job.max_frozen):
-                await self._transfer(copier, survey, reader, writer)
+                await self._transfer(copier, survey, reader, record.current)
         except TimeoutError:
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
-        return await self._commit(evolve(kept, action=TenantAction.MOVED, credential=writer))
+        return await self._commit(kept, record)
+
+    async def _add_reader(self, login: str) -> Credential:
+        """A login that may read the whole database, for the dump."""
+        tenant, password = self._tenant, new_password()
+        await tenant.session.add_reader(login, password)
+        return tenant.home.credential(tenant.names, Role.READER, login, password)
 
     async def _undo(self, error: BaseException) -> None:
         """Undo what was begun before ``error``."""
         try:
-            await undo(self._tenant, self._plan, shut=self._frozen_at is not None)
+            await undo_move(self._tenant)
         except ClaimLostError:
             raise
         except DatabaseClientError as left:
@@ -154,49 +168,60 @@ class _Move:
             unfinished.advice = "run repair"
             raise unfinished from error
 
-    async def _refuse_adopted(self) -> None:
+    def _refuse_adopted(self) -> None:
         """Raise RotationPendingError if a login, of which no password is on record, could not be given back."""
-        tenant = self._tenant
-        name = tenant.names.tenant
-        records = [tenant.record, *[await tenant.in_role(role).read() for role in ROLES]]
-        if any(each.previous is not None and each.previous.password is None for each in records):
+        if any(each.password is None for each in self._tenant.on_record.every_credential):
             raise RotationPendingError(
-                f"the tenant {name!r} has an adopted login, which would not work elsewhere; nothing was changed",
+                f"the tenant {self._tenant.names.tenant!r} has an adopted login, which would not work elsewhere; "
+                "nothing was changed",
                 advice="revoke it first",
             )
 
     async def _copier(self) -> Copier:
         """Find the programs. Raises MoveError if the other server is older."""
-        source, target = [(await each.server.administrator()).version for each in (self._tenant, self._there)]
-        kind = copier_of(self._tenant.site.engine)
+        source, target = [(await each.server.administrator()).version for each in (self._tenant.home, self._there)]
+        kind = copier_of(self._tenant.home.engine)
         if reason := kind.refusal(source, target):
             raise self._error(reason)
         has_tls = self._tenant.current.ca is not None
         return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
-    async def _prepare(self, copier: Copier, survey: Survey) -> Credential:
-        """Make the database on the other cluster. Raises MoveError if it could not have a copy."""
-        there = self._there
+    async def _prepare(self, copier: Copier, survey: Survey, logins: dict[Role, str]) -> Record:
+        """Make the database and the logins on the other cluster. Raises MoveError if it could not have a copy."""
+        tenant = self._tenant
         if survey.refusals:
             raise self._error("; ".join(survey.refusals))
-        await self._tenant.server.programs(self._tenant.names)  # it may not read some
+        await tenant.home.server.programs(tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
-        if not await there.server.create(there.work):  # somebody made it a moment ago, so it is not ours to drop
-            await self._tenant.server.drop_temporary(self._tenant.work)
-            await self._tenant.held.begin(None)
-            raise conflict(there, Found(database=True, logins=()))
-        for role in map(there.in_role, ROLES):
-            if (await role.read()).exists:
-                await there.server.create(evolve(there.work, names=role.names))
-        await there.server.add_extensions(there.work, survey.extensions)
-        writer = await there.set_login(self._tenant.current.username)
-        if obstacles := await copier.obstacles(survey, writer):
+        if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
+            await tenant.end_new_logins()
+            await tenant.end_intent()
+            raise conflict(tenant, self._there, Found(database=True))
+        await self._copy.add_extensions(survey.extensions)
+        made = [await self._add_login(role, login) for role, login in logins.items()]
+        record = evolve(
+            tenant.record,
+            current=evolve(made[0], is_set_up=tenant.record.current is not None and tenant.record.current.is_set_up),
+            previous=None,
+            roles={each.role: RoleCredentials(current=each) for each in made[1:]},
+        )
+        if obstacles := await copier.obstacles(survey, made[0]):
             raise self._error("; ".join(obstacles))
-        return writer
+        return record
+
+    async def _add_login(self, role: Role, login: str) -> Credential:
+        """Make a login on the other cluster, and test it."""
+        names, password = self._tenant.names, new_password()
+        if role is not Role.OWNER:
+            await self._copy.create_role(role)
+        await self._copy.add_login(login, password, role)
+        refused = await self._there.server.log_in(names, login, Secret(password))
+        if refused is not None:
+            raise self._error(f"the new login is refused: {refused}")
+        return self._there.credential(names, role, login, password)
 
     async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
-        there = self._there
-        programs, events = await self._tenant.server.programs(self._tenant.names)
+        programs, events = await self._tenant.home.server.programs(self._tenant.names)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -210,44 +235,44 @@ class _Move:
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
         await copier.finish(survey, writer, events)
-        refused = await there.server.log_in(there.names, writer.username, Secret(writer.password or ""))
-        if refused is not None:
-            raise self._error(f"the new login is refused: {refused}")
 
-    async def _commit(self, outcome: TenantMoved) -> TenantMoved:
+    async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
-        tenant, there, suspended = self._tenant, self._there, self._tenant.current.suspended
-        now, home = await tenant.now(), tenant.site.cluster
-        credential = evolve(outcome.credential, since=now, suspended=suspended, moved_from=home)
-        if suspended is not None:
-            await there.server.end_logins(there.work, [credential.username])
-            await there.drop_login(credential.username)
-            await there.server.shut(there.work)
+        tenant, suspended, now = self._tenant, self._tenant.current.suspended, await self._tenant.now()
+        assert record.current is not None
         assert self._frozen_at is not None
+        roles = {
+            role: RoleCredentials(current=evolve(pair.current, since=now, suspended=suspended))
+            for role, pair in record.roles.items()
+        }
+        credential = evolve(record.current, since=now, suspended=suspended, moved_from=tenant.home.cluster)
+        if suspended is not None:
+            logins = [credential.username, *(pair.current.username for pair in roles.values())]
+            await self._copy.end_logins(logins)
+            await self._copy.drop_logins(logins)
+            await self._copy.shut()
         frozen = timedelta(seconds=0 if suspended else monotonic() - self._frozen_at)
-        outcome = evolve(outcome, credential=credential, frozen=frozen, shut_out=self._others)
+        outcome = evolve(kept, action=TenantAction.MOVED, credential=credential, frozen=frozen, shut_out=self._others)
         self._job.note(outcome)
-        await tenant.held.commit(credential, None)
+        await tenant.commit(evolve(record, current=credential, roles=roles))
         return outcome
 
     def _error(self, reason: str) -> MoveError:
-        here, there = self._tenant.site.cluster, self._there.site.cluster
-        ended = f". The rights on its database of {', '.join(self._others)} have ended" if self._is_moving else ""
+        here, there = self._tenant.home.cluster, self._there.cluster
+        ended = ""
+        if self._frozen_at is not None and self._others:
+            ended = f". The rights on its database of {', '.join(self._others)} have ended"
         return MoveError(
             f"the tenant {self._tenant.names.tenant!r} was not moved to the cluster {there}: {reason}; "
-            f"it is on the cluster {here}{ended if self._others else ''}"
+            f"it is on the cluster {here}{ended}"
         )
-
-    @property
-    def _is_moving(self) -> bool:
-        return self._frozen_at is not None
 
 
 def _checked_target(context: Context, to: ClusterClient | str | None) -> str | None:
     """Return the id of the cluster to move to. Raises InvalidArgumentError if it is none of the clusters."""
-    if to is None and len(context.sites.clients) < 2:  # what is on ``to`` already is kept
+    if to is None and len(context.servers.clients) < 2:  # what is on ``to`` already is kept
         raise InvalidArgumentError("these tenants have one cluster: to move them, make a Tenants with both clusters")
     cluster = to.id if isinstance(to, ClusterClient) else to
-    if cluster is not None and cluster not in context.sites.clients:
+    if cluster is not None and cluster not in context.servers.clients:
         raise InvalidArgumentError(f"to must be one of the clusters of these tenants, or its id, not {to!r}")
     return cluster

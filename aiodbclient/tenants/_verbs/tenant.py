@@ -1,41 +1,34 @@
-"""``Tenant`` and ``ClaimedTenant``: one tenant of a job, its claim, and the steps that several verbs take.
+"""``Tenant``: a tenant that this process has claimed, and the steps that several verbs take.
 
-While this process works on a name, a background task renews the lease of its claim. Once the lease may have expired, no
-more statements are sent.
+While this process works on a tenant, a background task renews the lease of its claim. Once the lease may have expired,
+no more statements are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from attrs import Factory, define, evolve, field, frozen
-from backoff import full_jitter
+from attrs import evolve
 
 from ..._bulk.settle import none_if_not_found
 from ...clusters import for_work
-from ...errors import (
-    DatabaseClientError,
-    PermissionDeniedError,
-)
-from .._context import Context, Site
+from ...errors import ConflictError, DatabaseClientError, PermissionDeniedError
+from .._context import Context, TenantServer
 from .._credential import Credential, Secret, new_password
-from .._naming import ROLES, Names, Role, names_of
+from .._naming import Names, Role
 from .._outcomes import Timer
-from .._record import Intent, OnRecord, Verb, no_roles
-from .._servers.server import Server, Work
-from .._stores import Claim, Record, Store
-from ..errors import ClaimLostError, GrantError, StoreError, TenantBusyError
+from .._record import Intent, OnRecord, Verb, with_credentials
+from .._servers.server import Found, TenantSession, Work
+from .._stores import Claim, Record
+from ..errors import ClaimLostError, GrantError, StoreError
 
-_logger = logging.getLogger("aiodbclient")
 LEASE = 30.0  # s for which a claim holds unless it is renewed. A working process renews it
-_LOOK = 0.2  # s between two looks at a role that another process has claimed
 
 
 def clock() -> float:
@@ -43,13 +36,26 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class HeldClaim:
-    """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
+class Tenant:
+    """A claimed tenant: what is on record, its lease, and the session on its server.
 
-    def __init__(self, store: Store, claim: Claim, record: OnRecord, since: float) -> None:
-        self.store = store
+    Entering it begins to renew the lease, and leaving it ends the claim.
+    """
+
+    session: TenantSession  # while a job works
+
+    def __init__(
+        self, context: Context, home: TenantServer, names: Names, timer: Timer, claim: Claim, since: float
+    ) -> None:
+        self.context = context
+        self.role = context.role
+        self.home = home  # the server of its cluster
+        self.names = names
+        self.timer = timer
         self.claim = claim
-        self.record = record  # as this claim has changed it
+        self.found = Found()  # on the server, when work began
+        self.on_record = context.ours(names.tenant, claim.record)  # as this claim has changed it, for ``role``
+        self.work = Work(names, self.check_lease, timer.ended)
         self._until = since + LEASE
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
@@ -69,13 +75,15 @@ class HeldClaim:
             return
         try:
             # A name for which no work began need not stay on record.
-            if self.record.is_empty:
+            if self.of_role(Role.OWNER).is_empty:
                 await self.delete()
             else:
-                await self.store.release(self.claim)
+                await self.context.store.release(self.claim)
         except StoreError as error:
             if exc is None or (isinstance(error, ClaimLostError) and isinstance(exc, Exception)):
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
+
+    # The claim, and the record.
 
     def check_lease(self) -> None:
         """Check that the lease has not expired, by the clock alone. Called right before each statement."""
@@ -88,26 +96,8 @@ class HeldClaim:
     async def renew(self) -> None:
         """Extend the claim by another lease."""
         since = clock()
-        await self.store.renew(self.claim, LEASE)
+        await self.context.store.renew(self.claim, LEASE)
         self._until = since + LEASE
-
-    async def begin(self, intent: Intent | None) -> None:
-        """Store the intent; None ends it."""
-        intended = None if intent is None else str(intent)
-        await self.store.begin(self.claim, intended)
-        self.record = evolve(self.record, intent=intent)
-
-    async def commit(self, current: Credential | None, previous: Credential | None) -> None:
-        """Store the credentials, and end the intent and the claim."""
-        record = evolve(self.record, current=current, previous=previous, intent=None)
-        stored = Record(name=self.claim.name, current=current, previous=previous)
-        await self.store.commit(self.claim, stored)
-        self._ended, self.record = True, record
-
-    async def delete(self) -> None:
-        """Delete the record, and end the claim."""
-        await self.store.commit(self.claim, None)
-        self._ended, self.record = True, OnRecord(name=self.record.name, role=self.record.role)
 
     async def _renew(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` raises."""
@@ -121,153 +111,159 @@ class HeldClaim:
             except StoreError:
                 continue  # the store may be back before the lease expires
 
+    @property
+    def record(self) -> Record:
+        """What is on record."""
+        assert self.on_record.record is not None  # the claim made it, if there was none
+        return self.on_record.record
 
-@frozen(kw_only=True)
-class Tenant:
-    """One tenant of a job."""
+    def of_role(self, role: Role) -> OnRecord:
+        """What is on record for one of its roles."""
+        return self.on_record.of_role(role)
 
-    context: Context
-    site: Site
-    names: Names
-    timer: Timer
-    server: Server = field(init=False, default=Factory(lambda self: self.site.server, takes_self=True))
+    @property
+    def current(self) -> Credential:
+        """The credential on record of the job's role, in every state but ABSENT and PROVISIONING."""
+        assert self.on_record.current is not None
+        return self.on_record.current
 
-    def in_role(self, role: Role) -> Tenant:
-        """The reader or writer of the same tenant, or its owner."""
-        context = self.context.for_role(role)
-        names = names_of(self.names.tenant, self.site.engine, context.prefix, role)
-        return Tenant(context=context, site=self.site, names=names, timer=self.timer)
+    async def begin(
+        self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, to: str | None = None
+    ) -> None:
+        """Store what is about to happen, before its first step, and the logins that it makes."""
+        cluster, database = self.home.cluster, self.names.database
+        await self._begin(Intent(verb=verb, cluster=cluster, database=database, role=role, logins=tuple(logins), to=to))
 
-    async def read(self) -> OnRecord:
-        """Read what is on record for it. Raises as ``Context.ours``."""
-        return await self.context.record(self.names.tenant)
+    async def end_intent(self) -> None:
+        """Store that what was begun is undone."""
+        await self._begin(None)
+
+    async def _begin(self, intent: Intent | None) -> None:
+        intended = None if intent is None else str(intent)
+        await self.context.store.begin(self.claim, intended)
+        self.on_record = evolve(self.on_record, record=evolve(self.record, intended=intended), intent=intent)
+
+    async def commit(self, record: Record) -> None:
+        """Store the record, which ends the intent and the claim."""
+        await self.context.store.commit(self.claim, evolve(record, intended=None))
+        self._ended, self.on_record = True, evolve(self.on_record, record=record, intent=None)
+
+    async def commit_credentials(self, role: Role, current: Credential, previous: Credential | None) -> None:
+        """Store the credentials of a role, which ends the intent and the claim."""
+        await self.commit(with_credentials(self.record, role, current, previous))
+
+    async def delete(self) -> None:
+        """Delete the record, and end the claim."""
+        await self.context.store.commit(self.claim, None)
+        self._ended, self.on_record = True, OnRecord(name=self.names.tenant, role=self.role)
 
     async def now(self) -> datetime:
         """The time by the clock of the store."""
         return await self.context.store.now()
 
-    async def works(self, credential: Credential, working: Collection[str] = ()) -> bool:
-        """Whether the login can log in with the password on record. That of an adopted one is unknown."""
-        if credential.password is None:
-            return credential.username in working
-        return await self.server.log_in(self.names, credential.username, Secret(credential.password)) is None
+    # The server.
 
-    async def claim(self) -> ClaimedTenant | None:
-        """Claim the tenant; None if somebody else works on it. Raises as ``Context.ours``."""
-        context, names, timer, since = self.context, self.names, self.timer, clock()
-        claim = await context.store.claim(names.record, LEASE)
-        if claim is None:
-            return None
-        try:
-            record = context.ours(names.tenant, claim.record)
-        except DatabaseClientError:
-            await context.store.release(claim)
-            raise
-        held = HeldClaim(context.store, claim, record, since)
-        work = Work(names, held.check_lease, timer.ended)
-        return ClaimedTenant(context=context, site=self.site, names=names, timer=timer, held=held, work=work)
+    async def look(self) -> None:
+        """Find what the server has of the tenant. Raises ConflictError if another store knows the tenant."""
+        self.found = await self.home.server.find(self.names)
+        newest = max(map(self.names.number, self._logins_on_record()), default=0)
+        newer = [login for login in self.found.logins if self.names.number(login) > newest]
+        if newer and self.record.current is not None:
+            raise ConflictError(
+                f"another store knows the tenant {self.names.tenant!r}: the login {newer[-1]!r} is newer than those on "
+                "record; nothing was changed",
+                status=409,
+                advice="use that store, or remove the record with `store forget`, and provision the tenant again with "
+                'if_exists="adopt"',
+            )
 
+    def _logins_on_record(self) -> set[str]:
+        intent = self.on_record.intent
+        return {each.username for each in self.on_record.every_credential} | {*(intent.logins if intent else ())}
 
-@frozen(kw_only=True)
-class ClaimedTenant(Tenant):
-    """One tenant under its claim."""
+    def logins(self) -> dict[str, Role]:
+        """The logins of the credentials on record."""
+        return {each.username: each.role for each in self.on_record.every_credential}
 
-    held: HeldClaim
-    work: Work
+    def every_login(self) -> set[str]:
+        """All logins that may exist on the server."""
+        return {*self.found.logins, *self._logins_on_record()}
 
-    @property
-    def record(self) -> OnRecord:
-        """What is on record for it, as this claim has changed it."""
-        return self.held.record
+    def new_logins(self, number: int = 1, also: Iterable[str] = ()) -> list[str]:
+        """Names for new logins, after all that the tenant had, here or ``also`` elsewhere."""
+        known = [*self.found.logins, *self.found.ended, *self._logins_on_record(), *also]
+        made = list[str]()
+        for _ in range(number):
+            made.append(self.names.new_login([*known, *made]))
+        return made
 
-    @property
-    def current(self) -> Credential:
-        """The credential on record. There is one in every state but ABSENT and PROVISIONING."""
-        assert self.record.current is not None
-        return self.record.current
-
-    async def begin(self, verb: Verb, login: str, more: str = "") -> None:
-        """Store what is about to happen, before its first step."""
-        await self.held.begin(Intent(verb, login, self.site.cluster, more))
-
-    async def set_login(self, login: str, *, may_exist: bool = True) -> Credential:
-        """Make the login or, if it ``may_exist`` and does, end it and reset it. Test it, and return its credential."""
-        password = new_password()
-        await self.server.set_login(self.work, login, password, may_exist=may_exist)
-        refused = await self.server.log_in(self.names, login, password)
+    async def add_login(self, login: str, role: Role, password: str | None = None) -> Credential:
+        """Make the login, test it, and return its credential. None: with a new password."""
+        secret = new_password() if password is None else Secret(password)
+        del password  # a traceback may show it
+        await self.session.add_login(login, secret, role)
+        refused = await self.home.server.log_in(self.names, login, secret)
         if refused is not None:
             raise GrantError(
                 f"tenant {self.names.tenant!r}: the server refuses the new login {login!r}: {refused}",
                 tenant=self.names.tenant,
             )
-        made = self.site.credential(self.names, login, password, await self.now())
-        current = self.record.current
-        return made if current is None else evolve(made, is_set_up=current.is_set_up, moved_from=current.moved_from)
+        made = self.home.credential(self.names, role, login, secret, await self.now())
+        before = self.record.current
+        if before is None or role is not Role.OWNER:
+            return made
+        return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
 
-    async def drop_login(self, login: str) -> None:
-        """Drop a login that was ended. If others hold that up, it stays, ended."""
-        dropped = await self.server.drop_login(self.work, login)
-        if dropped and self.was_adopted(login):
-            client = self.context.sites.clients[self.site.cluster]
-            client = for_work(client, self.timer.stats, label=self.names.tenant)
-            with suppress(PermissionDeniedError):  # it is gone from the server, and stays in the API's list
-                await none_if_not_found(client.users.delete(login))
+    async def end_new_logins(self) -> None:
+        """End and drop the logins of the intent, which no program has."""
+        intent = self.on_record.intent
+        if intent is not None and intent.logins:
+            await self.session.end_logins(intent.logins)
+            await self.session.drop_logins(intent.logins)
 
-    def was_adopted(self, login: str) -> bool:
-        """Whether ``login`` is the previous one, and was made by others."""
-        previous = self.record.previous
-        return previous is not None and previous.username == login and previous.password is None
+    async def drop_ended(self, *logins: str) -> None:
+        """Drop these ended logins and all earlier ones. What others hold up stays, ended, until the next time."""
+        left = await self.session.drop_logins([*logins, *self.found.ended])
+        for each in self.on_record.every_credential:
+            if each.password is None and each.username in logins and each.username not in left:
+                await self._delete_user(each.username)
+
+    async def _delete_user(self, adopted: str) -> None:
+        """Take a dropped login that the API made from the API's list too."""
+        client = self.context.servers.clients[self.home.cluster]
+        client = for_work(client, self.timer.stats, label=self.names.tenant)
+        with suppress(PermissionDeniedError):  # it stays in the list
+            await none_if_not_found(client.users.delete(adopted))
+
+    async def works(self, credential: Credential) -> bool:
+        """Whether the login can log in with the password on record."""
+        return await log_in(self.home, self.names, credential, self.found)
 
     async def set_up(self, credential: Credential) -> Credential:
         """Call ``setup`` for a database without it, before ``credential`` is stored."""
-        setup = self.context.setup
-        if setup is None or self.names.role is not Role.OWNER:
+        if self.context.setup is None:
             return credential
-        await setup(credential)
-        await self.held.renew()
+        await self.context.setup(credential)
+        await self.renew()
         return evolve(credential, is_set_up=True)
 
 
-@define
-class Waiting:
-    """How long a verb waits for another process that has claimed the tenant: for one lease."""
-
-    tenant: str
-    _until: float | None = None
-
-    def go_on(self) -> None:
-        """Note that the tenant is claimed. Raises TenantBusyError after a lease."""
-        if self._until is None:
-            _logger.info("another process works on the tenant %r: waiting up to %.0f s", self.tenant, LEASE)
-            self._until = clock() + LEASE
-        elif clock() >= self._until:
-            raise TenantBusyError(
-                f"another process works on the tenant {self.tenant!r} for over {LEASE:.0f} s; nothing was changed",
-                retry_after=LEASE,
-            )
+async def log_in(home: TenantServer, names: Names, credential: Credential, found: Found) -> bool:
+    """Whether the login can log in with the password on record. That of an adopted one is unknown."""
+    if credential.password is None:
+        login = credential.username
+        return login in found.logins or (login == names.database and found.namesake)
+    return await home.server.log_in(names, credential.username, Secret(credential.password)) is None
 
 
-async def on_roles(tenant: ClaimedTenant, work: Callable[[ClaimedTenant], Awaitable[None]]) -> None:
-    """Claim the reader and the writer that the tenant has on record, and call ``work`` with each, on its cluster."""
-    for each in ROLES if tenant.names.role is Role.OWNER else ():
-        unclaimed = tenant.in_role(each)
-        if not (await unclaimed.read()).exists:
-            continue
-        waiting = Waiting(tenant.names.tenant)
-        while (role := await unclaimed.claim()) is None:
-            waiting.go_on()
-            await asyncio.sleep(full_jitter(_LOOK))
-        async with role.held:
-            if role.record.intent is not None:
-                await role.server.end_work(role.work)
-            await work(role)
-
-
-async def refuse_role(tenant: ClaimedTenant) -> None:
-    """For a reader or writer: raise an error if the tenant cannot have one."""
-    name, role = tenant.names.tenant, tenant.names.role
-    if role is Role.OWNER:
-        return
-    owner = await tenant.in_role(Role.OWNER).read()
-    if owner.usable is None:
-        raise owner.unusable() if owner.exists else no_roles(name, role)
+async def claim_tenant(context: Context, home: TenantServer, names: Names, timer: Timer) -> Tenant | None:
+    """Claim a tenant; None if somebody else works on it. Raises as ``Context.ours``."""
+    since = clock()
+    claim = await context.store.claim(names.tenant, LEASE)
+    if claim is None:
+        return None
+    try:
+        return Tenant(context, home, names, timer, claim, since)
+    except DatabaseClientError:
+        await context.store.release(claim)
+        raise

@@ -1,4 +1,4 @@
-"""A tenant's database on PostgreSQL: its state, the steps that it lacks, and its end.
+"""A tenant's database on PostgreSQL, and its roles: their state, and the steps that they lack.
 
 A role without login, the *owner role*, owns the database. As the administrator (the cluster's primary user)::
 
@@ -17,20 +17,16 @@ A role without login, the *owner role*, owns the database. As the administrator 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterator, Sequence
-from time import monotonic
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._naming import Role
+from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
-from .sessions import Session, StatementTimeoutError, verbatim
+from .sessions import Session, verbatim
 
-_EMPTY_SECONDS = 20.0
-_LOOK_SECONDS = 0.02
 PUBLIC = ""  # no role can have this name
 
 # Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
@@ -55,28 +51,9 @@ FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
 _LOGINS = SQL("""
 SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
     SELECT FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0 AND %s = ANY (setconfig))
-FROM pg_roles r WHERE rolname = ANY (%s) ORDER BY 1
+FROM pg_roles r WHERE rolname ~ %s OR rolname = ANY (%s) ORDER BY 1
 """)
-
-
 _NO_LIMIT = {-1, 0}  # of the connections of a login: none, and one with which it cannot enter
-_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
-_IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
-# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
-_END_OTHERS = SQL("""
-SELECT pid, coalesce(usename, 'a dropped role')
-FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
-WHERE datname = %s AND backend_type = 'client backend' AND rolsuper IS DISTINCT FROM true AND pid <> pg_backend_pid()
-  AND coalesce(usename, '') <> ALL (%s)
-""")
-_PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
-# DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
-_LONG_STATEMENTS = SQL("""
-SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
-  AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
-""")
-
-
 _RIGHTS_MISSING = Problem(ProblemKind.RIGHTS_MISSING)
 
 
@@ -158,63 +135,79 @@ async def members(session: Session, role: str) -> list[Member] | None:
     return [Member(name, *rest) for name, *rest in rows if name is not None] if rows else None
 
 
-async def create(session: Session) -> bool:
-    """Create the database, closed to all, or the rights of a role. Return whether it is new.
+async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
+    """Read all logins that have the form of the tenant's, also ended ones, and those that are ``wanted``."""
+    names = session.names
+    return [Login(*row) for row in await session.run(_LOGINS, f"role={names.owner}", names.login_pattern, [*wanted])]
 
-    A database that is somebody's already is left as it is.
-    """
+
+async def create(session: Session) -> bool:
+    """Create the database, closed to all. Return whether it is new. One that is open already is left as it is."""
     names = session.names
     database = await read_database(session)
     is_new = database is None
-    if names.role is not Role.OWNER:
-        is_new = await members(session, names.group) is None
-    elif database is None:
+    if database is None:
         name = Identifier(names.database)
         await session.run(SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(name))
-    elif database.owner != names.owner and (database.owner != session.admin or database.connections):
+    elif database.connections or database.owner not in (names.owner, session.admin):
         return False
     await complete(session)
     return is_new
 
 
-async def complete(session: Session, usernames: Sequence[str] = (), limit: int | None = None) -> None:
+async def create_group(session: Session, role: Role) -> None:
+    """Create the group of the readers or writers, who may connect."""
+    await take(session, await _group_steps(session, await need_database(session), role, (), ()))
+
+
+async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
     """Take the missing steps."""
-    await take(session, await missing_grants(session, usernames, limit))
+    await take(session, await missing_grants(session, logins or {}, limit))
 
 
-async def missing_grants(session: Session, usernames: Sequence[str] | None, limit: int | None) -> list[Step]:
-    """Return the missing steps of the database and of the role's logins, as seen from another database.
+async def missing_grants(session: Session, wanted: Mapping[str, Role] | None, limit: int | None) -> list[Step]:
+    """Return the missing steps of the database, its roles and the ``wanted`` logins, as seen from another database.
 
-    ``usernames`` is None while the tenant is shut: then the database belongs to the administrator.
+    ``wanted`` is None while the tenant is shut: then the database belongs to the administrator.
     """
-    is_shut, usernames = usernames is None, usernames or ()
-    names = session.names
-    database, present = await need_database(session), await members(session, names.owner)
-    rows = await session.run(_LOGINS, f"role={names.owner}", sorted({*names.logins, *usernames}))
-    found = [Login(*row) for row in rows]
-    logins = [login for login in found if login.name in usernames]
-    of_owner = logins if names.role is Role.OWNER else []
-    steps = [*_role_steps(session, names.owner, present, of_owner, names.owner_logins)]
-    steps += _database_steps(session, database, [login.name for login in of_owner], is_shut=is_shut)
-    if names.role is not Role.OWNER:
-        steps += _role_steps(session, names.group, await members(session, names.group), logins, names.logins)
-        if database.privileges.get(names.group, set()) != {"CONNECT"}:
-            steps.append(Step(allow_connect(session, names.group), as_owner=True))
-    is_needed = limit is None and any(login.limit in _NO_LIMIT for login in logins)
+    is_shut, wanted, owner = wanted is None, wanted or {}, session.names.owner
+    database, present = await need_database(session), await members(session, owner)
+    found = await read_logins(session, wanted)
+    unknown = [login.name for login in found if login.name not in wanted]
+    logins = {role: [login for login in found if wanted.get(login.name) is role] for role in Role}
+    steps = [*_role_steps(session, owner, present, logins[Role.OWNER], unknown)]
+    if is_shut:
+        steps += _shut_steps(session, database)
+    else:
+        steps += _database_steps(session, database, logins[Role.OWNER], unknown)
+    for role in ROLES:
+        if role in wanted.values():
+            steps += await _group_steps(session, database, role, logins[role], unknown)
+    is_needed = limit is None and any(login.limit in _NO_LIMIT for login in found if login.name in wanted)
     default = await default_limit(session) if is_needed else 0
-    for login in logins:
-        steps += _login_steps(session, login, limit, default)
+    for login in (each for each in found if each.name in wanted):
+        steps += _login_steps(session, login, wanted[login.name], limit, default)
     return steps + [
         Step(None, Problem(ProblemKind.UNKNOWN_LOGIN, login.name))
         for login in found
-        if login.enters and login not in logins
+        if login.enters and login.name in unknown
     ]
 
 
+async def _group_steps(
+    session: Session, database: Database, role: Role, logins: Sequence[Login], unknown: Collection[str]
+) -> list[Step]:
+    group = session.names.group(role)
+    steps = [*_role_steps(session, group, await members(session, group), logins, unknown)]
+    if database.privileges.get(group, set()) != {"CONNECT"}:
+        steps.append(Step(allow_connect(session, group), as_owner=True))
+    return steps
+
+
 def _role_steps(
-    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], keep: Collection[str]
+    session: Session, role: str, present: list[Member] | None, logins: Sequence[Login], unknown: Collection[str]
 ) -> Iterator[Step]:
-    """Yield what is missing so that ``role`` exists, and only these logins are members. Those in ``keep`` may be."""
+    """Yield what is missing so that ``role`` exists, and only these logins are members, and ``unknown`` ones."""
     if present is None:
         yield Step(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)), creates=role)
     for login in logins:
@@ -222,36 +215,39 @@ def _role_steps(
         wanted = (login.inherits, not login.inherits or role == session.names.owner)
         if not found or (session.knows_options and found != {wanted}):
             yield Step(grant_membership(session, role, login.name, *wanted))
+    keep = {session.admin, *unknown, *(login.name for login in logins)}
     for member in present or ():
-        if not member.admin and member.name not in {session.admin, *keep}:
+        if not member.admin and member.name not in keep:
             yield Step(
                 revoke_membership(session, role, member.name, member.grantor),
                 Problem(ProblemKind.OPEN_TO_OTHERS, member.name),
             )
 
 
-def _login_steps(session: Session, login: Login, limit: int | None, default: int) -> Iterator[Step]:
-    if session.names.role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
+def _login_steps(session: Session, login: Login, role: Role, limit: int | None, default: int) -> Iterator[Step]:
+    if role is Role.OWNER and login.inherits:  # an adopted one goes on as it is
         return
-    if session.names.role is Role.OWNER and not login.starts_as_owner:
+    if role is Role.OWNER and not login.starts_as_owner:
         yield Step(start_as_owner(session, login.name))
     if login.limit in _NO_LIMIT or limit not in {None, login.limit}:
         change = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
         yield Step(change.format(Identifier(login.name), Literal(limit or default)))
 
 
+def _shut_steps(session: Session, database: Database) -> Iterator[Step]:
+    if database.owner != session.admin:
+        give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(Identifier(session.names.database))
+        yield Step(give, Problem(ProblemKind.OPEN_TO_OTHERS, database.owner), needs=database.owner)
+    for step in closing_steps(session, database, session.names.groups):
+        yield evolve(step, as_owner=False)
+
+
 def _database_steps(
-    session: Session, database: Database, logins: Sequence[str], *, is_shut: bool = False
+    session: Session, database: Database, logins: Sequence[Login], unknown: Collection[str]
 ) -> Iterator[Step]:
     names = session.names
     name, owner, admin = Identifier(names.database), Identifier(names.owner), session.admin
-    if is_shut:
-        if database.owner != admin:
-            give = SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name)
-            yield Step(give, Problem(ProblemKind.OPEN_TO_OTHERS, database.owner), needs=database.owner)
-        for step in closing_steps(session, database, {*names.owner_logins, *names.groups}):
-            yield evolve(step, as_owner=False)
-        return
+    of_owner = [login.name for login in logins]
     if database.owner != names.owner:
         needs = database.owner if database.owner != admin else ""
         yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
@@ -262,10 +258,10 @@ def _database_steps(
         changes.append(SQL("CONNECTION LIMIT -1").format())
     for change in changes:
         yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
-    yield from closing_steps(session, database, {*names.owner_logins, *names.groups, names.temporary, *logins})
+    yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
-    for member in (admin, *logins):
+    for member in (admin, *of_owner):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
             yield Step(allow_connect(session, member), as_owner=True)
     if not database.connections:  # last, so that nobody enters before others are shut out
@@ -307,8 +303,8 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
 async def other_grantees(session: Session) -> list[str]:
     """Return who else has rights on the database."""
     names, database = session.names, await need_database(session)
-    kept = {database.owner, session.admin, *names.everything}
-    return sorted("PUBLIC" if who == PUBLIC else who for who in database.privileges if who not in kept)
+    others = [each for each in database.privileges if not names.is_ours(each)]
+    return sorted(each or "PUBLIC" for each in others if each not in (database.owner, session.admin))
 
 
 async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]) -> None:
@@ -321,91 +317,3 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
         create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
         async with session.member_of(session.names.owner):
             await session.run(create.format(Identifier(name), Identifier(schema)))
-
-
-# The end of a database.
-
-
-async def end_sessions(session: Session, keep: Collection[str] = ()) -> list[str]:
-    """End the sessions in the tenant's database, except those of ``keep``. Return whose they are, with their pids."""
-    found = await session.run(_END_OTHERS, session.names.database, sorted(keep))
-    return [f"process {pid} of {login!r}" for pid, login in found]
-
-
-async def shut(session: Session, *, belongs_to_admin: bool) -> None:
-    """Revoke the rights of others on the database, and end all sessions in it.
-
-    It may belong to the administrator until ``open_again``: code of the owner role, such as a function in another
-    database of the same customer, could let somebody in.
-    """
-    if session.names.role is Role.OWNER and await read_database(session) is not None:
-        await take(session, await missing_grants(session, None if belongs_to_admin else (), None))
-        await _empty(session)
-
-
-async def open_again(session: Session) -> None:
-    """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
-    for owner, limit in await session.run(_STATE, session.names.database):
-        if owner == session.admin and limit != -2:
-            await complete(session)
-
-
-async def refuse_prepared(session: Session) -> None:
-    """Raise GrantError if a prepared transaction is left in the database: somebody could commit it."""
-    for gid, owner in await session.run(_PREPARED, session.names.database):
-        who = f"of {owner!r}" if owner else "of a dropped role"
-        raise session.error(
-            f"the database {session.names.database!r} has the prepared transaction {gid!r} {who}: run ROLLBACK "
-            "PREPARED in it as that login or as a superuser, and run this again"
-        )
-
-
-async def _empty(session: Session) -> None:
-    """End every session in the database, whosever it is, and look again."""
-    until = monotonic() + _EMPTY_SECONDS
-    while left := await end_sessions(session):
-        if monotonic() > until:
-            raise session.error(
-                f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
-            )
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def drop(session: Session, seconds: float) -> None:
-    """Shut a database that is open, and drop it within so many seconds."""
-    names, name = session.names, Identifier(session.names.database)
-    if await session.run(_IS_OPEN, names.database):
-        await shut(session, belongs_to_admin=False)
-        await refuse_prepared(session)
-    for owner, limit in await session.run(_STATE, names.database):
-        if owner not in {session.admin, names.owner}:
-            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
-        if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
-            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
-            async with session.member_of(names.owner):
-                if limit != -2:
-                    await session.run(SQL(text).format(name))
-                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
-        await _drop(session, seconds)
-
-
-async def _drop(session: Session, seconds: float) -> None:
-    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
-    await session.run(SQL("SET statement_timeout = {}").format(Literal(f"{seconds * 1000:.0f}")))
-    try:
-        await session.run(drop)
-    except StatementTimeoutError as error:
-        found = await session.run(_LONG_STATEMENTS, seconds)
-        named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
-        reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
-    else:
-        return
-    finally:
-        await session.run(SQL("RESET statement_timeout"))
-    raise session.error(f"{reason}; the logins are ended: run it again")
-
-
-async def drop_remains(session: Session, seconds: float) -> None:
-    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
-    if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
-        await drop(session, seconds)

@@ -1,8 +1,8 @@
 """The logins of a tenant on PostgreSQL: create, end and test them.
 
-An ended login has NOLOGIN, no password, no membership and no session. The server looks at NOLOGIN after the password,
-so a connection that began to log in before gains nothing, until the login is in use again: ``begun`` are the
-connections to wait for before that.
+Each login is new, and an ended one stays so: it has no membership and no CONNECT, NOLOGIN, no password, and no session.
+In this order, so that a prepared transaction that locks the row of the login leaves it without rights. The server looks
+at NOLOGIN after the password, so a connection that began to log in before gains nothing.
 
 The server gets the verifier of a new password, so no statement, no log and no ``pg_stat_activity`` has the password.
 
@@ -22,26 +22,26 @@ import ssl
 import struct
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._credential import Secret, verifying_context
 from ..._libpq import one_line
+from ..._naming import Role
 from ...errors import GrantError
 from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
 from .sessions import CONNECT_SECONDS, BlockedError, Session
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
-_FIGHT_MILLISECONDS = 200  # for which a change of a login waits for a session of the login
-_ENTERING_SECONDS = 1.0  # in which a connection with a right password becomes a session
+_FIGHT_MILLISECONDS = 200  # for which the end of a login waits for a session of the login
 _ROUNDS = 4_096  # PostgreSQL's default
 _MOST_ROUNDS = 100_000  # 50 ms of one processor
 _PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
@@ -53,43 +53,35 @@ CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """)
-_EXISTS = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s")
 _PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
 WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
 """)
-# The transactions in which connections log in. The server read the password at their start, and the client may take
-# its time to answer. Those connections are no sessions yet: 18 lists them without a user, older servers do not.
-_BEGUN = SQL("""
-SELECT virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-WHERE locktype = 'virtualxid' AND l.pid IS NOT NULL AND usesysid IS NULL AND datid IS NULL
+# Who owns the tenant's database, and which of these logins have rights on it.
+_CONNECTING = SQL("""
+SELECT pg_get_userbyid(datdba), ARRAY(
+    SELECT DISTINCT rolname::text FROM aclexplode(datacl) JOIN pg_roles r ON r.oid = grantee WHERE rolname = ANY (%s))
+FROM pg_database WHERE datname = %s AND datconnlimit <> -2
 """)
-# Whether somebody besides the owner role and the administrator may enter: the tenant had a login before.
-_IS_IN_USE = SQL("""
-SELECT FROM pg_database, aclexplode(datacl) WHERE datname = %s AND privilege_type = 'CONNECT'
-   AND grantee NOT IN (datdba, (SELECT oid FROM pg_roles WHERE rolname = current_user))
-""")
-# What a process that lost its claim still does: its sessions have the name of the role.
+# What a process that lost its claim still does: its sessions have the name of the owner role.
 _END_WORK = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = current_user AND application_name = %s AND pid <> pg_backend_pid()
 """)
-_SETTINGS = SQL("""
-SELECT datname FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase
-WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)
-""")
 # The administrator keeps ADMIN, which it needs.
 MEMBERSHIPS = SQL("""
 SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
-FROM pg_auth_members, pg_roles me WHERE rolname = %s AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
+FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
+_BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_FIGHT_MILLISECONDS))
+_Change: TypeAlias = partial[Coroutine[Any, Any, None]]
 
 
 async def end_work(session: Session) -> None:
     """End the sessions of an earlier process, which has the same names for them."""
     until = monotonic() + _END_WORK_SECONDS
-    while await session.run(_END_WORK, session.names.group) != [(0,)]:
+    while await session.run(_END_WORK, session.names.owner) != [(0,)]:
         if monotonic() > until:
             raise session.error("the sessions of an earlier process do not end: run it again")
         await asyncio.sleep(_LOOK_SECONDS)
@@ -99,11 +91,6 @@ async def default_limit(session: Session) -> int:
     """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
     [(connections,)] = await session.run(CONNECTIONS)
     return max(1, int(connections) // 4)
-
-
-async def exists(session: Session, role: str) -> bool:
-    """Whether there is such a role."""
-    return bool(await session.run(_EXISTS, role))
 
 
 def revoke_membership(session: Session, role: str, member: str, grantor: str) -> Composed:
@@ -133,44 +120,42 @@ def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
 
-async def create_login(session: Session, login: str, stored: Secret, limit: int | None, *, is_new: bool) -> None:
-    """Create a login as a member of its role, or reset one that was ended, in one transaction."""
-    names, name = session.names, Identifier(login)
-    is_owner, role = login in names.owner_logins, names.group
-    if login == names.temporary:
-        role, limit = names.owner, TEMPORARY_CONNECTIONS
-    limit = limit or await default_limit(session)
-    options = SQL("LOGIN {} CONNECTION LIMIT {} PASSWORD {} VALID UNTIL 'infinity'").format(
-        SQL("NOINHERIT" if is_owner else "INHERIT"), Literal(limit), Literal(stored)
-    )
-    first: list[Composed] = [SQL("{} {} {}").format(SQL("CREATE ROLE" if is_new else "ALTER ROLE"), name, options)]
-    first += [] if is_new else await _resets(session, login)
+async def create_login(session: Session, login: str, stored: Secret, role: Role, limit: int | None) -> None:
+    """Create a login as a member of its role, in one transaction."""
+    is_owner, names = role is Role.OWNER, session.names
+    first = [_create(login, stored, limit or await default_limit(session), inherits=not is_owner)]
     if not is_owner:
-        first.append(grant_membership(session, role, login, True, login == names.temporary))
+        first.append(grant_membership(session, names.group(role), login, True, False))
     elif session.knows_options:  # before the next change of memberships, which makes the server look at all of them
         first.append(start_as_owner(session, login))
-    async with session.member_of(names.owner, inherits=False, first=first, also=login if is_owner else ""):
-        if is_owner and not session.knows_options:  # the administrator has to be a member
+    if not is_owner:  # its group has CONNECT
+        await session.run_all(*first)
+        return
+    async with session.member_of(names.owner, inherits=False, first=first, also=login):
+        if not session.knows_options:  # the administrator has to be a member
             await session.run(start_as_owner(session, login))
-        if role == names.owner:  # a group has CONNECT itself
-            await session.run_all(
-                SQL("SET LOCAL ROLE {}").format(Identifier(names.owner)),
-                allow_connect(session, login),
-                SQL("SET LOCAL ROLE NONE"),
-            )
+        await _as_owner(session, allow_connect(session, login))
 
 
-async def _resets(session: Session, login: str) -> list[Composed]:
-    found = {database for (database,) in await session.run(_SETTINGS, login)}
-    places = [SQL("") if each is None else SQL("IN DATABASE {} ").format(Identifier(each)) for each in found]
-    return [SQL("ALTER ROLE {} {}RESET ALL").format(Identifier(login), place) for place in places]
+async def create_reader(session: Session, login: str, stored: Secret) -> None:
+    """Create the login that dumps the database: it has the rights of the owner role."""
+    owner = session.names.owner
+    first = [_create(login, stored, TEMPORARY_CONNECTIONS, inherits=True)]
+    first.append(grant_membership(session, owner, login, True, True))
+    async with session.member_of(owner, inherits=False, first=first):
+        await _as_owner(session, allow_connect(session, login))
 
 
-async def begun(session: Session, *, existed: bool = True) -> set[str]:
-    """Return the connections that may still enter with an earlier password, if there was one."""
-    if existed or await session.run(_IS_IN_USE, session.names.database):
-        return {transaction for (transaction,) in await session.run(_BEGUN)}
-    return set()
+def _create(login: str, stored: Secret, limit: int, *, inherits: bool) -> Composed:
+    inherit = SQL("INHERIT" if inherits else "NOINHERIT")
+    create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
+    return create.format(Identifier(login), inherit, Literal(limit), Literal(stored))
+
+
+async def _as_owner(session: Session, *statements: Composed) -> None:
+    """Run statements as the owner role, in a transaction of a member of it."""
+    owner = SQL("SET LOCAL ROLE {}").format(Identifier(session.names.owner))
+    await session.run_all(owner, *statements, SQL("SET LOCAL ROLE NONE"))
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
@@ -179,17 +164,13 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     All lose their rights before any session is waited for: a session can resist ``pg_terminate_backend``, and a
     prepared transaction can lock the row of its login.
     """
-    present, blocked = [login for (login,) in await session.run(_PRESENT, sorted(logins))], list[GrantError]()
-    for login in present:
-        try:
-            await _revoke_memberships(session, login)
-            await _lock_out(session, login, present, until)
-        except BlockedError as error:
-            blocked.append(error)
-            with suppress(GrantError):
-                async with session.acting(session.names.owner):
-                    await session.run(revoke_connect(session, login))
-    began, entering = (await begun(session)) if present else set[str](), monotonic() + _ENTERING_SECONDS
+    present = [login for (login,) in await session.run(_PRESENT, sorted(logins))]
+    await _revoke_memberships(session, present)
+    changes = [partial(_revoke_connect, session, present), *(partial(_lock_out, session, each) for each in present)]
+    blocked = await _make(changes)
+    while blocked and monotonic() < until:  # sessions of the logins hold the rows
+        await session.run(_END_SESSIONS, present)
+        blocked = await _make([*blocked])
     while open_ := await session.run(_END_SESSIONS, present):
         if monotonic() > until:
             named = ", ".join(f"{pid} of {login!r}" for pid, login in open_)
@@ -198,16 +179,12 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
                 "when their statement does: run it again"
             )
         await asyncio.sleep(_LOOK_SECONDS)
-    while began and monotonic() < entering:  # a connection with a right password becomes a session
-        await asyncio.sleep(_LOOK_SECONDS)
-        await session.run(_END_SESSIONS, present)
-        began &= await begun(session)
-    if blocked:
-        raise blocked[0]
+    for error in blocked.values():
+        raise error
 
 
-async def _revoke_memberships(session: Session, login: str) -> None:
-    for role, member, grantor in await session.run(MEMBERSHIPS, login):
+async def _revoke_memberships(session: Session, logins: Sequence[str]) -> None:
+    for role, member, grantor in await session.run(MEMBERSHIPS, logins):
         revoke = revoke_membership(session, role, member, grantor)
         if role in {session.names.owner, *session.names.groups}:
             await session.run(revoke)
@@ -216,23 +193,30 @@ async def _revoke_memberships(session: Session, login: str) -> None:
                 await session.run(revoke)
 
 
-async def _lock_out(session: Session, login: str, logins: Sequence[str], until: float) -> None:
-    """Take the password and LOGIN, though sessions of the login hold its row all the time."""
-    while True:
-        await session.run(_END_SESSIONS, logins)
+async def _make(changes: Sequence[_Change]) -> dict[_Change, BlockedError]:
+    """Make each of the changes. Return those that others block."""
+    blocked = dict[_Change, BlockedError]()
+    for change in changes:
         try:
-            await session.run_all(
-                SQL("BEGIN"),
-                SQL("SET LOCAL lock_timeout = {}").format(Literal(_FIGHT_MILLISECONDS)),
-                SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(Identifier(login)),
-                SQL("COMMIT"),
-            )
-        except BlockedError:
-            await session.run(SQL("ROLLBACK"))
-            if monotonic() > until:
-                raise
-        else:
-            return
+            await change()
+        except BlockedError as error:
+            blocked[change] = error
+    return blocked
+
+
+async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
+    database, names = Identifier(session.names.database), SQL(", ").join
+    for owner, connecting in await session.run(_CONNECTING, logins, session.names.database):
+        if connecting and owner == session.names.owner:
+            revoke = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
+            async with session.member_of(owner, inherits=False):
+                await session.run(_BRIEFLY)
+                await _as_owner(session, revoke.format(database, names(map(Identifier, connecting))))
+
+
+async def _lock_out(session: Session, login: str) -> None:
+    """Take the password and LOGIN."""
+    await session.run_all(_BRIEFLY, SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(Identifier(login)))
 
 
 # The test of a password.

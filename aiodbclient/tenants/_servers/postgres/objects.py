@@ -10,7 +10,6 @@ as a member of the owners of the objects and of all who passed rights on.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -26,7 +25,6 @@ from .sessions import BlockedError, Opener, Session, Statement, entered, verbati
 _AT_ONCE = 500  # how many objects one statement names, or one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
 _READ = 10_000  # how many objects to read at once
-_DROP_SECONDS = 2.0
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
@@ -86,6 +84,13 @@ _WHERE = SQL("""
 SELECT DISTINCT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
   AND datconnlimit IS DISTINCT FROM -2 ORDER BY 1
+""")
+# The other databases in which a role owns something, and those that it owns.
+_OWNS_ELSEWHERE = SQL("""
+SELECT FROM pg_shdepend s LEFT JOIN pg_database here ON here.oid = dbid
+LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND deptype = 'o' AND coalesce(here.datname, shared.datname) <> %s LIMIT 1
 """)
 _WORDS: dict[str, str] = {
     "view": "TABLE",
@@ -190,26 +195,26 @@ async def _open_schemas(session: Session) -> None:
             await session.run_all(*(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
 
 
-async def drop(opened: Opener, role: str, seconds: float | None = _DROP_SECONDS) -> bool:
+async def drop(opened: Opener, role: str) -> bool:
     """Give what an ended login owns in the tenant's database to the tenant, drop the rest, and drop the login.
 
-    Returns whether it is gone. What others granted to it, or a lock of theirs, can hold that up: this tries once, for
-    so many ``seconds``.
+    Return whether it is gone. What others granted to it, or a lock of theirs, can hold that up.
     """
     try:
         async with opened() as session:
-            places = [place for (place,) in await session.run(_WHERE, role)]
-            names = session.names
-        if names.database in places and role in names.all_logins:
+            names, places = session.names, [place for (place,) in await session.run(_WHERE, role)]
+            owns_elsewhere = await session.run(_OWNS_ELSEWHERE, role, names.database)
+        if names.database in places and role != names.owner:
             async with entered(opened, names.database) as session:
                 await hand_over(session, role)
-        async with asyncio.timeout(seconds):
-            for place in places:
-                async with entered(opened, place) if place else opened() as session:
-                    await drop_owned(session, role)
-            async with opened() as session:
-                await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
-    except (GrantError, TimeoutError):
+        if owns_elsewhere and not names.is_ours(role):  # an adopted login keeps that
+            return False
+        for place in places:
+            async with entered(opened, place) if place else opened() as session:
+                await drop_owned(session, role)
+        async with opened() as session:
+            await session.run(SQL("DROP ROLE IF EXISTS {}").format(Identifier(role)))
+    except GrantError:
         return False
     return True
 
@@ -217,13 +222,14 @@ async def drop(opened: Opener, role: str, seconds: float | None = _DROP_SECONDS)
 async def forget(opened: Opener, role: str) -> None:
     """Drop a role of nobody, with all that it has.
 
-    Another tenant can hold that up. Then the role stays, renamed and without members, so its name is free.
+    Another tenant can hold that up. Then the role stays, renamed and without members: no grant to it reaches the next
+    tenant of the name.
     """
     async with opened() as session:
-        for of, member, grantor in await session.run(MEMBERSHIPS, role):
+        for of, member, grantor in await session.run(MEMBERSHIPS, [role]):
             with suppress(GrantError):
                 await session.run(revoke_membership(session, of, member, grantor))
-    if not await drop(opened, role, seconds=None):
+    if not await drop(opened, role):
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
         async with opened() as session:
             await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), gone))

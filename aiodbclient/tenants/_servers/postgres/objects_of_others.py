@@ -6,15 +6,16 @@ tenant's database, where the tenant may call it, is a way out of the database.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from psycopg.sql import SQL
 
-from ....errors import ConflictError
-from ..._naming import Names
+from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
-from .databases import complete, end_sessions, need_database
+from .closing import end_sessions
+from .databases import read_logins
 from .logins import revoke_membership
 from .objects import HARMLESS, drop_owned, hand_over, owners
 from .sessions import Opener, Session, entered
@@ -53,13 +54,17 @@ WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> A
 """)
 
 
-async def problems(session: Session) -> list[Problem]:
+async def problems(session: Session, logins: Mapping[str, Role]) -> list[Problem]:
     """Return what is others' in the tenant's database, and what its logins have beyond their role."""
-    names, ours = session.names, sorted(session.names.everything)
-    found = [Problem(ProblemKind.OWNED_BY_OTHERS, name) for name in await owners(session) if name not in _owning(names)]
+    names, present = session.names, [login.name for login in await read_logins(session, logins)]
+    ours = [names.owner, *names.groups, *present]
+    found = [
+        Problem(ProblemKind.OWNED_BY_OTHERS, name)
+        for name in await owners(session)
+        if name not in (names.owner, *present) or logins.get(name, Role.OWNER) is not Role.OWNER
+    ]
     found += [
-        Problem(ProblemKind.OPEN_TO_OTHERS, member)
-        for _, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
+        Problem(ProblemKind.OPEN_TO_OTHERS, member) for _, member, _ in await session.run(_MEMBERS_OF_LOGINS, present)
     ]
     found += [
         Problem(ProblemKind.TOO_MANY_RIGHTS, f"{role} has the rights of {power}")
@@ -75,28 +80,23 @@ async def problems(session: Session) -> list[Problem]:
     return found
 
 
-def _owning(names: Names) -> set[str]:
-    """The roles that may own something in the tenant's database. Readers and writers may not: large objects, mostly."""
-    return {names.owner, names.temporary, *names.owner_logins}
-
-
-async def reclaim(opened: Opener) -> list[str]:
-    """Give the owner role what others own in the database, and revoke what is too much. Return what is left."""
+async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
+    """Give the owner role all that is in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
-        if not await problems(session):
+        names, present = session.names, [login.name for login in await read_logins(session, logins)]
+        others = [name for name in await owners(session) if name != names.owner]
+        if not others and not await problems(session, logins):
             return []
-        names = session.names
-        memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.all_logins])
-        memberships += await session.run(_GRANTED_POWERS, sorted(names.everything))
+        memberships = await session.run(_MEMBERS_OF_LOGINS, present)
+        memberships += await session.run(_GRANTED_POWERS, [names.owner, *names.groups, *present])
         for role, member, grantor in memberships:
             with suppress(GrantError):
                 await session.run(revoke_membership(session, role, member, grantor))
-        await end_sessions(session, keep={*names.everything, session.admin})
-        others = [name for name in await owners(session) if name not in _owning(names)]
-    reasons = await _hand_over_all(opened, names.database, others) if others else []
+        await end_sessions(session, keep=[*present, session.admin])
+    reasons = await hand_over_all(opened, others)
     await drop_elsewhere(opened)
     async with opened() as session:
-        left = [str(each) for each in await problems(session)]
+        left = [str(each) for each in await problems(session, logins)]
     return left + reasons if left else []
 
 
@@ -111,9 +111,13 @@ async def drop_elsewhere(opened: Opener) -> None:
                 await drop_owned(session, names.owner)
 
 
-async def _hand_over_all(opened: Opener, database: str, others: list[str]) -> list[str]:
-    """Give the owner role what these roles own in the tenant's database; the reasons why some of it was refused."""
+async def hand_over_all(opened: Opener, others: Sequence[str]) -> list[str]:
+    """Give the owner role what ``others`` own in the tenant's database. Return why some of it was refused."""
     reasons = list[str]()
+    if not others:
+        return reasons
+    async with opened() as session:
+        database = session.names.database
     async with entered(opened, database) as session:
         for other in others:
             try:
@@ -121,75 +125,3 @@ async def _hand_over_all(opened: Opener, database: str, others: list[str]) -> li
             except GrantError as refused:
                 reasons.append(str(refused))
     return reasons
-
-
-# Adoption: a database and what is in it become the tenant's, and the login that was there goes on. ``REASSIGN OWNED``
-# of the administrator or of a login would take the other databases with it. So the owner of each object is changed by a
-# statement of its own, from what ``pg_shdepend`` lists for this database.
-
-_ATTRIBUTES = SQL("""
-SELECT name FROM pg_roles, LATERAL (
-    VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
-           ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
-WHERE rolname = %s AND has
-""")
-# Before 16, CREATEROLE suffices.
-_MAY_ALTER = SQL("""
-SELECT current_setting('server_version_num')::int < 160000 OR pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
-FROM pg_roles WHERE rolname = %s
-""")
-_POWERS_OF_ADOPTED = SQL("""
-SELECT p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = %s AND NOT p.rolsuper
-  AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
-  AND pg_has_role(r.oid, p.oid, 'MEMBER') ORDER BY 1
-""")
-# The other databases in which the login owns something, and what it owns of the server.
-_OWNS_ELSEWHERE = SQL("""
-SELECT DISTINCT coalesce(here.datname, shared.datname) FROM pg_shdepend s
-LEFT JOIN pg_database here ON here.oid = dbid
-LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND deptype = 'o' AND coalesce(here.datname, shared.datname) <> %s ORDER BY 1
-""")
-
-
-async def check_adoption(session: Session, login: str | None) -> None:
-    """Raise ConflictError if the database or the login is not the tenant's to take."""
-    names, database = session.names, await need_database(session)
-    reasons = list[str]()
-    if database.owner not in {session.admin, names.owner} and not await _may_alter(session, database.owner):
-        reasons.append(
-            f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
-        )
-    if login is not None:
-        of_login = [f"it has {attribute}" for (attribute,) in await session.run(_ATTRIBUTES, login)]
-        of_login += [f"it has the rights of {power!r}" for (power,) in await session.run(_POWERS_OF_ADOPTED, login)]
-        elsewhere = await session.run(_OWNS_ELSEWHERE, login, names.database)
-        of_login += [f"it owns something in the database {database!r}" for (database,) in elsewhere]
-        if not await _may_alter(session, login):
-            of_login.append("the administrator may not alter it")
-        reasons += [f"the login {login!r} cannot be adopted: {reason}" for reason in of_login]
-    if reasons:
-        raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
-
-
-async def _may_alter(session: Session, role: str) -> bool:
-    return await session.run(_MAY_ALTER, role) == [(True,)]
-
-
-async def take_database(session: Session, login: str | None) -> None:
-    """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
-    await complete(session, () if login is None else (login,))
-    await end_sessions(session, {*session.names.everything, session.admin, *([login] if login else [])})
-
-
-async def take_objects(opened: Opener, login: str | None) -> None:
-    """Give the tenant what anybody owns in the database. ``problems`` reports what the administrator may not give."""
-    async with opened() as session:
-        names, others = session.names, await owners(session)
-    ours = names.everything - {login}
-    async with entered(opened, names.database) as session:
-        for other in others:
-            if other not in ours:
-                with suppress(GrantError):
-                    await hand_over(session, other)

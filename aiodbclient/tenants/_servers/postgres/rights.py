@@ -79,35 +79,34 @@ WHERE nspname !~ '^pg_' AND EXISTS (
 """)
 
 
-async def complete_inside(session: Session) -> None:
+async def complete_inside(session: Session, role: Role) -> None:
     """In the tenant's database: take the missing steps of a group."""
-    await take(session, await missing_grants_inside(session))
+    await take(session, await missing_grants_inside(session, role))
 
 
-async def missing_grants_inside(session: Session) -> list[Step]:
+async def missing_grants_inside(session: Session, role: Role) -> list[Step]:
     """In the tenant's database: return the missing steps of a group on its objects."""
-    steps, names = list[Step](), session.names
+    steps, names, group = list[Step](), session.names, session.names.group(role)
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
         if not is_ours:  # as in a database that the provider upgraded from 14
             raise session.error(
                 f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
-                f"only a superuser can change that, so it can have no {names.role}"
+                f"only a superuser can change that, so it can have no {role}"
             )
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(revoke, as_owner=True))
-    group = Identifier(names.group)
-    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
+    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
     for kind in _KINDS:
-        privileges = RIGHTS[names.role].get(kind.word)
+        privileges = RIGHTS[role].get(kind.word)
         if privileges is None:
             continue
         lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
-        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
+        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, group)
         wanted = ", ".join(privileges)
         for objects in in_parts([name for (name,) in rows]):
-            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, group)
+            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, Identifier(group))
             steps.append(Step(grant, as_owner=True))
         if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
-            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(group)
+            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(Identifier(group))
             steps.append(Step(grant, as_owner=True))
     return steps

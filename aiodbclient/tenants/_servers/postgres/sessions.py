@@ -306,9 +306,10 @@ async def _open(session: Session, database: str, owner: str) -> None:
 # ``Watch`` looks who it waits for, and ends a session of a tenant whose transaction is older than ``PATIENCE_SECONDS``.
 # Nobody else's is ended. A prepared transaction is named in the error: its owner or a superuser can roll it back.
 
-# Whether the role ``r`` is a tenant's: an owner role, a group, or a member of one. Never an administrator.
+# Whether the role ``r`` is a tenant's: an owner role, a group, a member of one, or a login of this tenant, which may be
+# ended. Never an administrator.
 _OF_A_TENANT = """
-coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.rolname = ANY (%(own)s) OR EXISTS (
+coalesce(NOT r.rolsuper AND NOT r.rolcreaterole AND (r.rolname ~ %(form)s OR r.rolname ~ %(own)s OR EXISTS (
     SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname ~ %(form)s)),
 false)
 """
@@ -365,7 +366,7 @@ class Watch:
         values: dict[str, Any] = {
             "pid": pid,
             "form": OF_A_GROUP,
-            "own": sorted(self.work.names.everything),
+            "own": self.work.names.login_pattern,
             "patience": PATIENCE_SECONDS,
         }
         for login, database, was_ended in await session.run(_END_BLOCKING, **values):
@@ -376,5 +377,5 @@ class Watch:
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
 
     def _ended(self, whose: str) -> None:
-        if whose not in self.work.names.everything:
+        if not self.work.names.is_ours(whose):
             self.work.ended.add(whose)

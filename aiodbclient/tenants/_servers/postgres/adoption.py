@@ -1,0 +1,106 @@
+"""Adoption on PostgreSQL: a database and what is in it become the tenant's, and the login that was there goes on.
+
+``REASSIGN OWNED`` of the administrator or of a login would take the other databases with it. So the owner of each
+object is changed by a statement of its own, from what ``pg_shdepend`` lists for this database.
+"""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL, Identifier
+
+from ....errors import ConflictError
+from ..._naming import Role
+from .closing import end_sessions
+from .databases import complete, need_database, read_logins
+from .objects import owners
+from .objects_of_others import hand_over_all
+from .sessions import Opener, Session
+
+_ATTRIBUTES = SQL("""
+SELECT name FROM pg_roles, LATERAL (
+    VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
+           ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
+WHERE rolname = %s AND has
+""")
+# Before 16, CREATEROLE suffices.
+_MAY_ALTER = SQL("""
+SELECT current_setting('server_version_num')::int < 160000 OR pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
+FROM pg_roles WHERE rolname = %s
+""")
+_POWERS_OF_ADOPTED = SQL("""
+SELECT p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = %s AND NOT p.rolsuper
+  AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
+  AND pg_has_role(r.oid, p.oid, 'MEMBER') ORDER BY 1
+""")
+# The login that goes on: the newest one that may act as the owner role, or the one that has the database's name. The
+# login of a dump inherits.
+_GOES_ON = SQL("""
+SELECT rolname::text FROM pg_roles r WHERE rolcanlogin AND (rolname = %(database)s OR rolname ~ %(form)s
+    AND NOT rolinherit AND pg_has_role(r.oid, to_regrole(quote_ident(%(owner)s)), 'MEMBER'))
+ORDER BY rolname = %(database)s, rolname DESC LIMIT 1
+""")
+_HAS_SCHEMA = SQL("""
+SELECT FROM pg_namespace WHERE nspname = %s AND NOT EXISTS (
+    SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+    WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND starts_with(setting, 'search_path='))
+""")
+
+
+async def login_to_adopt(session: Session) -> str | None:
+    """Return the login that goes on after an adoption."""
+    names = session.names
+    rows = await session.run(_GOES_ON, database=names.database, form=names.login_pattern, owner=names.owner)
+    return str(rows[0][0]) if rows else None
+
+
+async def check_adoption(session: Session, login: str | None) -> None:
+    """Raise ConflictError if the database or the login is not the tenant's to take."""
+    names, database = session.names, await need_database(session)
+    reasons = list[str]()
+    if database.owner not in {session.admin, names.owner} and not await _may_alter(session, database.owner):
+        reasons.append(
+            f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
+        )
+    if login is not None:
+        of_login = [f"it has {attribute}" for (attribute,) in await session.run(_ATTRIBUTES, login)]
+        of_login += [f"it has the rights of {power!r}" for (power,) in await session.run(_POWERS_OF_ADOPTED, login)]
+        if not await _may_alter(session, login):
+            of_login.append("the administrator may not alter it")
+        reasons += [f"the login {login!r} cannot be adopted: {reason}" for reason in of_login]
+    if reasons:
+        raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
+
+
+async def _may_alter(session: Session, role: str) -> bool:
+    return await session.run(_MAY_ALTER, role) == [(True,)]
+
+
+async def check_schema(session: Session, login: str) -> None:
+    """In the database: raise ConflictError if the login's search path, with "$user", has a schema that others' has not.
+
+    The new logins act as the owner role, so "$user" is another schema for them.
+    """
+    names = session.names
+    if await session.run(_HAS_SCHEMA, login):
+        database = Identifier(names.database).as_string(None)
+        raise ConflictError(
+            f"tenant {names.tenant!r}: the schema {login!r} is on the search path of the login {login!r} alone: run "
+            f"ALTER DATABASE {database} SET search_path = {Identifier(login).as_string(None)}, public; nothing was "
+            "changed",
+            status=409,
+        )
+
+
+async def take_database(session: Session, login: str | None) -> None:
+    """Make the owner role the owner, shut all others out, and make the login a member that inherits."""
+    logins = {} if login is None else {login: Role.OWNER}
+    await complete(session, logins)
+    await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])
+
+
+async def take_objects(opened: Opener) -> None:
+    """Give the tenant what anybody owns in the database. ``problems`` reports what the administrator may not give."""
+    async with opened() as session:
+        others = [name for name in await owners(session) if name != session.names.owner]
+    await hand_over_all(opened, others)

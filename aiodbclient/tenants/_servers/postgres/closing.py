@@ -1,0 +1,149 @@
+"""How a tenant's PostgreSQL database is shut, frozen for a move, opened again, and dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from time import monotonic
+
+from psycopg.sql import SQL, Identifier, Literal
+
+from .databases import (
+    Step,
+    closing_steps,
+    complete,
+    members,
+    missing_grants,
+    need_database,
+    read_database,
+    read_logins,
+    take,
+)
+from .logins import revoke_membership
+from .sessions import Session, StatementTimeoutError
+
+_EMPTY_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+
+_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
+_IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
+# Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
+_END_OTHERS = SQL("""
+SELECT pid, coalesce(usename, 'a dropped role')
+FROM pg_stat_activity LEFT JOIN pg_roles r ON r.oid = usesysid, pg_terminate_backend(pid)
+WHERE (datname = %s OR usename = ANY (%s)) AND backend_type = 'client backend' AND rolsuper IS DISTINCT FROM true
+  AND pid <> pg_backend_pid() AND coalesce(usename, '') <> ALL (%s)
+""")
+_PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s ORDER BY 1")
+# DROP DATABASE waits until each process of the server has taken note of it. In the middle of some statements none does.
+_LONG_STATEMENTS = SQL("""
+SELECT pid, usename, datname FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
+  AND pid <> pg_backend_pid() AND query_start < clock_timestamp() - make_interval(secs => %s) ORDER BY query_start
+""")
+
+
+async def end_sessions(session: Session, *, also: Collection[str] = (), keep: Collection[str] = ()) -> list[str]:
+    """End the sessions in the tenant's database and those of the logins ``also`` in others, except those of ``keep``.
+
+    Return whose they are, with their pids.
+    """
+    found = await session.run(_END_OTHERS, session.names.database, [*also], [*keep])
+    return [f"process {pid} of {login!r}" for pid, login in found]
+
+
+async def shut(session: Session) -> None:
+    """Revoke the rights of others on the database, and end all sessions in it.
+
+    It belongs to the administrator until ``open_again``: code of the owner role, such as a function in another database
+    of the same customer, could let somebody in.
+    """
+    if await read_database(session) is not None:
+        await take(session, await missing_grants(session, None, None))
+        await _empty(session)
+
+
+async def freeze(session: Session, logins: Collection[str]) -> None:
+    """Revoke all rights on the database, but of the login that dumps it, and end all sessions in it.
+
+    Logins lose their membership too, and their sessions in other databases: as the owner role they could grant
+    themselves CONNECT.
+    """
+    await refuse_prepared(session)
+    names, database = session.names, await need_database(session)
+    readers = {login.name for login in await read_logins(session) if login.inherits and login.name not in logins}
+    steps = [
+        Step(revoke_membership(session, names.owner, member.name, member.grantor))
+        for member in await members(session, names.owner) or ()
+        if not member.admin and member.name not in {session.admin, *readers}
+    ]
+    await take(session, [*steps, *closing_steps(session, database, readers)])
+    await _empty(session, logins)
+    await refuse_prepared(session)
+
+
+async def open_again(session: Session) -> None:
+    """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
+    for owner, limit in await session.run(_STATE, session.names.database):
+        if owner == session.admin and limit != -2:
+            await complete(session)
+
+
+async def refuse_prepared(session: Session) -> None:
+    """Raise GrantError if a prepared transaction is left in the database: somebody could commit it."""
+    for gid, owner in await session.run(_PREPARED, session.names.database):
+        who = f"of {owner!r}" if owner else "of a dropped role"
+        raise session.error(
+            f"the database {session.names.database!r} has the prepared transaction {gid!r} {who}: run ROLLBACK "
+            "PREPARED in it as that login or as a superuser, and run this again"
+        )
+
+
+async def _empty(session: Session, logins: Collection[str] = ()) -> None:
+    """End every session in the database, whosever it is, and all of ``logins``, and look again."""
+    until = monotonic() + _EMPTY_SECONDS
+    while left := await end_sessions(session, also=logins):
+        if monotonic() > until:
+            raise session.error(
+                f"sessions in the database {session.names.database!r} do not end: {', '.join(left)}; run it again"
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def drop(session: Session, seconds: float) -> None:
+    """Shut a database that is open, and drop it within so many seconds."""
+    names, name = session.names, Identifier(session.names.database)
+    if await session.run(_IS_OPEN, names.database):
+        await shut(session)
+        await refuse_prepared(session)
+    for owner, limit in await session.run(_STATE, names.database):
+        if owner not in {session.admin, names.owner}:
+            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
+        if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
+            async with session.member_of(names.owner):
+                await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
+        if limit != -2:
+            text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
+            await session.run(SQL(text).format(name))
+        await _drop(session, seconds)
+
+
+async def _drop(session: Session, seconds: float) -> None:
+    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(session.names.database))
+    await session.run(SQL("SET statement_timeout = {}").format(Literal(f"{seconds * 1000:.0f}")))
+    try:
+        await session.run(drop)
+    except StatementTimeoutError as error:
+        found = await session.run(_LONG_STATEMENTS, seconds)
+        named = ", ".join(f"process {pid} of {login!r} in {database!r}" for pid, login, database in found)
+        reason = f"{error}: it waits for each process of the server, and these run a statement for longer: {named}"
+    else:
+        return
+    finally:
+        await session.run(SQL("RESET statement_timeout"))
+    raise session.error(f"{reason}; the logins are ended: run it again")
+
+
+async def drop_remains(session: Session, seconds: float) -> None:
+    """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
+    if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
+        await drop(session, seconds)

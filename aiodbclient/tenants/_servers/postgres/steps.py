@@ -1,0 +1,151 @@
+"""``PostgresSession``: the steps of ``TenantSession`` on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from psycopg.sql import SQL
+
+from ..._credential import Secret
+from ..._naming import ROLES, Role
+from ..server import TenantSession, Work, of_tenant
+from . import adoption, closing, databases, logins, objects, objects_of_others, rights
+from .sessions import BlockedError, ExistsError, Session, Watch, entered
+
+if TYPE_CHECKING:
+    from . import PostgresServer
+
+ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
+_PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
+_DROP_SECONDS = 2.0  # for ended logins: what others granted to them can take long
+
+_PRESENT = SQL("SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
+
+T = TypeVar("T")
+
+
+class PostgresSession(TenantSession):
+    """The steps for one tenant. See ``TenantSession``."""
+
+    def __init__(self, server: PostgresServer, work: Work) -> None:
+        self.names = work.names
+        self._server = server
+        self._work = work
+
+    async def end_work(self) -> None:
+        await self._step(logins.end_work)
+
+    async def create(self) -> bool:
+        try:
+            return await self._step(databases.create)
+        except ExistsError:  # it was made a moment ago, or is left of a DROP DATABASE that was interrupted
+            await self._step(partial(closing.drop_remains, seconds=ENDING_SECONDS))
+            return await self._step(databases.create)
+
+    async def create_role(self, role: Role) -> None:
+        await self._step(partial(databases.create_group, role=role))
+        await self._complete_inside([role])
+
+    async def add_login(self, login: str, password: Secret, role: Role) -> None:
+        stored = await logins.verifier(password)
+        await self._step(closing.open_again)
+        limit = self._server.connection_limit
+        await self._step(partial(logins.create_login, login=login, stored=stored, role=role, limit=limit))
+
+    async def add_reader(self, login: str, password: Secret) -> None:
+        stored = await logins.verifier(password)
+        await self._step(closing.open_again)
+        await self._step(partial(logins.create_reader, login=login, stored=stored))
+
+    async def end_logins(self, logins_: Collection[str], /) -> None:
+        await self._step(partial(logins.end, logins=logins_, until=monotonic() + ENDING_SECONDS))
+
+    async def drop_logins(self, logins_: Collection[str], /) -> tuple[str, ...]:
+        left = sorted(logins_, key=self.names.number, reverse=True)  # first the one that was ended last
+        async with self._server.drops:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DROP_SECONDS):
+                    for login in [*left]:
+                        if await objects.drop(self._session, login):
+                            left.remove(login)
+        return tuple(sorted(left))
+
+    async def repair(self, logins_: Mapping[str, Role]) -> None:
+        await self._step(partial(databases.complete, logins=logins_, limit=self._server.connection_limit))
+        await self._complete_inside([role for role in ROLES if role in logins_.values()])
+        if left := await objects_of_others.reclaim(self._turn, logins_):
+            raise of_tenant(
+                self.names,
+                f"the administrator cannot change all that is others' in the database {self.names.database!r}: "
+                f"{'; '.join(left)}: a superuser has to, or the owner of these objects",
+            )
+
+    async def _complete_inside(self, roles: Sequence[Role]) -> None:
+        for role in roles:
+            async with entered(self._turn, self.names.database):  # opens it
+                pass
+            await self._step(partial(rights.complete_inside, role=role), self.names.database)
+
+    async def shut(self) -> None:
+        await self._step(closing.shut)
+
+    async def freeze(self, logins_: Collection[str]) -> None:
+        await self._step(partial(closing.freeze, logins=logins_))
+
+    async def unfreeze(self, logins_: Mapping[str, Role]) -> None:
+        await self._step(partial(databases.complete, logins=logins_))
+
+    async def adopt(self) -> str | None:
+        login = await self._step(adoption.login_to_adopt)
+        await self._step(partial(adoption.check_adoption, login=login))
+        if login == self.names.database:
+            async with entered(self._turn, self.names.database) as session:
+                await adoption.check_schema(session, login)
+        found = await self._server.find(self.names)
+        await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
+        await self._step(partial(adoption.take_database, login=login))
+        await adoption.take_objects(self._turn)
+        return login
+
+    async def drop_database(self) -> None:
+        await self._step(partial(closing.drop, seconds=ENDING_SECONDS))
+
+    async def forget(self, role: Role | None = None) -> None:
+        names = self.names
+        if role is None and (await self._server.find(names)).database:
+            raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
+        roles = [names.owner, *names.groups] if role is None else [names.group(role)]
+        for (present,) in await self._server.ask(_PRESENT, roles):
+            await objects.forget(self._session, present)
+
+    async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
+        await self._step(partial(databases.add_extensions, extensions=extensions), self.names.database)
+
+    async def _step(self, do: Callable[[Session], Awaitable[T]], database: str | None = None) -> T:
+        """Do a step. If a lock blocks it, retry, and end the tenants that hold it."""
+        watch, until = Watch(self._work), monotonic() + ENDING_SECONDS
+        while True:
+            try:
+                async with self._turn(database) as session, watch.over(session):
+                    return await do(session)
+            except BlockedError as error:
+                blocked = error
+            if monotonic() > until:
+                raise (
+                    of_tenant(self.names, f"{watch.seen}, so it was not finished: {blocked}") if watch.seen else blocked
+                )
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _turn(self, database: str | None = None) -> AsyncGenerator[Session]:
+        """A session in a turn. Those that it opens need none, so nobody waits for a turn in a turn."""
+        async with self._server.turns, self._session(database) as session:
+            yield session
+
+    def _session(self, database: str | None = None) -> AbstractAsyncContextManager[Session]:
+        return self._server.opened(self._work, database)

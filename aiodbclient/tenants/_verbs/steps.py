@@ -1,0 +1,190 @@
+"""The verbs as lists of steps on a claimed tenant, and ``settle``: what of a verb is finished or undone after a crash.
+
+``docs/why/logins.md`` has the table of verbs, states, steps and what a crash leaves.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from attrs import evolve
+
+from ...errors import NotFoundError
+from .._context import AWAY, TenantServer
+from .._credential import Credential
+from .._naming import Role
+from .._record import Verb, no_roles, without_role
+from .._stores import Record, RoleCredentials
+from ..errors import MoveError
+from .tenant import Tenant
+
+
+async def settle(tenant: Tenant) -> bool:
+    """Finish or undo what a dead process left of a verb that does not say so itself. Return whether it left something.
+
+    Raises MoveError if the cluster that the tenant left cannot be reached.
+    """
+    intent = tenant.on_record.intent
+    match None if intent is None else (intent.verb, intent.role):
+        case Verb.PREPARE | Verb.MOVE, _:
+            await undo_move(tenant)
+        case Verb.REVOKE, role:
+            await revoke_previous(tenant, role)
+        case Verb.REMOVE, Role.READER | Role.WRITER as role:
+            await remove_role(tenant, role)
+        case (Verb.ROTATE | Verb.REPAIR, _) | (Verb.PROVISION, Role.READER | Role.WRITER):
+            await tenant.end_new_logins()
+            await tenant.end_intent()
+        case None if tenant.on_record.left_behind is not None:
+            await finish_move(tenant)
+        case _:  # the whole tenant is provisioned, suspended, resumed or removed: only some verbs get here
+            return False
+    return True
+
+
+def refuse_role(tenant: Tenant) -> None:
+    """For readers or writers: raise an error if the tenant cannot have them."""
+    owner = tenant.of_role(Role.OWNER)
+    if tenant.role is not Role.OWNER and owner.usable is None:
+        raise no_roles(tenant.names.tenant, tenant.role) if owner.is_empty else owner.unusable()
+
+
+async def revoke_previous(tenant: Tenant, role: Role) -> None:
+    """End the previous login of a role, and try to drop it and all that were ended before."""
+    on_record = tenant.of_role(role)
+    current, previous = on_record.pair
+    assert current is not None
+    await tenant.begin(Verb.REVOKE, role=role)
+    if previous is not None:
+        await tenant.session.end_logins([previous.username])
+    await tenant.drop_ended(*([] if previous is None else [previous.username]))
+    await tenant.commit_credentials(role, current, None)
+
+
+async def suspend(tenant: Tenant) -> Credential:
+    """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
+    logins, current = tenant.every_login(), tenant.record.current
+    assert current is not None
+    await tenant.begin(Verb.SUSPEND)  # from now on ``get`` returns None, and no role can be made
+    await tenant.session.end_logins(logins)
+    await tenant.drop_ended(*logins)
+    await tenant.session.shut()
+    since = current.suspended or await tenant.now()
+    roles = {
+        role: RoleCredentials(current=evolve(pair.current, suspended=since))
+        for role, pair in tenant.record.roles.items()
+    }
+    await tenant.commit(evolve(tenant.record, current=evolve(current, suspended=since), previous=None, roles=roles))
+    return tenant.current
+
+
+async def resume(tenant: Tenant) -> Credential:
+    """Give a suspended tenant, and its roles, a new login each. Return its credential."""
+    await tenant.end_new_logins()
+    roles = [Role.OWNER, *tenant.record.roles]
+    logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
+    await tenant.begin(Verb.RESUME, logins.values())
+    record = await add_logins(tenant, logins)
+    await tenant.commit(record)
+    return tenant.current
+
+
+async def add_logins(tenant: Tenant, logins: dict[Role, str]) -> Record:
+    """Make a login for the owner and for each role, and return the record with them."""
+    owner = await tenant.add_login(logins[Role.OWNER], Role.OWNER)
+    roles = dict[Role, RoleCredentials]()
+    for role, login in logins.items():
+        if role is not Role.OWNER:
+            await tenant.session.create_role(role)
+            roles[role] = RoleCredentials(current=await tenant.add_login(login, role))
+    return evolve(tenant.record, current=owner, previous=None, roles=roles)
+
+
+async def remove(tenant: Tenant) -> None:
+    """Remove a tenant. Its logins end first, so that nothing of it works on, and are dropped after the database."""
+    logins = tenant.every_login()
+    await tenant.begin(Verb.REMOVE)  # from now on ``get`` returns None, and no role can be made
+    await tenant.session.end_logins(logins)
+    await tenant.session.drop_database()
+    await tenant.drop_ended(*logins)
+    await tenant.session.forget()
+    await tenant.delete()
+    tenant.context.placement.leave(tenant.home.cluster)
+
+
+async def remove_role(tenant: Tenant, role: Role) -> None:
+    """Remove the readers or the writers of a tenant."""
+    logins = {each.username for each in tenant.of_role(role).credentials}
+    intent = tenant.on_record.intent
+    if intent is not None and intent.role is role:
+        logins |= {*intent.logins}
+    await tenant.begin(Verb.REMOVE, logins, role=role)
+    await tenant.session.end_logins(logins)
+    await tenant.drop_ended(*logins)
+    await tenant.session.forget(role)
+    await tenant.commit(without_role(tenant.record, role))
+
+
+# An unfinished move. Before its commit the tenant is on its cluster, and a copy may be on another one. The commit
+# stores the credentials of the copy, with the cluster that it was moved from, until what is left there is dropped.
+
+
+async def undo_move(tenant: Tenant) -> None:
+    """Open the tenant again where it is, then drop the copy."""
+    intent, current = tenant.on_record.intent, tenant.record.current
+    assert intent is not None
+    assert intent.to is not None
+    assert current is not None
+    await tenant.renew()  # raises an error if the move was committed after all
+    if current.suspended is not None:
+        await tenant.session.shut()
+    elif intent.verb is Verb.MOVE:
+        await tenant.session.unfreeze(tenant.logins())
+    if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
+        await tenant.begin(Verb.PREPARE, intent.logins, to=intent.to)
+    await tenant.end_new_logins()  # the one that dumps
+    copy = (
+        f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what an unfinished move "
+        f"made on the cluster {intent.to}"
+    )
+    await _drop_on(tenant, intent.to, copy)
+    await tenant.end_intent()
+
+
+async def finish_move(tenant: Tenant) -> None:
+    """After the commit: drop what is left on the other cluster. Ends the claim."""
+    behind, current = tenant.on_record.left_behind, tenant.record.current
+    assert behind is not None
+    assert current is not None
+    left = (
+        f"the tenant {tenant.names.tenant!r} was moved and works on the cluster {tenant.home.cluster}, but what is "
+        f"left of it on the cluster {behind}"
+    )
+    await _drop_on(tenant, behind, left)
+    await tenant.commit(evolve(tenant.record, current=evolve(current, moved_from=None)))
+
+
+async def _drop_on(tenant: Tenant, cluster: str, what: str) -> None:
+    """Drop everything that another cluster has of the tenant. It has nothing if it is gone from the account."""
+    servers = tenant.context.servers
+    if cluster not in servers.clients:
+        raise MoveError(f"{what} is still there", advice="run repair with that cluster too")
+    try:
+        with suppress(NotFoundError):
+            other = await servers.server(cluster, tenant.timer.stats)
+            with servers.watched(cluster, tenant.names.tenant):
+                await drop_all(tenant, other)
+    except AWAY as error:
+        raise MoveError(
+            f"{what} could not be dropped: {error}", advice="run repair when that cluster can be reached"
+        ) from error
+
+
+async def drop_all(tenant: Tenant, other: TenantServer) -> None:
+    """Drop everything that another cluster has of a tenant."""
+    found = await other.server.find(tenant.names)
+    async with other.server.session(tenant.work) as session:
+        await session.end_logins({*found.logins, *tenant.logins()})
+        await session.drop_database()
+        await session.drop_logins({*found.logins, *found.ended, *tenant.logins()})
+        await session.forget()
