@@ -11,20 +11,18 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
-from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import server_of
-from aiodbclient.tenants._servers.server import Found, Server, Work
+from aiodbclient.tenants._servers.server import Found, Server, TenantSession, Work
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS
-from .problems import kinds
 
 _used = iter(range(10**6))
 LIMIT = 3
@@ -64,8 +62,8 @@ class Place:
     admin: tuple[str, str, str] = field(repr=False)  # login, password, database
     _opened: ExitStack
 
-    def names(self, role: Role = Role.OWNER, tenant: str | None = None) -> Names:
-        return names_of(tenant or f"c{next(_used)}.x-y", self.engine, role=role)
+    def names(self) -> Names:
+        return names_of(f"c{next(_used)}.x-y", self.engine)
 
     def connect(self, login: str, password: str, database: str) -> Connection:
         options: dict[str, Any] = {"host": self.host, "port": self.port, "user": login, "password": password}
@@ -116,16 +114,39 @@ async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
             yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
 
 
-def work_on(names: Names) -> Work:
-    return Work(names, lambda: None)
+@define
+class Tenant:
+    """A tenant on the server: its steps, and the login that was made last."""
+
+    server: Server
+    names: Names
+    steps: TenantSession
+    login: str = ""
+
+    async def add(self, role: Role = Role.OWNER, password: Secret = PASSWORDS[0]) -> str:
+        """Make another login."""
+        found = await self.server.find(self.names)
+        self.login = self.names.new_login([self.login, *found.logins, *found.ended])
+        if role is not Role.OWNER:
+            await self.steps.create_role(role)
+        await self.steps.add_login(self.login, password, role)
+        return self.login
+
+    async def problems(self, *logins: str) -> frozenset[Problem]:
+        return await self.server.problems(self.names, dict.fromkeys(logins, Role.OWNER))
 
 
-async def made(place: Place, role: Role = Role.OWNER, tenant: str | None = None) -> Work:
+def tenant_of(place: Place, names: Names | None = None) -> Tenant:
+    names = names or place.names()
+    return Tenant(place.server, names, place.server.steps(Work(names)))
+
+
+async def made(place: Place) -> Tenant:
     """A tenant with its first login."""
-    work = work_on(place.names(role, tenant))
-    await place.server.create(work)
-    await place.server.set_login(work, work.names.logins[0], PASSWORDS[0])
-    return work
+    tenant = tenant_of(place)
+    await tenant.steps.create()
+    await tenant.add()
+    return tenant
 
 
 async def test_the_administrator(place: Place) -> None:
@@ -138,131 +159,154 @@ async def test_the_administrator(place: Place) -> None:
 
 
 async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
-    server, work = place.server, work_on(place.names())
-    names, (first, second) = work.names, work.names.logins
+    server, tenant = place.server, tenant_of(place)
+    names, steps = tenant.names, tenant.steps
     assert not await server.find(names)
 
-    assert await server.create(work)
-    assert not await server.create(work)
-    assert await server.find(names) == Found(database=True, logins=())
-    await server.set_login(work, first, PASSWORDS[0])
+    assert await steps.create()
+    assert not await steps.create()
+    assert await server.find(names) == Found(database=True)
+    first = await tenant.add()
     assert await server.log_in(names, first, PASSWORDS[0]) is None
     assert PASSWORDS[1] not in (await server.log_in(names, first, PASSWORDS[1]) or "")
     assert await server.log_in(names, first, PASSWORDS[1])
     assert await server.find(names) == Found(database=True, logins=(first,))
-    assert await server.problems(names, [first]) == frozenset()
+    assert await tenant.problems(first) == frozenset()
     assert names.database in await server.tenants()
     own = place.connect(first, PASSWORDS[0], names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    await server.set_login(work, second, PASSWORDS[1])  # rotate
+    second = await tenant.add(password=PASSWORDS[1])  # rotate
     assert place.enters(names, first, PASSWORDS[0])
-    assert await server.problems(names, [first, second]) == frozenset()
-    await server.end_logins(work, [first])
+    assert await tenant.problems(first, second) == frozenset()
+    await steps.end_logins([first])
     with pytest.raises(REFUSED):
         own.run("SELECT 1")
     assert not place.enters(names, first, PASSWORDS[0])
     assert await server.find(names) == Found(database=True, logins=(second,), ended=(first,))
-    assert await server.problems(names, [second]) == frozenset()
-    assert await server.drop_login(work, first)
+    assert await tenant.problems(second) == frozenset()
+    assert await steps.drop_logins([first]) == ()
     assert await server.find(names) == Found(database=True, logins=(second,))
     other = place.connect(second, PASSWORDS[1], names.database)
     other.run("INSERT INTO t VALUES (1)")
     other.run("ALTER TABLE t ADD COLUMN b INT")
 
-    for login in names.logins:  # remove
-        await server.end_logins(work, [login])
-    await server.drop_database(work)
-    for login in names.logins:
-        assert await server.drop_login(work, login)
-    await server.forget(work)
-    assert not await server.find(names)
+    await steps.end_logins([second])  # remove
+    await steps.drop_database()
+    assert await steps.drop_logins([first, second]) == ()
+    await steps.forget()
+    assert await server.find(names) == Found()
     assert names.database not in await server.tenants()
     assert not place.enters(names, second, PASSWORDS[1])
-    for step in (server.drop_database, server.forget, server.shut):  # safe to repeat
-        await step(work)
+    for step in (steps.drop_database, steps.forget, steps.shut):  # safe to repeat
+        await step()
 
 
-async def test_a_login_that_may_not_exist_is_left_alone(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    own = place.connect(login, PASSWORDS[0], work.names.database)
+async def test_ending_a_login_is_safe_to_repeat(place: Place) -> None:
+    tenant = await made(place)
+    first, second = tenant.login, await tenant.add()
 
-    with pytest.raises(ConflictError, match="exists"):
-        await place.server.set_login(work, login, PASSWORDS[1], may_exist=False)
+    for _ in range(2):
+        await tenant.steps.end_logins([first, "nobody"])
+        assert await tenant.steps.drop_logins([first, "nobody"]) == ()
 
-    own.run("SELECT 1")
-    assert place.enters(work.names, login, PASSWORDS[0])
-    await place.server.set_login(work, work.names.logins[1], PASSWORDS[1], may_exist=False)
-    assert place.enters(work.names, work.names.logins[1], PASSWORDS[1])
+    assert await place.server.find(tenant.names) == Found(database=True, logins=(second,))
 
 
-async def test_a_login_is_reset(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    own = place.connect(login, PASSWORDS[0], work.names.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    own.run("CREATE VIEW v AS SELECT a FROM t")
+async def test_a_login_is_made_once(place: Place) -> None:
+    """Another process cannot have made one of this name, so who did is unknown."""
+    tenant = await made(place)
 
-    await place.server.set_login(work, login, PASSWORDS[1])
+    with pytest.raises(GrantError, match=tenant.login):
+        await tenant.steps.add_login(tenant.login, PASSWORDS[1], Role.OWNER)
 
-    with pytest.raises(REFUSED):
-        own.run("SELECT 1")
-    assert not place.enters(work.names, login, PASSWORDS[0])
-    assert place.connect(login, PASSWORDS[1], work.names.database).run("SELECT a FROM v") == []
-    assert await place.server.problems(work.names, [login]) == frozenset()
+    assert place.enters(tenant.names, tenant.login, PASSWORDS[0])
 
 
 async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
-    work = await made(place)
-    first, second = work.names.logins
-    own = place.connect(first, PASSWORDS[0], work.names.database)
+    tenant = await made(place)
+    first = tenant.login
+    own = place.connect(first, PASSWORDS[0], tenant.names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
-    await place.server.set_login(work, second, PASSWORDS[1])
+    second = await tenant.add()
 
-    await place.server.end_logins(work, [first])
-    await place.server.drop_login(work, first)
+    await tenant.steps.end_logins([first])
+    await tenant.steps.drop_logins([first])
 
-    other = place.connect(second, PASSWORDS[1], work.names.database)
+    other = place.connect(second, PASSWORDS[0], tenant.names.database)
     other.run("INSERT INTO t VALUES (7)")
     assert other.run("SELECT a FROM v") == [(7,)]
+    assert await tenant.problems(second) == frozenset()
     other.run("DROP VIEW v")
     other.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await place.server.drop_login(work, first)
-    assert await place.server.problems(work.names, [second]) == frozenset()
+    assert await tenant.steps.drop_logins([first]) == ()
+    assert await tenant.problems(second) == frozenset()
 
 
 async def test_a_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
-    work = await made(place)
-    first, second = work.names.logins
-    own = place.connect(first, PASSWORDS[0], work.names.database)
+    tenant = await made(place)
+    first = tenant.login
+    own = place.connect(first, PASSWORDS[0], tenant.names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
-    await place.server.set_login(work, second, PASSWORDS[1])
-    await place.server.end_logins(work, [first])
-    await place.server.drop_login(work, first)
+    second = await tenant.add()
+    await tenant.steps.end_logins([first])
+    await tenant.steps.drop_logins([first])
 
-    for login in work.names.logins:
-        await place.server.end_logins(work, [login])
-    await place.server.shut(work)
-    assert not place.enters(work.names, second, PASSWORDS[1])
-    assert (await place.server.find(work.names)).logins == ()
+    await tenant.steps.end_logins([first, second])
+    await tenant.steps.drop_logins([first, second])
+    await tenant.steps.shut()
+    assert not place.enters(tenant.names, second, PASSWORDS[0])
+    assert (await place.server.find(tenant.names)).logins == ()
+    assert await place.server.problems(tenant.names, None) == frozenset()
+    assert tenant.names.database in await place.server.tenants()
 
-    await place.server.set_login(work, second, PASSWORDS[2])
-    assert await place.server.log_in(work.names, second, PASSWORDS[2]) is None
-    assert place.connect(second, PASSWORDS[2], work.names.database).run("SELECT a FROM v") == []
-    assert await place.server.problems(work.names, [second]) == frozenset()
+    third = await tenant.add(password=PASSWORDS[2])
+    assert await place.server.log_in(tenant.names, third, PASSWORDS[2]) is None
+    assert place.connect(third, PASSWORDS[2], tenant.names.database).run("SELECT a FROM v") == []
+    assert await tenant.problems(third) == frozenset()
+
+
+async def test_a_frozen_tenant_goes_on_with_the_same_passwords(place: Place) -> None:
+    tenant = await made(place)
+    first = tenant.login
+    reader = await tenant.add(Role.READER, PASSWORDS[1])
+    own = place.connect(first, PASSWORDS[0], tenant.names.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    own.run("INSERT INTO t VALUES (5)")
+    inside = place.as_admin(tenant.names.database)
+
+    await tenant.steps.freeze([first, reader])
+
+    for session in (own, inside):
+        with pytest.raises(REFUSED):
+            session.run("INSERT INTO t VALUES (6)")
+    assert not place.enters(tenant.names, first, PASSWORDS[0])
+    assert not place.enters(tenant.names, reader, PASSWORDS[1])
+    dumps = tenant.names.new_login([reader])
+    await tenant.steps.add_reader(dumps, PASSWORDS[2])
+    assert place.connect(dumps, PASSWORDS[2], tenant.names.database).run("SELECT a FROM t") == [(5,)]
+
+    await tenant.steps.unfreeze({first: Role.OWNER, reader: Role.READER})
+    await tenant.steps.end_logins([dumps])
+    assert await tenant.steps.drop_logins([dumps]) == ()
+
+    place.connect(first, PASSWORDS[0], tenant.names.database).run("INSERT INTO t VALUES (6)")
+    again = place.connect(reader, PASSWORDS[1], tenant.names.database)
+    assert again.run("SELECT a FROM t ORDER BY a") == [(5,), (6,)]
+    with pytest.raises(REFUSED):
+        again.run("INSERT INTO t VALUES (7)")
+    assert await place.server.problems(tenant.names, {first: Role.OWNER, reader: Role.READER}) == frozenset()
 
 
 async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    held = [place.connect(login, PASSWORDS[0], work.names.database) for _ in range(LIMIT)]
-    assert not place.enters(work.names, login, PASSWORDS[0])
-    assert await place.server.log_in(work.names, login, PASSWORDS[0]) is None
+    tenant = await made(place)
+    held = [place.connect(tenant.login, PASSWORDS[0], tenant.names.database) for _ in range(LIMIT)]
+    assert not place.enters(tenant.names, tenant.login, PASSWORDS[0])
+    assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
 
-    await place.server.end_logins(work, [login])
+    await tenant.steps.end_logins([tenant.login])
 
     for each in held:
         with pytest.raises(REFUSED):
@@ -270,48 +314,47 @@ async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> Non
 
 
 async def test_roles_stay_within_their_rights(place: Place) -> None:
-    owner = await made(place)
-    own = place.connect(owner.names.logins[0], PASSWORDS[0], owner.names.database)
+    tenant = await made(place)
+    owner, names = tenant.login, tenant.names
+    own = place.connect(owner, PASSWORDS[0], names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     allowed = {Role.READER: ["SELECT a FROM t"], Role.WRITER: ["SELECT a FROM t", "INSERT INTO t VALUES (1)"]}
     refused = {Role.READER: ["INSERT INTO t VALUES (2)", "DROP TABLE t"], Role.WRITER: ["DROP TABLE t"]}
     for role in (Role.READER, Role.WRITER):
-        work = await made(place, role, owner.names.tenant)
-        session = place.connect(work.names.logins[0], PASSWORDS[0], work.names.database)
+        login = await tenant.add(role)
+        session = place.connect(login, PASSWORDS[0], names.database)
         for statement in allowed[role]:
             session.run(statement)
         for statement in refused[role]:
             with pytest.raises(REFUSED):
                 session.run(statement)
-        assert await place.server.problems(work.names, [work.names.logins[0]]) == frozenset()
-        for login in work.names.logins:
-            await place.server.end_logins(work, [login])
-            assert await place.server.drop_login(work, login)
-        await place.server.forget(work)
-        assert not (await place.server.find(work.names)).logins
-    assert await place.server.problems(owner.names, [owner.names.logins[0]]) == frozenset()
+        assert await place.server.problems(names, {owner: Role.OWNER, login: role}) == frozenset()
+        await tenant.steps.end_logins([login])
+        assert await tenant.steps.drop_logins([login]) == ()
+        await tenant.steps.forget(role)
+        assert await place.server.find(names) == Found(database=True, logins=(owner,))
+    assert await tenant.problems(owner) == frozenset()
     own.run("INSERT INTO t VALUES (3)")
 
 
-async def test_a_login_that_is_back_is_a_problem(place: Place) -> None:
-    work = await made(place)
-    second = work.names.logins[1]
-    await place.server.set_login(work, second, PASSWORDS[1])
+async def test_a_login_that_is_not_on_record_is_a_problem(place: Place) -> None:
+    tenant = await made(place)
+    first, second = tenant.login, await tenant.add()
 
-    assert await place.server.problems(work.names, [second]) == kinds(ProblemKind.UNKNOWN_LOGIN)
+    assert await tenant.problems(second) == {Problem(ProblemKind.UNKNOWN_LOGIN, first)}
 
 
 async def test_another_tenant_has_no_access(place: Place) -> None:
-    work, other = await made(place), await made(place)
-    place.connect(work.names.logins[0], PASSWORDS[0], work.names.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, other = await made(place), await made(place)
+    place.connect(tenant.login, PASSWORDS[0], tenant.names.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
 
     with pytest.raises(REFUSED):
-        place.connect(other.names.logins[0], PASSWORDS[0], work.names.database)
+        place.connect(other.login, PASSWORDS[0], tenant.names.database)
 
 
 async def test_an_adopted_login_works_until_it_is_ended(place: Place) -> None:
-    names = place.names()
-    work, (old, new) = work_on(names), names.logins
+    tenant = tenant_of(place)
+    names, old = tenant.names, tenant.names.database
     await place.cluster.dbs.create(names.database)
     user = await place.cluster.users.create(old)
     assert user.password
@@ -319,98 +362,102 @@ async def test_an_adopted_login_works_until_it_is_ended(place: Place) -> None:
         place.as_admin(names.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
     theirs = place.connect(old, user.password, names.database)
     theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    assert await place.server.find(names) == Found(database=True, logins=(old,))
+    assert await place.server.find(names) == Found(database=True, namesake=True)
 
-    await place.server.adopt(work, old)
-    await place.server.set_login(work, new, PASSWORDS[0])
+    assert await tenant.steps.adopt() == old
+    new = await tenant.add()
 
     theirs.run("INSERT INTO t VALUES (1)")
     own = place.connect(new, PASSWORDS[0], names.database)
     own.run("INSERT INTO t VALUES (2)")
     own.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await place.server.problems(names, [old, new]) == frozenset()
-    await place.server.repair(work, [old, new])
+    assert await tenant.problems(old, new) == frozenset()
+    await tenant.steps.repair({old: Role.OWNER, new: Role.OWNER})
     assert place.enters(names, old, user.password)
-    await place.server.end_logins(work, [old])
-    assert await place.server.drop_login(work, old)
+    await tenant.steps.end_logins([old])
+    assert await tenant.steps.drop_logins([old]) == ()
     assert not place.enters(names, old, user.password)
     with pytest.raises(REFUSED):
         theirs.run("SELECT 1")
-    assert await place.server.problems(names, [new]) == frozenset()
+    assert await tenant.problems(new) == frozenset()
 
 
-async def test_the_temporary_login_reads_everything_also_of_a_tenant_that_is_shut(place: Place) -> None:
-    work = await made(place)
-    own = place.connect(work.names.logins[0], PASSWORDS[0], work.names.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    own.run("INSERT INTO t VALUES (5)")
-    await place.server.end_logins(work, [work.names.logins[0]])
-    await place.server.shut(work)
+async def test_adoption_keeps_the_newest_login_of_a_tenant(place: Place) -> None:
+    """As after a store was lost."""
+    tenant = await made(place)
+    first, second = tenant.login, await tenant.add()
 
-    login = work.names.temporary
-    for password in PASSWORDS[1:3]:
-        await place.server.set_login(work, login, password)
-        assert place.connect(login, password, work.names.database).run("SELECT a FROM t") == [(5,)]
+    assert await tenant.steps.adopt() == second
 
-    await place.server.drop_temporary(work)
-    await place.server.drop_temporary(work)
-    assert not place.enters(work.names, login, PASSWORDS[2])
+    assert not place.enters(tenant.names, first, PASSWORDS[0])
+    assert place.enters(tenant.names, second, PASSWORDS[0])
+    third = await tenant.add()
+    assert await tenant.problems(second, third) == frozenset()
 
 
 async def test_usage_counts_bytes_and_connections(place: Place) -> None:
-    work = await made(place)
-    held = [place.connect(work.names.logins[0], PASSWORDS[0], work.names.database) for _ in range(2)]
+    tenant = await made(place)
+    held = [place.connect(tenant.login, PASSWORDS[0], tenant.names.database) for _ in range(2)]
     held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    used, connections = (await place.server.usage())[work.names.database]
+    used, connections = (await place.server.usage())[tenant.names.database]
 
     assert used > 0
-    assert connections == 2
+    assert connections == await place.server.count_sessions(tenant.login) == 2
 
 
 async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> None:
-    work = await made(place)
-    left = [3]
+    tenant = await made(place)
+    left = [1]
 
     def check() -> None:
         left[0] -= 1
         if left[0] < 0:
             raise ClaimLostError("lost")
 
-    lost = evolve(work, check_lease=check)
+    lost = place.server.steps(Work(tenant.names, check))
     with pytest.raises(ClaimLostError):
-        await place.server.set_login(lost, work.names.logins[0], PASSWORDS[1])
-    await place.server.end_work(work)
-    await place.server.set_login(work, work.names.logins[0], PASSWORDS[2])
-    assert await place.server.log_in(work.names, work.names.logins[0], PASSWORDS[2]) is None
+        await lost.end_logins([tenant.login])
+    async with place.server.session(Work(tenant.names)) as session:
+        await session.repair({tenant.login: Role.OWNER})
+    assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
+    assert await tenant.problems(tenant.login) == frozenset()
 
 
 async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
     for wait in (0.0, 0.003, 0.01, 0.03, 0.06, 0.1):
-        work = work_on(place.names())
-        first = work.names.logins[0]
+        tenant = tenant_of(place)
+
+        async def replace() -> None:
+            made = (await place.server.find(tenant.names)).logins  # noqa: B023
+            await tenant.steps.end_logins(made)  # noqa: B023
+            await tenant.steps.drop_logins(made)  # noqa: B023
+            await tenant.add()  # noqa: B023
+
         for step in (
-            lambda: place.server.create(work),  # noqa: B023
-            lambda: place.server.set_login(work, first, PASSWORDS[0]),  # noqa: B023
-            lambda: place.server.end_logins(work, [first]),  # noqa: B023
-            lambda: place.server.shut(work),  # noqa: B023
-            lambda: place.server.set_login(work, first, PASSWORDS[1]),  # noqa: B023
+            tenant.steps.create,
+            replace,
+            lambda: tenant.steps.freeze([tenant.login]),  # noqa: B023
+            lambda: tenant.steps.unfreeze({tenant.login: Role.OWNER}),  # noqa: B023
+            lambda: tenant.steps.end_logins([tenant.login]),  # noqa: B023
+            tenant.steps.shut,
+            replace,
         ):
             cut = asyncio.ensure_future(step())
             await asyncio.sleep(wait)
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-            await place.server.end_work(work)
-            await step()
-        assert await place.server.log_in(work.names, first, PASSWORDS[1]) is None
-        assert await place.server.problems(work.names, [first]) == frozenset()
+            async with place.server.session(Work(tenant.names)):
+                await step()
+        assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
+        assert await tenant.problems(tenant.login) == frozenset()
 
 
 async def test_a_server_that_is_away_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:
     info = await place.cluster.info()
     away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
     names = place.names()
-    for act in (away.administrator(), away.find(names), away.create(work_on(names)), away.usage()):
+    for act in (away.administrator(), away.find(names), away.steps(Work(names)).create(), away.usage()):
         with pytest.raises(GrantError) as caught:
             await act
         assert info.connection.password

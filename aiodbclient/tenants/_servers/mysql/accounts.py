@@ -96,7 +96,7 @@ async def create_account(schema: Schema, login: str, password: Secret, connectio
     """Create an account without rights."""
     limits = f"{_NO_LIMITS} {connections} PASSWORD REQUIRE CURRENT"
     with suppress(DefinerError):
-        await schema.change(f"CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+        await schema.change(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
         return
     raise schema.error(
         f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
