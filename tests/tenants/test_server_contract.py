@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,9 +15,8 @@ import pytest
 from attrs import evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
-from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import server_of
@@ -24,11 +24,10 @@ from aiodbclient.tenants._servers.server import Found, Server, Work
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS
-from .problems import kinds
+from .tenant import PASSWORD, Tenant
 
 _used = iter(range(10**6))
 LIMIT = 3
-PASSWORDS = [Secret(f"Aa1-contract-{n}") for n in range(4)]
 REFUSED = (psycopg.Error, pymysql.MySQLError)
 
 
@@ -64,8 +63,8 @@ class Place:
     admin: tuple[str, str, str] = field(repr=False)  # login, password, database
     _opened: ExitStack
 
-    def names(self, role: Role = Role.OWNER, tenant: str | None = None) -> Names:
-        return names_of(tenant or f"c{next(_used)}.x-y", self.engine, role=role)
+    def names(self) -> Names:
+        return names_of(f"c{next(_used)}.x-y", self.engine)
 
     def connect(self, login: str, password: str, database: str) -> Connection:
         options: dict[str, Any] = {"host": self.host, "port": self.port, "user": login, "password": password}
@@ -116,16 +115,13 @@ async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
             yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
 
 
-def work_on(names: Names) -> Work:
-    return Work(names, lambda: None)
-
-
-async def made(place: Place, role: Role = Role.OWNER, tenant: str | None = None) -> Work:
-    """A tenant with its first login."""
-    work = work_on(place.names(role, tenant))
-    await place.server.create(work)
-    await place.server.set_login(work, work.names.logins[0], PASSWORDS[0])
-    return work
+async def made(place: Place, logins: int = 1) -> Tenant:
+    """A tenant with its logins."""
+    tenant = Tenant(place.server, place.names())
+    await tenant.steps.create()
+    for _ in range(logins):
+        await tenant.add()
+    return tenant
 
 
 async def test_the_administrator(place: Place) -> None:
@@ -137,132 +133,107 @@ async def test_the_administrator(place: Place) -> None:
     assert abs(found.clock - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
-    server, work = place.server, work_on(place.names())
-    names, (first, second) = work.names, work.names.logins
+async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
+    server, tenant = place.server, Tenant(place.server, place.names())
+    names, steps = tenant.names, tenant.steps
     assert not await server.find(names)
 
-    assert await server.create(work)
-    assert not await server.create(work)
-    assert await server.find(names) == Found(database=True, logins=())
-    await server.set_login(work, first, PASSWORDS[0])
-    assert await server.log_in(names, first, PASSWORDS[0]) is None
-    assert PASSWORDS[1] not in (await server.log_in(names, first, PASSWORDS[1]) or "")
-    assert await server.log_in(names, first, PASSWORDS[1])
+    assert await steps.create()
+    assert not await steps.create()
+    assert await server.find(names) == Found(database=True)
+    first = await tenant.add()
+    assert "wrong" not in (await server.log_in(names, first, Secret("wrong")) or "")
+    assert await server.log_in(names, first, Secret("wrong"))
     assert await server.find(names) == Found(database=True, logins=(first,))
-    assert await server.problems(names, [first]) == frozenset()
+    assert await tenant.problems() == frozenset()
     assert names.database in await server.tenants()
-    own = place.connect(first, PASSWORDS[0], names.database)
+    own = place.connect(first, PASSWORD, names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    await server.set_login(work, second, PASSWORDS[1])  # rotate
-    assert place.enters(names, first, PASSWORDS[0])
-    assert await server.problems(names, [first, second]) == frozenset()
-    await server.end_logins(work, [first])
+    second = await tenant.add(password="Aa1-other")  # rotate
+    assert place.enters(names, first, PASSWORD)
+    assert await tenant.problems() == frozenset()
+    await steps.end_logins([first])
     with pytest.raises(REFUSED):
         own.run("SELECT 1")
-    assert not place.enters(names, first, PASSWORDS[0])
+    assert not place.enters(names, first, PASSWORD)
     assert await server.find(names) == Found(database=True, logins=(second,), ended=(first,))
-    assert await server.problems(names, [second]) == frozenset()
-    assert await server.drop_login(work, first)
+    del tenant.on_record[first]
+    assert await tenant.problems() == frozenset()
+    assert await steps.drop_logins([first]) == ()
     assert await server.find(names) == Found(database=True, logins=(second,))
-    other = place.connect(second, PASSWORDS[1], names.database)
+    other = place.connect(second, "Aa1-other", names.database)
     other.run("INSERT INTO t VALUES (1)")
     other.run("ALTER TABLE t ADD COLUMN b INT")
 
-    for login in names.logins:  # remove
-        await server.end_logins(work, [login])
-    await server.drop_database(work)
-    for login in names.logins:
-        assert await server.drop_login(work, login)
-    await server.forget(work)
+    await tenant.remove()
     assert not await server.find(names)
     assert names.database not in await server.tenants()
-    assert not place.enters(names, second, PASSWORDS[1])
-    for step in (server.drop_database, server.forget, server.shut):  # safe to repeat
-        await step(work)
+    assert not place.enters(names, second, "Aa1-other")
+    await steps.end_logins([first, second])  # safe to repeat
+    assert await steps.drop_logins([first, second]) == ()
+    for step in (steps.drop_database, steps.forget, steps.shut):
+        await step()
 
 
-async def test_a_login_that_may_not_exist_is_left_alone(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    own = place.connect(login, PASSWORDS[0], work.names.database)
+async def test_ended_login_keeps_its_name(place: Place) -> None:
+    """An ended login that is still there is counted, so no later one has its name."""
+    tenant = await made(place)
+    [first] = tenant.logins
+    await tenant.steps.end_logins([first])
 
-    with pytest.raises(ConflictError, match="exists"):
-        await place.server.set_login(work, login, PASSWORDS[1], may_exist=False)
+    second = await tenant.add()
 
-    own.run("SELECT 1")
-    assert place.enters(work.names, login, PASSWORDS[0])
-    await place.server.set_login(work, work.names.logins[1], PASSWORDS[1], may_exist=False)
-    assert place.enters(work.names, work.names.logins[1], PASSWORDS[1])
-
-
-async def test_a_login_is_reset(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    own = place.connect(login, PASSWORDS[0], work.names.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    own.run("CREATE VIEW v AS SELECT a FROM t")
-
-    await place.server.set_login(work, login, PASSWORDS[1])
-
-    with pytest.raises(REFUSED):
-        own.run("SELECT 1")
-    assert not place.enters(work.names, login, PASSWORDS[0])
-    assert place.connect(login, PASSWORDS[1], work.names.database).run("SELECT a FROM v") == []
-    assert await place.server.problems(work.names, [login]) == frozenset()
+    assert tenant.names.number(second) == tenant.names.number(first) + 1
+    assert not place.enters(tenant.names, first, PASSWORD)
 
 
 async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
-    work = await made(place)
-    first, second = work.names.logins
-    own = place.connect(first, PASSWORDS[0], work.names.database)
+    tenant = await made(place)
+    [first] = tenant.logins
+    own = place.connect(first, PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
-    await place.server.set_login(work, second, PASSWORDS[1])
+    second = await tenant.add()
 
-    await place.server.end_logins(work, [first])
-    await place.server.drop_login(work, first)
+    await tenant.end(first)
 
-    other = place.connect(second, PASSWORDS[1], work.names.database)
+    other = place.connect(second, PASSWORD, tenant.database)
     other.run("INSERT INTO t VALUES (7)")
     assert other.run("SELECT a FROM v") == [(7,)]
     other.run("DROP VIEW v")
     other.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await place.server.drop_login(work, first)
-    assert await place.server.problems(work.names, [second]) == frozenset()
+    assert await tenant.end(first)
+    assert await tenant.problems() == frozenset()
 
 
-async def test_a_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
-    work = await made(place)
-    first, second = work.names.logins
-    own = place.connect(first, PASSWORDS[0], work.names.database)
+async def test_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
+    tenant = await made(place)
+    [first] = tenant.logins
+    own = place.connect(first, PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
-    await place.server.set_login(work, second, PASSWORDS[1])
-    await place.server.end_logins(work, [first])
-    await place.server.drop_login(work, first)
+    second = await tenant.add()
+    await tenant.end(first)
 
-    for login in work.names.logins:
-        await place.server.end_logins(work, [login])
-    await place.server.shut(work)
-    assert not place.enters(work.names, second, PASSWORDS[1])
-    assert (await place.server.find(work.names)).logins == ()
+    await tenant.suspend()
+    assert not place.enters(tenant.names, second, PASSWORD)
+    assert (await place.server.find(tenant.names)).logins == ()
+    assert await place.server.problems(tenant.names, None) == frozenset()
 
-    await place.server.set_login(work, second, PASSWORDS[2])
-    assert await place.server.log_in(work.names, second, PASSWORDS[2]) is None
-    assert place.connect(second, PASSWORDS[2], work.names.database).run("SELECT a FROM v") == []
-    assert await place.server.problems(work.names, [second]) == frozenset()
+    third = await tenant.add()
+    assert place.connect(third, PASSWORD, tenant.database).run("SELECT a FROM v") == []
+    assert await tenant.problems() == frozenset()
 
 
-async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> None:
-    work = await made(place)
-    login = work.names.logins[0]
-    held = [place.connect(login, PASSWORDS[0], work.names.database) for _ in range(LIMIT)]
-    assert not place.enters(work.names, login, PASSWORDS[0])
-    assert await place.server.log_in(work.names, login, PASSWORDS[0]) is None
+async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
+    tenant = await made(place)
+    [login] = tenant.logins
+    held = [place.connect(login, PASSWORD, tenant.database) for _ in range(LIMIT)]
+    assert not place.enters(tenant.names, login, PASSWORD)
+    assert await place.server.log_in(tenant.names, login, Secret(PASSWORD)) is None
 
-    await place.server.end_logins(work, [login])
+    await tenant.steps.end_logins([login])
 
     for each in held:
         with pytest.raises(REFUSED):
@@ -270,106 +241,151 @@ async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> Non
 
 
 async def test_roles_stay_within_their_rights(place: Place) -> None:
-    owner = await made(place)
-    own = place.connect(owner.names.logins[0], PASSWORDS[0], owner.names.database)
+    tenant = await made(place)
+    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     allowed = {Role.READER: ["SELECT a FROM t"], Role.WRITER: ["SELECT a FROM t", "INSERT INTO t VALUES (1)"]}
     refused = {Role.READER: ["INSERT INTO t VALUES (2)", "DROP TABLE t"], Role.WRITER: ["DROP TABLE t"]}
-    for role in (Role.READER, Role.WRITER):
-        work = await made(place, role, owner.names.tenant)
-        session = place.connect(work.names.logins[0], PASSWORDS[0], work.names.database)
+    added = {role: await tenant.add(role) for role in allowed}
+    assert await tenant.problems() == frozenset()
+    for role, login in added.items():
+        session = place.connect(login, PASSWORD, tenant.database)
         for statement in allowed[role]:
             session.run(statement)
         for statement in refused[role]:
             with pytest.raises(REFUSED):
                 session.run(statement)
-        assert await place.server.problems(work.names, [work.names.logins[0]]) == frozenset()
-        for login in work.names.logins:
-            await place.server.end_logins(work, [login])
-            assert await place.server.drop_login(work, login)
-        await place.server.forget(work)
-        assert not (await place.server.find(work.names)).logins
-    assert await place.server.problems(owner.names, [owner.names.logins[0]]) == frozenset()
+        assert await tenant.end(login)
+        await tenant.steps.forget(role)
+        assert login not in (await place.server.find(tenant.names)).logins
+        assert await tenant.problems() == frozenset()
     own.run("INSERT INTO t VALUES (3)")
 
 
-async def test_a_login_that_is_back_is_a_problem(place: Place) -> None:
-    work = await made(place)
-    second = work.names.logins[1]
-    await place.server.set_login(work, second, PASSWORDS[1])
+async def test_login_not_on_record_is_a_problem(place: Place) -> None:
+    tenant = await made(place, logins=2)
+    first, second = tenant.logins
 
-    assert await place.server.problems(work.names, [second]) == kinds(ProblemKind.UNKNOWN_LOGIN)
+    assert await place.server.problems(tenant.names, {second: Role.OWNER}) == {
+        Problem(ProblemKind.UNKNOWN_LOGIN, first)
+    }
 
 
 async def test_another_tenant_has_no_access(place: Place) -> None:
-    work, other = await made(place), await made(place)
-    place.connect(work.names.logins[0], PASSWORDS[0], work.names.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, other = await made(place), await made(place)
+    place.connect(tenant.logins[0], PASSWORD, tenant.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
 
     with pytest.raises(REFUSED):
-        place.connect(other.names.logins[0], PASSWORDS[0], work.names.database)
+        place.connect(other.logins[0], PASSWORD, tenant.database)
 
 
-async def test_an_adopted_login_works_until_it_is_ended(place: Place) -> None:
-    names = place.names()
-    work, (old, new) = work_on(names), names.logins
-    await place.cluster.dbs.create(names.database)
+async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
+    tenant = Tenant(place.server, place.names())
+    old = tenant.database
+    await place.cluster.dbs.create(tenant.database)
     user = await place.cluster.users.create(old)
     assert user.password
     if place.engine == "pg":
-        place.as_admin(names.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
-    theirs = place.connect(old, user.password, names.database)
+        place.as_admin(tenant.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
+    theirs = place.connect(old, user.password, tenant.database)
     theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    assert await place.server.find(names) == Found(database=True, logins=(old,))
+    assert await place.server.find(tenant.names) == Found(database=True, namesake=True)
 
-    await place.server.adopt(work, old)
-    await place.server.set_login(work, new, PASSWORDS[0])
+    assert await tenant.steps.adopt() == old
+    tenant.on_record[old] = Role.OWNER
+    new = await tenant.add()
 
     theirs.run("INSERT INTO t VALUES (1)")
-    own = place.connect(new, PASSWORDS[0], names.database)
+    own = place.connect(new, PASSWORD, tenant.database)
     own.run("INSERT INTO t VALUES (2)")
     own.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await place.server.problems(names, [old, new]) == frozenset()
-    await place.server.repair(work, [old, new])
-    assert place.enters(names, old, user.password)
-    await place.server.end_logins(work, [old])
-    assert await place.server.drop_login(work, old)
-    assert not place.enters(names, old, user.password)
+    assert await tenant.problems() == frozenset()
+    await tenant.repair()
+    assert place.enters(tenant.names, old, user.password)
+    assert await tenant.end(old)
+    assert not place.enters(tenant.names, old, user.password)
     with pytest.raises(REFUSED):
         theirs.run("SELECT 1")
-    assert await place.server.problems(names, [new]) == frozenset()
+    assert await tenant.problems() == frozenset()
 
 
-async def test_the_temporary_login_reads_everything_also_of_a_tenant_that_is_shut(place: Place) -> None:
-    work = await made(place)
-    own = place.connect(work.names.logins[0], PASSWORDS[0], work.names.database)
+async def test_tenant_of_own_shape_is_adopted_with_its_newest_login(place: Place) -> None:
+    """After a lost store: the reader and an older login end, and the counter goes on."""
+    tenant = await made(place, logins=2)
+    older, newest = tenant.logins
+    reader = await tenant.add(Role.READER)
+
+    assert await tenant.steps.adopt() == newest
+
+    assert place.enters(tenant.names, newest, PASSWORD)
+    assert not any(place.enters(tenant.names, login, PASSWORD) for login in (older, reader))
+    tenant.on_record = {newest: Role.OWNER}
+    assert tenant.names.number(await tenant.add()) == 4
+    assert await tenant.problems() == frozenset()
+
+
+async def test_frozen_tenant_is_read_and_opened_with_same_passwords(place: Place) -> None:
+    tenant = await made(place)
+    [login] = tenant.logins
+    own = place.connect(login, PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("INSERT INTO t VALUES (5)")
-    await place.server.end_logins(work, [work.names.logins[0]])
-    await place.server.shut(work)
+    writer = await tenant.add(Role.WRITER)
+    names = tenant.names
+    before, after = names.new_login(tenant.on_record), names.new_login([*tenant.on_record, names.new_login([writer])])
+    await tenant.steps.add_reader(before, Secret(PASSWORD))
+    assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
-    login = work.names.temporary
-    for password in PASSWORDS[1:3]:
-        await place.server.set_login(work, login, password)
-        assert place.connect(login, password, work.names.database).run("SELECT a FROM t") == [(5,)]
+    for _ in range(2):
+        await tenant.steps.freeze(tenant.on_record)
 
-    await place.server.drop_temporary(work)
-    await place.server.drop_temporary(work)
-    assert not place.enters(work.names, login, PASSWORDS[2])
+    with pytest.raises(REFUSED):
+        own.run("SELECT 1")
+    assert not any(place.enters(names, each, PASSWORD) for each in (login, writer))
+    await tenant.steps.end_logins([before])
+    await tenant.steps.add_reader(after, Secret(PASSWORD))
+    assert place.connect(after, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    await tenant.steps.unfreeze(tenant.on_record)
+    await tenant.steps.end_logins([after])
+    assert await tenant.steps.drop_logins([before, after]) == ()
+    place.connect(login, PASSWORD, tenant.database).run("INSERT INTO t VALUES (6)")
+    place.connect(writer, PASSWORD, tenant.database).run("INSERT INTO t VALUES (7)")
+    assert await tenant.problems() == frozenset()
+
+
+async def test_suspended_tenant_is_read(place: Place) -> None:
+    tenant = await made(place)
+    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    own.run("INSERT INTO t VALUES (5)")
+    used = tenant.logins
+    await tenant.suspend()
+
+    reader = tenant.names.new_login(used)
+    await tenant.steps.add_reader(reader, Secret(PASSWORD))
+    await tenant.steps.freeze([])
+    assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    assert await tenant.end(reader)
+    await tenant.steps.shut()
+    assert not place.enters(tenant.names, reader, PASSWORD)
+    assert await place.server.problems(tenant.names, None) == frozenset()
 
 
 async def test_usage_counts_bytes_and_connections(place: Place) -> None:
-    work = await made(place)
-    held = [place.connect(work.names.logins[0], PASSWORDS[0], work.names.database) for _ in range(2)]
+    tenant = await made(place)
+    held = [place.connect(tenant.logins[0], PASSWORD, tenant.database) for _ in range(2)]
     held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    used, connections = (await place.server.usage())[work.names.database]
+    used, connections = (await place.server.usage())[tenant.database]
 
     assert used > 0
     assert connections == 2
 
 
-async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> None:
-    work = await made(place)
+async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
+    tenant = await made(place)
     left = [3]
 
     def check() -> None:
@@ -377,40 +393,37 @@ async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> Non
         if left[0] < 0:
             raise ClaimLostError("lost")
 
-    lost = evolve(work, check_lease=check)
+    lost = place.server.steps(Work(tenant.names, check))
     with pytest.raises(ClaimLostError):
-        await place.server.set_login(lost, work.names.logins[0], PASSWORDS[1])
-    await place.server.end_work(work)
-    await place.server.set_login(work, work.names.logins[0], PASSWORDS[2])
-    assert await place.server.log_in(work.names, work.names.logins[0], PASSWORDS[2]) is None
+        await lost.end_logins(tenant.logins)
+    await tenant.steps.end_work()
+    await tenant.add()
 
 
 async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
     for wait in (0.0, 0.003, 0.01, 0.03, 0.06, 0.1):
-        work = work_on(place.names())
-        first = work.names.logins[0]
-        for step in (
-            lambda: place.server.create(work),  # noqa: B023
-            lambda: place.server.set_login(work, first, PASSWORDS[0]),  # noqa: B023
-            lambda: place.server.end_logins(work, [first]),  # noqa: B023
-            lambda: place.server.shut(work),  # noqa: B023
-            lambda: place.server.set_login(work, first, PASSWORDS[1]),  # noqa: B023
-        ):
+        tenant = Tenant(place.server, place.names())
+        steps = tenant.steps
+        for step in (steps.create, tenant.add, partial(steps.end_logins, tenant.on_record), steps.shut, tenant.add):
             cut = asyncio.ensure_future(step())
             await asyncio.sleep(wait)
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-            await place.server.end_work(work)
+            await steps.end_work()
+            if step == tenant.add:  # as its intent says
+                found = await place.server.find(tenant.names)
+                await steps.end_logins(found.logins)
+                assert await steps.drop_logins(found.logins) == ()
+                tenant.on_record.clear()
             await step()
-        assert await place.server.log_in(work.names, first, PASSWORDS[1]) is None
-        assert await place.server.problems(work.names, [first]) == frozenset()
+        assert await tenant.problems() == frozenset()
 
 
 async def test_a_server_that_is_away_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:
     info = await place.cluster.info()
     away = server_of(info.engine, evolve(info.connection, port=unused_tcp_port), None, None, None)
     names = place.names()
-    for act in (away.administrator(), away.find(names), away.create(work_on(names)), away.usage()):
+    for act in (away.administrator(), away.find(names), away.steps(Work(names)).create(), away.usage()):
         with pytest.raises(GrantError) as caught:
             await act
         assert info.connection.password
