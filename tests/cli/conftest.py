@@ -193,7 +193,7 @@ class Command:
                 current = claim.record.current
                 assert current is not None
                 assert current.cluster is not None
-                intent = Intent(verb, login=current.username, cluster=current.cluster)
+                intent = Intent(verb=verb, cluster=current.cluster, database=current.database)
                 await store.begin(claim, str(intent))
                 await store.release(claim)
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants._verbs.tenant import HeldClaim
+from aiodbclient.tenants._verbs.tenant import Tenant
 
 from .conftest import Place
 
@@ -77,13 +77,13 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
 @contextmanager
 def _watching(steps: Steps) -> Iterator[None]:
     """Count a step before each statement that changes something."""
-    check = HeldClaim.check_lease
+    check = Tenant.check_lease
 
-    def step(held: HeldClaim) -> None:
+    def step(held: Tenant) -> None:
         check(held)
         steps.step()
 
-    with patch.object(HeldClaim, "check_lease", step):
+    with patch.object(Tenant, "check_lease", step):
         yield
 
 

@@ -19,7 +19,7 @@ from aiodbclient._http.call import RequestStats
 from aiodbclient.engines import POSTGRESQL
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantAction, TenantPools, Tenants
-from aiodbclient.tenants._naming import Role, names_of
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.errors import TenantUnavailableError
 
 _used = iter(range(10**6))
@@ -107,13 +107,10 @@ async def enters(credential: Credential) -> bool:
 
 async def left_on(tenants: Tenants, cluster: ClusterClient, name: str) -> tuple[bool, list[str]]:
     """Whether the cluster has a database of the tenant, and what it has of its logins."""
-    context, database, logins = tenants._context, False, list[str]()
-    site = await context.sites.site(cluster.id, RequestStats())
-    for role in Role:
-        found = await site.server.find(names_of(name, site.engine, context.prefix, role))
-        database |= found.database
-        logins += [*found.logins, *found.ended]
-    return database, logins
+    context = tenants._context
+    home = await context.servers.server(cluster.id, RequestStats())
+    found = await home.server.find(names_of(name, home.engine, context.prefix))
+    return found.database, [*found.logins, *found.ended]
 
 
 async def assert_whole_after_repair(two: Two, tenants: Tenants, alpha: Credential, rows: int) -> None:

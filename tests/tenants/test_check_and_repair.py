@@ -16,12 +16,13 @@ from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants._verbs import check
 from aiodbclient.tenants._verbs.check import examine
 
 from .conftest import SQL, Place, only, placed
 from .dying import died, moments
+from .intents import leave
 from .problems import kinds, kinds_of
 from .processes import expire
 from .programs import ask, refusal
@@ -82,16 +83,13 @@ async def make_as_administrator(place: Place, credential: Credential) -> None:
 
 async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
-    claim = await place.store.claim(credential.name, LONG)
-    assert claim is not None
-    login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
-    await place.store.begin(claim, str(Intent(Verb.ROTATE, login, place.cluster.id)))
+    login = names_of(credential.name, credential.engine, place.prefix).new_login([credential.username])
+    await leave(place.store, credential, Verb.ROTATE, logins=(login,))
     admin = await admin_of(place)
     if credential.engine == Engine.PG:
         await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'unknown'")
     else:
         await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Unknown-1'", database="mysql")
-    await place.store.release(claim)
 
 
 BROKEN: dict[ProblemKind, Breaks] = {

@@ -14,8 +14,7 @@ import pytest
 from attrs import evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
-from aiodbclient.tenants._naming import record_name
+from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._stores import copying
 from aiodbclient.tenants.errors import StoreError
 
@@ -185,13 +184,3 @@ async def test_the_next_run_continues_after_a_kill(tmp_path: Path) -> None:
         expire(tmp_path / "b")
         assert await copy_records(source, target) >= 1
         assert await all_of(target) == EVERY_SHAPE
-
-
-@pytest.mark.parametrize("tenant", ["x" * 63, "😀" * 63, "a'" * 31], ids=["ascii", "four bytes", "quotes"])
-@pytest.mark.parametrize("role", [Role.READER, Role.WRITER])
-async def test_the_record_of_a_role_has_a_longer_name(stores: Stores, tenant: str, role: Role) -> None:
-    name = record_name(tenant, role)
-    assert len(name) > len(tenant) + 20
-    async with stores.store("a") as store:
-        await keep(store, name)
-        assert [record.name for record in await all_of(store)] == [name]

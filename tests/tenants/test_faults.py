@@ -14,11 +14,14 @@ import pytest
 from psycopg import AsyncConnection
 
 from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError
 from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants._record import Intent, OnRecord, Verb
-from aiodbclient.tenants._verbs import tenant
-from aiodbclient.tenants._verbs.tenant import HeldClaim, clock
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._outcomes import Timer
+from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._verbs import jobs, tenant
+from aiodbclient.tenants._verbs.tenant import claim_tenant, clock
 from aiodbclient.tenants.errors import ClaimLostError, GrantError, TenantBusyError
 
 from .conftest import Place, only
@@ -42,17 +45,19 @@ async def test_an_error_leaves_the_intent_and_whoever_comes_next_goes_on(place: 
     assert record is not None
     assert record.intended is not None
     intent = Intent.read(record.intended)
-    assert (record.current, intent.verb, intent.login) == (None, Verb.PROVISION, place.prefix + "alpha")
+    assert (record.current, intent.verb, len(intent.logins)) == (None, Verb.PROVISION, 1)
     assert await place.tenants().get("alpha") is None
 
     await works(await place.tenants().ensure("alpha"))
 
 
-async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_password(place: Place) -> None:
-    login, admin = place.prefix + "alpha", await admin_of(place)
+async def test_a_login_that_a_dead_process_made_is_dropped_since_nobody_knows_its_password(place: Place) -> None:
+    database, admin = place.prefix + "alpha", await admin_of(place)
+    login = names_of("alpha", "pg", place.prefix).new_login([])
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    await place.store.begin(claim, str(Intent(Verb.PROVISION, login, place.cluster.id)))
+    intent = Intent(verb=Verb.PROVISION, cluster=place.cluster.id, database=database, logins=(login,))
+    await place.store.begin(claim, str(intent))
     await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'lost'")
     await place.store.release(claim)
 
@@ -60,6 +65,7 @@ async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_
 
     assert outcome.credential is not None
     await works(outcome.credential)
+    assert await place.logins() == [outcome.credential.username.removeprefix(place.prefix)]
 
 
 async def test_missing_rights_of_the_administrator_are_reported_with_the_statement_and_no_secret(place: Place) -> None:
@@ -196,21 +202,25 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
     await works(record.current)
 
 
-async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place) -> None:
+async def test_no_statement_is_sent_once_the_lease_has_run_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process was stopped while it waited for a turn."""
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    held = HeldClaim(place.store, claim, OnRecord(name="alpha"), clock() - LONG - 1)
+    tenants = place.tenants()
+    context, names = tenants._context, names_of("alpha", "pg", place.prefix)
+    home = await context.servers.server(place.cluster.id, RequestStats())
+    claimed = await claim_tenant(context, home, names, Timer(RequestStats()))
+    assert claimed is not None
+    claimed.check_lease()
+    monkeypatch.setattr(tenant, "clock", lambda: clock() + LONG)
 
     with pytest.raises(ClaimLostError, match="was not sent"):
-        held.check_lease()
+        claimed.check_lease()
 
 
 async def test_verb_waits_one_lease_then_busy(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A verb waits for the lease of another process, says so in the log, and then fails with TenantBusyError."""
-    monkeypatch.setattr(tenant, "LEASE", 0.3)
+    monkeypatch.setattr(jobs, "LEASE", 0.3)
     tenants = place.tenants()
     await tenants.ensure("alpha")
     claim = await place.store.claim("alpha", LONG)

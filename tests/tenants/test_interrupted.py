@@ -14,14 +14,12 @@ from attrs import define
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Claim, Credential, Record, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._record import Intent, Verb
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.server import Found
 from aiodbclient.tenants.errors import ClaimLostError, StoreError
 
 from .conftest import Place, found_taken, only
 from .programs import ask, refusal
-from .store_contract import LONG
 from .test_check_and_repair import admin_of
 
 
@@ -132,35 +130,6 @@ async def test_revoke_leaves_alone_what_another_process_has_just_rotated_away_fr
     assert record is not None
     assert record.previous == in_use
     assert not await refusal(in_use)
-
-
-async def test_a_password_that_a_dead_process_may_have_replaced_is_not_returned(here: Here) -> None:
-    tenants = here.tenants()
-    credential = await tenants.ensure("alpha")
-    claim = await here.store.claim("alpha", LONG)
-    assert claim is not None
-    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
-    await ask(await admin_of(here.place), f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
-    await here.store.release(claim)
-
-    assert await tenants.get("alpha") is None
-    repaired = await only(tenants.repair(["alpha"]))
-
-    assert repaired.action is TenantAction.REPAIRED
-    assert repaired.credential is not None
-    assert not await refusal(repaired.credential)
-    assert (await only(tenants.check(["alpha"]))).problems == ()
-
-
-async def test_an_ensure_finishes_a_repair_of_a_dead_process(here: Here) -> None:
-    tenants = here.tenants()
-    credential = await tenants.ensure("alpha")
-    claim = await here.store.claim("alpha", LONG)
-    assert claim is not None
-    await here.store.begin(claim, str(Intent(Verb.RESET, credential.username, here.place.cluster.id)))
-    await here.store.release(claim)
-
-    assert await tenants.ensure("alpha") == credential  # it died before it replaced the password
 
 
 async def test_a_cancellation_is_one_although_the_store_is_away(here: Here) -> None:

@@ -262,7 +262,7 @@ async def test_a_tenant_that_got_nothing_but_a_cluster_is_placed_again_when_that
     a, b = fleet.a, fleet.b
     claim = await fleet.store.claim("alpha", 60.0)
     assert claim is not None
-    await fleet.store.begin(claim, str(Intent(Verb.PROVISION, f"{fleet.prefix}alpha", b.id)))
+    await fleet.store.begin(claim, str(Intent(verb=Verb.PROVISION, cluster=b.id, database=f"{fleet.prefix}alpha")))
     await fleet.store.release(claim)
     fleet.sandbox.faults.add(cluster=b.id, status=503)
 
@@ -346,7 +346,8 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
     await fleet.tenants(b).ensure("elsewhere")
     await fleet.tenants(a, prefix=f"p{fleet.prefix}").ensure("prefixed")
     others = ["elsewhere", "prefixed", "begun"]
-    for name, intent in (("begun", Intent(Verb.PROVISION, f"{fleet.prefix}begun", b.id)), ("newer", "fly newer away")):
+    begun = Intent(verb=Verb.PROVISION, cluster=b.id, database=f"{fleet.prefix}begun")
+    for name, intent in (("begun", begun), ("newer", "fly newer away")):
         claim = await fleet.store.claim(name, 60.0)
         assert claim is not None
         await fleet.store.begin(claim, str(intent))

@@ -15,9 +15,8 @@ from attrs import evolve
 from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
-from aiodbclient.tenants._servers.postgres import PostgresServer
-from aiodbclient.tenants._servers.server import Work
+from aiodbclient.tenants import ProblemKind, Record, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
+from aiodbclient.tenants._servers.postgres import PostgresSession
 from aiodbclient.tenants._verbs.move import _Move
 from aiodbclient.tenants.errors import (
     ClaimLostError,
@@ -116,41 +115,38 @@ async def test_after_a_failed_move_a_suspended_tenant_is_resumed_with_its_reader
     assert await sql(reader, "SELECT n FROM t") == [(1,)]
 
 
-async def test_a_reader_whose_removal_is_unfinished_is_not_opened_by_a_move(two: Two) -> None:
+async def test_a_reader_whose_removal_is_unfinished_is_removed_before_a_move(two: Two) -> None:
     async def fail(*_: object) -> None:
         raise GrantError("the server is away")
 
     tenants = two.tenants()
-    alpha = await tenants.ensure("alpha")
-    await tenants.role("reader").ensure("alpha")
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PostgresServer, "end_logins", fail)
+        patched.setattr(PostgresSession, "end_logins", fail)
         assert isinstance((await only(tenants.role("reader").remove(["alpha"]))).error, GrantError)
-    failed = await only(tenants.move(["alpha"], to=two.new))
-    assert "the reader of the tenant 'alpha' is unfinished: repair it first" in str(failed.error)
-    assert await enters(alpha)
-    assert (await only(tenants.role("reader").repair(["alpha"]))).action is TenantAction.DELETED
     assert (await only(tenants.move(["alpha"], to=two.new))).action is TenantAction.MOVED
     assert await tenants.role("reader").get("alpha") is None
+    assert not await enters(reader)
 
 
 async def test_a_setting_that_a_program_changes_until_the_freeze_moves_too(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = PostgresServer.create
+    create = PostgresSession.create
 
-    async def meanwhile(server: PostgresServer, work: Work) -> bool:
+    async def meanwhile(session: PostgresSession) -> bool:
         await sql(
             alpha,
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
             f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
         )
-        return await create(server, work)
+        return await create(session)
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresServer, "create", meanwhile)
+    monkeypatch.setattr(PostgresSession, "create", meanwhile)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
@@ -164,14 +160,14 @@ async def test_after_the_administrator_of_a_cluster_got_another_password_the_nex
 ) -> None:
     commit = _Move._commit
 
-    async def then_reset(move: _Move, outcome: TenantMoved) -> TenantMoved:
-        moved = await commit(move, outcome)
+    async def then_reset(move: _Move, kept: TenantMoved, record: Record) -> TenantMoved:
+        moved = await commit(move, kept, record)
         await two.old.users.reset_auth("doadmin")
         return moved
 
     tenants = two.tenants()
     await tenants.ensure("alpha")
-    await tenants._context.sites.site(two.new.id, RequestStats())  # it is read, and no tenant is there
+    await tenants._context.servers.server(two.new.id, RequestStats())  # it is read, and no tenant is there
     await two.new.users.reset_auth("doadmin")
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, GrantError)
     monkeypatch.setattr(_Move, "_commit", then_reset)
@@ -334,15 +330,15 @@ async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) ->
 async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touched(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = PostgresServer.create
+    create = PostgresSession.create
 
-    async def meanwhile(server: PostgresServer, work: Work) -> bool:
+    async def meanwhile(session: PostgresSession) -> bool:
         await two.new.dbs.create(alpha.database)
-        return await create(server, work)
+        return await create(session)
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresServer, "create", meanwhile)
+    monkeypatch.setattr(PostgresSession, "create", meanwhile)
     assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()

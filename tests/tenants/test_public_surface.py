@@ -10,10 +10,11 @@ import pytest
 
 from aiodbclient.errors import InvalidArgumentError, NameTakenError
 from aiodbclient.tenants import ProblemKind, Record, Seal, SQLiteStore, TenantAction, TenantFailed, Tenants
-from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantUnavailableError
 
 from .conftest import Place, only
+from .intents import leave
 from .programs import refusal, session_of
 from .store_contract import LONG, a_credential
 from .test_check_and_repair import open_to_others
@@ -68,11 +69,7 @@ async def test_moving_and_suspended_differ_by_type(place: Place) -> None:
     """A tenant that is moved can be tried again, a suspended one cannot."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    intent = Intent(Verb.MOVE, credential.username, place.cluster.id, '{"to": "elsewhere", "guests": []}')
-    await place.store.begin(claim, str(intent))
-    await place.store.release(claim)
+    await leave(place.store, credential, Verb.MOVE, to="elsewhere")
     with pytest.raises(TenantMovingError) as moving:
         await tenants.ensure("alpha")
     assert moving.value.retry_after

@@ -190,7 +190,7 @@ async def test_a_half_removed_reader_is_removed_and_its_tenant_stays(place: Plac
     await begun(place, lambda dying: only(dying.role("reader").remove(["alpha"])))
     assert (await only(readers.check())).problems == kinds(ProblemKind.REMOVAL_UNFINISHED)
 
-    assert (await only(readers.repair(all=True))).action is TenantAction.DELETED
+    assert (await only(tenants.repair(all=True))).action is TenantAction.REPAIRED
 
     assert not await refusal(owner, "SELECT 1")
     assert await refusal(reader)

@@ -11,19 +11,18 @@ import pytest
 
 from aiodbclient.engines import MYSQL
 from aiodbclient.errors import (
-    ConflictError,
     InvalidArgumentError,
 )
 from aiodbclient.tenants import Credential, ProblemKind, Role, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import GrantError, RotationPendingError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import died, moments
+from .intents import leave
 from .problems import kinds
 from .programs import ask, refusal
-from .store_contract import LONG
 from .test_check_and_repair import admin_of
 
 READ = "SELECT x FROM t"
@@ -59,7 +58,7 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     for each, run in (("alpha", tenants), ("alpha", readers), ("alpha", writers)):
         assert [record.name async for record in run.records()] == [each]
         assert (await only(run.check())).problems == ()
-        assert (await only(run.repair(all=True))).action is TenantAction.KEPT
+    assert (await only(tenants.repair(all=True))).action is TenantAction.KEPT
     await ask(owner, "CREATE TABLE t (id serial PRIMARY KEY, x int)", "INSERT INTO t (x) VALUES (1)")
 
     assert await rights(reader) == (True, False, False)
@@ -107,8 +106,7 @@ async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings
     assert not await may(writer, "CREATE TEMPORARY TABLE mine (x int)")
 
     # A restore or the owner removes the rights. A check reports it, and a repair grants them again.
-    group = {role: names_of("alpha", "pg", place.prefix, role).group for role in (Role.READER, Role.WRITER)}
-    groups = ", ".join(f'"{name}"' for name in group.values())
+    groups = ", ".join(f'"{name}"' for name in names_of("alpha", "pg", place.prefix).groups)
     await ask(
         owner,
         f"REVOKE ALL ON ALL TABLES IN SCHEMA s0 FROM {groups}",
@@ -117,11 +115,10 @@ async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings
         "CREATE TABLE restored.t (x int)",
     )
     assert not await may(reader, "SELECT * FROM s0.t")
-    for role in ("reader", "writer"):
-        run = tenants.role(role)
+    for run in (tenants, tenants.role("reader"), tenants.role("writer")):
         assert (await only(run.check())).problems == kinds(ProblemKind.RIGHTS_MISSING)
-        assert (await only(run.repair(all=True))).action is TenantAction.REPAIRED
-        assert (await only(run.check())).problems == ()
+    assert (await only(tenants.repair(all=True))).action is TenantAction.REPAIRED
+    assert (await only(tenants.check())).problems == ()
     await ask(owner, "CREATE TABLE s0.later (x int)")
     for table in ("s0.t", "restored.t", "s0.later"):
         assert await may(reader, f"SELECT * FROM {table}")
@@ -131,7 +128,7 @@ async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings
 
 async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
     readers = anywhere.tenants().role("reader")
-    for run in (readers.provision, readers.rotate, readers.revoke_previous, readers.check, readers.repair):
+    for run in (readers.provision, readers.rotate, readers.revoke_previous, readers.check):
         assert isinstance((await only(run(["alpha"]))).error, InvalidArgumentError)
     with pytest.raises(InvalidArgumentError, match="provision it first; nothing was sent"):
         await readers.ensure("alpha")
@@ -142,12 +139,7 @@ async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
 
 async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Place) -> None:
     tenants = place.tenants()
-    await tenants.ensure("alpha")
-    claim = await place.store.claim("alpha", LONG)
-    assert claim is not None
-    assert claim.record.current is not None
-    await place.store.begin(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
-    await place.store.release(claim)
+    await leave(place.store, await tenants.ensure("alpha"), Verb.REMOVE)
 
     with pytest.raises(TenantNotFoundError, match="'alpha' is being removed, or its removal is unfinished: run remove"):
         await tenants.role("reader").ensure("alpha")
@@ -211,12 +203,11 @@ async def test_names_that_belong_to_a_role_are_no_tenants(place: Place, tmp_path
     tenants = place.tenants(prefix="")
     await place.tenants().ensure("alpha")
     reader = await place.tenants().role("reader").ensure("alpha")
-    names = names_of("alpha", "pg", place.prefix, Role.READER)
-    for name in (reader.username, names.group, names.record, names.owner, *names.logins):
+    names = names_of("alpha", "pg", place.prefix)
+    for name in (reader.username, names.owner, *names.groups):
         with pytest.raises(InvalidArgumentError):
             await tenants.ensure(name)
     assert await place.store.get(reader.username) is None
-    assert max(len(name) for name in (names.record, *names.logins)) <= 88
 
 
 async def test_the_longest_names_have_roles(anywhere: Place) -> None:
@@ -232,17 +223,6 @@ async def test_the_longest_names_have_roles(anywhere: Place) -> None:
         seen |= {outcome.credential.username for outcome in outcomes if outcome.credential}
         assert {outcome.problems async for outcome in tenants.role(role).check()} == {()}
     assert len(seen) == 4
-
-
-async def test_a_login_of_somebody_else_is_no_role(place: Place) -> None:
-    tenants = place.tenants()
-    await tenants.ensure("alpha")
-    await place.cluster.users.create(names_of("alpha", "pg", place.prefix, Role.READER).logins[0])
-
-    with pytest.raises(ConflictError, match="somebody else created this"):
-        await tenants.role("reader").ensure("alpha")
-
-    assert [record.name async for record in place.store.records()] == ["alpha"]
 
 
 NASTY = ["a_c", "abc", "a.c", "A", "a-c", "_a", "0"]
@@ -273,7 +253,7 @@ async def test_roles_are_on_the_same_store(place: Place) -> None:
     async with SQLiteStore(place.path) as store:
         again = Tenants(place.cluster, store, prefix=place.prefix)
         assert await again.role("reader").get("alpha") == reader
-        assert len([record async for record in store.records()]) == 2
+        assert len([record async for record in store.records()]) == 1
     assert "reader" in repr(tenants.role("reader"))
 
 
@@ -284,10 +264,7 @@ async def test_many_callers_at_once_finish_the_removals_of_tenants_with_readers(
     for name in names:
         credential = await tenants.ensure(name)
         await tenants.role("reader").ensure(name)
-        claim = await place.store.claim(name, LONG)
-        assert claim is not None
-        await place.store.begin(claim, str(Intent(Verb.REMOVE, credential.username, place.cluster.id)))
-        await place.store.release(claim)
+        await leave(place.store, credential, Verb.REMOVE)
 
     async with asyncio.timeout(300):  # for ever, if they waited for each other
         await asyncio.gather(*(tenants.ensure(name) for name in names))

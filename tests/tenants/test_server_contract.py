@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
@@ -19,14 +20,14 @@ from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers import server_of
-from aiodbclient.tenants._servers.server import Found, Server, TenantSession, Work
+from aiodbclient.tenants._servers.server import Found, Server, Work
 from aiodbclient.tenants.errors import ClaimLostError, GrantError
 
 from ..mysql import SERVERS
+from .tenant import PASSWORD, Tenant
 
 _used = iter(range(10**6))
 LIMIT = 3
-PASSWORDS = [Secret(f"Aa1-contract-{n}") for n in range(4)]
 REFUSED = (psycopg.Error, pymysql.MySQLError)
 
 
@@ -114,38 +115,12 @@ async def place(its_cluster: tuple[Sandbox, str]) -> AsyncIterator[Place]:
             yield Place(server, str(info.engine), cluster, connection.host, connection.port, admin, opened)
 
 
-@define
-class Tenant:
-    """A tenant on the server: its steps, and the login that was made last."""
-
-    server: Server
-    names: Names
-    steps: TenantSession
-    login: str = ""
-
-    async def add(self, role: Role = Role.OWNER, password: Secret = PASSWORDS[0]) -> str:
-        """Make another login."""
-        found = await self.server.find(self.names)
-        self.login = self.names.new_login([self.login, *found.logins, *found.ended])
-        if role is not Role.OWNER:
-            await self.steps.create_role(role)
-        await self.steps.add_login(self.login, password, role)
-        return self.login
-
-    async def problems(self, *logins: str) -> frozenset[Problem]:
-        return await self.server.problems(self.names, dict.fromkeys(logins, Role.OWNER))
-
-
-def tenant_of(place: Place, names: Names | None = None) -> Tenant:
-    names = names or place.names()
-    return Tenant(place.server, names, place.server.steps(Work(names)))
-
-
-async def made(place: Place) -> Tenant:
-    """A tenant with its first login."""
-    tenant = tenant_of(place)
+async def made(place: Place, logins: int = 1) -> Tenant:
+    """A tenant with its logins."""
+    tenant = Tenant(place.server, place.names())
     await tenant.steps.create()
-    await tenant.add()
+    for _ in range(logins):
+        await tenant.add()
     return tenant
 
 
@@ -158,8 +133,8 @@ async def test_the_administrator(place: Place) -> None:
     assert abs(found.clock - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
-    server, tenant = place.server, tenant_of(place)
+async def test_tenant_from_nothing_to_nothing(place: Place) -> None:
+    server, tenant = place.server, Tenant(place.server, place.names())
     names, steps = tenant.names, tenant.steps
     assert not await server.find(names)
 
@@ -167,146 +142,98 @@ async def test_a_tenant_from_nothing_to_nothing(place: Place) -> None:
     assert not await steps.create()
     assert await server.find(names) == Found(database=True)
     first = await tenant.add()
-    assert await server.log_in(names, first, PASSWORDS[0]) is None
-    assert PASSWORDS[1] not in (await server.log_in(names, first, PASSWORDS[1]) or "")
-    assert await server.log_in(names, first, PASSWORDS[1])
+    assert "wrong" not in (await server.log_in(names, first, Secret("wrong")) or "")
+    assert await server.log_in(names, first, Secret("wrong"))
     assert await server.find(names) == Found(database=True, logins=(first,))
-    assert await tenant.problems(first) == frozenset()
+    assert await tenant.problems() == frozenset()
     assert names.database in await server.tenants()
-    own = place.connect(first, PASSWORDS[0], names.database)
+    own = place.connect(first, PASSWORD, names.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    second = await tenant.add(password=PASSWORDS[1])  # rotate
-    assert place.enters(names, first, PASSWORDS[0])
-    assert await tenant.problems(first, second) == frozenset()
+    second = await tenant.add(password="Aa1-other")  # rotate
+    assert place.enters(names, first, PASSWORD)
+    assert await tenant.problems() == frozenset()
     await steps.end_logins([first])
     with pytest.raises(REFUSED):
         own.run("SELECT 1")
-    assert not place.enters(names, first, PASSWORDS[0])
+    assert not place.enters(names, first, PASSWORD)
     assert await server.find(names) == Found(database=True, logins=(second,), ended=(first,))
-    assert await tenant.problems(second) == frozenset()
+    del tenant.on_record[first]
+    assert await tenant.problems() == frozenset()
     assert await steps.drop_logins([first]) == ()
     assert await server.find(names) == Found(database=True, logins=(second,))
-    other = place.connect(second, PASSWORDS[1], names.database)
+    other = place.connect(second, "Aa1-other", names.database)
     other.run("INSERT INTO t VALUES (1)")
     other.run("ALTER TABLE t ADD COLUMN b INT")
 
-    await steps.end_logins([second])  # remove
-    await steps.drop_database()
-    assert await steps.drop_logins([first, second]) == ()
-    await steps.forget()
-    assert await server.find(names) == Found()
+    await tenant.remove()
+    assert not await server.find(names)
     assert names.database not in await server.tenants()
-    assert not place.enters(names, second, PASSWORDS[1])
-    for step in (steps.drop_database, steps.forget, steps.shut):  # safe to repeat
+    assert not place.enters(names, second, "Aa1-other")
+    await steps.end_logins([first, second])  # safe to repeat
+    assert await steps.drop_logins([first, second]) == ()
+    for step in (steps.drop_database, steps.forget, steps.shut):
         await step()
 
 
-async def test_ending_a_login_is_safe_to_repeat(place: Place) -> None:
+async def test_ended_login_keeps_its_name(place: Place) -> None:
+    """An ended login that is still there is counted, so no later one has its name."""
     tenant = await made(place)
-    first, second = tenant.login, await tenant.add()
+    [first] = tenant.logins
+    await tenant.steps.end_logins([first])
 
-    for _ in range(2):
-        await tenant.steps.end_logins([first, "nobody"])
-        assert await tenant.steps.drop_logins([first, "nobody"]) == ()
+    second = await tenant.add()
 
-    assert await place.server.find(tenant.names) == Found(database=True, logins=(second,))
-
-
-async def test_a_login_is_made_once(place: Place) -> None:
-    """Another process cannot have made one of this name, so who did is unknown."""
-    tenant = await made(place)
-
-    with pytest.raises(GrantError, match=tenant.login):
-        await tenant.steps.add_login(tenant.login, PASSWORDS[1], Role.OWNER)
-
-    assert place.enters(tenant.names, tenant.login, PASSWORDS[0])
+    assert tenant.names.number(second) == tenant.names.number(first) + 1
+    assert not place.enters(tenant.names, first, PASSWORD)
 
 
 async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
     tenant = await made(place)
-    first = tenant.login
-    own = place.connect(first, PASSWORDS[0], tenant.names.database)
+    [first] = tenant.logins
+    own = place.connect(first, PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
     second = await tenant.add()
 
-    await tenant.steps.end_logins([first])
-    await tenant.steps.drop_logins([first])
+    await tenant.end(first)
 
-    other = place.connect(second, PASSWORDS[0], tenant.names.database)
+    other = place.connect(second, PASSWORD, tenant.database)
     other.run("INSERT INTO t VALUES (7)")
     assert other.run("SELECT a FROM v") == [(7,)]
-    assert await tenant.problems(second) == frozenset()
     other.run("DROP VIEW v")
     other.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await tenant.steps.drop_logins([first]) == ()
-    assert await tenant.problems(second) == frozenset()
+    assert await tenant.end(first)
+    assert await tenant.problems() == frozenset()
 
 
-async def test_a_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
+async def test_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
     tenant = await made(place)
-    first = tenant.login
-    own = place.connect(first, PASSWORDS[0], tenant.names.database)
+    [first] = tenant.logins
+    own = place.connect(first, PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     own.run("CREATE VIEW v AS SELECT a FROM t")
     second = await tenant.add()
-    await tenant.steps.end_logins([first])
-    await tenant.steps.drop_logins([first])
+    await tenant.end(first)
 
-    await tenant.steps.end_logins([first, second])
-    await tenant.steps.drop_logins([first, second])
-    await tenant.steps.shut()
-    assert not place.enters(tenant.names, second, PASSWORDS[0])
+    await tenant.suspend()
+    assert not place.enters(tenant.names, second, PASSWORD)
     assert (await place.server.find(tenant.names)).logins == ()
     assert await place.server.problems(tenant.names, None) == frozenset()
-    assert tenant.names.database in await place.server.tenants()
 
-    third = await tenant.add(password=PASSWORDS[2])
-    assert await place.server.log_in(tenant.names, third, PASSWORDS[2]) is None
-    assert place.connect(third, PASSWORDS[2], tenant.names.database).run("SELECT a FROM v") == []
-    assert await tenant.problems(third) == frozenset()
+    third = await tenant.add()
+    assert place.connect(third, PASSWORD, tenant.database).run("SELECT a FROM v") == []
+    assert await tenant.problems() == frozenset()
 
 
-async def test_a_frozen_tenant_goes_on_with_the_same_passwords(place: Place) -> None:
+async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
     tenant = await made(place)
-    first = tenant.login
-    reader = await tenant.add(Role.READER, PASSWORDS[1])
-    own = place.connect(first, PASSWORDS[0], tenant.names.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    own.run("INSERT INTO t VALUES (5)")
-    inside = place.as_admin(tenant.names.database)
+    [login] = tenant.logins
+    held = [place.connect(login, PASSWORD, tenant.database) for _ in range(LIMIT)]
+    assert not place.enters(tenant.names, login, PASSWORD)
+    assert await place.server.log_in(tenant.names, login, Secret(PASSWORD)) is None
 
-    await tenant.steps.freeze([first, reader])
-
-    for session in (own, inside):
-        with pytest.raises(REFUSED):
-            session.run("INSERT INTO t VALUES (6)")
-    assert not place.enters(tenant.names, first, PASSWORDS[0])
-    assert not place.enters(tenant.names, reader, PASSWORDS[1])
-    dumps = tenant.names.new_login([reader])
-    await tenant.steps.add_reader(dumps, PASSWORDS[2])
-    assert place.connect(dumps, PASSWORDS[2], tenant.names.database).run("SELECT a FROM t") == [(5,)]
-
-    await tenant.steps.unfreeze({first: Role.OWNER, reader: Role.READER})
-    await tenant.steps.end_logins([dumps])
-    assert await tenant.steps.drop_logins([dumps]) == ()
-
-    place.connect(first, PASSWORDS[0], tenant.names.database).run("INSERT INTO t VALUES (6)")
-    again = place.connect(reader, PASSWORDS[1], tenant.names.database)
-    assert again.run("SELECT a FROM t ORDER BY a") == [(5,), (6,)]
-    with pytest.raises(REFUSED):
-        again.run("INSERT INTO t VALUES (7)")
-    assert await place.server.problems(tenant.names, {first: Role.OWNER, reader: Role.READER}) == frozenset()
-
-
-async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> None:
-    tenant = await made(place)
-    held = [place.connect(tenant.login, PASSWORDS[0], tenant.names.database) for _ in range(LIMIT)]
-    assert not place.enters(tenant.names, tenant.login, PASSWORDS[0])
-    assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
-
-    await tenant.steps.end_logins([tenant.login])
+    await tenant.steps.end_logins([login])
 
     for each in held:
         with pytest.raises(REFUSED):
@@ -315,100 +242,151 @@ async def test_a_full_login_is_no_refused_password_and_ends(place: Place) -> Non
 
 async def test_roles_stay_within_their_rights(place: Place) -> None:
     tenant = await made(place)
-    owner, names = tenant.login, tenant.names
-    own = place.connect(owner, PASSWORDS[0], names.database)
+    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
     own.run("CREATE TABLE t (a INT PRIMARY KEY)")
     allowed = {Role.READER: ["SELECT a FROM t"], Role.WRITER: ["SELECT a FROM t", "INSERT INTO t VALUES (1)"]}
     refused = {Role.READER: ["INSERT INTO t VALUES (2)", "DROP TABLE t"], Role.WRITER: ["DROP TABLE t"]}
-    for role in (Role.READER, Role.WRITER):
-        login = await tenant.add(role)
-        session = place.connect(login, PASSWORDS[0], names.database)
+    added = {role: await tenant.add(role) for role in allowed}
+    assert await tenant.problems() == frozenset()
+    for role, login in added.items():
+        session = place.connect(login, PASSWORD, tenant.database)
         for statement in allowed[role]:
             session.run(statement)
         for statement in refused[role]:
             with pytest.raises(REFUSED):
                 session.run(statement)
-        assert await place.server.problems(names, {owner: Role.OWNER, login: role}) == frozenset()
-        await tenant.steps.end_logins([login])
-        assert await tenant.steps.drop_logins([login]) == ()
+        assert await tenant.end(login)
         await tenant.steps.forget(role)
-        assert await place.server.find(names) == Found(database=True, logins=(owner,))
-    assert await tenant.problems(owner) == frozenset()
+        assert login not in (await place.server.find(tenant.names)).logins
+        assert await tenant.problems() == frozenset()
     own.run("INSERT INTO t VALUES (3)")
 
 
-async def test_a_login_that_is_not_on_record_is_a_problem(place: Place) -> None:
-    tenant = await made(place)
-    first, second = tenant.login, await tenant.add()
+async def test_login_not_on_record_is_a_problem(place: Place) -> None:
+    tenant = await made(place, logins=2)
+    first, second = tenant.logins
 
-    assert await tenant.problems(second) == {Problem(ProblemKind.UNKNOWN_LOGIN, first)}
+    assert await place.server.problems(tenant.names, {second: Role.OWNER}) == {
+        Problem(ProblemKind.UNKNOWN_LOGIN, first)
+    }
 
 
 async def test_another_tenant_has_no_access(place: Place) -> None:
     tenant, other = await made(place), await made(place)
-    place.connect(tenant.login, PASSWORDS[0], tenant.names.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
+    place.connect(tenant.logins[0], PASSWORD, tenant.database).run("CREATE TABLE t (a INT PRIMARY KEY)")
 
     with pytest.raises(REFUSED):
-        place.connect(other.login, PASSWORDS[0], tenant.names.database)
+        place.connect(other.logins[0], PASSWORD, tenant.database)
 
 
-async def test_an_adopted_login_works_until_it_is_ended(place: Place) -> None:
-    tenant = tenant_of(place)
-    names, old = tenant.names, tenant.names.database
-    await place.cluster.dbs.create(names.database)
+async def test_adopted_login_works_until_it_is_ended(place: Place) -> None:
+    tenant = Tenant(place.server, place.names())
+    old = tenant.database
+    await place.cluster.dbs.create(tenant.database)
     user = await place.cluster.users.create(old)
     assert user.password
     if place.engine == "pg":
-        place.as_admin(names.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
-    theirs = place.connect(old, user.password, names.database)
+        place.as_admin(tenant.database).run(f'GRANT ALL ON SCHEMA public TO "{old}"')
+    theirs = place.connect(old, user.password, tenant.database)
     theirs.run("CREATE TABLE t (a INT PRIMARY KEY)")
-    assert await place.server.find(names) == Found(database=True, namesake=True)
+    assert await place.server.find(tenant.names) == Found(database=True, namesake=True)
 
     assert await tenant.steps.adopt() == old
+    tenant.on_record[old] = Role.OWNER
     new = await tenant.add()
 
     theirs.run("INSERT INTO t VALUES (1)")
-    own = place.connect(new, PASSWORDS[0], names.database)
+    own = place.connect(new, PASSWORD, tenant.database)
     own.run("INSERT INTO t VALUES (2)")
     own.run("ALTER TABLE t ADD COLUMN b INT")
-    assert await tenant.problems(old, new) == frozenset()
-    await tenant.steps.repair({old: Role.OWNER, new: Role.OWNER})
-    assert place.enters(names, old, user.password)
-    await tenant.steps.end_logins([old])
-    assert await tenant.steps.drop_logins([old]) == ()
-    assert not place.enters(names, old, user.password)
+    assert await tenant.problems() == frozenset()
+    await tenant.repair()
+    assert place.enters(tenant.names, old, user.password)
+    assert await tenant.end(old)
+    assert not place.enters(tenant.names, old, user.password)
     with pytest.raises(REFUSED):
         theirs.run("SELECT 1")
-    assert await tenant.problems(new) == frozenset()
+    assert await tenant.problems() == frozenset()
 
 
-async def test_adoption_keeps_the_newest_login_of_a_tenant(place: Place) -> None:
-    """As after a store was lost."""
+async def test_tenant_of_own_shape_is_adopted_with_its_newest_login(place: Place) -> None:
+    """After a lost store: the reader and an older login end, and the counter goes on."""
+    tenant = await made(place, logins=2)
+    older, newest = tenant.logins
+    reader = await tenant.add(Role.READER)
+
+    assert await tenant.steps.adopt() == newest
+
+    assert place.enters(tenant.names, newest, PASSWORD)
+    assert not any(place.enters(tenant.names, login, PASSWORD) for login in (older, reader))
+    tenant.on_record = {newest: Role.OWNER}
+    assert tenant.names.number(await tenant.add()) == 4
+    assert await tenant.problems() == frozenset()
+
+
+async def test_frozen_tenant_is_read_and_opened_with_same_passwords(place: Place) -> None:
     tenant = await made(place)
-    first, second = tenant.login, await tenant.add()
+    [login] = tenant.logins
+    own = place.connect(login, PASSWORD, tenant.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    own.run("INSERT INTO t VALUES (5)")
+    writer = await tenant.add(Role.WRITER)
+    names = tenant.names
+    before, after = names.new_login(tenant.on_record), names.new_login([*tenant.on_record, names.new_login([writer])])
+    await tenant.steps.add_reader(before, Secret(PASSWORD))
+    assert place.connect(before, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
 
-    assert await tenant.steps.adopt() == second
+    for _ in range(2):
+        await tenant.steps.freeze(tenant.on_record)
 
-    assert not place.enters(tenant.names, first, PASSWORDS[0])
-    assert place.enters(tenant.names, second, PASSWORDS[0])
-    third = await tenant.add()
-    assert await tenant.problems(second, third) == frozenset()
+    with pytest.raises(REFUSED):
+        own.run("SELECT 1")
+    assert not any(place.enters(names, each, PASSWORD) for each in (login, writer))
+    await tenant.steps.end_logins([before])
+    await tenant.steps.add_reader(after, Secret(PASSWORD))
+    assert place.connect(after, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    await tenant.steps.unfreeze(tenant.on_record)
+    await tenant.steps.end_logins([after])
+    assert await tenant.steps.drop_logins([before, after]) == ()
+    place.connect(login, PASSWORD, tenant.database).run("INSERT INTO t VALUES (6)")
+    place.connect(writer, PASSWORD, tenant.database).run("INSERT INTO t VALUES (7)")
+    assert await tenant.problems() == frozenset()
+
+
+async def test_suspended_tenant_is_read(place: Place) -> None:
+    tenant = await made(place)
+    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    own.run("INSERT INTO t VALUES (5)")
+    used = tenant.logins
+    await tenant.suspend()
+
+    reader = tenant.names.new_login(used)
+    await tenant.steps.add_reader(reader, Secret(PASSWORD))
+    await tenant.steps.freeze([])
+    assert place.connect(reader, PASSWORD, tenant.database).run("SELECT a FROM t") == [(5,)]
+
+    assert await tenant.end(reader)
+    await tenant.steps.shut()
+    assert not place.enters(tenant.names, reader, PASSWORD)
+    assert await place.server.problems(tenant.names, None) == frozenset()
 
 
 async def test_usage_counts_bytes_and_connections(place: Place) -> None:
     tenant = await made(place)
-    held = [place.connect(tenant.login, PASSWORDS[0], tenant.names.database) for _ in range(2)]
+    held = [place.connect(tenant.logins[0], PASSWORD, tenant.database) for _ in range(2)]
     held[0].run("CREATE TABLE t (a INT PRIMARY KEY)")
 
-    used, connections = (await place.server.usage())[tenant.names.database]
+    used, connections = (await place.server.usage())[tenant.database]
 
     assert used > 0
-    assert connections == await place.server.count_sessions(tenant.login) == 2
+    assert connections == 2
 
 
-async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> None:
+async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
     tenant = await made(place)
-    left = [1]
+    left = [3]
 
     def check() -> None:
         left[0] -= 1
@@ -417,40 +395,28 @@ async def test_a_lost_claim_stops_before_the_next_statement(place: Place) -> Non
 
     lost = place.server.steps(Work(tenant.names, check))
     with pytest.raises(ClaimLostError):
-        await lost.end_logins([tenant.login])
-    async with place.server.session(Work(tenant.names)) as session:
-        await session.repair({tenant.login: Role.OWNER})
-    assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
-    assert await tenant.problems(tenant.login) == frozenset()
+        await lost.end_logins(tenant.logins)
+    await tenant.steps.end_work()
+    await tenant.add()
 
 
 async def test_each_step_can_be_cancelled_and_run_again(place: Place) -> None:
     for wait in (0.0, 0.003, 0.01, 0.03, 0.06, 0.1):
-        tenant = tenant_of(place)
-
-        async def replace() -> None:
-            made = (await place.server.find(tenant.names)).logins  # noqa: B023
-            await tenant.steps.end_logins(made)  # noqa: B023
-            await tenant.steps.drop_logins(made)  # noqa: B023
-            await tenant.add()  # noqa: B023
-
-        for step in (
-            tenant.steps.create,
-            replace,
-            lambda: tenant.steps.freeze([tenant.login]),  # noqa: B023
-            lambda: tenant.steps.unfreeze({tenant.login: Role.OWNER}),  # noqa: B023
-            lambda: tenant.steps.end_logins([tenant.login]),  # noqa: B023
-            tenant.steps.shut,
-            replace,
-        ):
+        tenant = Tenant(place.server, place.names())
+        steps = tenant.steps
+        for step in (steps.create, tenant.add, partial(steps.end_logins, tenant.on_record), steps.shut, tenant.add):
             cut = asyncio.ensure_future(step())
             await asyncio.sleep(wait)
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-            async with place.server.session(Work(tenant.names)):
-                await step()
-        assert await place.server.log_in(tenant.names, tenant.login, PASSWORDS[0]) is None
-        assert await tenant.problems(tenant.login) == frozenset()
+            await steps.end_work()
+            if step == tenant.add:  # as its intent says
+                found = await place.server.find(tenant.names)
+                await steps.end_logins(found.logins)
+                assert await steps.drop_logins(found.logins) == ()
+                tenant.on_record.clear()
+            await step()
+        assert await tenant.problems() == frozenset()
 
 
 async def test_a_server_that_is_away_is_a_grant_error(place: Place, unused_tcp_port: int) -> None:

@@ -12,14 +12,14 @@ from psycopg import AsyncConnection
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, ProblemKind, TenantAction, TenantPools, Tenants
-from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants._record import Verb
 from aiodbclient.tenants.errors import SuspendedError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import begun
+from .intents import leave
 from .problems import kinds
 from .programs import ask, refusal
-from .store_contract import LONG
 from .test_policies import opened
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
@@ -31,14 +31,6 @@ async def suspended(tenants: Tenants, name: str = "alpha") -> Credential:
     assert outcome.action is TenantAction.SUSPENDED
     assert outcome.credential.suspended is not None
     return outcome.credential
-
-
-async def put(place: Place, intent: Intent, name: str = "alpha") -> None:
-    """A process stored this intent, and died."""
-    claim = await place.store.claim(name, LONG)
-    assert claim is not None
-    await place.store.begin(claim, str(intent))
-    await place.store.release(claim)
 
 
 async def test_a_suspended_tenant_keeps_its_data_and_comes_back_with_another_password(anywhere: Place) -> None:
@@ -198,7 +190,7 @@ async def test_a_suspension_that_did_not_finish_is_finished_and_not_undone(place
 async def test_resume_takes_a_suspension_back_that_did_not_finish(place: Place) -> None:
     tenants = place.tenants()
     first = await tenants.ensure("alpha")
-    await put(place, Intent(Verb.SUSPEND, first.username, place.cluster.id))
+    await leave(place.store, first, Verb.SUSPEND)
 
     resumed = await only(tenants.resume(["alpha"]))
 
@@ -234,7 +226,7 @@ async def test_who_is_not_on_record_or_half_removed_is_neither_suspended_nor_res
     for run in (tenants.suspend(["nobody"]), tenants.resume(["nobody"])):
         assert isinstance((await only(run)).error, TenantNotFoundError)
     credential = await tenants.ensure("alpha")
-    await put(place, Intent(Verb.REMOVE, credential.username, place.cluster.id))
+    await leave(place.store, credential, Verb.REMOVE)
     for run in (tenants.suspend(["alpha"]), tenants.resume(["alpha"])):
         failed = await only(run)
         assert isinstance(failed.error, TenantNotFoundError)

@@ -184,7 +184,19 @@ async def test_an_argument_that_is_not_a_store_is_refused_at_once(place: Place, 
         Tenants(place.cluster, store)
 
 
-BAD: Iterable[Any] = ["", " ", ".", "..", "defaultdb", "doadmin", "pg_x", "x" * 64, "a_0123456789abcdef_b", "nul\0", 7]
+BAD: Iterable[Any] = [
+    "",
+    " ",
+    ".",
+    "..",
+    "defaultdb",
+    "doadmin",
+    "pg_x",
+    "x" * 64,
+    "a_0123456789ab_0001beef",
+    "nul\0",
+    7,
+]
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -35,7 +35,7 @@ SELECT pg_database_size(d.oid), d.datconnlimit, pg_encoding_to_char(d.encoding),
 FROM pg_database d WHERE d.datname = current_database()
 """
 _EXTENSIONS = """
-SELECT e.extname, n.nspname, pg_get_userbyid(e.extowner) = ANY(%(everything)s)
+SELECT e.extname, n.nspname, pg_get_userbyid(e.extowner) = %(owner)s OR pg_get_userbyid(e.extowner) ~ %(form)s
 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql'
 ORDER BY e.oid  -- one may require an earlier one
 """
@@ -51,7 +51,7 @@ SELECT g.rolname, r.rolname FROM (
   SELECT relowner, relacl FROM pg_class UNION ALL SELECT nspowner, nspacl FROM pg_namespace WHERE nspname !~ '^pg_'
   UNION ALL SELECT proowner, proacl FROM pg_proc
 ) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
-WHERE a.grantor <> o.owner AND o.owner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%(everything)s)) LIMIT 1
+WHERE a.grantor <> o.owner AND (pg_get_userbyid(o.owner) = %(owner)s OR pg_get_userbyid(o.owner) ~ %(form)s) LIMIT 1
 """
 _LOCKS = """
 SELECT count(*), current_setting('max_locks_per_transaction')::bigint
@@ -110,7 +110,7 @@ class PostgresCopier(Copier):
         return copier
 
     async def survey(self, reader: Credential, login: str) -> Survey:
-        names = {"everything": sorted(self.names.everything), "owner": self.names.owner}
+        names = {"owner": self.names.owner, "form": self.names.login_pattern}
         async with self._session(reader) as session:
             ((size, limit, *locale),) = await session.rows(_SURVEY)
             extensions = await session.rows(_EXTENSIONS, names)
