@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -109,9 +109,9 @@ async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access
     return [one for one in await access(schema) if one.grantee.user not in ours]
 
 
-async def owners(schema: Schema) -> set[str]:
-    """Return the logins with the rights of an owner in the schema."""
-    query = "SELECT User FROM mysql.db WHERE Db = %s AND Create_priv = 'Y'"
+async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
+    """Return the logins that have a right on the whole schema."""
+    query = f"SELECT User FROM mysql.db WHERE Db = %s AND {right.capitalize()}_priv = 'Y'"
     return {str(user) for (user,) in await schema.read(query, schema.in_grant)}
 
 

@@ -80,21 +80,19 @@ class MySQLSession(TenantSession):
             await end(schema, logins)
 
     async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
-        """See ``TenantSession``. One that code runs as stays, and of a suspended tenant the last one does.
-
-        From its name, ``tenants`` and ``usage`` know that the database is a tenant's.
-        """
-        left = sorted(logins)
+        """See ``TenantSession``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
+        left = {*logins}
         async with self._server.schema(self._work, is_long=True) as schema:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DROP_LOGINS_SECONDS):
-                    existing = list(await accounts(schema, logins))
-                    kept = existing[-1:] if {*existing} <= {*logins} and await exists(schema) else []
-                    for login in sorted({*logins} - {*kept}):
+                    existing = await accounts(schema)
+                    if left.issuperset(existing) and await exists(schema):
+                        left -= {*[*existing][-1:]}
+                    for login in sorted(left):
                         if await drop_account(schema, login):
                             left.remove(login)
                     await _restore_definers(schema)
-        return tuple(left)
+        return tuple(sorted(left))
 
     async def repair(self, logins: Mapping[str, Role]) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
@@ -115,8 +113,9 @@ class MySQLSession(TenantSession):
 
     async def freeze(self, logins: Collection[str]) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
-            await rights.revoke_access(schema)
-            await end(schema, {*logins, *await accounts(schema)}, keep_passwords=True)
+            frozen = {*logins, *await rights.grantees(schema, "INSERT")}
+            await rights.revoke_access(schema, {*await accounts(schema)} - frozen)
+            await end(schema, {*logins, *await accounts(schema)} & frozen, keep_passwords=True)
             until = monotonic() + ENDING_SECONDS
             while True:
                 await end_in_schema(schema)
@@ -143,7 +142,8 @@ class MySQLSession(TenantSession):
             existing = await accounts(schema, [schema.name])
             namesake = existing.pop(schema.name, None)
             ours = [each.login for each in existing.values() if not each.is_locked]
-            goes_on = [login for login in ours if login in await rights.owners(schema)][-1:] or ours[-1:]
+            owners = await rights.grantees(schema, "CREATE")
+            goes_on = [login for login in ours if login in owners][-1:] or ours[-1:]
             if namesake and not namesake.is_locked and not ours:
                 goes_on = [namesake.login]
             for login in {*ours, *goes_on}:
