@@ -13,11 +13,12 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import Engine
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer, objects
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import PASSWORD, Managed, ready, work
+from .managed import Managed
+from .tenant import PASSWORD, Tenant
 from .problems import kinds
 
 OWNER, WRITER, READER = Role.OWNER, Role.WRITER, Role.READER
@@ -77,8 +78,8 @@ MATRIX: dict[str, set[Role]] = {
 }
 
 
-def may(connection: Connection[Any], names: Names, statement: str) -> bool:
-    query = SQL(statement).format(database=Identifier(names.database), owner=Identifier(names.owner))
+def may(connection: Connection[Any], victim: Tenant, statement: str) -> bool:
+    query = SQL(statement).format(database=Identifier(victim.database), owner=Identifier(victim.owner))
     severities: list[str | None] = []
 
     def note(notice: Diagnostic) -> None:
@@ -151,7 +152,7 @@ async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, 
     assert await server.problems(reader, reader.logins) == kinds(ProblemKind.RIGHTS_MISSING)
     assert not managed.lets_in(reader.logins[0], reader.database)
     assert await server.log_in(reader, reader.logins[0], Secret(PASSWORD)) is None  # its password is right
-    await server.repair(work(reader), reader.logins[:1])
+    await reader.repair()
     assert await server.problems(reader, reader.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
     await ready(server, reader, reader.logins[0])
     check_matrix(managed, names)
@@ -164,7 +165,7 @@ async def test_open_schema_refuses_readers(managed: Managed) -> None:
     managed.api("ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO PUBLIC", upgraded.database)
     reader = names_of("upgraded", Engine.PG, role=Role.READER)
     with pytest.raises(GrantError, match=r"every login may create objects in the schema 'public' .* only a superuser"):
-        await server.create(work(reader))
+        await reader.steps.create()
 
 
 async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) -> None:
@@ -189,7 +190,7 @@ async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pyte
     monkeypatch.setattr(objects, "_AT_ONCE", 3)
     server = managed.postgres()
     names = await managed.tenant("many", server)
-    with managed.open(names.logins[0], names.database) as connection:
+    with managed.open(victim.logins[0], victim.database) as connection:
         for number in range(8):
             connection.execute(SQL("CREATE TABLE {} (x int)").format(Identifier(f"t{number}")))
     reader = await managed.role("many", READER, server)

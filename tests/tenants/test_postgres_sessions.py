@@ -22,7 +22,8 @@ from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
 from ..requirements import postgres_with_tls
 from .conftest import Place, placed
-from .managed import work
+from .managed import 
+from .tenant import PASSWORD, Tenant
 
 
 @pytest.fixture
@@ -76,11 +77,11 @@ async def test_a_step_that_is_cancelled_over_tls_leaves_no_backend(place: Place,
         "AND pid <> pg_backend_pid()"
     )
     async with await AsyncConnection.connect(credential.uri) as hostile:
-        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
+        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(victim.database)))
         await hostile.commit()
-        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(names.database)))
+        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(victim.database)))
 
-        call = asyncio.create_task(server.repair(work(names), names.logins[:1]))
+        call = asyncio.create_task(victim.repair()
         async with asyncio.timeout(20):
             while not await (await watching.execute(waiting)).fetchall():
                 await asyncio.sleep(0.01)
