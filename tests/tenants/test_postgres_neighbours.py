@@ -19,17 +19,8 @@ from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import GrantError
 
 from .managed import Managed, until
-from .tenant import PASSWORD, Tenant
 from .problems import kinds
-
-
-async def removed(server: PostgresServer, victim: Tenant) -> None:
-    for login in victim.logins:
-        await victim.steps.end_logins([login])
-    await victim.steps.drop_database()
-    for login in victim.logins:
-        await victim.steps.drop_logins([login])
-    await victim.steps.forget()
+from .tenant import Tenant
 
 
 async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
@@ -40,7 +31,7 @@ async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted
             session.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "NONE" else Identifier(role)))
             for _ in range(4):  # more than a server has locks
                 session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 4000)")
-    await removed(server, evil)
+    await evil.remove()
     assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
     assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
 
@@ -49,7 +40,7 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_
     managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """An intruder with a leaked credential lets a login of its own in, whose open session outlives the credential."""
-    old, new = victim.logins
+    old = victim.logins[0]
     with managed.open(old, victim.database) as session:
         grant = SQL("GRANT CONNECT ON DATABASE {} TO {}")
         session.execute(grant.format(Identifier(victim.database), Identifier(evil.logins[0])))
@@ -66,21 +57,21 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_
 async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: Managed, server: PostgresServer) -> None:
     """Eight tenants try all the time; the provider's API leaves its databases open to them."""
     neighbours = [await managed.tenant(f"prying{number}", server, logins=1) for number in range(2)]
-    wanted, entered, stop = names_of("pried", Engine.PG), list[str](), threading.Event()
+    wanted, entered, stop = Tenant(server, names_of("pried", Engine.PG)), list[str](), threading.Event()
 
     def pry(login: str) -> None:
         while not stop.is_set():
             if managed.lets_in(login, wanted.database):
                 entered.append(login)
 
-    threads = [threading.Thread(target=pry, args=[victim.logins[0]]) for names in neighbours for _ in range(2)]
+    threads = [threading.Thread(target=pry, args=[each.logins[0]]) for each in neighbours for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(3):
             await wanted.steps.create()
-            await ready(server, wanted, wanted.logins[0])
-            await removed(server, wanted)
+            await wanted.add()
+            await wanted.remove()
         assert entered == []
         managed.api(SQL("CREATE DATABASE {}").format(Identifier(wanted.database)))
         await until(lambda: entered)  # the control: one that is open to all
@@ -89,19 +80,18 @@ async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: M
         for thread in threads:
             thread.join()
     managed.drop(wanted.database)
-    for names in neighbours:
-        await removed(server, names)
+    for each in neighbours:
+        await each.remove()
 
 
 async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
     managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    reader = names_of(names.tenant, Engine.PG, role=Role.READER)
     name = Identifier("\x1b]0;mine\x07\nall revoked")
     managed.api(SQL("CREATE SCHEMA {}").format(name), victim.database)
     managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), victim.database)
     with pytest.raises(GrantError) as refused:
-        await reader.steps.create()
+        await victim.steps.create_role(Role.READER)
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
     with managed.open(victim.logins[0], victim.database) as session:
@@ -131,8 +121,8 @@ async def test_a_closed_defaultdb_keeps_tenants_out_and_every_step_works(
     assert "defaultdb" not in await server.open_databases()
     assert "template1" in await server.open_databases()
     assert not managed.lets_in(victim.logins[0], "defaultdb")
-    await ready(server, victim, victim.logins[1])
-    await removed(server, names)
+    await victim.add()
+    await victim.remove()
 
 
 async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
