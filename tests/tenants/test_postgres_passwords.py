@@ -135,7 +135,9 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
         managed.reload()
 
 
-async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+async def test_the_error_of_a_statement_has_no_verifier(
+    managed: Managed, server: PostgresServer, victim: Tenant
+) -> None:
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
