@@ -33,7 +33,7 @@ def dsn(server: Server, login: str, password: str) -> str:
 
 async def test_an_administrator_without_rights_is_refused_with_the_statement(server: Server) -> None:
     """Such as a tenant, who may ask how many connections the server allows."""
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     tenant = MySQLServer(dsn(server, login, password), await server.cluster.ca())
 
     found = await tenant.administrator()
@@ -45,7 +45,7 @@ async def test_an_administrator_without_rights_is_refused_with_the_statement(ser
     assert caught.value.tenant == "never_made"
     assert "SELECT User, " in caught.value.statement
     assert password not in str(caught.value)
-    assert await server.sql.problems(work.names, [login]) == frozenset()
+    assert await tenant.problems() == frozenset()
 
 
 async def test_an_administrator_who_cannot_log_in(server: Server, unused_tcp_port: int) -> None:
@@ -158,7 +158,7 @@ async def test_a_connection_that_cannot_be_made_is_closed_at_once(
 async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, login, _ = await server.make()
+    tenant, login, _ = await server.make()
     with server.as_root() as root:
         before = set(server.sessions("doadmin"))
         root.execute("FLUSH TABLES WITH READ LOCK")
@@ -167,10 +167,10 @@ async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
             patched.setattr(sessions, "LOCK_SECONDS", 1)
             async with asyncio.timeout(60):
                 with pytest.raises(GrantError, match=r"no answer within 1 seconds|Lock wait timeout"):
-                    await server.sql.repair(work, [login])
+                    await tenant.repair()
             while set(server.sessions("doadmin")) - before:
                 await asyncio.sleep(0.05)
-        mending = asyncio.create_task(server.sql.repair(work, [login]))
+        mending = asyncio.create_task(tenant.repair())
         while not set(server.sessions("doadmin")) - before:
             await asyncio.sleep(0.01)
         mending.cancel()
@@ -181,20 +181,20 @@ async def test_a_statement_that_is_blocked_ends_and_leaves_no_session(
     while set(server.sessions("doadmin")) - before:
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
-    await server.sql.repair(work, [login])
+    await tenant.repair()
 
 
 async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
     """Whenever the work is cut off, in the package's frames and in the driver's."""
-    work, login, password = await server.make()
-    second, admins = work.names.logins[1], server.sql._admin["password"]
+    tenant, login, password = await server.make()
+    second, admins = tenant.names.logins[1], server.sql._admin["password"]
     works: list[Callable[[], Awaitable[object]]] = [
-        lambda: server.sql.log_in(work.names, login, password),
-        lambda: server.sql.set_login(work, second, password),
-        lambda: server.sql.end_logins(work, [second]),
-        lambda: server.sql.problems(work.names, [login]),
-        lambda: server.sql.repair(work, [login]),
-        lambda: server.sql.set_login(work, work.names.temporary, password),
+        lambda: server.sql.log_in(tenant.names, login, password),
+        lambda: server.sql.set_login(tenant, second, password),
+        lambda: tenant.steps.end_logins([second]),
+        lambda: tenant.problems(),
+        lambda: tenant.repair(),
+        lambda: server.sql.set_login(tenant, tenant.names.temporary, password),
     ]
     cut = 0
     for act in works:
@@ -215,12 +215,12 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
 
 
 async def test_no_frame_shows_the_password_of_a_statement_that_is_refused(server: Server) -> None:
-    work, login, _ = await server.make()
+    tenant, login, _ = await server.make()
     password = Secret("s3cret-of-a-tenant")
     with pytest.raises(ConflictError) as conflict:
-        await server.sql.set_login(work, login, password, may_exist=False)
+        await server.sql.set_login(tenant, login, password, may_exist=False)
     assert_hidden(conflict.value, password)
-    wrong = evolve(work, names=evolve(work.names, logins=("x" * 200, login)))  # too long for a user name
+    wrong = evolve(tenant, names=evolve(tenant.names, logins=("x" * 200, login)))  # too long for a user name
     with pytest.raises(GrantError) as caught:
         await server.sql.set_login(wrong, "x" * 200, password)
     assert_hidden(caught.value, password)
@@ -242,8 +242,8 @@ async def test_the_servers_logs_and_history_hold_no_password(server: Server) -> 
         root.execute("SET GLOBAL long_query_time = 0")
         root.execute("UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME LIKE '%statements%'")
         try:
-            work, login, password = await server.make()
-            again = await server.set(work, login)
+            tenant, login, password = await server.make()
+            again = await server.set(tenant, login)
         finally:
             root.execute("SET GLOBAL general_log = OFF, GLOBAL slow_query_log = OFF, GLOBAL long_query_time = 10")
         for table, column in (
