@@ -7,7 +7,7 @@ import threading
 import pymysql
 import pytest
 
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.server import Work
@@ -16,6 +16,7 @@ from aiodbclient.tenants.errors import GrantError
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, until
 from .problems import kinds, kinds_of
+from .tenant import Tenant
 
 __all__ = ["server"]
 
@@ -69,8 +70,8 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
     other, *_ = await server.make()
     with server.as_root() as cursor:
         cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        cursor.execute(f"CREATE TABLE `{other.names.database}`.t (a INT PRIMARY KEY)")
-    own = server.connect(owning, password, owner.names.database)
+        cursor.execute(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
+    own = server.connect(owning, password, owner.database)
     for statement in (
         "CREATE TABLE t (a INT PRIMARY KEY)",
         "CREATE VIEW v AS SELECT * FROM t",
@@ -78,27 +79,23 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
         "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1",
     ):
         run(own, statement)
-    tenant, login, password = (
-        (owner, owning, password) if role is Role.OWNER else await server.make(role, like=owner.names)
-    )
-    second = tenant.names.logins[1]
-    logins = {login: password, second: await server.set(tenant, second)}
+    logins = dict([await server.add(owner, role), await server.add(owner, role)])
     for turn in range(2):
         for name, secret in logins.items():
             run(own, "CREATE TABLE IF NOT EXISTS t2 (a INT PRIMARY KEY)")
             for number, statement in enumerate(MAY_NOT[role]):
-                values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
-                tried = server.connect(name, secret, owner.names.database)
+                values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
+                tried = server.connect(name, secret, owner.database)
                 assert refused(tried, statement.format(**values)) in DENIED, (turn, number, statement)
                 tried.close()
             for statement in MAY[role]:
-                tried = server.connect(name, secret, owner.names.database)
+                tried = server.connect(name, secret, owner.database)
                 run(tried, statement.format(new=f"n{next(_used)}"))
                 tried.close()
-        assert await server.sql.problems(tenant.names, list(logins)) == frozenset()
-        await tenant.repair())
+        assert await owner.problems() == frozenset()
+        await owner.repair()
     own.close()
-    values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
+    values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
     with server.as_root() as root:  # the control: who may do all that is refused nothing
         for statement in NOBODY:
             if not statement.startswith("ALTER USER"):  # the other tests need doadmin's password
@@ -110,7 +107,7 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
 async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> None:
     tenant, login, password = await server.make()
     other, *_ = await server.make()
-    schema = other.names.database
+    schema = other.database
     with server.as_root() as root:
         root.execute(f"CREATE TABLE `{schema}`.t (a INT PRIMARY KEY)")
         for statement in (
@@ -140,7 +137,7 @@ async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> 
 
 async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
     """By hand, on a table, on a routine, to everybody: left from a tenant of the same name, or made in advance."""
-    tenant, login, _ = await server.make()
+    tenant, *_ = await server.make()
     _, other, password = await server.make()
     schema = f"`{tenant.database}`"
     with server.as_root() as root:
@@ -172,7 +169,7 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
 async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(server: Server) -> None:
     """A tenant's name is known before it signs up."""
     _, early, password = await server.make()
-    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
+    tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
     with server.as_root() as root:
         root.execute(f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (early,))
 
@@ -186,7 +183,7 @@ async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(serv
 async def test_a_pattern_that_was_there_before_a_schema_was_made_is_refused_each_time(server: Server) -> None:
     """Otherwise the second try found the schema that the first one had made, and left it open."""
     _, early, _ = await server.make()
-    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
+    tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
     if server.in_grant(tenant.names) == tenant.database:
         pytest.skip("this server takes the name of a schema as it is")
     pattern = f"`{tenant.names.tenant[:-2]}%%`.*"
@@ -199,14 +196,13 @@ async def test_a_pattern_that_was_there_before_a_schema_was_made_is_refused_each
     assert await tenant.steps.create()
 
 
-async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
+async def test_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
     tenant, login, _ = await server.make()
-    assert tenant.names.logins[0] == tenant.database  # so that no verb makes a login with this ending
-    similar = tenant.names.logins[1].removesuffix("_b") + "_a"
+    similar = f"{login[:-1]}g"
     with server.as_root() as root:
         root.execute("CREATE USER %s@'%%'", (similar,))
         root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (similar,))
-        assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
+        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, similar)}
 
         await tenant.repair()
 
@@ -215,7 +211,7 @@ async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(ser
 
 
 async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
-    tenant, login, _ = await server.make()
+    tenant, *_ = await server.make()
     _, other, _ = await server.make()
     if server.in_grant(tenant.names) == tenant.database:
         pytest.skip("this server takes the name of a schema as it is")
@@ -228,18 +224,16 @@ async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named
     await tenant.repair()
 
 
-async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
-    """Nobody would reset its password, and who has it would keep the rights."""
+async def test_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
+    """Nobody would end it, and who has it would keep the rights."""
     tenant, login, _ = await server.make()
     with server.as_root() as root:
         root.execute("CREATE USER %s@localhost IDENTIFIED BY 'Planted-1'", (login,))
-        assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
+        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, f"{login}@localhost")}
         with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
             await tenant.repair()
-        with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
-            await server.set(tenant, login)
         root.execute("DROP USER %s@localhost", (login,))
-    await server.set(tenant, login)
+    await tenant.repair()
 
 
 async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server) -> None:
@@ -249,7 +243,7 @@ async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server)
         root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO doadmin@'%'")
 
     await tenant.repair()
-    await server.set(tenant, tenant.names.logins[1])
+    await server.add(tenant)
 
     with server.as_doadmin() as doadmin:
         doadmin.execute(f"CREATE TABLE `{tenant.database}`.by_doadmin (a INT PRIMARY KEY)")
@@ -312,7 +306,9 @@ async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, c
         root.execute(f"ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
     assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
-    assert await higher.problems(tenant.names, [login]) == kinds(*[ProblemKind.RIGHTS_MISSING] * (connections == 0))
+    assert await higher.problems(tenant.names, tenant.on_record) == kinds(
+        *[ProblemKind.RIGHTS_MISSING] * (connections == 0)
+    )
 
     await tenant.repair()
 
@@ -323,7 +319,7 @@ async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, c
 async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> None:
     without = MySQLServer(server.doadmin, await server.cluster.ca())
     tenant, login, _ = await server.make()
-    await without.repair(tenant, [login])
+    await without.steps(Work(tenant.names)).repair(tenant.on_record)
     with server.as_root() as root:
         root.execute("SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s", (login,))
         [(limit, most)] = root.fetchall()
@@ -368,11 +364,11 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
 async def test_what_a_reader_may_lock(server: Server) -> None:
     """MySQL asks for another right than SELECT for FOR UPDATE."""
     owner, login, password = await server.make()
-    _, reading, secret = await server.make(Role.READER, like=owner.names)
-    own = server.connect(login, password, owner.names.database)
+    _, reading, secret = await server.make(Role.READER, like=owner)
+    own = server.connect(login, password, owner.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
     run(own, "INSERT INTO t VALUES (1)")
-    reader = server.connect(reading, secret, owner.names.database)
+    reader = server.connect(reading, secret, owner.database)
     run(own, "SET SESSION innodb_lock_wait_timeout = 1")
     for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
     for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT PRIMARY KEY)"):
