@@ -16,13 +16,13 @@ from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import Claim, SQLiteStore, Tenants
-from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from ..mysql import PATTERNS, SERVERS, running
 from ..sweeping import sweep
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
+from .tenant import Tenant
 
 T = TypeVar("T")
 
@@ -126,13 +126,13 @@ def server(managed: Managed) -> PostgresServer:
 
 
 @pytest.fixture
-async def names(managed: Managed, server: PostgresServer) -> Names:
-    """A tenant, with both of its logins. Its name begins no other one."""
+async def victim(managed: Managed, server: PostgresServer) -> Tenant:
+    """A tenant, with two logins of its owner. Its name begins no other one."""
     return await managed.tenant(f"victim{next(_used):04}", server)
 
 
 @pytest.fixture
-async def evil(managed: Managed, server: PostgresServer) -> Names:
+async def evil(managed: Managed, server: PostgresServer) -> Tenant:
     """Another tenant, who attacks it."""
     return await managed.tenant(f"rival{next(_used):04}", server)
 

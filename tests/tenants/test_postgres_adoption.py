@@ -12,11 +12,13 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.server import Found
 
-from .managed import Managed, ended, ready, work
+from .managed import Managed
 from .problems import kinds
+from .tenant import PASSWORD, Tenant
 
 _used = iter(range(10**6))
 
@@ -34,11 +36,11 @@ BEFORE: list[LiteralString] = [
 
 
 @pytest.fixture
-def names(managed: Managed) -> Names:
+def older(managed: Managed, server: PostgresServer) -> Tenant:
     """A login that works in the administrator's database."""
-    names = managed.make(f"older{next(_used)}")
-    login, group = Identifier(names.logins[0]), Identifier(f"{names.database}_group")
-    with Connection.connect(managed.admin, dbname=names.database, autocommit=True) as administrator:
+    tenant = Tenant(server, managed.make(f"older{next(_used)}"))
+    login, group = Identifier(tenant.database), Identifier(f"{tenant.database}_group")
+    with Connection.connect(managed.admin, dbname=tenant.database, autocommit=True) as administrator:
         for statement in (
             "CREATE TABLE theirs (x int); GRANT SELECT, INSERT ON theirs TO {login}",
             "CREATE TABLE in_part (x int, y int); GRANT SELECT (x), UPDATE (x) ON in_part TO {login}",
@@ -53,13 +55,13 @@ def names(managed: Managed) -> Names:
             administrator.execute(SQL(statement).format(login=login, group=group))
         if administrator.execute("SELECT FROM pg_available_extensions WHERE name = 'pgcrypto'").fetchone():
             administrator.execute("CREATE EXTENSION pgcrypto")
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(tenant.database, tenant.database) as session:
         session.execute("CREATE TABLE its_own AS SELECT 1 AS x; SELECT lo_create(4711)")
-    return names
+    return tenant
 
 
-def can(managed: Managed, names: Names, login: str) -> None:
-    with managed.open(login, names.database) as session:
+def can(managed: Managed, tenant: Tenant, login: str) -> None:
+    with managed.open(login, tenant.database) as session:
         for statement in BEFORE:
             with session.transaction(force_rollback=True):
                 session.execute(statement)
@@ -70,53 +72,141 @@ def owners(managed: Managed) -> dict[str, str]:
     return dict(managed.api("SELECT datname::text, pg_get_userbyid(datdba)::text FROM pg_database"))
 
 
+async def adopt(tenant: Tenant) -> str:
+    """Adopt the database. Return the login that goes on."""
+    login = await tenant.steps.adopt()
+    assert login is not None
+    tenant.on_record = {login: Role.OWNER}
+    return login
+
+
 @pytest.mark.parametrize("more", [None, "owns"])
-async def test_an_adopted_login_can_do_what_it_could_and_so_can_the_new_one(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, more: str | None
+async def test_adopted_login_can_do_what_it_could_and_so_can_the_new_one(
+    managed: Managed, server: PostgresServer, older: Tenant, evil: Tenant, more: str | None
 ) -> None:
-    old, new = names.logins
+    old, name = older.database, Identifier(older.database)
     if more == "owns":  # the database, too
-        managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(Identifier(names.database), Identifier(old)))
-    can(managed, names, old)
-    found, before = await server.find(names), owners(managed)
-    assert (found.database, found.logins, found.ended) == (True, (old,), ())
+        managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(name, name))
+    can(managed, older, old)
+    found, before = await server.find(older.names), owners(managed)
+    assert found == Found(database=True, namesake=True)
     with (
-        closing(managed.open(evil.logins[0], names.database)) as neighbour,
-        closing(managed.open(old, names.database)) as its,
+        closing(managed.open(evil.logins[0], older.database)) as neighbour,
+        closing(managed.open(old, older.database)) as its,
     ):
-        assert not await server.create(work(names))  # it is somebody's
+        assert not await older.steps.create()  # it is somebody's
         for _ in range(2):
-            await server.adopt(work(names), old)
+            assert await adopt(older) == old
         with pytest.raises(psycopg.OperationalError):
             neighbour.execute("SELECT 1")
         its.execute("CREATE TABLE s.meanwhile (x int)")
-    assert not managed.lets_in(evil.logins[0], names.database)
-    await ready(server, names, new)
+    assert not managed.lets_in(evil.logins[0], older.database)
+    new = await older.add()
 
-    can(managed, names, old)
-    can(managed, names, new)
-    assert await server.problems(names, names.logins) == frozenset()
-    assert owners(managed) == before | {names.database: names.owner}
-    with managed.open(new, names.database) as session:
+    can(managed, older, old)
+    can(managed, older, new)
+    assert await older.problems() == frozenset()
+    assert owners(managed) == before | {older.database: older.owner}
+    with managed.open(new, older.database) as session:
         session.execute("DROP TABLE theirs, its_own, s.meanwhile; SELECT lo_unlink(4711); CREATE TABLE t (x int)")
 
-    assert await ended(server, names, old)
-    assert await server.problems(names, [new]) == frozenset()
-    assert owners(managed) == before | {names.database: names.owner}
+    assert await older.end(old)
+    assert await older.problems() == frozenset()
+    assert owners(managed) == before | {older.database: older.owner}
 
 
-async def test_an_adopted_tenant_has_no_other_logins(managed: Managed, server: PostgresServer, evil: Names) -> None:
-    """After a lost store, somebody may know the password of a login that has the name of a tenant's."""
-    reader = await managed.role(evil.tenant, Role.READER, server)
-    others = [evil.logins[1], reader.logins[0]]
+async def test_what_an_adopted_login_owns_elsewhere_stays_its_own(
+    managed: Managed, server: PostgresServer, older: Tenant
+) -> None:
+    """Neither taken nor dropped, at adoption and when it is ended: then the login stays, without LOGIN."""
+    old = older.database
+    elsewhere = Tenant(server, managed.make(f"{old}-elsewhere"))
+    for statement in ("ALTER DATABASE {elsewhere} OWNER TO {login}", "GRANT CREATE ON DATABASE {database} TO {login}"):
+        names = {"elsewhere": elsewhere.database, "database": old, "login": old}
+        managed.api(SQL(statement).format(**{key: Identifier(value) for key, value in names.items()}))
+    with managed.open(old, elsewhere.database) as session:
+        session.execute("CREATE TABLE kept AS SELECT 1 AS x; CREATE SCHEMA s CREATE TABLE inner_t (x int)")
+
+    await adopt(older)
+    await older.add()
+    with managed.open(old, elsewhere.database) as session:
+        session.execute("INSERT INTO kept VALUES (2)")
+    assert await older.problems() == frozenset()
+
+    assert not await older.end(old)
+
+    assert managed.exists(old)
+    assert not managed.lets_in(old, elsewhere.database)
+    assert owners(managed)[elsewhere.database] == old
+    owned = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE tablename IN ('kept', 'inner_t')"
+    assert managed.api(owned, elsewhere.database) == [(old,)]
+    assert managed.api("TABLE public.kept", elsewhere.database) == [(1,), (2,)]
+    assert managed.api("SELECT DISTINCT tableowner::text FROM pg_tables WHERE tablename = 'its_own'", old) == [
+        (older.owner,)
+    ]
+    assert await older.problems() == frozenset()
+    managed.drop(elsewhere.database)
+    assert await older.end(old)
+
+
+async def test_objects_of_third_logins_are_taken(managed: Managed, server: PostgresServer, older: Tenant) -> None:
+    third = f"{older.database}-third"
+    managed.make_login(third)
+    grant = SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(third))
+    managed.api(grant, older.database)
+    with managed.open(third, older.database) as session:
+        session.execute("CREATE TABLE of_third AS SELECT 1 AS x")
+
+    await adopt(older)
+
+    new = await older.add()
+    assert await older.problems() == frozenset()
+    assert not managed.lets_in(third, older.database)
+    with managed.open(new, older.database) as session:
+        session.execute("ALTER TABLE of_third ADD y int")
+
+
+async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, server: PostgresServer, older: Tenant) -> None:
+    """A new login would not look there: its "$user" is the owner role. The error says the statement that helps."""
+    old, before = older.database, owners(managed)
+    with Connection.connect(managed.admin, dbname=old, autocommit=True) as administrator:
+        administrator.execute(SQL("GRANT CREATE ON DATABASE {0} TO {0}").format(Identifier(old)))
+    with managed.open(old, old) as session:
+        session.execute(SQL("CREATE SCHEMA {}").format(Identifier(old)))
+        session.execute("CREATE TABLE in_schema (x int)")
+
+    with pytest.raises(
+        ConflictError, match=f"ALTER DATABASE .* SET search_path = .*{old}.*nothing was changed"
+    ) as caught:
+        await older.steps.adopt()
+
+    assert owners(managed) == before
+    assert not managed.exists(older.owner)
+    statement = str(caught.value).partition("run ")[2].partition("; nothing")[0]
+    managed.api(SQL("{}").format(SQL(statement)))  # type: ignore[arg-type]
+    await adopt(older)
+    for login in (old, await older.add()):
+        with managed.open(login, old) as session:
+            session.execute("TABLE in_schema")
+
+
+async def test_tenant_of_own_shape_has_one_login_after_adoption(
+    managed: Managed, server: PostgresServer, evil: Tenant
+) -> None:
+    """After a lost store, somebody may know the password of any login of the tenant. That of a dump ends too."""
+    first, newest = evil.logins
+    reader = await evil.add(Role.READER)
+    dump = evil.names.new_login(evil.on_record)
+    await evil.steps.add_reader(dump, Secret(PASSWORD))
+    others = [first, reader, dump]
     assert all(managed.lets_in(login, evil.database) for login in others)
 
-    await server.adopt(work(evil), evil.logins[0])
+    assert await adopt(evil) == newest
 
     assert not any(managed.lets_in(login, "defaultdb") for login in others)
-    assert managed.lets_in(evil.logins[0], evil.database)
-    await ready(server, evil, evil.logins[1], "new")
-    assert await server.problems(evil, evil.logins) == frozenset()
+    assert managed.lets_in(newest, evil.database)
+    assert evil.names.number(await evil.add()) == evil.names.number(dump) + 1
+    assert await evil.problems() == frozenset()
 
 
 # What is not the tenant's to take. ``{login}`` is the login. A superuser runs it.
@@ -126,65 +216,58 @@ CANNOT: dict[str, tuple[LiteralString, str]] = {
     "a superuser": ("ALTER ROLE {login} SUPERUSER", "it has SUPERUSER"),
     "everything": ("GRANT pg_read_all_data TO {login}", "it has the rights of 'pg_read_all_data'"),
     "the administrator": ("GRANT doadmin TO {login}", "it has the rights of 'doadmin'"),
-    "elsewhere": ("ALTER DATABASE other OWNER TO {login}", "it owns something in the database 'other'"),
     "no ADMIN": ("REVOKE {login} FROM doadmin", "the administrator may not alter it"),
-    "a stranger's": ("ALTER DATABASE {database} OWNER TO _dodb_repl", "belongs to '_dodb_repl'"),
+    "a stranger's": ("ALTER DATABASE {login} OWNER TO _dodb_repl", "belongs to '_dodb_repl'"),
 }
 
 
 @pytest.mark.parametrize("what", CANNOT)
-async def test_what_is_not_the_tenants_is_a_conflict_before_anything_is_changed(
-    managed: Managed, server: PostgresServer, names: Names, what: str
+async def test_what_is_not_the_tenants_is_a_conflict(
+    managed: Managed, server: PostgresServer, older: Tenant, what: str
 ) -> None:
     if what in {"no ADMIN", "a stranger's"} and managed.version < 16:
         pytest.skip("CREATEROLE suffices there")
     if what == "the administrator" and managed.version >= 16:
         pytest.skip("it is a member of the login there")
     statement, reason = CANNOT[what]
-    if what == "elsewhere":
-        managed.api("CREATE DATABASE other")
-    format_ = {"login": Identifier(names.logins[0]), "database": Identifier(names.database)}
-    try:
-        managed.api(SQL(statement).format(**format_))
-        before = owners(managed)
-        with pytest.raises(ConflictError, match=reason) as caught:
-            await server.adopt(work(names), names.logins[0])
-        assert "nothing was changed" in str(caught.value)
-        assert owners(managed) == before
-        assert not managed.exists(names.owner)
-        with managed.open(names.logins[0], names.database) as session:
-            session.execute("INSERT INTO theirs VALUES (1)")
-    finally:
-        if what == "elsewhere":
-            managed.drop("other")
+    managed.api(SQL(statement).format(login=Identifier(older.database)))
+    before = owners(managed)
+
+    with pytest.raises(ConflictError, match=reason) as caught:
+        await older.steps.adopt()
+
+    assert "nothing was changed" in str(caught.value)
+    assert owners(managed) == before
+    assert not managed.exists(older.owner)
+    with managed.open(older.database, older.database) as session:
+        session.execute("INSERT INTO theirs VALUES (1)")
 
 
-async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: PostgresServer, names: Names) -> None:
+async def test_what_a_stranger_owns_in_it_is_reported(managed: Managed, server: PostgresServer, older: Tenant) -> None:
     managed.api(
         "CREATE ROLE unreachable2; CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO unreachable2",
-        names.database,
+        older.database,
     )
-    await server.adopt(work(names), None)
-    await ready(server, names, names.logins[1])
+    await adopt(older)
+    await older.add()
     expected = kinds(ProblemKind.OWNED_BY_OTHERS) if managed.version >= 16 else kinds()
-    assert await server.problems(names, names.logins[1:]) == expected
-    managed.api("DROP TABLE public.t; DROP ROLE unreachable2", names.database)
+    assert await older.problems() == expected
+    managed.api("DROP TABLE public.t; DROP ROLE unreachable2", older.database)
 
 
-async def test_a_creation_that_was_killed_is_finished_and_one_of_a_stranger_is_not(
-    managed: Managed, server: PostgresServer, evil: Names
+async def test_creation_that_was_killed_is_finished_and_one_of_a_stranger_is_not(
+    managed: Managed, server: PostgresServer, evil: Tenant
 ) -> None:
     name = Identifier(evil.database)
-    for login in evil.logins:
-        assert await ended(server, evil, login)
+    assert await evil.end(*evil.logins)
     managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
     managed.api(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-    assert not await server.create(work(evil))
+    assert not await evil.steps.create()
     assert owners(managed)[evil.database] == evil.owner
-    await ready(server, evil, evil.logins[0])
+    await evil.add()
 
     managed.api(SQL("ALTER DATABASE {} OWNER TO doadmin").format(name))
-    assert not await server.create(work(evil))
+    assert not await evil.steps.create()
     assert owners(managed)[evil.database] == "doadmin"
     row = SQL("SELECT rolcanlogin FROM pg_roles WHERE rolname = {}").format(Literal(evil.owner))
     assert managed.api(row) == [(False,)]

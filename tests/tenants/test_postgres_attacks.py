@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import closing
 
@@ -12,13 +13,14 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import Engine
 from aiodbclient.tenants import TenantAction
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names, Role, names_of
+from aiodbclient.tenants._naming import Role, names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import MoveError
 
 from .conftest import only
-from .managed import PASSWORD, Managed, ended, ready
+from .managed import Managed
 from .moves import Two, sql
+from .tenant import PASSWORD, Tenant
 
 LONG = ",".join(f'"{number:060}"' for number in range(5_000))
 
@@ -28,29 +30,28 @@ LONG = ",".join(f'"{number:060}"' for number in range(5_000))
 )
 @pytest.mark.parametrize("what", ["DATABASE {database}", "ROLE {login}"])
 async def test_a_long_setting_does_not_keep_a_login_from_being_tested(
-    managed: Managed, server: PostgresServer, names: Names, what: str, setting: str
+    managed: Managed, server: PostgresServer, victim: Tenant, what: str, setting: str
 ) -> None:
     """Since PostgreSQL 18 the server sends search_path at each login, and others in warnings."""
-    login = names.logins[0]
-    with managed.open(login, names.database) as session:
+    login = victim.logins[0]
+    with managed.open(login, victim.database) as session:
         session.execute("SET ROLE NONE" if what.startswith("ROLE") else "SELECT 1")
         change = f"ALTER {what} SET {setting}"
-        session.execute(change.format(long=LONG, database=names.database, login=login).encode())
-    assert await server.log_in(names, login, Secret(PASSWORD)) is None
-    assert await server.log_in(names, login, Secret("wrong")) is not None
-    await ready(server, names, login, "new")
-    assert await ended(server, names, login)
-    assert await server.log_in(names, login, Secret("new")) is not None
+        session.execute(change.format(long=LONG, database=victim.database, login=login).encode())
+    assert await server.log_in(victim.names, login, Secret(PASSWORD)) is None
+    assert await server.log_in(victim.names, login, Secret("wrong")) is not None
+    assert await victim.end(login)
+    assert await server.log_in(victim.names, login, Secret(PASSWORD)) is not None
 
 
 NUMBER = 60  # of policies
 
 
 async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
-    """Each of them would take a second, and a neighbour can make thousands."""
-    login = names.logins[0]
+    """Each of them would take a second, and a neighbour can make thousands. No other tenant waits meanwhile."""
+    login = victim.logins[0]
     with managed.open(evil.logins[0], evil.database) as session:
         session.execute("CREATE TABLE public.t (x int)")
         for number in range(NUMBER):
@@ -58,10 +59,14 @@ async def test_policies_that_a_neighbour_locks_do_not_hang_a_revocation(
             session.execute(policy.format(Identifier(f"p{number}"), Identifier(login)))
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("BEGIN; LOCK TABLE public.t")
+        await victim.steps.end_logins([login])
         began = time.monotonic()
-        assert not await ended(server, names, login)
-        assert time.monotonic() - began < NUMBER
-    assert await ended(server, names, login)
+        dropping = [asyncio.create_task(victim.steps.drop_logins([login])) for _ in range(4)]
+        await evil.add()
+        assert not all(each.done() for each in dropping)
+        assert await asyncio.gather(*dropping) == [(login,)] * 4  # two at a time, for 2 s
+        assert time.monotonic() - began < 20
+    assert await victim.end(login)
 
 
 REFUSED = {
@@ -80,10 +85,11 @@ REFUSED = {
 async def test_what_would_break_a_move_is_found_before_the_tenant_is_frozen(two: Two, what: str) -> None:
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    reader = names_of("alpha", Engine.PG, two.prefix, Role.READER)
     await sql(alpha, "CREATE TABLE t (n int)")
-    await tenants.role("reader").ensure("alpha")
-    names = {"reader": reader.logins[0], "login": alpha.username, "owner": reader.owner}
+    reader = (await only(tenants.role("reader").provision(["alpha"]))).credential
+    assert reader is not None
+    owner = names_of("alpha", Engine.PG, two.prefix).owner
+    names = {"reader": reader.username, "login": alpha.username, "owner": owner}
     await sql(alpha, *(each.format(**names) for each in REFUSED[what]))
     async with await psycopg.AsyncConnection.connect(alpha.uri) as session:
         outcome = await only(tenants.move(["alpha"], to=two.new))
@@ -109,74 +115,74 @@ async def test_no_setting_or_default_right_keeps_a_tenant_from_being_moved(two: 
 
 
 async def test_all_that_a_login_owned_is_handed_over_though_a_part_is_refused(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     """With exit_on_error, the first refusal would end the administrator's session."""
-    login = names.logins[0]
-    managed.api("CREATE SCHEMA theirs", names.database)
-    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), names.database)
-    with managed.open(login, names.database) as session:
+    login = victim.logins[0]
+    managed.api("CREATE SCHEMA theirs", victim.database)
+    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), victim.database)
+    with managed.open(login, victim.database) as session:
         session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute(SQL("ALTER DATABASE {} SET exit_on_error = on").format(Identifier(names.database)))
+        session.execute(SQL("ALTER DATABASE {} SET exit_on_error = on").format(Identifier(victim.database)))
         session.execute("SET ROLE NONE; CREATE TABLE theirs.t (); CREATE TABLE public.t ()")
-    assert not await ended(server, names, login)
+    assert not await victim.end(login)
     owned = (
         "SELECT relnamespace::regnamespace::text, relowner::regrole::text FROM pg_class WHERE relname = 't' ORDER BY 1"
     )
-    assert managed.api(owned, names.database) == [("public", names.owner), ("theirs", login)]
-    managed.api("DROP SCHEMA theirs CASCADE", names.database)
-    assert await ended(server, names, login)
+    assert managed.api(owned, victim.database) == [("public", victim.owner), ("theirs", login)]
+    managed.api("DROP SCHEMA theirs CASCADE", victim.database)
+    assert await victim.end(login)
 
 
 async def test_procedures_with_similar_arguments_are_handed_over_and_given_to_writers(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    login = names.logins[0]
-    with managed.open(login, names.database) as session:
+    login = victim.logins[0]
+    with managed.open(login, victim.database) as session:
         session.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(login)))
         session.execute(
             "SET ROLE NONE; CREATE PROCEDURE public.p(a int, b int) LANGUAGE sql AS 'SELECT 1';"
             "CREATE PROCEDURE public.p(INOUT \"a;\" int, OUT b int) LANGUAGE sql AS 'SELECT 1, 2'"
         )
         session.execute(
-            SQL("GRANT EXECUTE ON PROCEDURE public.p(IN int, IN int) TO {}").format(Identifier(names.owner))
+            SQL("GRANT EXECUTE ON PROCEDURE public.p(IN int, IN int) TO {}").format(Identifier(victim.owner))
         )
-    assert await ended(server, names, login)
+    assert await victim.end(login)
     owned = "SELECT DISTINCT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname = 'p'"
-    assert managed.api(owned, names.database) == [(names.owner,)]
-    with managed.open(names.logins[1], names.database) as session:
+    assert managed.api(owned, victim.database) == [(victim.owner,)]
+    with managed.open(victim.logins[0], victim.database) as session:
         session.execute("REVOKE EXECUTE ON ALL PROCEDURES IN SCHEMA public FROM PUBLIC")
-    writer = await managed.role(names.tenant, Role.WRITER, server)
-    assert await server.problems(writer, writer.logins[:1]) == frozenset()
+    await victim.add(Role.WRITER)
+    assert await victim.problems() == frozenset()
 
 
 async def test_a_function_of_an_intruder_can_set_the_password_of_who_calls_it(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     """It goes on after the leaked login was revoked. ``check`` reports that the password on record is refused."""
-    leaked, new = names.logins
-    with managed.open(leaked, names.database) as session:
+    leaked, new = victim.logins
+    with managed.open(leaked, victim.database) as session:
         session.execute(
             "CREATE FUNCTION public.useful() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
             " PERFORM set_config('role', 'none', false); ALTER ROLE CURRENT_USER PASSWORD 'mine'; RETURN 1; END $$"
         )
-    assert await ended(server, names, leaked)
-    with managed.open(new, names.database) as session:
+    assert await victim.end(leaked)
+    with managed.open(new, victim.database) as session:
         session.execute("SELECT public.useful()")
-    assert managed.lets_in(new, names.database, "mine")
-    assert await server.log_in(names, new, Secret(PASSWORD)) is not None
+    assert managed.lets_in(new, victim.database, "mine")
+    assert await server.log_in(victim.names, new, Secret(PASSWORD)) is not None
 
 
-async def test_a_session_in_template1_keeps_the_api_from_making_a_database(managed: Managed, names: Names) -> None:
-    with closing(managed.open(names.logins[0], "template1")), pytest.raises(psycopg.errors.ObjectInUse):
+async def test_a_session_in_template1_keeps_the_api_from_making_a_database(managed: Managed, victim: Tenant) -> None:
+    with closing(managed.open(victim.logins[0], "template1")), pytest.raises(psycopg.errors.ObjectInUse):
         managed.api("CREATE DATABASE held_up TEMPLATE template1")
 
 
-async def test_what_no_role_can_be_refused(managed: Managed, server: PostgresServer, names: Names) -> None:
-    reader = await managed.role(names.tenant, Role.READER, server)
+async def test_what_no_role_can_be_refused(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+    reader = await victim.add(Role.READER)
     with (
-        managed.open(names.logins[0], names.database) as owner,
-        managed.open(reader.logins[0], reader.database) as session,
+        managed.open(victim.logins[0], victim.database) as owner,
+        managed.open(reader, victim.database) as session,
     ):
         owner.execute("LISTEN jobs")
         session.execute("NOTIFY jobs, 'forged'")

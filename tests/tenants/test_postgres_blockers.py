@@ -12,14 +12,13 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._servers import postgres
-from aiodbclient.tenants._servers.postgres import PostgresServer, sessions
+from aiodbclient.tenants._servers.postgres import PostgresServer, sessions, steps
+from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..thorough import first_of
-from .managed import PASSWORD, Managed, ended, ready, until, work
+from .managed import Managed, until
+from .tenant import Tenant
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 1.0)
 
 
-def let_in(managed: Managed, neighbour: Names, login: str) -> None:
+def let_in(managed: Managed, neighbour: Tenant, login: str) -> None:
     """A neighbour lets a login of another tenant into its database, and create there."""
     with managed.open(neighbour.logins[0], neighbour.database) as session:
         database = Identifier(neighbour.database)
@@ -35,7 +34,7 @@ def let_in(managed: Managed, neighbour: Names, login: str) -> None:
         session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(login)))
 
 
-def plant(managed: Managed, names: Names, login: str, database: str) -> None:
+def plant(managed: Managed, victim: Tenant, login: str, database: str) -> None:
     """A function that sets the password of ``login``, for everybody to call."""
     with managed.open(login, database) as session:
         session.execute("SET ROLE NONE")
@@ -46,54 +45,56 @@ def plant(managed: Managed, names: Names, login: str, database: str) -> None:
 
 
 async def test_a_neighbours_transaction_that_locks_a_leaked_login_is_ended_and_named(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """A neighbour calls a function of the login that sets its password, and does not commit."""
-    login = names.logins[0]
+    login = victim.logins[0]
     let_in(managed, evil, login)
-    plant(managed, names, login, evil.database)
+    plant(managed, victim, login, evil.database)
     with closing(managed.open(evil.logins[0], evil.database)) as session:
-        began, ending = time.monotonic(), work(names)
+        began, ending = time.monotonic(), Work(victim.names)
         session.execute("BEGIN; SELECT public.go()")
-        await server.end_logins(ending, [login])
+        await server.steps(ending).end_logins([login])
         assert time.monotonic() - began > sessions.PATIENCE_SECONDS
     assert ending.ended == {evil.logins[0]}
     assert not managed.lets_in(login, "defaultdb", "mine")
-    assert await server.drop_login(work(names), login)
+    assert await victim.steps.drop_logins([login]) == ()
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
     assert managed.lets_in(evil.logins[0], evil.database)  # it lost a session, and no right
 
 
-STEPS = ("set_login", "repair", "shut", "drop_database")
+STEPS = ("add_login", "repair", "freeze", "shut", "drop_database")
 
 
 @pytest.mark.parametrize("step", first_of(STEPS))
 @pytest.mark.usefixtures("impatient")
 async def test_a_lock_on_the_database_holds_up_no_step(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, step: str
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, step: str
 ) -> None:
     """Its own session locks the row; a neighbour's locks the object, by a setting of its login there."""
-    await ready(server, names, names.logins[0])
-    own, theirs = managed.open(names.logins[0], "defaultdb"), managed.open(evil.logins[0], "defaultdb")
-    own.execute(SQL("GRANT TEMPORARY ON DATABASE {} TO PUBLIC").format(Identifier(names.database)))
+    own, theirs = managed.open(victim.logins[0], "defaultdb"), managed.open(evil.logins[0], "defaultdb")
+    own.execute(SQL("GRANT TEMPORARY ON DATABASE {} TO PUBLIC").format(Identifier(victim.database)))
     own.execute("BEGIN")
-    own.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.database)))
+    own.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(victim.database)))
     theirs.execute("SET ROLE NONE; BEGIN")
     setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
-    theirs.execute(setting.format(Identifier(names.database)))
-    on = work(names)
+    theirs.execute(setting.format(Identifier(victim.database)))
+    on = Work(victim.names)
+    to_do = server.steps(on)
     try:
-        if step == "set_login":
-            await server.set_login(on, names.logins[1], Secret(PASSWORD))
+        if step == "add_login":
+            await victim.add()
         elif step == "repair":
-            await server.repair(on, names.logins)
+            await to_do.repair(victim.on_record)
+        elif step == "freeze":
+            await to_do.freeze(victim.logins)
         elif step == "shut":
-            await server.shut(on)
+            await to_do.shut()
         else:
-            await server.drop_database(on)
+            await to_do.drop_database()
             assert on.ended == {evil.logins[0]}
-            assert not (await server.find(names)).database
+            assert not (await server.find(victim.names)).database
     finally:
         own.close()
         theirs.close()
@@ -101,55 +102,55 @@ async def test_a_lock_on_the_database_holds_up_no_step(
 
 @pytest.mark.usefixtures("impatient")
 async def test_who_lost_a_session_is_named_also_if_the_step_ends_first(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = SQL("SELECT * FROM ({} OFFSET 0) ended WHERE pg_sleep(1) IS NOT NULL").format(sessions._END_BLOCKING)
     monkeypatch.setattr(sessions, "_END_BLOCKING", slow)
-    await ready(server, names, names.logins[0])
     with closing(managed.open(evil.logins[0], "defaultdb")) as theirs:
         theirs.execute("SET ROLE NONE; BEGIN")
         setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
-        theirs.execute(setting.format(Identifier(names.database)))
-        on = work(names)
-        await server.drop_database(on)
+        theirs.execute(setting.format(Identifier(victim.database)))
+        on = Work(victim.names)
+        await server.steps(on).drop_database()
     assert on.ended == {evil.logins[0]}
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_who_is_no_tenant_keeps_its_session_and_the_error_names_it(
-    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    login = names.logins[0]
-    monkeypatch.setattr(postgres, "_ENDING_SECONDS", 4.0)
+    login = victim.logins[0]
+    monkeypatch.setattr(steps, "ENDING_SECONDS", 4.0)
     with Connection.connect(managed.superuser) as human:
         human.execute(SQL("ALTER ROLE {} VALID UNTIL 'infinity'").format(Identifier(login)))
         with pytest.raises(
             GrantError, match=r"an open transaction of the login 'postgres' in the database 'postgres' holds"
         ):
-            await server.end_logins(work(names), [login])
+            await victim.steps.end_logins([login])
         human.execute("SELECT 1")
     monkeypatch.undo()
-    await server.end_logins(work(names), [login])
+    await victim.steps.end_logins([login])
 
 
 async def test_housekeeping_ends_nobodys_session(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """A grant to the login that is not committed keeps it from being dropped. It is ended all the same."""
-    login = names.logins[0]
+    login = victim.logins[0]
     with closing(managed.open(evil.logins[0], evil.database)) as session:
         session.execute("CREATE TABLE public.t (x int); BEGIN")
         session.execute(SQL("GRANT SELECT ON public.t TO {}").format(Identifier(login)))
         await asyncio.sleep(sessions.PATIENCE_SECONDS + 0.5)
-        await server.end_logins(work(names), [login])
-        assert not managed.lets_in(login, names.database)
-        on = work(names)
-        assert not await server.drop_login(on, login)
+        await victim.steps.end_logins([login])
+        assert not managed.lets_in(login, victim.database)
+        on = Work(victim.names)
+        assert await server.steps(on).drop_logins([login]) == (login,)
         assert on.ended == set()
-        assert (await server.find(names)).ended == (login,)
-        assert await server.problems(names, names.logins[1:]) == frozenset()
+        assert (await server.find(victim.names)).ended == (login,)
+        del victim.on_record[login]
+        assert await victim.problems() == frozenset()
         session.execute("COMMIT")
-    assert await server.drop_login(work(names), login)  # and the grant is revoked as its grantor
+    assert await victim.steps.drop_logins([login]) == ()  # and the grant is revoked as its grantor
 
 
 async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
@@ -157,24 +158,21 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
 ) -> None:
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 25.0)
     hostile = [await managed.tenant(f"holder{number}", server, logins=1) for number in range(4)]
-    for names in hostile:
-        session = managed.open(names.logins[0], "defaultdb")
+    for tenant in hostile:
+        session = managed.open(tenant.logins[0], "defaultdb")
         session.execute("BEGIN")
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.database)))
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(tenant.database)))
         locks(session)
 
-    blocked = [asyncio.create_task(ready(server, names, names.logins[1])) for names in hostile]
+    blocked = [asyncio.create_task(tenant.add()) for tenant in hostile]
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'doadmin' AND wait_event_type = 'Lock'"
     await until(lambda: managed.api(waiting) == [(4,)])
     other = await managed.tenant("not-held", server, logins=1)
     assert not any(each.done() for each in blocked)
     monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 0.5)
     await asyncio.gather(*blocked)
-    for names in [*hostile, other]:
-        await server.drop_database(work(names))
-        for login in names.logins:
-            assert await ended(server, names, login)
-        await server.forget(work(names))
+    for tenant in [*hostile, other]:
+        await tenant.remove()
 
 
 @pytest.fixture
@@ -185,10 +183,10 @@ def locks() -> Iterator[Callable[[Connection], None]]:
         session.close()
 
 
-async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, server: PostgresServer, names: Names) -> None:
-    with Connection.connect(managed.admin, application_name=names.group, autocommit=True) as lost:
+async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
+    with Connection.connect(managed.admin, application_name=victim.owner, autocommit=True) as lost:
         other = Connection.connect(managed.admin, application_name="psql", autocommit=True)
-        await server.end_work(work(names))
+        await victim.steps.end_work()
         with pytest.raises(psycopg.OperationalError):
             lost.execute("SELECT 1")
         other.execute("SELECT 1")
@@ -196,14 +194,14 @@ async def test_a_process_that_lost_its_claim_is_ended(managed: Managed, server: 
 
 
 async def test_a_tenant_that_takes_all_locks_stops_everybody_until_its_session_ends(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     with managed.open(evil.logins[0], evil.database) as session:
         with pytest.raises(psycopg.errors.OutOfMemory):
             session.execute("SELECT pg_advisory_lock(g) FROM generate_series(1, 1000000) AS g")
         with pytest.raises(GrantError, match="out of shared memory"):
-            await server.set_login(work(names), names.logins[0], Secret(PASSWORD))
+            await victim.add()
     until = time.monotonic() + 60
-    while not managed.lets_in(names.logins[0], "defaultdb"):  # its process is ending
+    while not managed.lets_in(victim.logins[0], "defaultdb"):  # its process is ending
         assert time.monotonic() < until
-    await ready(server, names, names.logins[0])
+    await victim.add()

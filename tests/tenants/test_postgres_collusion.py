@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from typing import LiteralString
 
 import psycopg
-import pytest
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants import Role
-from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from .managed import PASSWORD, Managed, ended, ready, work
+from .managed import Managed
+from .problems import kinds_of
+from .tenant import Tenant
 
 # When the login is a member of the owner role, its function becomes the owner role's.
 ESCAPE: LiteralString = """
@@ -46,9 +46,9 @@ GO = "SET statement_timeout = 30000; SELECT public.go()"  # what it waits for ma
 
 
 @contextmanager
-def running(managed: Managed, names: Names) -> Iterator[None]:
+def running(managed: Managed, victim: Tenant) -> Iterator[None]:
     """A tenant calls ``go()`` in its own database."""
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(victim.logins[0], victim.database) as session:
 
         def call() -> None:
             with suppress(psycopg.Error):
@@ -66,7 +66,7 @@ def running(managed: Managed, names: Names) -> Iterator[None]:
             thread.join()
 
 
-def plant(managed: Managed, neighbour: Names, login: str, code: str) -> None:
+def plant(managed: Managed, neighbour: Tenant, login: str, code: str) -> None:
     """The neighbour lets a login in, which leaves code there."""
     with managed.open(neighbour.logins[0], neighbour.database) as session:
         for text in (f'CONNECT ON DATABASE "{neighbour.database}"', "USAGE, CREATE ON SCHEMA public"):
@@ -81,84 +81,69 @@ def owner_of(managed: Managed, function: str, database: str) -> list[str]:
     return [name for (name,) in managed.api(SQL(found).format(function), database)]
 
 
-@pytest.mark.parametrize("role", [Role.OWNER, Role.READER])
-async def test_a_function_that_a_login_left_running_does_not_become_the_owner_roles(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, role: Role
+async def test_function_that_a_reader_left_running_does_not_become_the_owner_roles(
+    managed: Managed, victim: Tenant, evil: Tenant
 ) -> None:
-    of_role = names if role is Role.OWNER else await managed.role(names.tenant, role, server)
-    login = of_role.logins[0]
+    """A login of the owner is a member of its role until it is ended: what it got then is taken back by a repair."""
+    reader = await victim.add(Role.READER)
     with managed.open(evil.logins[0], evil.database) as session:
-        session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(names.owner)))
-    if role is Role.OWNER:  # it is a member until it is ended
-        await server.end_logins(work(names), [names.logins[1]])
-    plant(managed, evil, login, ESCAPE.replace("{owner}", names.owner))
-    if role is Role.OWNER:
-        with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-            session.execute(GO)
-        assert names.owner in owner_of(managed, "back", evil.database)
-        await ended(server, of_role, login)
-        await server.repair(work(names), ())
-        assert names.owner not in owner_of(managed, "back", evil.database)
-        return
+        session.execute(SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(Identifier(victim.owner)))
+    plant(managed, evil, reader, ESCAPE.replace("{owner}", victim.owner))
     with running(managed, evil):
-        await ended(server, of_role, login)
-    assert names.owner not in owner_of(managed, "back", evil.database)
+        await victim.end(reader)
+    assert victim.owner not in owner_of(managed, "back", evil.database)
+
+    login = victim.logins[0]
+    plant(managed, evil, login, ESCAPE.replace("{owner}", victim.owner))
+    with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
+        session.execute(GO)
+    assert victim.owner in owner_of(managed, "back", evil.database)
+    await victim.end(login)
+    await victim.repair()
+    assert victim.owner not in owner_of(managed, "back", evil.database)
 
 
 async def test_code_that_a_removed_tenant_left_running_at_a_neighbours_keeps_nothing(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
-    plant(managed, evil, names.logins[0], LATE)
+    used = victim.logins
+    plant(managed, evil, used[0], LATE)
     with running(managed, evil):
-        for login in names.logins:
-            await server.end_logins(work(names), [login])
-        await server.drop_database(work(names))
-        for login in names.logins:
-            await server.drop_login(work(names), login)
-        await server.forget(work(names))
-        assert not (await server.find(names))  # the name is free
+        await victim.remove()
+        assert not (await server.find(victim.names))  # the name is free
     assert "doadmin" not in owner_of(managed, "up", evil.database)
     managed.api("CREATE OR REPLACE FUNCTION public.control() RETURNS int LANGUAGE sql AS 'SELECT 1'", evil.database)
     managed.api("ALTER FUNCTION public.control() OWNER TO doadmin", evil.database)
     assert owner_of(managed, "control", evil.database) == ["doadmin"]
-    again = await managed.tenant(names.tenant, server)
-    assert await server.problems(again, again.logins) == frozenset()
-    assert again.logins[0] not in owner_of(managed, "up", evil.database)
+    again = await managed.tenant(victim.names.tenant, server)
+    assert await again.problems() == frozenset()
+    assert not {*again.logins} & {*used}
+    assert again.owner not in owner_of(managed, "up", evil.database)
 
 
-@pytest.mark.parametrize("again", ["rotate", "resume"])
-async def test_code_of_an_ended_login_does_not_let_anybody_in_when_its_name_is_in_use_again(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, again: str
+async def test_revoked_login_never_comes_back(
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
-    """Code of the login, which a neighbour runs at any time, sets its password."""
-    login = names.logins[0]
-    plant(managed, evil, login, LATE.replace("CREATE FUNCTION public.up()", "CREATE OR REPLACE FUNCTION public.up()"))
-    await server.end_logins(work(names), [login])
-    if again == "rotate":
-        await server.drop_login(work(names), login)
-    with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-        session.execute(GO)
-    assert not managed.lets_in(login, "defaultdb", "mine")
-    await ready(server, names, login, "new")
-    with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
-        session.execute("SET statement_timeout = 500; SELECT public.go()")
-    assert not managed.lets_in(login, "defaultdb", "mine")
-    assert managed.lets_in(login, names.database, "new")
+    """A neighbour's view needs a function of it, so it is not dropped, and the function sets its password.
+
+    Once a rotation enabled it again.
+    """
+    login = victim.logins[0]
+    plant(managed, evil, login, "CREATE FUNCTION public.kept() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    plant(managed, evil, login, LATE.replace("public.up()", "public.late()"))
+    with managed.open(evil.logins[0], evil.database) as session:
+        session.execute("CREATE VIEW public.v AS SELECT public.kept()")
+    assert not await victim.end(login)
+
+    for _ in range(3):
+        assert await victim.add() != login
+        await victim.end(victim.logins[0])
+        with managed.open(evil.logins[0], evil.database) as session, suppress(psycopg.Error):
+            session.execute(GO)
+        assert not managed.lets_in(login, "defaultdb", "mine")
+    assert (await server.find(victim.names)).ended == (login,)
+    assert await victim.problems() == frozenset()
     managed.reset(login, "mine")
+    managed.api(SQL("ALTER ROLE {} LOGIN").format(Identifier(login)))
     assert managed.lets_in(login, "defaultdb", "mine"), "it would not be noticed"
-
-
-async def test_settings_of_a_login_do_not_outlive_a_rotation(
-    managed: Managed, server: PostgresServer, names: Names
-) -> None:
-    for login in names.logins:
-        with managed.open(login, names.database) as session:
-            session.execute("SET ROLE NONE")
-            session.execute("ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nothing'")
-            setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET default_transaction_read_only = on")
-            session.execute(setting.format(Identifier(names.database)))
-        assert not managed.lets_in(login, names.database)  # there is no such library
-        await ready(server, names, login)
-        with managed.open(login, names.database, PASSWORD) as session:
-            row = session.execute("SELECT current_setting('default_transaction_read_only')").fetchone()
-            assert row == ("off",)
+    assert kinds_of(await victim.problems()) == {ProblemKind.UNKNOWN_LOGIN}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import LiteralString
 
 import psycopg
@@ -12,13 +12,13 @@ import pytest
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, ended, ready, until, work
+from .managed import Managed, until
 from .problems import kinds, kinds_of
+from .tenant import Tenant
 
 # Whatever a login can own, by the words of ``pg_identify_object``. ``DEFINER`` is how code gets its owner's rights.
 KINDS: dict[str, LiteralString] = {
@@ -66,18 +66,18 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AN
 """)
 
 
-def lent(managed: Managed, names: Names, login: str) -> None:
+def lent(managed: Managed, victim: Tenant, login: str) -> None:
     """As the owner role, let a login make objects of its own: it does so after ``SET ROLE NONE``."""
-    managed.api("CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", names.database)
-    with managed.open(names.owner_logins[0], names.database) as session:
+    managed.api("CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", victim.database)
+    with managed.open(next(each for each in reversed(victim.logins) if each != login), victim.database) as session:
         session.execute("SET search_path = public; CREATE SCHEMA closed")
-        session.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(names.database), Identifier(login)))
+        session.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(victim.database), Identifier(login)))
         session.execute(SQL("GRANT ALL ON SCHEMA public, closed TO {}").format(Identifier(login)))
         session.execute("REVOKE ALL ON SCHEMA closed FROM CURRENT_USER")
 
 
-def make_all(managed: Managed, names: Names, login: str) -> None:
-    with managed.open(login, names.database) as session:
+def make_all(managed: Managed, victim: Tenant, login: str) -> None:
+    with managed.open(login, victim.database) as session:
         session.execute("SET ROLE NONE; SET search_path = public")
         for statement in KINDS.values():
             session.execute(statement.replace("{{}}", "{}").encode())
@@ -92,22 +92,21 @@ def owners(managed: Managed, database: str) -> set[str]:
 
 @pytest.mark.parametrize("role", Role)
 async def test_what_a_login_owned_is_the_owner_roles(
-    managed: Managed, server: PostgresServer, names: Names, role: Role
+    managed: Managed, server: PostgresServer, victim: Tenant, role: Role
 ) -> None:
-    of_role = names if role is Role.OWNER else await managed.role(names.tenant, role, server)
-    login = of_role.logins[0]
-    lent(managed, names, login)
-    make_all(managed, names, login)
-    assert login in owners(managed, names.database)
+    login = victim.logins[0] if role is Role.OWNER else await victim.add(role)
+    lent(managed, victim, login)
+    make_all(managed, victim, login)
+    assert login in owners(managed, victim.database)
 
-    assert await ended(server, of_role, login)
+    assert await victim.end(login)
 
     assert not managed.exists(login)
-    assert owners(managed, names.database) == {names.owner}
-    assert await server.problems(names, names.logins if role is not Role.OWNER else names.logins[1:]) == frozenset()
-    with managed.open(names.logins[1], names.database) as session:
+    assert owners(managed, victim.database) == {victim.owner}
+    assert await victim.problems() == frozenset()
+    with managed.open(victim.logins[-1], victim.database) as session:
         session.execute("SET search_path = public")
-        assert session.execute("SELECT up(), (SELECT who FROM mv)").fetchone() == (names.owner, login)
+        assert session.execute("SELECT up(), (SELECT who FROM mv)").fetchone() == (victim.owner, login)
         session.execute(
             "SELECT count(*) FROM v; DROP SCHEMA own CASCADE; DROP FUNCTION up CASCADE; SELECT lo_unlink(4711)"
         )
@@ -124,9 +123,9 @@ ELSEWHERE: dict[str, LiteralString] = {
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 async def test_what_a_login_owns_in_another_database_is_dropped(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, where: str
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, where: str
 ) -> None:
-    login = names.logins[0]
+    login = victim.logins[0]
     database = where if where in {"defaultdb", "template1"} else evil.database
     if database == evil.database:
         with managed.open(evil.logins[0], database) as session:
@@ -142,141 +141,153 @@ async def test_what_a_login_owns_in_another_database_is_dropped(
             session.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(name, Identifier(login)))
             session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(name))
 
-    assert await ended(server, names, login)
+    assert await victim.end(login)
     assert owners(managed, database) == before
 
 
 async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """It would run with the owner role's rights, which may open or drop the tenant's database from there."""
     with managed.open(evil.logins[0], evil.database) as session:
-        name, owner, login = Identifier(evil.database), Identifier(names.owner), Identifier(names.logins[0])
+        name, owner, login = Identifier(evil.database), Identifier(victim.owner), Identifier(victim.logins[0])
         session.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, login))
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(owner))
-    with managed.open(names.logins[0], evil.database) as session:
+    with managed.open(victim.logins[0], evil.database) as session:
         session.execute("CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
-    assert kinds_of(await server.problems(names, names.logins)) == {ProblemKind.OWNED_BY_OTHERS}
+    assert kinds_of(await victim.problems()) == {ProblemKind.OWNED_BY_OTHERS}
 
-    await server.repair(work(names), names.logins)
+    await victim.repair()
 
-    assert names.owner not in owners(managed, evil.database)
-    assert await server.problems(names, names.logins) == frozenset()
+    assert victim.owner not in owners(managed, evil.database)
+    assert await victim.problems() == frozenset()
 
 
 async def test_what_a_login_cannot_give_away_keeps_it_from_being_dropped(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     """A schema of a stranger lets it create, and the owner role may create nothing there."""
-    login = names.logins[0]
-    managed.api("CREATE SCHEMA theirs", names.database)
-    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), names.database)
-    with managed.open(login, names.database) as session:
+    login = victim.logins[0]
+    managed.api("CREATE SCHEMA theirs", victim.database)
+    managed.api(SQL("GRANT USAGE, CREATE ON SCHEMA theirs TO {}").format(Identifier(login)), victim.database)
+    with managed.open(login, victim.database) as session:
         session.execute("SET ROLE NONE; CREATE FUNCTION theirs.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 
-    assert not await ended(server, names, login)
+    assert not await victim.end(login)
 
-    assert owners(managed, names.database) == {login}  # it is not dropped
-    assert not managed.lets_in(login, names.database)
-    assert await server.problems(names, names.logins[1:]) == frozenset()
-    await ready(server, names, login, "again")  # and it may be used again
-    managed.api("DROP SCHEMA theirs CASCADE", names.database)
-    assert await ended(server, names, login)
+    assert owners(managed, victim.database) == {login}  # it is not dropped
+    assert not managed.lets_in(login, victim.database)
+    assert await victim.problems() == frozenset()
+    managed.api("DROP SCHEMA theirs CASCADE", victim.database)
+    assert await victim.end(login)
 
 
 async def test_what_is_not_the_tenants_is_reported_and_taken_back(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    with managed.open(names.logins[0], names.database) as session:
-        session.execute(SQL("GRANT CREATE ON DATABASE {} TO doadmin").format(Identifier(names.database)))
+    with managed.open(victim.logins[0], victim.database) as session:
+        session.execute(SQL("GRANT CREATE ON DATABASE {} TO doadmin").format(Identifier(victim.database)))
         session.execute(
             "GRANT CREATE ON SCHEMA public TO doadmin; CREATE SCHEMA closed; GRANT ALL ON SCHEMA closed TO doadmin;"
             " REVOKE ALL ON SCHEMA closed FROM CURRENT_USER"
         )
-    with Connection.connect(managed.admin, dbname=names.database, autocommit=True) as administrator:
+    with Connection.connect(managed.admin, dbname=victim.database, autocommit=True) as administrator:
         administrator.execute("SET search_path = public")
         managed.api(
-            "CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", names.database
+            "CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", victim.database
         )
         for statement in KINDS.values():
             administrator.execute(statement.replace("{{}}", "{}").encode())
 
-    assert kinds_of(await server.problems(names, names.logins)) == {ProblemKind.OWNED_BY_OTHERS}
-    await server.repair(work(names), names.logins)
+    assert kinds_of(await victim.problems()) == {ProblemKind.OWNED_BY_OTHERS}
+    await victim.repair()
 
-    assert await server.problems(names, names.logins) == frozenset()
-    with managed.open(names.logins[1], names.database) as session:
-        assert session.execute("SELECT public.up()").fetchone() == (names.owner,)
+    assert await victim.problems() == frozenset()
+    with managed.open(victim.logins[1], victim.database) as session:
+        assert session.execute("SELECT public.up()").fetchone() == (victim.owner,)
     owner = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = 'defaultdb'"
     assert managed.api(owner) == [("doadmin",)]
 
 
 async def test_what_a_stranger_owns_is_taken_back_or_the_error_of_a_repair_names_it(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     managed.make_login("stranger")
     managed.api("CREATE ROLE unreachable")
     try:
         for owner in ("stranger", "unreachable"):
             create = SQL("CREATE TABLE public.{0} (x int); ALTER TABLE public.{0} OWNER TO {0}")
-            managed.api(create.format(Identifier(owner)), names.database)
-        found = await server.problems(names, names.logins)
+            managed.api(create.format(Identifier(owner)), victim.database)
+        found = await victim.problems()
         assert {(each.kind, each.detail) for each in found} == {
             (ProblemKind.OWNED_BY_OTHERS, "stranger"),
             (ProblemKind.OWNED_BY_OTHERS, "unreachable"),
         }
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"owned_by_others: unreachable.*the owner of these objects"):
-                await server.repair(work(names), names.logins)
-            await ready(server, names, names.logins[0])  # and no rotation fails
-            assert owners(managed, names.database) == {"unreachable", names.owner}
-            managed.api("DROP TABLE public.unreachable", names.database)
-        await server.repair(work(names), names.logins)
-        assert owners(managed, names.database) == {names.owner}
+                await victim.repair()
+            await victim.add()  # and no rotation fails
+            assert owners(managed, victim.database) == {"unreachable", victim.owner}
+            managed.api("DROP TABLE public.unreachable", victim.database)
+        await victim.repair()
+        assert owners(managed, victim.database) == {victim.owner}
     finally:
         managed.delete("stranger")
         managed.delete("unreachable")
-    assert await server.problems(names, names.logins) == frozenset()
+    assert await victim.problems() == frozenset()
 
 
-async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, names: Names) -> None:
+@pytest.mark.parametrize("role", [Role.READER, Role.WRITER])
+async def test_large_object_of_a_reader_or_writer_is_reported_and_handed_over(
+    managed: Managed, victim: Tenant, role: Role
+) -> None:
+    """No dump of the owner role would have it, so it stopped each move."""
+    login = await victim.add(role)
+    with managed.open(login, victim.database) as session:
+        session.execute("SELECT lo_from_bytea(4711, 'kept')")
+    assert await victim.problems() == {Problem(ProblemKind.OWNED_BY_OTHERS, login)}
+
+    await victim.repair()
+
+    assert await victim.problems() == frozenset()
+    assert owners(managed, victim.database) == {victim.owner}
+    with managed.open(victim.logins[0], victim.database) as session:
+        assert session.execute("SELECT lo_get(4711)").fetchone() == (b"kept",)
+
+
+async def test_a_step_holds_one_connection_at_a_time(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """Many at once would otherwise wait for each other."""
-    server._turns = asyncio.Semaphore(1)
-    managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", names.database)
-    await server.repair(work(names), names.logins)
-    await ready(server, names, names.logins[0])
-    assert await server.problems(names, names.logins) == frozenset()
-    assert await ended(server, names, names.logins[0])
-    await server.drop_database(work(names))
+    server.turns = asyncio.Semaphore(1)
+    managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO doadmin", victim.database)
+    await victim.repair()
+    await victim.add()
+    assert await victim.problems() == frozenset()
+    assert await victim.end(victim.logins[0])
+    await victim.steps.drop_database()
 
 
 async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_reported_and_revoked(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     managed.make_login("stranger")
-    login = Identifier(names.logins[0])
+    login = Identifier(victim.logins[0])
     try:
         managed.api(SQL("GRANT {} TO stranger").format(login))
         managed.api(SQL("GRANT pg_read_all_data TO {}").format(login))
-        assert await server.problems(names, names.logins) == kinds(
-            ProblemKind.OPEN_TO_OTHERS, ProblemKind.TOO_MANY_RIGHTS
-        )
+        assert await victim.problems() == kinds(ProblemKind.OPEN_TO_OTHERS, ProblemKind.TOO_MANY_RIGHTS)
         if managed.version >= 16:  # only a superuser may revoke what one granted
             with pytest.raises(GrantError, match=r"open_to_others: stranger; .* has the rights of pg_read_all_data"):
-                await server.repair(work(names), names.logins)
+                await victim.repair()
         else:
-            await server.repair(work(names), names.logins)
-            assert await server.problems(names, names.logins) == frozenset()
+            await victim.repair()
+            assert await victim.problems() == frozenset()
     finally:
         managed.api(
             SQL("REVOKE {} FROM stranger; DROP ROLE stranger; REVOKE pg_read_all_data FROM {}").format(login, login)
         )
-    assert await server.problems(names, names.logins) == frozenset()
+    assert await victim.problems() == frozenset()
 
 
-UP: LiteralString = """
-CREATE FUNCTION public.up() RETURNS name LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user'
-"""
 GO: LiteralString = """
 CREATE FUNCTION public.go(wait float) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
     WHILE (SELECT pg_get_userbyid(proowner) FROM pg_catalog.pg_proc WHERE proname = 'go') = current_user LOOP
@@ -291,16 +302,16 @@ END $$
 
 
 async def test_a_function_that_runs_as_a_login_while_it_is_dropped_makes_nothing_of_the_administrators(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     """It runs in a session of the tenant's other login, which is in use."""
-    login, other = names.logins
-    with managed.open(login, names.database) as session:
+    login, other = victim.logins
+    with managed.open(login, victim.database) as session:
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
         session.execute("SET ROLE NONE; " + GO)
 
     def go(wait: float) -> None:
-        with suppress(psycopg.Error), managed.open(other, names.database) as session:
+        with suppress(psycopg.Error), managed.open(other, victim.database) as session:
             session.execute("SET statement_timeout = 30000")
             session.execute("SELECT public.go(%s)", [wait])
 
@@ -308,28 +319,9 @@ async def test_a_function_that_runs_as_a_login_while_it_is_dropped_makes_nothing
     for thread in threads:
         thread.start()
     await until(lambda: managed.running("public.go(") == len(threads))
-    await ended(server, names, login)
+    await victim.end(login)
     for thread in threads:
         await asyncio.to_thread(thread.join)
-    assert owners(managed, names.database) <= {names.owner, login}
-    assert await server.drop_login(work(names), login)
-    assert owners(managed, names.database) == {names.owner}
-
-
-async def test_before_15_a_session_that_became_a_login_is_no_way_to_keep_it(
-    managed: Managed, server: PostgresServer, names: Names
-) -> None:
-    """There a login may make another one its member, whose session then creates objects as the login."""
-    if managed.version >= 15:
-        pytest.skip("a login may not grant itself")
-    login, other = names.logins
-    with managed.open(login, names.database) as session:
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
-        session.execute(SQL("SET ROLE NONE; GRANT {} TO {}").format(Identifier(login), Identifier(other)))
-    with closing(managed.open(other, names.database)) as intruder:
-        intruder.execute(SQL("SET ROLE {}").format(Identifier(login)))
-        await server.end_logins(work(names), [login])
-        with suppress(psycopg.Error):
-            intruder.execute(UP)
-        assert await server.drop_login(work(names), login)
-    assert owners(managed, names.database) <= {names.owner}
+    assert owners(managed, victim.database) <= {victim.owner, login}
+    assert await victim.steps.drop_logins([login]) == ()
+    assert owners(managed, victim.database) == {victim.owner}

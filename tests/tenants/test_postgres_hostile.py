@@ -19,12 +19,12 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import postgres
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import PASSWORD, Managed, ended, ready, until, work
+from .managed import Managed, until
+from .tenant import PASSWORD, Tenant
 from .problems import kinds
 
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
@@ -55,15 +55,15 @@ MORE = {"1 ms, for a lock", "another encoding", "escapes"}
     "what", [pytest.param(what, marks=[pytest.mark.thorough] if what in MORE else []) for what in SET]
 )
 async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_out(
-    managed: Managed, server: PostgresServer, names: Names, what: str
+    managed: Managed, server: PostgresServer, victim: Tenant, what: str
 ) -> None:
-    leaked, other = names.logins
+    leaked, other = victim.logins
     with managed.open(leaked, "defaultdb") as session:
         as_itself = what in {"role of the login", "given away"}
         session.execute("SET ROLE NONE" if as_itself else "SELECT 1")
         statement = SQL(SET[what]).format(
-            d=Identifier(names.database),
-            owner=Identifier(names.owner),
+            d=Identifier(victim.database),
+            owner=Identifier(victim.owner),
             login=Identifier(leaked),
             other=Identifier(other),
         )
@@ -74,14 +74,14 @@ async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_o
         else:
             assert what != "given away"
 
-    await server.repair(work(names), names.logins)
-    assert await server.problems(names, names.logins) == frozenset()
-    await ready(server, names, other, "new")
-    with managed.open(other, names.database, "new") as session:
+    await victim.repair()
+    assert await victim.problems() == frozenset()
+    await ready(server, victim, other, "new")
+    with managed.open(other, victim.database, "new") as session:
         session.execute("SET statement_timeout = 0")
-        assert session.execute("SELECT current_user::text").fetchone() == (names.owner,)
+        assert session.execute("SELECT current_user::text").fetchone() == (victim.owner,)
         session.execute("SET search_path = public; CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
-    await ready(server, names, leaked)
+    await ready(server, victim, leaked)
 
 
 LIFT: list[LiteralString] = [
@@ -95,28 +95,28 @@ LIFT: list[LiteralString] = [
 ]
 
 
-async def test_a_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Managed, names: Names, evil: Names) -> None:
+async def test_a_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Managed, victim: Tenant, evil: Tenant) -> None:
     server = managed.postgres(connection_limit=3)
-    login = names.logins[0]
-    await ready(server, names, login)
+    login = victim.logins[0]
+    await ready(server, victim, login)
     for as_role in ("SET ROLE NONE", "SELECT 1"):
         for text in LIFT:
             statement = SQL(text).format(
                 login=Identifier(login),
-                owner=Identifier(names.owner),
-                other=Identifier(names.logins[1]),
+                owner=Identifier(victim.owner),
+                other=Identifier(victim.logins[1]),
                 evil=Identifier(evil.logins[0]),
-                d=Identifier(names.database),
+                d=Identifier(victim.database),
             )
             await managed.closed(login)
-            with managed.open(login, names.database) as session:
+            with managed.open(login, victim.database) as session:
                 session.execute(as_role.encode())
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     session.execute(statement)
     await managed.closed(login)
-    held = [managed.open(login, database) for database in (names.database, "defaultdb", "template1")]
+    held = [managed.open(login, database) for database in (victim.database, "defaultdb", "template1")]
     try:
-        for database in (names.database, "defaultdb", "template1"):
+        for database in (victim.database, "defaultdb", "template1"):
             assert not managed.lets_in(login, database)
     finally:
         for session in held:
@@ -124,10 +124,10 @@ async def test_a_login_cannot_lift_its_limit_or_pass_its_role_on(managed: Manage
 
 
 async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     """Whatever the administrator does, no function or operator of the tenant is called."""
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(victim.logins[0], victim.database) as session:
         session.execute("CREATE TABLE public.ran (who text); GRANT ALL ON public.ran TO PUBLIC")
         session.execute(
             "CREATE FUNCTION public.note(name, text) RETURNS bool LANGUAGE plpgsql AS"
@@ -150,25 +150,25 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         )
         session.execute("TRUNCATE public.ran")
         path = SQL("ALTER DATABASE {} SET search_path = public, pg_catalog")
-        session.execute(path.format(Identifier(names.database)))
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(names.logins[0])))
+        session.execute(path.format(Identifier(victim.database)))
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(victim.logins[0])))
         session.execute("SET ROLE NONE; CREATE VIEW public.v AS SELECT public.note('x', 'x') AS of_login")
-    managed.api("INSERT INTO public.t DEFAULT VALUES", names.database)
-    assert managed.api("SELECT who FROM public.ran", names.database), "what the administrator runs would not be noticed"
-    managed.api("TRUNCATE public.ran, public.t", names.database)
+    managed.api("INSERT INTO public.t DEFAULT VALUES", victim.database)
+    assert managed.api("SELECT who FROM public.ran", victim.database), "what the administrator runs would not be noticed"
+    managed.api("TRUNCATE public.ran, public.t", victim.database)
     reader = await managed.role(names.tenant, Role.READER, server)
     assert await server.problems(reader, reader.logins) == frozenset()
-    assert await ended(server, reader, reader.logins[0])
-    await server.forget(work(reader))
-    await server.repair(work(names), names.logins)
-    assert await ended(server, names, names.logins[0])
-    await server.set_login(work(names), names.temporary, secret())
-    await server.drop_temporary(work(names))
-    await server.end_logins(work(names), [names.logins[1]])
-    await server.shut(work(names))
-    await server.adopt(work(names), None)
+    assert await reader.end(reader.logins[0])
+    await reader.steps.forget()
+    await victim.repair()
+    assert await victim.end(victim.logins[0])
+    await server.set_login(work(victim), names.temporary, secret())
+    await server.drop_temporary(work(victim))
+    await victim.steps.end_logins([victim.logins[1]])
+    await victim.steps.shut()
+    await server.adopt(work(victim), None)
 
-    assert managed.api("SELECT who FROM public.ran", names.database) == []
+    assert managed.api("SELECT who FROM public.ran", victim.database) == []
 
 
 def secret() -> Secret:
@@ -178,14 +178,14 @@ def secret() -> Secret:
 class Fighter:
     """A hostile program: four sessions of a login that each repeat an attack until they are ended."""
 
-    def __init__(self, managed: Managed, names: Names, login: str, act: Callable[[Fighter, Connection], None]) -> None:
+    def __init__(self, managed: Managed, victim: Tenant, login: str, act: Callable[[Fighter, Connection], None]) -> None:
         self.managed, self.names, self.login, self.password = managed, names, login, PASSWORD
         self.tries = 0
         self._stop, self._act = threading.Event(), act
         self._threads = [threading.Thread(target=self._fight, args=[number]) for number in range(4)]
 
     def _fight(self, number: int) -> None:
-        database = self.names.database if number % 2 else "defaultdb"
+        database = self.victim.database if number % 2 else "defaultdb"
         while not self._stop.is_set():
             self.tries += 1
             with suppress(psycopg.Error), self.managed.open(self.login, database, self.password) as session:
@@ -229,44 +229,44 @@ def stays(fighter: Fighter, session: Connection) -> None:
 
 @pytest.mark.parametrize("act", [sets_passwords, locks_its_row, ends_others, stays])
 async def test_a_login_is_ended_though_its_sessions_fight_back(
-    managed: Managed, server: PostgresServer, names: Names, act: Callable[[Fighter, Connection], None]
+    managed: Managed, server: PostgresServer, victim: Tenant, act: Callable[[Fighter, Connection], None]
 ) -> None:
-    login = names.logins[0]
+    login = victim.logins[0]
     passwords = (PASSWORD, "mine")
     with Fighter(managed, names, login, act) as fighter:
         await until(
             lambda: managed.sessions(login) > 1 and any(managed.lets_in(login, "defaultdb", p) for p in passwords)
         )
-        await server.end_logins(work(names), [login])
+        await victim.steps.end_logins([login])
         assert managed.sessions(login) == 0
         tried = fighter.tries
         await until(lambda: fighter.tries > tried + 8)
         assert managed.sessions(login) == 0
         assert not any(managed.lets_in(login, "defaultdb", password) for password in passwords)
-        assert await server.drop_login(work(names), login)
-    assert managed.lets_in(names.logins[1], names.database)
+        assert await victim.steps.drop_logins([login]) == ()
+    assert managed.lets_in(victim.logins[1], victim.database)
     async with asyncio.timeout(60):  # no session of a login that is gone goes on
         while managed.api("SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL"):
             await asyncio.sleep(0.02)
 
 
 async def test_prepared_transaction_on_login_named(
-    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It locks the row of the login, which loses its rights all the same. The other logins end."""
     monkeypatch.setattr(postgres, "_ENDING_SECONDS", 2.0)
-    login, other = names.logins
+    login, other = victim.logins
     with managed.open(login, "defaultdb") as session:
         session.execute("SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'; PREPARE TRANSACTION 'held'")
     with pytest.raises(GrantError, match=f"the prepared transaction 'held' of '{login}' in the database 'defaultdb'"):
-        await server.end_logins(work(names), names.logins)
-    assert not managed.lets_in(other, names.database)
-    assert not managed.lets_in(login, names.database)
+        await victim.steps.end_logins(victim.logins)
+    assert not managed.lets_in(other, victim.database)
+    assert not managed.lets_in(login, victim.database)
 
     managed.api("ROLLBACK PREPARED 'held'", "defaultdb")
-    await server.end_logins(work(names), names.logins)
+    await victim.steps.end_logins(victim.logins)
     assert not managed.lets_in(login, "defaultdb")
-    assert await server.drop_login(work(names), login)
+    assert await victim.steps.drop_logins([login]) == ()
 
 
 @contextmanager
@@ -301,11 +301,11 @@ class HalfOpen:
 
 
 @pytest.fixture
-async def clear_text(managed: Managed, names: Names) -> AsyncIterator[None]:
+async def clear_text(managed: Managed, victim: Tenant) -> AsyncIterator[None]:
     """The server asks for the password in clear text, so the test need not speak SCRAM: the order is the same."""
     hba = managed.server.hba
     before = hba.read_text()
-    hba.write_text(f'host all "{names.logins[0]}" all password\n{before}')
+    hba.write_text(f'host all "{victim.logins[0]}" all password\n{before}')
     managed.reload()
     yield
     hba.write_text(before)
@@ -314,36 +314,36 @@ async def clear_text(managed: Managed, names: Names) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("clear_text")
 async def test_a_half_open_login_delays_no_ending_and_enters_no_more(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    login = names.logins[0]
+    login = victim.logins[0]
     with half_open(managed, login, 3) as opened:
         began = time.monotonic()
-        assert await ended(server, names, login)
+        assert await victim.end(login)
         assert time.monotonic() - began < 40  # the server would end them after 60 s
         assert not opened[0].enters(PASSWORD)
         # Nor when the login is in use again: the reset waits until the server has ended them.
-        resetting = asyncio.create_task(server.set_login(work(names), login, Secret("new")))
+        resetting = asyncio.create_task(server.set_login(work(victim), login, Secret("new")))
         await asyncio.sleep(1)
         assert not resetting.done()
         assert not any(each.enters(PASSWORD) for each in opened[1:])
         for each in opened:
             each.close()
         await resetting
-    assert managed.lets_in(login, names.database, "new")
+    assert managed.lets_in(login, victim.database, "new")
 
 
 async def test_many_large_objects_elsewhere_do_not_keep_a_login(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    login = names.logins[0]
+    login = victim.logins[0]
     for database in ("defaultdb", "template1"):
         with managed.open(login, database) as session:
             session.execute("SET ROLE NONE; SELECT count(lo_create(0)) FROM generate_series(1, 3500)")
-    await server.end_logins(work(names), [login])
+    await victim.steps.end_logins([login])
     assert large_objects(managed, login) == [3500, 3500]  # it did not wait for them to be dropped
     async with asyncio.timeout(60):
-        while not await server.drop_login(work(names), login):  # each attempt goes on
+        while not await victim.steps.drop_logins([login]):  # each attempt goes on
             pass
     assert not managed.exists(login)
 
@@ -358,15 +358,15 @@ def large_objects(managed: Managed, login: str) -> list[int]:
 
 @pytest.mark.thorough
 async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """With more large objects than the server has locks for. Two million take four times two minutes."""
-    login = names.logins[0]
+    login = victim.logins[0]
     with managed.open(login, "defaultdb") as session:
         session.execute("SET ROLE NONE")
         for _ in range(15):
             session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 2000)")
-    await server.end_logins(work(names), [login])
+    await victim.steps.end_logins([login])
 
     def left() -> int:
         [(number,)] = managed.api("SELECT count(*) FROM pg_largeobject_metadata", "defaultdb")
@@ -374,7 +374,7 @@ async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
 
     everything = left()
     assert everything >= 30_000  # the end did not wait for them
-    dropping = asyncio.create_task(server.drop_login(work(names), login))
+    dropping = asyncio.create_task(victim.steps.drop_logins([login]))
     with managed.open(evil.logins[0], evil.database) as neighbour:
         while left() == everything:
             neighbour.execute("CREATE TABLE goes_on (x int); DROP TABLE goes_on")
@@ -383,40 +383,40 @@ async def test_housekeeping_that_is_cut_off_goes_on_where_it_stopped(
     with pytest.raises(asyncio.CancelledError):
         await dropping
     assert everything - 30_000 < left() < everything
-    assert await server.drop_login(work(names), login)
+    assert await victim.steps.drop_logins([login]) == ()
     assert (left(), managed.exists(login)) == (everything - 30_000, False)
 
 
 async def test_a_login_is_ended_though_its_database_lets_nobody_in(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    login = names.logins[0]
+    login = victim.logins[0]
     with managed.open(login, "defaultdb") as session:
-        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.database)))
-        assert await ended(server, names, login)
+        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(victim.database)))
+        assert await victim.end(login)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
 
 
-async def test_a_full_database_does_not_keep_a_password_from_being_tested(managed: Managed, names: Names) -> None:
+async def test_a_full_database_does_not_keep_a_password_from_being_tested(managed: Managed, victim: Tenant) -> None:
     server = managed.postgres(connection_limit=1)
-    await ready(server, names, names.logins[0])
-    await managed.closed(names.logins[0])
-    with managed.open(names.logins[0], names.database) as session:
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(Identifier(names.database)))
-        for login in names.logins:
-            assert not managed.lets_in(login, names.database)
+    await ready(server, victim, victim.logins[0])
+    await managed.closed(victim.logins[0])
+    with managed.open(victim.logins[0], victim.database) as session:
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(Identifier(victim.database)))
+        for login in victim.logins:
+            assert not managed.lets_in(login, victim.database)
             assert await server.log_in(names, login, secret()) is None
-        assert await server.problems(names, names.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
+        assert await victim.problems() == kinds(ProblemKind.UNKNOWN_LOGIN)
 
 
-async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: PostgresServer, names: Names) -> None:
+async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     waiting = "SELECT FROM pg_stat_activity WHERE usename = 'doadmin'"
-    with closing(managed.open(names.logins[0], "defaultdb")) as session:
-        session.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
+    with closing(managed.open(victim.logins[0], "defaultdb")) as session:
+        session.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(victim.database)))
         session.execute("BEGIN")
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.database)))
-        call = asyncio.create_task(server.repair(work(names), names.logins))
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(victim.database)))
+        call = asyncio.create_task(victim.repair()
         while not managed.api(waiting + " AND wait_event_type = 'Lock'"):
             await asyncio.sleep(0.01)
         call.cancel()
@@ -427,13 +427,13 @@ async def test_a_cancelled_step_leaves_no_backend(managed: Managed, server: Post
                 await asyncio.sleep(0.01)
 
 
-async def test_ended_login_keeps_nothing(managed: Managed, server: PostgresServer, names: Names) -> None:
+async def test_ended_login_keeps_nothing(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     """Not even a password that NOLOGIN makes useless: a connection that began before would enter with it."""
-    login = names.logins[0]
+    login = victim.logins[0]
     state = SQL("""
         SELECT rolcanlogin, rolpassword IS NOT NULL, EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid)
         FROM pg_authid r WHERE rolname = {}
     """).format(Literal(login))
     assert managed.api(state) == [(True, True, True)]
-    await server.end_logins(work(names), [login])
+    await victim.steps.end_logins([login])
     assert managed.api(state) == [(False, False, False)]

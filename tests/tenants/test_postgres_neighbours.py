@@ -13,73 +13,65 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient import Engine
 from aiodbclient.tenants import ProblemKind, Role
-from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.postgres import PostgresServer
 from aiodbclient.tenants._servers.postgres.sessions import Session
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import Managed, ended, ready, until, work
+from .managed import Managed, until
 from .problems import kinds
-
-
-async def removed(server: PostgresServer, names: Names) -> None:
-    for login in names.logins:
-        await server.end_logins(work(names), [login])
-    await server.drop_database(work(names))
-    for login in names.logins:
-        await server.drop_login(work(names), login)
-    await server.forget(work(names))
+from .tenant import Tenant
 
 
 async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
-    managed: Managed, server: PostgresServer, evil: Names
+    managed: Managed, server: PostgresServer, evil: Tenant
 ) -> None:
     with managed.open(evil.logins[0], "defaultdb") as session:
         for role in ("NONE", evil.owner):
             session.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "NONE" else Identifier(role)))
             for _ in range(4):  # more than a server has locks
                 session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 4000)")
-    await removed(server, evil)
+    await evil.remove()
     assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
     assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
 
 
 async def test_a_session_that_a_neighbour_was_let_into_is_reported_and_ended_by_a_repair(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant
 ) -> None:
     """An intruder with a leaked credential lets a login of its own in, whose open session outlives the credential."""
-    old, new = names.logins
-    with managed.open(old, names.database) as session:
+    old = victim.logins[0]
+    with managed.open(old, victim.database) as session:
         grant = SQL("GRANT CONNECT ON DATABASE {} TO {}")
-        session.execute(grant.format(Identifier(names.database), Identifier(evil.logins[0])))
-    with closing(managed.open(evil.logins[0], names.database)) as intruder:
-        assert await ended(server, names, old)
-        assert await server.problems(names, [new]) == kinds(ProblemKind.OPEN_TO_OTHERS)
-        await server.repair(work(names), [new])
+        session.execute(grant.format(Identifier(victim.database), Identifier(evil.logins[0])))
+    with closing(managed.open(evil.logins[0], victim.database)) as intruder:
+        assert await victim.end(old)
+        assert await victim.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
+        await victim.repair()
         with pytest.raises(psycopg.OperationalError):
             intruder.execute("SELECT 1")
-    assert not managed.lets_in(evil.logins[0], names.database)
-    assert await server.problems(names, [new]) == frozenset()
+    assert not managed.lets_in(evil.logins[0], victim.database)
+    assert await victim.problems() == frozenset()
 
 
 async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: Managed, server: PostgresServer) -> None:
     """Eight tenants try all the time; the provider's API leaves its databases open to them."""
     neighbours = [await managed.tenant(f"prying{number}", server, logins=1) for number in range(2)]
-    wanted, entered, stop = names_of("pried", Engine.PG), list[str](), threading.Event()
+    wanted, entered, stop = Tenant(server, names_of("pried", Engine.PG)), list[str](), threading.Event()
 
     def pry(login: str) -> None:
         while not stop.is_set():
             if managed.lets_in(login, wanted.database):
                 entered.append(login)
 
-    threads = [threading.Thread(target=pry, args=[names.logins[0]]) for names in neighbours for _ in range(2)]
+    threads = [threading.Thread(target=pry, args=[each.logins[0]]) for each in neighbours for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(3):
-            await server.create(work(wanted))
-            await ready(server, wanted, wanted.logins[0])
-            await removed(server, wanted)
+            await wanted.steps.create()
+            await wanted.add()
+            await wanted.remove()
         assert entered == []
         managed.api(SQL("CREATE DATABASE {}").format(Identifier(wanted.database)))
         await until(lambda: entered)  # the control: one that is open to all
@@ -88,29 +80,28 @@ async def test_no_neighbour_enters_a_new_database_before_it_is_closed(managed: M
         for thread in threads:
             thread.join()
     managed.drop(wanted.database)
-    for names in neighbours:
-        await removed(server, names)
+    for each in neighbours:
+        await each.remove()
 
 
 async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
-    reader = names_of(names.tenant, Engine.PG, role=Role.READER)
     name = Identifier("\x1b]0;mine\x07\nall revoked")
-    managed.api(SQL("CREATE SCHEMA {}").format(name), names.database)
-    managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), names.database)
+    managed.api(SQL("CREATE SCHEMA {}").format(name), victim.database)
+    managed.api(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name), victim.database)
     with pytest.raises(GrantError) as refused:
-        await server.create(work(reader))
+        await victim.steps.create_role(Role.READER)
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(victim.logins[0], victim.database) as session:
         session.execute(SQL("CREATE TABLE {} (x int)").format(name))
-    managed.api(SQL("ALTER TABLE public.{} OWNER TO doadmin").format(name), names.database)
-    managed.api("CREATE SCHEMA theirs; CREATE ROLE theirs", names.database)
-    managed.api(SQL("CREATE TABLE theirs.{} (x int)").format(name), names.database)
-    managed.api(SQL("ALTER TABLE theirs.{} OWNER TO doadmin").format(name), names.database)
+    managed.api(SQL("ALTER TABLE public.{} OWNER TO doadmin").format(name), victim.database)
+    managed.api("CREATE SCHEMA theirs; CREATE ROLE theirs", victim.database)
+    managed.api(SQL("CREATE TABLE theirs.{} (x int)").format(name), victim.database)
+    managed.api(SQL("ALTER TABLE theirs.{} OWNER TO doadmin").format(name), victim.database)
     with pytest.raises(GrantError) as refused:
-        await server.repair(work(names), names.logins)
+        await victim.repair()
     managed.api("DROP ROLE theirs")
     assert str(refused.value).isprintable()
     assert "mine" in str(refused.value)
@@ -125,26 +116,26 @@ def closed(managed: Managed) -> Iterator[None]:
 
 @pytest.mark.usefixtures("closed")
 async def test_a_closed_defaultdb_keeps_tenants_out_and_every_step_works(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     assert "defaultdb" not in await server.open_databases()
     assert "template1" in await server.open_databases()
-    assert not managed.lets_in(names.logins[0], "defaultdb")
-    await ready(server, names, names.logins[1])
-    await removed(server, names)
+    assert not managed.lets_in(victim.logins[0], "defaultdb")
+    await victim.add()
+    await victim.remove()
 
 
 async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
-    managed: Managed, server: PostgresServer, names: Names, evil: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, evil: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with managed.open(evil.logins[0], evil.database) as session:
         session.execute("SET search_path = public")
         for number in range(600):  # more than one statement names
             session.execute(f"CREATE TABLE t{number} ()".encode())
-        session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(names.logins[0])))
-    await server.end_logins(work(names), [names.logins[0]])
+        session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(victim.logins[0])))
+    await victim.steps.end_logins([victim.logins[0]])
     statements = counted(monkeypatch)
-    assert await server.drop_login(work(names), names.logins[0])
+    assert await victim.steps.drop_logins([victim.logins[0]]) == ()
     assert len(statements) < 60
 
 
@@ -161,37 +152,37 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
-    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('CREATE ROLE many%s', i); END LOOP; END $$")
     try:
-        with managed.open(names.logins[0], names.database) as session:
+        with managed.open(victim.logins[0], victim.database) as session:
             everybody = SQL(", ").join(Identifier(f"many{i}") for i in range(1, 1501))
             grant = SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {} WITH GRANT OPTION")
-            session.execute(grant.format(Identifier(names.database), everybody))
+            session.execute(grant.format(Identifier(victim.database), everybody))
         statements = counted(monkeypatch)
-        await server.repair(work(names), names.logins)
+        await victim.repair()
         looks = ("pg_blocking_pids", "pg_prepared_xacts")  # while it waits, at intervals
         assert len([each for each in statements if not any(look in each.as_string(None) for look in looks)]) < 60
-        assert await server.problems(names, names.logins) == frozenset()
+        assert await victim.problems() == frozenset()
     finally:
         managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('DROP ROLE many%s', i); END LOOP; END $$")
 
 
 async def test_usage_and_tenants_are_those_that_create_made(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     managed.api("CREATE DATABASE nobodys OWNER doadmin")
-    for login in names.logins:
+    for login in victim.logins:
         await managed.closed(login)
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(victim.logins[0], victim.database) as session:
         session.execute("CREATE TABLE public.t AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
         usage = await server.usage()
     managed.drop("nobodys")
-    size, connections = usage[names.database]
+    size, connections = usage[victim.database]
     assert size > 10_000_000
     assert connections == 1
     assert set(usage) == set(await server.tenants())
     assert not {"nobodys", "defaultdb", "template1"} & set(usage)
     owner = SQL("SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = {}")
-    assert managed.api(owner.format(Literal(names.database))) == [(names.owner,)]
+    assert managed.api(owner.format(Literal(victim.database))) == [(victim.owner,)]

@@ -17,13 +17,13 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.tenants import ProblemKind
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers import server as of_any_engine
 from aiodbclient.tenants._servers.postgres import PostgresServer, logins, sessions
 from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
-from .managed import PASSWORD, Managed, ended, ready, work
+from .managed import Managed
+from .tenant import PASSWORD, Tenant
 from .problems import kinds
 
 # A verifier that the tenant made itself. The salt and the keys are any.
@@ -67,18 +67,18 @@ async def test_blocked_loop_is_noticed() -> None:
 
 @pytest.mark.parametrize("rounds", [-1, 0, 100_001, 2_147_483_647])
 async def test_scram_rounds_out_of_range_refused(
-    managed: Managed, server: PostgresServer, names: Names, rounds: int
+    managed: Managed, server: PostgresServer, victim: Tenant, rounds: int
 ) -> None:
     # A tenant waits 40 minutes for the server to take the longest, so a superuser writes it here.
     verifier = ENDLESS.format(rounds=rounds)
-    managed.api(SQL("UPDATE pg_authid SET rolpassword = {} WHERE rolname = {}").format(verifier, names.logins[0]))
+    managed.api(SQL("UPDATE pg_authid SET rolpassword = {} WHERE rolname = {}").format(verifier, victim.logins[0]))
 
     async with never_blocked():
-        refused = await server.log_in(names, names.logins[0], Secret(PASSWORD))
+        refused = await server.log_in(names, victim.logins[0], Secret(PASSWORD))
         assert refused is not None
         assert f"{rounds:,} rounds of SCRAM" in refused
-        await ready(server, names, names.logins[0], "reset")
-        assert await ended(server, names, names.logins[0])
+        await ready(server, victim, victim.logins[0], "reset")
+        assert await victim.end(victim.logins[0])
 
 
 async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(place: Place) -> None:
@@ -95,21 +95,21 @@ async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(pla
 
 
 async def test_a_password_has_few_rounds_whatever_the_tenant_set(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     if managed.version < 16:
         pytest.skip("there is no such setting")
-    with managed.open(names.logins[0], names.database) as session:
+    with managed.open(victim.logins[0], victim.database) as session:
         session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER SET scram_iterations = 2147483647")
-        session.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
-        session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(names.database)))
+        session.execute(SQL("SET ROLE {}").format(Identifier(victim.owner)))
+        session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(victim.database)))
 
     async with never_blocked():
-        await ready(server, names, names.logins[0], "new")
+        await ready(server, victim, victim.logins[0], "new")
 
 
 async def test_no_statement_has_a_password_also_where_md5_is_the_default(
-    managed: Managed, server: PostgresServer, names: Names
+    managed: Managed, server: PostgresServer, victim: Tenant
 ) -> None:
     managed.api("ALTER SYSTEM SET password_encryption = 'md5'")
     managed.api("ALTER SYSTEM SET log_statement = 'all'")
@@ -125,21 +125,21 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sessions.Session, "run", seeing)
-            await ready(server, names, names.logins[0], "hunter2-hunter2")
+            await ready(server, victim, victim.logins[0], "hunter2-hunter2")
         assert not any("hunter2" in each.as_string(None) for each in seen)
         assert any("SCRAM-SHA-256$4096:" in each.as_string(None) for each in seen)
-        stored = SQL("SELECT rolpassword FROM pg_authid WHERE rolname = {}").format(Literal(names.logins[0]))
+        stored = SQL("SELECT rolpassword FROM pg_authid WHERE rolname = {}").format(Literal(victim.logins[0]))
         assert managed.api(stored)[0][0].startswith("SCRAM-SHA-256$4096:")
     finally:
         managed.api("ALTER SYSTEM RESET ALL")
         managed.reload()
 
 
-async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, names: Names) -> None:
+async def test_the_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
-            await server.set_login(work(names), names.temporary, Secret(PASSWORD))
+            await server.set_login(work(victim), names.temporary, Secret(PASSWORD))
     finally:
         managed.api("ALTER ROLE doadmin CREATEROLE")
     assert "SCRAM" not in str(caught.value)
@@ -160,11 +160,11 @@ async def test_md5_password_is_refused(place: Place) -> None:
 
 
 async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
-    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password, reached = Secret("hunter2-hunter2"), asyncio.Event()
-    managed.reset(names.logins[0], password)
-    await server.find(names)
+    managed.reset(victim.logins[0], password)
+    await server.find(victim.names)
     expect = logins._Wire._expect
 
     async def stalling(wire: logins._Wire, *wanted: int) -> tuple[int, bytes]:
@@ -174,7 +174,7 @@ async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
         return await expect(wire, *wanted)
 
     monkeypatch.setattr(logins._Wire, "_expect", stalling)
-    login = asyncio.create_task(server.log_in(names, names.logins[0], password))
+    login = asyncio.create_task(server.log_in(names, victim.logins[0], password))
     await reached.wait()
     login.cancel()
     with pytest.raises(asyncio.CancelledError) as cancelled:
@@ -202,16 +202,16 @@ def open_sockets() -> set[str]:
 
 
 async def test_a_server_that_hangs_leaves_no_connection_open(
-    managed: Managed, server: PostgresServer, names: Names, hanging: None
+    managed: Managed, server: PostgresServer, victim: Tenant, hanging: None
 ) -> None:
     before = open_sockets()
     errors = list[GrantError]()  # kept, as an outcome keeps its error
     for call in (
         server.administrator(),
-        server.find(names),
-        server.problems(names, names.logins),
-        server.log_in(names, names.logins[0], Secret(PASSWORD)),
-        server.end_logins(work(names), [names.logins[0]]),
+        server.find(victim.names),
+        victim.problems(),
+        server.log_in(names, victim.logins[0], Secret(PASSWORD)),
+        victim.steps.end_logins([victim.logins[0]]),
     ):
         with pytest.raises(GrantError) as failed:
             await call
@@ -227,12 +227,12 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
 
 @pytest.mark.thorough
 async def test_a_server_that_stops_in_an_open_session_ends_the_call(
-    managed: Managed, server: PostgresServer, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
-    await ready(server, names, names.logins[0])
+    await ready(server, victim, victim.logins[0])
     async with server.sessions.shared():
-        await server.problems(names, names.logins)
+        await victim.problems()
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
         assert backends
         monkeypatch.setattr(of_any_engine, "_READ_SECONDS", 0.5)
@@ -241,7 +241,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
         try:
             with pytest.raises(GrantError, match="did not answer within"):
                 async with asyncio.timeout(60):
-                    await server.problems(names, names.logins)
+                    await victim.problems()
         finally:
             for backend in backends:
                 os.kill(backend, signal.SIGCONT)

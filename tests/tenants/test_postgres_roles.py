@@ -10,15 +10,14 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient import Engine
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._servers.postgres import PostgresServer, objects
+from aiodbclient.tenants._servers.postgres import objects
 from aiodbclient.tenants.errors import GrantError
 
-from .managed import PASSWORD, Managed, ready, work
+from .managed import Managed
 from .problems import kinds
+from .tenant import PASSWORD, Tenant
 
 OWNER, WRITER, READER = Role.OWNER, Role.WRITER, Role.READER
 
@@ -77,8 +76,8 @@ MATRIX: dict[str, set[Role]] = {
 }
 
 
-def may(connection: Connection[Any], names: Names, statement: str) -> bool:
-    query = SQL(statement).format(database=Identifier(names.database), owner=Identifier(names.owner))
+def may(connection: Connection[Any], victim: Tenant, statement: str) -> bool:
+    query = SQL(statement).format(database=Identifier(victim.database), owner=Identifier(victim.owner))
     severities: list[str | None] = []
 
     def note(notice: Diagnostic) -> None:
@@ -96,65 +95,64 @@ def may(connection: Connection[Any], names: Names, statement: str) -> bool:
     return "WARNING" not in severities
 
 
-async def everybody(managed: Managed, server: PostgresServer, tenant: str) -> dict[Role, Names]:
-    owner = await managed.tenant(tenant, server)
-    with managed.open(owner.logins[0], owner.database) as connection:
+async def everybody(managed: Managed, name: str) -> Tenant:
+    """A tenant with a login of each role, and objects from before and after."""
+    tenant = await managed.tenant(name, managed.postgres(), logins=1)
+    [owner] = tenant.logins
+    with managed.open(owner, tenant.database) as connection:
         connection.execute("CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES")
         connection.execute("CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         connection.execute("REVOKE EXECUTE ON FUNCTION private FROM PUBLIC")
         connection.execute("CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
-    names = {OWNER: owner}
     for role in (WRITER, READER):
-        names[role] = await managed.role(tenant, role, server)
-    with managed.open(owner.logins[0], owner.database) as connection:
+        await tenant.add(role)
+    with managed.open(owner, tenant.database) as connection:
         connection.execute(
             "CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early"
         )
         connection.execute("CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         connection.execute("REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC")
-    return names
+    return tenant
 
 
-def check_matrix(managed: Managed, names: dict[Role, Names], login: int = 0) -> None:
+def check_matrix(managed: Managed, tenant: Tenant) -> None:
+    """What the newest login of each role may."""
     seen: dict[str, set[Role]] = {statement: set() for statement in MATRIX}
-    for role, of_role in names.items():
-        with managed.open(of_role.logins[login], of_role.database) as connection:
+    for role, login in {role: login for login, role in tenant.on_record.items()}.items():
+        with managed.open(login, tenant.database) as connection:
             for statement in MATRIX:
-                if may(connection, of_role, statement):
+                if may(connection, tenant, statement):
                     seen[statement].add(role)
     assert seen == MATRIX
-    with Connection.connect(managed.superuser, dbname=names[OWNER].database) as superuser:  # what nobody may do works
-        assert [each for each in MATRIX if not MATRIX[each] and not may(superuser, names[OWNER], each)] == []
+    with Connection.connect(managed.superuser, dbname=tenant.database) as superuser:  # what nobody may do works
+        assert [each for each in MATRIX if not MATRIX[each] and not may(superuser, tenant, each)] == []
 
 
-@pytest.mark.parametrize("tenant", ["acme", "a.B-c_"])
-async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, tenant: str) -> None:
-    server = managed.postgres()
-    names = await everybody(managed, server, tenant)
-    check_matrix(managed, names)
+@pytest.mark.parametrize("name", ["acme", "a.B-c_"])
+async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, name: str) -> None:
+    tenant = await everybody(managed, name)
+    check_matrix(managed, tenant)
+    owner, _, reader = tenant.on_record
 
     # After a rotation, too.
     for role in (WRITER, READER):
-        await ready(server, names[role], names[role].logins[1])
-    check_matrix(managed, names, login=1)
-    for of_role in names.values():
-        assert await server.problems(of_role, of_role.logins) == frozenset()
+        await tenant.add(role)
+    check_matrix(managed, tenant)
+    assert await tenant.problems() == frozenset()
 
     # The owner may revoke rights from its roles. They are granted again.
-    reader = names[READER]
-    with managed.open(names[OWNER].logins[0], reader.database) as connection:
-        group = Identifier(reader.group)
+    with managed.open(owner, tenant.database) as connection:
+        group = Identifier(tenant.names.group(READER))
         connection.execute(SQL("REVOKE SELECT ON ALL TABLES IN SCHEMA late FROM {}").format(group))
         connection.execute(SQL("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM {}").format(group))
-        connection.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(reader.database), group))
+        connection.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(tenant.database), group))
         connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    assert await server.problems(reader, reader.logins) == kinds(ProblemKind.RIGHTS_MISSING)
-    assert not managed.lets_in(reader.logins[0], reader.database)
-    assert await server.log_in(reader, reader.logins[0], Secret(PASSWORD)) is None  # its password is right
-    await server.repair(work(reader), reader.logins[:1])
-    assert await server.problems(reader, reader.logins[:1]) == kinds(ProblemKind.UNKNOWN_LOGIN)
-    await ready(server, reader, reader.logins[0])
-    check_matrix(managed, names)
+    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
+    assert not managed.lets_in(reader, tenant.database)
+    assert await tenant.server.log_in(tenant.names, reader, Secret(PASSWORD)) is None  # its password is right
+    await tenant.repair()
+    assert await tenant.problems() == frozenset()
+    check_matrix(managed, tenant)
 
 
 async def test_open_schema_refuses_readers(managed: Managed) -> None:
@@ -162,24 +160,21 @@ async def test_open_schema_refuses_readers(managed: Managed) -> None:
     server = managed.postgres()
     upgraded = await managed.tenant("upgraded", server)
     managed.api("ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO PUBLIC", upgraded.database)
-    reader = names_of("upgraded", Engine.PG, role=Role.READER)
     with pytest.raises(GrantError, match=r"every login may create objects in the schema 'public' .* only a superuser"):
-        await server.create(work(reader))
+        await upgraded.steps.create_role(READER)
 
 
 async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) -> None:
-    server = managed.postgres()
-    inside = await everybody(managed, server, "inside")
-    outside = await everybody(managed, server, "outside")
-    for of_role in inside.values():
-        assert not managed.lets_in(of_role.logins[0], outside[OWNER].database)
-        with managed.open(of_role.logins[0], of_role.database) as connection:
-            for other in outside.values():
-                for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'mine'", "DROP ROLE {}", "DROP OWNED BY {}"):
-                    for role in {other.group, other.owner, *other.logins[:1]}:
-                        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                            connection.execute(SQL(statement).format(Identifier(role)))
-        with managed.open(of_role.logins[0], "defaultdb") as connection:
+    inside, outside = await everybody(managed, "inside"), await everybody(managed, "outside")
+    others = [outside.owner, *outside.names.groups, *outside.on_record]
+    for login in inside.on_record:
+        assert not managed.lets_in(login, outside.database)
+        with managed.open(login, inside.database) as connection:
+            for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'mine'", "DROP ROLE {}", "DROP OWNED BY {}"):
+                for role in others:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(SQL(statement).format(Identifier(role)))
+        with managed.open(login, "defaultdb") as connection:
             for statement in ("CREATE TABLE t (x int)", "CREATE SCHEMA s", "CREATE DATABASE mine"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(statement)
@@ -187,12 +182,10 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
 
 async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_AT_ONCE", 3)
-    server = managed.postgres()
-    names = await managed.tenant("many", server)
-    with managed.open(names.logins[0], names.database) as connection:
+    many = await managed.tenant("many", managed.postgres())
+    with managed.open(many.logins[0], many.database) as connection:
         for number in range(8):
             connection.execute(SQL("CREATE TABLE {} (x int)").format(Identifier(f"t{number}")))
-    reader = await managed.role("many", READER, server)
-    with managed.open(reader.logins[0], reader.database) as connection:
+    with managed.open(await many.add(READER), many.database) as connection:
         for number in range(8):
             assert connection.execute(SQL("TABLE {}").format(Identifier(f"t{number}"))).fetchall() == []

@@ -16,10 +16,10 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants._credential import Secret
-from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
-from .managed import Managed, work
+from .managed import Managed
+from .tenant import PASSWORD, Tenant
 
 NEW = "hunter2-hunter2"
 
@@ -63,17 +63,17 @@ def leaks(error: BaseException, secrets: tuple[str, ...], show: Callable[[Any], 
     return found
 
 
-async def steps(server: PostgresServer, names: Names) -> None:
-    await server.find(names)
-    await server.set_login(work(names), names.logins[0], Secret(NEW))
-    await server.log_in(names, names.logins[0], Secret(NEW))
-    await server.problems(names, names.logins)
-    await server.repair(work(names), names.logins)
-    await server.end_logins(work(names), [names.logins[1]])
-    await server.shut(work(names))
+async def steps(server: PostgresServer, victim: Tenant) -> None:
+    await server.find(victim.names)
+    await server.set_login(work(victim), victim.logins[0], Secret(NEW))
+    await server.log_in(names, victim.logins[0], Secret(NEW))
+    await victim.problems()
+    await victim.repair()
+    await victim.steps.end_logins([victim.logins[1]])
+    await victim.steps.shut()
 
 
-async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Managed, names: Names) -> None:
+async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Managed, victim: Tenant) -> None:
     errors, found, began = 0, set[str](), monotonic()
     await steps(managed.postgres(), names)
     whole = monotonic() - began
@@ -91,11 +91,11 @@ async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Mana
     assert found == set()
 
 
-async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed, names: Names) -> None:
+async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed, victim: Tenant) -> None:
     wrong = Secret(make_conninfo(managed.admin, password="wrong-wrong", port=1))
     refused = Secret(make_conninfo(managed.admin, password="wrong-wrong"))
     for server in (PostgresServer(wrong, None), PostgresServer(refused, None)):
-        for step in (server.administrator(), server.find(names), server.end_logins(work(names), [names.logins[0]])):
+        for step in (server.administrator(), server.find(victim.names), victim.steps.end_logins([victim.logins[0]])):
             with pytest.raises(DatabaseClientError) as caught:
                 await step
             assert leaks(caught.value, ("wrong-wrong",)) == []

@@ -16,13 +16,13 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient.engines import Engine
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._naming import Role, names_of
 from aiodbclient.tenants._servers import server_of
 from aiodbclient.tenants._servers.postgres.sessions import CAFile
 
 from ..requirements import postgres_with_tls
 from .conftest import Place, placed
-from .managed import work
+from .tenant import Tenant
 
 
 @pytest.fixture
@@ -70,17 +70,17 @@ async def test_a_step_that_is_cancelled_over_tls_leaves_no_backend(place: Place,
     credential = await place.tenants().ensure("alpha")
     info = await place.cluster.info()
     server = server_of(Engine.PG, info.connection, await place.cluster.ca(), None, None)
-    names = names_of("alpha", Engine.PG, place.prefix)
+    alpha = Tenant(server, names_of("alpha", Engine.PG, place.prefix), {credential.username: Role.OWNER})
     waiting = (
         "SELECT FROM pg_stat_activity WHERE query LIKE '%IS_TEMPLATE false%' AND state = 'active' "
         "AND pid <> pg_backend_pid()"
     )
     async with await AsyncConnection.connect(credential.uri) as hostile:
-        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.database)))
+        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(alpha.database)))
         await hostile.commit()
-        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(names.database)))
+        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(alpha.database)))
 
-        call = asyncio.create_task(server.repair(work(names), names.logins[:1]))
+        call = asyncio.create_task(alpha.repair())
         async with asyncio.timeout(20):
             while not await (await watching.execute(waiting)).fetchall():
                 await asyncio.sleep(0.01)

@@ -157,7 +157,8 @@ async def create(session: Session) -> bool:
 
 async def create_group(session: Session, role: Role) -> None:
     """Create the group of the readers or writers, who may connect."""
-    await take(session, await _group_steps(session, await need_database(session), role, (), ()))
+    present = [login.name for login in await read_logins(session)]  # they stay members
+    await take(session, await _group_steps(session, await need_database(session), role, (), present))
 
 
 async def complete(session: Session, logins: Mapping[str, Role] | None = None, limit: int | None = None) -> None:
