@@ -202,9 +202,9 @@ async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Pl
 
 async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp_path: Path) -> None:
     names = [f"n{number}" for number in range(6)]
-    assert all([outcome.ok async for outcome in place.tenants().provision(names)])
-    for name in names:
-        await place.cluster.users.delete(place.prefix + name)
+    async for outcome in place.tenants().provision(names):
+        assert outcome.credential is not None
+        await place.cluster.users.delete(outcome.credential.username)
 
     async def process() -> list[Any]:
         async with SQLiteStore(place.path) as store:

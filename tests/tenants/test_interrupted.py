@@ -65,10 +65,10 @@ async def here(place: Place) -> AsyncIterator[Here]:
 
 
 async def test_a_stranger_who_comes_first_is_left_alone_also_the_next_time(here: Here) -> None:
-    login, admin = f"{here.place.prefix}shop", await admin_of(here.place)
+    name, admin = f"{here.place.prefix}shop", await admin_of(here.place)
 
     async def stranger() -> None:
-        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'theirs'")
+        await ask(admin, f'CREATE DATABASE "{name}"')
 
     here.store.after_intent = stranger
 
@@ -76,8 +76,9 @@ async def test_a_stranger_who_comes_first_is_left_alone_also_the_next_time(here:
         assert isinstance((await only(here.tenants().provision(["shop"]))).error, ConflictError)
 
     assert await here.store.get("shop") is None
-    assert await ask(admin, f"SELECT count(*)::int FROM pg_database WHERE datname = '{login}'") == [(0,)]
-    assert await ask(admin, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{login}'") == [(True,)]
+    owner = f"SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = '{name}'"
+    assert await ask(admin, owner) == [("doadmin",)]
+    assert await here.place.logins() == []
 
 
 async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: Here) -> None:

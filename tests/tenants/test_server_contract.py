@@ -188,6 +188,17 @@ async def test_ended_login_keeps_its_name(place: Place) -> None:
     assert not place.enters(tenant.names, first, PASSWORD)
 
 
+async def test_login_is_made_once(place: Place) -> None:
+    """Whoever made one of this name, its password is another one."""
+    tenant = await made(place)
+    [login] = tenant.logins
+
+    with pytest.raises(GrantError, match=login):
+        await tenant.steps.add_login(login, Secret("Aa1-other"), Role.OWNER)
+
+    assert place.enters(tenant.names, login, PASSWORD)
+
+
 async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
     tenant = await made(place)
     [first] = tenant.logins
@@ -217,9 +228,11 @@ async def test_suspended_tenant_comes_back_with_what_it_has(place: Place) -> Non
     await tenant.end(first)
 
     await tenant.suspend()
+    await tenant.steps.drop_logins([first, second])
     assert not place.enters(tenant.names, second, PASSWORD)
     assert (await place.server.find(tenant.names)).logins == ()
     assert await place.server.problems(tenant.names, None) == frozenset()
+    assert tenant.database in await place.server.tenants()
 
     third = await tenant.add()
     assert place.connect(third, PASSWORD, tenant.database).run("SELECT a FROM v") == []
@@ -386,7 +399,7 @@ async def test_usage_counts_bytes_and_connections(place: Place) -> None:
 
 async def test_lost_claim_stops_before_the_next_statement(place: Place) -> None:
     tenant = await made(place)
-    left = [3]
+    left = [1]
 
     def check() -> None:
         left[0] -= 1

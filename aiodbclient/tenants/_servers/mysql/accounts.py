@@ -19,12 +19,13 @@ from contextlib import asynccontextmanager, suppress
 from attrs import frozen
 
 from ....errors import ConflictError
-from ..._credential import Secret
+from ..._credential import Secret, new_password
 from ...errors import GrantError
-from .session import LoginExistsError, Schema
+from .session import DefinerError, Schema
 
-_HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``helper``
-_IS_DEFINER = (4006,)
+_HELPER = "made by aiodbclient to end sessions for "  # how the comment on an account of ``helper`` begins
+_COMMENT = "COALESCE(User_attributes->>'$.metadata.comment', '')"
+_NO_LIMITS = "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS"
 
 
 @frozen
@@ -35,46 +36,54 @@ class Account:
     is_locked: bool
     connections: int  # at a time; 0 is no limit
     keeps_password: bool  # a session needs the current password to set another one
-    is_ours: bool  # the API makes the others, without a limit
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a tenant's login was made or ended here. The API makes its users without a limit."""
+        return self.connections > 0 or self.keeps_password
 
 
-async def accounts(schema: Schema, logins: Collection[str]) -> dict[str, Account]:
-    """Return the existing accounts of these logins."""
-    names = sorted(logins)
+async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Account]:
+    """Return the accounts of the tenant's form, in the order of their numbers, and those of ``others``."""
+    names, more = schema.names, sorted(others)
     query = (
         "SELECT User, account_locked = 'Y', max_user_connections, COALESCE(Password_require_current, 'N') = 'Y' "
-        f"FROM mysql.user WHERE Host = '%%' AND User IN ({', '.join(['%s'] * len(names))})"
+        "FROM mysql.user WHERE Host = '%%' "
+        f"AND (User BETWEEN %s AND %s{' OR User IN (' + ', '.join(['%s'] * len(more)) + ')' if more else ''})"
+        " ORDER BY User"
     )
-    rows = await schema.read(query, *names)
+    rows = await schema.read(query, names.stem, f"{names.stem}g", *more)
     return {
-        str(login): Account(str(login), bool(locked), int(most), bool(keeps), bool(int(most) or keeps))
+        str(login): Account(str(login), bool(locked), int(most), bool(keeps))
         for login, locked, most, keeps in rows
+        if names.is_login(login) or login in more
     }
 
 
-async def hosts(schema: Schema, login: str) -> set[str]:
-    """Return the hosts of the accounts of that name."""
-    return {str(host) for (host,) in await schema.read("SELECT Host FROM mysql.user WHERE User = %s", login)}
+async def single_hosts(schema: Schema) -> list[tuple[str, str]]:
+    """Return the accounts of the tenant's form for single hosts. Others made them, and nobody ends these."""
+    query = (
+        f"SELECT User, Host FROM mysql.user WHERE Host <> '%%' AND User BETWEEN %s AND %s AND {_COMMENT} NOT LIKE %s"
+    )
+    rows = await schema.read(query, schema.names.stem, f"{schema.names.stem}g", f"{_HELPER}%")
+    return [(str(login), str(host)) for login, host in rows if schema.names.is_login(login)]
 
 
-async def check_hosts(schema: Schema, login: str) -> None:
-    """Refuse a login that also has accounts for single hosts, of which nobody resets the password."""
-    await drop_helpers(schema, login)
-    others = sorted(await hosts(schema, login) - {"%"})
-    if others:
-        found = [f"{login!r}@{host!r}" for host in others]
+async def refuse_single_hosts(schema: Schema) -> None:
+    """Raise GrantError if there are such accounts."""
+    if found := [f"{login!r}@{host!r}" for login, host in await single_hosts(schema)]:
         raise schema.error(
             f"there is also the account {' and '.join(found)}: drop it (DROP USER {', '.join(found)}) and run it again"
         )
 
 
 async def check_adoption(schema: Schema, login: str) -> None:
-    """Refuse a login that the administrator may not end later."""
+    """Raise ConflictError for a login that the administrator may not end later."""
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
     reason = "it is the administrator" if login == own else ""
     if not reason:
         try:
-            await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)
+            await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)  # as it is
         except GrantError as refused:
             reason = f"the administrator may not alter it ({refused})"
     if reason:
@@ -83,63 +92,61 @@ async def check_adoption(schema: Schema, login: str) -> None:
         )
 
 
-async def set_account(schema: Schema, login: str, password: Secret, connections: int, *, is_new: bool) -> None:
-    """Create an account, or reset everything that a statement sets on it, and unlock it."""
-    how = f"IDENTIFIED BY %s REQUIRE NONE {_limits(connections)} PASSWORD REQUIRE CURRENT ACCOUNT UNLOCK"
-    if not is_new:  # MySQL may keep the password of before the last one too
-        await schema.change("ALTER USER %s@'%%' DISCARD OLD PASSWORD", login)
-    create = "CREATE" if is_new else "ALTER"
-    try:
-        await schema.change(f"{create} USER %s@'%%' {how}", login, password, fine=_IS_DEFINER)
-    except LoginExistsError:
-        raise exists(schema, login) from None
-    if is_new and "%" not in await hosts(schema, login):
-        raise schema.error(
-            f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
-            "create it again: drop that (information_schema shows its DEFINER), or rotate the tenant, and run it again"
-        )
-
-
-def exists(schema: Schema, login: str) -> ConflictError:
-    """Make the error for a login that others made."""
-    return ConflictError(
-        f"tenant {schema.names.tenant!r}: the login {login!r} exists, and was not made for this tenant", status=409
+async def create_account(schema: Schema, login: str, password: Secret, connections: int) -> None:
+    """Create an account without rights."""
+    limits = f"{_NO_LIMITS} {connections} PASSWORD REQUIRE CURRENT"
+    with suppress(DefinerError):
+        await schema.change(f"CREATE USER %s@'%%' IDENTIFIED BY %s {limits}", login, password)
+        return
+    raise schema.error(
+        f"the login {login!r} is gone, and an event, routine, trigger or view still runs as it, so MySQL does not "
+        "create it again: drop that (information_schema shows its DEFINER), or rotate the tenant, and run it again"
     )
 
 
-async def repair_account(schema: Schema, account: Account, connections: int) -> None:
-    """Set the limit of an account that works, and that its password stays."""
-    await schema.change(f"ALTER USER %s@'%%' {_limits(connections)} PASSWORD REQUIRE CURRENT", account.login)
+async def repair_account(schema: Schema, login: str, connections: int) -> None:
+    """Unlock an account, and set its limits and that its password stays."""
+    limits = f"{_NO_LIMITS} {connections} PASSWORD REQUIRE CURRENT"
+    await schema.change(f"ALTER USER %s@'%%' {limits} ACCOUNT UNLOCK", login)
 
 
-def _limits(connections: int) -> str:
-    return (
-        "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
-        f"MAX_USER_CONNECTIONS {connections}"
-    )
+async def lock_account(schema: Schema, login: str, connections: int, password: Secret | None) -> None:
+    """Lock an account, and stop its open sessions: each may run one statement an hour. None keeps its password."""
+    limits = f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {connections} ACCOUNT LOCK"
+    how, values = ("", (login,)) if password is None else ("IDENTIFIED BY %s ", (login, password))
+    await schema.change(f"ALTER USER %s@'%%' {how}{limits}", *values)
 
 
 async def drop_account(schema: Schema, login: str) -> bool:
     """Drop an account. Return False if code on the server runs as the login."""
-    await schema.change("DROP USER IF EXISTS %s@'%%'", login, fine=_IS_DEFINER)
-    return "%" not in await hosts(schema, login)
+    try:
+        await schema.change("DROP USER IF EXISTS %s@'%%'", login)
+    except DefinerError:
+        return False
+    return True
 
 
 @asynccontextmanager
-async def helper(schema: Schema, login: str, password: Secret) -> AsyncGenerator[None]:
+async def helper(schema: Schema, login: str) -> AsyncGenerator[Secret]:
     """Make an account of that name for our own host, which may kill the sessions of all of that name."""
     await drop_helpers(schema, login)
     ((host,),) = await schema.read("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
+    password = new_password()
     try:
-        await schema.change(f"CREATE USER %s@%s IDENTIFIED BY %s COMMENT '{_HELPER}'", login, host, password)
-        yield
+        comment = f"{_HELPER}{schema.name}"
+        await schema.change("CREATE USER %s@%s IDENTIFIED BY %s COMMENT %s", login, host, password, comment)
+        yield password
     finally:
-        with suppress(GrantError):  # the next run drops it
+        with suppress(GrantError):  # ``end_work`` drops it
             await drop_helpers(schema, login)
 
 
-async def drop_helpers(schema: Schema, login: str) -> None:
-    """Drop the accounts of that name that ``helper`` made, including those of dead processes."""
-    query = "SELECT Host FROM mysql.user WHERE User = %s AND User_attributes->>'$.metadata.comment' = %s"
-    for (host,) in await schema.read(query, login, _HELPER):
-        await schema.change("DROP USER IF EXISTS %s@%s", login, host)
+async def drop_helpers(schema: Schema, login: str = "") -> None:
+    """Drop the accounts of ``helper`` for ``login``, and those that earlier work on this tenant left.
+
+    While one is there, nobody of that name can log in from its host.
+    """
+    query = f"SELECT User, Host, {_COMMENT} FROM mysql.user WHERE Host <> '%%' AND {_COMMENT} LIKE %s"
+    for user, host, comment in await schema.read(query, f"{_HELPER}%"):
+        if user == login or comment == f"{_HELPER}{schema.name}":
+            await schema.change("DROP USER IF EXISTS %s@%s", user, host)

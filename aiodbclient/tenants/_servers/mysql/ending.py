@@ -7,23 +7,27 @@ session, go on until we kill them.
 
 Sessions belong to a user name. So we log in with an account of that name for our own host::
 
+    REVOKE ... FROM login@'%'                                   so who enters later, or resists, can do nothing
     ALTER USER login@'%' IDENTIFIED BY ... WITH MAX_QUERIES_PER_HOUR 1 ... ACCOUNT LOCK
     CREATE USER login@'our host' IDENTIFIED BY ...
     KILL ...                                                    as login@'our host', until no other session is left
     DROP USER login@'our host'
+
+Nothing waits for connections that have not logged in: the server may keep them for as long as they like. One that began
+to log in before the end may still enter, without a right.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from time import monotonic
 
 from ..._credential import new_password
 from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError
-from .accounts import accounts, drop_helpers, helper
-from .rights import revoke_everything
+from .accounts import accounts, helper, lock_account
+from .rights import set_rights
 from .session import Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # for the whole ending
@@ -32,107 +36,53 @@ _NO_SUCH_THREAD = (1094,)
 _NO_LONGER_THEIRS = (1094, 1095)  # gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
-_PENDING = "unauthenticated user"  # the user of a connection that logs in
-_PENDING_SECONDS = 11.0  # longer than the server's ``connect_timeout`` (10 s)
 _CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _PATIENCE = 2.0  # s to wait for such a thread
 
 
-async def end(schema: Schema, logins: Collection[str]) -> bool:
-    """End the sessions of logins, also of deleted ones, and lock them with a random password, if they exist.
+async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
+    """Take all rights of logins, lock them, and end their sessions, also those of logins that are gone.
 
-    All lose their rights first, which stops their events too: who enters later, or resists, can do nothing. Return
-    whether there was anything.
+    Their passwords become random ones.
     """
-    for login in logins:
-        await drop_helpers(schema, login)
-    existing, connections = await accounts(schema, logins), await schema.most()
+    existing = [login for login in await accounts(schema, logins) if login in logins]
     for login in existing:
-        await revoke_everything(schema, login)
+        await set_rights(schema, login, frozenset())
+    connections = await schema.most()
     for login in existing:
-        await schema.change(
-            "ALTER USER %s@'%%' IDENTIFIED BY %s "
-            f"WITH MAX_QUERIES_PER_HOUR 1 MAX_USER_CONNECTIONS {connections} ACCOUNT LOCK",
-            login,
-            new_password(),
-        )
+        await lock_account(schema, login, connections, None if keep_passwords else new_password())
     await _end_changing(schema)
-    open_ = {*existing} | {thread.user for thread in await schema.session.threads()} & {*logins}
+    open_ = {thread.user for thread in await schema.session.threads()} & {*logins}
     until, left = monotonic() + ENDING_SECONDS, list[GrantError]()
     for login in sorted(open_):
         try:
-            await _as_helper(schema, login, until, lambda thread, login=login: thread.user == login)  # type: ignore[misc]
+            await _end_as_helper(schema, login, until)
         except GrantError as error:
             left.append(error)
     if left:
         raise left[0]
-    return bool(open_)
-
-
-async def wait_for_pending(schema: Schema) -> None:
-    """Before a login gets a new password: wait for connections that began to log in with the one of before.
-
-    The server reads the account at their beginning. It ends most of them after its ``connect_timeout``.
-    """
-    until, pending = monotonic() + _PENDING_SECONDS, await _pending(schema)
-    while pending and monotonic() < until:
-        await asyncio.sleep(_PAUSE)
-        pending &= await _pending(schema)
-
-
-async def _pending(schema: Schema) -> set[int]:
-    return {thread.number for thread in await schema.session.threads() if thread.user == _PENDING}
 
 
 async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> None:
-    """End every session that uses the schema, of the users ``whose``, or whosever it is."""
+    """End every session that uses the schema, of the users ``whose``, or whosever it is.
+
+    Threads of events are killed too, and nothing waits for them: the server starts others.
+    """
     if whose is not None and not whose:
         return
     until = monotonic() + ENDING_SECONDS
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
     await _end_changing(schema)
     while left := await _in_schema(schema, whose):
-        users = {thread.user for thread in left}
-        if own in users:
-            await _kill(schema.session, left, own)
-        elif monotonic() > until:
-            raise _not_ended(schema, ", ".join(sorted(map(repr, users))), _named(left))
-        for user in sorted(users - {own}):
+        if monotonic() > until:
+            raise _not_ended(schema, ", ".join(sorted({repr(thread.user) for thread in left})), _named(left))
+        await _kill(schema.session, [thread for thread in left if thread.user == own])
+        for user in sorted({thread.user for thread in left} - {own}):
             schema.work.ended.add(user)
-            numbers = {thread.number for thread in left if thread.user == user}
-            await _as_helper(schema, user, until, lambda thread, numbers=numbers: thread.number in numbers)  # type: ignore[misc]
-        await asyncio.sleep(_PAUSE)
-
-
-async def _end_changing(schema: Schema) -> None:
-    """End sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
-
-    Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
-    of before, and waits for as long as it likes: ``net_read_timeout``.
-    """
-    stuck = await _changing(schema)
-    if stuck:
-        await asyncio.sleep(_CHANGE_SECONDS)
-        stuck &= await _changing(schema)
-    for user in sorted({user for _, user in stuck}):
-        schema.work.ended.add(user)
-        password = new_password()
-        async with helper(schema, user, password), schema.log_in(user, password) as own:
-            for number in sorted(number for number, of in stuck if of == user):
-                await own.rows("KILL %s", number, fine=_NO_LONGER_THEIRS)
-    patience = monotonic() + _PATIENCE
-    while monotonic() < patience:
-        if not stuck & await _changing(schema):
+            await _end_as_helper(schema, user, until, {thread.number for thread in left if thread.user == user})
+        if all(thread.command == _EVENT for thread in left):
             return
         await asyncio.sleep(_PAUSE)
-
-
-async def _changing(schema: Schema) -> set[tuple[int, str]]:
-    query = (
-        "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads "
-        "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
-    )
-    return {(int(number), str(user)) for number, user in await schema.read(query, _CHANGING)}
 
 
 async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thread]:
@@ -152,21 +102,46 @@ async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thre
     ]
 
 
-async def _as_helper(
-    schema: Schema,
-    login: str,
-    until: float,
-    which: Callable[[Thread], bool],
-) -> None:
-    """Kill sessions of a user name with an account of that name for our own host."""
-    password, reason = new_password(), ""
+async def _end_changing(schema: Schema) -> None:
+    """End sessions of anybody that began to log in as another user (COM_CHANGE_USER) and do not go on.
+
+    Such a session hangs SHOW PROCESSLIST, also ours. It may enter a login that was ended meanwhile, with the password
+    of before, and waits for as long as it likes: ``net_read_timeout``.
+    """
+    stuck = await _changing(schema)
+    if stuck:
+        await asyncio.sleep(_CHANGE_SECONDS)
+        stuck &= await _changing(schema)
+    for user in sorted({user for _, user in stuck}):
+        schema.work.ended.add(user)
+        async with helper(schema, user) as password, schema.log_in(user, password) as own:
+            for number in sorted(number for number, of in stuck if of == user):
+                await own.rows("KILL %s", number, fine=_NO_LONGER_THEIRS)
+    patience = monotonic() + _PATIENCE
+    while monotonic() < patience:
+        if not stuck & await _changing(schema):
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+async def _changing(schema: Schema) -> set[tuple[int, str]]:
+    query = (
+        "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads "
+        "WHERE PROCESSLIST_COMMAND = %s AND PROCESSLIST_USER <> SUBSTRING_INDEX(USER(), '@', 1)"
+    )
+    return {(int(number), str(user)) for number, user in await schema.read(query, _CHANGING)}
+
+
+async def _end_as_helper(schema: Schema, login: str, until: float, numbers: Collection[int] | None = None) -> None:
+    """Kill the sessions of a user name, or these ``numbers``, with an account of that name for our own host."""
+    reason = ""
     await _end_changing(schema)
     # Once: while procedures of the login kill our sessions, a statement on accounts may wait for all that time.
-    async with helper(schema, login, password):
+    async with helper(schema, login) as password:
         while monotonic() < until:
             try:
                 async with schema.log_in(login, password) as own:
-                    left = await _kill_others(schema, own, until, which)
+                    left = await _kill_others(schema, own, until, login, numbers)
                     if not left:
                         return
                     reason = _named(left)
@@ -176,30 +151,31 @@ async def _as_helper(
     raise _not_ended(schema, repr(login), reason)
 
 
-async def _kill_others(schema: Schema, own: Session, until: float, which: Callable[[Thread], bool]) -> list[Thread]:
+async def _kill_others(
+    schema: Schema, own: Session, until: float, login: str, numbers: Collection[int] | None
+) -> list[Thread]:
     """Kill sessions from the session ``own`` of their user, and return those that are left at the end.
 
     The server does not interrupt some statements, such as DROP DATABASE. Only the administrator sees the threads of
     events, which end with their rights.
     """
-    # Before our session runs anything else: a procedure may look for it, to kill it.
-    await _kill(own, [each for each in await schema.session.threads() if which(each)])
-    left = list[Thread]()
-    while monotonic() < until:
-        threads = [*await own.threads(), *await schema.session.threads()]
-        killed = await _kill(own, [each for each in threads if which(each)])
+    sees: list[Session] = [schema.session]  # first: before our session runs anything, a procedure may look for it
+    while True:
+        threads = [thread for session in sees for thread in await session.threads()]
+        killed = await _kill(
+            own,
+            [each for each in threads if each.user == login and (numbers is None or each.number in numbers)],
+        )
         left = [each for each in killed if each.command != _EVENT]
-        if not left:
-            break
-        await asyncio.sleep(_PAUSE)
-    return left
+        if (not left and len(sees) > 1) or monotonic() > until:
+            return left
+        sees = [own, schema.session]
+        await asyncio.sleep(_PAUSE if left else 0)
 
 
-async def _kill(session: Session, threads: Collection[Thread], user: str | None = None) -> Collection[Thread]:
-    """Kill those of the threads that are not ``session`` itself, only of ``user`` if given, and return them."""
-    others = {
-        thread.number: thread for thread in threads if thread.number != session.thread and user in (None, thread.user)
-    }
+async def _kill(session: Session, threads: Collection[Thread]) -> Collection[Thread]:
+    """Kill the threads, except that of ``session`` itself, and return them."""
+    others = {thread.number: thread for thread in threads if thread.number != session.thread}
     for number in others:
         await session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
     return others.values()

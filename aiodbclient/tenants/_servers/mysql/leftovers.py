@@ -34,8 +34,19 @@ _VIEWS = """
 SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS JOIN information_schema.VIEWS
 USING (TABLE_SCHEMA, TABLE_NAME) WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
+_DEFINERS = """
+SELECT DEFINER FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
+UNION ALL SELECT DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
+UNION ALL SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s
+UNION ALL SELECT DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s
+"""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
 _DEFINER = re.compile(rf"(CREATE (?:ALGORITHM=\w+ )?)DEFINER={_NAME}(?:@{_NAME})? ")
+
+
+async def definers(schema: Schema) -> set[str]:
+    """Return the logins that the programs run as."""
+    return {str(definer).removesuffix("@%") for (definer,) in await schema.read(_DEFINERS, *[schema.name] * 4)}
 
 
 async def read_programs(schema: Schema) -> tuple[str, str]:
@@ -90,8 +101,13 @@ def _script(statements: Sequence[str]) -> str:
     return "\n".join([f"DELIMITER {delimiter}", *lines, "DELIMITER ;", ""])
 
 
+async def make_read_only(schema: Schema) -> None:
+    """Let nobody write in the schema, whatever rights they have. Waits for transactions that did."""
+    await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 1")
+
+
 async def make_writable(schema: Schema) -> None:
-    """Undo ``ALTER DATABASE ... READ ONLY = 1``, which a tenant may run on MySQL."""
+    """Undo ``make_read_only``, which a tenant may run too."""
     if await _is_read_only(schema):
         await schema.change(f"ALTER DATABASE {identifier(schema.name)} READ ONLY = 0")
 

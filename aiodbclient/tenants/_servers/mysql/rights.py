@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -20,7 +20,7 @@ RIGHTS: Mapping[Role, frozenset[str]] = {
     Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
     Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
-TEMPORARY = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})  # to dump the schema
+OF_A_DUMP = frozenset({"SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES", "EXECUTE"})
 _MAX_IN_GRANT = 64  # characters of a schema as GRANT takes it
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _PRIVILEGES = (
@@ -104,30 +104,39 @@ async def access(schema: Schema) -> list[Access]:
     return [one for one in found if str(one.grantee) != administrator]
 
 
-async def access_of_others(schema: Schema) -> list[Access]:
-    """List what ``access`` does, except the rights of the tenant's own logins."""
-    return [one for one in await access(schema) if one.grantee.user not in schema.names.all_logins]
+async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
+    """List what ``access`` does, except the rights of the logins ``ours``."""
+    return [one for one in await access(schema) if one.grantee.user not in ours]
 
 
-async def revoke_others(schema: Schema) -> set[str]:
-    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas.
+async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
+    """Return the logins that have a right on the whole schema."""
+    query = f"SELECT User FROM mysql.db WHERE Db = %s AND {right.capitalize()}_priv = 'Y'"
+    return {str(user) for (user,) in await schema.read(query, schema.in_grant)}
+
+
+async def revoke_access(schema: Schema, ours: Collection[str] = ()) -> set[str]:
+    """Revoke the rights in the tenant's schema of everyone except ``ours``. Raises GrantError for a wide pattern.
 
     Return whose they were: a session that has entered the schema keeps them.
     """
-    others = await access_of_others(schema)
+    others = await access_of_others(schema, ours)
     for one in others:
-        _refuse_wide(schema, one)
-        await revoke(schema, one)
+        if not one.wide:
+            await revoke(schema, one)
+    _refuse_wide(schema, others)
     return {one.grantee.user for one in others}
 
 
-def _refuse_wide(schema: Schema, one: Access) -> None:
-    if one.wide:
-        on = one.on.replace("%%", "%")
-        raise schema.error(
-            f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
-            f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
-        )
+def _refuse_wide(schema: Schema, others: Collection[Access]) -> None:
+    """Raise GrantError for a pattern that matches other schemas too."""
+    for one in others:
+        if one.wide:
+            on = one.on.replace("%%", "%")
+            raise schema.error(
+                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
+            )
 
 
 async def revoke(schema: Schema, one: Access) -> None:
@@ -135,13 +144,6 @@ async def revoke(schema: Schema, one: Access) -> None:
     who = one.grantee
     for what in ("GRANT OPTION", "ALL PRIVILEGES"):
         await schema.change(f"REVOKE {what} ON {one.on} FROM %s@%s", who.user, who.host, fine=_NO_SUCH_GRANT)
-
-
-async def revoke_all(schema: Schema, logins: Collection[str] | None = None) -> None:
-    """Revoke the rights in the tenant's schema of ``logins``, or of everyone, except by patterns for other schemas."""
-    for one in await access(schema):
-        if not one.wide and (logins is None or one.grantee.user in logins):
-            await revoke(schema, one)
 
 
 def check_name(schema: Schema) -> None:
@@ -153,19 +155,10 @@ def check_name(schema: Schema) -> None:
         )
 
 
-async def set_rights(schema: Schema, login: str, wanted: frozenset[str] | None = None) -> None:
-    """Give a login the rights ``wanted``, or those of its role, and revoke all others. What it has of them stays."""
-    for statement, values, _ in await missing_grants(
-        schema, login, RIGHTS[schema.names.role] if wanted is None else wanted
-    ):
+async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
+    """Give a login the rights ``wanted``, and revoke all others. What it has of them stays."""
+    for statement, values, _ in await missing_grants(schema, login, wanted):
         await schema.change(statement, *values)
-
-
-async def revoke_everything(schema: Schema, login: str) -> None:
-    """Revoke all that a login has."""
-    for statement, values, problem in await missing_grants(schema, login, frozenset()):
-        if problem.kind is ProblemKind.TOO_MANY_RIGHTS:
-            await schema.change(statement, *values)
 
 
 async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> list[Step]:
@@ -195,19 +188,18 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
             for what in (", ".join(rest), *whole)
             if what
         ]
-    if not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
+    if wanted and not any(wanted <= one.rights and one.on.replace("%", "%%") == own for one in held):
         steps.append(
             (f"GRANT {', '.join(sorted(wanted))} ON {own} TO %s@'%%'", (login,), Problem(ProblemKind.RIGHTS_MISSING))
         )
     return steps
 
 
-async def other_grantees(schema: Schema) -> list[str]:
+async def other_grantees(schema: Schema, ours: Collection[str]) -> tuple[str, ...]:
     """Return who else has rights in the tenant's schema. Refuses a pattern for other schemas, as ``shut`` does."""
-    others = await access_of_others(schema)
-    for one in others:
-        _refuse_wide(schema, one)
-    return sorted({one.grantee.user for one in others})
+    others = await access_of_others(schema, ours)
+    _refuse_wide(schema, others)
+    return tuple(sorted({one.grantee.user for one in others}))
 
 
 async def _server_roles(schema: Schema, login: str) -> list[Grantee]:

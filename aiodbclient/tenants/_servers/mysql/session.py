@@ -54,8 +54,8 @@ class PasswordAcceptedError(LoginRefusedError):
     """The server accepts the password, but refuses the login for another reason."""
 
 
-class LoginExistsError(GrantError):
-    """CREATE USER failed, because there is such an account."""
+class DefinerError(GrantError):
+    """An event, routine, trigger or view runs as the login of CREATE USER or DROP USER."""
 
 
 class LockedError(GrantError):
@@ -71,7 +71,7 @@ class Thread(NamedTuple):
     command: str
 
 
-_KINDS: dict[object, type[GrantError]] = {1396: LoginExistsError, 1205: LockedError}
+_KINDS: dict[object, type[GrantError]] = {4006: DefinerError, 1205: LockedError}
 
 
 class Session:
@@ -160,6 +160,11 @@ class Session:
             self._connection.close()
 
 
+def program_of(names: Names) -> str:
+    """Return the name of the sessions that work on a tenant."""
+    return f"aiodbclient {names.database}"
+
+
 @frozen
 class Schema:
     """The schema of a tenant, in a session of the administrator that works on it."""
@@ -210,7 +215,9 @@ class Schema:
         except LockedError as locked:
             reason = str(locked)
         holders = await self._holders()
-        raise self.error(f"{reason}. These logins hold locks: {holders}" if holders else reason)
+        raise LockedError(
+            f"{reason}. These logins hold locks: {holders}" if holders else reason, tenant=self.names.tenant
+        )
 
     async def _holders(self) -> str:
         """Name who holds locks on the server's own tables, or in the schema, as far as the server says so."""

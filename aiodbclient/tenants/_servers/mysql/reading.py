@@ -1,0 +1,120 @@
+"""What is read of tenants on MySQL: what exists, what is wrong, and how much they use."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+
+from ....engines import Engine
+from ....errors import InvalidArgumentError
+from ..._naming import Role, names_of
+from ..._outcomes import Problem, ProblemKind
+from ..server import Found
+from . import rights
+from .accounts import Account, accounts, single_hosts
+from .leftovers import definers
+from .session import Schema, Session
+
+_NUMBER = 8  # digits at the end of a login's name
+_ENDING_SECONDS = 0.2  # for which a session that was killed may still be listed
+
+
+async def exists(schema: Schema) -> bool:
+    """Whether the schema exists."""
+    query = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
+    return any(name == schema.name for (name,) in await schema.read(query, schema.name))
+
+
+async def find(schema: Schema) -> Found:
+    existing = await accounts(schema, [schema.name])
+    others = existing.pop(schema.name, None)
+    return Found(
+        database=await exists(schema),
+        logins=tuple(each.login for each in existing.values() if not each.is_locked),
+        ended=tuple(each.login for each in existing.values() if each.is_locked),
+        namesake=others is not None and not others.is_locked,
+    )
+
+
+async def problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozenset[Problem]:
+    """See ``Server``. An ended login has rights only while code runs as it, and the tenant is not suspended."""
+    existing, on_record = await accounts(schema, [schema.name, *(logins or ())]), logins or {}
+    if (namesake := existing.get(schema.name)) and schema.name not in on_record and not namesake.is_locked:
+        del existing[schema.name]  # that of others
+    ended = {each.login for each in existing.values() if each.is_locked}
+    run_as = await definers(schema) if ended and on_record else set[str]()
+    most, open_to = await schema.most(), await rights.access_of_others(schema, existing)
+    found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in open_to}
+    found |= {Problem(ProblemKind.OPEN_TO_OTHERS, f"{login}@{host}") for login, host in await single_hosts(schema)}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema, existing)}
+    for account in existing.values():
+        if account.login in on_record:
+            found |= await _problems_of_one(schema, account, on_record[account.login], most)
+        elif account.login in ended:
+            wanted = rights.RIGHTS[Role.OWNER] if account.login in run_as else frozenset[str]()
+            found |= {problem for *_, problem in await rights.missing_grants(schema, account.login, wanted)}
+    return frozenset(found)
+
+
+async def _problems_of_one(schema: Schema, account: Account, role: Role, most: int) -> set[Problem]:
+    if not account.is_ours:  # one that was adopted
+        return set()
+    found = {problem for *_, problem in await rights.missing_grants(schema, account.login, rights.RIGHTS[role])}
+    if not (0 < account.connections <= most and account.keeps_password):
+        found.add(Problem(ProblemKind.RIGHTS_MISSING))
+    return found
+
+
+async def intruders(schema: Schema, existing: Mapping[str, Account]) -> set[str]:
+    """Return the ended logins that have a session: its login began before the end."""
+    found = {each.login for each in existing.values() if each.is_locked}
+    for pause in (0.0, _ENDING_SECONDS):
+        if found:
+            await asyncio.sleep(pause)
+            found &= await _with_a_session(schema)
+    return found
+
+
+async def _with_a_session(schema: Schema) -> set[str]:
+    query = "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads WHERE PROCESSLIST_USER BETWEEN %s AND %s"
+    return {str(user) for (user,) in await schema.read(query, schema.names.stem, f"{schema.names.stem}g")}
+
+
+async def stems(session: Session) -> dict[str, str]:
+    """Return the schema of each tenant, by the beginning of its logins' names. Nobody else's accounts have a limit."""
+    users = await session.rows("SELECT User FROM mysql.user WHERE Host = '%%' AND max_user_connections > 0")
+    made, found = {str(user)[:-_NUMBER] for (user,) in users}, dict[str, str]()
+    for (schema,) in await session.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA"):
+        with suppress(InvalidArgumentError):
+            if (stem := names_of(schema, Engine.MYSQL).stem) in made:
+                found[stem] = schema
+    return found
+
+
+async def usage(session: Session) -> Mapping[str, tuple[int, int]]:
+    made = await stems(session)
+    connections = dict.fromkeys(made.values(), 0)
+    for user, schema_in_use in await _sessions(session):
+        schema = made.get(user[:-_NUMBER]) or schema_in_use
+        if schema in connections:
+            connections[schema] += 1
+    used = dict.fromkeys(connections, 0)
+    for name, size in await session.rows(
+        "SELECT NAME, FILE_SIZE FROM information_schema.INNODB_TABLESPACES WHERE NAME LIKE '%%/%%'"
+    ):
+        schema = re.sub("@([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), str(name).partition("/")[0])
+        if schema in used:
+            used[schema] += int(size)
+    return {schema: (used[schema], connections[schema]) for schema in connections}
+
+
+async def _sessions(session: Session) -> list[tuple[str, str | None]]:
+    """Return the user and the schema of each session. SHOW PROCESSLIST hangs while a session changes its user."""
+    if await session.rows("SELECT @@performance_schema") == [(1,)]:
+        table = "performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL"
+        query = f"SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM {table}"
+        return [(str(user), schema) for user, schema in await session.rows(query)]
+    return [(thread.user, thread.schema) for thread in await session.threads()]

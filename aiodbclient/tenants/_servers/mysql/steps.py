@@ -1,0 +1,187 @@
+"""``MySQLSession``: the steps that change one tenant on MySQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ..._credential import Secret
+from ..._naming import Role
+from ..server import TEMPORARY_CONNECTIONS, TenantSession, Work
+from . import rights
+from .accounts import (
+    accounts,
+    check_adoption,
+    create_account,
+    drop_account,
+    drop_helpers,
+    refuse_single_hosts,
+    repair_account,
+)
+from .ending import ENDING_SECONDS, end, end_in_schema
+from .leftovers import definers, make_read_only, make_writable, refuse_prepared
+from .reading import exists, intruders
+from .session import LockedError, Schema, identifier, program_of
+
+if TYPE_CHECKING:
+    from . import MySQLServer
+
+_DROP_SECONDS = 60.0  # for a schema of many tables
+_DROP_LOGINS_SECONDS = 2.0
+_NO_SUCH_THREAD = (1094,)
+
+
+class MySQLSession(TenantSession):
+    """The steps for one tenant. Each has its own session of the administrator, which ``end_work`` finds by its name."""
+
+    def __init__(self, server: MySQLServer, work: Work) -> None:
+        self.names = work.names
+        self._server = server
+        self._work = work
+
+    async def end_work(self) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await drop_helpers(schema)
+            query = (
+                "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.session_account_connect_attrs "
+                "WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s AND PROCESSLIST_ID <> CONNECTION_ID()"
+            )
+            while found := await schema.read(query, program_of(self.names)):
+                for (number,) in found:
+                    await schema.session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
+                await asyncio.sleep(0.02)
+
+    async def create(self) -> bool:
+        async with self._server.schema(self._work) as schema:
+            if await exists(schema):
+                return False
+            rights.check_name(schema)
+            await rights.revoke_access(schema)  # before it exists: a next try would find it, and leave them
+            await schema.change(f"CREATE DATABASE {identifier(schema.name)}")
+            return True
+
+    async def add_login(self, login: str, password: Secret, role: Role) -> None:
+        async with self._server.schema(self._work) as schema:
+            await create_account(schema, login, password, await schema.most())
+            await rights.set_rights(schema, login, rights.RIGHTS[role])
+            await _restore_definers(schema)
+
+    async def add_reader(self, login: str, password: Secret) -> None:
+        """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
+        async with self._server.schema(self._work) as schema:
+            await create_account(schema, login, password, TEMPORARY_CONNECTIONS)
+            await rights.set_rights(schema, login, rights.OF_A_DUMP)
+
+    async def end_logins(self, logins: Collection[str], /) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await end(schema, logins)
+
+    async def drop_logins(self, logins: Collection[str], /) -> tuple[str, ...]:
+        """See ``TenantSession``. The newest of a suspended tenant stays: it shows that the database is a tenant's."""
+        left = {*logins}
+        async with self._server.schema(self._work, is_long=True) as schema:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DROP_LOGINS_SECONDS):
+                    existing = await accounts(schema)
+                    if left.issuperset(existing) and await exists(schema):
+                        left -= {*[*existing][-1:]}
+                    for login in sorted(left):
+                        if await drop_account(schema, login):
+                            left.remove(login)
+                    await _restore_definers(schema)
+        return tuple(sorted(left))
+
+    async def repair(self, logins: Mapping[str, Role]) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await refuse_single_hosts(schema)
+            await make_writable(schema)
+            existing, most = await accounts(schema, logins), await schema.most()
+            await end(schema, await intruders(schema, existing))
+            await end_in_schema(schema, await rights.revoke_access(schema, existing))
+            for account in existing.values():
+                if account.login in logins and account.is_ours and not account.is_locked:
+                    await repair_account(schema, account.login, most)
+                    await rights.set_rights(schema, account.login, rights.RIGHTS[logins[account.login]])
+            await _restore_definers(schema)
+
+    async def shut(self) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await _shut(schema)
+
+    async def freeze(self, logins: Collection[str]) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            frozen = {*logins, *await rights.grantees(schema, "INSERT")}
+            await rights.revoke_access(schema, {*await accounts(schema)} - frozen)
+            await end(schema, {*logins, *await accounts(schema)} & frozen, keep_passwords=True)
+            until = monotonic() + ENDING_SECONDS
+            while True:
+                await end_in_schema(schema)
+                await refuse_prepared(schema)
+                try:
+                    await make_read_only(schema)
+                    return
+                except LockedError:  # who has rights on all schemas wrote here meanwhile
+                    if monotonic() > until:
+                        raise
+
+    async def unfreeze(self, logins: Mapping[str, Role]) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await make_writable(schema)
+            most = await schema.most()
+            for login in [each for each in await accounts(schema) if each in logins]:
+                await rights.set_rights(schema, login, rights.RIGHTS[logins[login]])
+                await repair_account(schema, login, most)
+            await _restore_definers(schema)
+
+    async def adopt(self) -> str | None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            rights.check_name(schema)
+            existing = await accounts(schema, [schema.name])
+            namesake = existing.pop(schema.name, None)
+            ours = [each.login for each in existing.values() if not each.is_locked]
+            owners = await rights.grantees(schema, "CREATE")
+            goes_on = [login for login in ours if login in owners][-1:] or ours[-1:]
+            if namesake and not namesake.is_locked and not ours:
+                goes_on = [namesake.login]
+            for login in {*ours, *goes_on}:
+                await check_adoption(schema, login)
+            await end(schema, {*ours} - {*goes_on})
+            await make_writable(schema)
+            await end_in_schema(schema, await rights.revoke_access(schema, goes_on))
+            return goes_on[0] if goes_on else None
+
+    async def drop_database(self) -> None:
+        async with self._server.schema(self._work, is_long=True) as schema:
+            await _shut(schema)
+            await refuse_prepared(schema)  # for whose locks DROP DATABASE would wait
+            await schema.change(f"DROP DATABASE IF EXISTS {identifier(schema.name)}", seconds=_DROP_SECONDS)
+
+    async def forget(self, role: Role | None = None) -> None:
+        """See ``TenantSession``. On MySQL rights outlive their schema."""
+        if role is None:
+            async with self._server.schema(self._work) as schema:
+                await rights.revoke_access(schema)
+
+
+async def _shut(schema: Schema) -> None:
+    await rights.revoke_access(schema)
+    await end_in_schema(schema)
+    await make_writable(schema)
+
+
+async def _restore_definers(schema: Schema) -> None:
+    """Give ended logins the rights that honest code of the tenant needs, which runs as them.
+
+    While no login of the tenant is open, it is suspended, or moves: then they have none.
+    """
+    existing = (await accounts(schema, [schema.name])).values()
+    ended = [each.login for each in existing if each.is_locked]
+    if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
+        return
+    run_as = await definers(schema)
+    for login in ended:
+        wanted = rights.RIGHTS[Role.OWNER] if login in run_as else frozenset[str]()
+        await rights.set_rights(schema, login, wanted)
