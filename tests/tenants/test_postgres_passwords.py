@@ -23,8 +23,8 @@ from aiodbclient.tenants.errors import GrantError
 
 from .conftest import Place, only
 from .managed import Managed
-from .tenant import PASSWORD, Tenant
 from .problems import kinds
+from .tenant import PASSWORD, Tenant
 
 # A verifier that the tenant made itself. The salt and the keys are any.
 ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
@@ -74,10 +74,9 @@ async def test_scram_rounds_out_of_range_refused(
     managed.api(SQL("UPDATE pg_authid SET rolpassword = {} WHERE rolname = {}").format(verifier, victim.logins[0]))
 
     async with never_blocked():
-        refused = await server.log_in(names, victim.logins[0], Secret(PASSWORD))
+        refused = await server.log_in(victim.names, victim.logins[0], Secret(PASSWORD))
         assert refused is not None
         assert f"{rounds:,} rounds of SCRAM" in refused
-        await ready(server, victim, victim.logins[0], "reset")
         assert await victim.end(victim.logins[0])
 
 
@@ -100,12 +99,10 @@ async def test_a_password_has_few_rounds_whatever_the_tenant_set(
     if managed.version < 16:
         pytest.skip("there is no such setting")
     with managed.open(victim.logins[0], victim.database) as session:
-        session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER SET scram_iterations = 2147483647")
-        session.execute(SQL("SET ROLE {}").format(Identifier(victim.owner)))
         session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(victim.database)))
 
     async with never_blocked():
-        await ready(server, victim, victim.logins[0], "new")
+        await victim.add()
 
 
 async def test_no_statement_has_a_password_also_where_md5_is_the_default(
@@ -125,23 +122,21 @@ async def test_no_statement_has_a_password_also_where_md5_is_the_default(
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sessions.Session, "run", seeing)
-            await ready(server, victim, victim.logins[0], "hunter2-hunter2")
+            login = await victim.add(password="hunter2-hunter2")
         assert not any("hunter2" in each.as_string(None) for each in seen)
         assert any("SCRAM-SHA-256$4096:" in each.as_string(None) for each in seen)
-        stored = SQL("SELECT rolpassword FROM pg_authid WHERE rolname = {}").format(Literal(victim.logins[0]))
+        stored = SQL("SELECT rolpassword FROM pg_authid WHERE rolname = {}").format(Literal(login))
         assert managed.api(stored)[0][0].startswith("SCRAM-SHA-256$4096:")
     finally:
         managed.api("ALTER SYSTEM RESET ALL")
         managed.reload()
 
 
-async def test_the_error_of_a_statement_has_no_verifier(
-    managed: Managed, server: PostgresServer, victim: Tenant
-) -> None:
+async def test_error_of_a_statement_has_no_verifier(managed: Managed, server: PostgresServer, victim: Tenant) -> None:
     managed.api("ALTER ROLE doadmin NOCREATEROLE")
     try:
         with pytest.raises(GrantError) as caught:
-            await server.set_login(work(victim), names.temporary, Secret(PASSWORD))
+            await victim.add()
     finally:
         managed.api("ALTER ROLE doadmin CREATEROLE")
     assert "SCRAM" not in str(caught.value)
@@ -176,7 +171,7 @@ async def test_a_cancelled_login_leaves_no_password_in_its_traceback(
         return await expect(wire, *wanted)
 
     monkeypatch.setattr(logins._Wire, "_expect", stalling)
-    login = asyncio.create_task(server.log_in(names, victim.logins[0], password))
+    login = asyncio.create_task(server.log_in(victim.names, victim.logins[0], password))
     await reached.wait()
     login.cancel()
     with pytest.raises(asyncio.CancelledError) as cancelled:
@@ -212,7 +207,7 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
         server.administrator(),
         server.find(victim.names),
         victim.problems(),
-        server.log_in(names, victim.logins[0], Secret(PASSWORD)),
+        server.log_in(victim.names, victim.logins[0], Secret(PASSWORD)),
         victim.steps.end_logins([victim.logins[0]]),
     ):
         with pytest.raises(GrantError) as failed:
@@ -232,7 +227,7 @@ async def test_a_server_that_stops_in_an_open_session_ends_the_call(
     managed: Managed, server: PostgresServer, victim: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
-    await ready(server, victim, victim.logins[0])
+    await victim.add()
     async with server.sessions.shared():
         await victim.problems()
         backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]

@@ -19,7 +19,7 @@ from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
 
 from .managed import Managed
-from .tenant import PASSWORD, Tenant
+from .tenant import Tenant
 
 NEW = "hunter2-hunter2"
 
@@ -63,27 +63,27 @@ def leaks(error: BaseException, secrets: tuple[str, ...], show: Callable[[Any], 
     return found
 
 
-async def steps(server: PostgresServer, victim: Tenant) -> None:
-    await server.find(victim.names)
-    await server.set_login(work(victim), victim.logins[0], Secret(NEW))
-    await server.log_in(names, victim.logins[0], Secret(NEW))
-    await victim.problems()
-    await victim.repair()
-    await victim.steps.end_logins([victim.logins[1]])
-    await victim.steps.shut()
+async def life(tenant: Tenant) -> None:
+    """Each step, with a new login."""
+    await tenant.server.find(tenant.names)
+    login = await tenant.add(password=NEW)
+    await tenant.problems()
+    await tenant.repair()
+    await tenant.end(login)
+    await tenant.steps.shut()
 
 
 async def test_no_frame_of_an_error_under_a_timeout_has_a_password(managed: Managed, victim: Tenant) -> None:
     errors, found, began = 0, set[str](), monotonic()
-    await steps(managed.postgres(), names)
+    await life(Tenant(managed.postgres(), victim.names))
     whole = monotonic() - began
     for part in itertools.cycle(range(1, 50, 3)):
         if errors == 16:
             break
-        server, began = managed.postgres(), monotonic()
+        tenant, began = Tenant(managed.postgres(), victim.names), monotonic()
         try:
             async with asyncio.timeout(whole * part / 60):
-                await steps(server, names)
+                await life(tenant)
                 whole = monotonic() - began  # the machine was slower when it was measured
         except (TimeoutError, DatabaseClientError) as error:
             errors += 1
@@ -95,7 +95,8 @@ async def test_no_frame_of_a_refused_connection_has_a_password(managed: Managed,
     wrong = Secret(make_conninfo(managed.admin, password="wrong-wrong", port=1))
     refused = Secret(make_conninfo(managed.admin, password="wrong-wrong"))
     for server in (PostgresServer(wrong, None), PostgresServer(refused, None)):
-        for step in (server.administrator(), server.find(victim.names), victim.steps.end_logins([victim.logins[0]])):
+        steps = Tenant(server, victim.names).steps
+        for step in (server.administrator(), server.find(victim.names), steps.end_logins(victim.logins)):
             with pytest.raises(DatabaseClientError) as caught:
                 await step
             assert leaks(caught.value, ("wrong-wrong",)) == []
