@@ -19,8 +19,7 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.limiter import RateLimiter, no_slot
-from .._pacing.slots import Slot
+from .._pacing.limiter import RateLimiter, Slot, no_slot
 from .._version import __version__
 from ..errors import (
     APIError,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from attrs import field, frozen
 
 from .._masking import Secrets, Token
-from .._pacing.slots import Slot
+from .._pacing.limiter import Slot
 from ..errors import APIError, DatabaseClientError
 from .call import Call
 from .retry import RULES, Failure, RetryDecision
