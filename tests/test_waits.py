@@ -176,6 +176,23 @@ async def test_mongodb_slot_gets_rest_of_max_wait(server: Server, make_client: M
         await second
 
 
+async def test_max_wait_bounds_mongodb_turn(server: Server, make_client: MakeClient) -> None:
+    """``max_wait`` bounds the wait for another user write, which takes no slot."""
+    gate, limiter = Gate(), RateLimiter([Window(10, 60.0)])
+    server.will(gate)
+    client = make_client(rate_limiter=limiter)
+    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+    await gate.arrived.wait()
+
+    with pytest.raises(errors.MaxWaitError, match=r"another user write.*it was not sent"):
+        await client.with_options(max_wait=0.05).cluster(CLUSTER, engine="mongodb").users.create("b")
+
+    gate.open.set()
+    await first
+    assert len(server.requests) == 1
+    assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
+
+
 async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: MakeClient) -> None:
     """If all slots are in flight until ``max_wait`` ends, the error blames no other user write."""
     gate = Gate()
