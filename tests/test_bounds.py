@@ -53,8 +53,7 @@ class Watch:
         self.cpu = 0.0
         self._watching = asyncio.create_task(self._tick())
         await asyncio.sleep(0)
-        Path("/proc/self/clear_refs").write_text("5")  # begin the peak anew
-        self._before = peak_memory()
+        self._before = peak_memory(anew=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -69,7 +68,9 @@ class Watch:
             self.cpu = max(self.cpu, thread_time() - used)
 
 
-def peak_memory() -> int:
+def peak_memory(*, anew: bool = False) -> int:
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) << 10
 

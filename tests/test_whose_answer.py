@@ -237,7 +237,7 @@ async def test_late_204_is_not_read() -> None:
 
 async def test_unprotected_connection_reads_late_204(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the protection the client reads the late 204, and the refused delete succeeds."""
-    monkeypatch.setattr("aiodbclient._http.aiohttp_compat.Reuse.close_tainted_connections", lambda _: None)
+    monkeypatch.setattr("aiodbclient._http.aiohttp_compat.Connections.close_tainted", lambda _: None)
     twice = Writes(http("204 No Content"), http("204 No Content"))
     async with speaks(twice, Writes(http("404 Not Found"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users
