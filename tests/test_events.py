@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
-from aiodbclient import RateLimiter, RequestEvent, Window, errors
+from aiodbclient import RateLimiter, RequestEvent, RetryPolicy, Window, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says
+from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says
 
 
 async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
@@ -119,3 +120,66 @@ async def test_the_log_line_has_structured_fields(
     fields = vars(record)
     assert (fields["operation"], fields["status"], fields["attempt"]) == ("dbs.list", 200, 1)
     assert fields["duration"] > 0
+
+
+DECISIONS = {
+    "retry in": ([fails(503), returns_the_user()], 5, ["503 some_error: no luck; the next try is in 0.00"]),
+    "429": (
+        [fails(429, retry_after="0.05"), returns_the_user()],
+        5,
+        ["429 some_error: no luck; the next try waits for its slot"],
+    ),
+    "lost create": ([hangs_up], 5, ["ServerDisconnectedError: Server disconnected; not retried: it may have been"]),
+    "refused": ([fails(422)], 5, ["422 some_error: no luck; not retried: another try would not help"]),
+    "tries used up": (
+        [fails(500), fails(500)],
+        2,
+        ["no luck; the next try is in 0.00", "no luck; not retried: max_tries is 2"],
+    ),
+    "masked": (
+        [fails(403, message="Bearer secret-token, password=hunter2")],
+        5,
+        ["403 some_error: Bearer ***, password=***; not retried: another try would not help"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("replies", "max_tries", "logged"), DECISIONS.values(), ids=DECISIONS)
+async def test_retry_decisions_are_logged(
+    replies: list[Reply],
+    max_tries: int,
+    logged: list[str],
+    server: Server,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each failed try is one debug line: operation, try, why it failed, what follows. Secrets are masked."""
+    server.will(*replies)
+    users = make_client(retry=RetryPolicy(max_tries, base_delay=0.001)).cluster(CLUSTER, engine="pg").users
+    call = users.create if hangs_up in replies or len(replies) == 1 else users.get
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"), suppress(errors.DatabaseClientError):
+        await call("alice")
+
+    decisions = [record.getMessage() for record in caplog.records if not hasattr(record, "operation")]
+    assert len(decisions) == len(logged)
+    for number, (decision, text) in enumerate(zip(decisions, logged, strict=True), 1):
+        assert decision.startswith(f"users.{call.__name__}, try {number} failed: ")
+        assert text in decision
+
+
+async def test_new_token_decision_is_logged(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A try that follows with another token is logged, without either token."""
+    tokens = iter(["first-secret", "second-secret"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    server.will(fails(401, message="no first-secret"), says(200, {"dbs": []}))
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_client(token).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert "dbs.list, try 1 failed: 401 some_error: no ***; the next try has another token" in caplog.text
+    assert "-secret" not in caplog.text

@@ -64,16 +64,12 @@ class Cooldown:
 class ConcurrencyLimit:
     """How many requests may be in flight after a cooldown."""
 
+    is_on: bool = False  # whether there was a cooldown
     _window: float = math.inf  # what the API accepted at once when it last refused some
     _allowed: float = math.inf  # infinite until the first cooldown
     _burst_at: float = -math.inf  # when the first 429 of the newest burst came
     _was_alone: bool = False  # whether only one request was in flight then
     _succeeded_at: float | None = None  # when the first success since the cooldown came
-
-    @property
-    def is_on(self) -> bool:
-        """Whether there was a cooldown."""
-        return self._allowed < math.inf
 
     def at_most(self, now: float) -> float:
         """Return how many may be in flight."""
@@ -93,7 +89,7 @@ class ConcurrencyLimit:
 
     def restart(self) -> None:
         """Let one request try when the cooldown has ended."""
-        self._allowed, self._succeeded_at = 1, None
+        self.is_on, self._allowed, self._succeeded_at = True, 1, None
 
     def succeed(self, now: float) -> None:
         """Let one more request be in flight."""

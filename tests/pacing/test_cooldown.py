@@ -10,7 +10,7 @@ import pytest
 
 from aiodbclient import RateLimiter, Window
 from aiodbclient._pacing.cooldown import ConcurrencyLimit, Cooldown
-from aiodbclient._pacing.slots import Slot
+from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 
 from .world import VirtualLoop, live
