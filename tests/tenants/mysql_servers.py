@@ -20,9 +20,9 @@ from aiodbclient.tenants import Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
-from aiodbclient.tenants._servers.server import Work
 
 from ..mysql import administrator, in_grant, run
+from .tenant import Tenant
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
@@ -40,20 +40,17 @@ class Server:
     limit: int
 
     async def make(
-        self, role: Role = Role.OWNER, *, like: Names | None = None, name: str = ""
-    ) -> tuple[Work, str, Secret]:
-        """A tenant's schema, unless ``like`` has one, and the first login of ``role`` with its rights: its password."""
-        names = names_of(name or (f"h{next(_used)}_x" if like is None else like.tenant), "mysql", role=role)
-        work, login = Work(names, lambda: None), names.logins[0]
-        await self.sql.create(work)
-        return work, login, await self.set(work, login)
+        self, role: Role = Role.OWNER, *, like: Tenant | None = None, name: str = ""
+    ) -> tuple[Tenant, str, Secret]:
+        """A tenant's schema, unless ``like`` has one, and a login of ``role`` with its password."""
+        tenant = like or Tenant(self.sql, names_of(name or f"h{next(_used)}_x", "mysql"))
+        await tenant.steps.create()
+        return tenant, *await self.add(tenant, role)
 
-    async def set(self, work: Work, login: str) -> Secret:
-        """Make or reset a login, and return its password."""
+    async def add(self, tenant: Tenant, role: Role = Role.OWNER) -> tuple[str, Secret]:
+        """Make another login, and return it with its password."""
         password = Secret(f"Aa1-{next(_used)}-of-a-tenant")
-        await self.sql.set_login(work, login, password)
-        assert await self.sql.log_in(work.names, login, password) is None
-        return password
+        return await tenant.add(role, password), password
 
     @contextmanager
     def as_root(self) -> Any:
@@ -124,6 +121,11 @@ def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:
     with pytest.raises(pymysql.MySQLError) as error:
         run(connection, statement)
     return int(error.value.args[0])
+
+
+def suppressed(act: Callable[[], object]) -> None:
+    with suppress(pymysql.MySQLError):
+        act()
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:

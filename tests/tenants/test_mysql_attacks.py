@@ -63,19 +63,15 @@ def enter(session: Any, asked: bytes, password: str) -> None:
 
 
 @pytest.mark.parametrize("is_own", [False, True], ids=["neighbour", "own"])
-@pytest.mark.parametrize("is_reset", [False, True], ids=["ended", "reset"])
-async def test_a_neighbour_that_begins_to_become_a_login_neither_stops_its_end_nor_enters(
-    server: Server, is_reset: bool, is_own: bool
+async def test_session_that_begins_to_become_a_login_neither_stops_its_end_nor_enters(
+    server: Server, is_own: bool
 ) -> None:
     """On MySQL nobody sees the list of processes meanwhile, and the server has read the password of before."""
-    work, login, leaked = await server.make()
+    tenant, login, leaked = await server.make()
     _, neighbour, password = await server.make()
     session = server.connect(login, leaked) if is_own else server.connect(neighbour, password)
     with changing(session, login) as asked:
-        if is_reset:
-            await server.set(work, login)
-        else:
-            await server.sql.end_logins(work, [login])
+        await tenant.steps.end_logins([login])
         with pytest.raises(pymysql.MySQLError):
             enter(session, asked, leaked)
     await until(lambda: not server.sessions(login))  # one that was killed or closed is listed until its thread ends
@@ -96,28 +92,28 @@ async def test_change_user_enters_live_login(server: Server) -> None:
 
 async def test_usage_is_read_while_a_session_changes_its_user(server: Server) -> None:
     """On MySQL, SHOW PROCESSLIST waits for it."""
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
-    own = server.connect(login, password, login)
+    own = server.connect(login, password, tenant.database)
     session = server.connect(login, password)
     with changing(session, login):
         async with asyncio.timeout(60):
             found = await server.sql.usage()
-    assert found[work.names.database][1] == 2
+    assert found[tenant.database][1] == 2
     own.close()
 
 
 async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(server: Server) -> None:
-    work, login, password = await server.make(name="likeness")
-    _, other, secret = await server.make(name="LIKENESS")
-    theirs = server.connect(other, secret, other)
+    tenant, login, password = await server.make(name="likeness")
+    capitals, other, secret = await server.make(name="LIKENESS")
+    theirs = server.connect(other, secret, capitals.database)
     run(theirs, "CREATE PROCEDURE theirs() SELECT 1")
     run(theirs, "CREATE EVENT theirs ON SCHEDULE EVERY 1 YEAR DO SELECT 1")
     run(theirs, "CREATE VIEW theirs AS SELECT 1 AS a")
-    own = server.connect(login, password, login)
+    own = server.connect(login, password, tenant.database)
     run(own, "CREATE PROCEDURE mine() SELECT 1")
     async with server.sql.sessions.shared():
-        programs, events = await server.sql.programs(work.names)
+        programs, events = await server.sql.programs(tenant.names)
     assert "mine" in programs
     assert "theirs" not in programs + events
     for each in (own, theirs):
@@ -126,9 +122,9 @@ async def test_a_tenant_named_like_another_in_capitals_does_not_stop_its_dump(se
 
 async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_rolled_back(server: Server) -> None:
     """Also the table of the accounts. No right on it is needed."""
-    _, login, password = await server.make()
-    work, victim, _ = await server.make()
-    own = server.connect(login, password, login)
+    hostile, login, password = await server.make()
+    tenant, *_ = await server.make()
+    own = server.connect(login, password, hostile.database)
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
     run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
@@ -139,46 +135,46 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
     own.close()
     try:
         with pytest.raises(GrantError, match="Lock wait timeout"):
-            await server.sql.repair(work, [victim])
+            await tenant.repair()
     finally:
         with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
             administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
-    await server.sql.repair(work, [victim])
+    await tenant.repair()
 
 
 async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:
     """The removal locks no table of the tenant, so it does not lock what a trigger names."""
-    work, login, password = await server.make()
-    _, neighbour, secret = await server.make()
-    theirs = server.connect(neighbour, secret, neighbour)
+    tenant, login, password = await server.make()
+    other, neighbour, secret = await server.make()
+    theirs = server.connect(neighbour, secret, other.database)
     run(theirs, "CREATE TABLE held (a INT PRIMARY KEY)")
-    own = server.connect(login, password, login)
+    own = server.connect(login, password, tenant.database)
     with server.as_root() as root:
         root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
     run(own, "CREATE TABLE mine (a INT PRIMARY KEY)")
-    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{neighbour}`.held SET a = a")
+    run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW UPDATE `{other.database}`.held SET a = a")
     own.close()
     run(theirs, "LOCK TABLES held WRITE")
-    await server.sql.end_logins(work, [login])
-    await server.sql.drop_database(work)
+    await tenant.steps.end_logins([login])
+    await tenant.steps.drop_database()
     theirs.close()
-    assert not (await server.sql.find(work.names)).database
+    assert not (await server.sql.find(tenant.names)).database
 
 
 async def test_a_merge_table_outlives_the_rights_with_which_it_was_made(server: Server) -> None:
     """Not even ``repair``, which revokes the rights of others in a schema, ends that."""
-    work, login, password = await server.make()
-    _, guest, secret = await server.make()
+    tenant, login, password = await server.make()
+    guests, guest, secret = await server.make()
     with server.as_root() as root:
-        root.execute(f"CREATE TABLE `{login}`.mine (a INT PRIMARY KEY) ENGINE=MyISAM")
-        root.execute(f"GRANT SELECT, UPDATE, DELETE ON `{login}`.mine TO %s@'%%'", (guest,))
-    make = f"CREATE TABLE {{}} (a INT PRIMARY KEY) ENGINE=MERGE UNION=(`{login}`.mine)"
-    theirs = server.connect(guest, secret, guest)
+        root.execute(f"CREATE TABLE `{tenant.database}`.mine (a INT PRIMARY KEY) ENGINE=MyISAM")
+        root.execute(f"GRANT SELECT, UPDATE, DELETE ON `{tenant.database}`.mine TO %s@'%%'", (guest,))
+    make = f"CREATE TABLE {{}} (a INT PRIMARY KEY) ENGINE=MERGE UNION=(`{tenant.database}`.mine)"
+    theirs = server.connect(guest, secret, guests.database)
     run(theirs, make.format("made_before"))
-    await server.sql.repair(work, [login])
-    own = server.connect(login, password, login)
+    await tenant.repair()
+    own = server.connect(login, password, tenant.database)
     run(own, "INSERT INTO mine VALUES (7)")
-    assert refused(theirs, f"SELECT a FROM `{login}`.mine") in DENIED
+    assert refused(theirs, f"SELECT a FROM `{tenant.database}`.mine") in DENIED
     assert refused(theirs, make.format("after")) in DENIED
     assert run(theirs, "SELECT a FROM made_before") == [(7,)]
     own.close()

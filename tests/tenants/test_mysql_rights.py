@@ -7,7 +7,7 @@ import threading
 import pymysql
 import pytest
 
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers.mysql import MySQLServer
 from aiodbclient.tenants._servers.server import Work
@@ -16,6 +16,7 @@ from aiodbclient.tenants.errors import GrantError
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, until
 from .problems import kinds, kinds_of
+from .tenant import Tenant
 
 __all__ = ["server"]
 
@@ -69,8 +70,8 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
     other, *_ = await server.make()
     with server.as_root() as cursor:
         cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
-        cursor.execute(f"CREATE TABLE `{other.names.database}`.t (a INT PRIMARY KEY)")
-    own = server.connect(owning, password, owner.names.database)
+        cursor.execute(f"CREATE TABLE `{other.database}`.t (a INT PRIMARY KEY)")
+    own = server.connect(owning, password, owner.database)
     for statement in (
         "CREATE TABLE t (a INT PRIMARY KEY)",
         "CREATE VIEW v AS SELECT * FROM t",
@@ -78,27 +79,23 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
         "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1",
     ):
         run(own, statement)
-    work, login, password = (
-        (owner, owning, password) if role is Role.OWNER else await server.make(role, like=owner.names)
-    )
-    second = work.names.logins[1]
-    logins = {login: password, second: await server.set(work, second)}
+    logins = dict([await server.add(owner, role), await server.add(owner, role)])
     for turn in range(2):
         for name, secret in logins.items():
             run(own, "CREATE TABLE IF NOT EXISTS t2 (a INT PRIMARY KEY)")
             for number, statement in enumerate(MAY_NOT[role]):
-                values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
-                tried = server.connect(name, secret, owner.names.database)
+                values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
+                tried = server.connect(name, secret, owner.database)
                 assert refused(tried, statement.format(**values)) in DENIED, (turn, number, statement)
                 tried.close()
             for statement in MAY[role]:
-                tried = server.connect(name, secret, owner.names.database)
+                tried = server.connect(name, secret, owner.database)
                 run(tried, statement.format(new=f"n{next(_used)}"))
                 tried.close()
-        assert await server.sql.problems(work.names, list(logins)) == frozenset()
-        await server.sql.repair(work, list(logins))
+        assert await owner.problems() == frozenset()
+        await owner.repair()
     own.close()
-    values = {"new": f"n{next(_used)}", "schema": owner.names.database, "other": other.names.database}
+    values = {"new": f"n{next(_used)}", "schema": owner.database, "other": other.database}
     with server.as_root() as root:  # the control: who may do all that is refused nothing
         for statement in NOBODY:
             if not statement.startswith("ALTER USER"):  # the other tests need doadmin's password
@@ -108,9 +105,9 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
 
 
 async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> None:
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     other, *_ = await server.make()
-    schema = other.names.database
+    schema = other.database
     with server.as_root() as root:
         root.execute(f"CREATE TABLE `{schema}`.t (a INT PRIMARY KEY)")
         for statement in (
@@ -120,49 +117,49 @@ async def test_other_rights_of_a_login_are_found_and_revoked(server: Server) -> 
             "GRANT PROCESS ON *.* TO %s@'%%'",
         ):
             root.execute(statement, (login,))
-            assert kinds_of(await server.sql.problems(work.names, [login])) == {ProblemKind.TOO_MANY_RIGHTS}, statement
-            await server.sql.repair(work, [login])
-            assert await server.sql.problems(work.names, [login]) == frozenset()
+            assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}, statement
+            await tenant.repair()
+            assert await tenant.problems() == frozenset()
         with server.as_doadmin() as doadmin:
             doadmin.execute(f"CREATE ROLE r{login}")
             doadmin.execute(f"GRANT r{login} TO %s@'%%'", (login,))
-        assert kinds_of(await server.sql.problems(work.names, [login])) == {ProblemKind.TOO_MANY_RIGHTS}
-        await server.sql.repair(work, [login])
-        assert await server.sql.problems(work.names, [login]) == frozenset()
+        assert kinds_of(await tenant.problems()) == {ProblemKind.TOO_MANY_RIGHTS}
+        await tenant.repair()
+        assert await tenant.problems() == frozenset()
         root.execute(f"DROP ROLE r{login}")
-        root.execute(f"REVOKE INSERT ON `{server.in_grant(work.names)}`.* FROM %s@'%%'", (login,))
-    assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.repair(work, [login])
-    own = server.connect(login, password, work.names.database)
+        root.execute(f"REVOKE INSERT ON `{server.in_grant(tenant.names)}`.* FROM %s@'%%'", (login,))
+    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
+    await tenant.repair()
+    own = server.connect(login, password, tenant.database)
     assert refused(own, f"SELECT * FROM `{schema}`.t") in DENIED
     own.close()
 
 
 async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
     """By hand, on a table, on a routine, to everybody: left from a tenant of the same name, or made in advance."""
-    work, login, _ = await server.make()
+    tenant, *_ = await server.make()
     _, other, password = await server.make()
-    schema = f"`{work.names.database}`"
+    schema = f"`{tenant.database}`"
     with server.as_root() as root:
         root.execute(f"CREATE TABLE {schema}.t (a INT PRIMARY KEY, b INT)")
         root.execute(f"CREATE PROCEDURE {schema}.p() SELECT 1")
         for statement in (
-            f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%' WITH GRANT OPTION",
+            f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%' WITH GRANT OPTION",
             f"GRANT SELECT, INSERT ON {schema}.t TO %s@'%%'",
             f"GRANT SELECT (b) ON {schema}.t TO %s@'%%'",
             f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
         ):
             root.execute(statement, (other,))
-    assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
+    assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
     stranger = server.connect(other, password)
     statements = (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t")
     for statement in statements:
         run(stranger, statement)
     stranger.close()
 
-    await server.sql.repair(work, [login])
+    await tenant.repair()
 
-    assert await server.sql.problems(work.names, [login]) == frozenset()
+    assert await tenant.problems() == frozenset()
     stranger = server.connect(other, password)
     for statement in statements:
         assert refused(stranger, statement) in DENIED
@@ -172,96 +169,93 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
 async def test_rights_that_were_given_before_a_schema_was_made_open_nothing(server: Server) -> None:
     """A tenant's name is known before it signs up."""
     _, early, password = await server.make()
-    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
+    tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
     with server.as_root() as root:
-        root.execute(f"GRANT ALL ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (early,))
+        root.execute(f"GRANT ALL ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (early,))
 
-    await server.sql.create(work)
+    await tenant.steps.create()
 
     session = server.connect(early, password)
-    assert refused(session, f"CREATE TABLE `{work.names.database}`.t (a INT PRIMARY KEY)") in DENIED
+    assert refused(session, f"CREATE TABLE `{tenant.database}`.t (a INT PRIMARY KEY)") in DENIED
     session.close()
 
 
 async def test_a_pattern_that_was_there_before_a_schema_was_made_is_refused_each_time(server: Server) -> None:
     """Otherwise the second try found the schema that the first one had made, and left it open."""
     _, early, _ = await server.make()
-    work = Work(names_of(f"r{next(_used)}_late", "mysql"), lambda: None)
-    if server.in_grant(work.names) == work.names.database:
+    tenant = Tenant(server.sql, names_of(f"r{next(_used)}_late", "mysql"))
+    if server.in_grant(tenant.names) == tenant.database:
         pytest.skip("this server takes the name of a schema as it is")
-    pattern = f"`{work.names.tenant[:-2]}%%`.*"
+    pattern = f"`{tenant.names.tenant[:-2]}%%`.*"
     with server.as_root() as root:
         root.execute(f"GRANT ALL ON {pattern} TO %s@'%%'", (early,))
         for _ in range(2):
             with pytest.raises(GrantError, match=f"{early}@% has rights on the schemas that match"):
-                await server.sql.create(work)
+                await tenant.steps.create()
         root.execute(f"REVOKE ALL ON {pattern} FROM %s@'%%'", (early,))
-    assert await server.sql.create(work)
+    assert await tenant.steps.create()
 
 
-async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
-    work, login, _ = await server.make()
-    assert work.names.logins[0] == work.names.database  # so that no verb makes a login with this ending
-    similar = work.names.logins[1].removesuffix("_b") + "_a"
+async def test_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
+    tenant, login, _ = await server.make()
+    similar = f"{login[:-1]}g"
     with server.as_root() as root:
         root.execute("CREATE USER %s@'%%'", (similar,))
-        root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO %s@'%%'", (similar,))
-        assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
+        root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO %s@'%%'", (similar,))
+        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, similar)}
 
-        await server.sql.repair(work, [login])
+        await tenant.repair()
 
-        assert await server.sql.problems(work.names, [login]) == frozenset()
+        assert await tenant.problems() == frozenset()
         root.execute("DROP USER %s@'%%'", (similar,))
 
 
 async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
-    work, login, _ = await server.make()
+    tenant, *_ = await server.make()
     _, other, _ = await server.make()
-    if server.in_grant(work.names) == work.names.database:
+    if server.in_grant(tenant.names) == tenant.database:
         pytest.skip("this server takes the name of a schema as it is")
     with server.as_root() as root:
-        root.execute(f"GRANT SELECT ON `{work.names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
-        assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
+        root.execute(f"GRANT SELECT ON `{tenant.names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
+        assert await tenant.problems() == kinds(ProblemKind.OPEN_TO_OTHERS)
         with pytest.raises(GrantError, match=f"{other}@% has rights on the schemas that match .*REVOKE ALL PRIVILEGES"):
-            await server.sql.repair(work, [login])
-        root.execute(f"REVOKE SELECT ON `{work.names.tenant[:-2]}%%`.* FROM %s@'%%'", (other,))
-    await server.sql.repair(work, [login])
+            await tenant.repair()
+        root.execute(f"REVOKE SELECT ON `{tenant.names.tenant[:-2]}%%`.* FROM %s@'%%'", (other,))
+    await tenant.repair()
 
 
-async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
-    """Nobody would reset its password, and who has it would keep the rights."""
-    work, login, _ = await server.make()
+async def test_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
+    """Nobody would end it, and who has it would keep the rights."""
+    tenant, login, _ = await server.make()
     with server.as_root() as root:
         root.execute("CREATE USER %s@localhost IDENTIFIED BY 'Planted-1'", (login,))
-        assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.OPEN_TO_OTHERS)
+        assert await tenant.problems() == {Problem(ProblemKind.OPEN_TO_OTHERS, f"{login}@localhost")}
         with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
-            await server.sql.repair(work, [login])
-        with pytest.raises(GrantError, match=f"'{login}'@'localhost'.*DROP USER"):
-            await server.set(work, login)
+            await tenant.repair()
         root.execute("DROP USER %s@localhost", (login,))
-    await server.set(work, login)
+    await tenant.repair()
 
 
 async def test_a_grant_to_the_administrator_does_not_shut_it_out(server: Server) -> None:
     """With partial_revokes=ON, REVOKE on one schema restricts whoever has the right on all of them."""
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     with server.as_root() as root:
-        root.execute(f"GRANT SELECT ON `{server.in_grant(work.names)}`.* TO doadmin@'%'")
+        root.execute(f"GRANT SELECT ON `{server.in_grant(tenant.names)}`.* TO doadmin@'%'")
 
-    await server.sql.repair(work, [login])
-    await server.set(work, work.names.logins[1])
+    await tenant.repair()
+    await server.add(tenant)
 
     with server.as_doadmin() as doadmin:
-        doadmin.execute(f"CREATE TABLE `{work.names.database}`.by_doadmin (a INT PRIMARY KEY)")
-    own = server.connect(login, password, work.names.database)
+        doadmin.execute(f"CREATE TABLE `{tenant.database}`.by_doadmin (a INT PRIMARY KEY)")
+    own = server.connect(login, password, tenant.database)
     assert run(own, "SHOW TABLES") == [("by_doadmin",)]
     own.close()
 
 
 async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) -> None:
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     await until(lambda: not server.sessions(login))  # the one that ``make`` closed still counts
-    own = server.connect(login, password, work.names.database)
+    own = server.connect(login, password, tenant.database)
     for statement in (
         f"ALTER USER '{login}'@'%' WITH MAX_USER_CONNECTIONS 0",
         f"ALTER USER '{login}'@'%' ACCOUNT UNLOCK",
@@ -278,15 +272,15 @@ async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) ->
         server.connect(login, password).close()
         root.execute("ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS %s", (login, server.limit))
     await server.sql.administrator()  # gets in
-    assert await server.sql.problems(work.names, [login]) == frozenset()
+    assert await tenant.problems() == frozenset()
     for each in held:
         each.close()
 
 
 async def test_a_session_without_the_password_cannot_set_one(server: Server) -> None:
     """Of an application that is broken into, for example. MySQL refuses also what would lift that."""
-    work, login, password = await server.make()
-    own = server.connect(login, password, work.names.database)
+    tenant, login, password = await server.make()
+    own = server.connect(login, password, tenant.database)
     for statement, code in (
         ("SET PASSWORD = 'Mine-1-Mine'", 3892),
         ("ALTER USER USER() IDENTIFIED BY 'Mine-1-Mine'", 3892),
@@ -300,30 +294,32 @@ async def test_a_session_without_the_password_cannot_set_one(server: Server) -> 
     server.connect(login, "Mine-1-Mine").close()
     with server.as_root() as root:
         root.execute("ALTER USER %s@'%%' PASSWORD REQUIRE CURRENT OPTIONAL", (login,))
-    assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.repair(work, [login])
-    assert await server.sql.problems(work.names, [login]) == frozenset()
+    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
+    await tenant.repair()
+    assert await tenant.problems() == frozenset()
 
 
 @pytest.mark.parametrize("connections", [0, 13])
 async def test_a_limit_that_is_too_high_is_reported_and_mended(server: Server, connections: int) -> None:
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     with server.as_root() as root:
         root.execute(f"ALTER USER %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
-    assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
+    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
     higher = MySQLServer(server.doadmin, await server.cluster.ca(), connection_limit=20)
-    assert await higher.problems(work.names, [login]) == kinds(*[ProblemKind.RIGHTS_MISSING] * (connections == 0))
+    assert await higher.problems(tenant.names, tenant.on_record) == kinds(
+        *[ProblemKind.RIGHTS_MISSING] * (connections == 0)
+    )
 
-    await server.sql.repair(work, [login])
+    await tenant.repair()
 
-    assert await server.sql.problems(work.names, [login]) == frozenset()
-    assert await server.sql.log_in(work.names, login, password) is None
+    assert await tenant.problems() == frozenset()
+    assert await server.sql.log_in(tenant.names, login, password) is None
 
 
 async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> None:
     without = MySQLServer(server.doadmin, await server.cluster.ca())
-    work, login, _ = await server.make()
-    await without.repair(work, [login])
+    tenant, login, _ = await server.make()
+    await without.steps(Work(tenant.names)).repair(tenant.on_record)
     with server.as_root() as root:
         root.execute("SELECT max_user_connections, @@max_connections FROM mysql.user WHERE User = %s", (login,))
         [(limit, most)] = root.fetchall()
@@ -331,9 +327,9 @@ async def test_a_login_may_have_a_quarter_of_the_connections(server: Server) -> 
 
 
 async def test_rights_in_use_are_never_taken_while_others_are(server: Server) -> None:
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     other, *_ = await server.make()
-    own = server.connect(login, password, work.names.database)
+    own = server.connect(login, password, tenant.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
     own.close()
     stop, tried, failures = threading.Event(), [0], list[Exception]()
@@ -342,7 +338,7 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
         while not stop.is_set():
             tried[0] += 1
             try:
-                session = server.connect(login, password, work.names.database)
+                session = server.connect(login, password, tenant.database)
                 run(session, "SELECT * FROM t")
                 session.close()
             except pymysql.MySQLError as error:
@@ -356,10 +352,10 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
             rounds += 1
             root.execute(f"GRANT SELECT ON `{server.in_grant(other.names)}`.* TO %s@'%%'", (login,))
             root.execute("GRANT PROCESS ON *.* TO %s@'%%'", (login,))
-            found = await server.sql.problems(work.names, [login])
+            found = await tenant.problems()
             assert {each.kind for each in found} == {ProblemKind.TOO_MANY_RIGHTS}
-            await server.sql.repair(work, [login])
-            assert await server.sql.problems(work.names, [login]) == frozenset()
+            await tenant.repair()
+            assert await tenant.problems() == frozenset()
     stop.set()
     using.join()
     assert failures == []
@@ -368,11 +364,11 @@ async def test_rights_in_use_are_never_taken_while_others_are(server: Server) ->
 async def test_what_a_reader_may_lock(server: Server) -> None:
     """MySQL asks for another right than SELECT for FOR UPDATE."""
     owner, login, password = await server.make()
-    _, reading, secret = await server.make(Role.READER, like=owner.names)
-    own = server.connect(login, password, owner.names.database)
+    _, reading, secret = await server.make(Role.READER, like=owner)
+    own = server.connect(login, password, owner.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY) ENGINE = InnoDB")
     run(own, "INSERT INTO t VALUES (1)")
-    reader = server.connect(reading, secret, owner.names.database)
+    reader = server.connect(reading, secret, owner.database)
     run(own, "SET SESSION innodb_lock_wait_timeout = 1")
     for_update, in_share_mode = "SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE"
     for statement in ("LOCK TABLES t READ", "LOCK TABLES t WRITE", "CREATE TEMPORARY TABLE n (a INT PRIMARY KEY)"):
@@ -392,13 +388,13 @@ async def test_what_a_reader_may_lock(server: Server) -> None:
 
 
 async def test_rights_that_are_missing_say_nothing_against_a_password(server: Server) -> None:
-    work, login, password = await server.make()
+    tenant, login, password = await server.make()
     with server.as_root() as root:
         root.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
-    assert await server.sql.log_in(work.names, login, password) is None
-    assert await server.sql.problems(work.names, [login]) == kinds(ProblemKind.RIGHTS_MISSING)
-    await server.sql.repair(work, [login])
+    assert await server.sql.log_in(tenant.names, login, password) is None
+    assert await tenant.problems() == kinds(ProblemKind.RIGHTS_MISSING)
+    await tenant.repair()
     own = server.connect(login, password)
-    run(own, f"DROP DATABASE `{work.names.database}`")
+    run(own, f"DROP DATABASE `{tenant.database}`")
     own.close()
-    assert await server.sql.log_in(work.names, login, password) is None
+    assert await server.sql.log_in(tenant.names, login, password) is None

@@ -96,7 +96,7 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_revoke(tenants: Tenant
     for password in (leaked.password, "Mine-1-Mine"):
         with pytest.raises(pymysql.MySQLError):
             connect(leaked, password)
-    for _ in range(2):  # the logins alternate, and the locked one is used again
+    for _ in range(2):
         rotated = await only(tenants.rotate(["alpha"]))
         assert rotated.credential is not None
         assert once(rotated.credential, "SELECT a FROM t") == [(1,)]
@@ -178,7 +178,7 @@ async def test_an_adopted_login_goes_on_until_it_is_revoked(
 
 
 async def test_drift_is_found_and_repaired(my_place: Place, tenants: Tenants, cluster: ClusterClient) -> None:
-    one, _ = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    one, other = await tenants.ensure("alpha"), await tenants.ensure("beta")
     doadmin = await cluster.users.get("doadmin")
     info = (await cluster.info()).connection
     root = pymysql.connect(
@@ -193,7 +193,7 @@ async def test_drift_is_found_and_repaired(my_place: Place, tenants: Tenants, cl
         pattern = in_grant(cursor, one.database or "")
     for statement, problem in (
         (f"REVOKE INSERT ON `{pattern}`.* FROM '{one.username}'@'%'", ProblemKind.RIGHTS_MISSING),
-        (f"GRANT SELECT ON `{pattern}`.* TO '{my_place.prefix}beta'@'%'", ProblemKind.OPEN_TO_OTHERS),
+        (f"GRANT SELECT ON `{pattern}`.* TO '{other.username}'@'%'", ProblemKind.OPEN_TO_OTHERS),
         (f"ALTER USER '{one.username}'@'%' ACCOUNT LOCK", ProblemKind.PASSWORD_REFUSED),
     ):
         run(root, statement)

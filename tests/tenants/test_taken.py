@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from attrs import evolve
 
 from aiodbclient import ClusterClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError
@@ -78,7 +77,7 @@ async def test_unfinished_work_of_a_dead_process_is_finished_by_the_next_call(pl
         credential = await place.tenants().ensure(name)
 
         await ask(credential, "CREATE TABLE t (x int)")
-        assert await place.logins() == sorted(f"n{number}" for number in range(1, last + 1))
+        assert len(await place.logins()) == last
         if not was_killed:
             assert last > 8
             return
@@ -96,7 +95,7 @@ class InterruptedStore(SQLiteStore):
             await stranger()
 
 
-@pytest.mark.parametrize("what", ["login", "database", "both"])
+@pytest.mark.parametrize("what", ["database", "both"])
 @pytest.mark.parametrize("bulk", [False, True])
 async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_elses(
     anywhere: Place, what: str, bulk: bool, tmp_path: Path
@@ -116,32 +115,7 @@ async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_
         assert await store.get("shop") is None
         users, databases = await everything(place)
         assert len(users) - len(before[0]) == (what != "database")
-        assert len(databases) - len(before[1]) == (what != "login")  # ours is gone again
-
-
-async def test_a_login_that_appears_between_look_and_create_is_adopted_by_the_next_call(
-    place: Place, tmp_path: Path
-) -> None:
-    theirs = list[str]()
-
-    async def stranger() -> None:
-        theirs.append((await place.cluster.users.create(place.prefix + "shop")).password or "")
-
-    async with InterruptedStore(tmp_path / "other.db") as store:
-        store.stranger = stranger
-        tenants = Tenants(place.cluster, store, prefix=place.prefix)
-        failed = await only(tenants.provision(["shop"], if_exists="adopt"))
-        assert isinstance(failed.error, ConflictError)
-        outcome = await only(tenants.provision(["shop"], if_exists="adopt"))
-
-    assert outcome.action is TenantAction.ADOPTED
-    assert outcome.credential is not None
-    assert outcome.credential.username != place.prefix + "shop"
-    await ask(outcome.credential, "CREATE TABLE t (x int)")
-    info = await place.cluster.info()
-    assert info.connection is not None
-    uri = info.connection.uri_for(evolve(await place.cluster.users.get(place.prefix + "shop"), password=theirs[0]))
-    assert await ask(_credential(place, place.prefix + "shop", uri), "SELECT 1", database="defaultdb") == [(1,)]
+        assert len(databases) - len(before[1]) == 1
 
 
 async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: Path) -> None:
@@ -227,4 +201,4 @@ async def test_two_processes_that_ask_at_once_make_one(anywhere: Place, tmp_path
         others = Tenants(place.cluster, store, prefix=place.prefix)
         one, two = await asyncio.gather(place.tenants().ensure("alpha"), others.ensure("alpha"))
     assert one == two
-    assert await place.logins() == ["alpha"]
+    assert await place.logins() == [one.username.removeprefix(place.prefix)]
