@@ -20,9 +20,19 @@ from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
 
+from ._checks import shown
 from .engines import Engine
 from .errors import InvalidArgumentError
-from .models import Cluster, Database, MySQLSettings, NewUser, UserSettings
+from .models import (
+    Cluster,
+    Database,
+    KafkaACL,
+    MongoUserSettings,
+    MySQLSettings,
+    NewUser,
+    OpenSearchACL,
+    UserSettings,
+)
 
 T = TypeVar("T")
 
@@ -67,6 +77,7 @@ Body = NewUser | UserChange | Database
 
 def encode(body: Body) -> tuple[bytes, list[str]]:
     """Return the JSON of a body, without members that are None, and the names of the settings in it."""
+    check_settings(body)
     members: dict[str, Any] = _converter().unstructure(body)
     names = ["settings." + name for name in members.get("settings", ())]
     names += [name for name in members if name not in ("name", "settings")]
@@ -75,6 +86,45 @@ def encode(body: Body) -> tuple[bytes, list[str]]:
     except (TypeError, ValueError) as error:
         problem = f"JSON cannot represent the arguments: {error}; nothing was sent"
     raise InvalidArgumentError(problem)
+
+
+def check_settings(body: Body) -> None:
+    """Check the types of the settings in a body, each of which may be None."""
+    for name, kind in _SETTINGS:
+        if (value := getattr(body, name, None)) is not None:
+            _check(name, value, kind)
+    settings: UserSettings | None = getattr(body, "settings", None)
+    if settings is None:
+        return
+    _check("settings.pg_allow_replication", settings.pg_allow_replication, bool)
+    _check_all("settings.acl", settings.acl, KafkaACL)
+    _check_all("settings.opensearch_acl", settings.opensearch_acl, OpenSearchACL)
+    _check("settings.mongo_user_settings", settings.mongo_user_settings, MongoUserSettings)
+    if settings.mongo_user_settings is not None:
+        _check_all("settings.mongo_user_settings.databases", settings.mongo_user_settings.databases, str)
+
+
+_SETTINGS = (("mysql_settings", MySQLSettings), ("readonly", bool), ("settings", UserSettings))
+
+
+def _check_all(argument: str, values: object, kind: type) -> None:
+    if values is None:
+        return
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(each, kind) for each in values)
+    ):
+        raise InvalidArgumentError(
+            f"{argument} must be a list of {kind.__name__}, not {shown(values)}; nothing was sent"
+        )
+
+
+def _check(argument: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InvalidArgumentError(
+            f"{argument} must be a {kind.__name__} or None, not {type(value).__name__}; nothing was sent"
+        )
 
 
 def decode(body: bytes, key: str, model: type[T]) -> T:

@@ -8,6 +8,7 @@ Every ``repr`` masks credentials.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -15,38 +16,8 @@ from typing import Any
 from attrs import define, field, fields
 
 from ._dsn import dsn
-from ._user_settings import (
-    KafkaACL,
-    KafkaPermission,
-    MongoRole,
-    MongoUserSettings,
-    MySQLAuthPlugin,
-    MySQLSettings,
-    OpenSearchACL,
-    OpenSearchPermission,
-    UserSettings,
-)
 from .engines import Engine
 from .errors import InvalidArgumentError
-
-__all__ = [
-    "Cluster",
-    "ClusterStatus",
-    "Connection",
-    "Database",
-    "KafkaACL",
-    "KafkaPermission",
-    "MongoRole",
-    "MongoUserSettings",
-    "MySQLAuthPlugin",
-    "MySQLSettings",
-    "NewUser",
-    "OpenSearchACL",
-    "OpenSearchPermission",
-    "User",
-    "UserRole",
-    "UserSettings",
-]
 
 
 def masked(value: object) -> str:
@@ -56,6 +27,108 @@ def masked(value: object) -> str:
 
 def _secret() -> Any:
     return field(default=None, repr=masked)
+
+
+class MySQLAuthPlugin(StrEnum):
+    """How a MySQL user proves its password."""
+
+    MYSQL_NATIVE_PASSWORD = "mysql_native_password"
+    """The older plugin, for drivers that support no other."""
+    CACHING_SHA2_PASSWORD = "caching_sha2_password"
+    """The default since MySQL 8.0."""
+
+
+class KafkaPermission(StrEnum):
+    """What a Kafka user may do with a topic."""
+
+    ADMIN = "admin"
+    """Consume, produce, and alter or delete the topic."""
+    CONSUME = "consume"
+    """Read messages."""
+    PRODUCE = "produce"
+    """Write messages."""
+    PRODUCECONSUME = "produceconsume"
+    """Read and write messages."""
+
+
+class OpenSearchPermission(StrEnum):
+    """What an OpenSearch user may do with an index."""
+
+    DENY = "deny"
+    """Nothing."""
+    ADMIN = "admin"
+    """Read, write, and administer the index."""
+    READ = "read"
+    """Read."""
+    READWRITE = "readwrite"
+    """Read and write."""
+    WRITE = "write"
+    """Write."""
+
+
+class MongoRole(StrEnum):
+    """The built-in role of MongoDB that a user has on its databases."""
+
+    READ_ONLY = "readOnly"
+    """MongoDB's ``read``."""
+    READ_WRITE = "readWrite"
+    """MongoDB's ``readWrite``."""
+    DB_ADMIN = "dbAdmin"
+    """MongoDB's ``dbAdmin``: it manages indexes and statistics."""
+
+
+@define
+class MySQLSettings:
+    """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
+
+    auth_plugin: MySQLAuthPlugin | str
+    """How the user proves its password."""
+
+
+@define
+class KafkaACL:
+    """What a Kafka user may do with some topics."""
+
+    topic: str
+    """A regular expression that matches the topics."""
+    permission: KafkaPermission | str
+    """What the user may do with them."""
+    id: str | None = None
+    """The server's id of this permission; None in what you send."""
+
+
+@define
+class OpenSearchACL:
+    """What an OpenSearch user may do with some indexes."""
+
+    index: str | None = None
+    """A regular expression that matches the indexes."""
+    permission: OpenSearchPermission | str | None = None
+    """What the user may do with them. The API uses ``deny`` if it is missing."""
+
+
+@define
+class MongoUserSettings:
+    """What a MongoDB user may do in which databases."""
+
+    databases: Sequence[str] | None = None
+    """The names of its databases. ``admin`` means all databases of the cluster."""
+    role: MongoRole | str | None = None
+    """Its role in each of them."""
+
+
+@define
+class UserSettings:
+    """Settings of a user. Each belongs to one engine, and the client refuses it for others. None is not sent."""
+
+    pg_allow_replication: bool | None = None
+    """PostgreSQL: whether the user may replicate. The API uses False if it is missing."""
+    acl: Sequence[KafkaACL] | None = None
+    """Kafka: what the user may do with which topics."""
+    opensearch_acl: Sequence[OpenSearchACL] | None = None
+    """OpenSearch: what the user may do with which indexes."""
+    mongo_user_settings: MongoUserSettings | None = None
+    """MongoDB: the user's databases, and its role there."""
 
 
 class UserRole(StrEnum):

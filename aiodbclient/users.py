@@ -16,7 +16,6 @@ from ._http.response import Response
 from ._http.tries import was_lost
 from ._http.waits import with_password
 from ._json import UserChange
-from ._user_settings import check_settings
 from .engines import capabilities_of
 from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from .models import MySQLSettings, NewUser, User, UserSettings
@@ -80,12 +79,11 @@ class UsersAPI:
 
         Returns:
             The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
-            NotFoundError for a moment.
+            NotFoundError for a moment. The password is None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NameTakenError: The name is taken.
         """
-        check_settings(mysql_settings, settings, readonly)
         new_user = NewUser(name, mysql_settings, settings, readonly)
         user = (await self._context.send(CREATE_USER, name, new_user)).read(User)
         self._context.cache.deletions.forget(self._context.cluster_id, name)
@@ -107,7 +105,6 @@ class UsersAPI:
         """
         if settings is None:
             raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
-        check_settings(settings=settings)
         return (await self._context.send(UPDATE_USER, name, UserChange(settings))).read(User)
 
     async def delete(self, name: str) -> None:
@@ -142,14 +139,13 @@ class UsersAPI:
             mysql_settings: The authentication plugin of a MySQL user from now on.
 
         Returns:
-            The user with its new password.
+            The user with its new password, or with None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NotFoundError: There is no such user.
             InvalidResponseError: The client sent two resets, and the API does not return the password (MongoDB, or a
                 token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
         """
-        check_settings(mysql_settings)
         response = await self._context.send(RESET_AUTH, name, UserChange(mysql_settings=mysql_settings))
         user = response.read(User)
         if was_lost(response.earlier) and user.password is not None:

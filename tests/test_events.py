@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from time import perf_counter
 
 import pytest
 from aiohttp import web
 
-from aiodbclient import RateLimiter, RequestEvent, Window, errors
+from aiodbclient import RequestEvent, RetryPolicy, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says
+from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says
 
 
 async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
@@ -32,11 +34,25 @@ async def test_each_request_is_one_event(server: Server, make_client: MakeClient
     assert all(event.duration > 0 for event in seen)
 
 
-async def test_waiting_for_another_write_is_not_waiting_for_the_limit(server: Server, make_client: MakeClient) -> None:
-    seen: list[RequestEvent] = []
+HOUR = 3600.0
+
+
+class Clock:
+    """The clock of the transport. A test advances it by hours, so that its own duration does not matter."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        monkeypatch.setattr("aiodbclient._http.transport.perf_counter", lambda: perf_counter() + self.ahead)
+
+
+async def test_blocked_is_no_wait_for_limit(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for another user write is ``blocked``, and not ``waited``."""
+    seen, clock = list[RequestEvent](), Clock(monkeypatch)
 
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.sleep(0.5)
+        clock.ahead += HOUR
         return await returns_the_user()(request)
 
     server.otherwise = slow
@@ -44,50 +60,23 @@ async def test_waiting_for_another_write_is_not_waiting_for_the_limit(server: Se
 
     await asyncio.gather(users.create("a"), users.create("b"))
 
-    first, second = seen
-    assert second.blocked >= 0.45
-    assert first.blocked < 0.4
-    assert first.waited < 0.4
-    assert second.waited < 0.4
+    assert [(event.blocked // HOUR, event.waited // HOUR) for event in seen] == [(0, 0), (1, 0)]
 
 
-async def test_token_time_is_no_wait(server: Server, make_client: MakeClient) -> None:
+async def test_token_time_is_no_wait(server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the token provider takes is neither ``waited`` nor ``blocked``, and ``max_wait`` does not bound it."""
-    seen: list[RequestEvent] = []
+    seen, clock = list[RequestEvent](), Clock(monkeypatch)
 
     async def slow() -> str:
-        await asyncio.sleep(0.3)
+        clock.ahead += HOUR
         return "secret-token"
 
     server.will(fails(401), returns_the_user())
-    users = make_client(slow, on_event=seen.append, max_wait=0.2).cluster(CLUSTER, engine="mongodb").users
+    users = make_client(slow, on_event=seen.append, max_wait=5.0).cluster(CLUSTER, engine="mongodb").users
 
     await users.create("a")
 
-    assert [event.waited < 0.2 and event.blocked < 0.2 for event in seen] == [True, True]
-
-
-async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_client: MakeClient) -> None:
-    arrived, end = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: web.BaseRequest) -> web.StreamResponse:
-        arrived.set()
-        await end.wait()
-        return await returns_the_user()(request)
-
-    server.otherwise = slow
-    limiter = RateLimiter([Window(10, 60.0)])
-    client = make_client(rate_limiter=limiter)
-    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
-    await arrived.wait()
-
-    with pytest.raises(errors.MaxWaitError, match=r"another user write.*it was not sent"):
-        await client.with_options(max_wait=0.05).cluster(CLUSTER, engine="mongodb").users.create("b")
-
-    end.set()
-    await first
-    assert len(server.requests) == 1
-    assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
+    assert [(event.blocked // HOUR, event.waited // HOUR) for event in seen] == [(0, 0)] * 2
 
 
 async def test_a_hook_that_raises_spoils_no_call(
@@ -107,15 +96,82 @@ async def test_a_hook_that_raises_spoils_no_call(
     assert messages == ["on_event raised"] * 2
 
 
-async def test_the_log_line_has_structured_fields(
+async def test_each_request_is_one_debug_line(
     server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.will(says(200, {"dbs": []}))
+    """The line has the fields of the event."""
+    server.will(fails(503), says(200, {"dbs": []}))
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
         await make_client().cluster(CLUSTER, engine="pg").dbs.list()
 
-    [record] = caplog.records
-    fields = vars(record)
-    assert (fields["operation"], fields["status"], fields["attempt"]) == ("dbs.list", 200, 1)
+    first, _, second = caplog.records  # between them: why it tries again
+    assert first.getMessage().startswith(f"GET /v2/databases/{CLUSTER}/dbs?per_page=200: 503 in ")
+    assert second.getMessage().startswith(f"GET /v2/databases/{CLUSTER}/dbs?per_page=200: 200 in ")
+    assert second.getMessage().endswith("try 2")
+    fields = vars(second)
+    assert (fields["operation"], fields["status"], fields["attempt"]) == ("dbs.list", 200, 2)
     assert fields["duration"] > 0
+
+
+DECISIONS = {
+    "retry in": ([fails(503), returns_the_user()], 5, ["503 some_error: no luck; the next try is in 0.00"]),
+    "429": (
+        [fails(429, retry_after="0.05"), returns_the_user()],
+        5,
+        ["429 some_error: no luck; the next try waits for its slot"],
+    ),
+    "lost create": ([hangs_up], 5, ["ServerDisconnectedError: Server disconnected; not retried: it may have been"]),
+    "refused": ([fails(422)], 5, ["422 some_error: no luck; not retried: another try would not help"]),
+    "tries used up": (
+        [fails(500), fails(500)],
+        2,
+        ["no luck; the next try is in 0.00", "no luck; not retried: max_tries is 2"],
+    ),
+    "masked": (
+        [fails(403, message="Bearer secret-token, password=hunter2")],
+        5,
+        ["403 some_error: Bearer ***, password=***; not retried: another try would not help"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("replies", "max_tries", "logged"), DECISIONS.values(), ids=DECISIONS)
+async def test_retry_decisions_are_logged(
+    replies: list[Reply],
+    max_tries: int,
+    logged: list[str],
+    server: Server,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each failed try is one debug line: operation, try, why it failed, what follows. Secrets are masked."""
+    server.will(*replies)
+    users = make_client(retry=RetryPolicy(max_tries, base_delay=0.001)).cluster(CLUSTER, engine="pg").users
+    call = users.create if hangs_up in replies or len(replies) == 1 else users.get
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"), suppress(errors.DatabaseClientError):
+        await call("alice")
+
+    decisions = [record.getMessage() for record in caplog.records if not hasattr(record, "operation")]
+    assert len(decisions) == len(logged)
+    for number, (decision, text) in enumerate(zip(decisions, logged, strict=True), 1):
+        assert decision.startswith(f"users.{call.__name__}, try {number} failed: ")
+        assert text in decision
+
+
+async def test_new_token_decision_is_logged(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A try that follows with another token is logged, without either token."""
+    tokens = iter(["first-secret", "second-secret"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    server.will(fails(401, message="no first-secret"), says(200, {"dbs": []}))
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_client(token).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert "dbs.list, try 1 failed: 401 some_error: no ***; the next try has another token" in caplog.text
+    assert "-secret" not in caplog.text

@@ -17,8 +17,7 @@ from attrs import evolve
 from .._http.call import RequestStats
 from .._http.context import ClusterContext
 from .._http.waits import with_password
-from .._json import encode
-from .._user_settings import check_settings
+from .._json import check_settings, encode
 from ..engines import capabilities_of, guard
 from ..errors import (
     DatabaseClientError,
@@ -84,7 +83,7 @@ class UserJob(ClusterJob["UsersAPI", NewUser, DoneT_co]):
         spec = NewUser(given) if isinstance(given, str) else given
         if not isinstance(spec, NewUser) or not isinstance(spec.name, str):
             raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
-        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
+        check_settings(spec)
         return spec
 
     async def reset(self, users: UsersAPI, spec: NewUser) -> User:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Generator, Iterable, Sized
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 from .._checks import check_whole
 from .._http.call import RequestStats
 from .._http.maintenance import MaintenanceWait
+from .._http.tries import restate
 from .._pacing.limiter import RateLimiter
 from ..errors import (
     AuthenticationError,
@@ -288,9 +288,9 @@ def _error_of_run(error: Exception, why: str) -> Exception:
     """Return a copy of ``error`` for the loop. Its message also says why the run ended, and what was not changed."""
     if not isinstance(error, DatabaseClientError):
         return error
-    ending = copy.copy(error)
-    ending.args = (f"{error.args[0]}; the run ended here because {why}; names without an outcome were not changed",)
-    return ending
+    return restate(
+        error, f"{error.args[0]}; the run ended here because {why}; names without an outcome were not changed"
+    )
 
 
 def _shown_name(given: object) -> str:

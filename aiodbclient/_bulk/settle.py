@@ -28,12 +28,12 @@ it, otherwise with a new one.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from .._http.retry import RetryPolicy, answer_was_lost, next_wait, retry_waits
+from .._http.tries import restate
 from .._http.waits import FIRST, until_seen
 from ..errors import (
     APIError,
@@ -135,7 +135,4 @@ async def _await_visible(read: Request[T], refusal: APIError, retry: RetryPolicy
 
 def restate_unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
     """Return ``error`` for a name that may have been changed. Its message begins with the known state of the name."""
-    restated = copy.copy(error)
-    restated.may_have_applied = True
-    restated.args = (f"{state}: {error.args[0]}",)
-    return restated
+    return restate(error, f"{state}: {error.args[0]}", may_have_applied=True)

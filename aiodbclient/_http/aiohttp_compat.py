@@ -1,7 +1,7 @@
 """Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
 
 Checked against aiohttp 3.14. Only this module uses private names of aiohttp. If a later version has renamed one of
-them, ``Reuse`` logs that, and the client sends each request on a connection of its own.
+them, ``Connections`` logs that, and the client sends each request on a connection of its own.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ async def _refuse_resend(request: aiohttp.ClientRequest, handler: ClientHandlerT
     raise broken
 
 
-class Reuse:
-    """Lets a session use its connections again without risk.
+class Connections:
+    """The connections of a session, which can be used again without risk.
 
     A connection that is used again may hold a late answer to an earlier request, and aiohttp may send a request on it
     twice. This class prevents both, with private names of aiohttp.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-        self.is_safe = True  # otherwise each request needs a connection of its own
+        self.session = session
+        self.are_safe = True  # otherwise each request needs a connection of its own
         for owner, name in ((session, "_middlewares"), (session, "_default_proxy"), (session.connector, "_conns")):
             if owner is not None and not hasattr(owner, name):
                 self._warn(owner, name)
@@ -53,12 +53,12 @@ class Reuse:
     def middlewares(self) -> tuple[ClientMiddlewareType, ...] | None:
         """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
         # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
-        own: tuple[ClientMiddlewareType, ...] | None = getattr(self._session, "_middlewares", None)
+        own: tuple[ClientMiddlewareType, ...] | None = getattr(self.session, "_middlewares", None)
         return None if own is None else (*own, _refuse_resend)
 
-    def close_tainted_connections(self) -> None:
+    def close_tainted(self) -> None:
         """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
-        connections: Mapping[object, Any] = getattr(self._session.connector, "_conns", {})
+        connections: Mapping[object, Any] = getattr(self.session.connector, "_conns", {})
         for kept in connections.values():
             for connection, _ in kept:
                 if not connection.should_close:
@@ -74,8 +74,8 @@ class Reuse:
 
     def _warn(self, owner: object, name: str) -> None:
         """Warn once that aiohttp has not got a private name any more."""
-        if self.is_safe:
-            self.is_safe = False
+        if self.are_safe:
+            self.are_safe = False
             logger.warning(
                 "aiohttp %s has no %s.%s, which keeps used connections safe, so each request takes a new connection: "
                 "install versions of aiohttp and aiodbclient that fit",

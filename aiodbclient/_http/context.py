@@ -104,8 +104,17 @@ class ClusterContext(NamedTuple):
         one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
         if one_at_a_time and operation.writes and operation.on == "users":
             turns = self.cache.turns.setdefault(self.cluster_id, WriteTurns())
-        not_found = _NEW_CLUSTER if operation.kind is Kind.CREATE else ""
-        call = Call(operation, path, self.options, self.cluster_id, name, engine, encoded, turns, not_found)
+        call = Call(
+            operation,
+            path,
+            self.options,
+            self.cluster_id,
+            name=name,
+            engine=engine,
+            body=encoded,
+            turns=turns,
+            not_found=_NEW_CLUSTER if operation.kind is Kind.CREATE else "",
+        )
         if self.maintenance is not None:
             return await self.maintenance.send(call, self.transport, self.read_cluster)
         return await self.transport.send(call)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import asdict, frozen
 
 from .call import Call
 from .response import Response
-from .tries import FailedTry
+from .tries import FailedTry, Waited
 
 logger = logging.getLogger("aiodbclient")
 
@@ -43,29 +43,25 @@ class RequestEvent:
     label: str | None = None
 
 
-def report(
-    call: Call,
-    path: str,
-    result: Response | FailedTry,
-    attempt: int,
-    waited: float,
-    blocked: float,
-    duration: float,
-    on_event: Callable[[RequestEvent], object] | None,
-) -> None:
-    """Report a request of ``call`` to the log, and to the caller's hook if there is one. ``path``: without a secret."""
-    event = RequestEvent(
+def event_of(call: Call, result: Response | FailedTry, attempt: int, waited: Waited, duration: float) -> RequestEvent:
+    """Return the event of a request of ``call``."""
+    response = result if isinstance(result, Response) else None
+    return RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,
-        status=result.status if isinstance(result, Response) else None,
-        error=None if isinstance(result, Response) else result.error.__name__,
+        status=response.status if response else None,
+        error=type(result.error).__name__ if isinstance(result, FailedTry) else None,
         attempt=attempt,
-        waited=waited,
+        waited=waited.for_slot,
         duration=duration,
-        blocked=blocked,
-        request_id=result.request_id if isinstance(result, Response) else None,
+        blocked=waited.for_turn,
+        request_id=response.request_id if response else None,
         label=call.options.label,
     )
+
+
+def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
+    """Report a request to the log, and to the caller's hook if there is one. ``path``: without a secret."""
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,
@@ -80,3 +76,8 @@ def report(
             on_event(event)
         except Exception:  # a faulty hook must not change the outcome of the call
             logger.exception("on_event raised")
+
+
+def log_decision(call: Call, failed: Sequence[FailedTry], decision: str) -> None:
+    """Log what follows the last of the failed tries."""
+    logger.debug("%s, try %d failed: %s; %s", call.operation.name, len(failed), failed[-1].error, decision)

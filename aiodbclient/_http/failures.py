@@ -28,19 +28,21 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
     """Return the try that ``error`` ended before the answer was complete."""
     # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
-        return FailedTry(Failure.NOT_SENT, ConnectError, f"no connection: {secrets.line(text_of(error), 500)}")
+        return FailedTry(Failure.NOT_SENT, ConnectError(f"no connection: {secrets.line(text_of(error), 500)}"))
     if isinstance(error, TimeoutError):
-        text = f"no whole answer within {call.options.timeout:g} s from {host}"
-        return FailedTry(Failure.LOST, RequestTimeoutError, text, is_unclear=True, timed_out=True)
+        late = RequestTimeoutError(f"no whole answer within {call.options.timeout:g} s from {host}")
+        return FailedTry(Failure.LOST, late, is_unclear=True, timed_out=True)
     if isinstance(error, (*BROKEN, OSError)):
         text = f"the connection broke before the whole answer: {secrets.line(text_of(error), 500)}"
-        return FailedTry(Failure.LOST, ConnectionLostError, text, is_unclear=True)
+        return FailedTry(Failure.LOST, ConnectionLostError(text), is_unclear=True)
     if isinstance(error, BodyError | MemoryError):
         status, problem = error.args if isinstance(error, BodyError) else (0, "does not fit into memory")
-        text = f"the answer ({status}) {problem}"
-        return FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": status}, is_unclear=True)
-    text = (
-        f"aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not find "
-        "credentials of its own, as trust_env=True does in a netrc file"
-    )
-    return FailedTry(Failure.REFUSED, ConfigurationError, text, is_unclear=True)
+        unreadable = InvalidResponseError(f"the answer ({status}) {problem}", status=status)
+        return FailedTry(Failure.REFUSED, unreadable, is_unclear=True)
+    if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything
+        text = (
+            "the given aiohttp.ClientSession has credentials of its own, from a netrc file: make it without trust_env"
+        )
+        return FailedTry(Failure.REFUSED, ConfigurationError(text), was_tried=False)
+    text = f"aiohttp refused the request or the answer ({type(error).__name__})"
+    return FailedTry(Failure.REFUSED, ConfigurationError(text), is_unclear=True)

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TypeGuard
 
 from .._backoff import expo
+from .._masking import Secrets
 from ..errors import APIError, ClusterNotOnlineError, DatabaseClientError, NotFoundError, PreconditionFailedError
 from ..models import Cluster, ClusterStatus
 from .call import Call
@@ -54,6 +55,48 @@ class _ClusterState:
         if self.first_404 is None and isinstance(refusal, NotFoundError):
             self.first_404 = monotonic()
 
+    async def send_when_online(
+        self, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
+    ) -> Response:
+        """Send the refused ``call`` when the cluster is online, until it is not refused. The caller holds the lock."""
+        patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
+        deadline = monotonic() + patience
+        logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
+        for wait in until_online():
+            try:
+                self.status = (await read()).status
+            except NotFoundError:
+                raise refusal from None
+            except DatabaseClientError:  # the write itself shows what is wrong
+                self.status = None
+            if self.status in (None, ClusterStatus.ONLINE):
+                try:
+                    response = await transport.send(call, failed)
+                except DatabaseClientError as error:
+                    if not self.is_not_ready(error, call):
+                        raise
+                    self.note(error)
+                    refusal = error  # such as during the first backup of a new cluster
+                else:
+                    self.first_404 = None
+                    return response
+            else:
+                self.first_404 = None
+            left = deadline - monotonic()
+            if left <= 0:
+                break
+            await transport.sleep(min(wait, left))
+        self.failure = (
+            f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status "
+            f"is {self.status or 'not known'}: run it again when the cluster is online"
+        )
+        raise self.not_online(call, failed, transport.secrets)
+
+    def not_online(self, call: Call, failed: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
+        """Return the error of a call for which the run does not wait any longer."""
+        error = ClusterNotOnlineError(self.failure or "", status=self.status)
+        return error_of(call, (*failed, FailedTry(Failure.REFUSED, error, was_tried=False)), secrets)
+
 
 class MaintenanceWait:
     """How one run waits while its clusters refuse changes.
@@ -74,7 +117,7 @@ class MaintenanceWait:
                 async with state.lock:
                     pass
             if state.failure is not None:
-                raise _not_online(state, call, failed, transport)
+                raise state.not_online(call, failed, transport.secrets)
             try:
                 response = await transport.send(call, failed)
             except APIError as error:
@@ -89,50 +132,4 @@ class MaintenanceWait:
                 raise refusal
             if not state.lock.locked():
                 async with state.lock:
-                    return await _send_when_online(state, call, failed, transport, read, refusal)
-
-
-async def _send_when_online(
-    state: _ClusterState, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
-) -> Response:
-    """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the lock."""
-    patience = _PATIENCE if call.options.max_wait is None else call.options.max_wait
-    deadline = monotonic() + patience
-    logger.warning("the cluster %s refuses changes (%d): a run waits for it", call.cluster_id, refusal.status)
-    for wait in until_online():
-        try:
-            state.status = (await read()).status
-        except NotFoundError:
-            raise refusal from None
-        except DatabaseClientError:  # the write itself shows what is wrong
-            state.status = None
-        if state.status in (None, ClusterStatus.ONLINE):
-            try:
-                response = await transport.send(call, failed)
-            except DatabaseClientError as error:
-                if not state.is_not_ready(error, call):
-                    raise
-                state.note(error)
-                refusal = error  # such as during the first backup of a new cluster
-            else:
-                state.first_404 = None
-                return response
-        else:
-            state.first_404 = None
-        left = deadline - monotonic()
-        if left <= 0:
-            break
-        await transport.sleep(min(wait, left))
-    state.failure = (
-        f"the cluster {call.cluster_id} has refused changes for {patience:g} s ({refusal.status}), and its status is "
-        f"{state.status or 'not known'}: run it again when the cluster is online"
-    )
-    raise _not_online(state, call, failed, transport)
-
-
-def _not_online(
-    state: _ClusterState, call: Call, failed: Sequence[FailedTry], transport: Transport
-) -> DatabaseClientError:
-    details = {"status": state.status}
-    gave_up = FailedTry(Failure.REFUSED, ClusterNotOnlineError, state.failure or "", details, was_tried=False)
-    return error_of(call, (*failed, gave_up), transport.secrets)
+                    return await state.send_when_online(call, failed, transport, read, refusal)

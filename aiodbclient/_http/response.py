@@ -17,6 +17,7 @@ from ..errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    DatabaseClientError,
     InvalidResponseError,
     NameTakenError,
     NotFoundError,
@@ -120,47 +121,48 @@ class Response:
         if self.status in _NOT_DONE or self.body.strip():
             raise self.invalid("is not empty, but should be" if self.body else "does not confirm that it is done")
 
-    def invalid(self, problem: str) -> InvalidResponseError:
+    def invalid(self, problem: str) -> DatabaseClientError:
         """Make the error for a success that does not fit. Its message is "the answer" followed by ``problem``."""
         self.close()
-        text = f"the answer ({self.status}) {problem}"
-        failed = FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": self.status}, is_unclear=True)
-        error = error_of(self.call, (*self.earlier, failed), self.secrets)
-        assert isinstance(error, InvalidResponseError)
-        return error
+        failed = self._unusable(f"the answer ({self.status}) {problem}")
+        return error_of(self.call, (*self.earlier, failed), self.secrets)
 
     def failed_try(self, wait: float | None) -> FailedTry:
         """Return how the call failed, if this is not a success. ``wait``: for how long a 429 stops all calls."""
-        if self.status < 400:
-            self.close()
+        status, members, asked = self.status, self._error_members(), retry_after(self.headers)
+        if status < 400:
             return self._undocumented()
-        status, members = self.status, self._error_members()
         id, message = (self.secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
-        error = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+        kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
         is_create = self.call.operation.kind is Kind.CREATE
-        if is_create and error in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
-            error = NameTakenError
-        details: dict[str, Any] = {"status": status, "id": id, "message": message, "request_id": self.request_id}
-        if error in (RateLimitError, ServerError):
-            asked = retry_after(self.headers)
-            details["retry_after"] = wait if asked is None else asked
-        text = f"{status} {': '.join(filter(None, (id, message))) or _phrase(status)}"
+        if is_create and kind in (ConflictError, UnprocessableEntityError) and _says_taken(f"{id} {message}"):
+            kind = NameTakenError
+        error = kind(
+            f"{status} {': '.join(filter(None, (id, message))) or _phrase(status)}",
+            status=status,
+            id=id,
+            message=message,
+            request_id=self.request_id,
+            retry_after=(wait if asked is None else asked) if kind in (RateLimitError, ServerError) else None,
+        )
         failure = Failure.REFUSED
         if status == 429:
             failure = Failure.THROTTLED
         elif status in LOST_STATUSES:
             failure = Failure.LOST
-        is_timeout = status in _TIMED_OUT_STATUSES
-        return FailedTry(failure, error, text, details, is_unclear=error is ServerError, timed_out=is_timeout)
+        return FailedTry(failure, error, is_unclear=kind is ServerError, timed_out=status in _TIMED_OUT_STATUSES)
 
     def _undocumented(self) -> FailedTry:
         """Return the failure of a response that is neither a success nor an error, such as a redirect."""
+        self.close()
         said = "which is not documented"
         if "location" in self.headers:
             where = self.secrets.line(_host(self.headers["location"]), 200)
             said = f"a redirect to {where}, not followed because the token is only for base_url"
-        text = f"answered {self.status}, {said}"
-        return FailedTry(Failure.REFUSED, InvalidResponseError, text, {"status": self.status}, is_unclear=True)
+        return self._unusable(f"answered {self.status}, {said}")
+
+    def _unusable(self, text: str) -> FailedTry:
+        return FailedTry(Failure.REFUSED, InvalidResponseError(text, status=self.status), is_unclear=True)
 
     def _error_members(self) -> dict[str, str]:
         """Return the texts of an error's JSON, unmasked."""

@@ -19,17 +19,23 @@ from yarl import URL
 
 from .._headers import RateLimitStatus
 from .._masking import Secrets, Token
-from .._pacing.limiter import RateLimiter, no_slot
-from .._pacing.slots import Slot
+from .._pacing.limiter import RateLimiter, Slot, no_slot
 from .._version import __version__
-from ..errors import ConfigurationError, DatabaseClientError, MaxWaitError, RequestTimeoutError
-from .aiohttp_compat import Reuse, check_session
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DatabaseClientError,
+    MaxWaitError,
+    RequestTimeoutError,
+)
+from .aiohttp_compat import Connections, check_session
 from .call import Call
-from .events import RequestEvent, logger, report
+from .events import RequestEvent, event_of, log_decision, logger, report
 from .failures import FAILURES, BodyError, failed_without_answer
 from .response import Response
-from .retry import RULES, Failure, RetryDecision, next_wait, retry_waits
-from .tries import FailedTry, error_of, failed_before_sending
+from .retry import Failure, next_wait, retry_waits
+from .tries import FailedTry, Waited, error_of, why_not_retried
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -68,9 +74,8 @@ class Transport:
         if isinstance(token, Token):
             self._use_token(token)
         self._token_lock = asyncio.Lock()
-        self._session = session
-        self._owns_session = session is None
-        self._reuse: Reuse | None = None
+        self._given_session = session
+        self._connections: Connections | None = None
         self._proxy = proxy
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process: int | None = None
@@ -90,8 +95,8 @@ class Transport:
         while self._waits:
             with suppress(RuntimeError):  # it is ending already
                 self._waits.pop().reschedule(0)
-        if self._owns_session and self._session is not None and self._process == os.getpid():
-            await self._session.close()
+        if self._given_session is None and self._connections is not None and self._process == os.getpid():
+            await self._connections.session.close()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not longer than the client is open."""
@@ -105,23 +110,27 @@ class Transport:
         ``failed``: the tries of the call so far; the failed ones of this method are added.
         """
         failed = [] if failed is None else failed
-        policy, stats, counted = call.options.retry, call.options.stats, 0
         waits: Iterator[float] | None = None
+        counted = 0
         while True:
             tried = await self._send_in_slot(call, failed)
             if isinstance(tried, Response):
                 return tried
             failed.append(tried)
             if self._may_renew_token(failed):
+                log_decision(call, failed, "the next try has another token")
                 continue
             counted += self._counts(call, failed)
-            decision = RULES[tried.failure][call.operation.kind]
-            is_last = policy.max_tries == 1 or counted == policy.max_tries or (stats is not None and stats.gives_up)
-            if decision is RetryDecision.RAISE or is_last:
+            if reason := why_not_retried(call, tried.failure, counted):
+                log_decision(call, failed, f"not retried: {reason}")
                 raise error_of(call, failed, self.secrets)
-            if tried.failure is not Failure.THROTTLED:  # otherwise the limiter lets it wait, in its place
-                waits = waits or retry_waits(policy)
-                await self.sleep(next_wait(waits, tried.retry_after))
+            if tried.failure is Failure.THROTTLED:
+                log_decision(call, failed, "the next try waits for its slot")
+                continue
+            waits = waits or retry_waits(call.options.retry)
+            wait = next_wait(waits, tried.error.retry_after if isinstance(tried.error, APIError) else None)
+            log_decision(call, failed, f"the next try is in {wait:.3f} s")
+            await self.sleep(wait)
 
     def _counts(self, call: Call, failed: Sequence[FailedTry]) -> bool:
         """Whether the last try counts: not a 429 while its window may be full, nor one that ``max_wait`` bounds."""
@@ -135,11 +144,8 @@ class Transport:
 
     def _may_renew_token(self, failed: Sequence[FailedTry]) -> bool:
         """Whether the API refused a token, and the next try can have another one."""
-        return (
-            self._ask_token is not None
-            and failed[-1].status == 401
-            and [each.status for each in failed[-2:-1]] != [401]
-        )
+        newest = [isinstance(each.error, AuthenticationError) for each in failed[-2:]]
+        return self._ask_token is not None and newest in ([True], [False, True])
 
     async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
         """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
@@ -149,14 +155,14 @@ class Transport:
         if options.max_wait is not None and not options.bulk:
             patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         try:
-            session = self._open_session()
-            if self._token is None or (last is not None and last.status == 401):
+            connections = self._open_connections()
+            if self._token is None or (last is not None and isinstance(last.error, AuthenticationError)):
                 await self._renew_token(call, None if last is None else last.token)
         except (ConfigurationError, RequestTimeoutError) as error:
-            return failed_before_sending(error)
+            return _unsent(error)
         except Exception as error:  # the token provider's
             problem = DatabaseClientError(f"the token provider raised {type(error).__name__}")
-            unclear = error_of(call, (*failed, failed_before_sending(problem)), self.secrets)
+            unclear = error_of(call, (*failed, _unsent(problem)), self.secrets)
             if not unclear.may_have_applied:
                 raise
             raise unclear from error
@@ -169,36 +175,36 @@ class Transport:
                 left = None if patience is None else max(0.0, patience - blocked)
                 earlier = None if last is None else last.slot
                 slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=left)
-                waited = perf_counter() - asked - blocked
+                for_slot = perf_counter() - asked - blocked
                 async with nullcontext() if turns is None else turns.writing:
-                    blocked = perf_counter() - asked - waited
+                    waited = Waited(for_slot, perf_counter() - asked - for_slot)
                     limit.reschedule(None)
                     self._waits.discard(limit)
                     if self._closed.is_set():
                         raise _closed()
-                    if session.closed:
+                    if connections.session.closed:
                         raise _closed("the aiohttp.ClientSession that you gave to this DatabaseClient")
                     sent = True
-                    tried = await self._send_once(call, failed, session, slot, waited, blocked)
+                    tried = await self._send_once(call, failed, connections, slot, waited)
                 if isinstance(tried, Response):
                     return tried
                 sent = tried.failure is not Failure.NOT_SENT
-                return evolve(tried, waited=waited + blocked, slot=slot)
+                return evolve(tried, waited=sum(waited), slot=slot)
         except (ConfigurationError, MaxWaitError) as error:
-            return failed_before_sending(error)
+            return _unsent(error)
         except TimeoutError:
             if self._closed.is_set():
-                return failed_before_sending(_closed())
+                return _unsent(_closed())
             if blocked is not None and slot is None:
-                return failed_before_sending(no_slot(self.limiter.estimate_wait(0)))
-            return failed_before_sending(_no_turn())
+                return _unsent(no_slot(self.limiter.estimate_wait(0)))
+            return _unsent(_no_turn())
         finally:
             self._waits.discard(limit)
             if slot is not None:
                 self.limiter.release(slot, sent=sent)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        """Return the session. The first call makes the client's own."""
+    def _open_connections(self) -> Connections:
+        """Return the connections of the session. The first call makes the client's own session."""
         if self._closed.is_set():
             raise _closed()
         loop, process = asyncio.get_running_loop(), os.getpid()
@@ -211,17 +217,16 @@ class Transport:
             )
         if self._loop is not loop:
             raise ConfigurationError("this DatabaseClient was first used on another event loop: make one for each loop")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+        if self._connections is None:
+            session = self._given_session or aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
                 cookie_jar=aiohttp.DummyCookieJar(),
                 proxy=self._proxy,
             )
-        if not self._owns_session:
-            check_session(self._session, self.base_url)
-        if self._reuse is None:
-            self._reuse = Reuse(self._session)
-        return self._session
+            self._connections = Connections(session)
+        if self._given_session is not None:
+            check_session(self._given_session, self.base_url)
+        return self._connections
 
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
         """Have a token other than ``stale``. Asks the provider, unless another call already did."""
@@ -253,25 +258,17 @@ class Transport:
         self.secrets.add_token(token.value)
 
     async def _send_once(
-        self,
-        call: Call,
-        failed: Sequence[FailedTry],
-        session: aiohttp.ClientSession,
-        slot: Slot,
-        waited: float,
-        blocked: float,
+        self, call: Call, failed: Sequence[FailedTry], connections: Connections, slot: Slot, waited: Waited
     ) -> Response | FailedTry:
         """Send one request now, and read the whole response."""
-        assert self._reuse is not None
-        assert self._token is not None
-        self._reuse.close_tainted_connections()
         token, started, stats = self._token, perf_counter(), call.options.stats
+        assert token is not None
         if stats is not None:
             stats.requests += 1
             stats.writes += call.operation.writes
         response: Response | None = None
         try:
-            response = await self._exchange(call, failed, session, token)
+            response = await self._exchange(call, failed, connections, token)
         except FAILURES as error:
             tried: Response | FailedTry = failed_without_answer(call, self.base_url.host, error, self.secrets)
         except asyncio.CancelledError as error:
@@ -291,48 +288,53 @@ class Transport:
                 stats.writes -= call.operation.writes
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             attempt = 1 + sum(each.was_tried for each in failed)
-            path = self.secrets.line(call.path, 200)
-            report(call, path, response or tried, attempt, waited, blocked, perf_counter() - started, self._on_event)
+            event = event_of(call, response or tried, attempt, waited, perf_counter() - started)
+            report(event, self.secrets.line(call.path, 200), self._on_event)
         return tried
 
     async def _exchange(
-        self, call: Call, failed: Sequence[FailedTry], session: aiohttp.ClientSession, token: Token
+        self, call: Call, failed: Sequence[FailedTry], connections: Connections, token: Token
     ) -> Response:
         """Send the request and read the whole response. Raises one of FAILURES."""
-        assert self._reuse is not None
-        async with session.request(
+        connections.close_tainted()
+        async with connections.session.request(
             call.operation.method,
             URL(self._base + call.path, encoded=True),
             data=call.body,
-            headers=self._headers(call, token, session),
+            headers=self._headers(call, connections, token),
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
             timeout=_client_timeout(call.options.timeout),
-            middlewares=None if call.operation.method == "POST" else self._reuse.middlewares(),
+            middlewares=None if call.operation.method == "POST" else connections.middlewares(),
         ) as response:
-            close = self._reuse.closer_of(response)
+            close = connections.closer_of(response)
             body = await _whole_body(response)
         return Response(call, response.status, response.headers, body, tuple(failed), self.secrets, close)
 
-    def _headers(self, call: Call, token: Token, session: aiohttp.ClientSession) -> CIMultiDict[str]:
+    def _headers(self, call: Call, connections: Connections, token: Token) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
-        assert self._reuse is not None
         if self._made_headers is None:
             bare = {
                 "Authorization": f"Bearer {token.value}",
                 "Accept": "application/json",
                 "Accept-Encoding": _ACCEPTED,
-                "User-Agent": session.headers.get("User-Agent", _USER_AGENT),  # a session of the caller may set one
+                # A session of the caller may set one.
+                "User-Agent": connections.session.headers.get("User-Agent", _USER_AGENT),
             }
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         headers = self._made_headers[call.body is not None]
-        if call.options.headers or not self._reuse.is_safe:
+        if call.options.headers or not connections.are_safe:
             headers = headers.copy()
             headers.update(call.options.headers)
-        if not self._reuse.is_safe:
+        if not connections.are_safe:
             headers["Connection"] = "close"
         return headers
+
+
+def _unsent(error: DatabaseClientError) -> FailedTry:
+    """Return the try that ``error`` ended before a request was sent."""
+    return FailedTry(Failure.REFUSED, error, was_tried=False)
 
 
 def _closed(what: str = "this DatabaseClient") -> ConfigurationError:

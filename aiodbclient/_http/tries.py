@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from time import perf_counter
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import field, frozen
 
 from .._masking import Secrets, Token
-from .._pacing.slots import Slot
-from ..errors import DatabaseClientError, MaxWaitError
+from .._pacing.limiter import Slot
+from ..errors import APIError, DatabaseClientError
 from .call import Call
-from .retry import Failure
+from .retry import RULES, Failure, RetryDecision
+
+ErrorT = TypeVar("ErrorT", bound=DatabaseClientError)
 
 _LONGEST_NAME = 300  # characters of the name of a call in an error
 
 
-@frozen
+class Waited(NamedTuple):
+    """For how many seconds a request waited."""
+
+    for_slot: float  # of the rate limit
+    for_turn: float  # of writes on the cluster
+
+
+@frozen(eq=False)
 class FailedTry:
     """One try of a call that failed."""
 
     failure: Failure
-    error: type[DatabaseClientError]  # what the call raises if no other try follows
-    text: str
-    details: Mapping[str, Any] = MappingProxyType({})  # the attributes of the error
+    error: DatabaseClientError  # of this try alone
     is_unclear: bool = False  # whether the server may have done the work
     timed_out: bool = False  # whether the server may still be at work
     was_tried: bool = True  # otherwise it ended before a request
-    waited: float = 0.0  # seconds
+    waited: float = 0.0  # seconds, for its slot and its turn
     slot: Slot | None = None  # which the next try keeps, with its place in the queue
     token: Token | None = None  # that it sent
     ended: float = field(factory=perf_counter)
-
-    @property
-    def status(self) -> object:
-        """The status of the answer; 0 if there was none."""
-        return self.details.get("status", 0)
-
-    @property
-    def retry_after(self) -> float | None:
-        """The seconds until the next try that the API asked for, or None."""
-        wait: float | None = self.details.get("retry_after")
-        return wait
-
-
-def failed_before_sending(error: DatabaseClientError) -> FailedTry:
-    """Return the try that ``error`` ended before a request was sent."""
-    details = {"retry_after": error.retry_after} if isinstance(error, MaxWaitError) else {}
-    return FailedTry(Failure.REFUSED, type(error), str(error), details, was_tried=False)
 
 
 def was_lost(tries: Sequence[FailedTry]) -> bool:
@@ -57,25 +47,42 @@ def was_lost(tries: Sequence[FailedTry]) -> bool:
     return any(each.failure is Failure.LOST for each in tries)
 
 
+def why_not_retried(call: Call, failure: Failure, counted: int) -> str | None:
+    """Return the reason not to send another try after so many ``counted`` ones; None if there is none."""
+    stats, most = call.options.stats, call.options.retry.max_tries
+    if RULES[failure][call.operation.kind] is RetryDecision.RAISE:
+        return "it may have been applied" if failure is Failure.LOST else "another try would not help"
+    if most in (1, counted):
+        return f"max_tries is {most}"
+    return "its run was stopped" if stats is not None and stats.gives_up else None
+
+
 def error_of(call: Call, tries: Sequence[FailedTry], secrets: Secrets) -> DatabaseClientError:
-    """Make the error of a call whose last try failed for good. It describes the whole call."""
-    last, details = tries[-1], dict(tries[-1].details)
-    may_have_applied = call.operation.writes and any(each.is_unclear for each in tries)
-    text, advice = f"{secrets.line(call.what, _LONGEST_NAME)}: {last.text}", ""
-    request_id = next((id for each in reversed(tries) if (id := each.details.get("request_id"))), None)
-    if "request_id" in details:
-        details["request_id"] = request_id
-    if request_id:
+    """Return the error of a call whose last try failed for good. It describes the whole call."""
+    last = tries[-1].error
+    changes: dict[str, Any] = {"tries": sum(each.was_tried for each in tries)}
+    text = f"{secrets.line(call.what, _LONGEST_NAME)}: {last}"
+    request_ids = [each.error.request_id for each in tries if isinstance(each.error, APIError)]
+    if request_id := next(filter(None, reversed(request_ids)), None):
         text = f"{text} (request id {request_id})"
-    if last.status == 404 and call.not_found:
+        if isinstance(last, APIError):
+            changes["request_id"] = request_id
+    if isinstance(last, APIError) and last.status == 404 and call.not_found:
         text = f"{text}; {call.not_found}"
-    if may_have_applied:
+    if call.operation.writes and any(each.is_unclear for each in tries):
         text = f"{text}; it may have been applied"
-        advice = _SETTLE.get(call.operation.name, "")
+        changes |= {"may_have_applied": True, "advice": _SETTLE.get(call.operation.name, "")}
     elif all(each.failure is Failure.NOT_SENT or not each.was_tried for each in tries):
         text = f"{text}; it was not sent"
-    tried = sum(each.was_tried for each in tries)
-    return last.error(text, may_have_applied=may_have_applied, tries=tried, advice=advice, **details)
+    return restate(last, text, **changes)
+
+
+def restate(error: ErrorT, message: str, **changes: Any) -> ErrorT:
+    """Return a copy of ``error`` with another message, and with other values of its attributes."""
+    restated = copy.copy(error)
+    restated.args = (message,)
+    vars(restated).update(changes)
+    return restated
 
 
 _SETTLE = {

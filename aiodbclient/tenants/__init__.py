@@ -6,8 +6,8 @@
 
 from typing import TYPE_CHECKING
 
-from .._lazy import lazily
 from . import errors as errors
+from ._lazy import lazily
 
 if TYPE_CHECKING:  # ``X as X`` exports it
     from ._capacity import ClusterCapacity as ClusterCapacity

@@ -40,7 +40,7 @@ async def until(is_so: Callable[[], object]) -> None:
 async def assert_quiet(sandbox: Sandbox, client: DatabaseClient) -> None:
     """Check that no task is left, that no connection is in use, and that no more requests arrive."""
     await until(lambda: not our_tasks())
-    connector = client._transport._session.connector  # type: ignore[union-attr]
+    connector = client._transport._connections.session.connector  # type: ignore[union-attr]
     assert not connector._acquired  # type: ignore[union-attr]
     arrived = len(sandbox.requests)
     for _ in range(50):

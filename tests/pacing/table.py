@@ -14,7 +14,7 @@ from statistics import mean, median
 from attrs import define, field, frozen
 
 from aiodbclient import RateLimiter, Window
-from aiodbclient._pacing.slots import Slot
+from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 
 from .limiters import (

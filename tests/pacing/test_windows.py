@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import RateLimiter, Window
-from aiodbclient._pacing.slots import Slots
+from aiodbclient._pacing.limiter import Slots
 from aiodbclient._pacing.windows import SlidingWindowLog
 from aiodbclient.errors import InvalidArgumentError
 

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from aiodbclient import RateLimiter
 from aiodbclient._pacing import limiter as limiter_module
-from aiodbclient._pacing.slots import Slot
+from aiodbclient._pacing.limiter import Slot
 
 T = TypeVar("T")
 
