@@ -201,6 +201,58 @@ async def test_what_could_not_be_copied_is_found_before(server: str) -> None:
     assert MySQLCopier.refusal("9.7.4", "8.4.2") == "MySQL 8.4.2 is older than 9.7.4"
 
 
+VALUES = {
+    "float": ("FLOAT", "16777217", "v + 0e0", "mysqldump rounds FLOAT to six digits: ALTER the column 't.v' to DOUBLE"),
+    "minus zero": ("DOUBLE", "-0e0", "cast(v AS char)", "a dump changes -0, such as in the column 't.v'"),
+    "date": ("JSON", "json_array(date '2026-01-02')", "json_type(v->'$[0]')", "a dump changes a date"),
+    "bytes": ("JSON", "json_array(x'616263')", "json_type(v->'$[0]')", "a dump changes a date, a binary string"),
+    "decimal": ("JSON", "json_array(1234567890123456789.5)", "v", "or a long number inside JSON"),
+    "double": ("DOUBLE", "0.1e0 + 0.2e0", "v = 0.1e0 + 0.2e0", ""),
+    "json": ("JSON", """'[0, -0.0, 1.5, 0.1, null, true, "2026-01-02", {"a": 1e300}]'""", "v", ""),
+    "short decimal": ("JSON", "json_array(1.5)", "v", ""),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+async def test_values_that_a_dump_changes_are_refused_before(server: str, kind: str) -> None:
+    """What is refused, and nothing else, arrives as another value."""
+    column, value, shown, refusal = VALUES[kind]
+    with administrator(server) as cursor:
+        made(cursor, "copy_v")
+        made(cursor, "copy_w")
+        cursor.execute(f"CREATE TABLE copy_v.t (n INT PRIMARY KEY, v {column})")
+        cursor.execute(f"INSERT INTO copy_v.t SELECT 1, {value}")
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
+        reader, writer = login(server, "copy_v", "copy_v"), login(server, "copy_w", "copy_w")
+
+        survey = await copier.survey(reader, "copy_v")
+
+        assert [refusal in each for each in survey.refusals] == [True] * bool(refusal)
+        with TemporaryFile() as file:
+            await copier.dump(reader, "", file)
+            await copier.restore(writer, file)
+        found = list[object]()
+        for schema in ("copy_v", "copy_w"):
+            cursor.execute(f"SELECT {shown} FROM {schema}.t")
+            found += cursor.fetchall()
+        assert (found[0] != found[1]) == bool(refusal)
+
+
+async def test_row_longer_than_a_packet_is_found_before(server: str) -> None:
+    with administrator(server) as cursor:
+        made(cursor, "copy_p")
+        cursor.execute("CREATE TABLE copy_p.t (n INT PRIMARY KEY, v LONGBLOB)")
+        cursor.execute("INSERT INTO copy_p.t VALUES (1, repeat('a', 1000)), (2, repeat('a', 40000000))")
+        copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
+        credential = login(server, "copy_p", "copy_p")
+        survey = await copier.survey(credential, "copy_p")
+        assert await copier.obstacles(survey, credential) == [
+            "a row of 't' may need 80,000,000 bytes, and its max_allowed_packet is 67,108,864"
+        ]
+        cursor.execute("DELETE FROM copy_p.t WHERE n = 2")
+        assert await copier.obstacles(await copier.survey(credential, "copy_p"), credential) == []
+
+
 HOSTILE = [
     b"\\! touch {}\n",
     b"system touch {}\n",

@@ -15,6 +15,7 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Credential
+from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
@@ -140,6 +141,28 @@ async def test_a_prepared_transaction_locks_what_its_triggers_name_until_it_is_r
         with server.as_doadmin() as administrator, suppress(pymysql.MySQLError):
             administrator.execute("XA ROLLBACK 'z'")  # needs no right, but its name
     await tenant.repair()
+
+
+async def test_login_that_locks_all_accounts_is_ended_with_its_password(server: Server) -> None:
+    """Without it, no statement on an account runs until its session ends, and the error names it."""
+    tenant, login, password = await server.make()
+    own = server.connect(login, password, tenant.database)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    body = "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
+    run(own, f"CREATE FUNCTION f(a INT) RETURNS INT {body}")
+    run(own, "BEGIN")
+    run(own, "SELECT f(0)")
+    with pytest.raises(GrantError, match=f"(?s)Lock wait timeout.*hold locks: .*'{login}'"):
+        await tenant.steps.end_logins([login])
+    assert run(own, "SELECT 1") == [(1,)]
+
+    await server.sql.steps(Work(tenant.names, password_of={login: password}.get)).end_logins([login])
+
+    assert refused(own, "SELECT 1")
+    assert server.sessions(login) == []
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        server.connect(login, password)
 
 
 async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:

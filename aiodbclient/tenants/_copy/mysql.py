@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from itertools import groupby
 from math import inf
+from operator import itemgetter
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
 
@@ -65,6 +67,17 @@ SELECT concat(table_name, '.', column_name) FROM information_schema.columns JOIN
 USING (table_schema, table_name) WHERE table_schema = database() AND table_type = 'BASE TABLE' AND data_type = 'float'
 ORDER BY 1
 """
+_COLUMNS = """
+SELECT table_name, column_name, data_type FROM information_schema.columns JOIN information_schema.tables
+USING (table_schema, table_name) WHERE table_schema = database() AND table_type = 'BASE TABLE'
+AND generation_expression = '' AND data_type IN ('double', 'json', 'mediumtext', 'longtext', 'mediumblob', 'longblob')
+ORDER BY 1, 2
+"""
+# Values of a column that a dump, which is text, does not have. Compared as JSON, a date is no string.
+_CHANGED = {
+    "double": ("-0", "{0} = 0 AND left(cast({0} AS char), 1) = '-'"),
+    "json": ("a date, a binary string or a long number inside JSON", "{0} <> cast(cast({0} AS char) AS json)"),
+}
 # What no dump has: the tables of MySQL 9 that list it, and how their columns begin.
 _NOT_COPIED = {"JSON_DUALITY_VIEWS": ("JSON duality view", "TABLE"), "LIBRARIES": ("library", "LIBRARY")}
 _NOT_COPIED_HERE = f"""
@@ -91,13 +104,18 @@ class MySQLCopier(Copier):
             ((size,),) = await rows(_SIZE)
             tables = [name for (name,) in await rows(_TABLES)]
             keyed = {name for (name,) in await rows(_KEYED)}
-            facts = {
+            facts: dict[str, Any] = {
                 "keyless": [each for each in tables if each not in keyed],
                 "collations": [name for (name,) in await rows(_COLLATIONS)],
                 "programs": [name for (name,) in await rows(_PROGRAMS)],
                 "case": await rows("SELECT @@lower_case_table_names"),
             }
-            refusals = await _refusals(rows)
+            refusals, longest = await _refusals(rows), (0, "")
+            for table, columns in groupby(await rows(_COLUMNS), itemgetter(0)):
+                length, changed = await _values(rows, table, [each[1:] for each in columns])
+                refusals += changed
+                longest = max(longest, (length, table))
+            facts["longest"] = longest
         return Survey(bytes=int(size), tables=len(tables), refusals=tuple(refusals), facts=facts)
 
     async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
@@ -105,11 +123,15 @@ class MySQLCopier(Copier):
         async with _session(writer) as rows:
             ((requires_key,),) = await rows("SELECT @@sql_require_primary_key")
             collations = {name for (name,) in await rows("SELECT collation_name FROM information_schema.collations")}
+            ((packet,),) = await rows("SELECT @@max_allowed_packet")
             ((binary_log, trusts),) = await rows("SELECT @@log_bin, @@log_bin_trust_function_creators")
             if facts["case"] != await rows("SELECT @@lower_case_table_names"):
                 found.append("lower_case_table_names differs")
         if requires_key and facts["keyless"]:
             found.append(f"it requires primary keys (sql_require_primary_key), and {facts['keyless'][0]!r} has none")
+        length, table = facts["longest"]
+        if length > packet:
+            found.append(f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}")
         found += [f"the collation {each!r} is not available" for each in facts["collations"] if each not in collations]
         if binary_log and not trusts and facts["programs"]:
             found.append(
@@ -164,6 +186,22 @@ async def _refusals(rows: Rows) -> list[str]:
         if names := [repr(name) for (name,) in await rows(query)]:
             found.append(f"no dump has a {kind}: drop {', '.join(names)}, and make it again afterwards")
     return found
+
+
+async def _values(rows: Rows, table: str, columns: Sequence[tuple[str, str]]) -> tuple[int, list[str]]:
+    """Read a table. Return the most bytes that a dump needs for a row, and what a dump would change."""
+    length = " + ".join(f"2 * coalesce(length({identifier(name)}), 0)" for name, _ in columns)
+    checked = [(name, *_CHANGED[kind]) for name, kind in columns if kind in _CHANGED]
+    wanted = ", ".join(
+        f"max({each})" for each in [length, *(test.format(identifier(name)) for name, _, test in checked)]
+    )
+    [(longest, *are_there)] = await rows(f"SELECT {wanted} FROM {identifier(table)}")
+    changed = [
+        f"a dump changes {what}, such as in the column {f'{table}.{name}'!r}"
+        for (name, what, _), is_there in zip(checked, are_there, strict=True)
+        if is_there
+    ]
+    return int(longest or 0), changed
 
 
 @asynccontextmanager

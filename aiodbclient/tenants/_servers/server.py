@@ -77,6 +77,8 @@ class Work:
     # Called before each statement; raises ClaimLostError if the lease has expired.
     check_lease: Callable[[], object] = lambda: None
     ended: set[str] = field(factory=set[str])  # others whose sessions were ended, because they were in the way
+    # MySQL: the password on record of a login of the tenant, with which its sessions can be ended from inside.
+    password_of: Callable[[str], Secret | None] = lambda _: None
 
 
 class Server(ABC):

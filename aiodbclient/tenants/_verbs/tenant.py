@@ -55,7 +55,7 @@ class Tenant:
         self.claim = claim
         self.found = Found()  # on the server, when work began
         self.on_record = context.ours(names.tenant, claim.record)  # as this claim has changed it, for ``role``
-        self.work = Work(names, self.check_lease, timer.ended)
+        self.work = Work(names, self.check_lease, timer.ended, self._password_of)
         self._until = since + LEASE
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
@@ -184,6 +184,11 @@ class Tenant:
     def logins(self) -> dict[str, Role]:
         """The logins of the credentials on record."""
         return {each.username: each.role for each in self.on_record.every_credential}
+
+    def _password_of(self, login: str) -> Secret | None:
+        """The password on record of a login."""
+        found = [each.password for each in self.on_record.every_credential if each.username == login and each.password]
+        return Secret(found[0]) if found else None
 
     def every_login(self) -> set[str]:
         """All logins that may exist on the server."""

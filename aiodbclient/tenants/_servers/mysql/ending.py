@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from time import monotonic
 
 from ..._credential import new_password
@@ -28,7 +29,7 @@ from ...errors import GrantError
 from ..server import LoginRefusedError, ServerAwayError
 from .accounts import accounts, helper, lock_account
 from .rights import set_rights
-from .session import Schema, Session, Thread
+from .session import LockedError, Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # for the whole ending
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
@@ -46,14 +47,16 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
     Their passwords become random ones.
     """
     existing = [login for login in await accounts(schema, logins) if login in logins]
-    for login in existing:
-        await set_rights(schema, login, frozenset())
-    connections = await schema.most()
-    for login in existing:
-        await lock_account(schema, login, connections, None if keep_passwords else new_password())
+    until, left = monotonic() + ENDING_SECONDS, list[GrantError]()
+    while True:
+        try:
+            await _shut_out(schema, existing, keep_passwords=keep_passwords)
+            break
+        except LockedError:  # perhaps by their sessions, which can hold the tables of the accounts
+            if monotonic() > until or not await _end_from_inside(schema, existing, until):
+                raise
     await _end_changing(schema)
     open_ = {thread.user for thread in await schema.session.threads()} & {*logins}
-    until, left = monotonic() + ENDING_SECONDS, list[GrantError]()
     for login in sorted(open_):
         try:
             await _end_as_helper(schema, login, until)
@@ -61,6 +64,28 @@ async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool =
             left.append(error)
     if left:
         raise left[0]
+
+
+async def _shut_out(schema: Schema, existing: Collection[str], *, keep_passwords: bool) -> None:
+    """Take the rights of all logins, then lock them."""
+    for login in existing:
+        await set_rights(schema, login, frozenset())
+    connections = await schema.most()
+    for login in existing:
+        await lock_account(schema, login, connections, None if keep_passwords else new_password())
+
+
+async def _end_from_inside(schema: Schema, existing: Collection[str], until: float) -> bool:
+    """End the sessions of logins with their passwords on record. Return whether one of these works."""
+    entered = False
+    for login in existing:
+        password = schema.work.password_of(login)
+        if password is not None:
+            with suppress(LoginRefusedError, ServerAwayError, GrantError):
+                async with schema.log_in(login, password) as own:
+                    entered = True
+                    await _kill_others(schema, own, until, login, None)
+    return entered
 
 
 async def end_in_schema(schema: Schema, whose: Collection[str] | None = None) -> None:
