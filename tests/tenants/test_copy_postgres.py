@@ -35,13 +35,13 @@ OLDER = [
 ]
 
 
-def evil_code(login: str) -> str:
-    """Functions that raise ``login``, if who runs them may do that."""
+def evil_code(role: str) -> str:
+    """Functions that raise ``role``, if who runs them may do that."""
     return f"""
 CREATE FUNCTION public.deed() RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
   PERFORM set_config('role', 'none', false);
-  EXECUTE 'ALTER ROLE "{login}" CREATEROLE';
+  EXECUTE 'ALTER ROLE "{role}" CREATEROLE';
   RETURN true;
 EXCEPTION WHEN insufficient_privilege THEN RETURN true;
 END $$;

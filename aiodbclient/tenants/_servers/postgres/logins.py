@@ -210,8 +210,7 @@ async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
         if connecting and owner == session.names.owner:
             revoke = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
             async with session.member_of(owner, inherits=False):
-                await session.run(_BRIEFLY)
-                await _as_owner(session, revoke.format(database, names(map(Identifier, connecting))))
+                await _as_owner(session, _BRIEFLY, revoke.format(database, names(map(Identifier, connecting))))
 
 
 async def _lock_out(session: Session, login: str) -> None:
