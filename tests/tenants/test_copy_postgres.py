@@ -35,13 +35,13 @@ OLDER = [
 ]
 
 
-def evil_code(login: str) -> str:
-    """Functions that raise ``login``, if who runs them may do that."""
+def evil_code(role: str) -> str:
+    """Functions that raise ``role``, if who runs them may do that."""
     return f"""
 CREATE FUNCTION public.deed() RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
   PERFORM set_config('role', 'none', false);
-  EXECUTE 'ALTER ROLE "{login}" CREATEROLE';
+  EXECUTE 'ALTER ROLE "{role}" CREATEROLE';
   RETURN true;
 EXCEPTION WHEN insufficient_privilege THEN RETURN true;
 END $$;
@@ -97,17 +97,18 @@ def made(dsn: str, tenant: str) -> tuple[Names, Credential, Credential]:
     assert isinstance(version, int)
     may_set = " WITH INHERIT FALSE, SET TRUE" if version >= 160000 else ""
     password = PASSWORD.replace("'", "''")
+    login, reader = names.new_login([]), names.new_login([names.new_login([])])
     run(
         dsn,
         f'CREATE ROLE "{names.owner}"',
-        f"CREATE ROLE \"{names.logins[0]}\" LOGIN NOINHERIT PASSWORD '{password}'",
-        f"CREATE ROLE \"{names.temporary}\" LOGIN PASSWORD '{password}'",
-        f'GRANT "{names.owner}" TO "{names.logins[0]}"{may_set}',
-        f'GRANT "{names.owner}" TO "{names.temporary}"',
+        f"CREATE ROLE \"{login}\" LOGIN NOINHERIT PASSWORD '{password}'",
+        f"CREATE ROLE \"{reader}\" LOGIN PASSWORD '{password}'",
+        f'GRANT "{names.owner}" TO "{login}"{may_set}',
+        f'GRANT "{names.owner}" TO "{reader}"',
         f'CREATE DATABASE "{names.database}" OWNER "{names.owner}" TEMPLATE template0',
-        f'ALTER ROLE "{names.logins[0]}" SET role = "{names.owner}"',
+        f'ALTER ROLE "{login}" SET role = "{names.owner}"',
     )
-    return names, credential(dsn, names, names.temporary), credential(dsn, names, names.logins[0])
+    return names, credential(dsn, names, reader), credential(dsn, names, login)
 
 
 def owned(dsn: str, names: Names, *statements: str) -> None:
@@ -119,7 +120,7 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
 ) -> None:
     versions = [str(run(each, "SHOW server_version")[0][0]) for each in (older.dsn, server.dsn)]
     tenant = f"whole{versions[0][:2]}"
-    names, reader, _ = made(older.dsn, tenant)
+    names, reader, owner = made(older.dsn, tenant)
     run(older.dsn, "CREATE EXTENSION pg_stat_statements", database=names.database)  # the administrator's
     owned(
         older.dsn,
@@ -141,7 +142,7 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
         f"ALTER DATABASE {names.database} SET search_path = public, tools",
     )
     copier = await PostgresCopier.with_programs(names, *versions, has_tls=False)
-    survey = await copier.survey(reader, names.logins[0])
+    survey = await copier.survey(reader, owner.username)
     assert (survey.refusals, survey.extensions) == ((), (("pg_stat_statements", "public"),))
     there, _, writer = made(server.dsn, tenant)
     run(server.dsn, "CREATE EXTENSION pg_stat_statements", database=there.database)
@@ -169,21 +170,21 @@ async def test_a_copy_has_everything_on_a_newer_server_too(
 async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: str, restored_by: str) -> None:
     """A restore runs what the tenant wrote with the rights of the tenant. The administrator's would be noticed."""
     name = f"evil{next(_used)}"
-    names, reader, _ = made(server.dsn, name)
-    owned(server.dsn, names, evil_code(names.logins[0]), f"CREATE TABLE t ({column})")
+    names, reader, writer = made(server.dsn, name)
+    owned(server.dsn, names, evil_code(writer.username), f"CREATE TABLE t ({column})")
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with TemporaryFile() as file:
         owned(server.dsn, names, "INSERT INTO t VALUES (1)")
-        run(server.dsn, f'ALTER ROLE "{names.logins[0]}" NOCREATEROLE')
+        run(server.dsn, f'ALTER ROLE "{writer.username}" NOCREATEROLE')
         await copier.dump(reader, "", file)
         run(server.dsn, f'DROP DATABASE "{names.database}"')
         run(server.dsn, f'CREATE DATABASE "{names.database}" OWNER "{names.owner}" TEMPLATE template0')
-        writer = credential(server.dsn, names, names.logins[0])
+        restoring = writer
         if restored_by == "the administrator":
-            writer = evolve(writer, username=SUPERUSER, password=SUPERPASSWORD)
-        await copier.restore(writer, file)
-    raised = run(server.dsn, f"SELECT rolcreaterole FROM pg_roles WHERE rolname = '{names.logins[0]}'")
+            restoring = evolve(writer, username=SUPERUSER, password=SUPERPASSWORD)
+        await copier.restore(restoring, file)
+    raised = run(server.dsn, f"SELECT rolcreaterole FROM pg_roles WHERE rolname = '{writer.username}'")
     assert raised == [(restored_by == "the administrator",)]
 
 
@@ -197,7 +198,7 @@ async def test_only_a_server_that_takes_the_dump_gets_one() -> None:
 
 
 async def test_what_could_not_be_copied_is_found_before(server: RestartablePostgres) -> None:
-    names, reader, _ = made(server.dsn, "before")
+    names, reader, owner = made(server.dsn, "before")
     run(
         server.dsn,
         "CREATE TABLE foreign_one (n int)",
@@ -215,7 +216,7 @@ async def test_what_could_not_be_copied_is_found_before(server: RestartablePostg
     )
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
-    survey = await copier.survey(reader, names.logins[0])
+    survey = await copier.survey(reader, owner.username)
     assert survey.bytes > 1_000_000
     assert [each.split(":")[0] for each in survey.refusals] == [
         "row security is forced on public.forced, so its owner cannot read all rows",
@@ -250,7 +251,7 @@ async def test_no_password_is_in_an_argument_and_a_cancelled_program_is_gone(ser
 
 async def test_an_error_holds_no_secret(server: RestartablePostgres) -> None:
     names, reader, _ = made(server.dsn, "failing")
-    run(server.dsn, f'ALTER ROLE "{names.temporary}" NOLOGIN')
+    run(server.dsn, f'ALTER ROLE "{reader.username}" NOLOGIN')
     version = str(run(server.dsn, "SHOW server_version")[0][0])
     copier = await PostgresCopier.with_programs(names, version, version, has_tls=False)
     with TemporaryFile() as file, pytest.raises(GrantError, match="is not permitted to log in") as failed:

@@ -14,6 +14,7 @@ from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import ProblemKind, Role
 from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.postgres import PostgresServer
+from aiodbclient.tenants._servers.postgres.sessions import verbatim
 from aiodbclient.tenants._servers.server import Found
 
 from .managed import Managed
@@ -183,7 +184,7 @@ async def test_schema_of_the_logins_name_is_a_conflict(managed: Managed, server:
     assert owners(managed) == before
     assert not managed.exists(older.owner)
     statement = str(caught.value).partition("run ")[2].partition("; nothing")[0]
-    managed.api(SQL("{}").format(SQL(statement)))  # type: ignore[arg-type]
+    managed.api(SQL("{}").format(verbatim(statement)))
     await adopt(older)
     for login in (old, await older.add()):
         with managed.open(login, old) as session:

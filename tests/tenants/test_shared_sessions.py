@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiodbclient._http.call import RequestStats
-from aiodbclient.tenants import Credential
+from aiodbclient.tenants import Credential, Role
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._servers import server
 from aiodbclient.tenants._servers.server import SessionLostError, SharedSessions
@@ -72,16 +72,13 @@ async def test_a_check_of_many_logs_in_as_the_administrator_a_few_times(
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
-    await anywhere.tenants().ensure("alpha")
-    site, admin = (
-        await anywhere.tenants()._context.sites.site(anywhere.cluster.id, RequestStats()),
-        await admin_of(anywhere),
-    )
-    names = names_of("alpha", site.engine, anywhere.prefix)
+    credential, admin = await anywhere.tenants().ensure("alpha"), await admin_of(anywhere)
+    there = await anywhere.tenants()._context.servers.server(anywhere.cluster.id, RequestStats())
+    names = names_of("alpha", there.engine, anywhere.prefix)
     assert await are_none_left(admin)
-    async with site.server.sessions.shared():
+    async with there.server.sessions.shared():
         for _ in range(2):
-            assert await site.server.problems(names, names.logins[:1]) == frozenset()
+            assert await there.server.problems(names, {credential.username: Role.OWNER}) == frozenset()
             [number] = await sessions(admin)
             await ask(admin, END[admin.engine].format(number))
             assert await are_none_left(admin)
