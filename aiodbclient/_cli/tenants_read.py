@@ -17,7 +17,7 @@ from ..tenants._record import OnRecord, State
 from .credentials import as_env_file, as_secret, row_of, since_of, uri_of, write_ca
 from .failures import Exit, message_of
 from .opening import shown
-from .options import Chosen, MaxTenantsOption, Place, RoleOption, RolesOption, ShowOption, Stored, option, roles_of
+from .options import Chosen, MaxTenantsOption, Place, RoleOption, ShowOption, Stored, option
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
 from .progress import called
@@ -195,31 +195,25 @@ async def check_tenants(
     chosen: Chosen,
     place: Place,
     output: Output,
-    role: RolesOption = "owner",
     not_on_record: Annotated[
         bool, option("--not-on-record", help="Find tenants that the store lacks, as after it was restored.")
     ] = False,
 ) -> int:
     """Find out whether tenants work.
 
-    It changes nothing. Without names: all. Exits with 5 if one has a problem. What each problem means is in
-    docs/how-to/check.md.
+    It changes nothing. Without names: all. Their readers and writers are checked with them. Exits with 5 if one has a
+    problem. What each problem means is in docs/how-to/check.md.
 
-    Example: aiodbclient tenants check --role all
+    Example: aiodbclient tenants check alpha
     """
-    roles = roles_of(role)
-    if not_on_record and (chosen.names or chosen.file or roles != [Role.OWNER]):
-        raise InvalidArgumentError("--not-on-record is for all tenants: give no names and no --role")
-    async with open_selection(place, chosen, roles, default_all=True, partly=True) as opened:
+    if not_on_record and (chosen.names or chosen.file):
+        raise InvalidArgumentError("--not-on-record is for all tenants: give no names")
+    async with open_selection(place, chosen, default_all=True, partly=True) as opened:
         report = _CheckReport(output, place.verbose, opened=opened)
         if not_on_record:
-            code = await opened.follow([(Role.OWNER.value, opened.tenants.check())], report)
+            code = await opened.follow([(Role.OWNER.value, opened.tenants.check(not_on_record=True))], report)
         else:
             code = await opened.run(lambda tenants, names: tenants.check(names), report)
-        unchecked = {its: opened.records[its] for its in Role if its not in roles}
-    if opened.wanted is None and any(unchecked.values()):
-        others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
-        note(f"not checked: {others}. To check all: {opened.suggest('check', '--role', 'all')}")
     if report.broken and code in (Exit.DONE, Exit.SOME_FAILED):
         _say_what_helps(opened, report.broken)
         code = Exit.DIFFERENT if code == Exit.DONE else code
@@ -240,15 +234,12 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
             f"{some(strays)}: a database on a cluster, and not on record there. If a tenant is this store's, forget "
             "its record, if there is one, and provision it with --adopt on that cluster"
         )
-    for role in Role:
-        names = [name for name, its in broken if its == role and name not in (*lost, *strays)]
-        going = opened.half_removed(names, role)
-        if going:
-            note(f"{some(going)}: a removal that began is not finished. `tenants remove` or `tenants repair` does it")
-        if names := [name for name in names if name not in going]:
-            which = names if len(names) <= FEW else ["--all"]
-            what = [] if role is Role.OWNER else ["--role", role.value]
-            note(f"{some(names)}: to repair: {opened.suggest('repair', *which, *what)}")
+    names = [name for name, _ in broken if name not in (*lost, *strays)]
+    if going := opened.half_removed(names):
+        note(f"{some(going)}: a removal that began is not finished. `tenants remove` or `tenants repair` does it")
+    if names := [name for name in names if name not in going]:
+        which = names if len(names) <= FEW else ["--all"]
+        note(f"{some(names)}: to repair: {opened.suggest('repair', *which)}")
 
 
 @runs

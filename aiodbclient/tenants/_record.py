@@ -275,16 +275,13 @@ def without_role(record: Record, role: Role) -> Record:
     return evolve(record, roles={each: pair for each, pair in record.roles.items() if each is not role}, intended=None)
 
 
-def no_database(name: str, database: str, role: Role = Role.OWNER) -> NotFoundError:
-    """The error for a tenant, or a role of it, that is on record and has no database."""
-    if role is not Role.OWNER:
-        return NotFoundError(
-            f"the database {database!r} does not exist: repair the tenant {name!r} itself first", status=404
-        )
+def no_database(name: str, database: str) -> NotFoundError:
+    """The error for a tenant that is on record and has no database."""
     return NotFoundError(
-        f"the database {database!r} does not exist, and what was in it is lost",
+        f"the database {database!r} of the tenant {name!r} does not exist, and what was in it is lost",
         status=404,
-        advice="restore it from a backup of the cluster, or remove the tenant and provision it again, empty",
+        advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database from "
+        "a backup of the cluster",
     )
 
 

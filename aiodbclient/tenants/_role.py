@@ -127,24 +127,27 @@ class TenantRole:
         """
         return self._run(names, ProvisionTenants(self._context, if_exists, names))
 
-    def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
+    def check(self, names: GivenNames | None = None, *, not_on_record: bool = False) -> Run[TenantCheckOutcome]:
         """Check whether tenants work, with their readers and writers: compare their records with the server.
 
         It only reads and logs in.
 
         Args:
-            names: The tenants. None: all on record, except names whose process died before it began anything; and the
-                tenants whose database is on a server and is not on record here.
+            names: The tenants. None: all on record, except names whose process died before it began anything.
+            not_on_record: Whether to find also the tenants whose database is on a server and not on record here, as
+                after a restore of the store. Only without ``names``.
 
         Returns:
             The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
             not be checked.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable.
+            InvalidArgumentError: ``names`` is not an iterable, or is given with ``not_on_record``.
         """
+        if names is not None and not_on_record:
+            raise InvalidArgumentError("not_on_record is for all tenants: check takes no names with it")
         job = CheckTenants(self._context)
-        return self._run(job.every_name() if names is None else names, job)
+        return self._run(job.every_name() if not_on_record else names, job)
 
     @overload
     def rotate(

@@ -48,7 +48,7 @@ def test_values_of_options_are_completed(command: Command) -> None:
     """``-o``, ``--role`` and ``--if-exists`` offer what they take."""
     assert completed(command, "aiodbclient tenants show -o ") == ["table", "json", "env", "uri", "k8s"]
     assert completed(command, "aiodbclient tenants list -o j") == ["json"]
-    assert completed(command, "aiodbclient tenants check --role ") == ["owner", "writer", "reader", "all"]
+    assert completed(command, "aiodbclient tenants rotate --role ") == ["owner", "writer", "reader", "all"]
     assert completed(command, "aiodbclient tenants show --role r") == ["reader"]
     assert completed(command, "aiodbclient users provision --if-exists ") == ["keep", "reset", "error", "update"]
 

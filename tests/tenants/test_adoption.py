@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from aiodbclient.engines import Engine
-from aiodbclient.errors import ConflictError
+from aiodbclient.errors import ConflictError, InvalidArgumentError
 from aiodbclient.tenants import ProblemKind, SQLiteStore, TenantAction, Tenants
 from aiodbclient.tenants.errors import TenantNotFoundError
 
@@ -158,14 +158,17 @@ async def test_a_lost_tenant_is_reported_by_a_check_of_all(anywhere: Place, new:
     after = Tenants(anywhere.cluster, new, prefix=anywhere.prefix)
     kept = await after.ensure("kept")
 
-    found = {outcome.name: outcome async for outcome in after.check()}
+    found = {outcome.name: outcome async for outcome in after.check(not_on_record=True)}
 
     assert {name: outcome.problems for name, outcome in found.items()} == {
         "gamma": kinds(ProblemKind.NOT_ON_RECORD),
         "kept": (),
     }
     assert (found["gamma"].credential, found["kept"].credential) == (None, kept)
-    assert {outcome.name async for outcome in anywhere.tenants().check()} == {"gamma", "kept"}
+    assert {outcome.name async for outcome in anywhere.tenants().check(not_on_record=True)} == {"gamma", "kept"}
+    assert {outcome.name async for outcome in after.check()} == {"kept"}
+    with pytest.raises(InvalidArgumentError, match="takes no names"):
+        after.check(["gamma"], not_on_record=True)
     assert isinstance((await only(after.check(["gamma"]))).error, TenantNotFoundError)
 
 
