@@ -22,10 +22,13 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 
 
-async def prepare(place: Place, verb: str, name: str) -> None:
-    tenants = place.tenants()
+async def prepare(place: Place, verb: str, name: str) -> str:
+    """Make what the verb needs. Return the tenant's login."""
+    tenants, login = place.tenants(), ""
     if verb != "ensure":
-        await ask(await tenants.ensure(name), "CREATE TABLE t (x int PRIMARY KEY)")
+        made = await tenants.ensure(name)
+        login = made.username
+        await ask(made, "CREATE TABLE t (x int PRIMARY KEY)")
     if verb == "revoke-previous":
         assert (await only(tenants.rotate([name]))).ok
     if verb == "adopt":
@@ -33,11 +36,12 @@ async def prepare(place: Place, verb: str, name: str) -> None:
     if verb == "resume":
         assert (await only(tenants.suspend([name]))).ok
     if verb == "repair":
-        admin, login = await admin_of(place), place.prefix + name
+        admin = await admin_of(place)
         if admin.engine == Engine.PG:
             await ask(admin, f"ALTER ROLE \"{login}\" PASSWORD 'lost'")
         else:
             await ask(admin, f"ALTER USER '{login}'@'%' IDENTIFIED BY 'Lost-1'", database="mysql")
+    return login
 
 
 async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool:
@@ -62,7 +66,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
 ) -> None:
     for statement in count(1, step):
         tenants, name = anywhere.tenants(), f"n{statement}"
-        await prepare(anywhere, verb, name)
+        login = await prepare(anywhere, verb, name)
         killed = await was_killed(anywhere, verb, name, statement)
         await WORK[verb](tenants, name)
 
@@ -71,7 +75,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert (await only(tenants.check([name]))).problems == ()
             assert (await only(tenants.resume([name]))).ok
         if verb == "remove":
-            assert anywhere.prefix + name not in [user.name for user in await anywhere.cluster.users.list()]
+            assert not any(each.startswith(f"{name}_") for each in await anywhere.logins())
             assert anywhere.prefix + name not in [db.name for db in await anywhere.cluster.dbs.list()]
             assert await tenants.get(name) is None
         else:
@@ -83,7 +87,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             record = await anywhere.store.get(name)
             assert record is not None
             assert record.previous is not None
-            assert record.previous.username == anywhere.prefix + name
+            assert record.previous.username == login
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
         if not killed:
             assert statement > step
