@@ -27,12 +27,12 @@ class TenantAction(StrEnum):
         CREATED: It did not exist, and was created.
         KEPT: It existed as requested, and was not changed.
         ADOPTED: Its database existed without a record, and is on record now, with a new login.
-        ROTATED: Its other login took over. The previous one still works.
+        ROTATED: It has a new login. The previous one still works.
         CHECKED: It was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with it, and was repaired.
         REVOKED: Its previous credential was ended.
         SUSPENDED: All its logins were ended. Its database stays.
-        RESUMED: It was suspended, and got its login back, with a new password.
+        RESUMED: It was suspended, and has a new login.
         MOVED: It is on another cluster now.
         DONE: The work of ``each`` on it returned.
         DELETED: It existed, and was removed.

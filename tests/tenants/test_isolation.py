@@ -88,15 +88,22 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
         # From inside: which roles it may become, and what it may do to the other's roles and databases.
         one, other = credentials["a"], credentials["abc"]
         async with await AsyncConnection.connect(other.uri, autocommit=True) as letting_in:  # the control
+            [owner] = await (await letting_in.execute("SELECT current_user::text")).fetchone() or [""]
             names = Identifier(other.database or ""), Identifier(one.username)
             await letting_in.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
             await (await AsyncConnection.connect(one.uri, dbname=other.database)).close()
             await letting_in.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(*names))
         async with await AsyncConnection.connect(one.uri, autocommit=True) as own:
-            assert other.database is not None
-            for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP DATABASE {}", "DROP ROLE {}"):
-                with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
-                    await own.execute(SQL(statement).format(Identifier(other.database)))
+            for statement, name in (
+                ("DROP DATABASE {}", other.database or ""),
+                *(
+                    (statement, role)
+                    for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP ROLE {}")
+                    for role in (other.username, owner)
+                ),
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    await own.execute(SQL(statement).format(Identifier(name)))
 
 
 async def connect(credential: Credential, **options: Any) -> Any:

@@ -23,12 +23,12 @@ PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 
 
 async def prepare(place: Place, verb: str, name: str) -> str:
-    """Make what the verb needs. Return the tenant's login."""
-    tenants, login = place.tenants(), ""
-    if verb != "ensure":
-        made = await tenants.ensure(name)
-        login = made.username
-        await ask(made, "CREATE TABLE t (x int PRIMARY KEY)")
+    """Make what the verb needs. Return the login that the tenant has."""
+    tenants = place.tenants()
+    if verb == "ensure":
+        return ""
+    credential = await tenants.ensure(name)
+    await ask(credential, "CREATE TABLE t (x int PRIMARY KEY)")
     if verb == "revoke-previous":
         assert (await only(tenants.rotate([name]))).ok
     if verb == "adopt":
@@ -38,10 +38,10 @@ async def prepare(place: Place, verb: str, name: str) -> str:
     if verb == "repair":
         admin = await admin_of(place)
         if admin.engine == Engine.PG:
-            await ask(admin, f"ALTER ROLE \"{login}\" PASSWORD 'lost'")
+            await ask(admin, f"ALTER ROLE \"{credential.username}\" PASSWORD 'lost'")
         else:
-            await ask(admin, f"ALTER USER '{login}'@'%' IDENTIFIED BY 'Lost-1'", database="mysql")
-    return login
+            await ask(admin, f"ALTER USER '{credential.username}'@'%' IDENTIFIED BY 'Lost-1'", database="mysql")
+    return credential.username
 
 
 async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool:
@@ -66,7 +66,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
 ) -> None:
     for statement in count(1, step):
         tenants, name = anywhere.tenants(), f"n{statement}"
-        login = await prepare(anywhere, verb, name)
+        first = await prepare(anywhere, verb, name)
         killed = await was_killed(anywhere, verb, name, statement)
         await WORK[verb](tenants, name)
 
@@ -75,7 +75,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert (await only(tenants.check([name]))).problems == ()
             assert (await only(tenants.resume([name]))).ok
         if verb == "remove":
-            assert not any(each.startswith(f"{name}_") for each in await anywhere.logins())
+            assert not [login for login in await anywhere.logins() if login.startswith(f"{name}_")]
             assert anywhere.prefix + name not in [db.name for db in await anywhere.cluster.dbs.list()]
             assert await tenants.get(name) is None
         else:
@@ -87,7 +87,7 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             record = await anywhere.store.get(name)
             assert record is not None
             assert record.previous is not None
-            assert record.previous.username == login
+            assert record.previous.username == first
             assert (await only(tenants.revoke_previous([name]))).action is TenantAction.REVOKED
         if not killed:
             assert statement > step

@@ -436,3 +436,30 @@ async def test_ended_login_keeps_nothing(managed: Managed, victim: Tenant) -> No
     assert managed.api(state) == [(True, True, True, True)]
     await victim.steps.end_logins([login])
     assert managed.api(state) == [(False, False, False, False)]
+
+
+async def test_frozen_tenant_cannot_let_itself_in(managed: Managed, victim: Tenant) -> None:
+    """From another database, as its owner role. What it wrote then would be lost with the move."""
+    login = victim.logins[0]
+    revoke, grant = [
+        SQL(text).format(Identifier(victim.database), Identifier(login))
+        for text in ("REVOKE CONNECT ON DATABASE {} FROM {}", "GRANT CONNECT ON DATABASE {} TO {}")
+    ]
+    with closing(managed.open(login, "defaultdb")) as held:
+        held.execute(revoke)
+        assert not managed.lets_in(login, victim.database)
+        held.execute(grant)
+        assert managed.lets_in(login, victim.database)
+
+        await victim.steps.freeze(victim.on_record)
+
+        with pytest.raises(psycopg.OperationalError):
+            held.execute(grant)
+    with managed.open(login, "defaultdb") as session:
+        for statement in (grant, SQL("SET ROLE {}").format(Identifier(victim.owner))):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(statement)
+    assert not managed.lets_in(login, victim.database)
+    await victim.steps.unfreeze(victim.on_record)
+    assert managed.lets_in(login, victim.database)
+    assert await victim.problems() == frozenset()

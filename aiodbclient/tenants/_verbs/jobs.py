@@ -168,7 +168,7 @@ class ClaimingJob(TenantJob[DoneT]):
         try:
             return await settle(tenant)
         except MoveError:
-            if not self.leaves_old_copy:
+            if not self.leaves_old_copy or tenant.on_record.intent is not None:  # it names the copy to drop
                 raise
             return False
 

@@ -25,7 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from ..._naming import ROLES, Role
 from ..._outcomes import Problem, ProblemKind
 from .logins import allow_connect, default_limit, grant_membership, revoke_membership, start_as_owner
-from .sessions import Session, verbatim
+from .sessions import Session, Statement, as_role, verbatim
 
 PUBLIC = ""  # no role can have this name
 
@@ -293,9 +293,9 @@ async def take(session: Session, steps: Sequence[Step]) -> None:
         return
     made = {step.creates for step in todo if step.creates}
     first = [step.statement for step in todo if step.statement and step.creates]
-    then = [step.statement for step in todo if step.statement and not (step.creates or step.as_owner)]
+    then: list[Statement] = [step.statement for step in todo if step.statement and not (step.creates or step.as_owner)]
     if as_owner := [step.statement for step in todo if step.statement and step.as_owner]:
-        then += [SQL("SET LOCAL ROLE {}").format(Identifier(owner)), *as_owner, SQL("SET LOCAL ROLE NONE").format()]
+        then += as_role(owner, *as_owner)
     needed = {step.needs for step in todo if step.needs} | {owner}
     async with session.member_of(*needed, first=first, made=made):
         await session.run_all(*then)
@@ -313,8 +313,8 @@ async def add_extensions(session: Session, extensions: Sequence[tuple[str, str]]
     schemas = {name for (name,) in await session.run(SQL("SELECT nspname::text FROM pg_namespace"))}
     for name, schema in extensions:
         if schema not in schemas:
-            async with session.acting(session.names.owner):
-                await session.run(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
+            schemas.add(schema)
+            await session.run_as(session.names.owner, SQL("CREATE SCHEMA {}").format(Identifier(schema)))
         create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
         async with session.member_of(session.names.owner):
             await session.run(create.format(Identifier(name), Identifier(schema)))

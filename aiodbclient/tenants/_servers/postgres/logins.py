@@ -37,7 +37,7 @@ from ..._libpq import one_line
 from ..._naming import Role
 from ...errors import GrantError
 from ..server import TEMPORARY_CONNECTIONS, LoginRefusedError, ServerAwayError
-from .sessions import CONNECT_SECONDS, BlockedError, Session
+from .sessions import CONNECT_SECONDS, BlockedError, Session, as_role
 
 _LOOK_SECONDS = 0.02
 _END_WORK_SECONDS = 30.0
@@ -134,7 +134,7 @@ async def create_login(session: Session, login: str, stored: Secret, role: Role,
     async with session.member_of(names.owner, inherits=False, first=first, also=login):
         if not session.knows_options:  # the administrator has to be a member
             await session.run(start_as_owner(session, login))
-        await _as_owner(session, allow_connect(session, login))
+        await session.run_all(*as_role(names.owner, allow_connect(session, login)))
 
 
 async def create_reader(session: Session, login: str, stored: Secret) -> None:
@@ -143,19 +143,13 @@ async def create_reader(session: Session, login: str, stored: Secret) -> None:
     first = [_create(login, stored, TEMPORARY_CONNECTIONS, inherits=True)]
     first.append(grant_membership(session, owner, login, True, True))
     async with session.member_of(owner, inherits=False, first=first):
-        await _as_owner(session, allow_connect(session, login))
+        await session.run_all(*as_role(owner, allow_connect(session, login)))
 
 
 def _create(login: str, stored: Secret, limit: int, *, inherits: bool) -> Composed:
     inherit = SQL("INHERIT" if inherits else "NOINHERIT")
     create = SQL("CREATE ROLE {} LOGIN {} CONNECTION LIMIT {} PASSWORD {}")
     return create.format(Identifier(login), inherit, Literal(limit), Literal(stored))
-
-
-async def _as_owner(session: Session, *statements: Composed) -> None:
-    """Run statements as the owner role, in a transaction of a member of it."""
-    owner = SQL("SET LOCAL ROLE {}").format(Identifier(session.names.owner))
-    await session.run_all(owner, *statements, SQL("SET LOCAL ROLE NONE"))
 
 
 async def end(session: Session, logins: Collection[str], until: float) -> None:
@@ -209,8 +203,7 @@ async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
     for owner, connecting in await session.run(_CONNECTING, logins, session.names.database):
         if connecting and owner == session.names.owner:
             revoke = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
-            async with session.member_of(owner, inherits=False):
-                await _as_owner(session, _BRIEFLY, revoke.format(database, names(map(Identifier, connecting))))
+            await session.run_as(owner, _BRIEFLY, revoke.format(database, names(map(Identifier, connecting))))
 
 
 async def _lock_out(session: Session, login: str) -> None:

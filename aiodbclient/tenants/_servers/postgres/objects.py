@@ -147,15 +147,14 @@ async def drop_owned(session: Session, role: str) -> None:
     """
     unlinked = None
     while unlinked != [(0,)]:  # until the time of the session is up. The next one goes on
-        async with session.acting(role):
+        async with session.member_of(role):
             unlinked = await session.run(_UNLINK, role, _UNLINKED)
     givers = [giver for (giver,) in await session.run(_GIVERS, role=role)]
     with suppress(GrantError):  # of a giver that may not be joined
         async with session.member_of(role, *givers):
             await session.run(SQL("DROP OWNED BY {}").format(Identifier(role)))
         return
-    async with session.acting(role):
-        await session.run(SQL("DROP OWNED BY CURRENT_USER"))
+    await session.run_as(role, SQL("DROP OWNED BY CURRENT_USER"))
 
 
 async def _each(
@@ -191,8 +190,7 @@ async def _open_schemas(session: Session) -> None:
     owner = session.names.owner
     if closed := await session.run(_CLOSED_SCHEMAS, owner):
         text = SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}")
-        async with session.acting(owner):
-            await session.run_all(*(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
+        await session.run_as(owner, *(text.format(Identifier(schema), Identifier(owner)) for (schema,) in closed))
 
 
 async def drop(opened: Opener, role: str) -> bool:

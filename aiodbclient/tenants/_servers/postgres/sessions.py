@@ -193,6 +193,11 @@ def verbatim(text: Any) -> SQL:
     return SQL(text)
 
 
+def as_role(role: str, *statements: Statement) -> list[Statement]:
+    """The statements, in a transaction of a member of ``role``, as that role: with many roles, its rights cost less."""
+    return [SQL("SET LOCAL ROLE {}").format(Identifier(role)), *statements, SQL("SET LOCAL ROLE NONE")]
+
+
 class Opener(Protocol):
     """Opens sessions of the administrator for one tenant, in the administrator's database or in ``database``."""
 
@@ -231,13 +236,10 @@ class Session:
         """Make an error that names the tenant."""
         return of_tenant(self.names, reason)
 
-    @asynccontextmanager
-    async def acting(self, role: str) -> AsyncGenerator[None]:
-        """Act as ``role``, in one transaction."""
+    async def run_as(self, role: str, *statements: Statement) -> None:
+        """Execute statements that return nothing as ``role``, in one transaction."""
         async with self.member_of(role, inherits=False):
-            await self.run(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
-            yield
-            await self.run(SQL("SET LOCAL ROLE NONE"))
+            await self.run_all(*as_role(role, *statements))
 
     @asynccontextmanager
     async def member_of(
@@ -297,9 +299,8 @@ async def _open(session: Session, database: str, owner: str) -> None:
     ]
     if owner == session.admin:
         await session.run_all(*statements)
-        return
-    async with session.acting(owner):
-        await session.run_all(*statements)
+    else:
+        await session.run_as(owner, *statements)
 
 
 # No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
