@@ -101,8 +101,11 @@ async def test_move_runs_mysql_code_as_tenant(mysqls: tuple[Sandbox, str, str, l
     async with opened(sandbox, old, new, tmp_path / "store") as two:
         tenants = two.tenants()
         alpha = await tenants.ensure("alpha")
+        for dsn in dsns:
+            with administrator(dsn) as cursor:
+                cursor.execute("CREATE USER witness")
         before = [powers(dsn) for dsn in dsns]
-        deed = f"GRANT PROCESS ON *.* TO `{alpha.username}`"
+        deed = "GRANT PROCESS ON *.* TO witness"
         await sql(
             alpha,
             "CREATE TABLE `t``; \\! touch x` (n INT PRIMARY KEY, `DEFINER=``a``@``b`` x` TEXT)",
