@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import asdict, define
 
-from ..engines import CAPABILITIES, SQL_ENGINES
+from ..engines import CAPABILITIES, SQL_ENGINES, Engine
 from ..errors import InvalidArgumentError, NotFoundError
 from ..tenants._guard import is_derived
-from ..tenants._naming import is_reserved
+from ..tenants._naming import is_reserved, names_of
 from .asking import confirm
 from .completion import cluster_names
 from .failures import Exit
@@ -302,11 +302,11 @@ async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str],
                 f"{what.format(name)} has the name of a tenant's login: use `aiodbclient tenants`"
             )
     if kind == "db" and found.engine in SQL_ENGINES:
-        logins = {user.name.rsplit("_", 2)[0]: user.name for user in await found.users.list() if is_derived(user.name)}
+        users = [user.name for user in await found.users.list()]
         for name in names:
-            if name in logins:
+            if login := next(filter(_logins_of(name, found.engine), users), None):
                 raise InvalidArgumentError(
-                    f"{what.format(name)} is a tenant's, whose login is {logins[name]}: use `aiodbclient tenants`"
+                    f"{what.format(name)} is a tenant's, whose login is {login}: use `aiodbclient tenants`"
                 )
     if store is None:
         return
@@ -318,6 +318,14 @@ async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str],
                 f"{what.format(min(taken))} belongs to the tenant {record.name} in {shown(store)}: use "
                 "`aiodbclient tenants`"
             )
+
+
+def _logins_of(database: str, engine: Engine | str) -> Callable[[str], bool]:
+    """Whether a user is a login of the tenant that has this database."""
+    try:
+        return names_of(database, engine).is_login
+    except InvalidArgumentError:  # no tenant has this name
+        return lambda _: False
 
 
 def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:

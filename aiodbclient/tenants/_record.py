@@ -153,7 +153,7 @@ class OnRecord:
         """Whether the store has something of the role. The tenant's own record may be empty."""
         if self.role is Role.OWNER:
             return self.record is not None
-        return self.current is not None or self.begun is not None
+        return self.current is not None or (self.intent is not None and self.intent.role is self.role)
 
     @property
     def is_empty(self) -> bool:
@@ -280,8 +280,8 @@ def no_database(name: str, database: str) -> NotFoundError:
     return NotFoundError(
         f"the database {database!r} of the tenant {name!r} does not exist, and what was in it is lost",
         status=404,
-        advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database from "
-        "a backup of the cluster",
+        advice="remove the tenant, if it was removed after the backup of the store; otherwise restore the database "
+        "from a backup of the cluster",
     )
 
 

@@ -65,12 +65,13 @@ def test_no_flag_lifts_refusal(command: Command, names: list[str], option: str) 
 def test_missing_store_is_refused(command: Command, names: list[str]) -> None:
     """A name without a store behind it is no word that there are no tenants, nor is one that cannot be read."""
     command.provision(names[0])
+    assert command("dbs", "create", names[1], *command.on).code == 0
     missing = str(command.folder / "none.db")
-    refused = command("dbs", "delete", names[0], "--yes", *command.on, "--store", missing)
+    refused = command("dbs", "delete", names[1], "--yes", *command.on, "--store", missing)
     assert (refused.code, f"{missing} does not exist: check --store or $AIODBCLIENT_STORE" in refused.err) == (4, True)
     assert not Path(missing).exists()
     command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
-    locked = command("dbs", "delete", names[0], "--yes", *command.on, "--store", command.store)
+    locked = command("dbs", "delete", names[1], "--yes", *command.on, "--store", command.store)
     assert (locked.code, "AIODBCLIENT_STORE_KEY" in locked.err) == (4, True)
 
 
