@@ -84,7 +84,7 @@ async def _end_from_inside(schema: Schema, existing: Collection[str], until: flo
             with suppress(LoginRefusedError, ServerAwayError, GrantError):
                 async with schema.log_in(login, password) as own:
                     entered = True
-                    await _kill_others(schema, own, until, login, None)
+                    await _kill_others(schema, own, until, login)
     return entered
 
 
@@ -177,25 +177,19 @@ async def _end_as_helper(schema: Schema, login: str, until: float, numbers: Coll
 
 
 async def _kill_others(
-    schema: Schema, own: Session, until: float, login: str, numbers: Collection[int] | None
+    schema: Schema, own: Session, until: float, login: str, numbers: Collection[int] | None = None
 ) -> list[Thread]:
     """Kill sessions from the session ``own`` of their user, and return those that are left at the end.
 
-    The server does not interrupt some statements, such as DROP DATABASE. Only the administrator sees the threads of
-    events, which end with their rights.
+    The server does not interrupt some statements, such as DROP DATABASE. Threads of events end with their rights.
     """
-    sees: list[Session] = [schema.session]  # first: before our session runs anything, a procedure may look for it
-    while True:
-        threads = [thread for session in sees for thread in await session.threads()]
-        killed = await _kill(
-            own,
-            [each for each in threads if each.user == login and (numbers is None or each.number in numbers)],
-        )
+    while True:  # ``own`` runs nothing before it kills: a procedure may look for it
+        threads = [each for each in await schema.session.threads() if each.user == login]
+        killed = await _kill(own, [each for each in threads if numbers is None or each.number in numbers])
         left = [each for each in killed if each.command != _EVENT]
-        if (not left and len(sees) > 1) or monotonic() > until:
+        if not left or monotonic() > until:
             return left
-        sees = [own, schema.session]
-        await asyncio.sleep(_PAUSE if left else 0)
+        await asyncio.sleep(_PAUSE)
 
 
 async def _kill(session: Session, threads: Collection[Thread]) -> Collection[Thread]:

@@ -97,7 +97,9 @@ async def stems(session: Session) -> dict[str, str]:
 async def usage(session: Session) -> Mapping[str, tuple[int, int]]:
     made = await stems(session)
     connections = dict.fromkeys(made.values(), 0)
-    for user, schema_in_use in await _sessions(session):
+    # SHOW PROCESSLIST hangs while a session changes its user.
+    query = "SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM performance_schema.threads WHERE PROCESSLIST_USER IS NOT NULL"
+    for user, schema_in_use in await session.rows(query):
         schema = made.get(user[:-_NUMBER]) or schema_in_use
         if schema in connections:
             connections[schema] += 1
@@ -109,12 +111,3 @@ async def usage(session: Session) -> Mapping[str, tuple[int, int]]:
         if schema in used:
             used[schema] += int(size)
     return {schema: (used[schema], connections[schema]) for schema in connections}
-
-
-async def _sessions(session: Session) -> list[tuple[str, str | None]]:
-    """Return the user and the schema of each session. SHOW PROCESSLIST hangs while a session changes its user."""
-    if await session.rows("SELECT @@performance_schema") == [(1,)]:
-        table = "performance_schema.threads WHERE PROCESSLIST_ID IS NOT NULL"
-        query = f"SELECT PROCESSLIST_USER, PROCESSLIST_DB FROM {table}"
-        return [(str(user), schema) for user, schema in await session.rows(query)]
-    return [(thread.user, thread.schema) for thread in await session.threads()]
