@@ -93,12 +93,6 @@ Call = Callable[..., Awaitable[Answer]]
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(windows=[]) as running:
-        yield running
-
-
-@pytest.fixture
 async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
     async with caller(sandbox) as calling:
         yield calling
