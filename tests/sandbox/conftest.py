@@ -22,6 +22,7 @@ from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
+from ..waiting import HANG
 
 
 @define
@@ -132,8 +133,9 @@ async def until_it_sleeps(uri: str) -> None:
     async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
         others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
         asleep = f"{others} AND query LIKE '%pg_sleep(60)%'"
-        while not (await session.execute(asleep.encode())).rowcount:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(HANG):
+            while not (await session.execute(asleep.encode())).rowcount:
+                pass
 
 
 @pytest.fixture(scope="session", params=SERVERS)

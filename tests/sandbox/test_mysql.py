@@ -17,6 +17,7 @@ from aiodbclient.sandbox import _mysql as mysql_backend
 from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..mysql import in_grant
+from ..waiting import until
 from .conftest import Call, caller
 
 JSON = dict[str, Any]
@@ -396,8 +397,7 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(
 
     dropped = asyncio.ensure_future(call("DELETE", "/dbs/held"))
     waiting = "SELECT ID FROM information_schema.processlist WHERE STATE LIKE 'Waiting for%metadata lock'"
-    while not fetch(root, waiting):  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await until(lambda: fetch(root, waiting))
     assert (await call("POST", "/dbs", {"name": "meanwhile"})).status == 201
     assert (await call("POST", "/users", {"name": "meanwhile"})).status == 201
     assert not dropped.done()
@@ -431,8 +431,7 @@ async def test_create_cancelled(mysql: tuple[Sandbox, str], call: Call, login: L
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    while "cancelled" not in backend.secrets:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+    await until(lambda: "cancelled" in backend.secrets)
     with login((await call("GET", "/users/cancelled")).json["user"]) as session:
         fetch(session, "CREATE DATABASE by_the_cancelled")
         fetch(session, "DROP DATABASE by_the_cancelled")
