@@ -289,8 +289,8 @@ def test_retry_after_can_be_a_date() -> None:
 ERRORS: list[Any] = [
     errors.ConnectError("m"),
     errors.UnsupportedOperationError("m", engine="redis", operation="users.list"),
-    errors.InvalidResponseError("m", status=200, may_have_applied=True, tries=2),
-    errors.MaxWaitError("m", retry_after=2.0, tries=1),
+    errors.InvalidResponseError("m", status=200, may_have_applied=True),
+    errors.MaxWaitError("m", retry_after=2.0),
     errors.RateLimitError("m", retry_after=3.0, request_id="r"),
     errors.ServerError("m", status=500, id="i", message="x"),
 ]

@@ -10,6 +10,8 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -520,3 +522,20 @@ async def test_aiohttp_private_name_gone(name: str | None, server: Server, caplo
     assert len(peers) >= 3  # the first response shows that ``_protocol`` is gone
     [warning] = warnings
     assert f".{name}," in warning
+
+
+async def test_netrc_credentials_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that finds credentials in a netrc file sends nothing, and the error says so without the token."""
+    (tmp_path / "netrc").write_text("default login me password from-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        client = DatabaseClient("secret-token", base_url=server.url, session=session)
+        with pytest.raises(errors.ConfigurationError, match=r"netrc.*without trust_env; it was not sent") as caught:
+            await client.cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert not caught.value.may_have_applied
+    assert server.requests == []
+    printed = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "secret-token" not in printed
+    assert "from-netrc" not in printed
