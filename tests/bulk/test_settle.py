@@ -40,7 +40,7 @@ class ScriptedName:
         return live(lambda _: create_and_settle(self.request("c"), self.request("r"), retry))
 
     def read(self) -> str:
-        return live(lambda _: send_until_readable(self.request("r"), RETRY))
+        return str(live(lambda _: send_until_readable(self.request("r"), RETRY)))
 
 
 def lost(text: str = "the answer was lost") -> errors.DatabaseClientError:

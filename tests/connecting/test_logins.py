@@ -15,7 +15,7 @@ import sqlalchemy
 import sqlalchemy.ext.asyncio as sqlalchemy_asyncio
 from attrs import evolve
 
-from .conftest import TLSServer
+from .servers import TLSServer
 
 make_url = sqlalchemy.engine.make_url
 

@@ -63,8 +63,8 @@ def credential_on(server: servers.TLSServer, ca_file: str | None = None) -> Cred
 
 
 def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
-    password = servers.ALICE.password
-    where: dict[str, Any] = {"engine": engine, "host": "localhost", "port": port, "database": database}
+    password = servers.PASSWORD
+    where: dict[str, Any] = {"engine": engine, "host": "127.0.0.1", "port": port, "database": database}
     uri = dsn(**where, ssl=True, uri="", username=name, password=password, ca_file=None)
     return Credential(name="alpha", username=name, password=password, uri=uri, ca=ca.read_text(), **where)
 
@@ -118,7 +118,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
     open_pool, close_pool = recipe(*headings)
     alice = credential_on(postgresql)
     bob = a_credential(Engine.PG, alice.port, Path(postgresql.ca_file), alice.database, "bob")
-    with psycopg.connect(alice.uri_for(ca_file=postgresql.ca_file), autocommit=True) as administrator:
+    with psycopg.connect(postgresql.connection.uri or "", autocommit=True) as administrator:
         administrator.execute("DROP ROLE IF EXISTS bob")
         administrator.execute(f"CREATE ROLE bob LOGIN PASSWORD '{bob.password}'".encode())
     records = Records(alice)
@@ -136,7 +136,7 @@ async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> 
     open_pool, close_pool = recipe("### aiomysql")
     pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
-        assert await by_aiomysql(pool) == "alice@localhost"
+        assert await by_aiomysql(pool) == "alice@%"
     await is_refused(open_pool, close_pool, credential_on(mysql, mysql.wrong_ca_file))
 
 
