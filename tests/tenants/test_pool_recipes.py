@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +149,3 @@ async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) ->
             async with pools.use("alpha"):
                 pass
         assert repr(pools) == "<TenantPools: 0 open>"
-
-
-@asynccontextmanager
-async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
-    got: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if first := await reader.read(1000):
-            got.append(first)
-        writer.close()
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    async with await asyncio.start_server(serve, "localhost", 0, ssl=context, family=2) as server:
-        yield server.sockets[0].getsockname()[1], got
