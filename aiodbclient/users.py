@@ -79,7 +79,7 @@ class UsersAPI:
 
         Returns:
             The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
-            NotFoundError for a moment.
+            NotFoundError for a moment. The password is None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NameTakenError: The name is taken.
@@ -139,7 +139,7 @@ class UsersAPI:
             mysql_settings: The authentication plugin of a MySQL user from now on.
 
         Returns:
-            The user with its new password.
+            The user with its new password, or with None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NotFoundError: There is no such user.
