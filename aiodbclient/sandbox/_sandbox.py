@@ -218,7 +218,9 @@ class Sandbox:
         await self._run(self._server(cluster_id).shut_down(graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
-        """Start the stopped PostgreSQL of a cluster again, with its data, on the same port. Safe to repeat and to cancel.
+        """Start the stopped PostgreSQL of a cluster again, with its data, on the same port.
+
+        Safe to repeat and to cancel.
 
         Args:
             cluster_id: What ``add_cluster`` returned.
