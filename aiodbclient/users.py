@@ -66,7 +66,7 @@ class UsersAPI:
         settings: UserSettings | None = None,
         readonly: bool | None = None,
     ) -> User:
-        """Create a user.
+        """Create a user. Not safe to repeat: the second call raises NameTakenError.
 
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set and
         says what to do. A cancelled call may have been applied too. ``provision`` settles these cases for you.

@@ -36,7 +36,6 @@ def test_tenant_of_store_is_refused(command: Command, names: list[str]) -> None:
 def test_name_of_login_is_refused(command: Command, names: list[str]) -> None:
     """Without a store, a login is known by its name."""
     command.provision(names[0])
-    assert command("tenants", "rotate", names[0], *command.place).code == 0
     [tenant] = command("tenants", "list", *command.place, "-o", "json").objects()
     for verb in ENDING[:2]:
         refused = command(*verb, tenant["username"], "--yes", *command.on)
