@@ -127,10 +127,10 @@ class DatabaseClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless the session is yours.
+        """Close the connections, unless the session is yours. Safe to repeat and to cancel.
 
         Calls that wait for the rate limit fail, and later calls raise ConfigurationError. Calls that wait for an answer
-        fail too, but with a session of yours they go on. Safe to repeat.
+        fail too, but with a session of yours they go on.
         """
         await self._transport.aclose()
 
@@ -166,7 +166,8 @@ class DatabaseClient:
         The rate limit, the retries and the masking of secrets apply as to every other call. The client retries GET,
         HEAD, PUT and DELETE after a lost answer; if the retry of a DELETE finds nothing, the call succeeds. It does not
         retry POST and PATCH then, and sets ``may_have_applied`` on the error. It does not check whether the engine
-        supports the request: if not, the API refuses it. After a cancelled call the server may still do the work.
+        supports the request: if not, the API refuses it. A cancelled call may have been applied. GET, HEAD, PUT and
+        DELETE are safe to repeat.
 
         Args:
             method: ``"GET"``, ``"HEAD"``, ``"PUT"``, ``"DELETE"``, ``"POST"`` or ``"PATCH"``.

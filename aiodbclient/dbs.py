@@ -42,7 +42,7 @@ class DatabasesAPI:
         return (await self._context.send(GET_DB, name)).read(Database)
 
     async def create(self, name: str) -> Database:
-        """Create a database.
+        """Create a database. Not safe to repeat: the second call raises NameTakenError.
 
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
         the name back with ``get``. A cancelled call may have been applied too. ``provision`` settles both for you.

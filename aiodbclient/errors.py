@@ -37,10 +37,10 @@ class DatabaseClientError(Exception):
         advice: What a program can do now. It is the end of the message; empty if the message has none.
     """
 
-    def __init__(self, message: str, *, may_have_applied: bool = False, tries: int = 0, advice: str = "") -> None:
+    def __init__(self, message: str, *, may_have_applied: bool = False, advice: str = "") -> None:
         super().__init__(message)
         self.may_have_applied = may_have_applied
-        self.tries = tries
+        self.tries: int = 0
         self.advice = advice
 
     def __str__(self) -> str:
@@ -97,16 +97,8 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
         status: The last status that the API returned, or None.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: str | None = None,
-        may_have_applied: bool = False,
-        tries: int = 0,
-        advice: str = "",
-    ) -> None:
-        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
+    def __init__(self, message: str, *, status: str | None = None, may_have_applied: bool = False) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
         self.status = status
 
 
@@ -120,10 +112,8 @@ class InvalidResponseError(DatabaseClientError):
         status: The HTTP status, or 0 if the error is not about one answer.
     """
 
-    def __init__(
-        self, message: str, *, status: int = 0, may_have_applied: bool = False, tries: int = 0, advice: str = ""
-    ) -> None:
-        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
+    def __init__(self, message: str, *, status: int = 0, may_have_applied: bool = False) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
         self.status = status
 
 
@@ -148,10 +138,9 @@ class APIError(DatabaseClientError):
         request_id: str | None = None,
         retry_after: float | None = None,
         may_have_applied: bool = False,
-        tries: int = 0,
         advice: str = "",
     ) -> None:
-        super().__init__(text, may_have_applied=may_have_applied, tries=tries, advice=advice)
+        super().__init__(text, may_have_applied=may_have_applied, advice=advice)
         self.status = status
         self.id = id
         self.message = message
@@ -211,14 +200,6 @@ class MaxWaitError(DatabaseClientError):
         retry_after: Seconds until you should try again, or None if that is not known.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        may_have_applied: bool = False,
-        tries: int = 0,
-        advice: str = "",
-    ) -> None:
-        super().__init__(message, may_have_applied=may_have_applied, tries=tries, advice=advice)
+    def __init__(self, message: str, *, retry_after: float | None = None, may_have_applied: bool = False) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
         self.retry_after = retry_after

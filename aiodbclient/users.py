@@ -66,7 +66,7 @@ class UsersAPI:
         settings: UserSettings | None = None,
         readonly: bool | None = None,
     ) -> User:
-        """Create a user.
+        """Create a user. Not safe to repeat: the second call raises NameTakenError.
 
         The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set and
         says what to do. A cancelled call may have been applied too. ``provision`` settles these cases for you.
@@ -79,7 +79,7 @@ class UsersAPI:
 
         Returns:
             The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
-            NotFoundError for a moment.
+            NotFoundError for a moment. The password is None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NameTakenError: The name is taken.
@@ -139,7 +139,7 @@ class UsersAPI:
             mysql_settings: The authentication plugin of a MySQL user from now on.
 
         Returns:
-            The user with its new password.
+            The user with its new password, or with None if the API does not have it yet: read it with ``get``.
 
         Raises:
             NotFoundError: There is no such user.

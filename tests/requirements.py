@@ -63,6 +63,7 @@ def description(name: str) -> Path:
 
     It is in ``AIODBCLIENT_SPEC``, a folder or the path of ``databases.openapi.yaml``, or in ``../shared/spec``. Mark
     tests that need it with ``described``: they are skipped without it, and fail if ``AIODBCLIENT_REQUIRE_SPEC=1``.
+    CONTRIBUTING.md says where to get it.
     """
     path = (DESCRIPTION if DESCRIPTION.is_dir() else DESCRIPTION.parent) / name
     if not path.exists():
@@ -74,4 +75,7 @@ def no_description() -> str:
     """The reason why tests of the API description are skipped, in one line; empty if they are not."""
     if DESCRIPTION.exists() or os.environ.get("AIODBCLIENT_REQUIRE_SPEC") == "1":
         return ""
-    return f"Left out: the tests against the API description. It is not at {DESCRIPTION}; set AIODBCLIENT_SPEC."
+    return (
+        f"Left out: the tests against the API description. It is not at {DESCRIPTION}; set AIODBCLIENT_SPEC. "
+        "CONTRIBUTING.md says where to get it."
+    )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
+import aiohttp
 from aiohttp import web
 from attrs import define, field, frozen
 
@@ -105,6 +106,22 @@ async def hangs_up(request: web.BaseRequest) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
+
+
+async def late(_: web.BaseRequest) -> web.StreamResponse:
+    """Answer after the timeout: see ``time_out_if_late``."""
+    return web.Response(headers={"X-Too-Late": "1"})
+
+
+async def time_out_if_late(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Time out as aiohttp does, where the answer says so: a real timeout would also end requests of a busy machine."""
+    response = await handler(request)
+    if "x-too-late" in response.headers:
+        response.close()
+        raise TimeoutError
+    return response
 
 
 def stalls(seconds: float = 30.0) -> Reply:

@@ -98,32 +98,32 @@ async def test_an_error_with_another_body_is_still_the_right_error(
 
 
 @pytest.mark.parametrize(
-    ("location", "where"),
+    ("status", "location", "where"),
     [
-        ("https://elsewhere.example/a/b?next=https://other.example/c", "elsewhere.example"),
-        ("https://alice:hunter2@elsewhere.example:8443/login", "elsewhere.example:8443"),
-        ("https://elsewhere.example", "elsewhere.example"),
-        ("/login", "another path"),
-        (f"https://{'e' * 300}/a", "e" * 200),
+        (301, "https://elsewhere.example/a/b?next=https://other.example/c", "elsewhere.example"),
+        (302, "https://alice:hunter2@elsewhere.example:8443/login", "elsewhere.example:8443"),
+        (307, "https://elsewhere.example", "elsewhere.example"),
+        (308, "/login", "another path"),
+        (302, f"https://{'e' * 300}/a", "e" * 200),
     ],
 )
-async def test_the_error_of_a_redirect_names_only_its_host(
-    location: str, where: str, server: Server, make_client: MakeClient
+async def test_redirect_is_not_followed(
+    status: int, location: str, where: str, server: Server, make_client: MakeClient
 ) -> None:
-    server.will(says(302, text="<html>moved</html>", location=location))
+    """Its error names only the host."""
+    server.will(says(status, text="<html>moved</html>", location=location))
 
     with pytest.raises(errors.InvalidResponseError) as caught:
         await make_client().clusters.list()
 
-    said = f"answered 302, a redirect to {where}, not followed because the token is only for base_url"
+    said = f"answered {status}, a redirect to {where}, not followed because the token is only for base_url"
     assert str(caught.value).endswith(said)
-    assert caught.value.status == 302
+    assert caught.value.status == status
     assert "moved" not in str(caught.value)
+    assert len(server.requests) == 1
 
 
-async def test_the_error_names_a_status_that_is_neither_error_nor_success(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_status_that_is_no_success_is_named(server: Server, make_client: MakeClient) -> None:
     server.will(says(304))
 
     with pytest.raises(errors.InvalidResponseError, match="answered 304, which is not documented") as caught:
@@ -200,39 +200,6 @@ async def test_an_error_of_more_than_64_kib_is_not_decoded(server: Server, make_
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_is_not_followed(status: int, server: Server, make_client: MakeClient) -> None:
-    server.will(says(status, location="https://elsewhere.example/v2/databases"))
-
-    with pytest.raises(errors.InvalidResponseError, match=r"redirect to elsewhere\.example"):
-        await make_client().clusters.list()
-
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("following", "complaint"),
-    [
-        ("https://elsewhere.example/v2/databases?page=2", "another host"),
-        ("http://localhost:1/v2/databases?page=2", "another host"),
-        ("//elsewhere.example/v2", "another host"),
-        ("http://[", "another host"),
-        ("/v2/databases", "nothing that was not on an earlier one"),
-        ("?page=2", "nothing that was not on an earlier one"),
-    ],
-)
-async def test_a_list_that_goes_on_elsewhere_or_in_a_circle_is_refused(
-    following: str, complaint: str, server: Server, make_client: MakeClient
-) -> None:
-    database = {"id": CLUSTER, "name": "n", "engine": "pg"}
-    server.otherwise = says(200, {"databases": [database], "links": {"pages": {"next": following}}})
-
-    with pytest.raises(errors.InvalidResponseError, match=complaint):
-        await make_client().clusters.list()
-
-    assert len(server.requests) == 1 + (complaint != "another host")
-
-
 async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: MakeClient) -> None:
     server.will(says(200, text="<html>please log in</html>"))
 
@@ -240,15 +207,6 @@ async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: 
         await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
 
     assert caught.value.may_have_applied
-
-
-async def test_an_answer_writes_no_lines_of_its_own_into_a_log(server: Server, make_client: MakeClient) -> None:
-    server.will(says(400, {"id": "bad", "message": "x\nCRITICAL root: fake line"}))
-
-    with pytest.raises(errors.BadRequestError) as caught:
-        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
-
-    assert "\n" not in str(caught.value)
 
 
 async def test_the_guard_needs_nothing_of_a_cluster_but_its_engine(server: Server, make_client: MakeClient) -> None:
@@ -331,8 +289,8 @@ def test_retry_after_can_be_a_date() -> None:
 ERRORS: list[Any] = [
     errors.ConnectError("m"),
     errors.UnsupportedOperationError("m", engine="redis", operation="users.list"),
-    errors.InvalidResponseError("m", status=200, may_have_applied=True, tries=2),
-    errors.MaxWaitError("m", retry_after=2.0, tries=1),
+    errors.InvalidResponseError("m", status=200, may_have_applied=True),
+    errors.MaxWaitError("m", retry_after=2.0),
     errors.RateLimitError("m", retry_after=3.0, request_id="r"),
     errors.ServerError("m", status=500, id="i", message="x"),
 ]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
-from aiodbclient import ClusterClient, RateLimiter, RetryPolicy, User, UserRole, UserSettings, Window, errors
-from aiodbclient._http.retry import next_wait, retry_waits
+from aiodbclient import ClusterClient, RetryPolicy, User, UserRole, UserSettings, errors
+from aiodbclient._http.retry import LOST_STATUSES, next_wait, retry_waits
 
 from .conftest import MakeClient
-from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, serve, stalls
+from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, late, says, serve, time_out_if_late
 
 USER = says(200, {"user": {"name": "alice", "role": "normal", "password": "hunter2"}})
 ALICE = User("alice", UserRole.NORMAL, "hunter2")
@@ -34,11 +35,27 @@ ALL = REPEATABLE | CREATES
 LOSSES: dict[str, Reply] = {
     "connection cut": hangs_up,
     "body cut": breaks_off,
-    "timeout": stalls(),
+    "timeout": late,
     "an error": fails(500),
     "a page": says(502, text="<html>Bad gateway</html>"),
-    **{str(status): says(status) for status in (500, 502, 503, 504, 520, 521, 522, 523, 524)},
+    **{str(status): says(status) for status in sorted(LOST_STATUSES)},
 }
+REFUSALS: dict[int, type[errors.APIError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    412: errors.PreconditionFailedError,
+    418: errors.APIError,
+    422: errors.UnprocessableEntityError,
+}
+
+
+@pytest.fixture
+async def cluster(make_client: MakeClient) -> AsyncIterator[ClusterClient]:
+    async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
+        yield make_client(session=session).cluster(CLUSTER, engine="pg")
 
 
 def named(cases: dict[str, Any]) -> pytest.MarkDecorator:
@@ -50,30 +67,33 @@ losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 @named(REPEATABLE)
 @losses
-async def test_repeatable_calls_are_repeated_when_their_answer_is_lost(
-    case: tuple[Call, Reply, Any], loss: Reply, server: Server, make_client: MakeClient
+async def test_lost_answer_is_asked_for_again(
+    case: tuple[Call, Reply, Any], loss: Reply, server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A call that is safe to repeat is repeated when its answer is lost."""
+    monkeypatch.setattr("aiodbclient.users._LONGEST", 0.01)  # the wait for a reset that timed out
     call, reply, result = case
     server.will(loss, reply)
     read_back = case is REPEATABLE["reset_auth"]  # either of its two requests may be the last one performed
     if read_back:
         server.will(USER)
 
-    assert await call(make_client(timeout=1.0).cluster(CLUSTER, engine="pg")) == result
+    assert await call(cluster) == result
 
     assert len(server.requests) == 2 + read_back
 
 
-@losses
-async def test_a_create_whose_answer_is_lost_is_raised_and_says_how_to_settle_it(
-    loss: Reply, server: Server, make_client: MakeClient
-) -> None:
+@pytest.mark.parametrize(
+    "loss", [*LOSSES.values(), says(501), says(507, text="<html>error</html>")], ids=[*LOSSES, "501", "507"]
+)
+async def test_lost_create_is_not_repeated(loss: Reply, server: Server, cluster: ClusterClient) -> None:
+    """Its error says how to settle it. Statuses above 520 are a proxy's; HTTP does not define them."""
     server.will(loss)
 
     with pytest.raises(
-        (errors.TransportError, errors.ServerError), match=r"may have been applied.*reset_auth"
+        (errors.TransportError, errors.ServerError), match=r"may have been applied.*read the name back.*reset_auth"
     ) as caught:
-        await make_client(timeout=1.0).cluster(CLUSTER, engine="pg").users.create("alice")
+        await cluster.users.create("alice")
 
     assert caught.value.may_have_applied
     assert caught.value.tries == 1
@@ -81,7 +101,7 @@ async def test_a_create_whose_answer_is_lost_is_raised_and_says_how_to_settle_it
 
 
 @named(ALL)
-async def test_a_429_is_waited_out_and_repeated(
+async def test_429_is_waited_out_and_repeated(
     case: tuple[Call, Reply, Any], server: Server, make_client: MakeClient
 ) -> None:
     call, reply, result = case
@@ -95,8 +115,8 @@ async def test_a_429_is_waited_out_and_repeated(
 
 
 @named(ALL)
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 418, 422])
-async def test_a_refusal_is_raised_at_once(
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_refusal_is_raised_at_once(
     case: tuple[Call, Reply, Any], status: int, server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(status, "the_id", "the message"))
@@ -105,6 +125,7 @@ async def test_a_refusal_is_raised_at_once(
         await case[0](make_client().cluster(CLUSTER, engine="pg"))
 
     error = caught.value
+    assert type(error) is REFUSALS[status]
     assert (error.status, error.id, error.message, error.request_id) == (status, "the_id", "the message", "req-1")
     assert not error.may_have_applied
     assert len(server.requests) == 1
@@ -115,9 +136,7 @@ async def test_a_refusal_is_raised_at_once(
 @pytest.mark.parametrize(
     "text", ["already EXISTS", "name_exists", "is taken", "in use", "a duplicate", "not available"]
 )
-async def test_a_create_of_a_taken_name_has_its_own_error(
-    status: int, text: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_taken_name_has_its_own_error(status: int, text: str, server: Server, make_client: MakeClient) -> None:
     cluster = make_client().cluster(CLUSTER, engine="pg")
     for answer in (fails(status, id=text), fails(status, message=text)):
         server.will(answer, answer)
@@ -136,22 +155,9 @@ async def test_a_create_of_a_taken_name_has_its_own_error(
 
 
 @pytest.mark.parametrize(
-    ("status", "error_type"),
-    [
-        (400, errors.BadRequestError),
-        (401, errors.AuthenticationError),
-        (403, errors.PermissionDeniedError),
-        (404, errors.NotFoundError),
-        (409, errors.ConflictError),
-        (412, errors.PreconditionFailedError),
-        (422, errors.UnprocessableEntityError),
-        (429, errors.RateLimitError),
-        (500, errors.ServerError),
-        (501, errors.ServerError),
-        (418, errors.APIError),
-    ],
+    ("status", "error_type"), [(429, errors.RateLimitError), (500, errors.ServerError), (501, errors.ServerError)]
 )
-async def test_each_status_has_its_error(
+async def test_last_status_has_its_error(
     status: int, error_type: type[errors.APIError], server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(status))
@@ -162,24 +168,9 @@ async def test_each_status_has_its_error(
     assert type(caught.value) is error_type
 
 
-@pytest.mark.parametrize("status", [501, 507, 520, 524])
-async def test_a_create_may_have_been_applied_whatever_5xx_came(
-    status: int, server: Server, make_client: MakeClient
-) -> None:
-    """524 is a proxy's status for an origin that took too long. HTTP does not define it."""
-    server.will(says(status, text="<html>error</html>"))
-
-    with pytest.raises(errors.ServerError, match="read the name back") as caught:
-        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
-
-    assert caught.value.may_have_applied
-    assert len(server.requests) == 1
-
-
 @named(ALL)
-async def test_a_connection_that_cannot_be_made_is_tried_again_and_nothing_was_sent(
-    case: tuple[Call, Reply, Any], make_client: MakeClient
-) -> None:
+async def test_refused_connection_sends_nothing(case: tuple[Call, Reply, Any], make_client: MakeClient) -> None:
+    """A connection that cannot be made is tried again, and the error says that nothing was sent."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: refuses
         client = make_client(base_url=f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -192,7 +183,7 @@ async def test_a_connection_that_cannot_be_made_is_tried_again_and_nothing_was_s
 
 
 @named(REPEATABLE)
-async def test_the_last_error_is_raised_when_the_tries_are_used_up(
+async def test_last_error_is_raised_after_max_tries(
     case: tuple[Call, Reply, Any], server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = fails(503, message="maintenance")
@@ -204,15 +195,13 @@ async def test_the_last_error_is_raised_when_the_tries_are_used_up(
     assert caught.value.may_have_applied == (case not in READS.values())
 
 
-async def test_a_delete_that_finds_nothing_after_a_lost_answer_has_succeeded(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_delete_404_after_lost_answer_succeeds(server: Server, make_client: MakeClient) -> None:
     server.will(hangs_up, fails(404, "not_found"))
 
     await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
 
 
-async def test_a_delete_that_finds_nothing_after_a_429_has_failed(server: Server, make_client: MakeClient) -> None:
+async def test_delete_404_after_429_fails(server: Server, make_client: MakeClient) -> None:
     server.will(fails(429, retry_after="0.05"), fails(404, "not_found"))
 
     with pytest.raises(errors.NotFoundError) as caught:
@@ -221,9 +210,7 @@ async def test_a_delete_that_finds_nothing_after_a_429_has_failed(server: Server
     assert not caught.value.may_have_applied
 
 
-async def test_a_delete_over_a_kept_connection_that_is_cut_is_repeated_by_us_alone(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_aiohttp_repeats_no_delete(server: Server, make_client: MakeClient) -> None:
     """aiohttp would repeat it silently, and the 404 would look like an error."""
     server.will(says(200, {"dbs": []}), hangs_up, fails(404, "not_found"))
     cluster = make_client().cluster(CLUSTER, engine="pg")
@@ -234,9 +221,7 @@ async def test_a_delete_over_a_kept_connection_that_is_cut_is_repeated_by_us_alo
     assert [method for method, _ in server.calls] == ["GET", "DELETE", "DELETE"]
 
 
-async def test_an_error_after_a_lost_answer_still_says_that_it_may_have_applied(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_error_after_lost_answer_may_have_applied(server: Server, make_client: MakeClient) -> None:
     server.will(hangs_up, fails(422))
 
     with pytest.raises(errors.UnprocessableEntityError) as caught:
@@ -245,22 +230,7 @@ async def test_an_error_after_a_lost_answer_still_says_that_it_may_have_applied(
     assert caught.value.may_have_applied
 
 
-async def test_an_update_that_may_have_been_applied_says_so_when_patience_ends(
-    server: Server, make_client: MakeClient
-) -> None:
-    server.will(fails(503))
-    client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
-
-    with pytest.raises(errors.MaxWaitError, match=r"request id req-1.*may have been applied") as caught:
-        await client.cluster(CLUSTER, engine="pg").users.update("alice", UserSettings(pg_allow_replication=True))
-
-    assert "not sent" not in str(caught.value)
-    assert (caught.value.may_have_applied, caught.value.tries) == (True, 1)
-
-
-async def test_a_429_that_is_not_waited_out_keeps_the_id_of_its_request(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_429_beyond_max_wait_keeps_its_request_id(server: Server, make_client: MakeClient) -> None:
     server.will(fails(429, retry_after="30"))
 
     with pytest.raises(errors.MaxWaitError, match="request id req-1") as caught:
@@ -270,9 +240,8 @@ async def test_a_429_that_is_not_waited_out_keeps_the_id_of_its_request(
     assert "not sent" not in str(caught.value)
 
 
-async def test_a_connection_that_cannot_be_made_after_a_lost_answer_does_not_say_that_nothing_was_sent(
-    make_client: MakeClient,
-) -> None:
+async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> None:
+    """The error does not say that nothing was sent."""
     async with serve() as server:
         lost = asyncio.Event()
         server.will(hangs_up)
@@ -291,7 +260,7 @@ async def test_a_connection_that_cannot_be_made_after_a_lost_answer_does_not_say
     assert caught.value.may_have_applied
 
 
-async def test_a_lost_create_of_a_db_says_how_to_settle_a_db(server: Server, make_client: MakeClient) -> None:
+async def test_lost_create_of_db_says_how_to_settle(server: Server, make_client: MakeClient) -> None:
     server.will(hangs_up)
 
     with pytest.raises(errors.ConnectionLostError, match="read the name back") as caught:
@@ -300,7 +269,7 @@ async def test_a_lost_create_of_a_db_says_how_to_settle_a_db(server: Server, mak
     assert "reset_auth" not in str(caught.value)
 
 
-async def test_a_policy_of_thousands_of_tries_is_followed_to_its_end(server: Server, make_client: MakeClient) -> None:
+async def test_thousands_of_tries_are_made(server: Server, make_client: MakeClient) -> None:
     server.otherwise = fails(503)
     retry = RetryPolicy(max_tries=1200, base_delay=1e-9, max_delay=1e-6)
 
@@ -308,13 +277,13 @@ async def test_a_policy_of_thousands_of_tries_is_followed_to_its_end(server: Ser
         await make_client(retry=retry).cluster(CLUSTER, engine="pg").dbs.list()
 
 
-async def test_a_5xx_that_says_how_long_to_wait_is_obeyed(server: Server, make_client: MakeClient) -> None:
+async def test_retry_after_of_5xx_is_obeyed(server: Server, make_client: MakeClient) -> None:
     server.will(fails(503, retry_after="0.1"), says(200, {"dbs": []}))
     started = asyncio.get_running_loop().time()
 
     await make_client().cluster(CLUSTER, engine="pg").dbs.list()
 
-    assert 0.1 <= asyncio.get_running_loop().time() - started < 30
+    assert asyncio.get_running_loop().time() - started >= 0.1
 
 
 def test_retry_wait_full_jitter() -> None:
@@ -336,12 +305,15 @@ def test_retry_waits_double(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [next(waits) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: MakeClient) -> None:
-    server.otherwise = fails(503)
-    client = make_client(retry=RetryPolicy(base_delay=1000.0, max_delay=1000.0))
+async def test_wait_for_next_try_is_cancelled(server: Server, make_client: MakeClient) -> None:
+    server.otherwise, failed = fails(503), asyncio.Event()
+    client = make_client(retry=RetryPolicy(base_delay=1e6, max_delay=1e6), on_event=lambda _: failed.set())
+    call = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
+    await failed.wait()
+    call.cancel()
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(client.cluster(CLUSTER, engine="pg").dbs.list(), 1.0)
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
     assert len(server.requests) == 1
 
@@ -350,7 +322,7 @@ async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: Ma
     "values",
     [{"max_tries": 0}, {"max_tries": 1.5}, {"base_delay": 0}, {"max_delay": float("nan")}, {"max_delay": float("inf")}],
 )
-def test_a_policy_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
+def test_invalid_retry_policy_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=next(iter(values))):
         RetryPolicy(**values)
 

@@ -1,4 +1,4 @@
-"""Secrets are masked in what errors quote of an answer, and in tracebacks."""
+"""Secrets appear in no repr, log, error or traceback. Each check has a control, in which it finds them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 from time import thread_time
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 import aiodbclient
-from aiodbclient import DatabaseClient, RequestEvent, RetryPolicy, errors
+from aiodbclient import Cluster, Connection, DatabaseClient, NewUser, RequestEvent, RetryPolicy, User, errors
 from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says, stalls
+from .server import CLUSTER, Server, breaks_off, fails, hangs_up, late, says, time_out_if_late
 
 PACKAGE = Path(aiodbclient.__file__).parent
 TOKEN = "dop_v1_0123456789abcdef0123456789abcdef"
@@ -44,6 +45,12 @@ MESSAGES = {
 SECRETS = (TOKEN, PROVIDERS, "hunter", "8675309")
 
 
+@pytest.fixture
+def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take masking away, for the controls."""
+    monkeypatch.setattr(Secrets, "line", lambda _, text, limit: " ".join(text.split())[:limit])
+
+
 @pytest.mark.parametrize("form", MESSAGES)
 @pytest.mark.parametrize("member", ["id", "message", "request_id"])
 async def test_error_masks_secret(form: str, member: str, server: Server, make_client: MakeClient) -> None:
@@ -53,7 +60,19 @@ async def test_error_masks_secret(form: str, member: str, server: Server, make_c
     with pytest.raises(errors.UnprocessableEntityError, match=r"\*\*\*") as caught:
         await make_client(TOKEN).cluster(CLUSTER, engine="pg").users.create("alice")
 
-    assert_untold(caught.value, *SECRETS)
+    assert told(caught.value, *SECRETS) == []
+
+
+@pytest.mark.usefixtures("unmasked")
+async def test_unmasked_error_shows_secret(server: Server, make_client: MakeClient) -> None:
+    """The control: without masking, the same search finds the secret in each form and member."""
+    users = make_client(TOKEN).cluster(CLUSTER, engine="pg").users
+    for text in MESSAGES.values():
+        for member in ("id", "message", "request_id"):
+            server.will(says(422, {member: text}))
+            with pytest.raises(errors.UnprocessableEntityError) as caught:
+                await users.create("alice")
+            assert told(caught.value, *SECRETS) != [], (member, text)
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 502])
@@ -65,7 +84,7 @@ async def test_error_quotes_no_body(status: int, text: str, server: Server, make
     with pytest.raises(errors.DatabaseClientError) as caught:
         await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users.get("alice")
 
-    assert_untold(caught.value, "hunter2", "<p>", "[1")
+    assert told(caught.value, "hunter2", "<p>", "[1") == []
 
 
 @pytest.mark.parametrize(
@@ -158,63 +177,79 @@ async def test_an_error_quotes_an_answer_on_one_line(server: Server, make_client
         assert text.isprintable()
 
 
-async def breaks_off_with_headers(request: web.BaseRequest) -> web.StreamResponse:
+async def begins_with_secrets(request: web.BaseRequest) -> web.StreamResponse:
     response = web.StreamResponse(status=200, headers={"Content-Length": "1000", "X-Seen": TOKEN, "X-Is": PROVIDERS})
     await response.prepare(request)
     await response.write(f'{{"user": {{"password": "{PROVIDERS}'.encode())
+    return response
+
+
+async def breaks_off_with_headers(request: web.BaseRequest) -> web.StreamResponse:
+    response = await begins_with_secrets(request)
     assert request.transport is not None
     request.transport.close()
     return response
 
 
-async def test_no_frame_of_a_cancelled_call_shows_a_secret(server: Server, make_client: MakeClient) -> None:
+async def test_cancelled_call_traceback_locals(server: Server, make_client: MakeClient) -> None:
+    """No frame of a call that is cancelled in the middle of its answer shows a secret, whatever it had read."""
     arrived = asyncio.Event()
 
     async def stops_midway(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(status=200, headers={"X-Seen": TOKEN, "X-Is": PROVIDERS})
-        await response.prepare(request)
-        await response.write(f'{{"user": {{"password": "{PROVIDERS}'.encode())
+        response = await begins_with_secrets(request)
         arrived.set()
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
         return response
 
     server.otherwise = stops_midway
-    call = asyncio.create_task(make_client(TOKEN).cluster(CLUSTER, engine="pg").users.create("alice"))
-    await arrived.wait()
-    await asyncio.sleep(0.05)
-    call.cancel()
+    users = make_client(TOKEN).cluster(CLUSTER, engine="pg").users
+    for turns in range(20):
+        arrived.clear()
+        call = asyncio.create_task(users.create("alice"))
+        await arrived.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert leaked(caught.value) == []
 
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await call
-    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
-    shown = "".join(str(frame.locals) for frame in frames if Path(frame.filename).is_relative_to(PACKAGE))
-    assert [secret for secret in (TOKEN, PROVIDERS) if secret in shown] == []
 
-
-async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_client: MakeClient) -> None:
-    """As tools show it that print local variables with a traceback."""
+async def test_traceback_locals(server: Server, make_client: MakeClient) -> None:
+    """No frame of an error shows a secret to tools that print local variables with a traceback."""
     answer = {"user": {"name": "bob", "password": PROVIDERS}}
-    client = make_client(TOKEN, retry=RetryPolicy(max_tries=2, base_delay=0.001), timeout=0.2)
-    users = client.cluster(CLUSTER, engine="pg").users
-    calls: dict[str, Any] = {
-        "another user": (says(200, answer), users.get),
-        "another shape": (says(200, {"wrong": answer}), users.create),
-        "an error": (says(422, answer), users.create),
-        "a lost one": (hangs_up, users.create),
-        "a cut one": (breaks_off, users.create),
-        "a late one": (stalls(), users.create),
-        "one with headers": (breaks_off_with_headers, users.create),
-        "a server's": (says(503, answer), users.reset_auth),
-        "a redirect": (says(302, answer, location=f"https://{TOKEN}/"), users.create),
-    }
-    for reply, call in calls.values():
-        server.script.clear()
-        server.otherwise = reply
-        with pytest.raises(errors.DatabaseClientError) as caught:
-            await call("alice")
-        shown = locals_of(caught.value)
-        assert [secret for secret in (TOKEN, PROVIDERS, "hunter2") if secret in shown] == []
-        assert caught.value.__context__ is None
+    async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
+        client = make_client(TOKEN, session=session, retry=RetryPolicy(max_tries=2, base_delay=0.001))
+        users = client.cluster(CLUSTER, engine="pg").users
+        calls: dict[str, Any] = {
+            "another user": (says(200, answer), users.get),
+            "another shape": (says(200, {"wrong": answer}), users.create),
+            "an error": (says(422, answer), users.create),
+            "a lost one": (hangs_up, users.create),
+            "a cut one": (breaks_off, users.create),
+            "a late one": (late, users.create),
+            "one with headers": (breaks_off_with_headers, users.create),
+            "a server's": (says(503, answer), users.reset_auth),
+            "a redirect": (says(302, answer, location=f"https://{TOKEN}/"), users.create),
+        }
+        for reply, call in calls.values():
+            server.otherwise = reply
+            with pytest.raises(errors.DatabaseClientError) as caught:
+                await call("alice")
+            assert leaked(caught.value) == []
+            assert caught.value.__context__ is None
+
+
+def test_plain_locals_are_found() -> None:
+    """The control: the same search finds secrets in the local variables of a function of the package."""
+    code = compile("def fail(token, answer):\n    raise LookupError", str(PACKAGE / "control.py"), "exec")
+    names: dict[str, Any] = {}
+    exec(code, names)
+
+    with pytest.raises(LookupError) as caught:
+        names["fail"](TOKEN, {"password": PROVIDERS})
+
+    assert leaked(caught.value) == [TOKEN, PROVIDERS]
 
 
 async def test_an_event_and_its_log_line_have_the_request_id_and_no_secret(
@@ -240,6 +275,84 @@ async def test_an_event_and_its_log_line_have_the_request_id_and_no_secret(
     assert TOKEN not in repr([vars(record) for record in caplog.records])
 
 
+def test_no_repr_shows_a_credential() -> None:
+    user = User("alice", None, "hunter2", "the-cert", "the-key")
+    connection = Connection(uri="postgres://doadmin:hunter2@h", password="hunter2", user="doadmin")
+    cluster = Cluster(CLUSTER, "main", "pg", users=[user], connection=connection)
+
+    for value in (user, connection, cluster, str(cluster), [user]):
+        assert not any(secret in repr(value) for secret in ("hunter2", "the-cert", "the-key"))
+    assert "password='********'" in repr(user)
+    assert "password=None" in repr(User("alice"))
+    assert repr(NewUser("alice"))
+
+
+async def printed_by_failures(server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The secrets that the log and the errors of six calls show. The answers hold all of them."""
+    answer = {"user": {"name": "alice", "password": "hunter2", "access_key": "the-key", "access_cert": "the-cert"}}
+    server.will(
+        says(201, answer),
+        breaks_off,
+        hangs_up,
+        fails(422, message="you sent Bearer secret-token and password=hunter2"),
+        says(200, {"wrong": answer}),
+        says(502, text="<p>authorization: secret-token</p>", x_request_id="secret-token"),
+    )
+    users = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
+    printed: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        await users.create("alice")
+        for _ in range(5):
+            with pytest.raises(errors.DatabaseClientError) as caught:
+                await users.reset_auth("alice")
+            printed += [repr(caught.value), repr(vars(caught.value)), *traceback.format_exception(caught.value)]
+    printed.append(caplog.text)
+    return [secret for secret in ("hunter2", "the-key", "the-cert", "secret-token") if secret in "".join(printed)]
+
+
+async def test_log_and_errors_show_no_credential(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await printed_by_failures(server, make_client, caplog) == []
+
+
+@pytest.mark.usefixtures("unmasked")
+async def test_unmasked_log_and_errors_show_credentials(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The control. A key and a certificate are in a body, which no error quotes."""
+    assert await printed_by_failures(server, make_client, caplog) == ["hunter2", "secret-token"]
+
+
+PASSWORD_JSON = b'{"user":{"name":"alice","password":"hunter2"}}'
+MALFORMED = {
+    "no chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + PASSWORD_JSON,
+    "short chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n" + PASSWORD_JSON,
+    "no status line": PASSWORD_JSON + b"\r\n\r\n",
+    "a header of the token": b"HTTP/1.1 200 OK\r\nsecret-token hunter2\r\n\r\n",
+    "the token as request id": b"HTTP/1.1 400 Bad\r\nx-request-id: secret-token\r\ncontent-length: 0\r\n\r\n",
+    "a redirect to the token": b"HTTP/1.1 302 Found\r\nlocation: http://secret-token/\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_malformed_answer_is_not_quoted(answer: bytes) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with DatabaseClient("secret-token", base_url=url, retry=RetryPolicy(max_tries=1)) as client:
+            users = client.cluster(CLUSTER, engine="pg").users
+            for call in (users.get, users.create):
+                with pytest.raises(errors.DatabaseClientError) as caught:
+                    await call("alice")
+                assert told(caught.value, "hunter2", "secret-token") == []
+
+
 PRINTS_LOCALS = {
     "token with a newline": lambda: DatabaseClient(f"{TOKEN}\n"),
     "another invalid option": lambda: DatabaseClient(TOKEN, timeout=-1),
@@ -256,7 +369,7 @@ def test_refused_option_traceback_locals(case: str) -> None:
     with pytest.raises(errors.DatabaseClientError) as caught:
         PRINTS_LOCALS[case]()
 
-    assert TOKEN not in locals_of(caught.value)
+    assert leaked(caught.value) == []
 
 
 def test_environment_token_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +379,7 @@ def test_environment_token_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(errors.ConfigurationError) as caught:
         DatabaseClient()
 
-    assert TOKEN not in locals_of(caught.value)
+    assert leaked(caught.value) == []
 
 
 def test_environment_proxy_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +390,7 @@ def test_environment_proxy_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(errors.InvalidArgumentError) as caught:
         DatabaseClient("token", base_url="https://api.example", trust_env=True)
 
-    assert TOKEN not in locals_of(caught.value)
+    assert leaked(caught.value) == []
 
 
 @pytest.mark.parametrize("status", [None, 400])
@@ -290,17 +403,20 @@ async def test_request_traceback_locals(status: int | None, server: Server, make
     with pytest.raises(errors.DatabaseClientError) as caught:
         await client.request("GET", path, params={"t": TOKEN}, json={"t": TOKEN})
 
-    assert TOKEN not in locals_of(caught.value)
-    assert_untold(caught.value, TOKEN)
+    assert leaked(caught.value) == []
+    assert told(caught.value, TOKEN) == []
 
 
-def locals_of(error: BaseException) -> str:
+def leaked(error: BaseException) -> list[str]:
+    """The secrets in the local variables of our frames."""
     frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     assert ours
-    return "".join(str(frame.locals) for frame in ours)
+    shown = "".join(str(frame.locals) for frame in ours)
+    return [secret for secret in (TOKEN, PROVIDERS, "hunter2") if secret in shown]
 
 
-def assert_untold(error: Exception, *secrets: str) -> None:
+def told(error: Exception, *secrets: str) -> list[str]:
+    """The secrets in the message, the attributes and the traceback of an error."""
     shown = "".join(traceback.format_exception(error)) + repr(vars(error)) + "".join(map(str, vars(error).values()))
-    assert [secret for secret in secrets if secret.lower() in shown.lower()] == []
+    return [secret for secret in secrets if secret.lower() in shown.lower()]

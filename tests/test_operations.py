@@ -207,19 +207,6 @@ async def test_a_cluster_is_read_by_id_or_by_its_handle(server: Server, make_cli
     assert client.cluster(CLUSTER).engine is Engine.MYSQL
 
 
-async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client: MakeClient) -> None:
-    following = f"{server.url}{ROOT}/users?page=2"
-    server.will(
-        says(200, {"users": [{"name": "a"}], "links": {"pages": {"next": following}}}),
-        says(200, {"users": [{"name": "b"}], "links": {"pages": {}}}),
-    )
-
-    users = await make_client().cluster(CLUSTER, engine="pg").users.list()
-
-    assert [user.name for user in users] == ["a", "b"]
-    assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
-
-
 async def test_list_asks_for_largest_pages(server: Server, make_client: MakeClient) -> None:
     """A list of thousands takes as few requests as the API allows."""
 

@@ -17,6 +17,7 @@ from aiodbclient.sandbox import Sandbox
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, returns_the_user, says
 from .thorough import first_of
+from .waiting import HANG, until
 
 DBS = says(200, {"dbs": []})
 
@@ -57,7 +58,7 @@ async def test_a_call_with_little_patience_is_refused_at_once(server: Server, ma
     await client.cluster(CLUSTER, engine="pg").dbs.list()
 
     with pytest.raises(errors.MaxWaitError, match="it was not sent") as caught:
-        await asyncio.wait_for(client.with_options(max_wait=2.0).cluster(CLUSTER, engine="pg").dbs.list(), 30.0)
+        await asyncio.wait_for(client.with_options(max_wait=2.0).cluster(CLUSTER, engine="pg").dbs.list(), HANG)
 
     assert caught.value.retry_after == pytest.approx(55, abs=5)
     assert not caught.value.may_have_applied
@@ -68,7 +69,7 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
     server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="45"))
 
     with pytest.raises(errors.MaxWaitError) as caught:
-        await asyncio.wait_for(make_client(max_wait=1).cluster(CLUSTER, engine="pg").dbs.list(), 30.0)
+        await asyncio.wait_for(make_client(max_wait=1).cluster(CLUSTER, engine="pg").dbs.list(), HANG)
 
     assert caught.value.retry_after == pytest.approx(40, abs=5)
     assert len(server.requests) == 1
@@ -77,16 +78,15 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
 async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client: MakeClient) -> None:
     """A single write on MongoDB goes before a run's write that waits for the rate limit."""
     server.otherwise = returns_the_user()
-    limiter = RateLimiter([Window(2, 1.0)])
+    limiter = RateLimiter([Window(2, 0.4)])
     users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="mongodb").users
 
     async def take() -> None:
         assert all(outcome.ok for outcome in await users.rotate(f"user{n}" for n in range(4)))
 
     batch = asyncio.create_task(take())
-    async with asyncio.timeout(50):
-        while limiter.snapshot().waiting < 1:  # noqa: ASYNC110 - it is no event
-            await asyncio.sleep(0.01)
+    await until(lambda: limiter.snapshot().waiting)
+    async with asyncio.timeout(HANG):
         await users.create("alice")
         await batch
     paths = [request.path for request in server.requests]
@@ -108,19 +108,18 @@ async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, ma
 async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient, own: bool) -> None:
     """``aclose`` fails the calls that wait for a slot at once, each with its own error; other clients' calls stay."""
     server.otherwise = DBS
-    limiter = RateLimiter([Window(1, 60.0)])
+    limiter = RateLimiter([Window(1, 3600.0)])
     async with aiohttp.ClientSession() as session:
         client = make_client(rate_limiter=limiter, session=None if own else session)
         other = make_client(rate_limiter=limiter)
         await client.cluster(CLUSTER, engine="pg").dbs.list()
         waiting = [asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list()) for _ in range(2)]
         stays = asyncio.create_task(other.cluster(CLUSTER, engine="pg").dbs.list())
-        while limiter.snapshot().waiting < 3:  # noqa: ASYNC110 - it is no event
-            await asyncio.sleep(0.01)
+        await until(lambda: limiter.snapshot().waiting == 3)
 
         await client.aclose()
 
-        async with asyncio.timeout(30):  # well within the window
+        async with asyncio.timeout(HANG):
             failed = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(error) for error in failed] == [errors.ConfigurationError] * 2
         assert all("this DatabaseClient is closed; it was not sent" in str(error) for error in failed)
@@ -134,28 +133,31 @@ async def test_close_fails_waiting_calls(server: Server, make_client: MakeClient
 
 async def test_second_429_stops_all_clients(server: Server, make_client: MakeClient) -> None:
     """The second 429 in a row stops all clients of the limiter."""
-    refusal = {"id": "too_many_requests", "message": "slow down"}
-    server.will(says(429, refusal, retry_after="0.05"), says(429, refusal, retry_after="0.5"))
-    server.otherwise = DBS
+    arrived, waits = list[float](), ["0.05", "0.5"]
+    loop = asyncio.get_running_loop()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        arrived.append(loop.time())
+        return await (fails(429, retry_after=waits.pop(0)) if waits else DBS)(request)
+
+    server.otherwise = answer
     limiter, events = RateLimiter([]), asyncio.Queue[RequestEvent]()
     clients = [make_client(rate_limiter=limiter, on_event=events.put_nowait) for _ in range(2)]
     first = asyncio.create_task(clients[0].cluster(CLUSTER, engine="pg").dbs.list())
     for _ in range(2):
         assert (await events.get()).status == 429
-    loop = asyncio.get_running_loop()
-    refused = loop.time()
 
     await clients[1].cluster(CLUSTER, engine="pg").dbs.list()
 
-    assert loop.time() - refused >= 0.4
     await first
+    assert min(arrived[2:]) - arrived[1] >= 0.5
 
 
 async def test_nothing_queues_in_the_connector(server: Server, make_client: MakeClient) -> None:
     """The client's own session opens as many connections as calls: nothing but the windows bounds them."""
     server.otherwise = held = Held(150)
     dbs = make_client(rate_limiter=RateLimiter()).cluster(CLUSTER, engine="pg").dbs
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         await asyncio.gather(*(dbs.list() for _ in range(150)))
     assert held.most == 150
 
@@ -189,9 +191,7 @@ async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sa
                     done += 1
 
         background = asyncio.create_task(batch())
-        async with asyncio.timeout(60):  # in the middle of the batch, which waits for slots by then
-            while done < 18 or limiter.snapshot().waiting < 40:  # noqa: ASYNC110 - it is no event
-                await asyncio.sleep(0.01)
+        await until(lambda: done >= 18 and limiter.snapshot().waiting >= 40)  # in the middle of the batch
         before = done
 
         await cluster.dbs.list()
@@ -247,7 +247,8 @@ async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
 
 async def test_a_run_says_how_long_the_rate_limit_keeps_it(server: Server, make_client: MakeClient) -> None:
     server.otherwise = returns_the_user()
-    users = make_client(rate_limiter=RateLimiter([Window(4, 60.0)])).cluster(CLUSTER, engine="pg").users
+    limiter = RateLimiter([Window(4, 60.0)])
+    users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="pg").users
     run = users.rotate([f"user{n}" for n in range(10)])
     assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
     async with aclosing(run):
@@ -255,7 +256,7 @@ async def test_a_run_says_how_long_the_rate_limit_keeps_it(server: Server, make_
         for _ in range(4):
             assert (await anext(outcomes)).ok
         waiting = asyncio.ensure_future(anext(outcomes))
-        await asyncio.wait([waiting], timeout=0.05)
+        await until(lambda: limiter.snapshot().waiting)
         assert run.expected == pytest.approx(timedelta(minutes=2), abs=timedelta(seconds=30))
         waiting.cancel()
         await asyncio.wait([waiting])

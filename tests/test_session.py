@@ -10,6 +10,8 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +22,7 @@ from aiodbclient import DatabaseClient, RateLimiter, RateLimitStatus, RetryPolic
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, hangs_up, says, serve, stalls
+from .waiting import HANG, until
 
 DBS = says(200, {"dbs": []})
 
@@ -233,7 +236,7 @@ class Vault:
 
     async def __call__(self) -> str:
         self.asked += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         return f"token-{self.asked}"
 
 
@@ -280,8 +283,7 @@ async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for
     await cluster.dbs.list()
     run = cluster.dbs.provision([])
     waiting = asyncio.ensure_future(run)  # its list waits in the bulk lane
-    while not limiter.snapshot().waiting:  # noqa: ASYNC110 - it is no event
-        await asyncio.sleep(0.01)
+    await until(lambda: limiter.snapshot().waiting)
     valid.clear()
     valid.add("Bearer token-2")
     await cluster.dbs.list()
@@ -320,7 +322,7 @@ async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Se
 
     dbs = make_client(hanging, timeout=0.1).cluster(CLUSTER, engine="pg").dbs
 
-    both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), 60)
+    both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), HANG)
 
     for error in both:
         assert isinstance(error, errors.RequestTimeoutError)
@@ -382,7 +384,7 @@ async def test_aclose_ends_wait_for_token(make_client: MakeClient) -> None:
     await client.aclose()
 
     with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed; it was not sent"):
-        await asyncio.wait_for(waiting, 3)
+        await asyncio.wait_for(waiting, HANG)
 
 
 async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: MakeClient) -> None:
@@ -464,7 +466,7 @@ async def test_client_after_fork(server: Server) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, server.url, CLUSTER]
 
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), HANG)
 
     *said, listed = out.decode().splitlines()
     assert len(said) == 2
@@ -520,3 +522,20 @@ async def test_aiohttp_private_name_gone(name: str | None, server: Server, caplo
     assert len(peers) >= 3  # the first response shows that ``_protocol`` is gone
     [warning] = warnings
     assert f".{name}," in warning
+
+
+async def test_netrc_credentials_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that finds credentials in a netrc file sends nothing, and the error says so without the token."""
+    (tmp_path / "netrc").write_text("default login me password from-netrc\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        client = DatabaseClient("secret-token", base_url=server.url, session=session)
+        with pytest.raises(errors.ConfigurationError, match=r"netrc.*without trust_env; it was not sent") as caught:
+            await client.cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert not caught.value.may_have_applied
+    assert server.requests == []
+    printed = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "secret-token" not in printed
+    assert "from-netrc" not in printed

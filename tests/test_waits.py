@@ -14,6 +14,7 @@ from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy, User, UserSett
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
+from .waiting import HANG, settle, until
 
 OTHER = "1cc10173-e9ea-4176-9dbc-a4cee4c4ff31"
 DATABASE = {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "status": "creating"}}
@@ -42,9 +43,9 @@ async def test_mongodb_creates_hold_no_slots(server: Server, make_client: MakeCl
     mongodb, postgres = client.cluster(OTHER, engine="mongodb"), client.cluster(CLUSTER, engine="pg")
     creates = [asyncio.create_task(mongodb.users.create(f"u{n}")) for n in range(40)]
     await gate.arrived.wait()
-    await asyncio.sleep(0.05)
+    await settle()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         for n in range(4):
             await postgres.users.get(f"alice{n}")
 
@@ -60,13 +61,12 @@ async def test_mongodb_creates_hold_no_slots(server: Server, make_client: MakeCl
 async def test_mongodb_create_during_bulk_run(server: Server, make_client: MakeClient) -> None:
     """A single create does not wait for the write of a run that waits for its slot: only for its own slot."""
     server.will(says(200, {"users": []}), fails(404))
-    client = make_client(rate_limiter=RateLimiter([Window(2, 3600.0)]))
+    limiter = RateLimiter([Window(2, 3600.0)])
+    client = make_client(rate_limiter=limiter)
     cluster = client.cluster(CLUSTER, engine="mongodb")
     run = cluster.users.provision(["a"])  # it lists, reads the name, and waits for the slot of its create
     waiting = asyncio.ensure_future(anext(aiter(run)))
-    while len(server.requests) < 2:  # noqa: ASYNC110 - it is no event
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
+    await until(lambda: len(server.requests) == 2 and limiter.snapshot().waiting)
 
     with pytest.raises(errors.MaxWaitError, match="no slot"):
         await client.with_options(max_wait=0.1).cluster(CLUSTER, engine="mongodb").users.create("b")
@@ -125,13 +125,13 @@ async def test_aclose_ends_wait(
     waiting = asyncio.ensure_future(WAITS[wait](client))
     if wait in ("next try", "online"):
         await refused.wait()
-    await asyncio.sleep(0.05)
+    await settle()
     assert not waiting.done()
 
     await client.aclose()
 
     with pytest.raises(errors.ConfigurationError, match="this DatabaseClient is closed") as caught:
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, HANG)
     assert caught.value.may_have_applied is (wait == "next try")
     gate.open.set()
     if first is not None:
@@ -145,9 +145,9 @@ async def test_aclose_while_wait_ends(server: Server, make_client: MakeClient) -
     client = make_client()
     first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
     await gate.arrived.wait()
-    second = asyncio.create_task(client.with_options(max_wait=0.5).cluster(CLUSTER, engine="mongodb").users.create("b"))
-    await asyncio.sleep(0.02)
-    time.sleep(0.6)  # noqa: ASYNC251 - the timeout is due when the event loop goes on
+    second = asyncio.create_task(client.with_options(max_wait=0.2).cluster(CLUSTER, engine="mongodb").users.create("b"))
+    await settle()
+    time.sleep(0.3)  # noqa: ASYNC251 - the timeout is due when the event loop goes on
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not second.done()
@@ -174,6 +174,23 @@ async def test_mongodb_slot_gets_rest_of_max_wait(server: Server, make_client: M
 
     with pytest.raises(errors.MaxWaitError, match="the rate limit has no slot"):
         await second
+
+
+async def test_max_wait_bounds_mongodb_turn(server: Server, make_client: MakeClient) -> None:
+    """``max_wait`` bounds the wait for another user write, which takes no slot."""
+    gate, limiter = Gate(), RateLimiter([Window(10, 60.0)])
+    server.will(gate)
+    client = make_client(rate_limiter=limiter)
+    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+    await gate.arrived.wait()
+
+    with pytest.raises(errors.MaxWaitError, match=r"another user write.*it was not sent"):
+        await client.with_options(max_wait=0.05).cluster(CLUSTER, engine="mongodb").users.create("b")
+
+    gate.open.set()
+    await first
+    assert len(server.requests) == 1
+    assert (limiter.snapshot().used, limiter.snapshot().in_flight) == ((1,), 0)
 
 
 async def test_mongodb_slot_wait_names_its_cause(server: Server, make_client: MakeClient) -> None:
@@ -207,13 +224,14 @@ async def test_engine_error_own_object(server: Server, make_client: MakeClient) 
 async def test_ca_respects_max_wait(server: Server, make_client: MakeClient) -> None:
     """A call with ``max_wait`` does not wait for the read of the CA by a more patient call."""
     server.will(says(200, {"dbs": []}))
-    client = make_client(rate_limiter=RateLimiter([Window(1, 3600.0)]))
+    limiter = RateLimiter([Window(1, 3600.0)])
+    client = make_client(rate_limiter=limiter)
     await client.cluster(CLUSTER, engine="pg").dbs.list()
     patient = asyncio.create_task(client.cluster(CLUSTER).ca())
-    await asyncio.sleep(0.01)
+    await until(lambda: limiter.snapshot().waiting)
 
     with pytest.raises(errors.MaxWaitError):
-        await asyncio.wait_for(client.with_options(max_wait=0.1).cluster(CLUSTER).ca(), 10)
+        await asyncio.wait_for(client.with_options(max_wait=0.1).cluster(CLUSTER).ca(), HANG)
 
     patient.cancel()
 
@@ -224,7 +242,7 @@ async def test_max_wait_error_is_of_whole_call(server: Server, make_client: Make
     client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]), max_wait=1.0)
     settings = UserSettings(pg_allow_replication=True)
 
-    with pytest.raises(errors.MaxWaitError) as caught:
+    with pytest.raises(errors.MaxWaitError, match=r"request id req-1.*may have been applied") as caught:
         await client.cluster(CLUSTER, engine="pg").users.update("alice", settings)
 
     assert not isinstance(caught.value, errors.APIError)
@@ -267,11 +285,11 @@ async def test_turn_is_returned_after_failures(server: Server, make_client: Make
     server.will(stalls(), hangs_up, fails(422), returns_the_user())
     users = make_client().cluster(CLUSTER, engine="mongodb").users
     cancelled = asyncio.create_task(users.create("a"))
-    await asyncio.sleep(0.1)
+    await until(lambda: server.requests)
     cancelled.cancel()
 
     for name in "bc":
         with pytest.raises(errors.DatabaseClientError):
             await users.create(name)
 
-    assert isinstance(await asyncio.wait_for(users.create("d"), 10), User)
+    assert isinstance(await asyncio.wait_for(users.create("d"), HANG), User)

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy, UserSettings, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
+from .server import CLUSTER, Server, fails, hangs_up, late, returns_the_user, says, time_out_if_late
+from .waiting import settle
 
 OTHER = "11111111-1111-4111-8111-111111111111"
 BOB = says(200, {"user": {"name": "bob", "password": "hunter2"}})
@@ -185,50 +187,70 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
             "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), rate_limiter=RateLimiter([]), timeout=20.0
         ) as client:
             yield client, used
-        await asyncio.wait(serving, timeout=2)
+        await asyncio.wait(serving)
 
 
 class Writes:
-    """Write the answers one after the other, and set ``done`` after the last one."""
+    """Write an answer, and another one that nobody asked for when its connection is idle."""
 
-    def __init__(self, *answers: bytes) -> None:
-        self.answers = answers
-        self.done = asyncio.Event()
+    def __init__(self, answer: bytes, unasked: bytes = b"") -> None:
+        self.answer, self.unasked = answer, unasked
+        self.writer: Writer | None = None
 
     async def __call__(self, writer: Writer) -> None:
-        for answer in self.answers:
-            writer.write(answer)
-            await writer.drain()
-            await asyncio.sleep(0.05)  # so that a second one finds the connection idle
-        self.done.set()
+        self.writer = writer
+        writer.write(self.answer)
+        await writer.drain()
+
+    async def write_again(self) -> None:
+        assert self.writer is not None
+        self.writer.write(self.unasked)
+        await self.writer.drain()
+        await settle()  # it arrives
 
 
-async def test_a_second_copy_of_an_answer_is_not_given_to_the_next_request() -> None:
+async def test_second_copy_of_answer_is_not_read() -> None:
+    """A second copy of an answer is not given to the next request."""
     twice = Writes(user("a"), user("a"))
     async with speaks(twice, Writes(user("b"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users
 
         assert (await users.create("a")).password == "password-of-a"
-        await twice.done.wait()
+        await twice.write_again()
         assert (await users.create("b")).password == "password-of-b"
 
     assert used == [1, 2]
 
 
-async def test_a_late_204_does_not_make_a_refused_delete_a_success() -> None:
+async def test_late_204_is_not_read() -> None:
+    """A late 204 does not make a refused delete a success."""
     refused = http("404 Not Found", {"id": "not_found", "message": "no such user"})
     twice = Writes(http("204 No Content"), http("204 No Content"))
     async with speaks(twice, Writes(refused)) as (client, _):
         users = client.cluster(CLUSTER, engine="pg").users
         await users.delete("a")
-        await twice.done.wait()
+        await twice.write_again()
 
         with pytest.raises(errors.NotFoundError):
             await users.delete("b")
 
 
-async def test_the_connection_of_an_answer_that_does_not_fit_is_closed() -> None:
-    async with speaks(Writes(user("a"), user("b")), Writes(user("c"))) as (client, used):
+async def test_unprotected_connection_reads_late_204(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without the protection the client reads the late 204, and the refused delete succeeds."""
+    monkeypatch.setattr("aiodbclient._http.aiohttp_compat.Connections.close_tainted", lambda _: None)
+    twice = Writes(http("204 No Content"), http("204 No Content"))
+    async with speaks(twice, Writes(http("404 Not Found"))) as (client, used):
+        users = client.cluster(CLUSTER, engine="pg").users
+        await users.delete("a")
+        await twice.write_again()
+
+        await users.delete("b")
+
+    assert used == [1, 1]
+
+
+async def test_connection_of_wrong_answer_is_closed() -> None:
+    async with speaks(Writes(user("a")), Writes(user("c"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users
 
         with pytest.raises(errors.InvalidResponseError, match="'a', not 'b'"):
@@ -239,63 +261,65 @@ async def test_the_connection_of_an_answer_that_does_not_fit_is_closed() -> None
 
 
 class Resets:
-    """An API that performs the first reset only once it has answered the second."""
+    """An API that performs the first reset, which timed out, soon after it has answered the second."""
 
     def __init__(self, server: Server, *, returns_password: bool = True) -> None:
         self.returns_password = returns_password
         self.password = "first"
         self.resets = 0
         server.otherwise = self.answer
-        self.late = asyncio.Event()
 
     async def answer(self, request: Any) -> Any:
         if request.method == "POST":
             self.resets += 1
-            mine = f"reset-{self.resets}"
             if self.resets == 1:
-                await self.late.wait()
-            else:
-                asyncio.get_running_loop().call_later(0.1, self.late.set)
-            self.password = mine
-            return await returns_the_user(mine)(request)
+                return await late(request)
+            self.password = "reset-2"
+            asyncio.get_running_loop().call_later(0.1, setattr, self, "password", "reset-1")
+            return await returns_the_user("reset-2")(request)
         return await returns_the_user(self.password if self.returns_password else "")(request)
 
 
-async def test_a_reset_that_was_sent_twice_returns_the_password_that_counts(
-    server: Server, make_client: MakeClient
-) -> None:
+@pytest.fixture
+async def client(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseClient]:
+    """A client that waits 0.3 s for a reset that timed out."""
+    monkeypatch.setattr("aiodbclient.users._LONGEST", 0.3)
+    async with aiohttp.ClientSession(middlewares=[time_out_if_late]) as session:
+        yield make_client(session=session, retry=RetryPolicy(max_tries=2, base_delay=0.001))
+
+
+async def test_two_resets_return_the_valid_password(server: Server, client: DatabaseClient) -> None:
+    """A reset that was sent twice returns the password that counts."""
     resets = Resets(server)
 
-    user = await make_client(timeout=1.0).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+    user = await client.cluster(CLUSTER, engine="pg").users.reset_auth("alice")
 
     assert user.password == resets.password == "reset-1"
 
 
-@pytest.mark.parametrize(("engine", "returns_password"), [("pg", False), ("mongodb", False)])
-async def test_a_reset_that_was_sent_twice_and_cannot_be_read_back_is_an_error(
-    engine: str, returns_password: bool, server: Server, make_client: MakeClient
-) -> None:
-    resets = Resets(server, returns_password=returns_password)
+@pytest.mark.parametrize("engine", ["pg", "mongodb"])
+async def test_two_resets_that_cannot_be_read_back(engine: str, server: Server, client: DatabaseClient) -> None:
+    resets = Resets(server, returns_password=False)
 
     with pytest.raises(errors.InvalidResponseError, match=r"could not be read back.*reset_auth it again") as caught:
-        await make_client(timeout=1.0).cluster(CLUSTER, engine=engine).users.reset_auth("alice")
+        await client.cluster(CLUSTER, engine=engine).users.reset_auth("alice")
 
     assert caught.value.may_have_applied
     assert resets.resets == 2
     assert "reset-" not in repr(vars(caught.value))
 
 
-async def test_a_rotation_records_the_password_that_counts(server: Server, make_client: MakeClient) -> None:
+async def test_rotation_returns_the_valid_password(server: Server, client: DatabaseClient) -> None:
     resets = Resets(server)
 
-    [outcome] = [each async for each in make_client(timeout=1.0).cluster(CLUSTER, engine="pg").users.rotate(["alice"])]
+    [outcome] = await client.cluster(CLUSTER, engine="pg").users.rotate(["alice"])
 
     assert outcome.user is not None
     assert outcome.user.password == resets.password
 
 
 @pytest.mark.parametrize("loss", [hangs_up, fails(503), fails(502)], ids=["cut", "503", "502"])
-async def test_a_reset_after_any_lost_answer_is_read_back(loss: Any, server: Server, make_client: MakeClient) -> None:
+async def test_reset_after_lost_answer_is_read_back(loss: Any, server: Server, make_client: MakeClient) -> None:
     server.will(loss, returns_the_user("answered"), returns_the_user("read back"))
 
     user = await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")
@@ -318,17 +342,16 @@ async def test_kafka_reset_reads_certificate_back(server: Server, make_client: M
     assert (user.password, user.access_cert, user.access_key) == ("read back",) * 3
 
 
-async def test_a_reset_after_a_429_needs_no_reading_back(server: Server, make_client: MakeClient) -> None:
+async def test_reset_after_429_is_not_read_back(server: Server, make_client: MakeClient) -> None:
     server.will(fails(429, retry_after="0.05"), returns_the_user("answered"))
 
     assert (await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")).password == "answered"
     assert len(server.requests) == 2
 
 
-async def test_any_failure_to_read_back_a_reset_is_reported(server: Server, make_client: MakeClient) -> None:
-    server.will(stalls(), returns_the_user("answered"))
+async def test_failure_to_read_back_is_reported(server: Server, client: DatabaseClient) -> None:
+    server.will(late, returns_the_user("answered"))
     server.otherwise = fails(503)
-    client = make_client(timeout=1.0, retry=RetryPolicy(max_tries=2, base_delay=0.001))
 
     with pytest.raises(errors.InvalidResponseError, match="reset_auth it again") as caught:
         await client.cluster(CLUSTER, engine="pg").users.reset_auth("alice")

@@ -39,8 +39,10 @@ def failed_without_answer(call: Call, host: str | None, error: BaseException, se
         status, problem = error.args if isinstance(error, BodyError) else (0, "does not fit into memory")
         unreadable = InvalidResponseError(f"the answer ({status}) {problem}", status=status)
         return FailedTry(Failure.REFUSED, unreadable, is_unclear=True)
-    text = (
-        f"aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not find "
-        "credentials of its own, as trust_env=True does in a netrc file"
-    )
+    if "AUTHORIZATION header" in str(error):  # aiohttp found this out before it sent anything
+        text = (
+            "the given aiohttp.ClientSession has credentials of its own, from a netrc file: make it without trust_env"
+        )
+        return FailedTry(Failure.REFUSED, ConfigurationError(text), was_tried=False)
+    text = f"aiohttp refused the request or the answer ({type(error).__name__})"
     return FailedTry(Failure.REFUSED, ConfigurationError(text), is_unclear=True)

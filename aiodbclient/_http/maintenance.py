@@ -9,7 +9,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
-from typing import TypeGuard
 
 from .._backoff import expo
 from .._masking import Secrets
@@ -44,16 +43,21 @@ class _ClusterState:
         self.status: ClusterStatus | str | None = None  # that was read last
         self.first_404: float | None = None  # when it began to answer 404 to creates although it is online
 
-    def is_not_ready(self, error: DatabaseClientError, call: Call) -> TypeGuard[APIError]:
-        """Whether the cluster refused ``call`` only because it does not accept changes yet."""
-        if isinstance(error, NotFoundError) and call.operation.kind is Kind.CREATE:
-            return self.first_404 is None or monotonic() - self.first_404 < _NEW
-        return isinstance(error, PreconditionFailedError)
-
-    def note(self, refusal: APIError) -> None:
-        """Note when the cluster began to answer 404."""
-        if self.first_404 is None and isinstance(refusal, NotFoundError):
-            self.first_404 = monotonic()
+    async def try_to_send(self, call: Call, failed: list[FailedTry], transport: Transport) -> Response | APIError:
+        """Send ``call``. Return the error if the cluster refuses it only because it does not accept changes yet."""
+        try:
+            response = await transport.send(call, failed)
+        except PreconditionFailedError as error:
+            return error
+        except NotFoundError as error:
+            if call.operation.kind is not Kind.CREATE:
+                raise
+            self.first_404 = self.first_404 or monotonic()
+            if monotonic() - self.first_404 >= _NEW:
+                raise
+            return error
+        self.first_404 = None
+        return response
 
     async def send_when_online(
         self, call: Call, failed: list[FailedTry], transport: Transport, read: Read, refusal: APIError
@@ -70,16 +74,10 @@ class _ClusterState:
             except DatabaseClientError:  # the write itself shows what is wrong
                 self.status = None
             if self.status in (None, ClusterStatus.ONLINE):
-                try:
-                    response = await transport.send(call, failed)
-                except DatabaseClientError as error:
-                    if not self.is_not_ready(error, call):
-                        raise
-                    self.note(error)
-                    refusal = error  # such as during the first backup of a new cluster
-                else:
-                    self.first_404 = None
-                    return response
+                result = await self.try_to_send(call, failed, transport)
+                if isinstance(result, Response):
+                    return result
+                refusal = result  # such as during the first backup of a new cluster
             else:
                 self.first_404 = None
             left = deadline - monotonic()
@@ -118,18 +116,11 @@ class MaintenanceWait:
                     pass
             if state.failure is not None:
                 raise state.not_online(call, failed, transport.secrets)
-            try:
-                response = await transport.send(call, failed)
-            except APIError as error:
-                if not state.is_not_ready(error, call):
-                    raise
-                state.note(error)
-                refusal = error
-            else:
-                state.first_404 = None
-                return response
+            result = await state.try_to_send(call, failed, transport)
+            if isinstance(result, Response):
+                return result
             if call.options.stats is not None and call.options.stats.gives_up:
-                raise refusal
+                raise result
             if not state.lock.locked():
                 async with state.lock:
-                    return await state.send_when_online(call, failed, transport, read, refusal)
+                    return await state.send_when_online(call, failed, transport, read, result)

@@ -113,7 +113,7 @@ class Transport:
         waits: Iterator[float] | None = None
         counted = 0
         while True:
-            tried = await self._send_in_slot(call, failed)
+            tried = await self._send_with_token(call, failed)
             if isinstance(tried, Response):
                 return tried
             failed.append(tried)
@@ -147,13 +147,9 @@ class Transport:
         newest = [isinstance(each.error, AuthenticationError) for each in failed[-2:]]
         return self._ask_token is not None and newest in ([True], [False, True])
 
-    async def _send_in_slot(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
-        """Send one request, once it has a token, its turn and its slot. Return its success, or how it failed."""
-        options, turns = call.options, call.turns
+    async def _send_with_token(self, call: Call, failed: Sequence[FailedTry]) -> Response | FailedTry:
+        """Send one request, with a token that the API has not just refused. Return its success, or how it failed."""
         last = failed[-1] if failed else None
-        patience = None
-        if options.max_wait is not None and not options.bulk:
-            patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
         try:
             connections = self._open_connections()
             if self._token is None or (last is not None and isinstance(last.error, AuthenticationError)):
@@ -166,16 +162,25 @@ class Transport:
             if not unclear.may_have_applied:
                 raise
             raise unclear from error
-        slot, sent, asked, blocked = None, False, perf_counter(), None
+        return await self._send_in_slot(call, failed, connections)
+
+    async def _send_in_slot(
+        self, call: Call, failed: Sequence[FailedTry], connections: Connections
+    ) -> Response | FailedTry:
+        """Send one request, once it has its turn and its slot."""
+        options, turns = call.options, call.turns
+        patience = None
+        if options.max_wait is not None and not options.bulk:
+            patience = max(0.0, options.max_wait - sum(each.waited for each in failed))
+        slot, sent, has_turn, asked = None, False, False, perf_counter()
         limit = asyncio.timeout(None if turns is None else patience)
         self._waits.add(limit)  # until the request is sent, so that ``aclose`` ends the wait
         try:
             async with limit, nullcontext() if turns is None else turns.lane(bulk=options.bulk):
-                blocked = perf_counter() - asked
-                left = None if patience is None else max(0.0, patience - blocked)
-                earlier = None if last is None else last.slot
-                slot = await self.limiter.acquire(earlier, bulk=options.bulk, max_wait=left)
-                for_slot = perf_counter() - asked - blocked
+                has_turn, turned = True, perf_counter()
+                left = None if patience is None else max(0.0, patience - (turned - asked))
+                slot = await self.limiter.acquire(failed[-1].slot if failed else None, bulk=options.bulk, max_wait=left)
+                for_slot = perf_counter() - turned
                 async with nullcontext() if turns is None else turns.writing:
                     waited = Waited(for_slot, perf_counter() - asked - for_slot)
                     limit.reschedule(None)
@@ -195,9 +200,9 @@ class Transport:
         except TimeoutError:
             if self._closed.is_set():
                 return _unsent(_closed())
-            if blocked is not None and slot is None:
+            if has_turn and slot is None:
                 return _unsent(no_slot(self.limiter.estimate_wait(0)))
-            return _unsent(_no_turn())
+            return _unsent(MaxWaitError("another user write on this cluster takes longer than max_wait allows"))
         finally:
             self._waits.discard(limit)
             if slot is not None:
@@ -339,10 +344,6 @@ def _unsent(error: DatabaseClientError) -> FailedTry:
 
 def _closed(what: str = "this DatabaseClient") -> ConfigurationError:
     return ConfigurationError(f"{what} is closed")
-
-
-def _no_turn() -> MaxWaitError:
-    return MaxWaitError("another user write on this cluster takes longer than max_wait allows")
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:

@@ -14,7 +14,7 @@ from backoff import full_jitter
 
 from .._backoff import expo
 
-_BASE, _LONGEST = 1.2, 60.0  # of the waits in seconds, if a 429 names none
+_BASE, _LONGEST = 1.12, 60.0  # of the waits in seconds, if a 429 names none; else of their growth
 _DOUBLING = 8.0  # seconds
 _FEWEST = 2
 
@@ -42,16 +42,22 @@ class Cooldown:
         """
         fresh = self.is_fresh(sent_at)
         self.in_row += 1
-        if named is not None:
+        if named is not None and (self.in_row <= 2 or not fresh):
             wait = named
+        elif named is not None:  # what was named before was too short, since others take the slots that become free
+            wait = named * max(1.0, self._grow())
         elif fresh or self.in_row == 1:
-            half = next(self._waits) / 2
-            wait = half + full_jitter(half)
+            wait = self._grow()
         else:  # it was in flight when the cooldown closed
             wait = max(0.0, self.ends_at - now)
         if self.in_row > 1:
             self.ends_at = max(self.ends_at, now + wait)
         return wait, fresh and self.in_row > 1
+
+    def _grow(self) -> float:
+        """Return the next wait, with jitter in its upper half."""
+        half = next(self._waits) / 2
+        return half + full_jitter(half)
 
     def succeed(self) -> None:
         """End the row of 429s."""
@@ -65,10 +71,10 @@ class ConcurrencyLimit:
     """How many requests may be in flight after a cooldown."""
 
     is_on: bool = False  # whether there was a cooldown
-    _window: float = math.inf  # what the API accepted at once when it last refused some
+    _window: float = math.inf  # what the API accepted at once when it last refused some of a burst
+    _earlier: float = math.inf  # the same, before the newest burst
     _allowed: float = math.inf  # infinite until the first cooldown
     _burst_at: float = -math.inf  # when the first 429 of the newest burst came
-    _was_alone: bool = False  # whether only one request was in flight then
     _succeeded_at: float | None = None  # when the first success since the cooldown came
 
     def at_most(self, now: float) -> float:
@@ -76,16 +82,15 @@ class ConcurrencyLimit:
         if self._succeeded_at is None:
             return self._allowed
         doublings = min(64.0, (now - self._succeeded_at) / _DOUBLING)
-        return min(self._allowed, self._window * math.exp2(doublings))
+        return min(self._allowed, max(_FEWEST, self._window) * math.exp2(doublings))
 
     def refuse(self, sent_at: float, in_flight: int, now: float) -> None:
         """Take note of a 429. A burst is the 429s of requests that were sent before its first one came."""
         if sent_at >= self._burst_at:
-            self._burst_at, self._was_alone = now, in_flight == 1
-            if not self._was_alone:
-                self._window = in_flight
-        if not self._was_alone:  # otherwise it says nothing of how many may be in flight
-            self._window = max(_FEWEST, self._window - 1)
+            self._burst_at, self._earlier, self._window = now, self._window, in_flight
+        self._window -= 1
+        if self._window <= 0:  # a burst that is refused whole says nothing of how many may be in flight
+            self._window = self._earlier
 
     def restart(self) -> None:
         """Let one request try when the cooldown has ended."""

@@ -204,7 +204,7 @@ class Sandbox:
         """Stop the PostgreSQL that the sandbox started for a cluster.
 
         Its port refuses connections, open transactions are rolled back, and the API answers 500 for the cluster's
-        users and dbs. Does nothing if the server has stopped.
+        users and dbs. Safe to repeat and to cancel.
 
         Args:
             cluster_id: What ``add_cluster`` returned.
@@ -220,7 +220,7 @@ class Sandbox:
     async def start_database(self, cluster_id: str) -> None:
         """Start the stopped PostgreSQL of a cluster again, with its data, on the same port.
 
-        Does nothing if it is running.
+        Safe to repeat and to cancel.
 
         Args:
             cluster_id: What ``add_cluster`` returned.

@@ -30,6 +30,7 @@ from aiodbclient import (
 from aiodbclient.sandbox import Sandbox
 
 from ..changes import hide_new_users, html, truncate
+from ..server import time_out_if_late
 from ..thorough import first_of
 from .truth import Truth, requests
 
@@ -60,17 +61,6 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
     monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
     monkeypatch.setattr("aiodbclient.users._LONGEST", 0.05)
-
-
-async def time_out_if_late(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Time out as aiohttp does, where the fault says so: a real timeout would also end requests of a busy machine."""
-    response = await handler(request)
-    if "x-too-late" in response.headers:
-        response.close()
-        raise TimeoutError
-    return response
 
 
 class Case:

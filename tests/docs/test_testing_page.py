@@ -26,4 +26,4 @@ def test_blocks_pass_as_printed(tmp_path: Path) -> None:
         env={key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "5 passed" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 
 import pytest
@@ -144,11 +143,9 @@ def test_window_is_what_was_accepted() -> None:
 
 
 def test_window_is_never_below_two() -> None:
-    """A burst that was refused whole still lets two requests go; one that was alone says nothing."""
+    """A burst of which one request was accepted still lets two requests go."""
     limit = ConcurrencyLimit()
-    limit.refuse(0.0, 1, 1.0)
-    assert limit.at_most(1.0) == math.inf
-    for in_flight in range(16, 0, -1):
+    for in_flight in range(16, 1, -1):
         limit.refuse(2.0, in_flight, 3.0)
     limit.restart()
     for _ in range(9):
@@ -156,14 +153,42 @@ def test_window_is_never_below_two() -> None:
     assert limit.at_most(4.0) == 2
 
 
+def test_burst_refused_whole_says_nothing() -> None:
+    """A burst that was refused whole, also of one request, does not change what may be in flight."""
+    limit = ConcurrencyLimit()
+    for burst in (1, 200):
+        for in_flight in range(burst, 0, -1):
+            limit.refuse(float(burst), in_flight, burst + 1.0)
+    limit.restart()
+    for _ in range(63):
+        limit.succeed(300.0)
+    assert limit.at_most(300.0) == 64
+
+
+@pytest.mark.usefixtures("full_jitter")
+def test_named_waits_grow_if_too_short() -> None:
+    """From the third 429 in a row on, each try that waited for what was named waits longer than is named."""
+
+    async def main(loop: VirtualLoop) -> None:
+        limiter, waits = RateLimiter(), list[float]()
+        slot, other = await take(limiter, 2)
+        refuse(limiter, other, "2")
+        for _ in range(4):
+            waits.append(refuse(limiter, slot, "2"))
+            slot = await limiter.acquire(slot)
+        assert waits == pytest.approx([2.0, 2.0, 2 * 1.12, 2 * 1.12**2])
+
+    live(main)
+
+
 @pytest.mark.usefixtures("full_jitter")
 def test_unnamed_waits_grow_to_a_minute() -> None:
-    """Without a time in the 429 the waits are ``expo`` with base 1.2, from 1 s to a minute, until a success."""
+    """Without a time in the 429 the waits are ``expo`` with base 1.12, from 1 s to a minute, until a success."""
     cooldown, now, waits = Cooldown(), 0.0, list[float]()
-    for _ in range(26):
+    for _ in range(40):
         waits.append(cooldown.refuse(now, None, now)[0])
         now += waits[-1]
-    assert waits == pytest.approx([min(60.0, 1.2**n) for n in range(26)])
+    assert waits == pytest.approx([min(60.0, 1.12**n) for n in range(40)])
     cooldown.succeed()
     assert cooldown.refuse(now, None, now)[0] == 1.0
 

@@ -12,6 +12,7 @@ import pytest
 from aiodbclient import RateLimiter, Window
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, MaxWaitError
 
+from ..waiting import settle
 from .world import VirtualLoop, live
 
 
@@ -23,12 +24,6 @@ async def spend(limiter: RateLimiter, count: int) -> None:
     """Send ``count`` requests, each answered at once."""
     for _ in range(count):
         limiter.release(await limiter.acquire())
-
-
-async def settle() -> None:
-    """Let every task run until it waits. The clock does not advance."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 class Queue:

@@ -204,6 +204,7 @@ def batch(
     windows = ((limit, 60.0 * scale), (5000, 3600.0 * scale))
 
     async def main(loop: VirtualLoop) -> Run:
+        random.seed(seed)  # of the jitter
         server = LimitingServer(loop.time, windows, headers=headers, zero=zero)
         latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
         client = Client(RateLimiter([Window(*window) for window in windows]), server, latency)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -16,6 +16,8 @@ from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
 
 from ..proxy import Proxy, Rule, behind_proxy
+from ..tenants.processes import expire
+from ..waiting import until
 from .web_servers import SERVERS, Tally, serving, sign_up, tally
 
 ANSWER = 1.0  # seconds that the database server takes to let a new login in
@@ -62,12 +64,6 @@ def api(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not reached():  # noqa: ASYNC110 - nothing wakes us
-            await asyncio.sleep(0.01)
-
-
 async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
     [cluster] = sandbox.clusters
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client:
@@ -104,7 +100,7 @@ async def test_a_slow_database_makes_the_health_no_slower_and_a_stop_loses_no_si
     assert left.stored >= answers[201]
 
 
-async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
+async def test_signup_after_kill_continues_what_is_pending(
     name: str, sandbox: Sandbox, proxy: Proxy, slow: list[Rule], api: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "tenants.db"
@@ -118,6 +114,7 @@ async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
     assert left.pending > 0
 
     proxy.rules.clear()
+    expire(store)
     again = Counter[int | None]()
     async with serving(name, api, store) as server, asyncio.timeout(PATIENCE):
         await sign_up(server.url, NAMES, len(NAMES), again)

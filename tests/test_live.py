@@ -1,0 +1,89 @@
+"""``tests/live`` passes on the sandbox, fails where it differs from the pages, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import DatabaseClient
+from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
+
+from .requirements import postgres_with_tls
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_live(sandbox: Sandbox | None, cluster: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "DIGITALOCEAN"))}
+    if sandbox is not None:
+        environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+    command = [sys.executable, "-m", "pytest", "tests/live", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
+    if cluster:
+        command += ["--cluster", cluster]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def left_on(sandbox: Sandbox, cluster_id: str) -> list[str]:
+    async def names() -> list[str]:
+        async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
+            cluster = client.cluster(cluster_id)
+            return [user.name for user in await cluster.users.list()] + [db.name for db in await cluster.dbs.list()]
+
+    return [name for name in asyncio.run(names()) if name.startswith("live-")]
+
+
+def test_live_passes_on_postgres() -> None:
+    with Sandbox() as sandbox:
+        cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", server=postgres_with_tls()))
+        done = run_live(sandbox, "mine")
+        requests = len(sandbox.requests)
+        assert left_on(sandbox, cluster_id) == []
+
+    assert done.returncode == 0, done.stdout
+    assert "10 passed" in done.stdout
+    assert requests < 90
+
+
+@pytest.mark.parametrize("engine", ["mongodb", pytest.param("kafka", marks=pytest.mark.thorough)])
+def test_live_passes_on_other_engines(engine: str) -> None:
+    with Sandbox() as sandbox:
+        asyncio.run(sandbox.add_cluster(engine, "mine"))
+        done = run_live(sandbox, "mine")
+    assert done.returncode == 0, done.stdout
+    assert "skipped" in done.stdout
+
+
+def test_live_fails_and_cleans_up() -> None:
+    """Control: where the API differs, the test fails, and its user is deleted all the same."""
+
+    def keep_password(request: RecordedRequest, answer: Answer) -> None:
+        answer.body["user"]["password"] = "AVNS_always_the_same"
+
+    with Sandbox() as sandbox:
+        cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", backend="memory"))
+        for operation in ("users.create", "users.reset_auth"):
+            sandbox.faults.add(operation, change=keep_password)
+        done = run_live(sandbox, "mine", "-k", "reset")
+        assert left_on(sandbox, cluster_id) == []
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize("cluster", ["", "mine"])
+def test_live_needs_cluster_and_token(cluster: str) -> None:
+    done = run_live(None, cluster)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert ("DIGITALOCEAN_TOKEN" if cluster else "--cluster") in done.stderr
+
+
+def test_suite_leaves_live_out() -> None:
+    """``pytest tests`` collects nothing of the folders with an l: there is only ``live``."""
+    command = [sys.executable, "-m", "pytest", "tests", "--collect-only", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, "--ignore-glob=tests/[!l]*"], cwd=ROOT, capture_output=True, text=True)
+    assert (ROOT / "tests" / "live" / "test_tenants.py").exists()
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
