@@ -17,6 +17,8 @@ import pytest
 
 from aiodbclient.sandbox.__main__ import main
 
+from ..waiting import HANG
+
 ID = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
 
@@ -56,7 +58,7 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
         assert [cluster["id"] for cluster in listed] == [cluster["id"] for cluster in started["clusters"]]
         assert [cluster["connection"]["ssl"] for cluster in listed] == [True, True]
         process.send_signal(number)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=HANG) == 0
         assert process.communicate() == ("", "")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
+from ..waiting import HANG, until
 from .conftest import Call, caller
 
 
@@ -62,9 +63,8 @@ async def test_a_request_under_way_does_not_hold_up_the_end() -> None:
     async with Sandbox() as sandbox, caller(sandbox) as call:
         sandbox.faults.add(delay=600)
         waiting = asyncio.ensure_future(call("GET", "/v2/databases"))
-        while not sandbox.requests:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        async with asyncio.timeout(60):
+        await until(lambda: sandbox.requests)
+        async with asyncio.timeout(HANG):
             await sandbox.__aexit__(None, None, None)
             with pytest.raises(aiohttp.ClientError):
                 await waiting

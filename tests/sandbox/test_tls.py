@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import shutil
-import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import asyncpg
 import psycopg
 import pymysql
 import pytest
@@ -83,32 +81,6 @@ async def test_a_connection_without_tls_is_refused(connection: JSON) -> None:
         psycopg.OperationalError, match=r'no pg_hba\.conf entry .* user "doadmin", database "defaultdb", no encryption'
     ):
         await psycopg.AsyncConnection.connect(connection["uri"], sslmode="disable")
-
-
-async def test_the_server_is_verified_with_the_ca_and_with_no_other(
-    connection: JSON, ca_file: Path, tmp_path: Path
-) -> None:
-    verified: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": str(ca_file)}
-    async with await psycopg.AsyncConnection.connect(connection["uri"], **verified) as session:
-        assert session.pgconn.ssl_in_use
-    wrong = written(tmp_path / "wrong.pem", other_ca())
-    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
-        await psycopg.AsyncConnection.connect(connection["uri"], **(verified | {"sslrootcert": str(wrong)}))
-    with pytest.raises(psycopg.OperationalError, match="does not match host name"):
-        await psycopg.AsyncConnection.connect(
-            connection["uri"], **verified, host="db.example.com", hostaddr="127.0.0.1"
-        )
-
-
-async def test_asyncpg_logs_in(connection: JSON, ca_file: Path) -> None:
-    context = ssl.create_default_context(cafile=str(ca_file))
-    session = await asyncpg.connect(connection["uri"].partition("?")[0], ssl=context)
-    try:
-        assert await session.fetchval("SELECT current_user") == "doadmin"
-    finally:
-        await session.close()
-    with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncpg.connect(connection["uri"].partition("?")[0], ssl=ssl.create_default_context())
 
 
 async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
