@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient.sandbox import Sandbox
 
 from .requirements import NO_MYSQL, ROOMY, no_description
 from .server import Server, serve
@@ -99,6 +100,13 @@ settings.register_profile(
     "mutants", deadline=None, suppress_health_check=SLOW, database=None, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("tests")
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A sandbox without a rate limit."""
+    async with Sandbox(windows=[]) as running:
+        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -16,12 +16,6 @@ from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 from .proxy import Proxy, behind_proxy
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(windows=[]) as running:
-        yield running
 
 
 @pytest.fixture(params=[True, False], ids=["TLS", "plain"])

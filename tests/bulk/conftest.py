@@ -9,12 +9,6 @@ from aiodbclient.sandbox import Sandbox
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(windows=[]) as running:
-        yield running
-
-
-@pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
     """A client of ``sandbox`` with fast retries and no pacing."""
     async with DatabaseClient(

@@ -12,7 +12,7 @@ from aiodbclient.sandbox import Sandbox
 
 from ..changes import delay_passwords, list_deleted_users
 from .test_outcomes import by_name
-from .truth import Truth, requests
+from .truth import WITHOUT_CREDENTIALS, Truth, requests
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_rival_after_list_is_not_reset(sandbox: Sandbox, client: DatabaseC
     cluster_id = await sandbox.add_cluster(engine.split()[0], backend="memory")
     token = sandbox.token
     if engine.endswith("scope"):
-        token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
+        token = sandbox.add_token(WITHOUT_CREDENTIALS)
     truth = Truth(sandbox, cluster_id)
 
     async def specs() -> AsyncIterator[str]:

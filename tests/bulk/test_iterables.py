@@ -11,6 +11,7 @@ import pytest
 from aiodbclient import ClusterClient, errors
 from aiodbclient.sandbox import Sandbox
 
+from ..waiting import until
 from .truth import requests
 
 CONCURRENCY = 4
@@ -47,7 +48,8 @@ async def test_slow_loop_slows_sending(sandbox: Sandbox, pg: ClusterClient) -> N
     async for _ in pg.users.provision(names, concurrency=CONCURRENCY):
         taken += 1
         if taken == 1:
-            for _ in range(200):  # turns of the event loop, in which the sandbox runs too
+            await until(lambda: requests(sandbox, "users.create") == 2 * CONCURRENCY)
+            for _ in range(50):  # in which the sandbox runs too
                 await asyncio.sleep(0.001)
             assert requests(sandbox, "users.create") == 2 * CONCURRENCY
         assert requests(sandbox, "users.create") - taken < 2 * CONCURRENCY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from aiodbclient._http import maintenance
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._clusters import Status
 
-from .test_stopping import until
+from ..waiting import HANG, until
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ async def test_stop_does_not_wait_for_cluster(sandbox: Sandbox, pg: ClusterClien
     await until(lambda: refused(sandbox) == 16)
     run.stop()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         late = await running
     for outcome in late:
         assert isinstance(outcome.error, errors.PreconditionFailedError)
@@ -136,18 +137,23 @@ async def test_failed_read_hides_no_lost_reset(sandbox: Sandbox, pg: ClusterClie
     assert outcome.error.may_have_applied
 
 
-async def test_each_wait_has_whole_max_wait(sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient) -> None:
+async def test_each_wait_has_whole_max_wait(
+    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wait that ended in a lost connection does not count for the next one."""
+    ahead = 0.0
+    monkeypatch.setattr(maintenance, "monotonic", lambda: monotonic() + ahead)
     sandbox.faults.add("users.reset_auth", status=412, name="a", times=2)
     sandbox.faults.add("users.reset_auth", cut=True, name="a", nth=3, times=10)
     sandbox.faults.add("users.reset_auth", status=412, name="b", times=2)
     for name in "ab":
         await pg.users.create(name)
-    cluster = client.with_options(max_wait=1.0).cluster(pg.id)
+    cluster = client.with_options(max_wait=60.0).cluster(pg.id)
 
     async def names() -> AsyncIterator[str]:
+        nonlocal ahead
         yield "a"
-        await asyncio.sleep(1.5)  # longer than max_wait
+        ahead = 3600.0
         yield "b"
 
     outcomes: dict[str, Outcome] = {each.name: each for each in await cluster.users.rotate(names(), concurrency=1)}

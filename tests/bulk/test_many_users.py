@@ -46,25 +46,18 @@ async def test_outcomes_of_many_users(
     truth = Truth(sandbox, cluster.id)
     names = [f"t{n}" for n in range(count)]
 
-    broken = break_some(sandbox, "create", count, seed=1)
-    created = await cluster.users.provision(names)
-    print(f"{engine}: create: {broken} faults, {Counter(str(each.action) for each in created)}")
-    assert {each.name for each in created if each.action is Action.CREATED} == set(names)
-    assert {each.name: each.user and each.user.password for each in created} == {
-        name: truth.passwords[name] for name in names
+    runs: dict[str, tuple[Any, Action]] = {
+        "create": (cluster.users.provision, Action.CREATED),
+        "reset_auth": (cluster.users.rotate, Action.RESET),
+        "delete": (cluster.users.deprovision, Action.DELETED),
     }
+    for seed, (operation, (run, action)) in enumerate(runs.items(), 1):
+        broken = break_some(sandbox, operation, count, seed)
+        outcomes = await run(names)
+        print(f"{engine}: {operation}: {broken} faults, {Counter(str(each.action) for each in outcomes)}")
+        assert {each.name for each in outcomes if each.action is action} == set(names)
+        if action is not Action.DELETED:
+            passwords = {each.name: each.user.password for each in outcomes}
+            assert passwords == {name: truth.passwords[name] for name in names}
     assert set(truth.created.values()) == {1}
-
-    broken = break_some(sandbox, "reset_auth", count, seed=2)
-    rotated = await cluster.users.rotate(names)
-    print(f"{engine}: reset_auth: {broken} faults, {Counter(str(each.action) for each in rotated)}")
-    assert {each.name for each in rotated if each.action is Action.RESET} == set(names)
-    assert {each.name: each.user and each.user.password for each in rotated} == {
-        name: truth.passwords[name] for name in names
-    }
-
-    broken = break_some(sandbox, "delete", count, seed=3)
-    deleted = await cluster.users.deprovision(names)
-    print(f"{engine}: delete: {broken} faults, {Counter(str(each.action) for each in deleted)}")
-    assert {each.name for each in deleted if each.action is Action.DELETED} == set(names)
     assert set(truth.passwords) == {"doadmin"}

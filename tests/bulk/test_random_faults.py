@@ -28,7 +28,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._protocol import RequestedUser
 
 from ..changes import hide_new_users, html, truncate
-from .truth import Truth
+from .truth import WITHOUT_CREDENTIALS, Truth
 
 NAMES = [f"t{n}" for n in range(6)]
 some_names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
@@ -80,8 +80,7 @@ class Operator(RuleBasedStateMachine):
     async def _start(self, engine: str, credentials: bool) -> None:
         self.sandbox = await Sandbox(windows=[]).__aenter__()
         cluster_id = await self.sandbox.add_cluster(engine, backend="memory")
-        scopes = ["database:read", "database:create", "database:update", "database:delete"]
-        token = self.sandbox.add_token([*scopes, "database:view_credentials"] if credentials else scopes)
+        token = self.sandbox.token if credentials else self.sandbox.add_token(WITHOUT_CREDENTIALS)
         self.truth = Truth(self.sandbox, cluster_id)
         self.client = DatabaseClient(
             token,

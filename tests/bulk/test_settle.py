@@ -1,4 +1,4 @@
-"""How a lost create is settled, rule by rule of aiodbclient/_bulk/settle.py."""
+"""How a lost create is settled, rule by rule of aiodbclient/_bulk/settle.py, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 import pytest
 
 from aiodbclient import RetryPolicy, errors
-from aiodbclient._bulk import settle
 from aiodbclient._bulk.settle import create_and_settle, send_until_readable
 from aiodbclient._http.waits import waits
+
+from ..pacing.world import live
 
 RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
 
 
 class ScriptedName:
-    """Answers creates and reads of one name as scripted, and repeats the last answer."""
+    """Answers creates and reads of one name as scripted, and repeats the last answer. ``sent`` has a letter each."""
 
     def __init__(self, creates: list[Any], reads: list[Any]) -> None:
-        self._answers = {"create": creates, "read": reads}
-        self.requests: list[str] = []
+        self._answers = {"c": creates, "r": reads}
+        self.sent = ""
 
     def request(self, kind: str) -> Callable[[], Any]:
         async def send() -> str:
-            self.requests.append(kind)
+            self.sent += kind
             answers = self._answers[kind]
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
             if isinstance(answer, Exception):
@@ -35,14 +36,11 @@ class ScriptedName:
 
         return send
 
-    async def settled(self) -> tuple[bool, str]:
-        return await create_and_settle(self.request("create"), self.request("read"), RETRY)
+    def settled(self, retry: RetryPolicy = RETRY) -> tuple[bool, str]:
+        return live(lambda _: create_and_settle(self.request("c"), self.request("r"), retry))
 
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "LOOK", 0.01)
-    monkeypatch.setattr(settle, "FRESH", 0.05)
+    def read(self) -> str:
+        return str(live(lambda _: send_until_readable(self.request("r"), RETRY)))
 
 
 def lost(text: str = "the answer was lost") -> errors.DatabaseClientError:
@@ -57,100 +55,69 @@ def refused() -> errors.APIError:
     return errors.UnprocessableEntityError("422", status=422, id="unprocessable_entity", message="too long")
 
 
+def failed(status: int) -> errors.ServerError:
+    return errors.ServerError(str(status), status=status, may_have_applied=True)
+
+
 NOT_FOUND = errors.NotFoundError("404", status=404)
 UNREADABLE = errors.InvalidResponseError("HTML", status=200)
 
+# The answers to creates and reads, whether the name is ours, and what is sent.
+SETTLED: dict[str, tuple[list[Any], list[Any], bool, str]] = {
+    "created": (["it"], [], True, "c"),
+    "taken, visible later": ([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "it"], False, "crrrr"),
+    "refused, and it exists": ([refused()], ["it"], False, "cr"),
+    "lost, unreadable, visible": ([lost()], [UNREADABLE, "it"], True, "crr"),
+    "lost twice, missing": ([lost(), lost(), "it"], [NOT_FOUND], True, "crcrc"),
+    "lost, then taken": ([lost(), taken()], [NOT_FOUND, NOT_FOUND, "it"], True, "crcrr"),
+    "lost, then refused": ([lost(), refused()], [NOT_FOUND, NOT_FOUND, "it"], True, "crcrr"),
+    **{str(status): ([failed(status)], ["it"], True, "cr") for status in (500, 502, 503, 504, 520, 524)},
+}
 
-async def test_created_name_is_ours() -> None:
-    server = ScriptedName(["made"], [])
-    assert await server.settled() == (True, "made")
-    assert server.requests == ["create"]
+
+@pytest.mark.parametrize(("creates", "reads", "ours", "sent"), SETTLED.values(), ids=SETTLED)
+def test_create_is_settled(creates: list[Any], reads: list[Any], ours: bool, sent: str) -> None:
+    server = ScriptedName([*creates], [*reads])
+    assert server.settled() == (ours, "it")
+    assert server.sent == sent
 
 
-async def test_taken_name_is_read_until_visible() -> None:
-    server = ScriptedName([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "theirs"])
-    assert await server.settled() == (False, "theirs")
-    assert server.requests == ["create", "read", "read", "read", "read"]
+# The same, where the create's own error is raised: nothing was applied, or nothing shows whether it was.
+RAISED: dict[str, tuple[errors.DatabaseClientError, list[Any], str]] = {
+    "refused, and missing": (refused(), [UNREADABLE, NOT_FOUND, "too late"], "crr"),
+    "not permitted": (errors.PermissionDeniedError("403", status=403), ["theirs"], "c"),
+    **{str(status): (failed(status), ["theirs"], "c") for status in (501, 505, 507, 508, 599)},
+}
 
 
-async def test_taken_name_never_visible() -> None:
+@pytest.mark.parametrize(("error", "reads", "sent"), RAISED.values(), ids=RAISED)
+def test_error_of_create_is_raised(error: errors.DatabaseClientError, reads: list[Any], sent: str) -> None:
+    may_have_applied = error.may_have_applied
+    server = ScriptedName([error], [*reads])
+    with pytest.raises(type(error)) as caught:
+        server.settled()
+    assert caught.value is error
+    assert caught.value.may_have_applied is may_have_applied
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert server.sent == sent
+
+
+def test_taken_name_never_visible() -> None:
     refusal = taken()
     server = ScriptedName([refusal], [NOT_FOUND])
     with pytest.raises(errors.NameTakenError) as caught:
-        await server.settled()
+        server.settled()
     assert caught.value is refusal
     assert not refusal.may_have_applied
 
 
-async def test_other_refusal_reads_once() -> None:
-    server = ScriptedName([refused()], ["theirs"])
-    assert await server.settled() == (False, "theirs")
-    assert server.requests == ["create", "read"]
-
-    refusal = refused()
-    server = ScriptedName([refusal], [UNREADABLE, NOT_FOUND, "too late"])
-    with pytest.raises(errors.UnprocessableEntityError) as caught:
-        await server.settled()
-    assert caught.value is refusal
-    assert caught.value.__suppress_context__
-    assert not refusal.may_have_applied
-    assert server.requests == ["create", "read", "read"]
-
-
-async def test_unapplied_error_is_raised() -> None:
-    error = errors.PermissionDeniedError("403", status=403)
-    server = ScriptedName([error], ["theirs"])
-    with pytest.raises(errors.PermissionDeniedError) as caught:
-        await server.settled()
-    assert caught.value is error
-    assert not error.may_have_applied
-    assert server.requests == ["create"]
-
-
-@pytest.mark.parametrize("status", [501, 505, 507, 508, 599])
-async def test_status_of_no_lost_answer_is_raised(status: int) -> None:
-    error = errors.ServerError(str(status), status=status, may_have_applied=True)
-    server = ScriptedName([error], ["theirs"])
-    with pytest.raises(errors.ServerError) as caught:
-        await server.settled()
-    assert caught.value is error
-    assert server.requests == ["create"]
-
-
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
-async def test_status_of_lost_answer_is_settled(status: int) -> None:
-    error = errors.ServerError(str(status), status=status, may_have_applied=True)
-    server = ScriptedName([error], ["ours"])
-    assert await server.settled() == (True, "ours")
-    assert server.requests == ["create", "read"]
-
-
-async def test_lost_create_visible_is_ours() -> None:
-    server = ScriptedName([lost()], [UNREADABLE, "ours"])
-    assert await server.settled() == (True, "ours")
-    assert server.requests == ["create", "read", "read"]
-
-
-async def test_lost_create_missing_is_sent_again() -> None:
-    server = ScriptedName([lost(), lost(), "made"], [NOT_FOUND])
-    assert await server.settled() == (True, "made")
-    assert server.requests == ["create", "read", "create", "read", "create"]
-
-
-@pytest.mark.parametrize("refusal", [taken, refused])
-async def test_lost_create_refused_next_time_is_ours(refusal: Callable[[], errors.APIError]) -> None:
-    server = ScriptedName([lost(), refusal()], [NOT_FOUND, NOT_FOUND, "ours"])
-    assert await server.settled() == (True, "ours")
-    assert server.requests == ["create", "read", "create", "read", "read"]
-
-
-async def test_create_lost_each_time_is_unsettled() -> None:
+def test_create_lost_each_time_is_unsettled() -> None:
     server = ScriptedName([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
-        await server.settled()
+        server.settled()
     assert str(caught.value) == "it is unknown whether it was created: the last one was lost"
     assert caught.value.may_have_applied
-    assert server.requests == ["create", *["read", "create"] * RETRY.max_tries]
+    assert server.sent == "c" + "rc" * RETRY.max_tries
 
 
 @pytest.mark.parametrize(
@@ -163,55 +130,46 @@ async def test_create_lost_each_time_is_unsettled() -> None:
     ],
     ids=["the read fails", "the second create fails", "it is refused and never seen", "the read cannot be read"],
 )
-async def test_unsettled_create_may_have_applied(creates: list[Any], reads: list[Any]) -> None:
+def test_unsettled_create_may_have_applied(creates: list[Any], reads: list[Any]) -> None:
     with pytest.raises(errors.DatabaseClientError, match="it is unknown whether it was created: the end") as caught:
-        await ScriptedName(creates, reads).settled()
+        ScriptedName(creates, reads).settled()
     assert caught.value.may_have_applied
 
 
-async def test_unreadable_answer_is_sent_again() -> None:
-    server = ScriptedName([], [UNREADABLE, UNREADABLE, "there"])
-    assert await send_until_readable(server.request("read"), RETRY) == "there"
-
-    server = ScriptedName([], [UNREADABLE])
-    with pytest.raises(errors.InvalidResponseError):
-        await send_until_readable(server.request("read"), RETRY)
-    assert len(server.requests) == RETRY.max_tries
-
-    server = ScriptedName([], [NOT_FOUND])
-    with pytest.raises(errors.NotFoundError):
-        await send_until_readable(server.request("read"), RETRY)
-    assert len(server.requests) == 1
+def test_unreadable_answer_is_sent_again() -> None:
+    assert ScriptedName([], [UNREADABLE, UNREADABLE, "there"]).read() == "there"
+    for answer, sent in ((UNREADABLE, "r" * RETRY.max_tries), (NOT_FOUND, "r")):
+        server = ScriptedName([], [answer])
+        with pytest.raises(type(answer)):
+            server.read()
+        assert server.sent == sent
 
 
 @pytest.mark.parametrize("end", [refused(), errors.ConnectError("no connection, nothing was sent")])
-async def test_refusal_after_unreadable_answer(
-    end: errors.DatabaseClientError,
-) -> None:
-    unreadable = errors.InvalidResponseError("HTML", may_have_applied=True)
-    server = ScriptedName([], [unreadable, end])
+def test_refusal_after_unreadable_answer(end: errors.DatabaseClientError) -> None:
+    server = ScriptedName([], [errors.InvalidResponseError("HTML", may_have_applied=True), end])
 
     with pytest.raises(type(end), match="an earlier answer was unreadable; the last try: ") as caught:
-        await send_until_readable(server.request("read"), RETRY)
+        server.read()
 
     assert caught.value.may_have_applied
 
 
-async def test_wait_before_read_back() -> None:
-    server = ScriptedName([lost()], ["ours"])
+@pytest.mark.parametrize(("retry_after", "seconds"), [(None, 1000.0), (30.0, 30.0)])
+def test_wait_before_read_back(retry_after: float | None, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost create is read back after the wait of the retry policy, or that which the answer names."""
+    monkeypatch.setattr("random.uniform", lambda _, longest: longest)
+    error = failed(503)
+    error.retry_after = retry_after
+    server = ScriptedName([error], ["ours"])
     slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(create_and_settle(server.request("create"), server.request("read"), slow), 0.05)
-    assert server.requests == ["create"]
 
+    async def main(loop: asyncio.AbstractEventLoop) -> float:
+        started = loop.time()
+        await create_and_settle(server.request("c"), server.request("r"), slow)
+        return loop.time() - started
 
-async def test_retry_after_before_read_back() -> None:
-    asking = errors.ServerError("503", status=503, may_have_applied=True)
-    asking.retry_after = 30.0
-    server = ScriptedName([asking], ["ours"])
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(server.settled(), 0.05)
-    assert server.requests == ["create"]
+    assert live(main) == pytest.approx(seconds)
 
 
 def test_waits_double_to_their_total() -> None:

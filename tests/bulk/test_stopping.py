@@ -12,6 +12,7 @@ import pytest
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateLimiter, RequestEvent, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
+from ..waiting import HANG, until
 from .truth import Truth, requests
 
 CONCURRENCY = 4
@@ -28,13 +29,6 @@ def our_tasks() -> set[str]:
         for task in asyncio.all_tasks()
         if task is not asyncio.current_task() and not _OF_OTHERS & set(re.split(r"\W", repr(task.get_coro())))
     }
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    """Wait for a state, such as of the server, that no event signals."""
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def assert_quiet(sandbox: Sandbox, client: DatabaseClient) -> None:
@@ -125,6 +119,7 @@ async def test_leaving_cancels_names(
     sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient, leave: Callable[[ClusterClient], object]
 ) -> None:
     """At most twice ``concurrency`` names without an outcome were sent."""
+    assert not our_tasks()
     await leave(pg)  # type: ignore[misc]
 
     await assert_quiet(sandbox, client)
@@ -147,6 +142,7 @@ async def test_cancelled_task_cancels_run(
 
     task = asyncio.create_task(consume())
     await until(lambda: requests(sandbox, operation))
+    assert our_tasks()  # the control
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -231,7 +227,7 @@ async def test_stop_waits_for_lost_create(sandbox: Sandbox, pg: ClusterClient) -
     run = pg.users.provision(["a"])
 
     async def stop_when_read() -> None:
-        await until(lambda: requests(sandbox, "users.create"))
+        await until(lambda: requests(sandbox, "users.get"))
         run.stop()
 
     stopping = asyncio.create_task(stop_when_read())
@@ -256,7 +252,7 @@ async def stopped_when(run: object, is_so: Callable[[], object]) -> list[str]:
         run.stop()  # type: ignore[attr-defined]
 
     stopping = asyncio.create_task(stop())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         names = [outcome.name async for outcome in run]  # type: ignore[attr-defined]
         await stopping
     assert our_tasks() == set()
@@ -289,7 +285,7 @@ async def test_stop_cancels_waiting_iterable(pg: ClusterClient) -> None:
     taking = asyncio.create_task(take())
     await until(lambda: awaited.is_set() and taken)
     run.stop()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         await taking
     assert taken == ["a"]
 
@@ -321,7 +317,7 @@ async def test_stop_fails_names_refused_later(sandbox: Sandbox, pg: ClusterClien
     await until(lambda: requests(sandbox, "users.create"))
     run.stop()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         [outcome] = await running
     assert isinstance(outcome.error, errors.RateLimitError)
     assert not outcome.error.may_have_applied

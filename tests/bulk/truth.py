@@ -8,6 +8,9 @@ from typing import Any
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._backends import MONGODB_READ_ONLY, MemoryBackend
 
+# The scopes of a token that reads no passwords.
+WITHOUT_CREDENTIALS = ["database:read", "database:create", "database:update", "database:delete"]
+
 
 class Truth:
     """Watches a cluster in memory from now on.

@@ -15,11 +15,10 @@ import sqlalchemy
 import sqlalchemy.ext.asyncio as sqlalchemy_asyncio
 from attrs import evolve
 
-from .servers import ALICE, TLSServer
+from .servers import TLSServer
 
 make_url = sqlalchemy.engine.make_url
 
-REFUSED = (ssl.SSLCertVerificationError, psycopg.OperationalError, sqlalchemy.exc.OperationalError)
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 
@@ -28,12 +27,11 @@ def with_the_wrong_ca(server: TLSServer) -> TLSServer:
 
 
 def with_the_wrong_host(server: TLSServer) -> TLSServer:
-    """The certificate is for localhost, not for its address."""
-    return evolve(server, connection=evolve(server.connection, host="127.0.0.1"))
+    return evolve(server, connection=evolve(server.connection, host=server.wrong_host))
 
 
 def uri(server: TLSServer) -> str:
-    return server.connection.uri_for(ALICE, ca_file=server.ca_file)
+    return server.connection.uri_for(server.user, ca_file=server.ca_file)
 
 
 async def by_psycopg(server: TLSServer) -> None:
@@ -103,8 +101,8 @@ def _arguments(server: TLSServer) -> dict[str, Any]:
     return {
         "host": where.host,
         "port": where.port,
-        "user": ALICE.name,
-        "password": ALICE.password,
+        "user": server.user.name,
+        "password": server.user.password,
         "ssl": ssl.create_default_context(cafile=server.ca_file),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
 from attrs import define, field
@@ -180,20 +180,24 @@ class Slow(Limiter):
 
 
 @define
-class Documented(Limiter):
-    """The provider's two windows, which refuse in whole seconds."""
+class Windows(Limiter):
+    """Several sliding windows, the shortest first, as the provider's. Names whole seconds, or milliseconds."""
 
-    minute: Sliding = field(init=False)
-    hour: Sliding = field(init=False)
+    windows: Sequence[tuple[int, float]] = ((250, 60.0), (5000, 3600.0))
+    whole: bool = True
+    parts: list[Sliding] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.minute, self.hour = Sliding(self.now, 250, 60.0, whole=True), Sliding(self.now, 5000, 3600.0, whole=True)
+        self.parts = [Sliding(self.now, limit, length, self.whole) for limit, length in reversed(self.windows)]
 
     def enter(self) -> Refusal:
-        refusal = self.hour.enter()
-        if refusal is None and (refusal := self.minute.enter()) is not None:
-            self.hour.accepted.pop()
-        return refusal
+        for number, part in enumerate(self.parts):
+            refusal = part.enter()
+            if refusal is not None:
+                for other in self.parts[:number]:
+                    other.accepted.pop()
+                return refusal
+        return None
 
 
 # And how many calls of 16 callers.

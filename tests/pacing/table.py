@@ -20,7 +20,6 @@ from aiodbclient.errors import MaxWaitError
 from .limiters import (
     LIMITERS,
     Clock,
-    Documented,
     Limiter,
     Outage,
     Refusal,
@@ -28,6 +27,7 @@ from .limiters import (
     Sliding,
     Slow,
     UsedHour,
+    Windows,
     at_random,
 )
 from .world import VirtualLoop, live, optimum
@@ -53,23 +53,25 @@ class Figure:
 
 @define
 class Api:
-    """A server behind a limiter. A request takes some milliseconds each way."""
+    """A server behind a limiter. A request takes some milliseconds each way, or from ``least`` to ``most`` seconds."""
 
     limiter: Limiter
     draw: random.Random
+    least: float = 0.001
+    most: float = 0.003
     sent: int = 0
     refused: int = 0
 
     async def answer(self) -> Refusal:
         self.sent += 1
-        await asyncio.sleep(self.draw.uniform(0.001, 0.003))
+        await asyncio.sleep(self.draw.uniform(self.least, self.most))
         refusal = self.limiter.enter()
         if refusal is None:
             await asyncio.sleep(self.limiter.seconds)
             self.limiter.leave()
         else:
             self.refused += 1
-        await asyncio.sleep(self.draw.uniform(0.001, 0.003))
+        await asyncio.sleep(self.draw.uniform(self.least, self.most))
         return refusal
 
 
@@ -277,7 +279,7 @@ def _together(clients: int, share: float, count: int) -> tuple[list[Run], float,
 
     async def main(loop: VirtualLoop) -> tuple[list[Run], float, int]:
         random.seed(1)
-        api = Api(Documented(loop.time), random.Random(1))
+        api = Api(Windows(loop.time), random.Random(1))
         limiters = [RateLimiter(share=share) for _ in range(clients)]
         runs = await asyncio.gather(*(spread(partial(call_paced, each, api), api, count, AT_ONCE) for each in limiters))
         return list(runs), api.refused / api.sent, int(min(run.took for run in runs) // 60)

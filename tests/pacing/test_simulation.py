@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from aiodbclient import RateLimiter, Window
 
-from .world import Client, Latency, LimitingServer, VirtualLoop, live, optimum
+from .limiters import Limiter, Windows
+from .table import Api, Run, call_paced, spread
+from .world import VirtualLoop, live, optimum
 
 
 @define
@@ -43,7 +45,11 @@ several_windows = st.lists(
 )
 
 
-async def carry_out(plan: list[Request], limiter: RateLimiter, server: LimitingServer, loop: VirtualLoop) -> None:
+def in_order(windows: list[Window]) -> list[tuple[int, float]]:
+    return [(window.limit, window.seconds) for window in sorted(windows, key=lambda window: window.seconds)]
+
+
+async def carry_out(plan: list[Request], limiter: RateLimiter, server: Limiter, loop: VirtualLoop) -> None:
     async def call(request: Request) -> None:
         request.wanted = loop.time()
         try:
@@ -54,8 +60,7 @@ async def carry_out(plan: list[Request], limiter: RateLimiter, server: LimitingS
         request.sent = loop.time()
         try:
             await asyncio.sleep(request.there)
-            status, _ = server.hit()
-            assert status == 200, "alone, and refused"
+            assert server.enter() is None, "alone, and refused"
             await asyncio.sleep(request.back)
             limiter.accept(slot)
         finally:
@@ -100,23 +105,20 @@ def _left(request: Request, moment: float) -> bool:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(requests, min_size=1, max_size=60), several_windows, st.floats(-1e6, 1e6))
-@example([Request(0.0, 0.001, 0.001, None) for _ in range(40)], [Window(5, 1.0), Window(15, 10.0)], 0.0)
+@given(st.lists(requests, min_size=1, max_size=60), several_windows)
+@example([Request(0.0, 0.001, 0.001, None) for _ in range(40)], [Window(5, 1.0), Window(15, 10.0)])
 @example(
     [
         Request(*times, None)
         for times in ((0.0, 1.0, 0.5), (5.0, 1.0, 0.5), (0.0, 2.0, 0.5), (1.0, 0.5, 1.0), (6.0, 1.0, 1.0))
     ],
     [Window(2, 4.0)],
-    0.0,
 )  # a slot of ours expires while an answer that fills the window is on its way
-def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_round_trip(
-    plan: list[Request], windows: list[Window], skew: float
-) -> None:
+def test_alone_no_429_and_no_idle_slot(plan: list[Request], windows: list[Window]) -> None:
+    """Alone, no request meets a 429, and no slot is idle for longer than a round trip."""
+
     async def main(loop: VirtualLoop) -> None:
-        by_length = sorted(windows, key=lambda window: window.seconds)
-        server = LimitingServer(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
-        limiter = RateLimiter(windows)
+        server, limiter = Windows(loop.time, in_order(windows)), RateLimiter(windows)
         await carry_out(plan, limiter, server, loop)
         assert (limiter.snapshot().in_flight, limiter.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
@@ -129,33 +131,25 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
 @given(
     st.lists(requests, min_size=1, max_size=30),
     several_windows,
-    st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0.0, 20.0), st.integers(1, 15)), max_size=20),
 )
 @example(
     [Request(1.0, 1.0, 1.0, None), Request(0.5, 1.0, 1.0, None)],
     [Window(2, 16.5)],
-    0.0,
     [(1.5, 1), (19.0, 2)],
 )  # refused again and again, with no slot of our own
 def test_all_calls_go_soon_after_others_stop(
-    plan: list[Request], windows: list[Window], skew: float, others: list[tuple[float, int]]
+    plan: list[Request], windows: list[Window], others: list[tuple[float, int]]
 ) -> None:
-    by_length = tuple((w.limit, w.seconds) for w in sorted(windows, key=lambda window: window.seconds))
-
     async def main(loop: VirtualLoop) -> None:
-        server = LimitingServer(loop.time, by_length, skew=skew)
-        limiter = RateLimiter(windows)
-
-        async def call(request: Request) -> None:
-            client = Client(limiter, server, lambda: request.there)
-            await client.call()
+        server = Windows(loop.time, in_order(windows), whole=False)
+        limiter, draw = RateLimiter(windows), random.Random(1)
 
         async def interfere() -> None:
             for gap, count in others:
                 await asyncio.sleep(gap)
                 for _ in range(count):
-                    server.hit()
+                    server.enter()
 
         start = loop.time()
         traffic = asyncio.create_task(interfere())
@@ -163,7 +157,7 @@ def test_all_calls_go_soon_after_others_stop(
         cancels: list[asyncio.TimerHandle] = []
         for request in plan:
             await asyncio.sleep(request.gap)
-            calls.append(asyncio.create_task(call(request)))
+            calls.append(asyncio.create_task(call_paced(limiter, Api(server, draw, request.there, request.there))))
             if request.cancelled_after is not None:
                 cancels.append(loop.call_later(request.cancelled_after, calls[-1].cancel))
         await asyncio.gather(*calls, return_exceptions=True)
@@ -171,89 +165,58 @@ def test_all_calls_go_soon_after_others_stop(
             cancel.cancel()
         took = loop.time() - start
         await traffic
-        alone = optimum(len(plan), by_length) + sum(request.gap for request in plan) + 4.0 * len(plan)
-        assert took <= alone + sum(gap for gap, _ in others) + 4 * (by_length[-1][1] + 1)
+        alone = optimum(len(plan), in_order(windows)) + sum(request.gap for request in plan) + 4.0 * len(plan)
+        assert took <= alone + sum(gap for gap, _ in others) + 4 * (in_order(windows)[-1][1] + 1)
         assert (limiter.snapshot().in_flight, limiter.snapshot().waiting, loop.timers()) == (0, 0, 0)
 
     live(main)
 
 
-Traffic = Callable[[LimitingServer], Coroutine[None, None, None]]
+Traffic = Callable[[Limiter], Coroutine[None, None, None]]
 
 
-@define
-class Run:
-    """The result of a batch of creates."""
-
-    client: Client
-    took: float
-
-
-def batch(
-    count: int,
-    at_once: int,
-    *,
-    scale: float = 1.0,
-    others: Traffic | None = None,
-    headers: bool = True,
-    zero: bool = False,
-    limit: int = 250,
-    seed: int = 1,
-) -> Run:
+def batch(count: int, at_once: int, *, scale: float = 1.0, others: Traffic | None = None) -> Run:
     """``count`` creates, ``at_once`` at a time, on an account with the documented limits, windows times ``scale``."""
-    windows = ((limit, 60.0 * scale), (5000, 3600.0 * scale))
+    windows = (250, 60.0 * scale), (5000, 3600.0 * scale)
 
     async def main(loop: VirtualLoop) -> Run:
-        random.seed(seed)  # of the jitter
-        server = LimitingServer(loop.time, windows, headers=headers, zero=zero)
-        latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
-        client = Client(RateLimiter([Window(*window) for window in windows]), server, latency)
+        random.seed(1)  # of the jitter
+        server = Windows(loop.time, windows, whole=scale == 1.0)
+        server.seconds = 0.0
+        api = Api(server, random.Random(1), 0.025 * scale, 0.15 * scale)
+        limiter = RateLimiter([Window(*window) for window in windows])
         traffic = asyncio.create_task(others(server)) if others else None
         await asyncio.sleep(70 * scale if others else 0)
-        start = loop.time()
-        await client.calls(count, at_once)
-        took = loop.time() - start
+        run = await spread(lambda: call_paced(limiter, api), api, count, at_once)
         if traffic:
             traffic.cancel()
-        return Run(client, took)
+        return run
 
     return live(main)
 
 
 LONGER = pytest.mark.thorough
-both_ways = pytest.mark.parametrize("zero", [False, True], ids=["remaining of the hour", "0 where the minute is full"])
 
 
-@both_ways
 @pytest.mark.parametrize("at_once", [16, 2000])
 @pytest.mark.parametrize(
     ("count", "scale"),
     [(1000, 0.05), (5600, 1.0), *(pytest.param(*each, marks=LONGER) for each in [(1000, 1.0), (1500, 0.05)])],
 )
-def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int, zero: bool) -> None:
-    run = batch(count, at_once, scale=scale, zero=zero)
-    assert (run.client.refused, run.client.failed, len(run.client.done)) == (0, 0, count)
+def test_batch_takes_the_least_time(count: int, scale: float, at_once: int) -> None:
+    """A batch takes the least time that the limits allow."""
+    run = batch(count, at_once, scale=scale)
+    assert (run.refused, run.failed, len(run.calls)) == (0, 0, count)
     assert run.took <= 1.03 * scale * optimum(count)
-
-
-def evenly(scale: float) -> Traffic:
-    """Half of the minute's limit, one request after the other."""
-
-    async def send(server: LimitingServer) -> None:
-        while True:
-            server.hit()
-            await asyncio.sleep(scale * 60 / 125)
-
-    return send
 
 
 def in_bursts(scale: float) -> Traffic:
     """Half of the minute's limit, all of it as soon as it can be had."""
 
-    async def send(server: LimitingServer) -> None:
+    async def send(server: Limiter) -> None:
         sent = 0
         while True:
-            refused = server.hit()[0] == 429
+            refused = server.enter() is not None
             sent += not refused
             await asyncio.sleep(scale * (1.0 if refused else 0.01 if sent % 125 else 60.0 - 1.24))
 
@@ -263,30 +226,21 @@ def in_bursts(scale: float) -> Traffic:
 def at_random(scale: float) -> Traffic:
     draw = random.Random(5)
 
-    async def send(server: LimitingServer) -> None:
+    async def send(server: Limiter) -> None:
         while True:
-            server.hit()
+            server.enter()
             await asyncio.sleep(draw.expovariate(125 / (60 * scale)))
 
     return send
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("at_once", [16, 1000])
-@pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
-def test_beside_others_gets_its_half(traffic: Callable[[float], Traffic], at_once: int, scale: float) -> None:
-    """Beside others who spend half of the limit, a batch takes its half."""
-    run = batch(1000, at_once, scale=scale, others=traffic(scale))
-    assert (run.client.failed, len(run.client.done)) == (0, 1000)
+@pytest.mark.parametrize("traffic", [in_bursts, at_random])
+def test_beside_others_gets_its_half(traffic: Callable[[float], Traffic], at_once: int) -> None:
+    """Beside others who spend half of the limit, a batch takes its half. The table has those who spend it evenly."""
+    run = batch(1000, at_once, others=traffic(1.0))
+    assert (run.failed, len(run.calls)) == (0, 1000)
     # Half of the limit is 125 a minute.
-    assert run.took <= 1.1 * scale * optimum(1000, [(125, 60.0)])
-
-
-@pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
-def test_no_headers_needed(traffic: Callable[[float], Traffic]) -> None:
-    """A 429 is enough where responses have no ``ratelimit-*``."""
-    run = batch(1000, 16, others=traffic(1.0), headers=False)
-    assert (run.client.failed, len(run.client.done)) == (0, 1000)
     assert run.took <= 1.1 * optimum(1000, [(125, 60.0)])
 
 
@@ -295,35 +249,24 @@ def test_no_headers_needed(traffic: Callable[[float], Traffic]) -> None:
 @pytest.mark.parametrize(
     ("counts", "longest"), [((40, 40), (40.0, 40.0)), ((40, 40, 40), (75.0, 75.0, 75.0)), ((200, 40), (135.0, 130.0))]
 )
-def test_programs_without_a_shared_limiter_on_a_lower_limit_do_not_wait_while_it_is_free(
+def test_programs_on_a_lower_limit_use_it(
     counts: tuple[int, ...], longest: tuple[float, ...], gap: float, seed: int
 ) -> None:
-    """20 requests in 10 s: 40 creates of each of two programs take 30 s at best."""
+    """Programs without a shared limiter do not wait while the API's limit is free.
 
-    async def main(loop: VirtualLoop) -> list[float]:
-        server = LimitingServer(loop.time, ((20, 10.0), (5000, 3600.0)), whole_seconds=True)
+    20 requests in 10 s: 40 creates of each of two programs take 30 s at best.
+    """
 
-        async def program(place: int, count: int) -> float:
-            client = Client(RateLimiter(), server, Latency(random.Random(seed + place), 0.005, 0.05))
+    async def main(loop: VirtualLoop) -> list[Run]:
+        random.seed(seed)
+        server = Windows(loop.time, ((20, 10.0), (5000, 3600.0)))
+
+        async def program(place: int, count: int) -> Run:
+            api, limiter = Api(server, random.Random(seed + place), 0.0025, 0.025), RateLimiter()
             await asyncio.sleep(gap * place)
-            started = loop.time()
-            await client.calls(count, count)
-            return loop.time() - started
+            return await spread(lambda: call_paced(limiter, api), api, count, count)
 
         return await asyncio.gather(*(program(*each) for each in enumerate(counts)))
 
-    took = live(main)
+    took = [run.took for run in live(main)]
     assert all(seconds <= most for seconds, most in zip(took, longest, strict=True)), took
-
-
-@pytest.mark.parametrize("headers", [True, False])
-def test_a_429_for_no_reason_costs_no_more_than_two_windows(headers: bool) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        server = LimitingServer(loop.time, headers=headers, spurious=1)
-        client = Client(RateLimiter(), server, Latency(random.Random(1)))
-        start = loop.time()
-        await client.calls(1500, 100)
-        assert (client.refused, client.failed) == (1, 0)
-        assert loop.time() - start <= optimum(1500) + 120
-
-    live(main)

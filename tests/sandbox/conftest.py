@@ -22,6 +22,7 @@ from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
+from ..waiting import HANG
 
 
 @define
@@ -93,12 +94,6 @@ Call = Callable[..., Awaitable[Answer]]
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(windows=[]) as running:
-        yield running
-
-
-@pytest.fixture
 async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
     async with caller(sandbox) as calling:
         yield calling
@@ -138,12 +133,13 @@ async def until_it_sleeps(uri: str) -> None:
     async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
         others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
         asleep = f"{others} AND query LIKE '%pg_sleep(60)%'"
-        while not (await session.execute(asleep.encode())).rowcount:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(HANG):
+            while not (await session.execute(asleep.encode())).rowcount:
+                pass
 
 
-@pytest.fixture(scope="session", params=SERVERS)
-def mysql_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def mysql_dsn() -> Iterator[str]:
     """The administrator's DSN of a MySQL. Each test uses its own names."""
-    with tempfile.TemporaryDirectory(dir=ROOMY) as folder, running(request.param, Path(folder)) as dsn:
+    with tempfile.TemporaryDirectory(dir=ROOMY) as folder, running(SERVERS[0], Path(folder)) as dsn:
         yield dsn

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -25,6 +25,7 @@ from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
 from ..requirements import ROOMY
 from ..tenants.servers import copied
+from ..waiting import HANG, until
 from .conftest import caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
@@ -65,10 +66,6 @@ def postmasters(folder: Path) -> list[int]:
     return [int(path.read_text().splitlines()[0]) for path in folder.glob("*/data/postmaster.pid")]
 
 
-def files(folder: Path, pattern: str) -> list[Path]:
-    return list(folder.glob(pattern))
-
-
 def left(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
@@ -87,7 +84,7 @@ def wait_for_end(process: int) -> None:
 
 
 def wait_until_gone(folder: Path, servers: list[int]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while (left(folder) or any(map(alive, servers))) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left(folder) == []
@@ -146,9 +143,7 @@ def shared_memory() -> set[str]:
     [(which, signal.SIGKILL) for which in ("program", "keeper", "server")]
     + [pytest.param("keeper", number, marks=pytest.mark.thorough) for number in (signal.SIGHUP, signal.SIGTERM)],
 )
-def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
-    private_tmp: Path, which: str, number: signal.Signals
-) -> None:
+def test_each_kill_leaves_nothing(private_tmp: Path, which: str, number: signal.Signals) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json"],
         stdout=subprocess.PIPE,
@@ -164,7 +159,7 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
     assert segment in shared_memory()
     everybody = [*chain.values(), *children(servers[0])]
     os.kill(chain[which], number)
-    _, error = program.communicate(timeout=60)  # it ends by itself
+    _, error = program.communicate(timeout=HANG)  # it ends by itself
     wait_until_gone(private_tmp, everybody)
     assert segment not in shared_memory()
     if which != "program":
@@ -172,7 +167,7 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
         assert "the database server of tenants ended unexpectedly" in error
 
 
-def test_a_program_and_keeper_that_are_killed_together_leave_no_process(private_tmp: Path, tmp_path: Path) -> None:
+def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -202,7 +197,7 @@ def test_a_program_and_keeper_that_are_killed_together_leave_no_process(private_
     link.unlink()
 
 
-def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(private_tmp: Path) -> None:
+def test_killed_backend_is_replaced(private_tmp: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
         (server,) = postmasters(private_tmp)
@@ -211,24 +206,30 @@ def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(privat
     wait_until_gone(private_tmp, [server])
 
 
-def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> None:
+def test_query_ends_with_its_server(private_tmp: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
         (server,) = postmasters(private_tmp)
         user = next(iter(sandbox._clusters.values())).backend.primary()
-        with psycopg.connect(
-            host="127.0.0.1", port=user.port, user="doadmin", password=user.password, dbname="defaultdb"
-        ) as session:
+        dsn = f"host=127.0.0.1 port={user.port} user=doadmin password={user.password} dbname=defaultdb"
+        with psycopg.connect(dsn) as session, psycopg.connect(dsn, autocommit=True) as other:
             busy = session.info.backend_pid
-            killer = threading.Timer(0.2, os.kill, [server, signal.SIGKILL])
-            killer.start()
-            with pytest.raises(psycopg.OperationalError):
-                session.execute("SELECT count(*) FROM generate_series(1, 1000000000000)")
-            killer.join()
+
+            def kill_when_active() -> None:
+                active = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+                while not other.execute(active, [busy]).rowcount:
+                    pass
+                os.kill(server, signal.SIGKILL)
+
+            with ThreadPoolExecutor() as threads:
+                killed = threads.submit(kill_when_active)
+                with pytest.raises(psycopg.OperationalError):
+                    session.execute("SELECT count(*) FROM generate_series(1, 1000000000000)")
+                killed.result()
     wait_until_gone(private_tmp, [server, busy])
 
 
-def test_a_crash_while_a_child_holds_the_pipe_leaves_nothing(private_tmp: Path) -> None:
+def test_crash_with_forked_child_leaves_nothing(private_tmp: Path) -> None:
     fork = 'import os, time\nif os.fork() == 0: time.sleep(30), os._exit(0)\nprint("ready", flush=True)'
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        "))],
@@ -251,8 +252,7 @@ def test_a_crash_while_a_child_holds_the_pipe_leaves_nothing(private_tmp: Path) 
 
 async def cancel_when(starting: asyncio.Future[str], folder: Path, pattern: str) -> None:
     """Cancel the start of a cluster when there is such a file, or at once."""
-    while pattern and not files(folder, pattern):  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await until(lambda: not pattern or list(folder.glob(pattern)))
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -267,11 +267,10 @@ async def test_cancelling_the_start_leaves_nothing(private_tmp: Path, pattern: s
         await sandbox.add_cluster("pg", "tenants", backend="memory")  # the name is free again
 
 
-async def test_a_keeper_that_is_killed_while_it_starts_leaves_nothing(private_tmp: Path) -> None:
+async def test_kill_of_starting_keeper_leaves_nothing(private_tmp: Path) -> None:
     server = EmbeddedPostgres()
     starting = asyncio.ensure_future(server.start())
-    while server.folder == Path():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await until(lambda: server.folder != Path())
     assert server._keeper is not None
     server._keeper.kill()
     with pytest.raises(RuntimeError, match="its keeper died"):
@@ -385,7 +384,7 @@ def close_to_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [True, False], ids=["a folder of mode 0700", "umask 077"])
-async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
+async def test_unreadable_wheel_is_no_obstacle(
     private: bool, private_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = binaries()
@@ -406,9 +405,7 @@ async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone copies the wheel")
-async def test_a_wheel_that_cannot_be_copied_is_an_error_that_says_so(
-    private_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_uncopyable_wheel_says_so(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = private_tmp / "wheel" / "pginstall" / "bin"
     programs.mkdir(parents=True)
     os.mkfifo(programs / "postgres", 0o600)  # not even root could read it: nobody writes to it
@@ -432,11 +429,18 @@ def command_lines() -> bytes:
     return found
 
 
-async def test_no_password_is_on_a_command_line_or_in_the_log(private_tmp: Path) -> None:
+async def test_no_password_on_command_line_or_log(private_tmp: Path) -> None:
+    """The control: the same search finds the argument of another program, and the role in the log."""
     server = EmbeddedPostgres()
     await server.start()
     try:
         assert server.password.encode() not in command_lines()
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "input()", "hunter2", stdin=subprocess.PIPE
+        )
+        assert b"hunter2" in command_lines()
+        program.kill()
+        await program.communicate()
         dsn = f"host=127.0.0.1 port={server.port} user=postgres password={server.password} dbname=postgres"
         async with await psycopg.AsyncConnection.connect(dsn) as admin:
             with pytest.raises(psycopg.errors.ReservedName):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +61,8 @@ def credential_on(server: servers.TLSServer, ca_file: str | None = None) -> Cred
 
 
 def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
-    password = servers.ALICE.password
-    where: dict[str, Any] = {"engine": engine, "host": "localhost", "port": port, "database": database}
+    password = servers.PASSWORD
+    where: dict[str, Any] = {"engine": engine, "host": "127.0.0.1", "port": port, "database": database}
     uri = dsn(**where, ssl=True, uri="", username=name, password=password, ca_file=None)
     return Credential(name="alpha", username=name, password=password, uri=uri, ca=ca.read_text(), **where)
 
@@ -118,7 +116,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
     open_pool, close_pool = recipe(*headings)
     alice = credential_on(postgresql)
     bob = a_credential(Engine.PG, alice.port, Path(postgresql.ca_file), alice.database, "bob")
-    with psycopg.connect(alice.uri_for(ca_file=postgresql.ca_file), autocommit=True) as administrator:
+    with psycopg.connect(postgresql.connection.uri or "", autocommit=True) as administrator:
         administrator.execute("DROP ROLE IF EXISTS bob")
         administrator.execute(f"CREATE ROLE bob LOGIN PASSWORD '{bob.password}'".encode())
     records = Records(alice)
@@ -136,7 +134,7 @@ async def test_a_pool_of_mysql_verifies_the_server(mysql: servers.TLSServer) -> 
     open_pool, close_pool = recipe("### aiomysql")
     pools = TenantPools(Records(credential_on(mysql)), open=open_pool, close=close_pool, max_pools=20)
     async with pools, pools.use("alpha") as pool:
-        assert await by_aiomysql(pool) == "alice@localhost"
+        assert await by_aiomysql(pool) == "alice@%"
     await is_refused(open_pool, close_pool, credential_on(mysql, mysql.wrong_ca_file))
 
 
@@ -151,18 +149,3 @@ async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) ->
             async with pools.use("alpha"):
                 pass
         assert repr(pools) == "<TenantPools: 0 open>"
-
-
-@asynccontextmanager
-async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
-    got: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if first := await reader.read(1000):
-            got.append(first)
-        writer.close()
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    async with await asyncio.start_server(serve, "localhost", 0, ssl=context, family=2) as server:
-        yield server.sockets[0].getsockname()[1], got
