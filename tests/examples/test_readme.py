@@ -65,8 +65,11 @@ def test_tenants_program_runs_again(tmp_path: Path) -> None:
             done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert (done.returncode, *done.stderr.splitlines()[1:]) == (0,)  # one warning: its store has no key
             lines.append(done.stdout.splitlines())
-        assert lines[0] == ["acme acme", "acme rotated None", "acme revoked None"]
-        assert "acme rotated None" in lines[1]
+        assert [line[1:] for line in lines] == [["acme rotated None", "acme revoked None"]] * 2
+        first, second = [re.fullmatch(r"acme (acme_[0-9a-f]{12}_[0-9a-f]{8})", line[0]) for line in lines]
+        assert first
+        assert second
+        assert first[1] < second[1]  # the login of the rotation
     finally:
         serving.terminate()
         serving.communicate()

@@ -22,7 +22,7 @@ from .processes import expire
 
 # About as many as there are, which depends on what the servers do at the same time. The last ones of a move are after
 # its commit.
-STEPS: Mapping[object, int] = {Engine.PG: 280, Engine.MYSQL: 440}
+STEPS: Mapping[object, int] = {Engine.PG: 200, Engine.MYSQL: 220}
 KINDS = ["pg", *(each for each in SERVERS if each not in ("given", "none"))]
 
 
@@ -59,7 +59,7 @@ async def killed_at(two: Two, part: float) -> None:
         env=os.environ | {"PYTHONPATH": ".", "TMPDIR": str(two.path.parent)},  # with what it leaves
     )
     output, _ = await process.communicate()
-    assert output == b"" or output.startswith(b"done"), output
+    assert output == b"" or (part > 0.9 and output.startswith(b"done")), output
     expire(two.path)
 
 

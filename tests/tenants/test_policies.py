@@ -276,6 +276,8 @@ async def test_a_revoked_login_does_not_come_back_from_an_open_session(anywhere:
     again = (await only(tenants.rotate(all=True))).credential
     assert again is not None
     assert not await refusal(again)
+    assert again.username not in (leaked.username, current.username)
+    assert await refusal(leaked)
     await ask(again, "CREATE TABLE t (x int PRIMARY KEY)")
 
 
