@@ -13,7 +13,7 @@ from ..._naming import Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ..server import Found
 from . import rights
-from .accounts import Account, accounts, single_hosts
+from .accounts import Account, accounts
 from .leftovers import definers
 from .session import Schema, Session
 
@@ -47,7 +47,6 @@ async def problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozens
     run_as = await definers(schema) if ended and on_record else set[str]()
     most, open_to = await schema.most(), await rights.access_of_others(schema, existing)
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in open_to}
-    found |= {Problem(ProblemKind.OPEN_TO_OTHERS, f"{login}@{host}") for login, host in await single_hosts(schema)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema, existing)}
     for account in existing.values():

@@ -18,7 +18,6 @@ from .accounts import (
     create_account,
     drop_account,
     drop_helpers,
-    refuse_single_hosts,
     repair_account,
 )
 from .ending import ENDING_SECONDS, end, end_in_schema
@@ -96,7 +95,6 @@ class MySQLSession(TenantSession):
 
     async def repair(self, logins: Mapping[str, Role]) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
-            await refuse_single_hosts(schema)
             await make_writable(schema)
             existing, most = await accounts(schema, logins), await schema.most()
             await end(schema, await intruders(schema, existing))
