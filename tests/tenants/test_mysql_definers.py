@@ -96,6 +96,32 @@ async def test_half_open_login_that_code_runs_as_enters_until_repaired(server: S
         suppressed(each.close)
 
 
+async def test_half_open_login_of_the_api_keeps_its_rights_until_repaired(server: Server) -> None:
+    """The server read its rights in every schema when it began. Nothing else takes these from its session."""
+    tenant, login, _ = await server.make()
+    assert await tenant.end(login)
+    old = tenant.database
+    user = await server.cluster.users.create(old)
+    assert await tenant.steps.adopt() == old
+    tenant.on_record[old] = Role.OWNER
+    await server.add(tenant)
+    slow, connecting = await begin_login(server, old, user.password or "")
+    try:
+        assert await tenant.end(old)
+        assert await tenant.problems() == frozenset()
+    finally:
+        slow.go.set()
+    await connecting
+    assert run(slow, "SELECT COUNT(*) FROM mysql.user") != []
+    assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, old)}
+
+    await tenant.repair()
+
+    assert refused(slow, "SELECT 1")
+    assert await tenant.problems() == frozenset()
+    suppressed(slow.close)
+
+
 async def test_login_that_code_runs_as_is_not_made_again(server: Server) -> None:
     """Somebody dropped it. MySQL refuses to create it."""
     tenant, login, password = await server.make()

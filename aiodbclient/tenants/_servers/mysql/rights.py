@@ -156,6 +156,12 @@ def check_name(schema: Schema) -> None:
         )
 
 
+async def grant(schema: Schema, login: str, wanted: frozenset[str]) -> None:
+    """Give a new login rights."""
+    on = f"{identifier(schema.in_grant)}.*"
+    await schema.change(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
+
+
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
     """Give a login the rights ``wanted``, and revoke all others. What it has of them stays."""
     for statement, values, _ in await missing_grants(schema, login, wanted):
