@@ -19,7 +19,7 @@ from aiodbclient.tenants._servers.server import Work
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
-from .mysql_servers import DENIED, Server, refused, server, until
+from .mysql_servers import DENIED, Server, refused, server, suppressed, until
 
 __all__ = ["server"]
 
@@ -163,6 +163,31 @@ async def test_login_that_locks_all_accounts_is_ended_with_its_password(server: 
     assert server.sessions(login) == []
     with pytest.raises(pymysql.MySQLError, match="denied"):
         server.connect(login, password)
+
+
+async def test_prepared_statements_of_a_neighbour_stop_those_of_others_and_no_verb(server: Server) -> None:
+    """The server has a limit for all (16,382), and no login has one."""
+    hostile, login, password = await server.make()
+    tenant, honest, secret = await server.make()
+    own = server.connect(login, password, hostile.database)
+    theirs = server.connect(honest, secret, tenant.database)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL max_prepared_stmt_count = 20")
+        try:
+            run(theirs, "PREPARE s FROM 'SELECT 1'")  # the control
+            with pytest.raises(pymysql.MySQLError, match="max_prepared_stmt_count"):
+                [run(own, f"PREPARE s{number} FROM 'SELECT 1'") for number in range(30)]
+            assert refused(theirs, "PREPARE more FROM 'SELECT 1'") == 1461
+
+            await server.add(tenant)
+            await tenant.repair()
+            await hostile.end(login)
+
+            run(theirs, "PREPARE more FROM 'SELECT 1'")
+        finally:
+            root.execute("SET GLOBAL max_prepared_stmt_count = DEFAULT")
+    for each in (own, theirs):
+        suppressed(each.close)
 
 
 async def test_trigger_on_locked_table_stops_no_removal(server: Server) -> None:

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient.tenants import ProblemKind, Role
+from aiodbclient.tenants import Problem, ProblemKind, Role
 from aiodbclient.tenants._servers.server import Found
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, suppressed, until
 from .problems import kinds
+from .test_mysql_ending import begin_login
 
 __all__ = ["server"]
 
@@ -69,6 +70,56 @@ async def test_rights_of_code_are_missing_until_repaired(server: Server) -> None
     assert await tenant.problems() == frozenset()
     assert run(other, "SELECT * FROM o") == []
     other.close()
+
+
+async def test_half_open_login_that_code_runs_as_enters_until_repaired(server: Server) -> None:
+    """It is the one case in which an ended login has rights. ``check`` sees its session."""
+    tenant, login, password = await server.make()
+    own = server.connect(login, password, tenant.database)
+    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
+    run(own, "CREATE VIEW o AS SELECT * FROM t")
+    await server.add(tenant)
+    slow, connecting = await begin_login(server, login, password)
+    try:
+        assert not await tenant.end(login)
+        assert await tenant.problems() == frozenset()
+    finally:
+        slow.go.set()
+    await connecting
+    assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, login)}
+
+    await tenant.repair()
+
+    assert refused(slow, "SELECT 1")
+    assert await tenant.problems() == frozenset()
+    for each in (own, slow):
+        suppressed(each.close)
+
+
+async def test_half_open_login_of_the_api_keeps_its_rights_until_repaired(server: Server) -> None:
+    """The server read its rights in every schema when it began. Nothing else takes these from its session."""
+    tenant, login, _ = await server.make()
+    assert await tenant.end(login)
+    old = tenant.database
+    user = await server.cluster.users.create(old)
+    assert await tenant.steps.adopt() == old
+    tenant.on_record[old] = Role.OWNER
+    await server.add(tenant)
+    slow, connecting = await begin_login(server, old, user.password or "")
+    try:
+        assert await tenant.end(old)
+        assert await tenant.problems() == frozenset()
+    finally:
+        slow.go.set()
+    await connecting
+    assert run(slow, "SELECT COUNT(*) FROM mysql.user") != []
+    assert await tenant.problems() == {Problem(ProblemKind.UNKNOWN_LOGIN, old)}
+
+    await tenant.repair()
+
+    assert refused(slow, "SELECT 1")
+    assert await tenant.problems() == frozenset()
+    suppressed(slow.close)
 
 
 async def test_login_that_code_runs_as_is_not_made_again(server: Server) -> None:

@@ -29,7 +29,6 @@ from ..._outcomes import Problem
 from ...errors import GrantError
 from ..server import Administrator, Found, LoginRefusedError, Server, ServerAwayError, SharedSessions, Work, of_tenant
 from . import reading, rights
-from .accounts import accounts
 from .leftovers import read_programs
 from .session import PasswordAcceptedError, Schema, Session, opened, options_of, program_of
 from .steps import MySQLSession
@@ -90,10 +89,7 @@ class MySQLServer(Server):
         return await self._read(names, partial(reading.problems, logins=logins))
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:
-        async def others(schema: Schema) -> tuple[str, ...]:
-            return await rights.other_grantees(schema, await accounts(schema))
-
-        return await self._read(names, others)
+        return await self._read(names, rights.other_grantees)
 
     async def programs(self, names: Names) -> tuple[str, str]:
         return await self._read(names, read_programs)

@@ -60,23 +60,6 @@ async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Ac
     }
 
 
-async def single_hosts(schema: Schema) -> list[tuple[str, str]]:
-    """Return the accounts of the tenant's form for single hosts. Others made them, and nobody ends these."""
-    query = (
-        f"SELECT User, Host FROM mysql.user WHERE Host <> '%%' AND User BETWEEN %s AND %s AND {_COMMENT} NOT LIKE %s"
-    )
-    rows = await schema.read(query, schema.names.stem, f"{schema.names.stem}g", f"{_HELPER}%")
-    return [(str(login), str(host)) for login, host in rows if schema.names.is_login(login)]
-
-
-async def refuse_single_hosts(schema: Schema) -> None:
-    """Raise GrantError if there are such accounts."""
-    if found := [f"{login!r}@{host!r}" for login, host in await single_hosts(schema)]:
-        raise schema.error(
-            f"there is also the account {' and '.join(found)}: drop it (DROP USER {', '.join(found)}) and run it again"
-        )
-
-
 async def check_adoption(schema: Schema, login: str) -> None:
     """Raise ConflictError for a login that the administrator may not end later."""
     ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")

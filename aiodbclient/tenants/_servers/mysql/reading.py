@@ -13,7 +13,7 @@ from ..._naming import Role, names_of
 from ..._outcomes import Problem, ProblemKind
 from ..server import Found
 from . import rights
-from .accounts import Account, accounts, single_hosts
+from .accounts import Account, accounts
 from .leftovers import definers
 from .session import Schema, Session
 
@@ -47,9 +47,8 @@ async def problems(schema: Schema, logins: Mapping[str, Role] | None) -> frozens
     run_as = await definers(schema) if ended and on_record else set[str]()
     most, open_to = await schema.most(), await rights.access_of_others(schema, existing)
     found = {Problem(ProblemKind.OPEN_TO_OTHERS, one.grantee.user) for one in open_to}
-    found |= {Problem(ProblemKind.OPEN_TO_OTHERS, f"{login}@{host}") for login, host in await single_hosts(schema)}
     found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in {*existing} - ended - {*on_record}}
-    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema, existing)}
+    found |= {Problem(ProblemKind.UNKNOWN_LOGIN, login) for login in await intruders(schema)}
     for account in existing.values():
         if account.login in on_record:
             found |= await _problems_of_one(schema, account, on_record[account.login], most)
@@ -68,19 +67,26 @@ async def _problems_of_one(schema: Schema, account: Account, role: Role, most: i
     return found
 
 
-async def intruders(schema: Schema, existing: Mapping[str, Account]) -> set[str]:
-    """Return the ended logins that have a session: its login began before the end."""
-    found = {each.login for each in existing.values() if each.is_locked}
-    for pause in (0.0, _ENDING_SECONDS):
-        if found:
-            await asyncio.sleep(pause)
-            found &= await _with_a_session(schema)
+async def intruders(schema: Schema) -> set[str]:
+    """Return the logins that are ended or gone, and have a session: it began to log in before the end."""
+    found = await _with_a_session(schema)
+    if found:
+        existing = await accounts(schema, [schema.name])
+        found -= {each.login for each in existing.values() if not each.is_locked}
+    if found:
+        await asyncio.sleep(_ENDING_SECONDS)
+        found &= await _with_a_session(schema)
     return found
 
 
 async def _with_a_session(schema: Schema) -> set[str]:
-    query = "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads WHERE PROCESSLIST_USER BETWEEN %s AND %s"
-    return {str(user) for (user,) in await schema.read(query, schema.names.stem, f"{schema.names.stem}g")}
+    """Return the logins of the tenant's form, or with the name of the schema, that have a session."""
+    query = (
+        "SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads "
+        "WHERE PROCESSLIST_USER = %s OR PROCESSLIST_USER BETWEEN %s AND %s"
+    )
+    rows = await schema.read(query, schema.name, schema.names.stem, f"{schema.names.stem}g")
+    return {str(user) for (user,) in rows if schema.names.is_login(user) or user == schema.name}
 
 
 async def stems(session: Session) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ....errors import InvalidArgumentError
 from ..._naming import Role
 from ..._outcomes import Problem, ProblemKind
 from ..server import Administrator
+from .accounts import accounts
 from .session import Schema, Session, identifier
 
 RIGHTS: Mapping[Role, frozenset[str]] = {
@@ -105,8 +106,8 @@ async def access(schema: Schema) -> list[Access]:
 
 
 async def access_of_others(schema: Schema, ours: Collection[str]) -> list[Access]:
-    """List what ``access`` does, except the rights of the logins ``ours``."""
-    return [one for one in await access(schema) if one.grantee.user not in ours]
+    """List what ``access`` does, except the rights of the logins ``ours``. An account for one host is others'."""
+    return [one for one in await access(schema) if one.grantee.user not in ours or one.grantee.host != "%"]
 
 
 async def grantees(schema: Schema, right: Literal["INSERT", "CREATE"]) -> set[str]:
@@ -155,6 +156,12 @@ def check_name(schema: Schema) -> None:
         )
 
 
+async def grant(schema: Schema, login: str, wanted: frozenset[str]) -> None:
+    """Give a new login rights."""
+    on = f"{identifier(schema.in_grant)}.*"
+    await schema.change(f"GRANT {', '.join(sorted(wanted))} ON {on} TO %s@'%%'", login)
+
+
 async def set_rights(schema: Schema, login: str, wanted: frozenset[str]) -> None:
     """Give a login the rights ``wanted``, and revoke all others. What it has of them stays."""
     for statement, values, _ in await missing_grants(schema, login, wanted):
@@ -195,9 +202,9 @@ async def missing_grants(schema: Schema, login: str, wanted: frozenset[str]) -> 
     return steps
 
 
-async def other_grantees(schema: Schema, ours: Collection[str]) -> tuple[str, ...]:
+async def other_grantees(schema: Schema) -> tuple[str, ...]:
     """Return who else has rights in the tenant's schema. Refuses a pattern for other schemas, as ``shut`` does."""
-    others = await access_of_others(schema, ours)
+    others = await access_of_others(schema, await accounts(schema))
     _refuse_wide(schema, others)
     return tuple(sorted({one.grantee.user for one in others}))
 

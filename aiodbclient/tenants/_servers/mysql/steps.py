@@ -18,7 +18,6 @@ from .accounts import (
     create_account,
     drop_account,
     drop_helpers,
-    refuse_single_hosts,
     repair_account,
 )
 from .ending import ENDING_SECONDS, end, end_in_schema
@@ -66,14 +65,14 @@ class MySQLSession(TenantSession):
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         async with self._server.schema(self._work) as schema:
             await create_account(schema, login, password, await schema.most())
-            await rights.set_rights(schema, login, rights.RIGHTS[role])
+            await rights.grant(schema, login, rights.RIGHTS[role])
             await _restore_definers(schema)
 
     async def add_reader(self, login: str, password: Secret) -> None:
         """See ``TenantSession``. Without SHOW_ROUTINE, MySQL shows it no routine of another definer."""
         async with self._server.schema(self._work) as schema:
             await create_account(schema, login, password, TEMPORARY_CONNECTIONS)
-            await rights.set_rights(schema, login, rights.OF_A_DUMP)
+            await rights.grant(schema, login, rights.OF_A_DUMP)
 
     async def end_logins(self, logins: Collection[str], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
@@ -96,10 +95,9 @@ class MySQLSession(TenantSession):
 
     async def repair(self, logins: Mapping[str, Role]) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
-            await refuse_single_hosts(schema)
             await make_writable(schema)
             existing, most = await accounts(schema, logins), await schema.most()
-            await end(schema, await intruders(schema, existing))
+            await end(schema, await intruders(schema))
             await end_in_schema(schema, await rights.revoke_access(schema, existing))
             for account in existing.values():
                 if account.login in logins and account.is_ours and not account.is_locked:
@@ -113,9 +111,11 @@ class MySQLSession(TenantSession):
 
     async def freeze(self, logins: Collection[str]) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
+            existing = await accounts(schema)
             frozen = {*logins, *await rights.grantees(schema, "INSERT")}
-            await rights.revoke_access(schema, {*await accounts(schema)} - frozen)
-            await end(schema, {*logins, *await accounts(schema)} & frozen, keep_passwords=True)
+            frozen |= {each.login for each in existing.values() if each.is_locked}
+            await rights.revoke_access(schema, {*existing} - frozen)  # the login that dumps stays
+            await end(schema, frozen & {*existing, *logins}, keep_passwords=True)
             until = monotonic() + ENDING_SECONDS
             while True:
                 await end_in_schema(schema)
@@ -168,6 +168,7 @@ class MySQLSession(TenantSession):
 
 async def _shut(schema: Schema) -> None:
     await rights.revoke_access(schema)
+    await end(schema, await intruders(schema))
     await end_in_schema(schema)
     await make_writable(schema)
 
