@@ -138,7 +138,7 @@ class _Move:
         if current.suspended is None and self._job.takes_too_long(survey):
             await undo_move(tenant)
             return kept
-        record = await self._prepare(copier, survey, logins)
+        record = await self._prepare(copier, survey, reader, logins)
         assert record.current is not None
         self._frozen_at = monotonic()
         await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
@@ -186,7 +186,7 @@ class _Move:
         has_tls = self._tenant.current.ca is not None
         return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
-    async def _prepare(self, copier: Copier, survey: Survey, logins: dict[Role, str]) -> Record:
+    async def _prepare(self, copier: Copier, survey: Survey, reader: Credential, logins: dict[Role, str]) -> Record:
         """Make the database and the logins on the other cluster. Raises MoveError if it could not have a copy."""
         tenant = self._tenant
         if survey.refusals:
@@ -205,8 +205,12 @@ class _Move:
             previous=None,
             roles={each.role: RoleCredentials(current=each) for each in made[1:]},
         )
-        if obstacles := await copier.obstacles(survey, made[0]):
+        if obstacles := await copier.obstacles(survey, reader, made[0]):
             raise self._error("; ".join(obstacles))
+        await self._copy.drop_database()  # and what was tried in it
+        await self._copy.create()
+        await self._copy.add_extensions(survey.extensions)
+        await self._copy.repair({login: role for role, login in logins.items()})
         return record
 
     async def _add_login(self, role: Role, login: str) -> Credential:
