@@ -174,16 +174,17 @@ class OnRecord:
     def begun(self) -> Verb | None:
         """The verb that was begun and concerns this role."""
         intent = self.intent
-        if intent is None or not (intent.role is self.role or (intent.role is Role.OWNER and intent.verb in _OF_ALL)):
-            return None
-        return intent.verb
+        if intent is None or intent.role is self.role:
+            return None if intent is None else intent.verb
+        is_of_all = intent.role is Role.OWNER and intent.verb in _OF_ALL
+        return intent.verb if is_of_all and self.current is not None else None
 
     @property
     def state(self) -> State:
         """The state of the tenant, or of its readers or writers."""
-        if self.intent is not None and self.begun is not None:
+        if self.begun is not None:
             state, _ = _BEGUN[self.begun]
-            if state is not State.USABLE and (self.current is not None or self.intent.role is self.role):
+            if state is not State.USABLE:
                 return state
         if self.current is None:
             return State.ABSENT

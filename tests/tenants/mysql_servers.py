@@ -84,6 +84,10 @@ class Server:
         """How many sessions of a login run a statement that sleeps."""
         return self._in_state(login, "User sleep")
 
+    def executing(self, login: str) -> int:
+        """How many sessions of a login run a statement."""
+        return self._in_state(login, "executing")
+
     def waiting(self, login: str) -> int:
         """How many sessions of a login wait for a lock of a table or schema."""
         return self._in_state(login, "Waiting for%metadata lock")

@@ -119,3 +119,5 @@ def test_a_verb_on_the_tenant_shuts_its_readers_out_only_with_it(verb: Verb) -> 
     shut = verb in (Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE)
     assert (record.of_role(Role.READER).usable is None) == shut
     assert record.of_role(Role.WRITER).state is State.ABSENT
+    assert record.of_role(Role.WRITER).is_empty
+    assert not record.of_role(Role.WRITER).exists

@@ -65,8 +65,8 @@ UNION SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema 
 _COLUMNS = """
 SELECT table_name, column_name, data_type FROM information_schema.columns JOIN information_schema.tables
 USING (table_schema, table_name) WHERE table_schema = database() AND table_type = 'BASE TABLE'
-AND generation_expression = '' AND data_type IN ('float', 'double', 'json', 'mediumtext', 'longtext', 'mediumblob', 'longblob')
-ORDER BY 1, 2
+AND generation_expression = ''
+AND data_type IN ('float', 'double', 'json', 'mediumtext', 'longtext', 'mediumblob', 'longblob') ORDER BY 1, 2
 """
 # Values of a column that are others in a dump, which is text. Compared as JSON, a date is no string.
 _MINUS_ZERO = "({0} = 0 AND left(cast({0} AS char), 1) = '-')"

@@ -143,10 +143,9 @@ class _Move:
         self._frozen_at = monotonic()
         await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
         await tenant.session.freeze([each for each in tenant.every_login() if each != login])
-        survey = await copier.survey(reader, current.username)  # the tenant may have changed a setting until now
         try:
             async with asyncio.timeout(self._job.max_frozen):
-                await self._transfer(copier, survey, reader, record.current)
+                await self._transfer(copier, reader, record.current)
         except TimeoutError:
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
         return await self._commit(kept, record)
@@ -224,17 +223,20 @@ class _Move:
             raise self._error(f"the new login is refused: {refused}")
         return self._there.credential(names, role, login, password)
 
-    async def _transfer(self, copier: Copier, survey: Survey, reader: Credential, writer: Credential) -> None:
+    async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
+        survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now
+        if survey.refusals:
+            raise self._error("; ".join(survey.refusals))
         programs, events = await self._tenant.home.server.programs(self._tenant.names)
         with TemporaryFile() as file:  # without a name, so nothing is left of it
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    counting = tasks.create_task(copier.count(reader))
-                    tasks.create_task(copier.dump(reader, programs, file))
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from None
+            await copier.dump(reader, programs, file)
             await copier.restore(writer, file)
-        counted, copied = counting.result(), await copier.count(writer)
+        try:
+            async with asyncio.TaskGroup() as tasks:  # only now, since somebody may have written in spite of all
+                counting = [tasks.create_task(copier.count(each)) for each in (reader, writer)]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        counted, copied = [each.result() for each in counting]
         if different := sorted(each for each in {*counted, *copied} if counted.get(each) != copied.get(each)):
             first = different[0]
             raise self._error(f"the copy differs: {first} has {counted.get(first)} here, and {copied.get(first)} there")
