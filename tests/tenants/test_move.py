@@ -329,21 +329,27 @@ async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) ->
     await two.new.dbs.delete(alpha.database)
 
 
+@pytest.mark.parametrize("times", [1, 2])
 async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touched(
-    two: Two, monkeypatch: pytest.MonkeyPatch
+    two: Two, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    repair = PostgresSession.repair
+    """The database is created once to try the copy, and again for the copy."""
+    create, left = PostgresSession.create, [*range(times)]
 
-    async def meanwhile(session: PostgresSession, logins: Mapping[str, Role]) -> None:  # of the copy
-        await two.new.dbs.create(alpha.database)
-        await repair(session, logins)
+    async def meanwhile(session: PostgresSession) -> bool:
+        left.pop()
+        if not left:
+            await two.new.dbs.create(alpha.database)
+        return await create(session)
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresSession, "repair", meanwhile)
-    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSession, "create", meanwhile)
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert [user.name for user in await two.new.users.list() if user.name.startswith(alpha.database)] == []
     await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 
