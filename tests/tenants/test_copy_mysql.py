@@ -138,7 +138,7 @@ async def test_a_copy_has_everything_and_its_definer_is_who_restored_it(server: 
         copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
         reader, writer = login(server, "copy_a", "copy_a"), login(server, "copy_b", "copy_b")
         survey = await copier.survey(reader, "copy_a")
-        assert await copier.obstacles(survey, writer) == []
+        assert await copier.obstacles(survey, reader, writer) == []
         with TemporaryFile() as file:
             programs, events = await MySQLServer(server, reader.ca).programs(names_of("copy_a", Engine.MYSQL))
             await copier.dump(reader, programs, file)
@@ -191,7 +191,7 @@ async def test_what_could_not_be_copied_is_found_before(server: str) -> None:
         try:
             copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
             survey = await copier.survey(login(server, "copy_k", "copy_k"), "copy_k")
-            found = await copier.obstacles(survey, login(server, "copy_l", "copy_l"))
+            found = await copier.obstacles(survey, login(server, "copy_k", "copy_k"), login(server, "copy_l", "copy_l"))
         finally:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = 1")
     assert found == [
@@ -247,11 +247,11 @@ async def test_row_longer_than_a_packet_is_found_before(server: str) -> None:
         copier = await MySQLCopier.with_programs(names_of("copy", Engine.MYSQL), "", "", has_tls=False)
         credential = login(server, "copy_p", "copy_p")
         survey = await copier.survey(credential, "copy_p")
-        assert await copier.obstacles(survey, credential) == [
+        assert await copier.obstacles(survey, credential, credential) == [
             "a row of 't' may need 80,000,000 bytes, and its max_allowed_packet is 67,108,864"
         ]
         cursor.execute("DELETE FROM copy_p.t WHERE n = 2")
-        assert await copier.obstacles(await copier.survey(credential, "copy_p"), credential) == []
+        assert await copier.obstacles(await copier.survey(credential, "copy_p"), credential, credential) == []
 
 
 HOSTILE = [

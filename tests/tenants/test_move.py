@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from attrs import evolve
 from aiodbclient import Failed
 from aiodbclient._http.call import RequestStats
 from aiodbclient.errors import ConflictError, InvalidArgumentError, NameTakenError
-from aiodbclient.tenants import ProblemKind, Record, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
+from aiodbclient.tenants import ProblemKind, Record, Role, SQLiteStore, TenantAction, TenantMoved, Tenants, copy_records
 from aiodbclient.tenants._servers.postgres.steps import PostgresSession
 from aiodbclient.tenants._verbs.move import _Move
 from aiodbclient.tenants.errors import (
@@ -134,20 +135,20 @@ async def test_a_reader_whose_removal_is_unfinished_is_removed_before_a_move(two
 async def test_a_setting_that_a_program_changes_until_the_freeze_moves_too(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = PostgresSession.create
+    repair = PostgresSession.repair
 
-    async def meanwhile(session: PostgresSession) -> bool:
+    async def meanwhile(session: PostgresSession, logins: Mapping[str, Role]) -> None:  # of the copy
         await sql(
             alpha,
             f"ALTER DATABASE {alpha.database} SET work_mem = '7MB'",
             f"ALTER DATABASE {alpha.database} SET default_transaction_read_only = on",
             f"ALTER DATABASE {alpha.database} CONNECTION LIMIT 7",
         )
-        return await create(session)
+        await repair(session, logins)
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresSession, "create", meanwhile)
+    monkeypatch.setattr(PostgresSession, "repair", meanwhile)
     moved = await only(tenants.move(["alpha"], to=two.new))
     assert moved.error is None
     assert await sql(moved.credential, "SHOW work_mem") == [("7MB",)]
@@ -328,21 +329,27 @@ async def test_what_others_made_on_the_other_cluster_is_not_touched(two: Two) ->
     await two.new.dbs.delete(alpha.database)
 
 
+@pytest.mark.parametrize("times", [1, 2])
 async def test_what_others_make_on_the_other_cluster_a_moment_before_is_not_touched(
-    two: Two, monkeypatch: pytest.MonkeyPatch
+    two: Two, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    create = PostgresSession.create
+    """The database is created once to try the copy, and again for the copy."""
+    create, left = PostgresSession.create, [*range(times)]
 
     async def meanwhile(session: PostgresSession) -> bool:
-        await two.new.dbs.create(alpha.database)
+        left.pop()
+        if not left:
+            await two.new.dbs.create(alpha.database)
         return await create(session)
 
     tenants = two.tenants()
     alpha = await tenants.ensure("alpha")
-    monkeypatch.setattr(PostgresSession, "create", meanwhile)
-    assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSession, "create", meanwhile)
+        assert isinstance((await only(tenants.move(["alpha"], to=two.new))).error, NameTakenError)
     assert await enters(alpha)
     assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert [user.name for user in await two.new.users.list() if user.name.startswith(alpha.database)] == []
     await two.new.dbs.delete(alpha.database)  # raises an error if it is gone
 
 

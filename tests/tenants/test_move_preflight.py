@@ -71,7 +71,7 @@ async def test_an_extension_that_the_other_server_lacks_is_found_before_anybody_
         await sql(alpha, "CREATE EXTENSION ours")
         with psycopg.connect(make_conninfo(richer[3], dbname=beta.database), autocommit=True) as superuser:
             superuser.execute("CREATE EXTENSION theirs")
-        for credential, why in ((alpha, "'ours' is not available"), (beta, '"theirs" is not available')):
+        for credential, why in ((alpha, '"ours" is not available'), (beta, '"theirs" is not available')):
             await _refused(two, credential, f"extension {why}")
 
 

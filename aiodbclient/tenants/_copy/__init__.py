@@ -50,8 +50,8 @@ class Copier(ABC):
         """Look at the database that is to be copied. ``reader`` may read all of it, ``login`` is the tenant's."""
 
     @abstractmethod
-    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
-        """Why the empty database of ``writer`` could not have such a copy."""
+    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
+        """Why the empty database of ``writer`` could not have such a copy. Trying it may leave something there."""
 
     @abstractmethod
     async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:

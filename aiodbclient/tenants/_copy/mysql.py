@@ -118,7 +118,7 @@ class MySQLCopier(Copier):
             facts["longest"] = longest
         return Survey(bytes=int(size), tables=len(tables), refusals=tuple(refusals), facts=facts)
 
-    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
+    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
         facts, found = survey.facts, list[str]()
         async with _session(writer) as rows:
             ((requires_key,),) = await rows("SELECT @@sql_require_primary_key")

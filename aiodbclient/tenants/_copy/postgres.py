@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from tempfile import NamedTemporaryFile
-from typing import IO, Any, LiteralString
+from functools import partial
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO, Any, LiteralString, TypeAlias
 
 import psycopg
-from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
@@ -28,49 +28,21 @@ _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no time
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
-# What a dump shows of a database, and what it does not.
-_SURVEY = """
+_DATABASE = """
 SELECT pg_database_size(d.oid), d.datconnlimit, pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
   coalesce(to_jsonb(d)->>'datlocprovider', 'c'), coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', '')
 FROM pg_database d WHERE d.datname = current_database()
 """
+# Those that the administrator made.
 _EXTENSIONS = """
-SELECT e.extname, n.nspname, pg_get_userbyid(e.extowner) = %(owner)s OR pg_get_userbyid(e.extowner) ~ %(form)s
-FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql'
+SELECT e.extname, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname <> 'plpgsql' AND pg_get_userbyid(e.extowner) <> %(owner)s AND pg_get_userbyid(e.extowner) !~ %(form)s
 ORDER BY e.oid  -- one may require an earlier one
-"""
-_GRANTEES = """
-SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
-WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('a', 'r')
-AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND r.rolname <> %(owner)s AND r.rolname !~ '^pg_' ORDER BY 1
-"""
-# ``pg_restore`` would have to be the grantor.
-_GRANTED = """
-SELECT g.rolname, r.rolname FROM (
-  SELECT relowner, relacl FROM pg_class UNION ALL SELECT nspowner, nspacl FROM pg_namespace WHERE nspname !~ '^pg_'
-  UNION ALL SELECT proowner, proacl FROM pg_proc
-) o (owner, acl), aclexplode(acl) a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles r ON r.oid = a.grantee
-WHERE a.grantor <> o.owner AND (pg_get_userbyid(o.owner) = %(owner)s OR pg_get_userbyid(o.owner) ~ %(form)s) LIMIT 1
 """
 _LOCKS = """
 SELECT count(*), current_setting('max_locks_per_transaction')::bigint
   * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
 FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
-"""
-_FORCED = "SELECT oid::regclass::text FROM pg_class WHERE relforcerowsecurity ORDER BY 1"
-_HIDDEN = """
-SELECT oid::regclass::text, pg_get_userbyid(relowner) FROM pg_class
-WHERE relrowsecurity AND NOT pg_has_role(relowner, 'USAGE')
-AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e') ORDER BY 1
-"""
-_UNREADABLE = """
-SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-AND n.nspname !~ '^pg_(toast|temp)' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
-AND NOT (has_schema_privilege(%(owner)s, n.oid, 'USAGE') AND has_table_privilege(%(owner)s, c.oid, 'SELECT'))
-UNION ALL SELECT 'the large object ' || m.oid FROM pg_largeobject_metadata m
-WHERE NOT pg_has_role(%(owner)s, m.lomowner, 'USAGE') ORDER BY 1
 """
 _SETTINGS = """
 SELECT s.setrole <> 0, s.setdatabase <> 0, split_part(each, '=', 1), substr(each, strpos(each, '=') + 1)
@@ -94,6 +66,9 @@ _LARGE_OBJECTS = "SELECT count(*) FROM pg_largeobject_metadata"
 _THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
 
 
+Rows: TypeAlias = Callable[..., Awaitable[list[Any]]]
+
+
 class PostgresCopier(Copier):
     """Copies a PostgreSQL database."""
 
@@ -111,33 +86,12 @@ class PostgresCopier(Copier):
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"owner": self.names.owner, "form": self.names.login_pattern}
-        async with self._session(reader) as session:
-            ((size, limit, *locale),) = await session.rows(_SURVEY)
-            extensions = await session.rows(_EXTENSIONS, names)
-            grantees = [name for (name,) in await session.rows(_GRANTEES, names)]
-            forced = [name for (name,) in await session.rows(_FORCED)]
-            hidden = await session.rows(_HIDDEN)
-            unreadable = [name for (name,) in await session.rows(_UNREADABLE, names)]
-            ((tables, locks),) = await session.rows(_LOCKS)
-            granted = await session.rows(_GRANTED, names)
-            settings = await session.rows(_SETTINGS, {"login": login})
+        async with self._session(reader) as rows:
+            ((size, limit, *locale),) = await rows(_DATABASE)
+            extensions = await rows(_EXTENSIONS, names)
+            ((tables, locks),) = await rows(_LOCKS)
+            settings = await rows(_SETTINGS, {"login": login})
         refusals = list[str]()
-        if forced:
-            refusals.append(
-                f"row security is forced on {forced[0]}, so its owner cannot read all rows: "
-                f"ALTER TABLE {forced[0]} NO FORCE ROW LEVEL SECURITY"
-            )
-        refusals += [
-            f"row security of {table}, which belongs to {owner!r}, hides rows from the tenant: "
-            f'ALTER TABLE {table} OWNER TO "{self.names.owner}"'
-            for table, owner in hidden[:1]
-        ]
-        if unreadable:
-            refusals.append(f"the tenant may not read {unreadable[0]}, which is somebody else's: repair the tenant")
-        refusals += [
-            f"{grantor!r} granted {grantee!r} rights that it has WITH GRANT OPTION: revoke them"
-            for grantor, grantee in granted
-        ]
         if tables > locks * _PART_OF_LOCKS:
             refusals.append(
                 f"it has {tables:,} tables, and pg_dump would take most of the {locks:,} locks of the server"
@@ -146,36 +100,27 @@ class PostgresCopier(Copier):
             bytes=size,
             tables=tables,
             refusals=tuple(refusals),
-            extensions=tuple((name, schema) for name, schema, own in extensions if not own),
-            facts={
-                "limit": limit,
-                "locale": locale,
-                "grantees": grantees,
-                "own": [name for name, _, own in extensions if own],
-                "settings": settings,
-            },
+            extensions=tuple(extensions),
+            facts={"limit": limit, "locale": locale, "settings": settings},
         )
 
-    async def obstacles(self, survey: Survey, writer: Credential) -> list[str]:
-        async with self._session(writer) as session:
-            ((_, _, *locale),) = await session.rows(_SURVEY)
-            available = {name for (name,) in await session.rows("SELECT name FROM pg_available_extensions")}
-            roles = {name for (name,) in await session.rows("SELECT rolname FROM pg_roles")}
-            found = [
-                f"the setting {name} of the database or its login is refused: {refused}"
-                for _, _, name, value in survey.facts["settings"]
-                if not name.endswith("_timeout")  # it would end this session
-                and (refused := await session.refuses(_SET, {"name": name, "value": value}))
-            ]
+    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
+        """Copy all but the rows. Then the database has to be dropped, and the login has no settings."""
+        async with self._session(writer) as rows:
+            ((_, _, *locale),) = await rows(_DATABASE)
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
-            found.append(f"encoding and locale differ: {here} and {there}")
-        found += [f"the extension {each!r} is not available" for each in survey.facts["own"] if each not in available]
-        return found + [
-            f"the tenant granted rights to {each!r}, which does not exist there: create it, or revoke them"
-            for each in survey.facts["grantees"]
-            if each not in roles
-        ]
+            return [f"encoding and locale differ: {here} and {there}"]
+        try:
+            with TemporaryFile() as file:
+                await self._dump(reader, file, "--schema-only")
+                await self.restore(writer, file)
+            await self.finish(survey, writer, "")
+            async with self._session(writer) as rows:
+                await rows("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL")
+        except GrantError as refused:
+            return [str(refused)]
+        return []
 
     @property
     def _options(self) -> str:
@@ -186,9 +131,12 @@ class PostgresCopier(Copier):
         return " ".join(f"-c {name}=0" for name in names)
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
+        await self._dump(reader, target)
+
+    async def _dump(self, reader: Credential, target: IO[bytes], *more: str) -> None:
         options = "--format=custom", "--compress=1", "--no-password", f"--role={self.names.owner}"
         with environment_of(reader, self._options) as environment:
-            command = [self.tools.dump, *options, place_of(reader)]
+            command = [self.tools.dump, *options, *more, place_of(reader)]
             await self._unblocked(reader, run(command, environment, stdout=target))
 
     async def _unblocked(self, credential: Credential, copying: Coroutine[Any, Any, None]) -> None:
@@ -197,8 +145,8 @@ class PostgresCopier(Copier):
         values = {"login": credential.username, "seconds": _LOCK_SECONDS}
         try:
             while not (await asyncio.wait([task], timeout=_LOCK_SECONDS))[0]:
-                async with self._session(credential) as session:
-                    blocking = await session.rows(_BLOCKED, values)
+                async with self._session(credential) as rows:
+                    blocking = await rows(_BLOCKED, values)
                 if blocking:
                     login = blocking[0][0]
                     raise GrantError(
@@ -220,8 +168,8 @@ class PostgresCopier(Copier):
         """
         source.seek(0)
         listing = await text_of([self.tools.restore, "--list"], source)
-        async with self._session(writer) as session:
-            there = [entry for (entry,) in await session.rows(_THERE)]
+        async with self._session(writer) as rows:
+            there = [entry for (entry,) in await rows(_THERE)]
         left_out = tuple(f"{each} " for each in there)
         comments = tuple(f"COMMENT - EXTENSION {each[12:]}" for each in left_out if each.startswith("EXTENSION - "))
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
@@ -239,43 +187,43 @@ class PostgresCopier(Copier):
             command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
             with environment_of(writer, self._options) as environment:
                 await run(command, environment, stdin=source)
-        async with self._session(writer) as session:
-            await session.rows("ANALYZE")
+        async with self._session(writer) as rows:
+            await rows("ANALYZE")
 
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
-        async with self._session(credential) as session:
-            ((objects,),) = await session.rows(_LARGE_OBJECTS)
+        async with self._session(credential) as rows:
+            ((objects,),) = await rows(_LARGE_OBJECTS)
             found["large objects"] = str(objects)
-            relations = await session.rows(_RELATIONS)
+            relations = await rows(_RELATIONS)
             for at in range(0, len(relations), _AT_ONCE):
                 some = relations[at : at + _AT_ONCE]
-                found |= dict(await session.rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
+                found |= dict(await rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         database = Identifier(writer.database)
-        async with self._session(writer) as session:
+        async with self._session(writer) as rows:
             limit = Literal(survey.facts["limit"])
-            await session.rows(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
+            await rows(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
             for of_login, in_database, name, value in survey.facts["settings"]:
                 what = SQL("DATABASE {}").format(database)
                 if of_login:
                     where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
                     what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
-                await session.rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                await rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
                     change = SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value))
-                    await session.rows(change)
+                    await rows(change)
                     continue
-                await session.rows("BEGIN READ WRITE")  # the setting may be default_transaction_read_only
-                await session.rows(_SET, {"name": name, "value": value})
-                await session.rows(
+                await rows("BEGIN READ WRITE")  # the setting may be default_transaction_read_only
+                await rows(_SET, {"name": name, "value": value})
+                await rows(
                     SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
                 )
 
     @asynccontextmanager
-    async def _session(self, credential: Credential) -> AsyncGenerator[_Session]:
+    async def _session(self, credential: Credential) -> AsyncGenerator[Rows]:
         """A session as the owner of the tenant's objects, without a bound of time for its statements."""
         options = {
             "host": credential.host,
@@ -291,44 +239,24 @@ class PostgresCopier(Copier):
             reason = one_line(error)
         else:
             async with server:
-                session = _Session(server)
-                await session.rows("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''")
-                await session.rows(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
-                yield session
+                rows = partial(_rows, server)
+                await rows("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''")
+                await rows(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
+                yield rows
             return
         raise GrantError(f"PostgreSQL refused a login to copy the database: {reason}")
 
 
-@frozen
-class _Session:
-    """A session as the tenant."""
-
-    server: AsyncConnection[Any]
-
-    async def rows(
-        self,
-        statement: LiteralString | bytes | Composed,
-        values: Mapping[str, Any] | None = None,
-        fine: type[psycopg.Error] | tuple[()] = (),
-    ) -> list[Any]:
-        """Execute a statement, and return its rows; none after a ``fine`` error."""
-        try:
-            cursor = await self.server.execute(statement, values)
-            return [] if cursor.description is None else await cursor.fetchall()
-        except fine:
-            return []
-        except psycopg.Error as error:
-            reason = error.diag.message_primary or one_line(error)
-        raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
-
-    async def refuses(self, statement: LiteralString, values: Mapping[str, Any]) -> str:
-        """Why the server refuses a statement, which changes nothing; "" if it does not."""
-        try:
-            async with self.server.transaction(force_rollback=True):
-                await self.server.execute(statement, values)
-        except psycopg.Error as error:
-            return error.diag.message_primary or one_line(error)
-        return ""
+async def _rows(
+    server: AsyncConnection[Any], statement: LiteralString | bytes | Composed, values: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Execute a statement as the tenant, and return its rows."""
+    try:
+        cursor = await server.execute(statement, values)
+        return [] if cursor.description is None else await cursor.fetchall()
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or one_line(error)
+    raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
 
 
 async def programs(source: str, target: str, *, has_tls: bool) -> Programs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -138,7 +139,7 @@ class _Move:
         if current.suspended is None and self._job.takes_too_long(survey):
             await undo_move(tenant)
             return kept
-        record = await self._prepare(copier, survey, logins)
+        record = await self._prepare(copier, survey, reader, logins)
         assert record.current is not None
         self._frozen_at = monotonic()
         await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
@@ -185,18 +186,14 @@ class _Move:
         has_tls = self._tenant.current.ca is not None
         return await kind.with_programs(self._tenant.names, source, target, has_tls=has_tls)
 
-    async def _prepare(self, copier: Copier, survey: Survey, logins: dict[Role, str]) -> Record:
+    async def _prepare(self, copier: Copier, survey: Survey, reader: Credential, logins: dict[Role, str]) -> Record:
         """Make the database and the logins on the other cluster. Raises MoveError if it could not have a copy."""
         tenant = self._tenant
         if survey.refusals:
             raise self._error("; ".join(survey.refusals))
         await tenant.home.server.programs(tenant.names)  # it may not read some
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
-        if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
-            await tenant.end_new_logins()
-            await tenant.end_intent()
-            raise conflict(tenant, self._there, Found(database=True))
-        await self._copy.add_extensions(survey.extensions)
+        await self._create(survey, logins.values())
         made = [await self._add_login(role, login) for role, login in logins.items()]
         record = evolve(
             tenant.record,
@@ -204,9 +201,21 @@ class _Move:
             previous=None,
             roles={each.role: RoleCredentials(current=each) for each in made[1:]},
         )
-        if obstacles := await copier.obstacles(survey, made[0]):
+        if obstacles := await copier.obstacles(survey, reader, made[0]):
             raise self._error("; ".join(obstacles))
+        await self._copy.drop_database()  # and what was tried in it
+        await self._create(survey, logins.values())
+        await self._copy.repair({login: role for role, login in logins.items()})
         return record
+
+    async def _create(self, survey: Survey, logins: Collection[str]) -> None:
+        if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
+            await self._copy.end_logins(logins)
+            await self._copy.drop_logins(logins)
+            await self._tenant.end_new_logins()
+            await self._tenant.end_intent()
+            raise conflict(self._tenant, self._there, Found(database=True))
+        await self._copy.add_extensions(survey.extensions)
 
     async def _add_login(self, role: Role, login: str) -> Credential:
         """Make a login on the other cluster, and test it."""
