@@ -12,14 +12,7 @@ from ..._credential import Secret
 from ..._naming import Role
 from ..server import TEMPORARY_CONNECTIONS, TenantSession, Work
 from . import rights
-from .accounts import (
-    accounts,
-    check_adoption,
-    create_account,
-    drop_account,
-    drop_helpers,
-    repair_account,
-)
+from .accounts import accounts, check_adoption, create_account, drop_account, drop_helpers, repair_account
 from .ending import ENDING_SECONDS, end, end_in_schema
 from .leftovers import definers, make_read_only, make_writable, refuse_prepared
 from .reading import exists, intruders
@@ -84,13 +77,13 @@ class MySQLSession(TenantSession):
         async with self._server.schema(self._work, is_long=True) as schema:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DROP_LOGINS_SECONDS):
+                    await _restore_definers(schema)
                     existing = await accounts(schema)
                     if left.issuperset(existing) and await exists(schema):
                         left -= {*[*existing][-1:]}
                     for login in sorted(left):
                         if await drop_account(schema, login):
                             left.remove(login)
-                    await _restore_definers(schema)
         return tuple(sorted(left))
 
     async def repair(self, logins: Mapping[str, Role]) -> None:
