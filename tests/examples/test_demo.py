@@ -68,7 +68,7 @@ def test_the_demo_fails_when_a_tenant_is_missing(
 
 
 async def test_demo_notices_open_door(sandbox: Sandbox, tmp_path: Path) -> None:
-    """And a credential that was not revoked."""
+    """It notices a credential that was not revoked too."""
     cluster_id = await sandbox.add_cluster("pg", backend="postgres")
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,

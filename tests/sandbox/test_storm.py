@@ -75,6 +75,7 @@ async def all_log_in(tenants: Tenants, text: str) -> None:
             assert rows[0] == ("provisioned",)
 
 
+@pytest.mark.thorough
 async def test_storm_loses_nothing(tmp_path: Path) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
