@@ -34,18 +34,17 @@ def test_each_operation_is_tested() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_each_setting_is_checked_and_sent(setting: str) -> None:
+async def test_each_setting_is_checked_and_sent(setting: str, sandbox: Sandbox, client: DatabaseClient) -> None:
     arguments, owners = test_guard.SETTINGS[setting]
-    async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        for engine in owners:
-            cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"), engine=engine)
+    for engine in owners:
+        cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"), engine=engine)
 
-            user = await cluster.users.create("alice", **arguments)
+        user = await cluster.users.create("alice", **arguments)
 
-            assert without_ids(user.settings, setting) == without_ids(arguments["settings"], setting)
-            wrong: Any = object()
-            with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
-                await cluster.users.update("alice", UserSettings(**{setting: wrong}))
+        assert without_ids(user.settings, setting) == without_ids(arguments["settings"], setting)
+        wrong: Any = object()
+        with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
+            await cluster.users.update("alice", UserSettings(**{setting: wrong}))
 
 
 def without_ids(settings: UserSettings | None, setting: str) -> object:
@@ -61,13 +60,12 @@ def test_each_setting_belongs_to_an_engine() -> None:
 
 
 @pytest.mark.parametrize("engine", Engine)
-async def test_the_sandbox_knows_each_engine(engine: Engine) -> None:
-    async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        cluster = await client.clusters.get(await sandbox.add_cluster(engine, backend="memory"))
+async def test_the_sandbox_knows_each_engine(engine: Engine, sandbox: Sandbox, client: DatabaseClient) -> None:
+    cluster = await client.clusters.get(await sandbox.add_cluster(engine, backend="memory"))
 
-        assert engine in CAPABILITIES
-        assert cluster.engine is engine
-        assert cluster.version not in (None, "1")
-        if CAPABILITIES[engine].users:
-            user = await client.cluster(cluster.id).users.create("alice")
-            assert cluster.connection.uri_for(user, database="alpha")
+    assert engine in CAPABILITIES
+    assert cluster.engine is engine
+    assert cluster.version not in (None, "1")
+    if CAPABILITIES[engine].users:
+        user = await client.cluster(cluster.id).users.create("alice")
+        assert cluster.connection.uri_for(user, database="alpha")
