@@ -8,7 +8,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from attrs import define, frozen
+from attrs import define
 
 from ..engines import Engine
 from .operations import Operation
@@ -85,8 +85,7 @@ class WriteTurns:
         return self._lanes[bulk]
 
 
-@frozen(repr=False, eq=False)  # a repr could show a secret in the body
-class Call:
+class Call(NamedTuple):
     """One call: what to send."""
 
     operation: Operation
@@ -98,6 +97,9 @@ class Call:
     body: bytes | None = None
     turns: WriteTurns | None = None
     not_found: str = ""  # what a 404 can mean
+
+    def __repr__(self) -> str:
+        return f"<Call {self.operation.name}>"  # the body and the path may hold a secret
 
     @property
     def what(self) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
-
-from attrs import frozen
+from typing import Any, NamedTuple, TypeVar
 
 from .._headers import retry_after
 from .._json import UNREADABLE, ClusterEngine, decode, decode_page, parse
@@ -56,8 +54,7 @@ _LINE = 500  # characters of an id, a message or a request id
 _LONGEST_ERROR = 1 << 16  # bytes of an error that the client decodes
 
 
-@frozen(repr=False, eq=False)  # a repr would show the body
-class Response:
+class Response(NamedTuple):
     """The response to ``call``, not decoded yet.
 
     If it does not fit the call, reading it raises InvalidResponseError and closes the connection. The response may be a
@@ -71,6 +68,9 @@ class Response:
     earlier: Sequence[FailedTry]  # the tries before this one
     secrets: Secrets
     close: Callable[[], object]  # closes the connection, even if it is back in the pool
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"  # the body may hold a secret
 
     @property
     def request_id(self) -> str | None:
@@ -184,9 +184,9 @@ class Response:
 
     def _check_subject(self, value: object) -> None:
         found: str | None
-        if isinstance(value, User | Database):
+        if isinstance(value, (User, Database)):
             found, asked = value.name, self.call.name
-        elif isinstance(value, Cluster | ClusterEngine):
+        elif isinstance(value, (Cluster, ClusterEngine)):
             found, asked = value.id, self.call.cluster_id
         else:
             return
