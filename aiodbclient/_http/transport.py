@@ -234,7 +234,7 @@ class Transport:
         return self._connections
 
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
-        """Have a token other than ``stale``. Asks the provider, unless another call already did."""
+        """Get a token other than ``stale``: ask the provider, unless another call has done so."""
         limit = asyncio.timeout(call.options.timeout)
         self._waits.add(limit)
         try:
