@@ -9,12 +9,21 @@ _INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 
 
 def main() -> None:
-    """Run the command. Until it handles signals itself, nothing is begun, and Ctrl-C ends it at once."""
+    """Run the command. Before it handles signals itself, and after that, Ctrl-C ends it at once."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+        signal.signal(signal.SIGINT, _end_at_once)
     from ._cli import main as run
 
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:  # asyncio has just given the signal back
+        _end_at_once()
+    finally:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _end_at_once(*_: object) -> None:
+    os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def greeting() -> bytes:
     return struct.pack("<I", len(body))[:3] + b"\0" + body
 
 
-async def test_a_login_is_never_sent_to_a_server_that_cannot_be_verified() -> None:
+async def test_unverified_server_gets_no_login() -> None:
     """Somebody on the way may have removed TLS from the greeting, to read the login."""
     received = asyncio.get_running_loop().create_future()
 

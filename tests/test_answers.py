@@ -40,9 +40,8 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
-async def test_a_success_of_another_shape_is_an_invalid_response_without_a_secret(
-    text: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_success_of_another_shape_is_invalid(text: str, server: Server, make_client: MakeClient) -> None:
+    """The error shows no secret."""
     server.will(says(201, text=text))
 
     with pytest.raises(errors.InvalidResponseError) as caught:
@@ -57,9 +56,7 @@ async def test_a_success_of_another_shape_is_an_invalid_response_without_a_secre
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d"])
-async def test_a_password_that_no_text_can_hold_is_an_invalid_response(
-    half: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_password_with_half_a_character_is_invalid(half: str, server: Server, make_client: MakeClient) -> None:
     users = make_client().cluster(CLUSTER, engine="pg").users
     server.otherwise = says(201, text=f'{{"user": {{"name": "alice", "role": "normal", "password": "hunter2{half}"}}}}')
 
@@ -86,7 +83,7 @@ async def test_a_password_that_no_text_can_hold_is_an_invalid_response(
     ],
 )
 @pytest.mark.parametrize(("status", "error_type"), [(404, errors.NotFoundError), (500, errors.ServerError)])
-async def test_an_error_with_another_body_is_still_the_right_error(
+async def test_error_with_another_body_keeps_its_type(
     status: int, error_type: type[errors.APIError], text: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(status, text=text, x_request_id="from-header"))
@@ -160,9 +157,7 @@ async def test_an_error_says_what_the_server_said(
     assert caught.value.status == status
 
 
-async def test_the_id_of_a_request_is_that_of_the_body_before_that_of_the_headers(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_request_id_of_body_before_headers(server: Server, make_client: MakeClient) -> None:
     server.will(says(400, {"message": "bad", "request_id": "from-body"}, x_request_id="from-header"), says(400, {}))
     clusters = make_client().clusters
 
@@ -177,9 +172,7 @@ async def test_the_id_of_a_request_is_that_of_the_body_before_that_of_the_header
 
 
 @pytest.mark.parametrize("status", [200, 400])
-async def test_no_more_than_500_characters_of_a_request_id_are_kept(
-    status: int, server: Server, make_client: MakeClient
-) -> None:
+async def test_long_request_id_is_cut(status: int, server: Server, make_client: MakeClient) -> None:
     server.will(says(status, {"databases": []}, x_request_id="r" * 600))
     events: list[RequestEvent] = []
 
@@ -189,7 +182,8 @@ async def test_no_more_than_500_characters_of_a_request_id_are_kept(
     assert [event.request_id for event in events] == ["r" * 500]
 
 
-async def test_an_error_of_more_than_64_kib_is_not_decoded(server: Server, make_client: MakeClient) -> None:
+async def test_large_error_is_not_decoded(server: Server, make_client: MakeClient) -> None:
+    """It has more than 64 KiB."""
     long = {"id": "bad", "message": "x" * (1 << 16)}
     server.will(says(400, long))
 
@@ -200,7 +194,7 @@ async def test_an_error_of_more_than_64_kib_is_not_decoded(server: Server, make_
     assert len(str(caught.value)) < 300
 
 
-async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: MakeClient) -> None:
+async def test_page_of_proxy_is_no_deletion(server: Server, make_client: MakeClient) -> None:
     server.will(says(200, text="<html>please log in</html>"))
 
     with pytest.raises(errors.InvalidResponseError, match="not empty") as caught:
@@ -209,16 +203,14 @@ async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: 
     assert caught.value.may_have_applied
 
 
-async def test_the_guard_needs_nothing_of_a_cluster_but_its_engine(server: Server, make_client: MakeClient) -> None:
+async def test_guard_needs_only_the_engine(server: Server, make_client: MakeClient) -> None:
     server.will(says(200, {"database": {"engine": "redis", "created_at": "garbage", "connection": {"port": "x"}}}))
 
     with pytest.raises(errors.UnsupportedOperationError):
         await make_client().cluster(CLUSTER).dbs.list()
 
 
-async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_unknown_and_empty_members_are_read(server: Server, make_client: MakeClient) -> None:
     cluster = {
         "id": CLUSTER,
         "name": "main",
@@ -250,9 +242,7 @@ async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
     assert (user.role, user.password, user.mysql_settings, user.settings) == ("superb", None, None, None)
 
 
-async def test_a_cluster_without_a_connection_has_one_that_knows_nothing(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_missing_connection_knows_nothing(server: Server, make_client: MakeClient) -> None:
     none: list[dict[str, Any]] = [{}, {"connection": None}, {"connection": {}}]
     for connection in none:
         server.will(says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", **connection}}))
@@ -315,7 +305,7 @@ _MEMBERS: dict[str, st.SearchStrategy[object]] = {
 
 @example({"name": "alice", "role": "normal", "password": "x", "settings": {}})
 @given(st.fixed_dictionaries({"name": st.sampled_from(["alice", None, 5])}, optional=_MEMBERS))
-def test_a_member_that_is_not_known_changes_nothing_of_how_a_user_is_read(user: dict[str, object]) -> None:
+def test_unknown_member_changes_nothing_else(user: dict[str, object]) -> None:
     def read(members: dict[str, object]) -> User | str:
         try:
             return decode(json.dumps({"user": members}).encode(), "user", User)

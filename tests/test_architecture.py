@@ -112,7 +112,8 @@ def test_imports_go_down_and_in_no_circle() -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_io(name: str) -> None:
+def test_pure_module_reaches_no_io(name: str) -> None:
+    """A module whose docstring says "Pure" neither waits nor imports what does I/O."""
     tree = list(ast.walk(tree_of(name)))
 
     assert not ways_to_io(name)
@@ -120,7 +121,7 @@ def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_
     assert not [node.lineno for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) == "open"]
 
 
-def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
+def test_io_through_two_modules_is_found() -> None:
     assert ways_to_io("aiodbclient._http.transport")[0].endswith("aiohttp")
     assert "aiodbclient._pacing.windows" in imports("aiodbclient._pacing.limiter")  # a relative import
     chain = {"aiodbclient.errors": {"aiodbclient.models"}, "aiodbclient.models": {"aiodbclient.engines"}}
@@ -140,7 +141,7 @@ def test_core_names_no_tenants() -> None:
     assert [name for name, text in core.items() if "tenant" in text.lower()] == []
 
 
-def test_nearly_half_of_the_code_that_requests_go_through_is_pure() -> None:
+def test_nearly_half_of_the_path_is_pure() -> None:
     folders = ("aiodbclient._http", "aiodbclient._pacing")
     of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}
     of_requests |= {"aiodbclient._headers", "aiodbclient._json", "aiodbclient._masking"}

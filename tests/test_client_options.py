@@ -36,7 +36,7 @@ async def test_options_that_are_not_given_stay_the_same(server: Server, make_cli
     assert [request.headers["x-trace"] for request in server.requests] == ["7"] * 3
 
 
-async def test_a_client_is_not_changed_by_another_one_made_from_it(server: Server, make_client: MakeClient) -> None:
+async def test_with_options_changes_no_other_client(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
     client = make_client()
     headers = {"X-Trace": "7"}
@@ -96,7 +96,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], complaint: 
     assert "another" not in str(caught.value)
 
 
-async def test_a_header_has_any_letters_digits_dashes_and_underscores(server: Server, make_client: MakeClient) -> None:
+async def test_header_with_dash_and_underscore(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
 
     await list_dbs(make_client().with_options(headers={"X-Trace_Id-7": "b"}, timeout=5, max_wait=0))

@@ -45,7 +45,7 @@ def authority(pem: str = PEM) -> Any:
     return says(200, {"ca": {"certificate": base64.b64encode(pem.encode()).decode()}})
 
 
-async def test_the_ca_is_pem_and_read_once_for_a_client(server: Server, make_client: MakeClient) -> None:
+async def test_ca_is_pem_and_read_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = authority()
     client = make_client()
 
@@ -95,7 +95,7 @@ async def test_a_status_is_known_or_the_word_itself(server: Server, make_client:
     assert (await cluster.info()).status is None
 
 
-async def test_a_connection_has_its_protocol_and_its_other_ports(server: Server, make_client: MakeClient) -> None:
+async def test_connection_has_protocol_and_ports(server: Server, make_client: MakeClient) -> None:
     where = {"host": "db.example", "port": 25073, "protocol": "kafka", "application_ports": {"schema_registry": 25083}}
     private = {"host": "private", "application_ports": None}
     server.will(says(200, document(connection=where, private_connection=private)))
@@ -107,7 +107,7 @@ async def test_a_connection_has_its_protocol_and_its_other_ports(server: Server,
     assert info.private_connection.application_ports == {}
 
 
-async def test_a_private_connection_has_a_uri_of_its_own(server: Server, make_client: MakeClient) -> None:
+async def test_private_connection_has_its_uri(server: Server, make_client: MakeClient) -> None:
     hosts = {"connection": "main-1.mongo.example", "private_connection": "private-main-1.mongo.example"}
     described = {
         name: {
@@ -225,7 +225,7 @@ async def test_404_is_raised_after_a_minute(
     assert len(server.requests) > 1
 
 
-async def test_a_replica_works_with_its_engine_and_says_so_without(server: Server, make_client: MakeClient) -> None:
+async def test_replica_needs_its_engine(server: Server, make_client: MakeClient) -> None:
     server.will(says(201, {"user": {"name": "alice", "password": "x"}}), fails(404))
     client = make_client()
 

@@ -41,13 +41,13 @@ async def test_the_sandbox_does_each_operation(name: str) -> None:
             assert answer.status in (200, 404, 422)
 
 
-def test_each_operation_is_held_to_the_wire_and_guarded() -> None:
+def test_each_operation_is_tested() -> None:
     assert {name.partition(" ")[0] for name in test_operations.CASES} == OF_USERS_AND_DBS
     assert set(test_guard.OPERATIONS) == OF_USERS_AND_DBS
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_each_setting_of_users_is_checked_sent_taken_and_returned(setting: str) -> None:
+async def test_each_setting_is_checked_and_sent(setting: str) -> None:
     arguments, owners = test_guard.SETTINGS[setting]
     async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
         for engine in owners:

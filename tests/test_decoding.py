@@ -62,7 +62,7 @@ def refused(value: Any, model: type[Any]) -> bool:
     return False
 
 
-def test_a_user_has_the_returned_members_and_none_for_the_rest() -> None:
+def test_user_has_the_returned_members() -> None:
     assert user() == User("alice")
     assert user(role="normal") == User("alice", UserRole.NORMAL)
     assert user(role="superb") == User("alice", "superb")
@@ -84,7 +84,7 @@ def test_a_user_has_the_returned_members_and_none_for_the_rest() -> None:
     )
 
 
-def test_the_settings_of_a_user_are_those_of_its_engine() -> None:
+def test_settings_of_each_engine() -> None:
     def settings(**members: Any) -> Any:
         return user(settings=members).settings
 
@@ -177,7 +177,7 @@ def test_each_connection_knows_its_engine_and_its_ports() -> None:
     assert decoded.standby_connection is None
 
 
-def test_a_cluster_has_the_endpoints_that_a_login_is_used_at() -> None:
+def test_cluster_has_its_endpoints() -> None:
     decoded = cluster(
         engine="kafka",
         ui_connection={"host": "ui", "port": 25060, "user": "doadmin", "password": "hunter2", "ssl": True},
@@ -234,7 +234,7 @@ def test_a_cluster_of_another_shape_is_refused(members: dict[str, Any]) -> None:
     assert refused(CLUSTER | members, Cluster)
 
 
-def test_the_engine_alone_is_read_of_a_cluster_that_is_unreadable_elsewhere() -> None:
+def test_engine_of_unreadable_cluster() -> None:
     decoded = read({"engine": "MySQL", "id": "1", "status": 5}, ClusterEngine)
     assert (decoded.engine, decoded.id) == (Engine.MYSQL, "1")
     assert read({"engine": "pg"}, ClusterEngine).id is None
@@ -244,7 +244,7 @@ def test_the_engine_alone_is_read_of_a_cluster_that_is_unreadable_elsewhere() ->
     assert refused({"certificate": None}, Authority)
 
 
-def test_a_page_is_a_list_and_the_address_of_the_next() -> None:
+def test_page_and_address_of_next() -> None:
     def page(**members: Any) -> Any:
         return decode_page(json.dumps(members).encode(), "dbs", Database)
 

@@ -43,7 +43,7 @@ def test_every_engine_with_users_has_one(engine: str) -> None:
     assert "db.example:25060" in connection(engine).uri_for(ALICE, database="alpha")
 
 
-def test_an_engine_that_is_new_in_the_table_does_not_get_the_form_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_engine_has_no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._dsn.CAPABILITIES", {**CAPABILITIES, "cockroach": Capabilities()})
 
     with pytest.raises(errors.InvalidArgumentError, match="no DSN is known for the engine 'cockroach'"):
@@ -61,7 +61,7 @@ VERIFIED = [
 
 @pytest.mark.parametrize(("engine", "query"), VERIFIED)
 @pytest.mark.parametrize("ssl", [True, None])
-def test_with_the_file_of_the_ca_the_server_is_verified(engine: Engine, query: str, ssl: bool | None) -> None:
+def test_uri_with_ca_file_verifies(engine: Engine, query: str, ssl: bool | None) -> None:
     where = connection(engine, ssl=ssl)
 
     for file in ("/my ca/+.pem", Path("/my ca/+.pem")):
@@ -109,7 +109,7 @@ def test_mongodb_verifies_by_the_providers_own_uri() -> None:
     )
 
 
-def test_without_a_uri_the_protocol_shows_an_srv_name() -> None:
+def test_protocol_shows_srv_name() -> None:
     where = connection(Engine.MONGODB, protocol="mongodb+srv", port=27017)
 
     assert where.uri_for(ALICE, "alpha") == f"mongodb+srv://{QUOTED}@db.example/alpha?authSource=admin&tls=true"
@@ -123,7 +123,7 @@ def test_mongodb_follows_the_providers_own_uri() -> None:
     assert uri == f"mongodb+srv://{QUOTED}@main-1.mongo.example/alpha?tls=true&authSource=admin&replicaSet=main"
 
 
-def test_of_the_providers_own_uri_the_password_may_hold_an_at_sign() -> None:
+def test_own_uri_with_at_sign_in_password() -> None:
     own = "mongodb+srv://doadmin:se@cret@main-1.mongo.example/?replicaSet=main"
 
     uri = connection(Engine.MONGODB, uri=own).uri_for(ALICE)
@@ -136,16 +136,14 @@ def test_of_the_providers_own_uri_the_password_may_hold_an_at_sign() -> None:
     [({}, "mongodb://{}@db.example:25060"), ({"protocol": "mongodb+srv"}, "mongodb+srv://{}@db.example")],
 )
 @pytest.mark.parametrize("own", [None, "", "http://[", "rubbish"])
-def test_a_login_of_mongodb_uses_admin_without_a_returned_database(
-    options: dict[str, Any], address: str, own: str | None
-) -> None:
+def test_mongodb_login_uses_admin(options: dict[str, Any], address: str, own: str | None) -> None:
     uri = connection(Engine.MONGODB, uri=own, **options).uri_for(ALICE, "admin" if own == "rubbish" else None)
 
     assert uri == f"{address.format(QUOTED)}/admin?authSource=admin&tls=true"
 
 
 @pytest.mark.parametrize("own", [None, "", "http://["])
-def test_without_a_database_and_a_uri_with_one_there_is_none(own: str | None) -> None:
+def test_uri_without_database(own: str | None) -> None:
     uri = connection(Engine.PG, uri=own).uri_for(ALICE)
 
     assert uri == f"postgresql://{QUOTED}@db.example:25060/?sslmode=require"
@@ -219,9 +217,7 @@ def test_the_default_database_is_the_connections() -> None:
         ((connection(Engine.REDIS), ALICE), errors.UnsupportedOperationError, "redis"),
     ],
 )
-def test_the_error_of_a_file_that_cannot_be_written_says_why(
-    case: tuple[Connection, User], error_type: type[Exception], complaint: str
-) -> None:
+def test_uri_error_says_why(case: tuple[Connection, User], error_type: type[Exception], complaint: str) -> None:
     where, user = case
 
     with pytest.raises(error_type, match=complaint):

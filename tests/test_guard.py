@@ -73,7 +73,7 @@ def has(engine: str, operation: str) -> bool:
     return capabilities.users if operation.startswith("users.") else capabilities.dbs
 
 
-def test_redis_and_valkey_have_no_users_and_no_dbs() -> None:
+def test_redis_and_valkey_have_nothing() -> None:
     assert not any(has(engine, operation) for engine in (Engine.REDIS, Engine.VALKEY) for operation in OPERATIONS)
 
 
@@ -137,7 +137,7 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
         ),
     ],
 )
-def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str) -> None:
+def test_engine_without_tenants_is_refused(engine: str, reason: str) -> None:
     with pytest.raises(errors.UnsupportedOperationError) as caught:
         guard_tenants(engine)
     assert str(caught.value) == f"tenants: {reason}; nothing was created"
@@ -145,7 +145,7 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
     guard_tenants("pg")
 
 
-def test_users_dbs_and_tenants_are_guarded_each_by_its_own_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_capability_has_its_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine yet has users and no dbs."""
     new = Capabilities(users=True, dbs=False)
     for module in ("aiodbclient.engines", "aiodbclient.tenants._guard"):
@@ -178,7 +178,7 @@ async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make
     assert server.requests == []
 
 
-async def test_the_case_of_a_given_engine_does_not_matter(server: Server, make_client: MakeClient) -> None:
+async def test_case_of_engine_does_not_matter(server: Server, make_client: MakeClient) -> None:
     with pytest.raises(errors.UnsupportedOperationError):
         await make_client().cluster(CLUSTER, engine="Redis").users.list()
 
@@ -206,7 +206,7 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
     assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
 
 
-async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
+async def test_patient_read_holds_up_nobody(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
     limiter = RateLimiter([Window(1, 60.0)])
     client = make_client(rate_limiter=limiter)
@@ -221,9 +221,7 @@ async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, 
     patient.cancel()
 
 
-async def test_nobody_waits_for_the_read_of_a_call_with_a_longer_timeout(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_read_with_longer_timeout_holds_up_nobody(server: Server, make_client: MakeClient) -> None:
     server.otherwise = stalls()
     client = make_client(retry=RetryPolicy(max_tries=1))
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
@@ -247,7 +245,7 @@ async def test_a_listed_cluster_needs_no_read(server: Server, make_client: MakeC
     assert len(server.requests) == 1
 
 
-async def test_without_leave_to_read_the_cluster_calls_go_ahead_with_one_warning(
+async def test_calls_without_read_scope_warn_once(
     server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.will(fails(403, "forbidden"))
@@ -279,9 +277,7 @@ async def test_guard_after_403_works_again(
     assert len(server.requests) == 3
 
 
-async def test_a_cluster_that_is_not_there_is_not_found_for_all_who_wait(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_missing_cluster_fails_all_who_wait(server: Server, make_client: MakeClient) -> None:
     server.will(fails(404, "not_found"))
     cluster = make_client().cluster(CLUSTER)
 

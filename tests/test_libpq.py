@@ -72,11 +72,11 @@ def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
         "host=db\0.example password=hunter2",
     ],
 )
-def test_a_connection_string_that_cannot_be_right_is_none(dsn: str) -> None:
+def test_invalid_connection_string_is_none(dsn: str) -> None:
     assert options_of(dsn) is None
 
 
-def test_messages_of_libpq_with_several_lines_become_one_line() -> None:
+def test_libpq_message_becomes_one_line() -> None:
     refused = psycopg.OperationalError("connection refused\n\tIs the server running?\n")
     assert one_line(refused) == "connection refused Is the server running?"
     assert one_line(psycopg.OperationalError()) == "OperationalError"

@@ -252,7 +252,7 @@ def test_plain_locals_are_found() -> None:
     assert leaked(caught.value) == [TOKEN, PROVIDERS]
 
 
-async def test_an_event_and_its_log_line_have_the_request_id_and_no_secret(
+async def test_event_and_log_show_no_secret(
     server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[RequestEvent] = []

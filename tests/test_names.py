@@ -47,7 +47,7 @@ async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
-def test_a_segment_is_the_name_and_holds_nothing_that_a_path_would_heed(name: str) -> None:
+def test_segment_holds_no_part_of_a_path(name: str) -> None:
     if name in (".", ".."):
         return
     encoded = GET_USER.path(CLUSTER, name).removeprefix(f"/v2/databases/{CLUSTER}/users/")
@@ -77,7 +77,7 @@ def test_a_cluster_id_is_a_uuid(cluster_id: Any) -> None:
         DatabaseClient("token").cluster(cluster_id)
 
 
-def test_a_cluster_id_may_be_a_uuid_object_or_in_capitals() -> None:
+def test_cluster_id_as_uuid_or_capitals() -> None:
     client = DatabaseClient("token")
 
     assert client.cluster(UUID(CLUSTER)).id == client.cluster(CLUSTER.upper()).id == CLUSTER

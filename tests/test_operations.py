@@ -174,9 +174,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_an_operation_sends_one_request_and_returns_its_model(
-    case: Case, server: Server, make_client: MakeClient
-) -> None:
+async def test_operation_sends_one_request(case: Case, server: Server, make_client: MakeClient) -> None:
     server.will(says(case.status, case.answer))
 
     result = await case.call(make_client().cluster(CLUSTER, engine=case.engine))
@@ -197,7 +195,7 @@ async def test_clusters_are_listed_by_tag(server: Server, make_client: MakeClien
     assert server.calls == [("GET", "/v2/databases?tag_name=a%26b&per_page=200")]
 
 
-async def test_a_cluster_is_read_by_id_or_by_its_handle(server: Server, make_client: MakeClient) -> None:
+async def test_cluster_by_id_or_handle(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(200, {"database": {"id": CLUSTER, "name": "main", "engine": "mysql"}})
     client = make_client()
 
@@ -250,7 +248,7 @@ async def test_dbs_may_come_under_databases(server: Server, make_client: MakeCli
         await dbs.list()
 
 
-def test_an_operation_is_one_line_and_the_rest_follows_from_it() -> None:
+def test_operation_is_one_line() -> None:
     rename = Operation("users.rename", "PATCH", "/v2/databases/{cluster}/users/{name}", Kind.UPDATE, "user")
     count = Operation("dbs.count", "GET", "/v2/databases/{cluster}/dbs", Kind.READ)
 

@@ -33,7 +33,7 @@ def test_importing_it_imports_nothing_of_an_extra() -> None:
     assert not extras & set(done.stdout.split())
 
 
-def test_importing_it_imports_no_library_before_a_name_is_used() -> None:
+def test_import_loads_no_library() -> None:
     program = (
         "import sys, aiodbclient; before = {'aiohttp', 'attrs', 'cattrs'} & set(sys.modules);"
         " print(before, 'aiohttp' in sys.modules, aiodbclient.DatabaseClient.__name__, 'aiohttp' in sys.modules)"

@@ -28,7 +28,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
-async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sandbox) -> None:
+async def test_batch_above_window_meets_no_429(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
     limiter = RateLimiter([Window(20, 0.5)])
     async with (
@@ -52,7 +52,7 @@ async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sand
     assert sandbox.counts["users.get", 429]
 
 
-async def test_a_call_with_little_patience_is_refused_at_once(server: Server, make_client: MakeClient) -> None:
+async def test_short_max_wait_fails_at_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
     client = make_client(rate_limiter=RateLimiter([Window(1, 60.0)]))
     await client.cluster(CLUSTER, engine="pg").dbs.list()
@@ -65,7 +65,7 @@ async def test_a_call_with_little_patience_is_refused_at_once(server: Server, ma
     assert len(server.requests) == 1
 
 
-async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make_client: MakeClient) -> None:
+async def test_short_max_wait_fails_at_429(server: Server, make_client: MakeClient) -> None:
     server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="45"))
 
     with pytest.raises(errors.MaxWaitError) as caught:
@@ -95,7 +95,7 @@ async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client
     assert next(n for n, path in enumerate(paths) if path.endswith("/users")) == 2
 
 
-async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, make_client: MakeClient) -> None:
+async def test_max_wait_bounds_all_tries(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.2")
 
     with pytest.raises(errors.MaxWaitError, match="max_wait"):
@@ -176,7 +176,7 @@ class Held:
         return await DBS(request)
 
 
-async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sandbox) -> None:
+async def test_single_call_overtakes_batch(sandbox: Sandbox) -> None:
     cluster_id = await sandbox.add_cluster("pg", backend="memory")
     limiter = RateLimiter([Window(20, 0.5)])
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=limiter) as client:
@@ -224,7 +224,7 @@ async def test_no_refused_call_fails(server: Server, make_client: MakeClient, re
     assert len(refused) == refusals
 
 
-async def test_a_429_is_no_try_of_a_call_with_max_wait(server: Server, make_client: MakeClient) -> None:
+async def test_429_is_no_try_with_max_wait(server: Server, make_client: MakeClient) -> None:
     server.will(*(fails(429, "too_many_requests", retry_after="0.05") for _ in range(11)))
     server.otherwise = DBS
 
@@ -233,9 +233,7 @@ async def test_a_429_is_no_try_of_a_call_with_max_wait(server: Server, make_clie
     assert len(server.requests) == 12
 
 
-async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_budget_none_is_for_sandboxes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIODBCLIENT_BUDGET", "none")
     server.otherwise = DBS
     async with DatabaseClient("dop_v1_x", base_url=server.url, max_wait=0.0) as client:
@@ -245,7 +243,7 @@ async def test_the_variable_none_holds_for_programs_on_a_sandbox_alone(
         DatabaseClient("dop_v1_x")
 
 
-async def test_a_run_says_how_long_the_rate_limit_keeps_it(server: Server, make_client: MakeClient) -> None:
+async def test_run_expects_its_duration(server: Server, make_client: MakeClient) -> None:
     server.otherwise = returns_the_user()
     limiter = RateLimiter([Window(4, 60.0)])
     users = make_client(rate_limiter=limiter).cluster(CLUSTER, engine="pg").users

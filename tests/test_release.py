@@ -20,7 +20,7 @@ CHECKS = [step["run"] for step in RELEASE["jobs"]["build"]["steps"] if "GITHUB_R
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=["version", "changelog"])
-def test_a_tag_must_be_the_version_and_have_a_section_of_the_changelog(check: str) -> None:
+def test_tag_is_version_in_changelog(check: str) -> None:
     for tag, accepted in ((f"v{aiodbclient.__version__}", True), ("v0.0.0", False)):
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | {"GITHUB_REF_NAME": tag, "PATH": path}
@@ -28,7 +28,7 @@ def test_a_tag_must_be_the_version_and_have_a_section_of_the_changelog(check: st
         assert (done.returncode == 0) is accepted, (tag, done.stderr)
 
 
-def test_only_the_publishing_job_may_ask_for_an_identity() -> None:
+def test_only_publishing_job_has_identity() -> None:
     rights = {name: job.get("permissions", RELEASE["permissions"]) for name, job in RELEASE["jobs"].items()}
     assert {name for name, right in rights.items() if "id-token" in right} == {"publish"}
     assert RELEASE["jobs"]["publish"]["environment"] == "release"

@@ -76,7 +76,7 @@ async def test_a_lost_post_is_not_sent_again(
     assert len(server.requests) == 2
 
 
-async def test_a_delete_that_finds_nothing_after_a_lost_answer_is_done(server: Server, make_client: MakeClient) -> None:
+async def test_delete_of_path_404_after_lost_answer(server: Server, make_client: MakeClient) -> None:
     client = make_client()
     server.will(hangs_up, fails(404), fails(404))
 
@@ -122,7 +122,7 @@ async def test_a_delete_that_finds_nothing_after_a_lost_answer_is_done(server: S
         b"/v2/databases",
     ],
 )
-async def test_a_path_that_is_not_the_apis_is_refused(path: Any, server: Server, make_client: MakeClient) -> None:
+async def test_other_path_is_refused(path: Any, server: Server, make_client: MakeClient) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="nothing was sent"):
         await make_client().request("GET", path)
     assert not server.requests
@@ -164,7 +164,7 @@ async def test_a_body_that_json_cannot_say_is_refused(body: Any, server: Server,
     assert not server.requests
 
 
-async def test_a_body_that_is_nested_too_deeply_is_refused(server: Server, make_client: MakeClient) -> None:
+async def test_deeply_nested_body_is_refused(server: Server, make_client: MakeClient) -> None:
     body: list[Any] = []
     for _ in range(100_000):
         body = [body]
@@ -187,7 +187,7 @@ async def test_other_methods_are_refused(method: Any, server: Server, make_clien
     assert not server.requests
 
 
-async def test_an_answer_that_is_not_json_is_an_error(server: Server, make_client: MakeClient) -> None:
+async def test_answer_without_json_is_an_error(server: Server, make_client: MakeClient) -> None:
     client = make_client()
     server.will(says(200, text="<html>password=hunter2"), says(200, text="[" * 100_000), says(302, location="/"))
 
@@ -202,7 +202,7 @@ async def test_an_answer_that_is_not_json_is_an_error(server: Server, make_clien
 # Requests that are part of other work.
 
 
-async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Server, make_client: MakeClient) -> None:
+async def test_request_below_cluster_quotes_names(server: Server, make_client: MakeClient) -> None:
     events: list[RequestEvent] = []
     stats = RequestStats()
     server.will(fails(503), says(200, {"topics": []}), says(204))

@@ -27,7 +27,7 @@ from .waiting import HANG, until
 DBS = says(200, {"dbs": []})
 
 
-async def test_a_session_of_its_own_is_closed_with_the_client(server: Server) -> None:
+async def test_own_session_is_closed(server: Server) -> None:
     server.otherwise = DBS
     async with DatabaseClient("token", base_url=server.url) as client:
         await client.cluster(CLUSTER, engine="pg").dbs.list()
@@ -53,7 +53,7 @@ async def test_a_borrowed_session_is_used_and_left_open(server: Server) -> None:
         await unusable.cluster(CLUSTER, engine="pg").dbs.list()
 
 
-async def test_a_borrowed_session_with_credentials_of_its_own_is_refused_clearly(server: Server) -> None:
+async def test_session_with_auth_is_refused(server: Server) -> None:
     async with aiohttp.ClientSession() as session:
         session._default_auth = object()  # type: ignore[assignment] # its argument auth= warns that it will go
         client = DatabaseClient("token", base_url=server.url, session=session)
@@ -63,9 +63,7 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_refused_clearly
     assert server.requests == []
 
 
-async def test_a_borrowed_session_keeps_its_user_agent_and_the_client_its_timeout(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_session_user_agent_and_client_timeout(server: Server, make_client: MakeClient) -> None:
     server.will(DBS, stalls())
     own = aiohttp.ClientTimeout(total=1e-9)
     async with aiohttp.ClientSession(headers={"User-Agent": "theirs/1.0"}, timeout=own) as session:
@@ -79,7 +77,7 @@ async def test_a_borrowed_session_keeps_its_user_agent_and_the_client_its_timeou
 
 
 @pytest.mark.parametrize("way", ["trust_env", "proxy"])
-async def test_a_session_that_sends_the_token_unencrypted_to_a_proxy_is_refused(
+async def test_unencrypted_proxy_is_refused(
     way: str, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve() as proxy:
@@ -96,7 +94,7 @@ async def test_a_session_that_sends_the_token_unencrypted_to_a_proxy_is_refused(
         assert proxy.requests == server.requests == []
 
 
-async def test_a_host_that_goes_past_the_proxy_is_fine(
+async def test_host_past_proxy_is_fine(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -107,7 +105,7 @@ async def test_a_host_that_goes_past_the_proxy_is_fine(
         assert await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list() == []
 
 
-async def test_the_middlewares_of_a_borrowed_session_stay_in_use(server: Server) -> None:
+async def test_session_middlewares_stay_in_use(server: Server) -> None:
     seen: list[str] = []
 
     async def watch(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -124,7 +122,7 @@ async def test_the_middlewares_of_a_borrowed_session_stay_in_use(server: Server)
     assert seen == ["GET", "POST"]
 
 
-def test_a_client_is_made_without_a_loop_and_refuses_a_second_one() -> None:
+def test_second_event_loop_is_refused() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -156,7 +154,7 @@ def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     DatabaseClient()
 
 
-def test_the_address_comes_from_the_environment_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_comes_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITALOCEAN_API_URL", raising=False)
     assert "https://api.digitalocean.com" in repr(DatabaseClient("token"))
     monkeypatch.setenv("DIGITALOCEAN_API_URL", "")
@@ -173,7 +171,7 @@ def test_the_address_comes_from_the_environment_unless_it_is_given(monkeypatch: 
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", 5, b"x"])
-def test_a_token_that_no_header_can_carry_is_refused_without_being_quoted(token: Any) -> None:
+def test_invalid_token_is_not_quoted(token: Any) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
         DatabaseClient(token)
 
@@ -195,7 +193,7 @@ def test_a_token_that_no_header_can_carry_is_refused_without_being_quoted(token:
         f"https://{'a' * 64}.example",
     ],
 )
-def test_the_token_never_goes_in_the_clear_or_nowhere(base_url: str) -> None:
+def test_unencrypted_address_is_refused(base_url: str) -> None:
     with pytest.raises(errors.ConfigurationError):
         DatabaseClient("token", base_url=base_url)
 
@@ -240,9 +238,7 @@ class Vault:
         return f"token-{self.asked}"
 
 
-async def test_a_token_that_rotates_is_asked_for_when_needed_and_shared(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_token_provider_is_asked_once(server: Server, make_client: MakeClient) -> None:
     server.otherwise = DBS
     vault = Vault()
     cluster = make_client(vault).cluster(CLUSTER, engine="pg")
@@ -254,7 +250,7 @@ async def test_a_token_that_rotates_is_asked_for_when_needed_and_shared(
     assert {request.headers["authorization"] for request in server.requests} == {"Bearer token-1"}
 
 
-async def test_after_a_401_a_new_token_is_asked_for_once(server: Server, make_client: MakeClient) -> None:
+async def test_401_asks_for_new_token_once(server: Server, make_client: MakeClient) -> None:
     vault = Vault()
     cluster = make_client(vault).cluster(CLUSTER, engine="pg")
     server.will(fails(401), DBS)
@@ -268,9 +264,7 @@ async def test_after_a_401_a_new_token_is_asked_for_once(server: Server, make_cl
     assert len(server.requests) == 4
 
 
-async def test_a_token_that_changed_and_expired_while_a_call_waited_is_asked_for_again(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_token_that_expired_during_wait(server: Server, make_client: MakeClient) -> None:
     vault, valid = Vault(), set[str]()
 
     async def only_the_valid(request: Any) -> Any:
@@ -308,14 +302,14 @@ async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client:
     assert vault.asked == 2
 
 
-async def test_a_token_callable_that_is_not_async_is_refused(server: Server, make_client: MakeClient) -> None:
+async def test_token_callable_must_be_async(server: Server, make_client: MakeClient) -> None:
     with pytest.raises(errors.ConfigurationError, match="async"):
         await make_client(lambda: "token").cluster(CLUSTER, engine="pg").dbs.list()
 
     assert server.requests == []
 
 
-async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Server, make_client: MakeClient) -> None:
+async def test_token_provider_timeout_ends_calls(server: Server, make_client: MakeClient) -> None:
     async def hanging() -> str:
         await asyncio.Event().wait()
         raise AssertionError
@@ -331,7 +325,7 @@ async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Se
     assert server.requests == []
 
 
-async def test_a_timeout_of_the_token_provider_s_own_is_raised_as_it_is(make_client: MakeClient) -> None:
+async def test_own_timeout_of_token_provider(make_client: MakeClient) -> None:
     async def timing_out() -> str:
         raise TimeoutError("the vault took too long")
 
@@ -394,7 +388,7 @@ async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: M
         await make_client().cluster(CLUSTER, engine="pg").dbs.list()
 
 
-async def test_cancelling_a_call_leaves_no_connection_and_no_task(server: Server, make_client: MakeClient) -> None:
+async def test_cancelled_call_leaves_nothing(server: Server, make_client: MakeClient) -> None:
     arrived = asyncio.Semaphore(0)
 
     async def stall(request: Any) -> Any:

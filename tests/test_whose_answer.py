@@ -51,9 +51,7 @@ async def test_the_answer_about_another_db_is_refused(server: Server, make_clien
         assert caught.value.may_have_applied == writes
 
 
-async def test_the_answer_about_another_cluster_is_refused_and_its_engine_not_believed(
-    server: Server, make_client: MakeClient
-) -> None:
+async def test_answer_about_another_cluster_is_refused(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(200, {"database": {"id": OTHER, "name": "main", "engine": "pg"}})
     cluster = make_client().cluster(CLUSTER)
 
@@ -70,7 +68,7 @@ SPELLINGS = pytest.mark.parametrize("spelling", ["ALICE", " alice ", "alice\n"])
 
 @SPELLINGS
 @pytest.mark.parametrize("engine", ["pg", "mysql", "mongodb", "kafka", "opensearch"])
-async def test_another_spelling_is_another_user_on_a_case_sensitive_engine(
+async def test_other_spelling_is_another_user(
     engine: str, spelling: str, server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = says(201, {"user": {"name": spelling, "password": "hunter2"}})
@@ -82,9 +80,7 @@ async def test_another_spelling_is_another_user_on_a_case_sensitive_engine(
 
 
 @SPELLINGS
-async def test_another_spelling_is_the_same_db_where_the_engine_may_ignore_case(
-    spelling: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_other_spelling_of_db_on_mysql(spelling: str, server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(201, {"db": {"name": spelling}})
 
     assert (await make_client().cluster(CLUSTER, engine="mysql").dbs.create("alice")).name == spelling
@@ -93,9 +89,7 @@ async def test_another_spelling_is_the_same_db_where_the_engine_may_ignore_case(
 
 
 @SPELLINGS
-async def test_another_spelling_is_the_same_user_where_the_engine_is_not_known(
-    spelling: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_other_spelling_on_unknown_engine(spelling: str, server: Server, make_client: MakeClient) -> None:
     server.will(says(201, {"user": {"name": spelling}}))
 
     assert (await make_client().cluster(CLUSTER, engine="new").users.create("alice")).name == spelling
@@ -112,9 +106,7 @@ async def test_the_guard_knows_an_engine_in_any_case(slug: str, server: Server, 
 
 
 @pytest.mark.parametrize("status", [200, 203, 204])
-async def test_a_delete_is_done_by_a_success_without_a_body(
-    status: int, server: Server, make_client: MakeClient
-) -> None:
+async def test_delete_needs_success_without_body(status: int, server: Server, make_client: MakeClient) -> None:
     server.will(says(status))
 
     await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
@@ -136,7 +128,7 @@ async def test_a_delete_is_not_done_by_anything_else(
 
 @pytest.mark.parametrize("case", ABOUT_A_USER)
 @pytest.mark.parametrize("status", [302, 307, 304])
-async def test_a_write_that_is_answered_with_a_redirect_may_have_been_done(
+async def test_redirected_write_may_have_applied(
     status: int, case: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(status, location="https://elsewhere.example/"))

@@ -86,6 +86,15 @@ class _Help:
     epilog: str | None
     get_params: Any
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for param in self.get_params(ctx):
+            if ctx.resilient_parsing:  # a TAB. To check values, Typer imports pydantic, which takes 0.1 s
+                param.process_value = _as_typed
+            elif param.default is None and getattr(param, "is_flag", False):  # Typer checks None, but not False
+                param.default = False
+        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        return rest
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections = defaultdict[str, list[tuple[str, str]]](list)
         for param in self.get_params(ctx):
@@ -98,6 +107,10 @@ class _Help:
             sections[title].sort(key=lambda record: not record[0].startswith(_FIRST))
             with formatter.section(title):
                 formatter.write_dl(sections[title], col_max=30)
+
+
+def _as_typed(ctx: Any, value: Any) -> Any:
+    return value
 
 
 def _names_of(option: Any) -> str:
@@ -203,7 +216,7 @@ def serve(context: typer.Context) -> None:
     from ..sandbox.__main__ import main
 
     try:
-        code = main(context.args)
+        code = main(context.args, context.command_path)
     except SystemExit as ended:  # bad arguments, or its help
         code = ended.code if isinstance(ended.code, int) else 1
     raise typer.Exit(code)

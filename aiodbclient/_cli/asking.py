@@ -1,4 +1,4 @@
-"""Ask on the terminal, and the one rule of everything that ends something."""
+"""Ask on the terminal before something ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -> None:
-    """Ask before ``number`` tenants lose something. Names that nobody typed need ``--max`` beside ``--yes``."""
+    """Ask before ``number`` names lose something. With ``--all`` or ``--from``, ``--yes`` needs ``--max``."""
     if ending.most is not None and number > ending.most:
         raise InvalidArgumentError(f"{number} are selected, more than --max {ending.most}. Nothing was changed")
     if ending.yes and ending.most is None and not chosen.is_typed:
@@ -43,11 +43,13 @@ def confirm_ending(question: str, number: int, chosen: Chosen, ending: Ending) -
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Make ``SIGNALS`` raise KeyboardInterrupt in code that waits without the event loop, which misses them."""
+    """Make ``SIGNALS`` raise typer.Abort in code that waits without the event loop, which misses them."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(-1)
     try:
         yield
+    except KeyboardInterrupt:
+        raise typer.Abort from None
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from ..errors import InvalidArgumentError
 from .asking import interruptible
+from .printing import some
 
 if TYPE_CHECKING:
     from .. import NewUser
@@ -93,10 +94,11 @@ def _names_in(where: str, text: str) -> list[str]:
         if _NAME.fullmatch(name):
             names.append(name)
         else:  # it may be a secret: it is not printed
-            problems.append(f"line {line}")
+            problems.append(str(line))
     if problems:
+        lines = f"line{'s' * (len(problems) > 1)} {some(problems)}"
         raise InvalidArgumentError(
-            f"{where}: no name in {_some(problems)}. It takes a CSV file with the column `name`, or a name on each line"
+            f"{where}: not a name in {lines}. A file has a name on each line, or is CSV with the column `name`"
         )
     return names
 
@@ -148,12 +150,14 @@ def _users_in(where: str, text: str) -> list[NewUser]:
 
 def _converter() -> Any:
     """A converter that refuses members that no user has, and values of another type."""
+    from attrs import has
     from cattrs import Converter
     from cattrs.cols import list_structure_factory
+    from cattrs.gen import make_dict_structure_fn
 
     converter = Converter(forbid_extra_keys=True)
 
-    def read_scalar(value: Any, kind: type[Any]) -> Any:
+    def read_as(value: Any, kind: type[Any]) -> Any:
         if not isinstance(value, kind):
             raise TypeError
         return value
@@ -162,12 +166,17 @@ def _converter() -> Any:
         """The enum in ``Enum | str``, which is what the API may extend."""
         return next((each for each in get_args(kind) if isinstance(each, EnumType)), None)
 
+    def members_hook(kind: Any) -> Any:
+        structure = make_dict_structure_fn(kind, converter)
+        return lambda value, kind: structure(read_as(value, dict), kind)
+
     def list_hook(kind: Any) -> Any:
         structure = list_structure_factory(kind, converter)
-        return lambda value, kind: structure(read_scalar(value, list), kind)
+        return lambda value, kind: structure(read_as(value, list), kind)
 
-    converter.register_structure_hook(str, read_scalar)
-    converter.register_structure_hook(bool, read_scalar)
+    converter.register_structure_hook_factory(has, members_hook)
+    converter.register_structure_hook(str, read_as)
+    converter.register_structure_hook(bool, read_as)
     converter.register_structure_hook_func(
         lambda kind: isinstance(kind, UnionType) and enum_of(kind) is not None, lambda value, kind: enum_of(kind)(value)
     )

@@ -78,7 +78,7 @@ AdminOption = Annotated[
 ]
 MaxOption = Annotated[
     int | None,
-    option("--max", metavar="N", min=0, help="Refuse to end more than N."),
+    option("--max", metavar="N", min=0, help="Refuse if more than N are selected."),
 ]
 ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]

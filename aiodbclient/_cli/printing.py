@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 NAME = "aiodbclient"
 FEW = 10  # names that a message lists at most
@@ -24,8 +25,9 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note on the standard error."""
-    print(f"{NAME}: {printable(text)}", file=sys.stderr, flush=True)
+    """Print a note on the standard error, unless the terminal was closed."""
+    with suppress(OSError):
+        print(f"{NAME}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:

@@ -152,10 +152,10 @@ class _Work:
 
     def stop(self, why: str) -> None:
         """Begin no more names."""
-        self.bar.say(f"aiodbclient: stopping: {why}")
         self.stopped = True
         if self.run is not None:
             self.run.stop()
+        self.bar.say(f"aiodbclient: stopping: {why}")
 
     def take(self, outcome: Any, role: str) -> None:
         """Count an outcome and print it."""
@@ -183,8 +183,9 @@ class _Work:
             for first, *others in self.alike.values():
                 if others:
                     note(f"{len(others)} more failed as {first} did: {some(others)}")
-            summary = self.report.summary(self.counts)
-            note(summary) if self.report.on_stderr else write(f"{summary}\n")
+            if self.counts or (self.error is None and not self.stopped):
+                summary = self.report.summary(self.counts)
+                note(summary) if self.report.on_stderr else write(f"{summary}\n")
         for hint in self.report.hints(self.failed):
             note(hint)
         if self.error is not None:
@@ -260,8 +261,9 @@ class Bar:
         self._progress.update(self._task, advance=1, total=max(task.total or 0, task.completed + 1))
 
     def say(self, text: str) -> None:
-        """Print ``text`` above the bar."""
-        self._progress.console.print(text, soft_wrap=True)
+        """Print ``text`` above the bar, unless the terminal was closed."""
+        with suppress(OSError):
+            self._progress.console.print(text, soft_wrap=True)
 
     def state(self) -> str:
         """What is worth knowing beside the numbers: failures, and the time left, with that of the rate limit."""

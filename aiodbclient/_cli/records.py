@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -83,7 +84,7 @@ class Records:
     def named(self, text: str) -> str:
         """``text`` with the names of clusters in place of their ids."""
         for id, name in self.known.items():
-            text = text.replace(id, name)
+            text = re.sub(f"(?<!/){re.escape(id)}", name, text)  # the path of a request keeps its id
         return text
 
     def home(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:
@@ -102,17 +103,17 @@ class Records:
         if wanted is None:
             if not there and (why := self.elsewhere()):
                 raise InvalidArgumentError(f"{why}. Nothing was changed")
-            self._say_how_many(role)
+            self.say_how_many(role)
             return list(self.records[role]), {}
         missing = {name: self._why_missing(name, role, wanted) for name in wanted if name not in there}
         return [name for name in wanted if name in there], missing
 
-    def _say_how_many(self, role: Role) -> None:
-        """Say that the environment narrows the clusters, where nobody typed that."""
-        total = len(self.records[role]) + sum(its is role for its, _ in self.others)
+    def say_how_many(self, *roles: Role) -> None:
+        """Say that the environment narrows the clusters, since nobody typed that."""
         if self.others and self.place.clusters and self.place.given[:1] != ["--cluster"]:
-            variable = f"{CLUSTER_VARIABLE}={','.join(self.place.clusters)}"
-            note(f"{len(self.records[role])} of {total}: {variable}")
+            count = sum(len(self.records[role]) for role in roles)
+            total = count + sum(role in roles for role, _ in self.others)
+            note(f"{count} of {total}: {CLUSTER_VARIABLE}={','.join(self.place.clusters)}")
 
     def _why_missing(self, name: str, role: Role, wanted: Collection[str]) -> str:
         owners = self.records[Role.OWNER]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import attrs
@@ -76,7 +78,7 @@ def _exit_code(
     try:
         work = command(**arguments(options))
         return asyncio.run(_until_signal(work, None if limit is None else limit.total_seconds()))
-    except (typer.Abort, KeyboardInterrupt):  # asyncio turns signals into a cancellation, but for a question
+    except typer.Abort:  # at a question
         print(file=sys.stderr)  # ends the line of the question
         note("stopped: nothing was changed")
         return Exit.STOPPED
@@ -103,6 +105,8 @@ async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -
             raise
         note(f"no answer within --timeout {seconds:g}s")
         return Exit.UNUSABLE
+    finally:
+        on_signals(partial(os._exit, Exit.INTERRUPTED))  # nothing is left to finish
 
 
 def on_signals(react: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from .opening import admin_login, find_clusters, is_missing, open_client, open_s
 from .options import CLUSTER_VARIABLE, Chosen, Place, Stored
 from .printing import FEW, note, some
 from .progress import Report, called, follow
-from .records import Entries, Records, arranged, read_entries
+from .records import Entries, Records, arranged, is_suspended, read_entries
 
 if TYPE_CHECKING:
     from .. import ClusterClient, DatabaseClient, Failed, RateLimiter, Run
@@ -40,6 +40,11 @@ class Opened(Records):
     def whole(self) -> Self:
         """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
+
+    def count_suspended(self) -> int:
+        """How many of the chosen tenants are suspended."""
+        found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
+        return sum(each is not None and is_suspended(each) for each in found)
 
     async def run(self, verb: Callable[[Any, list[str]], Run[Any]], report: Report, **more: Any) -> int:
         """Do ``verb`` for each role that has names, as ``follow`` does."""
@@ -139,7 +144,9 @@ async def open_tenants(
 async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: Entries) -> dict[str, ClusterClient]:
     """The clusters by their names: what the store knows is not asked of the API."""
     if not wanted:
-        raise InvalidArgumentError(f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}")
+        raise InvalidArgumentError(
+            f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}. `aiodbclient clusters list` lists them"
+        )
     engines = {each.cluster: each.engine for record in entries.records for each in record.credentials}
     known = entries.find(wanted)
     if known is not None and len(known) == len(wanted) and all(id in engines for id in known):

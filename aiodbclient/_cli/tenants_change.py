@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import define, evolve
 
@@ -37,7 +38,10 @@ from .records import is_suspended, is_young
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_selection, open_tenants
 
-_REMOVAL = "finish the removal of {} ({}) on {}, which deletes all data?"
+if TYPE_CHECKING:
+    from .. import Action
+
+_REMOVAL = "Finish the removal of {} ({}) on {}, which deletes all data?"
 
 
 @define
@@ -107,11 +111,11 @@ async def provision_tenants(
     async with open_tenants(place, make=is_owner, new=wanted if is_owner else (), max_tenants=max_tenants) as opened:
         if going := opened.half_removed(wanted, role):
             question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, role))
-            confirm_ending(f"Before they are created again, {question}", len(going), chosen, ending)
+            confirm_ending(f"{question} Then they are created again.", len(going), chosen, ending)
         if adopt and (unseen := opened.unseen(wanted, role)):
             question = (
-                f"{some(unseen)} ({len(unseen)}) are not on record in {shown(place.store)}. Another store may own "
-                "those that exist. Take over their logins, and their databases with all data?"
+                f"Take over {some(unseen)} ({len(unseen)}): the logins, and the databases with all data? "
+                f"They are not on record in {shown(place.store)}, and may be in another store."
             )
             confirm(question, yes=ending.yes)
         opened = evolve(opened, wanted=wanted, names={role: wanted})
@@ -134,9 +138,22 @@ async def repair_tenants(
         for its, names in opened.names.items():
             if going := opened.half_removed(names, its):
                 question = _REMOVAL.format(some(going), len(going), opened.homes_of(going, its))
-                confirm_ending(question.capitalize(), len(going), chosen, ending)
+                confirm_ending(question, len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened, show=show)
         return await opened.run(lambda tenants, names: tenants.repair(names), report)
+
+
+@define
+class _RotationReport(_ChangeReport):
+    skips_young: bool = False
+
+    def summary(self, counts: Mapping[Action, int]) -> str:
+        kept = sum(count for action, count in counts.items() if action == "kept")
+        suspended = self.opened.count_suspended()
+        reasons = ["suspended"] if suspended else []
+        reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
+        why = f" ({' or '.join(reasons)})" if kept and reasons else ""
+        return f"{super().summary(counts)}{why}"
 
 
 @runs
@@ -164,7 +181,7 @@ async def rotate_tenants(
             due = _previous_logins(opened, older_than)
             question = f"Revoke the previous logins of {_listed(due)}? Programs that still use them stop working."
             confirm_ending(question, len(due), chosen, ending)
-        report = _ChangeReport(output, place.verbose, opened=opened, show=show)
+        report = _RotationReport(output, place.verbose, opened=opened, show=show, skips_young=older_than is not None)
         return await opened.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force), report
         )
@@ -181,7 +198,7 @@ def _listed(due: list[OnRecord]) -> str:
 
 
 async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
-    """How many sessions of the previous logins are open, for a question. Says so if a server cannot be asked."""
+    """How many sessions of the previous logins are open, for a question."""
     from .._http.call import RequestStats  # slow to import
     from .._http.maintenance import MaintenanceWait
 
@@ -192,8 +209,8 @@ async def _count_sessions(opened: Opened, due: list[OnRecord]) -> str:
             found = await servers.site(str(previous.cluster), RequestStats())
             count += await found.server.count_sessions(previous.username)
     except DatabaseClientError as error:
-        return f"How many sessions of theirs are open is unknown: {opened.named(message_of(error))}."
-    return f"{count} sessions of theirs are open."
+        return f"sessions (how many is unknown: {opened.named(message_of(error))})"
+    return f"{count} open sessions"
 
 
 @runs
@@ -216,9 +233,8 @@ async def revoke_previous(
     """
     async with open_selection(place, chosen, roles_of(role)) as opened:
         due = _previous_logins(opened, older_than)
-        question = f"Revoke the previous logins of {_listed(due)}, and end their sessions?"
-        if due and not ending.yes:
-            question = f"{await _count_sessions(opened, due)} {question}"
+        sessions = "sessions" if ending.yes or not due else await _count_sessions(opened, due)
+        question = f"Revoke the previous logins of {_listed(due)}, and end their {sessions}?"
         confirm_ending(question, len(due), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
         return await opened.run(
@@ -302,13 +318,13 @@ class _MoveReport(_ChangeReport):
             return f"{outcome.name}: kept, {why}"
         end = " (new credential: deliver it)" if outcome.credential.suspended is None else " (suspended)"
         left = f"; {outcome.left}" if outcome.left else ""
-        shut = took(outcome.frozen.total_seconds())
-        return f"{outcome.name}: moved, {sized(outcome.bytes)}, shut for {shut}{end}{left}"
+        frozen = took(outcome.frozen.total_seconds())
+        return f"{outcome.name}: moved, {sized(outcome.bytes)}, frozen for {frozen}{end}{left}"
 
     def _why_kept(self, outcome: Any) -> str | None:
         """Why a tenant was not moved; None if it was."""
         if self.opened.clusters.get(outcome.credential.cluster) != self.target:
-            return f"with {sized(outcome.bytes)} it would be shut for longer than --max-frozen"
+            return f"with {sized(outcome.bytes)} it would be frozen for longer than --max-frozen"
         return None if outcome.action == "moved" else "it is there already"
 
 
@@ -320,12 +336,12 @@ async def move_tenants(
     ending: Ending,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
-        timedelta | None, duration_option("--max-frozen", "Keep what would be shut for longer. Default: 10m.")
+        timedelta | None, duration_option("--max-frozen", "Keep what would be frozen for longer. Default: 10m.")
     ] = None,
 ) -> int:
     """Move tenants to another cluster.
 
-    Their readers and writers move too. While a tenant is copied, no login of it may enter.
+    Their readers and writers move too. While a tenant is copied, it is frozen: none of its logins can connect.
 
     It needs pg_dump and pg_restore, or mysqldump and mysql of MySQL.
 
@@ -339,8 +355,8 @@ async def move_tenants(
             opened = evolve(opened, names={Role.OWNER: elsewhere})
         name = opened.clusters[target]
         question = (
-            f"Move {some(elsewhere)} ({len(elsewhere)}) from {opened.homes_of(elsewhere)} to {name}? No login enters a "
-            "tenant while it is copied. Programs that do not use TenantPools need the new credentials and the new host."
+            f"Move {some(elsewhere)} ({len(elsewhere)}) from {opened.homes_of(elsewhere)} to {name}? While a tenant is "
+            "copied, no login can connect. Programs without TenantPools need the new credentials and the new host."
         )
         confirm_ending(question, len(elsewhere), chosen, ending)
         report = _MoveReport(output, place.verbose, opened=opened, target=name)

@@ -70,7 +70,7 @@ async def exec_tenants(
     """
     program: list[str] = context.meta.get(PROGRAM, [])
     wanted = names_in(chosen)
-    if not program:
+    if not program or program[0].startswith("-"):
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql")
     if not _exists(program[0], dict(os.environ)):
         note(f"{program[0]}: no such program")
@@ -129,7 +129,8 @@ class _ProgramReport(TenantReport):
         return super().summary(counts) + (f" ({some(asleep)}: suspended, left out)" if asleep else "")
 
     def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
-        names = [outcome.name for outcome, _ in failed if outcome.name not in self.opened.missing]
+        ended = {outcome.name for outcome, _ in failed}
+        names = [name for its in self.opened.names.values() for name in its if name in ended]
         return [*([f"failed: {' '.join(names)}"] if names else []), *super().hints(failed)]
 
 

@@ -22,7 +22,7 @@ from .options import Chosen, MaxTenantsOption, Place, RoleOption, RolesOption, S
 from .output import CredentialOutput, Output
 from .printing import FEW, note, sized, some, span, write
 from .progress import called
-from .records import Records, is_suspended
+from .records import Records
 from .running import runs
 from .selection import Opened, TenantReport, names_in, open_records, open_selection
 
@@ -46,6 +46,7 @@ async def list_tenants(output: Output, place: Stored) -> int:
     async with open_records(place) as on_record:
         rows = [_line(each, output, on_record) for found in on_record.records.values() for each in found.values()]
     rows.sort(key=lambda row: str(row["name"]))
+    on_record.say_how_many(*Role)
     output.rows(rows, empty=on_record.elsewhere() or f"{shown(place.store)} has no tenants")
     return Exit.UNUSABLE if on_record.say_what_is_damaged() else Exit.DONE
 
@@ -184,11 +185,11 @@ class _CheckReport(TenantReport):
         return f"{called(outcome.name, role)}: {found}" if found else ""
 
     def summary(self, counts: Mapping[Action, int]) -> str:
-        owners = self.opened.records[Role.OWNER]
-        names = self.opened.names.get(Role.OWNER, ())
-        asleep = sum(is_suspended(owners[name]) for name in names if name in owners)
-        well = "" if self.broken or "failed" in counts else ": all well"
-        return f"{super().summary(counts)}{well}{f', {asleep} suspended' if asleep else ''}"
+        parts = [super().summary(counts)]
+        parts += [f"{len(self.broken)} with problems"] if self.broken else []
+        parts += [f"{asleep} suspended"] if (asleep := self.opened.count_suspended()) else []
+        well = ": all well" if counts and not self.broken and "failed" not in counts else ""
+        return f"{', '.join(parts)}{well}"
 
 
 @runs
@@ -238,8 +239,8 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         note(f"{some(lost)}: the database is gone. Restore it from a backup, or remove and provision the tenant")
     if strays:
         note(
-            f"{some(strays)}: a database on a cluster, and not on record there. If a tenant is this store's, forget "
-            "its record, if there is one, and provision it with --adopt on that cluster"
+            f"{some(strays)}: the database is not in this store. Is it the right store? If the tenant is yours, "
+            "`tenants provision --adopt` takes it over. If it is on record for another cluster, `store forget` it first"
         )
     for role in Role:
         names = [name for name, its in broken if its == role and name not in (*lost, *strays)]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from attrs import asdict, define
 
 from ..engines import CAPABILITIES, SQL_ENGINES
-from ..errors import InvalidArgumentError, NotFoundError
+from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..tenants._guard import is_derived
 from ..tenants._naming import is_reserved
-from .asking import confirm
+from .asking import confirm, confirm_ending
 from .completion import cluster_names
 from .failures import Exit
 from .files import read_users
@@ -22,6 +22,8 @@ from .options import (
     CLUSTER_VARIABLE,
     STORE_VARIABLE,
     Api,
+    Chosen,
+    Ending,
     FromOption,
     OnCluster,
     ShowOption,
@@ -68,11 +70,12 @@ async def _opened(place: OnCluster, kind: str = "", name: str = "") -> AsyncGene
 
 @asynccontextmanager
 async def _changing(place: OnCluster, kind: str, name: str) -> AsyncGenerator[None]:
-    """Say of a change that is stopped that it may have been applied."""
+    """Say how to look, if a change fails or is stopped and may have been applied."""
     try:
         yield
-    except asyncio.CancelledError:
-        note(f"the change may have been applied. To look: {suggest(place, f'{kind}s', 'get', name)}")
+    except (asyncio.CancelledError, DatabaseClientError) as error:
+        if getattr(error, "may_have_applied", True):
+            note(f"the change may have been applied. To look: {suggest(place, f'{kind}s', 'get', name)}")
         raise
 
 
@@ -264,16 +267,17 @@ class _UserReport(Report):
 async def provision_users(
     output: Output,
     place: OnCluster,
+    ending: Ending,
     names: Annotated[list[str] | None, argument("NAME", "The users.")] = None,
     file: FromOption = None,
     if_exists: _IfExists = "keep",
     show: ShowOption = False,
     store: _StoreOption = None,
 ) -> int:
-    """Create users, with the settings that a file has. Safe to repeat, and deletes nobody.
+    """Create users, with the settings that a file has. It deletes nobody.
 
-    The file is a CSV with the column `name`, or YAML or JSON as the API's POST takes users. --if-exists reset gives a
-    user that exists a new password, update sends its settings, error counts it as failed.
+    The file is a CSV with the column `name`, or YAML or JSON as the API's POST takes users. For a user that exists,
+    --if-exists reset sets a new password, and asks before; update sends the settings; error counts it as failed.
 
     Example: aiodbclient users provision --from users.yaml
     """
@@ -284,6 +288,10 @@ async def provision_users(
         found = await find_cluster(client, place.cluster)
         await _refuse_tenants(found, "user", wanted, store)
         _check_shown(found, wanted, show=show)
+        if if_exists == "reset":
+            going = [user.name for user in await found.users.list() if user.name in wanted]
+            question = f"Give {some(going)} ({len(going)}) new passwords? The old ones stop working at once."
+            confirm_ending(question, len(going), Chosen(names=names, file=file), ending)
         run = found.users.provision(users, if_exists=if_exists)
         return await follow([("", run)], _UserReport(output, place.verbose, show=show), names=wanted, limiter=limiter)
 

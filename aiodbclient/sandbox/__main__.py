@@ -21,9 +21,9 @@ from ._sandbox import Sandbox
 _LOOK_AGAIN_SECONDS = 0.5
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m aiodbclient.sandbox") -> int:
     """Serve until SIGINT or SIGTERM, and return the exit code: 1 if it could not start, or a server was killed."""
-    parser = _parser()
+    parser = _parser(program)
     options = parser.parse_args(arguments)
     try:
         sandbox = Sandbox(options.port, options.token, options.rate_limit, bind=options.bind)
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return asyncio.run(_serve(sandbox, options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aiodbclient.sandbox",
+        prog=program,
         description="An API like DigitalOcean's for the users and dbs of managed database clusters, on 127.0.0.1. "
         "While it runs, POST /sandbox/faults adds a fault, and DELETE ends all. "
         "@FILE reads arguments from a file, one per line, so that secrets stay out of the process list.",

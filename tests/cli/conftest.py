@@ -87,6 +87,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._screen, text.encode())
 
+    def close(self) -> None:
+        """Close the terminal, as its window is closed."""
+        os.close(self._screen)
+        self.process.send_signal(signal.SIGHUP)
+
     def end(self) -> tuple[int, str]:
         """Return the exit code and all output."""
         deadline = time.monotonic() + PATIENCE

@@ -54,7 +54,7 @@ def listed(command: Command) -> list[str]:
     ids=["remove", "suspend", "revoke-previous", "rotate --force"],
 )
 def test_all_with_yes_needs_max(command: Command, three: list[str], verb: list[str], number: int, done: str) -> None:
-    """Each verb that ends something needs --max beside --yes for names that nobody typed, and refuses more."""
+    """With --all and --from, each verb that ends something needs --max beside --yes, and refuses more."""
     file = command.folder / "names.csv"
     file.write_text("\n".join(["name", *three]))
     for which in (["--all"], ["--from", str(file)]):
@@ -101,7 +101,8 @@ def test_typed_ahead_is_no_answer(command: Command, three: list[str]) -> None:
 
 def test_unfinished_removal_is_asked_for(command: Command, three: list[str]) -> None:
     """``repair`` and ``provision`` ask before they finish a removal, which deletes the data."""
-    a, b, _ = three
+    a, b = three[0].upper(), three[1]
+    command.provision(a)
     command.leave(a, Verb.REMOVE)
     checked = command("tenants", "check", *command.place)
     assert f"{a}: a removal that began is not finished" in checked.err
@@ -109,7 +110,7 @@ def test_unfinished_removal_is_asked_for(command: Command, three: list[str]) -> 
     for verb in ("repair", "provision"):
         refused = command("tenants", verb, a, b, *command.place)
         assert (refused.code, refused.out) == (2, "")
-        assert f"inish the removal of {a} (1) on {command.cluster}, which deletes all data?" in refused.err
+        assert f"Finish the removal of {a} (1) on {command.cluster}, which deletes all data?" in refused.err
     assert command("tenants", "repair", a, *command.place, "--yes").out.endswith("1 deleted\n")
 
 
@@ -122,7 +123,8 @@ def test_adoption_is_asked_for(command: Command, names: list[str]) -> None:
     assert refused.code == 1
     assert "the store is empty, and 1 of the 1 names have a database already" in refused.err
     asked = command("tenants", "provision", a, "--adopt", *other)
-    assert (asked.code, f"{a} (1) are not on record in the store {other[-1]}. Another store" in asked.err) == (2, True)
+    assert (asked.code, f"Take over {a} (1): the logins, and the databases with all data?" in asked.err) == (2, True)
+    assert f"They are not on record in the store {other[-1]}, and may be in another store." in asked.err
     assert command("tenants", "check", a, *command.place).out == "1 checked: all well\n"
     assert command("tenants", "provision", a, "--adopt", *other, "--yes").out == "1 adopted\n"
     assert command("tenants", "provision", a, "--adopt", *other).out == "1 kept\n"  # on record: no question

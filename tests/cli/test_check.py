@@ -38,7 +38,7 @@ def test_problem_is_found_and_repaired(command: Command, names: list[str]) -> No
     login = login_of(command, b)
     delete_as_api(command, "user", login)
     found = command("tenants", "check", *command.place)
-    assert (found.code, found.out) == (5, f"{b}: login_missing: {login}\n2 checked\n")
+    assert (found.code, found.out) == (5, f"{b}: login_missing: {login}\n2 checked, 1 with problems\n")
     [line] = re.findall(r"to repair: aiodbclient (.*)\n", found.err)
     assert shlex.split(line) == ["tenants", "repair", b, *command.place]
     objects = {each["name"]: each for each in command("tenants", "check", *command.place, "-o", "json").objects()}
@@ -113,5 +113,5 @@ def test_tenants_of_lost_store_are_found(command: Command, names: list[str]) -> 
     assert command("store", "forget", command.store, b, "--yes").code == 0
     found = command("tenants", "check", "--not-on-record", *prefix, *command.place)
     assert (found.code, f"{b}: not_on_record" in found.out) == (5, True)
-    assert f"{b}: a database on a cluster, and not on record there" in found.err
+    assert f"{b}: the database is not in this store. Is it the right store?" in found.err
     assert command("tenants", "check", a, "--not-on-record", *prefix, *command.place).code == 2

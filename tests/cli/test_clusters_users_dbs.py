@@ -150,6 +150,16 @@ def test_stopped_change_is_unclear(command: Command, hangs: str, is_unclear: boo
     assert (done.code, look in done.err) == (3, is_unclear), done.err
 
 
+def test_lost_change_is_unclear(command: Command) -> None:
+    """A change whose response is lost may have been applied, and the command to look is printed."""
+    command.sandbox.faults.add("users.create", cut=True, after=True, times=1)
+    done = command("users", "create", "lost", *command.on)
+    look = f"may have been applied. To look: aiodbclient users get lost --cluster {command.cluster}\n"
+    assert (done.code, look in done.err) == (4, True), done.err
+    taken = command("users", "create", "lost", *command.on)
+    assert (taken.code, "To look" in taken.err) == (1, False)
+
+
 def test_full_disk_is_named(command: Command) -> None:
     """An error of the system says what it is about, and ends with 2. A reader that has gone is no error text."""
     for arguments in (["clusters", "list"], ["users", "list", *command.on, "-o", "json"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -9,17 +10,23 @@ import pytest
 from .conftest import COMMAND, Command
 
 
-def completed(command: Command, line: str, shell: str = "bash") -> list[str]:
-    """The words that a TAB offers. It gives up after two seconds, so on a busy machine one presses it again."""
-    environment = command.environment | {
+def completing(command: Command, line: str, shell: str = "bash") -> dict[str, str]:
+    """The environment in which the command completes a line."""
+    return command.environment | {
         "_AIODBCLIENT_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(line.split(" ")) - 1),
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
+
+
+def completed(command: Command, line: str, shell: str = "bash") -> list[str]:
+    """The words that a TAB offers. It gives up after two seconds, so on a busy machine one presses it again."""
     for _ in range(20):
-        done = subprocess.run([COMMAND], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [COMMAND], env=completing(command, line, shell), capture_output=True, text=True, check=False
+        )
         assert done.stderr == ""
         if done.stdout.strip():
             break
@@ -51,6 +58,16 @@ def test_values_of_options_are_completed(command: Command) -> None:
     assert completed(command, "aiodbclient tenants check --role ") == ["owner", "writer", "reader", "all"]
     assert completed(command, "aiodbclient tenants show --role r") == ["reader"]
     assert completed(command, "aiodbclient users provision --if-exists ") == ["keep", "reset", "error", "update"]
+
+
+@pytest.mark.parametrize("line", ["aiodbclient tenants rot", "aiodbclient tenants rotate ", "aiodbclient tenants --"])
+def test_tab_is_quick(command: Command, line: str) -> None:
+    """A TAB imports neither pydantic, with which Typer checks values, nor a client of HTTP."""
+    command.provision("t")
+    environment = completing(command, line) | {"PYTHONPROFILEIMPORTTIME": "1", "AIODBCLIENT_STORE": command.store}
+    done = subprocess.run([COMMAND], env=environment, capture_output=True, text=True, check=True)
+    assert re.search(r"\| +typer$", done.stderr, re.MULTILINE)
+    assert re.findall(r"\| +(pydantic|aiohttp|psycopg|rich)$", done.stderr, re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

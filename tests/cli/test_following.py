@@ -17,8 +17,18 @@ from aiodbclient._cli import running
 from aiodbclient._cli.progress import LINE_EVERY, Bar
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Command
+from .conftest import PATIENCE, Command
 
+# Makes a process wait for a signal after it has called a function.
+LINGER = """\
+import asyncio, atexit, signal, sys
+run = asyncio.run
+def linger(*work):
+    ended = run(*work) if asyncio.iscoroutine(work[0]) else None
+    print("ended", file=sys.stderr, flush=True)
+    signal.pause()
+    return ended
+"""
 MANY = [f"u{number}" for number in range(40)]  # more than are begun at once
 
 
@@ -66,7 +76,31 @@ def test_second_signal_ends_at_once(memory: Command) -> None:
     assert "again, to end at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     ended = memory.end(process)
-    assert (ended.code, ended.out, "0 done, 40 left" in ended.err) == (3, "nothing to do\n", True), ended
+    assert (ended.code, ended.out, "0 done, 40 left" in ended.err) == (3, "", True), ended
+
+
+def test_closed_terminal_stops(memory: Command) -> None:
+    """When the terminal is closed, no more names are begun, although nothing can be printed."""
+    slow = memory.sandbox.faults.add("users.create", delay=0.5, times=len(MANY))
+    terminal = memory.terminal("users", "provision", *MANY)
+    while not slow.fired:
+        time.sleep(0.02)
+    terminal.close()
+    assert terminal.process.wait(PATIENCE) != 0
+    assert 0 < len(users(memory)) < len(MANY)
+
+
+@pytest.mark.parametrize("moment", ["asyncio.run = linger", "atexit.register(linger, lambda: None)"])
+def test_signal_after_the_end(memory: Command, moment: str) -> None:
+    """Ctrl-C after the work has ended ends the process at once with 130, as shells have it."""
+    (memory.folder / "sitecustomize.py").write_text(f"{LINGER}{moment}\n")
+    memory.environment["PYTHONPATH"] = f"{memory.folder}:{memory.environment.get('PYTHONPATH', '')}"
+    process = memory.start("users", "list")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ended\n"
+    process.send_signal(signal.SIGINT)
+    ended = memory.end(process)
+    assert (ended.code, ended.err) == (130, "")
 
 
 def test_timeout_finishes_what_is_in_flight(memory: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,16 +114,13 @@ def test_timeout_finishes_what_is_in_flight(memory: Command, monkeypatch: pytest
 
 def test_rate_limit_is_named_at_stop(memory: Command) -> None:
     """A run that is stopped while it waits for the rate limit says when it goes on."""
-    spent = memory.sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"}, nth=3, times=100)
-    process = memory.start("users", "provision", *MANY)
-    while not spent.fired:
-        time.sleep(0.02)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    ended = memory.end(process)
-    assert ended.code == 3
-    assert re.search(r"the rate limit allows the next request in \d+[ms]\n", ended.err), ended.err
+    memory.sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"}, nth=3, times=100)
+    terminal = memory.terminal("users", "provision", *MANY)
+    terminal.expect("rate limit: ")
+    terminal.process.send_signal(signal.SIGINT)
+    code, screen = terminal.end()
+    assert code == 3
+    assert re.search(r"the rate limit allows the next request in \d+[ms]\r\n", screen), screen
 
 
 def test_alike_failures_are_counted(memory: Command) -> None:

@@ -64,6 +64,8 @@ def test_commands_work_on_clusters_of_store(many: Command) -> None:
     narrowed = many("tenants", "check")
     assert narrowed.out == "2 checked: all well\n"
     assert narrowed.err == "aiodbclient: 2 of 4: AIODBCLIENT_CLUSTER=east\n"
+    listed = many("tenants", "list")
+    assert (listed.out.count("east"), listed.err) == (2, narrowed.err)
 
 
 def test_other_cluster_is_named(many: Command) -> None:
@@ -85,6 +87,15 @@ def test_other_cluster_is_named(many: Command) -> None:
         done = many("tenants", verb, "--cluster", "west", *options)
         said = "has no tenants of west: its 1 records are of other clusters: east (1)"
         assert (done.code, done.out, said in done.err) == (2, "", True), done
+
+
+def test_request_keeps_its_id(many: Command) -> None:
+    """An error names the request that was sent, whose path has the id of the cluster."""
+    assert many("tenants", "provision", "a", "--cluster", "east").code == 0
+    many.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
+    down = many("tenants", "rotate", "a")
+    [id] = [id for id, name in many.sandbox.clusters.items() if name == "east"]
+    assert (down.code, down.out, f"(GET /v2/databases/{id})" in down.err) == (4, "", True), down
 
 
 def test_question_names_the_cluster(many: Command) -> None:
@@ -121,12 +132,15 @@ def test_tenants_are_moved(many: Command, programs: None) -> None:
     assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
     move = ["tenants", "move", "--to", "west"]
     asked = many(*move, "a")
-    assert (asked.code, "Move a (1) from east to west? No login enters a tenant while" in asked.err) == (2, True)
+    assert (asked.code, "Move a (1) from east to west? While a tenant is copied, no" in asked.err) == (
+        2,
+        True,
+    )
     assert "--yes needs --max N" in many(*move, "--all", "--yes").err
     typo = many(*move, "a", "nobody", "--yes")
     assert (typo.code, typo.out, "nothing was done for the other names either" in typo.err) == (1, "1 failed\n", True)
     kept = many(*move, "a", "--yes", "--max-frozen", "0.001s")
-    assert (kept.code, "it would be shut for longer than --max-frozen" in kept.out) == (0, True), kept.err
+    assert (kept.code, "it would be frozen for longer than --max-frozen" in kept.out) == (0, True), kept.err
     [moved] = many(*move, "a", "--yes", "-o", "json").objects()
     assert (moved["action"], moved["cluster_name"], moved["credential_changed"]) == ("moved", "west", True)
     assert many(*move, "a").out == "a: kept, it is there already\n1 kept\n"  # it does not ask

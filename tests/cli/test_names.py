@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import signal
+import termios
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from aiodbclient import errors
 from aiodbclient._cli.files import read_names
@@ -38,15 +42,18 @@ def test_read_names_of_file(tmp_path: Path, text: bytes, names: list[str]) -> No
     ("text", "complaint"),
     [
         (b"", "is empty: a file without names has the line `name`"),
-        (b"name,plan\nalpha,gold\n,gold\n", "no name in line 3"),
-        (b"# ours\nplan,name\ngold\n", "no name in line 3"),
+        (b"name,plan\nalpha,gold\n,gold\n", "not a name in line 3"),
+        (b"# ours\nplan,name\ngold\n", "not a name in line 3"),
         (b"name\nalpha\n\nalpha\n", "given twice: alpha"),
-        (b"tenant,plan\nacme,gold\n", "no name in line 1; line 2. It takes a CSV file with the column `name`"),
+        (
+            b"tenant,plan\nacme,gold\n",
+            "not a name in lines 1, 2. A file has a name on each line, or is",
+        ),
         (b"name,name\nalpha,beta\n", "has the column `name` twice"),
         (b'name\n"alpha\nbeta\n', "not CSV"),
-        (b"users:\n- name: alpha\n", "no name in line 1"),
-        (b"name\n-\n", "no name in line 2"),
-        (b"export DIGITALOCEAN_TOKEN=hunter2\n", "no name in line 1"),
+        (b"users:\n- name: alpha\n", "not a name in line"),
+        (b"name\n-\n", "not a name in line 2"),
+        (b"export DIGITALOCEAN_TOKEN=hunter2\n", "not a name in line"),
         (b"name\nalpha\n\xff\n", "line 3: not UTF-8"),
     ],
 )
@@ -68,14 +75,28 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
 
 def test_reading_stops_on_signal(tmp_path: Path) -> None:
     """The event loop stands still while a pipe is read, so its own handlers of signals do not run."""
-    before = signal.getsignal(signal.SIGINT)
+    stopped, before = threading.Event(), signal.signal(signal.SIGINT, _ignore)
     os.mkfifo(tmp_path / "names.csv")
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        read_names(None, tmp_path / "names.csv")  # nobody writes
-    timer.join()
-    assert signal.getsignal(signal.SIGINT) is before
+
+    def interrupt() -> None:
+        with (tmp_path / "names.csv").open("wb", buffering=0) as pipe:
+            pipe.write(b"a")
+            while fcntl.ioctl(pipe, termios.FIONREAD, b"....") != bytes(4):  # until that is read
+                time.sleep(0.01)
+            while not stopped.wait(0.1):  # Python misses a signal that comes right before it waits
+                os.kill(os.getpid(), signal.SIGINT)
+
+    writer = threading.Thread(target=interrupt)
+    writer.start()
+    with pytest.raises(typer.Abort):
+        read_names(None, tmp_path / "names.csv")
+    stopped.set()
+    writer.join()
+    assert signal.signal(signal.SIGINT, before) is _ignore
+
+
+def _ignore(*_: object) -> None:
+    """Handle a signal."""
 
 
 def test_read_names_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

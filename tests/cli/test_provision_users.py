@@ -107,6 +107,8 @@ def test_read_users_of_guide(tmp_path: Path) -> None:
             r"KafkaPermission.* @ users\[1\]\.settings\.acl\[0\]\.permission",
         ),
         ("- name: a\n  password: secret\n", r"extra fields found \(password\)"),
+        ("&a [*a]", r"expected NewUser @ users\[0\]"),
+        ("- name: a\n  settings: [1]\n", r"@ users\[0\]\.settings"),
         ("- name: [\n", "line 2: not YAML or JSON"),
         ("- !!python/object:os.system x\n", "line 1: not YAML or JSON"),
         ("[" * 1_000_000, "not YAML or JSON"),
@@ -140,7 +142,13 @@ def test_provision_users_of_file(command: Command) -> None:
         [read] = command("users", "get", "reader", "--cluster", "events", "-o", "json").objects()
         assert read["settings"]["acl"][0]["permission"] == "produce"
         assert command(*take, "--if-exists", "error").out == "1 failed\n"
-        assert command(*take, "--if-exists", "reset").out == "1 reset\n"
+        asked = command(*take, "--if-exists", "reset")
+        assert (asked.code, "Give reader (1) new passwords? The old ones stop" in asked.err) == (
+            2,
+            True,
+        )
+        assert command(*take, "--if-exists", "reset", "--yes").code == 2  # a file needs --max
+        assert command(*take, "--if-exists", "reset", "--yes", "--max", "1").out == "1 reset\n"
         assert command(*take, "--if-exists", "drop").code == 2
         assert command("users", "provision", "writer", "third", "--cluster", "events").out == "1 created, 1 kept\n"
         assert "writer" in command("users", "list", "--cluster", "events").out

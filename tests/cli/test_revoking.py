@@ -23,7 +23,7 @@ def test_open_sessions_are_counted(command: Command, names: list[str], rotated: 
     revoke = ["tenants", "revoke-previous", a, b, *command.place]
     with psycopg.connect(rotated[0]), psycopg.connect(rotated[0]), psycopg.connect(rotated[1]):
         asked = command(*revoke)
-        said = f"3 sessions of theirs are open. Revoke the previous logins of {a}, {b} (2), and end their sessions?"
+        said = f"Revoke the previous logins of {a}, {b} (2), and end their 3 open sessions?"
         assert (asked.code, said in asked.err) == (2, True), asked.err
     assert command(*revoke, "--yes").out == "2 revoked\n"
     nothing = command(*revoke)
@@ -49,5 +49,5 @@ def test_unreachable_server_is_said(command: Command, names: list[str], rotated:
     """If a server cannot be asked, the question says so, and nothing is changed."""
     command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
     asked = command("tenants", "revoke-previous", names[0], *command.place, "--timeout", "60s")
-    assert "sessions of theirs are open is unknown: " in asked.err
+    assert "and end their sessions (how many is unknown: " in asked.err
     assert asked.code == 2

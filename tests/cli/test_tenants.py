@@ -51,9 +51,11 @@ def test_life_of_a_tenant(command: Command, names: list[str]) -> None:
     [row] = [each for each in command("tenants", "list", *command.place, "-o", "json").objects() if each["name"] == a]
     assert (row["state"], row["pending"], row["cluster_name"]) == ("ready", "revoke-previous", command.cluster)
     assert command("tenants", "revoke-previous", a, *command.place, "--yes").out == "1 revoked\n"
-    assert command("tenants", "rotate", "--all", "--older-than", "1h", *command.place).out == "2 kept\n"
+    kept = command("tenants", "rotate", "--all", "--older-than", "1h", *command.place)
+    assert kept.out == "2 kept (younger than --older-than)\n"
     assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
     assert "suspended" in command("tenants", "list", *command.place).out
+    assert command("tenants", "rotate", a, *command.place).out == "1 kept (suspended)\n"
     shown = command("tenants", "show", a, *command.place)
     assert shown.err.endswith(
         f"it is suspended. To give it its login back: aiodbclient tenants resume {a} {' '.join(command.place)}\n"

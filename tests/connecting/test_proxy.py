@@ -135,9 +135,7 @@ async def test_the_token_is_never_that_of_a_netrc(api: Server, proxy: Proxy, tmp
     assert api.requests[0].headers["authorization"] == "Bearer secret-token"
 
 
-async def test_the_error_of_a_refusing_proxy_says_so_without_its_password(
-    api: Server, proxy: Proxy, tmp_path: Path
-) -> None:
+async def test_refusing_proxy_shows_no_password(api: Server, proxy: Proxy, tmp_path: Path) -> None:
     wrong = proxy.url.replace("hunter2", "hunter3")
 
     out = await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=wrong)
@@ -150,9 +148,7 @@ async def test_the_error_of_a_refusing_proxy_says_so_without_its_password(
     assert api.requests == []
 
 
-async def test_a_plain_http_api_goes_past_the_environments_proxy(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_plain_http_goes_past_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):

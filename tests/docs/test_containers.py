@@ -17,7 +17,7 @@ SECTION = PAGE.partition("## In a container")[2].partition("\n## ")[0]
 IMAGE, COMPOSE = re.findall(r"^```text\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 
 
-def test_the_command_of_the_container_answers_the_requests_of_the_app() -> None:
+def test_container_command_serves_app() -> None:
     command = json.loads(IMAGE.partition("CMD ")[2].replace("\\\n", ""))
     services = yaml.safe_load(COMPOSE)["services"]
     app = services["app"]["environment"]
@@ -46,7 +46,7 @@ def test_the_command_of_the_container_answers_the_requests_of_the_app() -> None:
         process.communicate()
 
 
-def test_extensions_on_the_page_are_those_that_a_tenant_can_create() -> None:
+def test_extensions_of_page_are_trusted() -> None:
     listed = re.search(r"can create these:\n\n```text\n(.*?)```", PAGE, re.DOTALL)
     assert listed is not None
     process = subprocess.Popen(

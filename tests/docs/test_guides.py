@@ -108,7 +108,7 @@ def test_a_block_can_be_pasted_at_the_prompt(page: str) -> None:
     assert [line for block in typed if (line := refused_by_the_prompt(block))] == []
 
 
-def test_the_prompt_refuses_a_statement_right_after_a_loop() -> None:
+def test_prompt_refuses_statement_after_loop() -> None:
     assert refused_by_the_prompt("for _ in ():\n    pass\nprint()") == "print()"
     assert refused_by_the_prompt("async for _ in names:\n    pass\n\nawait done()") == ""
 
@@ -145,9 +145,7 @@ async def run(block: str, page: str, namespace: Namespace) -> None:
         await namespace["main"]()
 
 
-async def test_the_vault_is_asked_once_and_again_after_a_401(
-    namespace: Namespace, sandbox: Sandbox, vault: Vault
-) -> None:
+async def test_vault_is_asked_again_after_401(namespace: Namespace, sandbox: Sandbox, vault: Vault) -> None:
     [block] = [block for block in blocks_of("how-to/your-own-store.md") if "async def token" in block]
     exec(re.sub(r"^async with DatabaseClient.*", "", block, flags=re.M | re.S), namespace)
     async with namespace["DatabaseClient"](namespace["token"]) as client:
@@ -158,7 +156,7 @@ async def test_the_vault_is_asked_once_and_again_after_a_401(
     assert len(vault.paths) == 2
 
 
-async def test_the_contract_of_a_store_passes_on_the_vault(namespace: Namespace, vault: Vault) -> None:
+async def test_store_contract_passes_on_vault(namespace: Namespace, vault: Vault) -> None:
     vault.hurry = 10.0  # so that leases expire sooner
     for block in blocks_of("how-to/your-own-store.md"):
         if "import VaultStore" in block or "StoreContract" in block:
@@ -181,7 +179,7 @@ def test_the_program_runs(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted({path for text in PAGES.values() for path in INCLUDE.findall(text)}))
-def test_an_example_on_a_page_is_one_that_the_tests_run(path: str) -> None:
+def test_example_of_page_is_tested(path: str) -> None:
     module = re.compile(rf"^\s*(import|from) {Path(path).stem}\b", re.MULTILINE)
     assert (ROOT / path).is_file()
     assert any(module.search(test.read_text()) for test in (ROOT / "tests").rglob("test_*.py"))

@@ -89,9 +89,7 @@ def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
 
 @pytest.mark.usefixtures("_aiodbclient_servers")
 @pytest.mark.parametrize(("page", "least"), [("troubleshooting", 9), ("production", 3)])
-def test_the_commands_of_a_page_run_from_its_top(
-    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_of_page_run(page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
     commands = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

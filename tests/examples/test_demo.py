@@ -67,9 +67,8 @@ def test_the_demo_fails_when_a_tenant_is_missing(
     assert "tenant_006 was not provisioned: the login" in capsys.readouterr().out
 
 
-async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_revoked(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_demo_notices_open_door(sandbox: Sandbox, tmp_path: Path) -> None:
+    """And a credential that was not revoked."""
     cluster_id = await sandbox.add_cluster("pg", backend="postgres")
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,

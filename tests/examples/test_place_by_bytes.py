@@ -36,7 +36,7 @@ async def test_a_customer_goes_where_the_least_data_is(
     assert {(await signed_up(name)).cluster for name in ("small", "another")} == {first, second} - {large.cluster}
 
 
-async def test_a_cluster_that_could_not_be_read_comes_last(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_unread_cluster_comes_last(sandbox: Sandbox, tmp_path: Path) -> None:
     place = place_by_bytes.LeastData()
     place.bytes = {"a": 200, "b": 100, "full": 1}
     rooms = [

@@ -47,7 +47,7 @@ async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pyt
     assert printed.count("removed the") == 2
 
 
-async def test_it_runs_on_the_cluster_that_the_environment_names(
+async def test_runs_on_cluster_of_environment(
     cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = await names(sandbox)

@@ -46,7 +46,7 @@ async def test_calls_program_runs_again() -> None:
     ]
 
 
-def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(tmp_path: Path) -> None:
+def test_tenants_program_runs_again(tmp_path: Path) -> None:
     [arguments] = re.findall(r"python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)$", README, re.MULTILINE)
     serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
     assert serving.stdout is not None

@@ -122,7 +122,7 @@ async def works(credential: Credential) -> None:
         await connection.execute("CREATE TABLE mine (x int)")
 
 
-async def test_everybody_gets_a_database_and_a_login_that_works(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_signup_gets_working_login(visitor: Visitor, sandbox: Sandbox) -> None:
     credentials = await asyncio.gather(*(visitor.credential_of(f"tenant{number}") for number in range(8)))
 
     for credential in credentials:
@@ -130,7 +130,7 @@ async def test_everybody_gets_a_database_and_a_login_that_works(visitor: Visitor
     assert count(sandbox, "clusters.get") == 1  # by the one client
 
 
-async def test_signing_up_again_gets_the_same_answer_without_a_secret(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_second_signup_shows_no_secret(visitor: Visitor, sandbox: Sandbox) -> None:
     answers = await asyncio.gather(*(visitor.sign_up("alpha") for _ in range(5)))
 
     assert [answer.status for answer in answers] == [201] * 5
@@ -149,7 +149,7 @@ async def test_invalid_names_are_refused_and_nothing_is_sent(visitor: Visitor, s
     assert len(sandbox.requests) == before
 
 
-async def test_a_store_of_another_cluster_is_ours_to_repair(
+async def test_store_of_other_cluster_is_500(
     serve: Serve, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for expected in (201, 500):
@@ -185,7 +185,7 @@ async def test_a_tenants_pool_follows_its_rotation(
             assert answer.status == 422
 
 
-async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_signup_while_api_is_down(visitor: Visitor, sandbox: Sandbox) -> None:
     sandbox.faults.add("clusters.get", status=503)
     refused = await visitor.sign_up("alpha")
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
@@ -195,9 +195,7 @@ async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visito
     await works(await visitor.credential_of("alpha"))
 
 
-async def test_when_the_rate_limit_is_spent_nobody_waits_for_it(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_signup_does_not_wait_for_limit(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sandbox(
         windows=[Window(1, 60.0), Window(5000, 3600.0)]
     ) as sandbox:  # the first signup needs two requests: the cluster, and its CA
@@ -212,7 +210,7 @@ async def test_when_the_rate_limit_is_spent_nobody_waits_for_it(
     assert len(sandbox.requests) <= sent + 1  # a lone 429 stops no other call
 
 
-async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_withdrawn_token_is_500(visitor: Visitor, sandbox: Sandbox) -> None:
     sandbox.faults.add("clusters.get", status=401)
     answer = await visitor.sign_up("alpha")
     assert answer.status == 500

@@ -129,9 +129,7 @@ async def test_names_can_be_kept_out_of_the_urls(traces: Traces, aiodbclient_san
     assert "tenant1" not in traces.text
 
 
-async def test_a_call_is_a_child_of_the_span_that_made_it(
-    instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox
-) -> None:
+async def test_call_is_child_of_span(instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
     async with a_client(aiodbclient_sandbox) as client:
         with traces.provider.get_tracer("app").start_as_current_span("signup") as signup:
             await client.clusters.list()

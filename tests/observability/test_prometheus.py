@@ -98,7 +98,7 @@ def test_the_example_prints_what_prometheus_reads() -> None:
     assert re.search(r'aiodbclient_throttled_total\{operation="users.create"\} [1-9]', done.stdout)
 
 
-async def test_each_tenant_is_counted_by_what_became_of_it(registry: CollectorRegistry, tmp_path: Path) -> None:
+async def test_tenants_are_counted_by_action(registry: CollectorRegistry, tmp_path: Path) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,

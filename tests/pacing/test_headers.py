@@ -79,12 +79,12 @@ def test_no_text_makes_it_raise(headers: dict[str, str]) -> None:
         ({}, None),
     ],
 )
-def test_how_long_a_429_asks_to_wait_by_the_date_of_its_own_answer(headers: dict[str, str], wait: float | None) -> None:
+def test_wait_by_date_of_429(headers: dict[str, str], wait: float | None) -> None:
     assert wait_after_429({"date": formatdate(RESET, usegmt=True), **headers}) == wait
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of the process cannot be changed here")
-def test_a_date_without_a_zone_is_utc_wherever_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_date_without_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -96,7 +96,7 @@ def test_a_date_without_a_zone_is_utc_wherever_this_runs(monkeypatch: pytest.Mon
         time.tzset()
 
 
-def test_without_a_date_the_reset_is_compared_with_our_clock() -> None:
+def test_reset_without_date_by_our_clock() -> None:
     wait = wait_after_429({"ratelimit-reset": str(int(time.time()) + 100)})
     assert wait == pytest.approx(100, abs=2)
 

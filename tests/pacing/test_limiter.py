@@ -45,7 +45,7 @@ class Queue:
         return task
 
 
-def test_a_burst_goes_at_once_and_the_next_when_the_first_answer_is_a_window_old() -> None:
+def test_next_goes_window_after_first_answer() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter, start = limiter_of((3, 60.0)), loop.time()
         slots = [await limiter.acquire() for _ in range(3)]
@@ -94,7 +94,7 @@ def test_a_limiter_without_windows_lets_everybody_go() -> None:
     live(main)
 
 
-def test_first_come_first_served_and_bulk_behind_all_others() -> None:
+def test_bulk_goes_behind_others() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 1.0))
         await spend(limiter, 1)
@@ -111,7 +111,7 @@ def test_first_come_first_served_and_bulk_behind_all_others() -> None:
     live(main)
 
 
-def test_a_newcomer_does_not_overtake_a_waiter_whose_slot_is_free_already() -> None:
+def test_newcomer_overtakes_no_waiter() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 1.0))
         slot = await limiter.acquire()
@@ -127,7 +127,9 @@ def test_a_newcomer_does_not_overtake_a_waiter_whose_slot_is_free_already() -> N
     live(main)
 
 
-def test_a_wait_that_would_be_too_long_fails_at_once_and_says_how_long_it_is() -> None:
+def test_too_long_wait_fails_at_once() -> None:
+    """The error says how long the wait is."""
+
     async def main(loop: VirtualLoop) -> None:
         limiter, start = limiter_of((2, 60.0)), loop.time()
         await spend(limiter, 2)
@@ -164,7 +166,7 @@ def test_the_queue_ahead_is_part_of_the_wait() -> None:
     assert live(main) == pytest.approx([50, 60, 110, 120, 170], abs=0.01)
 
 
-def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
+def test_estimate_of_bulk_and_single_calls() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         await spend(limiter, 1)
@@ -182,7 +184,7 @@ def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-def test_a_limiter_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
+def test_limiter_of_another_loop_is_refused(bulk: bool) -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         await spend(limiter, 1)
@@ -200,7 +202,7 @@ def test_a_limiter_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
     live(main)
 
 
-def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
+def test_max_wait_ends_when_wait_grows() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter, start = limiter_of((1, 10.0)), loop.time()
         await spend(limiter, 1)
@@ -217,7 +219,7 @@ def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
     live(main)
 
 
-def test_no_patience_still_takes_a_slot_that_is_free() -> None:
+def test_max_wait_0_takes_free_slot() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         limiter.release(await limiter.acquire(max_wait=0))
@@ -227,7 +229,7 @@ def test_no_patience_still_takes_a_slot_that_is_free() -> None:
     live(main)
 
 
-def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+def test_cancelled_waiter_gives_up_place() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         await spend(limiter, 1)
@@ -243,7 +245,7 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     live(main)
 
 
-def test_the_patience_of_one_call_outlives_the_calls_beside_it() -> None:
+def test_max_wait_outlives_cancelled_calls() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter, start = limiter_of((1, 10.0)), loop.time()
         await spend(limiter, 1)
@@ -263,7 +265,7 @@ def test_the_patience_of_one_call_outlives_the_calls_beside_it() -> None:
     live(main)
 
 
-def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() -> None:
+def test_waiter_cancelled_at_its_turn_loses_no_slot() -> None:
     async def main(loop: VirtualLoop) -> None:
         limiter = limiter_of((1, 10.0))
         slot = await limiter.acquire()

@@ -114,7 +114,7 @@ def _left(request: Request, moment: float) -> bool:
     ],
     [Window(2, 4.0)],
 )  # a slot of ours expires while an answer that fills the window is on its way
-def test_alone_meets_no_429_and_leaves_no_slot_idle(plan: list[Request], windows: list[Window]) -> None:
+def test_alone_no_429_and_no_idle_slot(plan: list[Request], windows: list[Window]) -> None:
     """Alone, no request meets a 429, and no slot is idle for longer than a round trip."""
 
     async def main(loop: VirtualLoop) -> None:

@@ -115,7 +115,7 @@ async def test_errors_have_the_documented_body(
 
 
 @pytest.mark.parametrize("body", [b"{", b"nonsense", b"\xff", b"[" * 100_000, b"[" * 200_000 + b"]" * 200_000])
-async def test_a_body_that_is_not_json_is_a_bad_request(call: Call, pg: str, body: bytes) -> None:
+async def test_body_without_json_is_400(call: Call, pg: str, body: bytes) -> None:
     answer = await call("POST", f"{pg}/users", data=body)
     assert (answer.status, answer.json["id"]) == (400, "bad_request")
 
@@ -160,7 +160,7 @@ async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> 
     assert not {"mysql_settings", "settings"} & made.json["user"].keys()
 
 
-async def test_a_name_that_is_no_text_meets_no_fault(sandbox: Sandbox, call: Call, pg: str) -> None:
+async def test_name_without_text_meets_no_fault(sandbox: Sandbox, call: Call, pg: str) -> None:
     sandbox.faults.add("users.create", name="7", status=503)
     names: tuple[object, ...] = (7, [], {})
     for name in names:
@@ -168,7 +168,7 @@ async def test_a_name_that_is_no_text_meets_no_fault(sandbox: Sandbox, call: Cal
         assert sandbox.requests[-1].name is None
 
 
-async def test_a_path_that_is_not_utf_8_names_nobody(call: Call, pg: str) -> None:
+async def test_path_of_other_encoding_names_nobody(call: Call, pg: str) -> None:
     assert (await call("POST", f"{pg}/users", {"name": "\ufffd"})).status == 201
     assert (await call("DELETE", f"{pg}/users/%FF")).status == 404
     assert (await call("DELETE", f"{pg}/users/%EF%BF%BD")).status == 204

@@ -67,7 +67,7 @@ async def test_a_cluster_may_be_given_its_id(sandbox: Sandbox, call: Call) -> No
     assert list(sandbox.clusters) == [given.lower()]
 
 
-async def test_a_cluster_has_a_certificate_authority_of_its_own(sandbox: Sandbox, call: Call) -> None:
+async def test_each_cluster_has_its_authority(sandbox: Sandbox, call: Call) -> None:
     async def certificate(call: Call, cluster: str) -> x509.Certificate:
         answer = await call("GET", f"/v2/databases/{cluster}/ca")
         assert (answer.status, list(answer.json), list(answer.json["ca"])) == (200, ["ca"], ["certificate"])
@@ -86,7 +86,7 @@ async def test_a_cluster_has_a_certificate_authority_of_its_own(sandbox: Sandbox
     assert sandbox.counts["clusters.ca", 200] == 3
 
 
-async def test_without_the_extra_the_ca_says_what_to_install(
+async def test_ca_without_extra_says_what_to_install(
     sandbox: Sandbox, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)

@@ -48,7 +48,7 @@ async def test_kafka_users_have_certificates_and_acls_with_ids(sandbox: Sandbox,
     assert again["settings"]["acl"] == rules[:1]
 
 
-async def test_kafka_reads_a_permission_as_the_providers_client_spells_it(sandbox: Sandbox, call: Call) -> None:
+async def test_kafka_permission_of_providers_client(sandbox: Sandbox, call: Call) -> None:
     kafka = await added(sandbox, "kafka")
     acl: dict[str, Any] = {"settings": {"acl": [{"permission": "produce_consume", "topic": "t"}]}}
     made = (await call("POST", f"{kafka}/users", {"name": "app", **acl})).json["user"]
@@ -82,7 +82,7 @@ async def test_mongodb_returns_a_password_once(sandbox: Sandbox, call: Call) -> 
     assert "password" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
 
 
-async def test_mongodb_has_a_connection_and_users_of_its_own(sandbox: Sandbox, call: Call) -> None:
+async def test_mongodb_connection_and_users(sandbox: Sandbox, call: Call) -> None:
     mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb", "docs")
     connection = (await call("GET", mongodb)).json["database"]["connection"]
     assert (connection["host"], connection["port"], connection["database"]) == ("docs.db.invalid", 27017, "admin")
@@ -100,7 +100,7 @@ async def test_a_read_only_mongodb_user(sandbox: Sandbox, call: Call) -> None:
     assert made.json["user"]["settings"]["mongo_user_settings"]["role"] == "readOnly"
 
 
-async def test_user_writes_that_overlap_on_one_mongodb_cluster_fail(sandbox: Sandbox, call: Call) -> None:
+async def test_overlapping_mongodb_writes_fail(sandbox: Sandbox, call: Call) -> None:
     one, other, pg = await added(sandbox, "mongodb"), await added(sandbox, "mongodb"), await added(sandbox, "pg")
 
     numbers = itertools.count()
@@ -116,7 +116,7 @@ async def test_user_writes_that_overlap_on_one_mongodb_cluster_fail(sandbox: San
     assert await statuses(one, one, one) == [201, 201, 201]
 
 
-async def test_settings_of_another_engine_are_ignored_as_the_provider_does(sandbox: Sandbox, call: Call) -> None:
+async def test_settings_of_other_engine_are_ignored(sandbox: Sandbox, call: Call) -> None:
     pg = await added(sandbox, "pg")
     body = {
         "name": "app",
@@ -194,9 +194,7 @@ async def test_invalid_settings_are_reported_with_their_place(
         ),
     ],
 )
-async def test_the_error_of_an_invalid_body_names_the_problem(
-    sandbox: Sandbox, call: Call, body: Any, message: str
-) -> None:
+async def test_error_names_problem_of_body(sandbox: Sandbox, call: Call, body: Any, message: str) -> None:
     pg = await added(sandbox, "pg")
     answer = await call("POST", f"{pg}/users", body)
     assert (answer.status, answer.json["message"]) == (422, message)
@@ -213,7 +211,8 @@ async def test_missing_settings_have_their_default(sandbox: Sandbox, call: Call)
         assert (await settings("mongodb", {"mongo_user_settings": given}))["mongo_user_settings"] == given
 
 
-async def test_an_update_needs_settings_and_a_read_only_user_may_have_others(sandbox: Sandbox, call: Call) -> None:
+async def test_update_needs_settings(sandbox: Sandbox, call: Call) -> None:
+    """A read-only user may have others."""
     mongodb = await added(sandbox, "mongodb")
     chosen = {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}
     made = await call("POST", f"{mongodb}/users", {"name": "app", "readonly": True, "settings": chosen})
@@ -233,9 +232,7 @@ async def test_an_update_needs_settings_and_a_read_only_user_may_have_others(san
         ("mysql", {"mysql_settings": {"auth_plugin": "mysql_native_password"}}, "mysql_settings"),
     ],
 )
-async def test_reads_can_leave_settings_out_as_the_api_is_reported_to(
-    engine: str, given: dict[str, Any], key: str
-) -> None:
+async def test_reads_can_leave_settings_out(engine: str, given: dict[str, Any], key: str) -> None:
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         hide_settings(sandbox)
         cluster = f"/v2/databases/{await sandbox.add_cluster(engine, backend='memory')}"

@@ -73,9 +73,7 @@ async def gone(request: Awaitable[Any], begun: Callable[[], Any]) -> None:
     await asyncio.wait([asking])
 
 
-async def test_a_delayed_request_is_done_when_its_client_has_gone(
-    sandbox: Sandbox, call: Call, pg: str, delays: Delays
-) -> None:
+async def test_delayed_request_outlives_client(sandbox: Sandbox, call: Call, pg: str, delays: Delays) -> None:
     sandbox.faults.add("users.create", delay=1.0)
     await gone(call("POST", f"{pg}/users", {"name": "app"}), delays.begun.is_set)
     assert not await exists(call, pg, "app")
@@ -84,7 +82,7 @@ async def test_a_delayed_request_is_done_when_its_client_has_gone(
     assert await exists(call, pg, "app")
 
 
-async def test_a_delay_does_not_outlive_its_sandbox(caplog: pytest.LogCaptureFixture) -> None:
+async def test_delay_ends_with_sandbox(caplog: pytest.LogCaptureFixture) -> None:
     before = asyncio.all_tasks()
     async with asyncio.timeout(HANG), Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         sandbox.faults.add(delay=600)
@@ -96,7 +94,7 @@ async def test_a_delay_does_not_outlive_its_sandbox(caplog: pytest.LogCaptureFix
     assert caplog.text == ""
 
 
-def test_nor_does_it_hold_up_a_sandbox_in_a_thread() -> None:
+def test_delay_ends_with_sandbox_in_thread() -> None:
     with Sandbox(windows=[]) as sandbox:
         sandbox.faults.add(delay=600)
         with socket.create_connection(("127.0.0.1", int(sandbox.url.rpartition(":")[2]))) as client:

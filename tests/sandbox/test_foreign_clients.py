@@ -53,7 +53,7 @@ async def test_the_providers_async_client() -> None:
             assert len((await api.list_users(cluster, **HTTP))["users"]) == 1
 
 
-def test_the_request_that_destroys_a_cluster_at_the_provider_destroys_nothing_here() -> None:
+def test_delete_of_dots_destroys_nothing() -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("redis"))
         client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)

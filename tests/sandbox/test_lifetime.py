@@ -143,9 +143,7 @@ def shared_memory() -> set[str]:
     [(which, signal.SIGKILL) for which in ("program", "keeper", "server")]
     + [pytest.param("keeper", number, marks=pytest.mark.thorough) for number in (signal.SIGHUP, signal.SIGTERM)],
 )
-def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
-    private_tmp: Path, which: str, number: signal.Signals
-) -> None:
+def test_each_kill_leaves_nothing(private_tmp: Path, which: str, number: signal.Signals) -> None:
     program = subprocess.Popen(
         [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json"],
         stdout=subprocess.PIPE,
@@ -169,7 +167,7 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
         assert "the database server of tenants ended unexpectedly" in error
 
 
-def test_a_program_and_keeper_that_are_killed_together_leave_no_process(private_tmp: Path, tmp_path: Path) -> None:
+def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -199,7 +197,7 @@ def test_a_program_and_keeper_that_are_killed_together_leave_no_process(private_
     link.unlink()
 
 
-def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(private_tmp: Path) -> None:
+def test_killed_backend_is_replaced(private_tmp: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
         (server,) = postmasters(private_tmp)
@@ -208,7 +206,7 @@ def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(privat
     wait_until_gone(private_tmp, [server])
 
 
-def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> None:
+def test_query_ends_with_its_server(private_tmp: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg"))
         (server,) = postmasters(private_tmp)
@@ -231,7 +229,7 @@ def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> 
     wait_until_gone(private_tmp, [server, busy])
 
 
-def test_a_crash_while_a_child_holds_the_pipe_leaves_nothing(private_tmp: Path) -> None:
+def test_crash_with_forked_child_leaves_nothing(private_tmp: Path) -> None:
     fork = 'import os, time\nif os.fork() == 0: time.sleep(30), os._exit(0)\nprint("ready", flush=True)'
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        "))],
@@ -269,7 +267,7 @@ async def test_cancelling_the_start_leaves_nothing(private_tmp: Path, pattern: s
         await sandbox.add_cluster("pg", "tenants", backend="memory")  # the name is free again
 
 
-async def test_a_keeper_that_is_killed_while_it_starts_leaves_nothing(private_tmp: Path) -> None:
+async def test_kill_of_starting_keeper_leaves_nothing(private_tmp: Path) -> None:
     server = EmbeddedPostgres()
     starting = asyncio.ensure_future(server.start())
     await until(lambda: server.folder != Path())
@@ -386,7 +384,7 @@ def close_to_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [True, False], ids=["a folder of mode 0700", "umask 077"])
-async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
+async def test_unreadable_wheel_is_no_obstacle(
     private: bool, private_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = binaries()
@@ -407,9 +405,7 @@ async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone copies the wheel")
-async def test_a_wheel_that_cannot_be_copied_is_an_error_that_says_so(
-    private_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_uncopyable_wheel_says_so(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = private_tmp / "wheel" / "pginstall" / "bin"
     programs.mkdir(parents=True)
     os.mkfifo(programs / "postgres", 0o600)  # not even root could read it: nobody writes to it
@@ -433,7 +429,7 @@ def command_lines() -> bytes:
     return found
 
 
-async def test_no_password_is_on_a_command_line_or_in_the_log(private_tmp: Path) -> None:
+async def test_no_password_on_command_line_or_log(private_tmp: Path) -> None:
     """The control: the same search finds the argument of another program, and the role in the log."""
     server = EmbeddedPostgres()
     await server.start()

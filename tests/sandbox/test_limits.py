@@ -17,7 +17,7 @@ windows = st.builds(Window, limit=st.integers(1, 4), seconds=st.sampled_from([1.
 
 
 @given(st.lists(windows, min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=60))
-def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: list[Window], steps: list[int]) -> None:
+def test_window_holds_exactly_its_limit(limits: list[Window], steps: list[int]) -> None:
     limiter, accepted, now = TokenLimiter(limits), list[float](), 1000.0
     longest = max(limits, key=lambda window: window.seconds)
     for step in steps:
@@ -37,7 +37,7 @@ def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: lis
 
 
 @given(st.integers(1, 20), st.integers(0, 900))
-def test_retry_after_is_when_the_oldest_leaves_the_short_window(limit: int, spread: int) -> None:
+def test_retry_after_is_end_of_oldest(limit: int, spread: int) -> None:
     limiter = TokenLimiter([Window(limit, 1.0), Window(1000, 100.0)])
     now = 50.0
     for n in range(limit):
@@ -51,7 +51,7 @@ def test_retry_after_is_when_the_oldest_leaves_the_short_window(limit: int, spre
     assert limiter.admit(now + wait, 0.0)[0]
 
 
-def test_a_refusal_by_the_long_window_has_no_retry_after() -> None:
+def test_long_window_names_no_retry_after() -> None:
     limiter = TokenLimiter([Window(2, 60.0), Window(2, 3600.0)])
     assert [limiter.admit(at, at)[0] for at in (0.0, 1.0)] == [True, True]
     let_in, headers = limiter.admit(2.0, 2.0)

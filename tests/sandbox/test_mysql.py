@@ -86,7 +86,7 @@ async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn:
         assert fetch(session, "SELECT CURRENT_USER()") == ["doadmin@%"]
 
 
-async def test_a_user_may_do_everything_in_every_db_as_with_the_provider(call: Call, login: Login) -> None:
+async def test_user_may_do_everything(call: Call, login: Login) -> None:
     await made(call, "db", "of_somebody_else")
     user = await made(call, "user", "mighty")
     await made(call, "db", "made_later")
@@ -131,7 +131,7 @@ async def test_the_rights_are_those_of_the_provider(call: Call, login: Login) ->
     }
 
 
-async def test_what_doadmin_may_do_to_a_user_of_the_api(call: Call, login: Login) -> None:
+async def test_doadmin_locks_user_of_api(call: Call, login: Login) -> None:
     user = await made(call, "user", "mightier")
     session = login(user)
     with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
@@ -178,7 +178,7 @@ async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, login: L
     login({"name": ours["user"], "password": ours["password"]}).close()
 
 
-async def test_a_doadmin_of_the_servers_owner_is_left_alone(
+async def test_doadmin_of_owner_is_left_alone(
     mysql: tuple[Sandbox, str], mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
 ) -> None:
     ours = (await call("GET", "")).json["database"]["connection"]["password"]
@@ -197,7 +197,7 @@ async def test_a_doadmin_of_the_servers_owner_is_left_alone(
         fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", ours)
 
 
-async def test_the_plugin_of_a_user_is_what_the_server_has(call: Call, login: Login) -> None:
+async def test_plugin_is_that_of_the_server(call: Call, login: Login) -> None:
     wanted = {"auth_plugin": "caching_sha2_password"}
     user = await made(call, "user", "modern", mysql_settings=wanted)
     assert user["mysql_settings"] == wanted
@@ -207,18 +207,18 @@ async def test_the_plugin_of_a_user_is_what_the_server_has(call: Call, login: Lo
     login(reset).close()
 
 
-async def test_a_plugin_that_the_server_does_not_have_is_refused(call: Call) -> None:
+async def test_unknown_plugin_is_refused(call: Call) -> None:
     answer = await call("POST", "/users", {"name": "old", "mysql_settings": {"auth_plugin": "mysql_native_password"}})
     assert answer.status == 422
     assert (await call("GET", "/users/old")).status == 404
 
 
-async def test_the_primary_user_is_not_the_sandboxs_to_change(call: Call) -> None:
+async def test_primary_user_cannot_be_changed(call: Call) -> None:
     assert (await call("DELETE", "/users/doadmin")).status == 422
     assert (await call("POST", "/users/doadmin/reset_auth", {})).status == 422
 
 
-async def test_the_dsns_own_account_is_out_of_sight_and_out_of_reach(call: Call, mysql_dsn: str) -> None:
+async def test_account_of_dsn_is_out_of_reach(call: Call, mysql_dsn: str) -> None:
     name = unquote(urlsplit(mysql_dsn).username or "")
     assert name not in [user["name"] for user in (await call("GET", "/users")).json["users"]]
     assert (await call("GET", f"/users/{name}")).status == 404
@@ -234,9 +234,7 @@ async def test_a_name_never_becomes_another_one(call: Call, root: pymysql.Connec
     assert (await call("POST", "/dbs", {"name": name})).status == 422
 
 
-async def test_a_locked_account_is_a_user_like_any_other(
-    call: Call, root: pymysql.Connection[Cursor], login: Login
-) -> None:
+async def test_locked_account_is_a_user(call: Call, root: pymysql.Connection[Cursor], login: Login) -> None:
     user = await made(call, "user", "locked")
     fetch(root, "ALTER USER locked@'%' ACCOUNT LOCK")
     assert (await call("GET", "/users/locked")).status == 200
@@ -259,7 +257,7 @@ async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.
         fetch(root, "UNINSTALL COMPONENT 'file://component_validate_password'")
 
 
-async def test_sessions_of_other_names_go_on_when_a_user_or_db_is_deleted(call: Call, login: Login) -> None:
+async def test_sessions_of_other_names_go_on(call: Call, login: Login) -> None:
     """The server compares these names as equal in its process list."""
     names = ["killed_y", "killed_Y", "killed_ý"]
     users = [(await call("POST", "/users", {"name": name})).json["user"] for name in names]

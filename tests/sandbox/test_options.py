@@ -23,7 +23,7 @@ async def test_the_api_returns_the_options(sandbox: Sandbox, call: Call) -> None
 
 @pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL is installed on this machine")
 @pytest.mark.parametrize("programs", PROGRAMS, ids=lambda folder: folder.parent.name)
-async def test_the_postgresql_of_this_machine_can_be_behind_a_cluster(programs: Path) -> None:
+async def test_installed_postgresql_behind_cluster(programs: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', server=programs)}"
         shown = (await call("GET", cluster)).json["database"]

@@ -68,7 +68,7 @@ async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     return result
 
 
-async def test_the_uri_of_the_cluster_leads_to_the_server(connection: JSON) -> None:
+async def test_uri_leads_to_server(connection: JSON) -> None:
     async with await psycopg.AsyncConnection.connect(connection["uri"]) as admin:
         assert await fetch(admin, "SELECT current_user::text") == ["doadmin"]
         assert await fetch(admin, "SELECT current_database()::text") == ["defaultdb"]
@@ -81,7 +81,7 @@ async def test_the_version_is_the_servers(call: Call, connection: JSON) -> None:
     assert shown["semantic_version"].split(".")[0] == shown["version"]
 
 
-async def test_a_user_works_with_the_db_that_was_made_for_it(call: Call, connection: JSON) -> None:
+async def test_user_works_with_its_db(call: Call, connection: JSON) -> None:
     user, db = await made(call, "user", "tenant-1"), await made(call, "db", "tenant-1")
     await opened(call, connection, db["name"])
     async with await login(connection, user, db["name"]) as session:
@@ -90,7 +90,7 @@ async def test_a_user_works_with_the_db_that_was_made_for_it(call: Call, connect
         assert await fetch(session, "SELECT text FROM notes") == ["works"]
 
 
-async def test_resets_at_the_same_time_end_with_one_password_that_works(call: Call, connection: JSON) -> None:
+async def test_parallel_resets_end_with_one_password(call: Call, connection: JSON) -> None:
     await made(call, "user", "hammered")
     answers = await asyncio.gather(*(call("POST", "/users/hammered/reset_auth", {}) for _ in range(10)))
     assert {answer.status for answer in answers} == {200}
@@ -117,7 +117,7 @@ async def test_replication_is_an_attribute_of_the_role(call: Call, connection: J
         assert await fetch(session, query) == [False]
 
 
-async def test_a_deleted_user_is_thrown_out_and_its_tables_stay(call: Call, connection: JSON) -> None:
+async def test_tables_of_deleted_user_stay(call: Call, connection: JSON) -> None:
     user, db = await made(call, "user", "leaver"), await made(call, "db", "left-behind")
     await opened(call, connection, db["name"])
     await opened(call, connection, "defaultdb")

@@ -131,9 +131,7 @@ async def test_who_makes_a_login_grants_it_to_doadmin(cluster: Cluster, admin: A
     ]
 
 
-async def test_doadmin_alters_a_login_of_the_api_and_ends_its_sessions(
-    cluster: Cluster, admin: AsyncConnection[Any]
-) -> None:
+async def test_doadmin_ends_login_of_api(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
     user = await cluster.made("user", "altered")
     async with await cluster.open(user) as session:
         await admin.execute("ALTER ROLE altered NOLOGIN PASSWORD NULL CONNECTION LIMIT 3")
@@ -161,9 +159,8 @@ async def test_doadmin_takes_the_admin_option_from_nobody(cluster: Cluster, admi
         await admin.execute("GRANT granted TO CURRENT_USER WITH ADMIN OPTION")
 
 
-async def test_every_login_enters_a_database_of_the_api_and_creates_nothing(
-    cluster: Cluster, admin: AsyncConnection[Any]
-) -> None:
+async def test_logins_enter_database_of_api(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+    """They create nothing there."""
     user = await cluster.made("user", "guest")
     await cluster.made("db", "of_the_api")
     for database in ("of_the_api", "defaultdb"):
@@ -184,9 +181,7 @@ async def test_every_login_enters_a_database_of_the_api_and_creates_nothing(
     await admin.execute("DROP DATABASE of_the_api")
 
 
-async def test_every_login_enters_template1_and_nobody_changes_its_rights(
-    cluster: Cluster, admin: AsyncConnection[Any]
-) -> None:
+async def test_logins_enter_template1(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
     [(rights, owner)] = await rows(admin, SHOWN, "template1")
     assert "=c/postgres" in rights.strip("{}").split(",")
     assert owner == "postgres"
@@ -206,7 +201,7 @@ async def test_every_login_enters_template1_and_nobody_changes_its_rights(
     assert await rows(admin, SHOWN, "template1") == [(rights, owner)]
 
 
-async def test_a_login_made_by_sql_is_one_of_the_apis(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_login_made_by_sql_is_listed(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
     await admin.execute("CREATE ROLE owner_by_sql; CREATE ROLE login_by_sql LOGIN PASSWORD 'known'")
     listed = {user["name"]: user for user in (await cluster.call("GET", "/users")).json["users"]}
     assert "owner_by_sql" not in listed
@@ -224,7 +219,7 @@ async def test_a_login_made_by_sql_is_one_of_the_apis(cluster: Cluster, admin: A
     ]
 
 
-async def test_a_login_that_was_ended_by_sql_is_none_of_the_apis(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
+async def test_login_ended_by_sql_is_missing(cluster: Cluster, admin: AsyncConnection[Any]) -> None:
     await cluster.made("user", "ended")
     await admin.execute("ALTER ROLE ended NOLOGIN")
     for method, path in (("GET", ""), ("PUT", ""), ("DELETE", ""), ("POST", "/reset_auth")):

@@ -43,7 +43,7 @@ def get(url: str, token: str) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -> None:
+def test_one_line_of_json_and_clean_stop(number: signal.Signals) -> None:
     arguments = ["--json", "--token", "mine", "--cluster", "opensearch=logs", "--cluster", "redis"]
     with program(*arguments) as process:
         assert process.stdout is not None
@@ -62,7 +62,7 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
         assert process.communicate() == ("", "")
 
 
-def test_a_sandbox_without_limits_says_so_for_the_command() -> None:
+def test_sandbox_without_limits_says_so() -> None:
     with program("--cluster", "mongodb=tenants", "--rate-limit", "none") as process:
         assert process.stdout is not None
         assert any("export AIODBCLIENT_BUDGET=none" in process.stdout.readline() for _ in range(9))
@@ -82,7 +82,7 @@ def test_rate_limit() -> None:
             assert answer.headers["ratelimit-limit"] == "5000"
 
 
-def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
+def test_faults_and_ids_by_arguments() -> None:
     arguments = ["--cluster", "redis=a", "--cluster", f"kafka=b: cluster_id={ID} online_after=60"]
     headers = {"retry-after": "7", "x-why": "no reason"}
     faults: list[dict[str, Any]] = [

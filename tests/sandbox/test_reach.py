@@ -52,7 +52,7 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-async def test_by_default_it_is_reached_from_this_machine_alone() -> None:
+async def test_default_bind_is_this_machine() -> None:
     for bind, others in (("127.0.0.1", False), ("0.0.0.0", True)):
         async with Sandbox(bind=bind) as sandbox:
             port = int(sandbox.url.rpartition(":")[2])
@@ -66,7 +66,7 @@ def test_invalid_addresses_are_refused(bind: str) -> None:
         Sandbox(bind=bind)
 
 
-def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
+def test_printed_text_is_for_a_shell() -> None:
     arguments = ["--cluster", "redis: tags=a", "--cluster", "kafka", "--bind", "0.0.0.0"]
     with program(*arguments, "--token", "mine") as process:
         assert process.stdout is not None

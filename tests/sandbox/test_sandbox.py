@@ -17,7 +17,7 @@ from ..waiting import HANG, until
 from .conftest import Call, caller
 
 
-async def test_two_run_side_by_side_and_know_nothing_of_each_other() -> None:
+async def test_two_sandboxes_know_nothing_of_each_other() -> None:
     async with Sandbox(windows=[]) as one, Sandbox(windows=[]) as other, caller(one) as call:
         cluster = await one.add_cluster("pg", backend="memory")
         assert one.url != other.url
@@ -38,7 +38,7 @@ async def test_a_port_and_a_token_may_be_given() -> None:
             await Sandbox(port=port).__aenter__()
 
 
-def test_without_an_event_loop_it_serves_in_a_thread() -> None:
+def test_serves_in_thread_without_loop() -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("pg", backend="memory"))
         request = urllib.request.Request(
@@ -59,7 +59,7 @@ async def test_a_sandbox_that_is_not_running_says_so() -> None:
             await sandbox.__aenter__()
 
 
-async def test_a_request_under_way_does_not_hold_up_the_end() -> None:
+async def test_request_under_way_ends_with_sandbox() -> None:
     async with Sandbox() as sandbox, caller(sandbox) as call:
         sandbox.faults.add(delay=600)
         waiting = asyncio.ensure_future(call("GET", "/v2/databases"))

@@ -75,7 +75,7 @@ async def all_log_in(tenants: Tenants, text: str) -> None:
             assert rows[0] == ("provisioned",)
 
 
-async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path) -> None:
+async def test_storm_loses_nothing(tmp_path: Path) -> None:
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(

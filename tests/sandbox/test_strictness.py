@@ -86,7 +86,7 @@ async def test_objects_of_the_superuser_are_out_of_reach(call: Call, login: JSON
             assert error.value.sqlstate in ("42501", "55006", "42704"), (refused, error.value)
 
 
-async def test_a_template_is_listed_and_its_deletion_is_refused(call: Call, login: JSON) -> None:
+async def test_template_is_not_deleted(call: Call, login: JSON) -> None:
     await call("POST", "/dbs", {"name": "mould"})
     admin = login | {"user": "doadmin", "password": (await call("GET", "")).json["database"]["connection"]["password"]}
     async with await connected(admin) as session:

@@ -68,7 +68,7 @@ async def test_the_connection_says_that_it_uses_tls(connection: JSON) -> None:
     assert urlsplit(connection["uri"]).query == "sslmode=require"
 
 
-async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unusable_server_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_backend, "SUPERUSER", "somebody")
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"cannot be used: .*password authentication failed"):
@@ -100,7 +100,7 @@ async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
     assert "TLSv1.3" in done.stdout
 
 
-async def test_a_wrong_password_is_refused_by_the_server_itself(connection: JSON) -> None:
+async def test_wrong_password_over_tls_is_refused(connection: JSON) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         await psycopg.AsyncConnection.connect(connection["uri"], password="wrong")
 
@@ -114,7 +114,7 @@ async def test_a_cancel_goes_through(connection: JSON) -> None:
             await sleeping
 
 
-async def test_a_blocked_event_loop_does_not_hold_up_the_server(sandbox: Sandbox) -> None:
+async def test_blocked_loop_blocks_no_server(sandbox: Sandbox) -> None:
     """The server runs in another process, so a test that serves the API in this loop may use a blocking driver."""
     await sandbox.add_cluster("pg")
     shown = next(iter(sandbox._clusters.values())).backend.primary()
@@ -153,7 +153,7 @@ async def test_memory_returns_tls_and_ca(sandbox: Sandbox) -> None:
 
 class TestByDSN:
     @pytest.mark.parametrize("tls", [True, False])
-    async def test_the_api_returns_the_tls_of_a_postgresql_as_it_is(self, tmp_path: Path, tls: bool) -> None:
+    async def test_api_returns_tls_of_postgresql(self, tmp_path: Path, tls: bool) -> None:
         server = EmbeddedPostgres(programs=postgres_with_tls() if tls else None)
         await server.start()
         try:
@@ -174,9 +174,7 @@ class TestByDSN:
         finally:
             await server.stop()
 
-    async def test_the_api_returns_the_tls_of_a_mysql_as_it_is(
-        self, sandbox: Sandbox, mysql_dsn: str, tmp_path: Path
-    ) -> None:
+    async def test_api_returns_tls_of_mysql(self, sandbox: Sandbox, mysql_dsn: str, tmp_path: Path) -> None:
         async with caller(sandbox) as calling:
             cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', server=mysql_dsn)}"
             shown = (await calling("GET", cluster)).json["database"]["connection"]

@@ -79,7 +79,8 @@ class Cluster:
             return await (await connection.execute(TRACES)).fetchall()
 
 
-async def test_the_next_cluster_has_the_same_server_and_other_secrets() -> None:
+async def test_next_cluster_has_other_secrets() -> None:
+    """It has the same server."""
     async with Cluster() as first:
         process = first.server._keeper
         before = first.connection
@@ -91,7 +92,7 @@ async def test_the_next_cluster_has_the_same_server_and_other_secrets() -> None:
             await psycopg.AsyncConnection.connect(before["uri"])
 
 
-async def test_nothing_is_left_of_clients_that_left_everything_behind() -> None:
+async def test_next_cluster_looks_new() -> None:
     async with Cluster() as first:
         as_new = await first.traces()
         replica = (await first.call("POST", "/users", {"name": "a", "settings": {"pg_allow_replication": True}})).json
@@ -130,7 +131,7 @@ async def test_nothing_is_left_of_clients_that_left_everything_behind() -> None:
         await session.close()
 
 
-async def test_a_server_with_something_left_in_template1_is_not_used_again() -> None:
+async def test_changed_template1_is_not_used_again() -> None:
     async with Cluster() as first:
         folder = first.server.folder
         async with await first.login(dbname="template1") as session:
@@ -146,7 +147,7 @@ async def test_clusters_with_other_settings_have_other_servers() -> None:
         assert (await call("GET", path)).json["database"]["connection"]["port"] != port
 
 
-async def test_clusters_that_are_there_together_have_a_server_each() -> None:
+async def test_clusters_have_a_server_each() -> None:
     other = postgres_with_tls()
     async with Cluster() as first, Cluster() as second, Cluster(other) as third:
         assert len({each.connection["port"] for each in (first, second, third)}) == 3
@@ -157,7 +158,7 @@ async def test_clusters_that_are_there_together_have_a_server_each() -> None:
         assert fifth.connection["port"] in ports
 
 
-async def test_a_server_that_was_killed_is_not_used_again() -> None:
+async def test_killed_server_is_not_used_again() -> None:
     async with Cluster() as first:
         keeper = first.server._keeper
         assert keeper is not None
@@ -174,7 +175,7 @@ async def test_a_server_that_cannot_be_emptied_is_stopped(monkeypatch: pytest.Mo
     assert not folder.exists()
 
 
-def test_at_the_end_no_process_and_no_file_is_left() -> None:
+def test_closed_pool_leaves_nothing() -> None:
     pool = Pool()
     pool.open()
     server = EmbeddedPostgres(in_memory=True)
@@ -193,7 +194,7 @@ def test_at_the_end_no_process_and_no_file_is_left() -> None:
 
 
 @pytest.mark.parametrize(("chosen", "in_memory"), [(False, True), (True, False)])
-def test_files_are_in_memory_unless_another_place_was_chosen(
+def test_files_are_in_memory_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: bool, in_memory: bool
 ) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)

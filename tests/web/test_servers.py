@@ -71,9 +71,10 @@ async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
 
 
 @pytest.mark.thorough
-async def test_a_slow_database_makes_the_health_no_slower_and_a_stop_loses_no_signup(
+async def test_slow_database_and_stop(
     name: str, sandbox: Sandbox, proxy: Proxy, slow: list[Rule], api: dict[str, str], tmp_path: Path
 ) -> None:
+    """The health stays fast, and a stop loses no signup."""
     store = tmp_path / "tenants.db"
     answers = Counter[int | None]()
     health: list[float] = []
