@@ -152,8 +152,8 @@ class _RotationReport(_ChangeReport):
         suspended = self.opened.count_suspended()
         reasons = ["suspended"] if suspended else []
         reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
-        why = f" ({' or '.join(reasons)})" if kept and reasons else ""
-        return f"{super().summary(counts)}{why}"
+        said = f"{kept} kept"
+        return super().summary(counts).replace(said, f"{said} ({' or '.join(reasons)})" if reasons else said)
 
     def next_step(self) -> str:
         return super().next_step() + ("" if self.skips_young else ", with --older-than 1h")
