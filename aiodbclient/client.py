@@ -271,8 +271,8 @@ def _default_limiter(url: URL) -> RateLimiter:
         return RateLimiter()
     if not is_loopback(url.host or ""):
         raise ConfigurationError(
-            f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url} is none: unset it, or set "
-            f"{_URL_VARIABLE} to the sandbox's address"
+            f"{_BUDGET_VARIABLE}=none is for a sandbox on this machine, and {url.host} is another one: unset it, or "
+            f"set {_URL_VARIABLE} to the sandbox's address"
         )
     return RateLimiter([])
 

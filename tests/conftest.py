@@ -110,6 +110,19 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
+    """A client of ``sandbox`` with fast retries and no pacing."""
+    async with DatabaseClient(
+        sandbox.token,
+        base_url=sandbox.url,
+        retry=RetryPolicy(base_delay=0.001),
+        rate_limiter=RateLimiter([]),
+        timeout=5.0,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
 async def server() -> AsyncIterator[Server]:
     async with serve() as running:
         yield running

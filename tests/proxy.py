@@ -34,6 +34,7 @@ class Rule:
     nth: int = 1  # the first one that it happens to
     times: float = inf  # to how many
     lasts: float = inf  # for how many seconds
+    held: bool = False  # whether it waits until this is False
     delay: float = 0.0
     cut: bool = False
     sqlstate: str | None = None  # of the error with which a login of PostgreSQL is refused
@@ -162,6 +163,8 @@ class Proxy:
 
     async def _apply(self, on: str, login: str, writer: asyncio.StreamWriter | None = None) -> None:
         for rule in [rule for rule in self.rules if rule.fires(on, login)]:
+            while rule.held:  # noqa: ASYNC110 - another thread sets it
+                await asyncio.sleep(0.005)
             await asyncio.sleep(rule.delay)
             if rule.sqlstate is not None and writer is not None:
                 writer.write(_fatal(rule.sqlstate, "sorry, too many clients already"))

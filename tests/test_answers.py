@@ -210,58 +210,6 @@ async def test_guard_needs_only_the_engine(server: Server, make_client: MakeClie
         await make_client().cluster(CLUSTER).dbs.list()
 
 
-async def test_unknown_and_empty_members_are_read(server: Server, make_client: MakeClient) -> None:
-    cluster = {
-        "id": CLUSTER,
-        "name": "main",
-        "engine": "cockroach",
-        "status": "hibernating",
-        "created_at": "",
-        "tags": None,
-        "connection": {"host": "h", "password": "", "surprise": 1},
-        "private_connection": {},
-        "users": [{"name": "a", "role": "superb", "password": "", "mysql_settings": {}, "settings": {}, "new": []}],
-        "surprise": {"deep": [1]},
-        "surprise_connection": True,
-    }
-    server.will(says(200, {"database": cluster, "more": True}))
-
-    info = await make_client().clusters.get(CLUSTER)
-
-    assert (info.engine, info.status, info.created_at, info.tags, info.db_names) == (
-        "cockroach",
-        "hibernating",
-        None,
-        [],
-        [],
-    )
-    assert info.connection.password is None
-    assert info.private_connection is None
-    assert info.standby_connection is None
-    [user] = info.users
-    assert (user.role, user.password, user.mysql_settings, user.settings) == ("superb", None, None, None)
-
-
-async def test_missing_connection_knows_nothing(server: Server, make_client: MakeClient) -> None:
-    none: list[dict[str, Any]] = [{}, {"connection": None}, {"connection": {}}]
-    for connection in none:
-        server.will(says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", **connection}}))
-        info = await make_client().clusters.get(CLUSTER)
-        assert (info.connection.host, info.connection.engine) == (None, "pg")
-        with pytest.raises(errors.InvalidArgumentError, match="no host"):
-            info.connection.uri_for(User("alice", password="hunter2"))
-
-
-async def test_a_date_is_aware(server: Server, make_client: MakeClient) -> None:
-    for text in ("2019-01-11T18:37:36Z", "2019-01-11T18:37:36"):
-        server.will(
-            says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "created_at": text}}),
-        )
-        created_at = (await make_client().clusters.get(CLUSTER)).created_at
-        assert created_at is not None
-        assert created_at.isoformat() == "2019-01-11T18:37:36+00:00"
-
-
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("2", 2.0), ("0.5", 0.5), ("-1", None), ("nan", None), ("inf", None), ("soon", None), ("", None)],

@@ -8,28 +8,15 @@ import time
 from typing import Any
 
 import pytest
+import trustme
 
-from aiodbclient import ClusterStatus, User, errors
+from aiodbclient import ClusterStatus, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, stalls
 from .waiting import settle
 
-# Self-signed, created for this test. Its key was deleted.
-PEM = """\
------BEGIN CERTIFICATE-----
-MIIByTCCAW+gAwIBAgIUVve35QfT38JqPfgHeYwaOgc5rNwwCgYIKoZIzj0EAwIw
-QDEXMBUGA1UECgwOdHJ1c3RtZSB2MS4yLjExJTAjBgNVBAsMHFRlc3RpbmcgQ0Eg
-I2VvSEQ0ejlWVDdHNl9EWWQwIBcNMDAwMTAxMDAwMDAwWhgPMzAwMDAxMDEwMDAw
-MDBaMEAxFzAVBgNVBAoMDnRydXN0bWUgdjEuMi4xMSUwIwYDVQQLDBxUZXN0aW5n
-IENBICNlb0hENHo5VlQ3RzZfRFlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
-pZjEfApkXB9Veojsl9Nz7HSXF5xAIBNB71ejwl/eL6OnTKxVO5EufH8hZ1wlt0hQ
-oxE9qfyOF3gvDsOptvVua6NFMEMwHQYDVR0OBBYEFBWzRKf/ptjlqG4rcUzDmwLu
-L5zZMBIGA1UdEwEB/wQIMAYBAf8CAQkwDgYDVR0PAQH/BAQDAgGGMAoGCCqGSM49
-BAMCA0gAMEUCIQC8XbFnVrGq9enFj0QE9kJ8HvsTYYrke8lSwnfMEt7r2AIgQDDj
-98h7dq5QxG6wh1Ga7IcHFIViUBKnryH3aT/bEF4=
------END CERTIFICATE-----
-"""
+PEM = trustme.CA().cert_pem.bytes().decode()
 
 
 @pytest.fixture
@@ -77,58 +64,6 @@ async def test_an_invalid_certificate_is_refused(server: Server, make_client: Ma
         await cluster.ca()
 
     assert await cluster.ca() == PEM  # a failure is not cached
-
-
-async def test_a_cluster_without_a_ca_says_so(server: Server, make_client: MakeClient) -> None:
-    server.will(fails(404))
-
-    with pytest.raises(errors.NotFoundError):
-        await make_client().cluster(CLUSTER).ca()
-
-
-async def test_a_status_is_known_or_the_word_itself(server: Server, make_client: MakeClient) -> None:
-    server.will(says(200, document(status="forking")), says(200, document(status="thinking")), says(200, document()))
-    cluster = make_client().cluster(CLUSTER)
-
-    assert (await cluster.info()).status is ClusterStatus.FORKING
-    assert (await cluster.info()).status == "thinking"
-    assert (await cluster.info()).status is None
-
-
-async def test_connection_has_protocol_and_ports(server: Server, make_client: MakeClient) -> None:
-    where = {"host": "db.example", "port": 25073, "protocol": "kafka", "application_ports": {"schema_registry": 25083}}
-    private = {"host": "private", "application_ports": None}
-    server.will(says(200, document(connection=where, private_connection=private)))
-
-    info = await make_client().cluster(CLUSTER).info()
-
-    assert (info.connection.protocol, info.connection.application_ports) == ("kafka", {"schema_registry": 25083})
-    assert info.private_connection is not None
-    assert info.private_connection.application_ports == {}
-
-
-async def test_private_connection_has_its_uri(server: Server, make_client: MakeClient) -> None:
-    hosts = {"connection": "main-1.mongo.example", "private_connection": "private-main-1.mongo.example"}
-    described = {
-        name: {
-            "protocol": "mongodb+srv",
-            "uri": f"mongodb+srv://doadmin:secret@{host}/admin?replicaSet=main",
-            "host": host,
-            "port": 27017,
-            "database": "admin",
-            "ssl": True,
-        }
-        for name, host in hosts.items()
-    }
-    server.will(says(200, document(engine="mongodb", **described)))
-
-    info = await make_client().cluster(CLUSTER).info()
-
-    alice = User("alice", password="x")
-    assert info.private_connection is not None
-    assert info.private_connection.uri_for(alice, "alpha", ca_file="ca.pem") == (
-        "mongodb+srv://alice:x@private-main-1.mongo.example/alpha?replicaSet=main&tlsCAFile=ca.pem"
-    )
 
 
 @pytest.mark.usefixtures("quick_reads")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import aiohttp
 import pytest
 from attrs import fields
 
@@ -29,36 +28,23 @@ def test_the_sandbox_has_a_route_for_each_operation() -> None:
         assert routes.match(operation.method, operation.path(cluster, "a/b")).operation == name
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_the_sandbox_does_each_operation(name: str) -> None:
-    async with Sandbox(windows=[]) as sandbox, aiohttp.ClientSession() as session:
-        cluster_id = await sandbox.add_cluster("pg", backend="memory")
-        operation = OPERATIONS[name]
-        url = sandbox.url + operation.path(cluster_id, "nobody")
-        headers = {"Authorization": f"Bearer {sandbox.token}"}
-
-        async with session.request(operation.method, url, headers=headers, json={}) as answer:
-            assert answer.status in (200, 404, 422)
-
-
 def test_each_operation_is_tested() -> None:
     assert {name.partition(" ")[0] for name in test_operations.CASES} == OF_USERS_AND_DBS
     assert set(test_guard.OPERATIONS) == OF_USERS_AND_DBS
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_each_setting_is_checked_and_sent(setting: str) -> None:
+async def test_each_setting_is_checked_and_sent(setting: str, sandbox: Sandbox, client: DatabaseClient) -> None:
     arguments, owners = test_guard.SETTINGS[setting]
-    async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        for engine in owners:
-            cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"), engine=engine)
+    for engine in owners:
+        cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"), engine=engine)
 
-            user = await cluster.users.create("alice", **arguments)
+        user = await cluster.users.create("alice", **arguments)
 
-            assert without_ids(user.settings, setting) == without_ids(arguments["settings"], setting)
-            wrong: Any = object()
-            with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
-                await cluster.users.update("alice", UserSettings(**{setting: wrong}))
+        assert without_ids(user.settings, setting) == without_ids(arguments["settings"], setting)
+        wrong: Any = object()
+        with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
+            await cluster.users.update("alice", UserSettings(**{setting: wrong}))
 
 
 def without_ids(settings: UserSettings | None, setting: str) -> object:
@@ -74,13 +60,12 @@ def test_each_setting_belongs_to_an_engine() -> None:
 
 
 @pytest.mark.parametrize("engine", Engine)
-async def test_the_sandbox_knows_each_engine(engine: Engine) -> None:
-    async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        cluster = await client.clusters.get(await sandbox.add_cluster(engine, backend="memory"))
+async def test_the_sandbox_knows_each_engine(engine: Engine, sandbox: Sandbox, client: DatabaseClient) -> None:
+    cluster = await client.clusters.get(await sandbox.add_cluster(engine, backend="memory"))
 
-        assert engine in CAPABILITIES
-        assert cluster.engine is engine
-        assert cluster.version not in (None, "1")
-        if CAPABILITIES[engine].users:
-            user = await client.cluster(cluster.id).users.create("alice")
-            assert cluster.connection.uri_for(user, database="alpha")
+    assert engine in CAPABILITIES
+    assert cluster.engine is engine
+    assert cluster.version not in (None, "1")
+    if CAPABILITIES[engine].users:
+        user = await client.cluster(cluster.id).users.create("alice")
+        assert cluster.connection.uri_for(user, database="alpha")

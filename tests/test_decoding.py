@@ -151,6 +151,7 @@ def test_a_cluster_has_the_returned_members() -> None:
     assert (cluster(status="online").status, cluster(status="tired").status) == (ClusterStatus.ONLINE, "tired")
     assert cluster(status="online").status is ClusterStatus.ONLINE  # not an equal string
     assert cluster(status="").status is None
+    assert cluster(surprise={"deep": [1]}, surprise_connection=True) == cluster()
     assert cluster(storage_size_mib=3).storage_size_mib == 3
     assert (cluster(tags=None).tags, cluster(tags=["a"]).tags) == ([], ["a"])
     assert cluster(users=[{"name": "a"}, {"name": "b"}]).users == [User("a"), User("b")]
@@ -166,12 +167,12 @@ def test_a_moment_is_aware_and_keeps_its_zone() -> None:
 def test_each_connection_knows_its_engine_and_its_ports() -> None:
     decoded = cluster(
         engine="kafka",
-        connection={"host": "a", "port": 1, "ssl": True, "application_ports": {"registry": 2}},
+        connection={"host": "a", "port": 1, "ssl": True, "protocol": "kafka", "application_ports": {"registry": 2}},
         private_connection={"host": "b", "application_ports": None},
         standby_connection={},
     )
     assert decoded.connection == Connection(
-        host="a", port=1, ssl=True, engine=Engine.KAFKA, application_ports={"registry": 2}
+        host="a", port=1, ssl=True, protocol="kafka", engine=Engine.KAFKA, application_ports={"registry": 2}
     )
     assert decoded.private_connection == Connection(host="b", engine=Engine.KAFKA)
     assert decoded.standby_connection is None

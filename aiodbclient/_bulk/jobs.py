@@ -43,7 +43,7 @@ IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class ClusterJob(Job[SpecT, DoneT_co, Failed], Generic[ApiT, SpecT, DoneT_co]):
-    """A job on one cluster."""
+    """A job on one cluster. ``api`` is UsersAPI or DatabasesAPI, whose modules import this one."""
 
     def __init__(self, api: Callable[[ClusterContext], ApiT], context: ClusterContext) -> None:
         super().__init__(context.transport.limiter)

@@ -37,18 +37,13 @@ async def examine(
     from .doctor_findings import Findings, StepFailedError
     from .doctor_trial import live  # slow to import, as those are, and not needed for help
 
-    findings, wanted = Findings(output), place.clusters or []
+    findings = Findings(output)
     async with open_client(place) as client:
         try:
             await check_token(findings, client)
         except StepFailedError:
             return Exit.SOME_FAILED
-        if not wanted and store is not None and not is_missing(store):
-            async with open_store(store) as opened:
-                wanted = [*(await read_entries(opened)).clusters()]
-        if not wanted:
-            raise InvalidArgumentError("which cluster? Add --cluster, or a --store that has tenants")
-        clusters = await find_clusters(client, wanted)
+        clusters = await find_clusters(client, place.clusters or await _clusters_in(store))
         if store is not None:
             await check_store(findings, store, [each.id for each in clusters.values()])
         for found in clusters.values():
@@ -62,3 +57,12 @@ async def examine(
             elif attempt:
                 findings.skip("--try", "fix what failed above first")
     return Exit.SOME_FAILED if findings.failed else Exit.DONE
+
+
+async def _clusters_in(store: str | None) -> list[str]:
+    """The clusters of the tenants in a store."""
+    if store is not None and not is_missing(store):
+        async with open_store(store) as opened:
+            if found := [*(await read_entries(opened)).clusters()]:
+                return found
+    raise InvalidArgumentError("which cluster? Add --cluster, or a --store that has tenants")

@@ -26,7 +26,7 @@ class Exit(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 some failed or do not exist, 2 bad usage or an error of the system, 3 stopped early, 4 the "
-    "API or the store failed, 5 `check` found a problem."
+    "API or the store failed, 5 `check` found a problem, 130 ended at once by Ctrl-C."
 )
 _SCOPES = (
     "tenants need the scopes database:read and database:view_credentials, changes of users and databases also "

@@ -21,7 +21,7 @@ class Output:
 
     form: Annotated[
         Literal["table", "json"],
-        choice("--output", "-o", values="table|json", help="json: an object a line.", common=True),
+        choice("--output", "-o", values="table|json", help="json: one object per line.", common=True),
     ] = "table"
 
     @property

@@ -29,8 +29,8 @@ _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SAYING = 1.0  # s until the rate limit allows a request
 _LOOKING = 5.0  # s that the store may take to say what is unfinished
 _PERIOD = 300.0  # s over which the pace is measured: the rate limit allows bursts
-_SIGNAL = "what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once"
-_LATE = f"--timeout is over, and what is in flight gets up to {TIMEOUT_GRACE:.0f}s to finish"
+_SIGNAL = "the names in progress are finished first. Press Ctrl-C again, or send the signal again, to stop at once"
+_LATE = f"--timeout is over, and the names in progress get up to {TIMEOUT_GRACE:.0f}s to finish"
 
 
 @define
@@ -65,8 +65,12 @@ class Report:
         """What helps those that failed."""
         return []
 
+    def next_step(self) -> str:
+        """What to do after a stop."""
+        return "run the same command again"
+
     async def settled(self, outcome: Any, role: str) -> Any:
-        """The outcome, looked at once more."""
+        """The outcome, after a second look."""
         return outcome
 
     async def unfinished(self) -> Sequence[str]:
@@ -129,7 +133,7 @@ class _Work:
     names: Sequence[str]  # of all, with their roles
     report: Report
     bar: Bar
-    hurries: bool  # whether the first signal ends it at once
+    hurries: bool  # whether the first signal stops it at once
     counts: Counter[Action] = field(factory=Counter[Any])
     ended: set[str] = field(factory=set[str])  # have an outcome; with their roles
     failed: list[tuple[Failed, str]] = field(factory=list[Any])  # with their roles
@@ -210,7 +214,7 @@ class _Work:
             "left": len(self.left) - len(begun),
         }
         parts = [f"{count} {what}" for what, count in counts.items() if count or what in ("done", "left")]
-        return f"{', '.join(parts)}. To go on, run the same command again"
+        return f"{', '.join(parts)}. To go on, {self.report.next_step()}"
 
 
 class Bar:

@@ -108,7 +108,7 @@ class Records:
         return [name for name in wanted if name in there], missing
 
     def say_how_many(self, *roles: Role) -> None:
-        """Say that the environment narrows the clusters, since nobody typed that."""
+        """Say so if the environment narrows the clusters."""
         if self.others and self.place.clusters and self.place.given[:1] != ["--cluster"]:
             count = sum(len(self.records[role]) for role in roles)
             total = count + sum(role in roles for role, _ in self.others)

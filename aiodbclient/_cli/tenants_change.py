@@ -152,8 +152,11 @@ class _RotationReport(_ChangeReport):
         suspended = self.opened.count_suspended()
         reasons = ["suspended"] if suspended else []
         reasons += ["younger than --older-than"] if self.skips_young and kept > suspended else []
-        why = f" ({' or '.join(reasons)})" if kept and reasons else ""
-        return f"{super().summary(counts)}{why}"
+        said = f"{kept} kept"
+        return super().summary(counts).replace(said, f"{said} ({' or '.join(reasons)})" if reasons else said)
+
+    def next_step(self) -> str:
+        return super().next_step() + ("" if self.skips_young else ", with --older-than 1h")
 
 
 @runs
@@ -225,7 +228,7 @@ async def revoke_previous(
     ] = None,
     unused: Annotated[bool, option("--unused", help="Keep logins that have open sessions.")] = False,
 ) -> int:
-    """End the credentials from before the last rotation.
+    """Revoke the credentials from before the last rotation.
 
     Programs that still use them stop working. It asks first, and says how many sessions are open.
 
@@ -244,15 +247,15 @@ async def revoke_previous(
 
 @runs
 async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: Ending) -> int:
-    """End all logins and sessions of tenants, and keep their data.
+    """Revoke all logins of tenants, end their sessions, and keep their data.
 
-    `resume` gives the logins back.
+    `resume` gives them new passwords.
 
     Example: aiodbclient tenants suspend gamma --yes
     """
     async with open_selection(place, chosen, among=lambda record: not is_suspended(record)) as opened:
         going = opened.names[Role.OWNER]
-        question = f"Suspend {some(going)} ({len(going)}) on {opened.homes_of(going)}: end their logins and sessions?"
+        question = f"Suspend {some(going)} ({len(going)}) on {opened.homes_of(going)}, and end their sessions?"
         confirm_ending(question, len(going), chosen, ending)
         report = _ChangeReport(output, place.verbose, opened=opened)
         return await opened.run(lambda tenants, names: tenants.suspend(names), report)
@@ -260,9 +263,7 @@ async def suspend_tenants(chosen: Chosen, place: Place, output: Output, ending: 
 
 @runs
 async def resume_tenants(chosen: Chosen, place: Place, output: Output, show: ShowOption = False) -> int:
-    """Give suspended tenants their logins back.
-
-    They have new passwords.
+    """Give suspended tenants their logins back, with new passwords.
 
     Example: aiodbclient tenants resume gamma
     """
@@ -285,9 +286,8 @@ async def remove_tenants(
 ) -> int:
     """Remove tenants with all their data.
 
-    Their logins, their databases and their records go.
-
-    If a name is not on record, nothing is removed. --role reader or writer removes only such logins.
+    Their logins, databases and records are deleted. If a name is not on record, nothing is removed. --role reader or
+    writer removes only such logins.
 
     Example: aiodbclient tenants remove gamma
     """
@@ -336,7 +336,7 @@ async def move_tenants(
     ending: Ending,
     to: Annotated[str, option("--to", metavar="CLUSTER", help="The cluster to move to.", autocompletion=cluster_names)],
     max_frozen: Annotated[
-        timedelta | None, duration_option("--max-frozen", "Keep what would be frozen for longer. Default: 10m.")
+        timedelta | None, duration_option("--max-frozen", "Keep tenants that would be frozen for longer. Default: 10m.")
     ] = None,
 ) -> int:
     """Move tenants to another cluster.

@@ -38,7 +38,7 @@ _STATES = {State.USABLE: "ready", State.ABSENT: "begun", State.PROVISIONING: "be
 async def list_tenants(output: Output, place: Stored) -> int:
     """List the tenants in the store.
 
-    It sends nothing, if the store knows the clusters. The column `pending` names the command to run next.
+    It sends no request if the store knows the clusters. The column `pending` names the command to run next.
 
     Example: aiodbclient tenants list
     """
@@ -73,7 +73,7 @@ def _line(record: OnRecord, output: Output, on_record: Records) -> dict[str, obj
 async def list_capacity(output: Output, place: Stored, max_tenants: MaxTenantsOption = None) -> int:
     """List how many tenants each cluster has.
 
-    It sends nothing, if the store knows the clusters. Tenants of all prefixes count.
+    It sends no request if the store knows the clusters. Tenants of all prefixes count.
 
     Example: aiodbclient tenants capacity --max-tenants 2000
     """
@@ -103,8 +103,8 @@ async def show_tenants(
 ) -> int:
     """Print stored credentials.
 
-    Without names: of all tenants. It sends nothing, if the store knows the clusters. With -o k8s, --ca-file is the path
-    of the mounted ca.crt.
+    Without names: of all tenants. It sends no request if the store knows the clusters. With -o k8s, --ca-file is the
+    path of the mounted ca.crt.
 
     Example: aiodbclient tenants show alpha -o uri --ca-file ca.pem
     """
@@ -200,7 +200,7 @@ async def check_tenants(
         bool, option("--not-on-record", help="Find tenants that the store lacks, as after it was restored.")
     ] = False,
 ) -> int:
-    """Find out whether tenants work.
+    """Check whether tenants work.
 
     It changes nothing. Without names: all. Their readers and writers are checked with them. Exits with 5 if one has a
     problem. What each problem means is in docs/how-to/check.md.

@@ -299,7 +299,7 @@ async def provision_users(
 async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str], store: str | None) -> None:
     """Refuse to change what is a tenant's, by its name or by the store, or the cluster's own.
 
-    A store that does not exist is a mistake, such as $AIODBCLIENT_STORE in another folder, and not one without tenants.
+    A store that does not exist is an error, since $AIODBCLIENT_STORE may be relative to another folder.
     """
     what = f"the {_KINDS[kind]} {{}}"
     for name in names:
@@ -337,11 +337,11 @@ def _logins_of(database: str, engine: Engine | str) -> Callable[[str], bool]:
 
 
 def _check_shown(found: ClusterClient, names: list[str], *, show: bool) -> None:
-    """Refuse to make a password that nobody will see: one that is not printed, and that the API returns once."""
+    """Refuse to create passwords that are not printed and that the API does not return again."""
     known = None if found.engine is None else CAPABILITIES.get(found.engine)
     if not show and not (known is not None and known.returns_passwords):
         raise InvalidArgumentError(
-            f"the passwords of {some(names)} would be lost: of {found.engine} the API returns them once. Add --show"
+            f"the passwords of {some(names)} would be lost: for {found.engine} the API returns them once. Add --show"
         )
 
 

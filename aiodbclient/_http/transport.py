@@ -223,18 +223,18 @@ class Transport:
         if self._loop is not loop:
             raise ConfigurationError("this DatabaseClient was first used on another event loop: make one for each loop")
         if self._connections is None:
+            if self._given_session is not None:
+                check_session(self._given_session, self.base_url)
             session = self._given_session or aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds what is in flight
                 cookie_jar=aiohttp.DummyCookieJar(),
                 proxy=self._proxy,
             )
             self._connections = Connections(session)
-        if self._given_session is not None:
-            check_session(self._given_session, self.base_url)
         return self._connections
 
     async def _renew_token(self, call: Call, stale: Token | None) -> None:
-        """Have a token other than ``stale``. Asks the provider, unless another call already did."""
+        """Get a token other than ``stale``: ask the provider, unless another call has done so."""
         limit = asyncio.timeout(call.options.timeout)
         self._waits.add(limit)
         try:

@@ -14,7 +14,8 @@ from backoff import full_jitter
 
 from .._backoff import expo
 
-_BASE, _LONGEST = 1.12, 60.0  # of the waits in seconds, if a 429 names none; else of their growth
+_BASE, _LONGEST = 1.2, 60.0  # of the waits in seconds, if a 429 names none
+_PART = 0.22  # of the time since a row of 429s began: the least wait if the waits that they named were too short
 _DOUBLING = 8.0  # seconds
 _FEWEST = 2
 
@@ -23,12 +24,18 @@ def _make_waits() -> Iterator[float]:
     return expo(base=_BASE, max_value=_LONGEST)
 
 
+def _jittered(wait: float) -> float:
+    """Return a random wait, with jitter in its upper half."""
+    return wait / 2 + full_jitter(wait / 2)
+
+
 @define
 class Cooldown:
     """Until when no request is sent, since the API answered 429 twice in a row."""
 
     ends_at: float = -math.inf
     in_row: int = 0  # 429s since a success; only one of a request that was sent since the cooldown ended counts
+    _began_at: float = -math.inf  # the row
     _waits: Iterator[float] = field(factory=_make_waits)
 
     def is_fresh(self, sent_at: float) -> bool:
@@ -42,22 +49,19 @@ class Cooldown:
         """
         fresh = self.is_fresh(sent_at)
         self.in_row += 1
-        if named is not None and (self.in_row <= 2 or not fresh):
+        if self.in_row == 1:
+            self._began_at = now
+        if named is not None:
             wait = named
-        elif named is not None:  # what was named before was too short, since others take the slots that become free
-            wait = named * max(1.0, self._grow())
+            if fresh and self.in_row > 2:  # what was named before was too short
+                wait = max(named, _jittered(min(_LONGEST, _PART * (now - self._began_at))))
         elif fresh or self.in_row == 1:
-            wait = self._grow()
+            wait = _jittered(next(self._waits))
         else:  # it was in flight when the cooldown closed
             wait = max(0.0, self.ends_at - now)
         if self.in_row > 1:
             self.ends_at = max(self.ends_at, now + wait)
         return wait, fresh and self.in_row > 1
-
-    def _grow(self) -> float:
-        """Return the next wait, with jitter in its upper half."""
-        half = next(self._waits) / 2
-        return half + full_jitter(half)
 
     def succeed(self) -> None:
         """End the row of 429s."""

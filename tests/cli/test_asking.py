@@ -77,7 +77,7 @@ def test_typed_names_need_a_y(command: Command, three: list[str]) -> None:
     for answer, code in (("n", 3), ("", 3), ("y", 0)):
         terminal = command.terminal("tenants", "suspend", three[0], *command.place, columns=300)
         screen = terminal.expect("[y/N]")
-        assert f"Suspend {three[0]} (1) on {command.cluster}: end their logins and sessions?" in screen
+        assert f"Suspend {three[0]} (1) on {command.cluster}, and end their sessions?" in screen
         terminal.type(f"{answer}\n")
         ended, screen = terminal.end()
         assert (ended, "nothing was changed" in screen) == (code, code == 3)

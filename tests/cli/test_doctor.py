@@ -308,14 +308,12 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
     with Sandbox() as other:
         asyncio.run(other.add_cluster(engine, "secret-name"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
-        started = time.monotonic()
         done = command.process("doctor", "--cluster", "secret-name", "--try")
-        seconds, requests = time.monotonic() - started, len(other.requests)
+        requests = len(other.requests)
         command.sandbox, command.cluster = other, "secret-name"
         assert left(command) == []
 
     assert (done.code, done.err) == (0, "")
-    assert seconds < 120.0
     assert requests <= 60
     found = results(done.out)
     assert "FAIL" not in found.values()

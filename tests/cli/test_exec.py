@@ -15,6 +15,7 @@ import pytest
 
 from aiodbclient._cli import tenants_exec
 
+from ..waiting import settle
 from .conftest import SIGNALS, Command
 
 # It fails for the tenants in $FAIL, and says who it is.
@@ -175,7 +176,7 @@ def test_signal_at_start_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     async def start(*program: str, **options: Any) -> Any:
         process = await create(*program, **options)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.05)  # the event loop handles it
+        await settle()  # the event loop handles it
         return process
 
     monkeypatch.setattr(tenants_exec, "create_subprocess_exec", start)

@@ -66,7 +66,7 @@ def test_help_ends_with_exit_codes(command: Command) -> None:
     assert " ".join(help_of(command).split()).endswith(EXIT_CODES)
     assert command().out == help_of(command)
     bare = command("tenants")
-    assert (bare.code, "revoke-previous  End the credentials" in bare.out) == (2, True)
+    assert (bare.code, "revoke-previous  Revoke the credentials" in bare.out) == (2, True)
 
 
 def test_help_examples_work(secure: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Provisioning and rotating as an operator: killed, and run again."""
+"""Provisioning and rotating as an operator: killed at a statement or a request, and run again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import asyncio
 import os
 import re
 import signal
-import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
 from pathlib import Path
-from random import Random
 
 import psycopg
 import pytest
@@ -22,11 +19,12 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
 
 from ..proxy import Proxy, behind_proxy
+from ..waiting import until
 
 pytestmark = pytest.mark.thorough
 
-KILLS = 5
-SLOWLY = 0.1  # seconds for each statement: the kill comes before the last name is done
+STALLED = 3600.0  # seconds: longer than any test
+MANY = 100  # more than are begun at once
 
 
 @frozen
@@ -42,44 +40,34 @@ class Job:
     def store(self) -> Path:
         return self.folder / "tenants.db"
 
-    @property
-    def names(self) -> Path:
-        return self.folder / "names.csv"
-
-    async def start(self, verb: str) -> Process:
+    async def start(self, verb: str, *names: str) -> Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "aiodbclient", "tenants", verb, "--from", str(self.names)),
+            *(sys.executable, "-m", "aiodbclient", "tenants", verb, *names),
             *("--cluster", self.cluster, "--store", str(self.store)),
-            *(["--yes", "--max", "8"] if verb == "revoke-previous" else []),
-            env=os.environ
-            | {
-                "DIGITALOCEAN_TOKEN": self.sandbox.token,
-                "DIGITALOCEAN_API_URL": self.sandbox.url,
-                "TMPDIR": str(self.folder),  # for the claims that killed processes leave
-            },
+            *(["--yes"] if verb == "revoke-previous" else []),
+            env=os.environ | {"DIGITALOCEAN_TOKEN": self.sandbox.token, "DIGITALOCEAN_API_URL": self.sandbox.url},
             stdout=PIPE,
             stderr=PIPE,
         )
 
-    async def provision(self, count: int) -> Process:
-        self.names.write_text("".join(f"t{number}\n" for number in range(count)))
-        return await self.start("provision")
+    async def run(self, verb: str, *names: str) -> tuple[int | None, str, str]:
+        return await ended(await self.start(verb, *names))
 
-    def stored(self) -> int:
-        """How many credentials are stored, read beside the process that stores them."""
-        if not Path(self.store).exists():
-            return 0
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as store, suppress(sqlite3.Error):
-            query = """SELECT count(*) FROM credentials WHERE record NOT LIKE '%"current": null%'"""
-            return int(store.execute(query).fetchone()[0])
-        return 0
+    async def count(self, verb: str, *names: str) -> int:
+        """Run the command, and count the administrator's statements."""
+        counted = self.proxy.add(login="doadmin")
+        assert (await self.run(verb, *names))[0] == 0
+        self.proxy.rules.clear()
+        return counted.seen
 
-    def rotated(self) -> int:
-        """How many tenants have a previous credential, read beside the process that rotates them."""
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as store, suppress(sqlite3.Error):
-            query = """SELECT count(*) FROM credentials WHERE record NOT LIKE '%"previous": null%'"""
-            return int(store.execute(query).fetchone()[0])
-        return 0
+    async def kill_at(self, statement: int, verb: str, *names: str) -> None:
+        """Kill the command when it sends this statement, which the server does not get."""
+        stalled = self.proxy.add(login="doadmin", nth=statement, held=True)
+        process = await self.start(verb, *names)
+        await until(lambda: stalled.fired)
+        process.kill()
+        assert (await ended(process))[0] == -signal.SIGKILL
+        self.proxy.rules.clear()
 
     async def credentials(self) -> dict[str, Credential]:
         async with SQLiteStore(self.store) as store:
@@ -115,33 +103,34 @@ async def works(credential: Credential) -> bool:
     return rows == [(True,)]
 
 
-async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
-    random = Random(20261)
-    stored: dict[str, Credential] = {}
-    killed = 0
-    job.proxy.add(login="doadmin", delay=SLOWLY)
-    for kill in range(KILLS):
-        process = await job.provision(6 * (kill + 1))
-        wanted = len(stored) + random.randrange(1, 4)
-        while job.stored() < wanted and process.returncode is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(random.uniform(0.0, 0.05))
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
-        killed += (await ended(process))[0] == -signal.SIGKILL
+async def test_kill_9_loses_no_credential(job: Job) -> None:
+    """Killed at its first statement and after each quarter, provisioning loses nothing, and goes on."""
+    names = [f"t{number}" for number in range(6)]
+    assert (await job.run("provision", names[0]))[0] == 0
+    statements = await job.count("provision", names[1])
+    kept = await job.credentials()
+    for quarter, name in enumerate(names[2:]):
+        await job.kill_at(1 + statements * quarter // 4, "provision", name)
         now = await job.credentials()
-        assert stored.items() <= now.items()  # a stored credential never changes
-        stored = now
+        assert kept.items() <= now.items()  # a stored credential never changes
+        kept = now
 
-    job.proxy.rules.clear()
-    processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share the rest
-    assert [(await ended(process))[::2] for process in processes] == [(0, "")] * 2
-
+    both = await asyncio.gather(*(job.run("provision", *names) for _ in range(2)))  # two share the rest
+    assert [code for code, _, _ in both] == [0, 0], both
     final = await job.credentials()
-    assert killed > KILLS / 2
-    assert stored.items() <= final.items()
-    assert set(final) == {f"t{number}" for number in range(6 * KILLS)}
+    assert (kept.items() <= final.items(), set(final)) == (True, set(names))
     assert all(await asyncio.gather(*map(works, final.values())))
+
+
+async def test_kill_9_at_request_changes_nothing(job: Job) -> None:
+    """Killed while it waits for the API, it leaves nothing behind."""
+    hanging = job.sandbox.faults.add("clusters.get", delay=STALLED)
+    process = await job.start("provision", "t0")
+    await until(lambda: hanging.fired)
+    process.kill()
+    await ended(process)
+    job.sandbox.faults.clear()
+    assert (await job.run("provision", "t0"))[:2] == (0, "1 created")
 
 
 async def query(job: Job, names: list[str], done: asyncio.Event) -> int:
@@ -158,46 +147,45 @@ async def query(job: Job, names: list[str], done: asyncio.Event) -> int:
     return queries
 
 
-async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) -> None:
-    assert (await ended(await job.provision(8)))[:2] == (0, "8 created")
-    before = await job.credentials()
+async def test_killed_rotation_locks_nobody_out(job: Job) -> None:
+    """While a rotation is killed and run again, the credential on record always works, and so does the one before."""
+    names = [f"t{number}" for number in range(8)]
+    assert (await job.run("provision", "counted", *names))[:2] == (0, "9 created")
+    statements = await job.count("rotate", "counted")
+    before = {name: each for name, each in (await job.credentials()).items() if name in names}
     rotated = asyncio.Event()
-    querying = asyncio.create_task(query(job, [*before], rotated))
-    job.proxy.add(login="doadmin", delay=SLOWLY)
-    process = await job.start("rotate")
-    while job.rotated() < 3 and process.returncode is None:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGKILL)
-    await ended(process)
-    job.proxy.rules.clear()
+    querying = asyncio.create_task(query(job, names, rotated))
+    await job.kill_at(statements * len(names) // 2, "rotate", *names)
 
-    code, printed, log = await ended(await job.start("rotate"))
+    code, printed, log = await job.run("rotate", *names)
 
     assert code in (0, 1)  # those that were rotated before the kill are refused: they wait for revoke-previous
     assert re.fullmatch(r"(?:[1-8] failed, )?[1-8] rotated", printed), (printed, log)
-    after = await job.credentials()
-    assert not [name for name in before if before[name].username == after[name].username]
+    after = {name: each for name, each in (await job.credentials()).items() if name in names}
+    assert not [name for name in names if before[name].username == after[name].username]
     assert all(await asyncio.gather(*map(works, [*before.values(), *after.values()])))
 
     rotated.set()
-    assert await querying > 8
-    code, printed, _ = await ended(await job.start("revoke-previous"))
-    assert (code, printed) == (0, "8 revoked")
+    assert await querying > len(names)
+    assert (await job.run("revoke-previous", *names))[:2] == (0, "8 revoked")
     assert not any(await asyncio.gather(*map(works, before.values())))
     assert all(await asyncio.gather(*map(works, after.values())))
 
 
-async def test_sigterm_ends_it_once_what_is_in_flight_is_on_record(job: Job) -> None:
-    process = await job.provision(100)
-    while job.stored() < 10 and process.returncode is None:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
+async def test_sigterm_finishes_what_is_in_flight(job: Job) -> None:
+    """What is printed as created is on record, no more and no less."""
+    statements = await job.count("provision", "first")
+    stalled = job.proxy.add(login="doadmin", nth=statements, held=True)  # when many are begun
+    process = await job.start("provision", *(f"t{number}" for number in range(MANY)))
+    await until(lambda: stalled.fired)
+    process.terminate()
+    assert process.stderr is not None
+    assert b"stopping: " in await process.stderr.readuntil(b"to stop at once")
+    stalled.held = False
 
     code, printed, log = await ended(process)
 
-    assert code == 3
-    assert "To go on, run the same command again" in log
+    assert (code, "To go on, run the same command again" in log) == (3, True)
     on_record = await job.credentials()
-    assert printed == f"{len(on_record)} created"
-    assert 10 <= len(on_record) < 100
+    assert printed == f"{len(on_record) - 1} created"
+    assert 1 < len(on_record) < MANY

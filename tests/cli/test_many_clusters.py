@@ -103,7 +103,7 @@ def test_question_names_the_cluster(many: Command) -> None:
     assert many("tenants", "provision", "a", "--cluster", "east").code == 0
     assert many("tenants", "provision", "b", "--cluster", "west").code == 0
     assert "Remove a (1) from east: logins, databases with all data, and records?" in many("tenants", "remove", "a").err
-    assert "Suspend a, b (2) on east, west: end their logins and sessions?" in many("tenants", "suspend", "--all").err
+    assert "Suspend a, b (2) on east, west, and end their sessions?" in many("tenants", "suspend", "--all").err
 
 
 def test_doctor_checks_all(many: Command) -> None:

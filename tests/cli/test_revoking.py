@@ -1,6 +1,9 @@
-"""``revoke-previous``: how many sessions of old logins are open, and ``--unused``."""
+"""``revoke-previous``: how many sessions of old logins are open, and ``--unused``. A rotation that is stopped."""
 
 from __future__ import annotations
+
+import signal
+import time
 
 import psycopg
 import pytest
@@ -28,6 +31,23 @@ def test_open_sessions_are_counted(command: Command, names: list[str], rotated: 
     assert command(*revoke, "--yes").out == "2 revoked\n"
     nothing = command(*revoke)
     assert (nothing.code, nothing.out) == (0, "2 kept\n")  # and it does not ask
+
+
+def test_stopped_rotation_goes_on(embedded: Command, names: list[str]) -> None:
+    """A rotation that was stopped names the option with which it goes on: without, those that are done are refused."""
+    embedded.provision(names[0])
+    stalled = embedded.proxy.add(login="doadmin", delay=3600.0)
+    for older, said in ([], "again, with --older-than 1h\n"), (["--older-than", "0s"], "run the same command again\n"):
+        stalled.fired = 0
+        process = embedded.start("tenants", "rotate", names[0], *older, *embedded.place)
+        while not stalled.fired:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert "again, to stop at once" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        done = embedded.end(process)
+        assert (done.code, done.out, done.err.endswith(said)) == (3, "", True), done.err
 
 
 def test_unused_keeps_what_is_used(command: Command, names: list[str], rotated: list[str]) -> None:

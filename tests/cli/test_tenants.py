@@ -55,7 +55,7 @@ def test_life_of_a_tenant(command: Command, names: list[str]) -> None:
     assert kept.out == "2 kept (younger than --older-than)\n"
     assert command("tenants", "suspend", a, *command.place, "--yes").out == "1 suspended\n"
     assert "suspended" in command("tenants", "list", *command.place).out
-    assert command("tenants", "rotate", a, *command.place).out == "1 kept (suspended)\n"
+    assert command("tenants", "rotate", a, b, *command.place).out == "1 kept (suspended), 1 rotated\n"
     shown = command("tenants", "show", a, *command.place)
     assert shown.err.endswith(
         f"it is suspended. To give it its login back: aiodbclient tenants resume {a} {' '.join(command.place)}\n"

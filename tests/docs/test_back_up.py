@@ -20,6 +20,9 @@ from aiodbclient.sandbox._embedded import binaries
 
 from ..mysql import SERVERS, administrator, running
 
+# Each test runs a dozen commands.
+pytestmark = pytest.mark.thorough
+
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "back-up.md").read_text()
 FILL = """
 CREATE SCHEMA shop; CREATE TABLE shop.orders (id serial PRIMARY KEY, what text);

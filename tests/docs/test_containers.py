@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psycopg
 import yaml
+
+from aiodbclient.sandbox import Sandbox
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "testing.md").read_text()
 SECTION = PAGE.partition("## In a container")[2].partition("\n## ")[0]
@@ -49,24 +52,15 @@ def test_container_command_serves_app() -> None:
 def test_extensions_of_page_are_trusted() -> None:
     listed = re.search(r"can create these:\n\n```text\n(.*?)```", PAGE, re.DOTALL)
     assert listed is not None
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg", "--json"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
-        request = urllib.request.Request(
-            f"{started['url']}/v2/databases/{started['clusters'][0]['id']}",
-            headers={"authorization": f"Bearer {started['token']}"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            uri = json.load(answer)["database"]["connection"]["uri"]
-        with psycopg.connect(uri) as admin:
+    with Sandbox(windows=[]) as sandbox:
+        asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
+        [cluster] = sandbox._clusters.values()
+        primary = cluster.backend.primary()
+        with psycopg.connect(
+            host="127.0.0.1", port=primary.port, user="doadmin", password=primary.password, dbname="defaultdb"
+        ) as admin:
             there = admin.execute(
                 "SELECT DISTINCT name FROM pg_available_extension_versions"
                 " WHERE trusted AND name <> 'plpgsql' ORDER BY name"
             ).fetchall()
-        assert listed[1].split() == [name for (name,) in there]
-    finally:
-        process.terminate()
-        process.communicate()
+    assert listed[1].split() == [name for (name,) in there]

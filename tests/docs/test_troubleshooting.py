@@ -87,6 +87,7 @@ def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
     assert re.search(rf"^## .*\b{error}\b", PAGE, re.MULTILINE)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_aiodbclient_servers")
 @pytest.mark.parametrize(("page", "least"), [("troubleshooting", 9), ("production", 3)])
 def test_commands_of_page_run(page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

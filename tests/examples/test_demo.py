@@ -13,7 +13,7 @@ import pytest
 import demo
 from aiodbclient import DatabaseClient, RateLimiter
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Tenants
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -67,18 +67,12 @@ def test_the_demo_fails_when_a_tenant_is_missing(
     assert "tenant_006 was not provisioned: the login" in capsys.readouterr().out
 
 
-async def test_demo_notices_open_door(sandbox: Sandbox, tmp_path: Path) -> None:
-    """And a credential that was not revoked."""
-    cluster_id = await sandbox.add_cluster("pg", backend="postgres")
-    async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
-        SQLiteStore(tmp_path / "tenants.db") as store,
-    ):
-        tenants = Tenants(client.cluster(cluster_id), store)
-        alpha = await tenants.ensure("alpha")
-        await demo.own_table(alpha)
+async def test_demo_notices_open_door(aiodbclient_tenants: Tenants) -> None:
+    """It notices a credential that was not revoked too."""
+    alpha = await aiodbclient_tenants.ensure("alpha")
+    await demo.own_table(alpha)
 
-        with pytest.raises(demo.Unexpected, match="entered the database"):
-            await demo.stay_out((alpha, alpha))
-        with pytest.raises(demo.Unexpected, match="still works"):
-            await demo.revoke_previous(tenants, alpha)
+    with pytest.raises(demo.Unexpected, match="entered the database"):
+        await demo.stay_out((alpha, alpha))
+    with pytest.raises(demo.Unexpected, match="still works"):
+        await demo.revoke_previous(aiodbclient_tenants, alpha)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import many_clusters
-from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
@@ -45,7 +45,12 @@ def proxies(sandbox: Sandbox, clusters: list[str]) -> Iterator[list[Proxy]]:
 
 @pytest.mark.parametrize("customers", [20, pytest.param(600, marks=pytest.mark.thorough)])
 async def test_sign_ups_continue_after_two_kills(
-    sandbox: Sandbox, clusters: list[str], proxies: list[Proxy], tmp_path: Path, customers: int
+    sandbox: Sandbox,
+    client: DatabaseClient,
+    clusters: list[str],
+    proxies: list[Proxy],
+    tmp_path: Path,
+    customers: int,
 ) -> None:
     """A program that was killed twice goes on, and with another cluster when the first three are full."""
     assert len(SOURCE.splitlines()) <= 25
@@ -94,10 +99,7 @@ async def test_sign_ups_continue_after_two_kills(
         f"{clusters[3]} has {customers - 3 * most} of {most}",
     ]
 
-    async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
-        SQLiteStore(tmp_path / "customers.db") as store,
-    ):
+    async with SQLiteStore(tmp_path / "customers.db") as store:
         tenants = Tenants([client.cluster(id) for id in clusters], store)
         checked = [outcome async for outcome in tenants.check()]  # also databases that are not on record
         assert len(checked) == customers

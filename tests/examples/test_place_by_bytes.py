@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import place_by_bytes
-from aiodbclient import DatabaseClient, RateLimiter
+from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import ClusterCapacity, Credential, SQLiteStore, Tenants
 
@@ -36,7 +36,7 @@ async def test_a_customer_goes_where_the_least_data_is(
     assert {(await signed_up(name)).cluster for name in ("small", "another")} == {first, second} - {large.cluster}
 
 
-async def test_unread_cluster_comes_last(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_unread_cluster_comes_last() -> None:
     place = place_by_bytes.LeastData()
     place.bytes = {"a": 200, "b": 100, "full": 1}
     rooms = [
@@ -50,16 +50,13 @@ async def test_unread_cluster_comes_last(sandbox: Sandbox, tmp_path: Path) -> No
     assert await place("new", rooms[:1]) == "away"
 
 
-async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_place_may_read_the_rooms_itself(sandbox: Sandbox, client: DatabaseClient, tmp_path: Path) -> None:
     ids = [await sandbox.add_cluster("pg", backend="postgres") for _ in range(2)]
 
     async def place(name: str, rooms: object) -> str:
         sized = await tenants.capacity()
         return min(sized, key=lambda room: (room.bytes or 0, room.tenants)).cluster
 
-    async with (
-        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
-        SQLiteStore(tmp_path / "store") as store,
-    ):
+    async with SQLiteStore(tmp_path / "store") as store:
         tenants = Tenants([client.cluster(id) for id in ids], store, choose_cluster=place)
         assert {(await tenants.ensure(name)).cluster for name in ("a", "b")} == set(ids)

@@ -186,7 +186,7 @@ async def test_a_tenants_pool_follows_its_rotation(
 
 
 async def test_signup_while_api_is_down(visitor: Visitor, sandbox: Sandbox) -> None:
-    sandbox.faults.add("clusters.get", status=503)
+    sandbox.faults.add("clusters.get", status=503, headers={"retry-after": "0.01"})
     refused = await visitor.sign_up("alpha")
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert (await visitor.http.get("/health")).status == 200

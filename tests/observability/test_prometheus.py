@@ -28,7 +28,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox with a small burst window."""
-    with Sandbox(windows=[Window(limit=8, seconds=2.0)]) as running:
+    with Sandbox(windows=[Window(limit=8, seconds=0.5)]) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from aiodbclient._pacing.cooldown import ConcurrencyLimit, Cooldown
 from aiodbclient._pacing.limiter import Slot
 from aiodbclient.errors import MaxWaitError
 
-from .world import VirtualLoop, live
+from .world import VirtualLoop, virtual
 
 
 @pytest.fixture
@@ -42,86 +42,71 @@ def refuse(limiter: RateLimiter, slot: Slot, after: str | None = None) -> float:
     return wait
 
 
-def test_nothing_limits_before_a_429() -> None:
+@virtual
+async def test_nothing_limits_before_a_429(loop: VirtualLoop) -> None:
     """Before the first 429 the windows alone bound what is in flight."""
-
-    async def main(loop: VirtualLoop) -> None:
-        assert len(await take_at_once(RateLimiter(), 400)) == 250
-        assert len(await take_at_once(RateLimiter([]), 4000)) == 4000
-
-    live(main)
+    assert len(await take_at_once(RateLimiter(), 400)) == 250
+    assert len(await take_at_once(RateLimiter([]), 4000)) == 4000
 
 
-def test_lone_429_delays_its_call() -> None:
+@virtual
+async def test_lone_429_delays_its_call(loop: VirtualLoop) -> None:
     """A lone 429 delays its own call for what it names; other calls go on, and it keeps its place."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, started = RateLimiter(), loop.time()
-        slots = await take(limiter, 3)
-        succeed(limiter, slots[0])
-        assert refuse(limiter, slots[1], "5") == 5.0
-        await limiter.acquire(max_wait=0.0)
-        order = slots[1].order
-        again = await limiter.acquire(slots[1])
-        assert again.order == order
-        assert loop.time() - started == pytest.approx(5.0, abs=0.01)
-
-    live(main)
+    limiter, started = RateLimiter(), loop.time()
+    slots = await take(limiter, 3)
+    succeed(limiter, slots[0])
+    assert refuse(limiter, slots[1], "5") == 5.0
+    await limiter.acquire(max_wait=0.0)
+    order = slots[1].order
+    again = await limiter.acquire(slots[1])
+    assert again.order == order
+    assert loop.time() - started == pytest.approx(5.0, abs=0.01)
 
 
-def test_second_429_stops_all() -> None:
+@virtual
+async def test_second_429_stops_all(loop: VirtualLoop) -> None:
     """The second 429 in a row closes the cooldown for all calls; a later one can extend it by what it names."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, started = RateLimiter(), loop.time()
-        first, second, third, fourth, old = await take(limiter, 5)
-        refuse(limiter, first, "1")
-        refuse(limiter, second, "5")
-        succeed(limiter, old)  # it was sent before the cooldown, so it ends no row
-        with pytest.raises(MaxWaitError) as caught:
-            await limiter.acquire(max_wait=4.0)
-        assert caught.value.retry_after == pytest.approx(5.0)
-        refuse(limiter, third)  # names no time
-        assert limiter.snapshot().next_slot == pytest.approx(5.0)
-        refuse(limiter, fourth, "7")
-        await limiter.acquire()
-        assert loop.time() - started == pytest.approx(7.0, abs=0.01)
-
-    live(main)
+    limiter, started = RateLimiter(), loop.time()
+    first, second, third, fourth, old = await take(limiter, 5)
+    refuse(limiter, first, "1")
+    refuse(limiter, second, "5")
+    succeed(limiter, old)  # it was sent before the cooldown, so it ends no row
+    with pytest.raises(MaxWaitError) as caught:
+        await limiter.acquire(max_wait=4.0)
+    assert caught.value.retry_after == pytest.approx(5.0)
+    refuse(limiter, third)  # names no time
+    assert limiter.snapshot().next_slot == pytest.approx(5.0)
+    refuse(limiter, fourth, "7")
+    await limiter.acquire()
+    assert loop.time() - started == pytest.approx(7.0, abs=0.01)
 
 
-def test_success_ends_the_row() -> None:
+@virtual
+async def test_success_ends_the_row(loop: VirtualLoop) -> None:
     """A success between two 429s makes both lone ones."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter = RateLimiter()
-        for _ in range(5):
-            refused, accepted = await take(limiter, 2)
-            refuse(limiter, refused, "600")
-            succeed(limiter, accepted)
-        assert limiter.snapshot().next_slot == 0.0
-
-    live(main)
+    limiter = RateLimiter()
+    for _ in range(5):
+        refused, accepted = await take(limiter, 2)
+        refuse(limiter, refused, "600")
+        succeed(limiter, accepted)
+    assert limiter.snapshot().next_slot == 0.0
 
 
-def test_one_tries_after_cooldown() -> None:
+@virtual
+async def test_one_tries_after_cooldown(loop: VirtualLoop) -> None:
     """After the cooldown one request tries, and each success lets one more be in flight."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter = RateLimiter()
-        for slot in (await take(limiter, 16))[:2]:
-            refuse(limiter, slot, "5")
-        await asyncio.sleep(5.0)
-        sizes = list[int]()
-        slots = list[Slot]()
-        for _ in range(4):
-            slots = await take_at_once(limiter, 20)
-            sizes.append(len(slots))
-            for slot in slots:
-                succeed(limiter, slot)
-        assert sizes == [1, 2, 4, 8]
-
-    live(main)
+    limiter = RateLimiter()
+    for slot in (await take(limiter, 16))[:2]:
+        refuse(limiter, slot, "5")
+    await asyncio.sleep(5.0)
+    sizes = list[int]()
+    slots = list[Slot]()
+    for _ in range(4):
+        slots = await take_at_once(limiter, 20)
+        sizes.append(len(slots))
+        for slot in slots:
+            succeed(limiter, slot)
+    assert sizes == [1, 2, 4, 8]
 
 
 def test_window_is_what_was_accepted() -> None:
@@ -166,29 +151,32 @@ def test_burst_refused_whole_says_nothing() -> None:
 
 
 @pytest.mark.usefixtures("full_jitter")
-def test_named_waits_grow_if_too_short() -> None:
-    """From the third 429 in a row on, each try that waited for what was named waits longer than is named."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, waits = RateLimiter(), list[float]()
-        slot, other = await take(limiter, 2)
-        refuse(limiter, other, "2")
-        for _ in range(4):
-            waits.append(refuse(limiter, slot, "2"))
-            slot = await limiter.acquire(slot)
-        assert waits == pytest.approx([2.0, 2.0, 2 * 1.12, 2 * 1.12**2])
-
-    live(main)
+@virtual
+async def test_named_waits_grow_if_too_short(loop: VirtualLoop) -> None:
+    """If tries that waited for what was named are refused again, the waits grow with the length of the row."""
+    limiter, started, waits = RateLimiter(), loop.time(), list[float]()
+    slot, other = await take(limiter, 2)
+    refuse(limiter, other, "2")
+    while loop.time() - started < 400.0:
+        waits.append(refuse(limiter, slot, "2"))
+        slot = await limiter.acquire(slot)
+    assert waits[:5] == [2.0] * 5  # a part of the first seconds is shorter than what is named
+    row, longer = 10.0, list[float]()
+    for _ in waits[5:]:
+        longer.append(min(60.0, max(2.0, 0.22 * row)))
+        row += longer[-1]
+    assert waits[5:] == pytest.approx(longer, abs=0.01)
+    assert waits[-1] == 60.0
 
 
 @pytest.mark.usefixtures("full_jitter")
 def test_unnamed_waits_grow_to_a_minute() -> None:
-    """Without a time in the 429 the waits are ``expo`` with base 1.12, from 1 s to a minute, until a success."""
+    """Without a time in the 429 the waits are ``expo`` with base 1.2, from 1 s to a minute, until a success."""
     cooldown, now, waits = Cooldown(), 0.0, list[float]()
-    for _ in range(40):
+    for _ in range(26):
         waits.append(cooldown.refuse(now, None, now)[0])
         now += waits[-1]
-    assert waits == pytest.approx([min(60.0, 1.12**n) for n in range(40)])
+    assert waits == pytest.approx([min(60.0, 1.2**n) for n in range(26)])
     cooldown.succeed()
     assert cooldown.refuse(now, None, now)[0] == 1.0
 
@@ -201,77 +189,65 @@ def test_unnamed_waits_are_jittered() -> None:
 
 
 @pytest.mark.parametrize(("named", "waits"), [("90", 90.0), ("3000", 3000.0), ("7200", 3600.0)])
-def test_retry_after_heeded_up_to_an_hour(named: str, waits: float) -> None:
+@virtual
+async def test_retry_after_heeded_up_to_an_hour(loop: VirtualLoop, named: str, waits: float) -> None:
     """``retry-after`` is heeded up to an hour, also beyond the longest window."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, started = RateLimiter([Window(250, 60.0)]), loop.time()
-        for slot in await take(limiter, 2):
-            refuse(limiter, slot, named)
-        await limiter.acquire()
-        assert loop.time() - started == pytest.approx(waits, abs=0.01)
-
-    live(main)
+    limiter, started = RateLimiter([Window(250, 60.0)]), loop.time()
+    for slot in await take(limiter, 2):
+        refuse(limiter, slot, named)
+    await limiter.acquire()
+    assert loop.time() - started == pytest.approx(waits, abs=0.01)
 
 
-def test_refused_try_goes_to_the_end() -> None:
+@virtual
+async def test_refused_try_goes_to_the_end(loop: VirtualLoop) -> None:
     """A call whose try after the cooldown is refused goes behind the others of its lane, so it holds up nobody."""
+    limiter, went = RateLimiter(), list[str]()
 
-    async def main(loop: VirtualLoop) -> None:
-        limiter, went = RateLimiter(), list[str]()
-
-        async def call(name: str, slot: Slot, *, refused: bool) -> None:
-            for more in (refused, False):
-                slot = await limiter.acquire(slot)
-                went.append(name)
-                if not more:
-                    succeed(limiter, slot)
-                    return
-                refuse(limiter, slot, "1")
-
-        slots = await take(limiter, 3)
-        for slot in slots:
+    async def call(name: str, slot: Slot, *, refused: bool) -> None:
+        for more in (refused, False):
+            slot = await limiter.acquire(slot)
+            went.append(name)
+            if not more:
+                succeed(limiter, slot)
+                return
             refuse(limiter, slot, "1")
-        await asyncio.gather(*(call(name, slot, refused=name == "a") for name, slot in zip("abc", slots, strict=True)))
-        assert went == ["a", "b", "c", "a"]
 
-    live(main)
+    slots = await take(limiter, 3)
+    for slot in slots:
+        refuse(limiter, slot, "1")
+    await asyncio.gather(*(call(name, slot, refused=name == "a") for name, slot in zip("abc", slots, strict=True)))
+    assert went == ["a", "b", "c", "a"]
 
 
-def test_hanging_requests_block_nobody() -> None:
+@virtual
+async def test_hanging_requests_block_nobody(loop: VirtualLoop) -> None:
     """A request without a response for a second holds up no other call."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter = RateLimiter()
-        for slot in await take(limiter, 2):
-            refuse(limiter, slot, "5")
-        await asyncio.sleep(5.0)
-        await limiter.acquire(max_wait=0.0)  # hangs
-        started = loop.time()
-        with pytest.raises(MaxWaitError, match="no slot within max_wait: calls in flight have all of them"):
-            await limiter.acquire(max_wait=0.5)
-        await limiter.acquire()
-        assert loop.time() - started == pytest.approx(1.0, abs=0.01)
-
-    live(main)
+    limiter = RateLimiter()
+    for slot in await take(limiter, 2):
+        refuse(limiter, slot, "5")
+    await asyncio.sleep(5.0)
+    await limiter.acquire(max_wait=0.0)  # hangs
+    started = loop.time()
+    with pytest.raises(MaxWaitError, match="no slot within max_wait: calls in flight have all of them"):
+        await limiter.acquire(max_wait=0.5)
+    await limiter.acquire()
+    assert loop.time() - started == pytest.approx(1.0, abs=0.01)
 
 
-def test_429_fails_only_who_is_late() -> None:
+@virtual
+async def test_429_fails_only_who_is_late(loop: VirtualLoop) -> None:
     """A 429 fails at once the calls that would then wait too long, each with its own error."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, started = RateLimiter(), loop.time()
-        slots = await take(limiter, 250)
-        refuse(limiter, slots[0], "90")
-        await take(limiter, 1)
-        hasty = [asyncio.create_task(limiter.acquire(max_wait=61.0)) for _ in range(2)]
-        patient = asyncio.create_task(limiter.acquire(max_wait=91.0))
-        await asyncio.sleep(0)
-        refuse(limiter, slots[1], "90")
-        errors = await asyncio.gather(*hasty, return_exceptions=True)
-        assert [type(error) for error in errors] == [MaxWaitError] * 2
-        assert errors[0] is not errors[1]
-        await patient
-        assert loop.time() - started == pytest.approx(90.0, abs=0.01)
-
-    live(main)
+    limiter, started = RateLimiter(), loop.time()
+    slots = await take(limiter, 250)
+    refuse(limiter, slots[0], "90")
+    await take(limiter, 1)
+    hasty = [asyncio.create_task(limiter.acquire(max_wait=61.0)) for _ in range(2)]
+    patient = asyncio.create_task(limiter.acquire(max_wait=91.0))
+    await asyncio.sleep(0)
+    refuse(limiter, slots[1], "90")
+    errors = await asyncio.gather(*hasty, return_exceptions=True)
+    assert [type(error) for error in errors] == [MaxWaitError] * 2
+    assert errors[0] is not errors[1]
+    await patient
+    assert loop.time() - started == pytest.approx(90.0, abs=0.01)

@@ -13,7 +13,7 @@ from aiodbclient import RateLimiter, Window
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, MaxWaitError
 
 from ..waiting import settle
-from .world import VirtualLoop, live
+from .world import VirtualLoop, live, virtual
 
 
 def limiter_of(*windows: tuple[int, float]) -> RateLimiter:
@@ -45,18 +45,16 @@ class Queue:
         return task
 
 
-def test_next_goes_window_after_first_answer() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = limiter_of((3, 60.0)), loop.time()
-        slots = [await limiter.acquire() for _ in range(3)]
-        assert loop.time() == start
-        await asyncio.sleep(2)  # the answers are slow, and count from their arrival
-        for slot in slots:
-            limiter.release(slot)
-        await limiter.acquire()
-        assert loop.time() - start == pytest.approx(62, abs=0.001)
-
-    live(main)
+@virtual
+async def test_next_goes_window_after_first_answer(loop: VirtualLoop) -> None:
+    limiter, start = limiter_of((3, 60.0)), loop.time()
+    slots = [await limiter.acquire() for _ in range(3)]
+    assert loop.time() == start
+    await asyncio.sleep(2)  # the answers are slow, and count from their arrival
+    for slot in slots:
+        limiter.release(slot)
+    await limiter.acquire()
+    assert loop.time() - start == pytest.approx(62, abs=0.001)
 
 
 def test_every_window_counts() -> None:
@@ -72,77 +70,66 @@ def test_every_window_counts() -> None:
     assert live(main) == [0, 0, 1, 10, 10]
 
 
-def test_a_request_that_never_left_takes_no_slot() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = limiter_of((1, 60.0)), loop.time()
-        slot = await limiter.acquire()
-        queue = Queue(limiter, loop)
-        waiter = await queue.enter("next")
-        limiter.release(slot, sent=False)
-        await waiter
-        assert loop.time() == start
-
-    live(main)
+@virtual
+async def test_a_request_that_never_left_takes_no_slot(loop: VirtualLoop) -> None:
+    limiter, start = limiter_of((1, 60.0)), loop.time()
+    slot = await limiter.acquire()
+    queue = Queue(limiter, loop)
+    waiter = await queue.enter("next")
+    limiter.release(slot, sent=False)
+    await waiter
+    assert loop.time() == start
 
 
-def test_a_limiter_without_windows_lets_everybody_go() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = RateLimiter([]), loop.time()
-        await asyncio.gather(*(limiter.acquire() for _ in range(10_000)))
-        assert (loop.time(), loop.timers()) == (start, 0)
-
-    live(main)
+@virtual
+async def test_a_limiter_without_windows_lets_everybody_go(loop: VirtualLoop) -> None:
+    limiter, start = RateLimiter([]), loop.time()
+    await asyncio.gather(*(limiter.acquire() for _ in range(10_000)))
+    assert (loop.time(), loop.timers()) == (start, 0)
 
 
-def test_bulk_goes_behind_others() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 1.0))
-        await spend(limiter, 1)
-        queue = Queue(limiter, loop)
-        tasks = [
-            await queue.enter("bulk 1", bulk=True),
-            await queue.enter("bulk 2", bulk=True),
-            await queue.enter("person 1"),
-            await queue.enter("person 2"),
-        ]
-        await asyncio.gather(*tasks)
-        assert queue.went == [("person 1", 1), ("person 2", 2), ("bulk 1", 3), ("bulk 2", 4)]
-
-    live(main)
+@virtual
+async def test_bulk_goes_behind_others(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 1.0))
+    await spend(limiter, 1)
+    queue = Queue(limiter, loop)
+    tasks = [
+        await queue.enter("bulk 1", bulk=True),
+        await queue.enter("bulk 2", bulk=True),
+        await queue.enter("person 1"),
+        await queue.enter("person 2"),
+    ]
+    await asyncio.gather(*tasks)
+    assert queue.went == [("person 1", 1), ("person 2", 2), ("bulk 1", 3), ("bulk 2", 4)]
 
 
-def test_newcomer_overtakes_no_waiter() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 1.0))
-        slot = await limiter.acquire()
-        queue = Queue(limiter, loop)
-        first = await queue.enter("first")
-        limiter.release(slot, sent=False)  # "first" holds the slot now, but has not run yet
-        second = asyncio.create_task(limiter.acquire())
-        await first
-        await second
-        assert queue.went == [("first", 0)]
-        assert loop.time() - queue.start == pytest.approx(1, abs=0.001)
-
-    live(main)
+@virtual
+async def test_newcomer_overtakes_no_waiter(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 1.0))
+    slot = await limiter.acquire()
+    queue = Queue(limiter, loop)
+    first = await queue.enter("first")
+    limiter.release(slot, sent=False)  # "first" holds the slot now, but has not run yet
+    second = asyncio.create_task(limiter.acquire())
+    await first
+    await second
+    assert queue.went == [("first", 0)]
+    assert loop.time() - queue.start == pytest.approx(1, abs=0.001)
 
 
-def test_too_long_wait_fails_at_once() -> None:
+@virtual
+async def test_too_long_wait_fails_at_once(loop: VirtualLoop) -> None:
     """The error says how long the wait is."""
-
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = limiter_of((2, 60.0)), loop.time()
-        await spend(limiter, 2)
-        await asyncio.sleep(10)
-        with pytest.raises(MaxWaitError, match="longer than max_wait allows") as caught:
-            await limiter.acquire(max_wait=5)
-        assert caught.value.retry_after == pytest.approx(50)
-        assert loop.time() - start == pytest.approx(10)
-        assert limiter.snapshot().waiting == 0
-        await limiter.acquire(max_wait=51)  # with a slightly larger max_wait, it waits
-        assert loop.time() - start == pytest.approx(60, abs=0.001)
-
-    live(main)
+    limiter, start = limiter_of((2, 60.0)), loop.time()
+    await spend(limiter, 2)
+    await asyncio.sleep(10)
+    with pytest.raises(MaxWaitError, match="longer than max_wait allows") as caught:
+        await limiter.acquire(max_wait=5)
+    assert caught.value.retry_after == pytest.approx(50)
+    assert loop.time() - start == pytest.approx(10)
+    assert limiter.snapshot().waiting == 0
+    await limiter.acquire(max_wait=51)  # with a slightly larger max_wait, it waits
+    assert loop.time() - start == pytest.approx(60, abs=0.001)
 
 
 def test_the_queue_ahead_is_part_of_the_wait() -> None:
@@ -166,158 +153,140 @@ def test_the_queue_ahead_is_part_of_the_wait() -> None:
     assert live(main) == pytest.approx([50, 60, 110, 120, 170], abs=0.01)
 
 
-def test_estimate_of_bulk_and_single_calls() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 10.0))
-        await spend(limiter, 1)
-        queue = Queue(limiter, loop)
-        tasks = [await queue.enter("bulk", bulk=True), await queue.enter("person")]
-        with pytest.raises(MaxWaitError) as refused:
-            await limiter.acquire(max_wait=15.0, bulk=True)
-        assert refused.value.retry_after == 30.0
-        with pytest.raises(MaxWaitError) as refused:
-            await limiter.acquire(max_wait=15.0)
-        assert refused.value.retry_after == 20.0
-        await asyncio.gather(*tasks)
-
-    live(main)
+@virtual
+async def test_estimate_of_bulk_and_single_calls(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 10.0))
+    await spend(limiter, 1)
+    queue = Queue(limiter, loop)
+    tasks = [await queue.enter("bulk", bulk=True), await queue.enter("person")]
+    with pytest.raises(MaxWaitError) as refused:
+        await limiter.acquire(max_wait=15.0, bulk=True)
+    assert refused.value.retry_after == 30.0
+    with pytest.raises(MaxWaitError) as refused:
+        await limiter.acquire(max_wait=15.0)
+    assert refused.value.retry_after == 20.0
+    await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-def test_limiter_of_another_loop_is_refused(bulk: bool) -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 10.0))
-        await spend(limiter, 1)
-        waiting = asyncio.create_task(limiter.acquire(bulk=bulk))
+@virtual
+async def test_limiter_of_another_loop_is_refused(loop: VirtualLoop, bulk: bool) -> None:
+    limiter = limiter_of((1, 10.0))
+    await spend(limiter, 1)
+    waiting = asyncio.create_task(limiter.acquire(bulk=bulk))
+    await settle()
+
+    async def elsewhere() -> None:
+        with pytest.raises(ConfigurationError, match="a rate limiter is for one event loop"):
+            await limiter.acquire()
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, elsewhere()).result()
+    await waiting
+
+
+@virtual
+async def test_max_wait_ends_when_wait_grows(loop: VirtualLoop) -> None:
+    limiter, start = limiter_of((1, 10.0)), loop.time()
+    await spend(limiter, 1)
+    queue = Queue(limiter, loop)
+    patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would suffice
+    person = await queue.enter("person")  # but another caller goes first
+    with pytest.raises(MaxWaitError) as caught:
+        await patient
+    assert loop.time() - start == pytest.approx(15, abs=0.001)
+    assert caught.value.retry_after == pytest.approx(5, abs=0.001)
+    await person
+    assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
+
+
+@virtual
+async def test_max_wait_0_takes_free_slot(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 10.0))
+    limiter.release(await limiter.acquire(max_wait=0))
+    with pytest.raises(MaxWaitError):
+        await limiter.acquire(max_wait=0)
+
+
+@virtual
+async def test_cancelled_waiter_gives_up_place(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 10.0))
+    await spend(limiter, 1)
+    queue = Queue(limiter, loop)
+    first, second = await queue.enter("first"), await queue.enter("second")
+    first.cancel()
+    await second
+    assert queue.went == [("second", 10)]
+    (await queue.enter("third")).cancel()
+    await settle()
+    assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
+
+
+@virtual
+async def test_max_wait_outlives_cancelled_calls(loop: VirtualLoop) -> None:
+    limiter, start = limiter_of((1, 10.0)), loop.time()
+    await spend(limiter, 1)
+    queue = Queue(limiter, loop)
+    stays = await queue.enter("stays", bulk=True, max_wait=15)
+    leave = [await queue.enter("hasty", max_wait=12)]
+    leave += [await queue.enter(f"patient {n}", bulk=True, max_wait=60) for n in range(3)]
+    for task in leave:
+        task.cancel()
         await settle()
-
-        async def elsewhere() -> None:
-            with pytest.raises(ConfigurationError, match="a rate limiter is for one event loop"):
-                await limiter.acquire()
-
-        with ThreadPoolExecutor() as threads:
-            threads.submit(asyncio.run, elsewhere()).result()
-        await waiting
-
-    live(main)
+    person = await queue.enter("person")  # takes the slot that "stays" hoped for
+    with pytest.raises(MaxWaitError):
+        await stays
+    assert loop.time() - start == pytest.approx(15, abs=0.001)
+    await person
 
 
-def test_max_wait_ends_when_wait_grows() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = limiter_of((1, 10.0)), loop.time()
-        await spend(limiter, 1)
-        queue = Queue(limiter, loop)
-        patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would suffice
-        person = await queue.enter("person")  # but another caller goes first
-        with pytest.raises(MaxWaitError) as caught:
-            await patient
-        assert loop.time() - start == pytest.approx(15, abs=0.001)
-        assert caught.value.retry_after == pytest.approx(5, abs=0.001)
-        await person
-        assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
-
-    live(main)
+@virtual
+async def test_waiter_cancelled_at_its_turn_loses_no_slot(loop: VirtualLoop) -> None:
+    limiter = limiter_of((1, 10.0))
+    slot = await limiter.acquire()
+    queue = Queue(limiter, loop)
+    first, second = await queue.enter("first"), await queue.enter("second")
+    limiter.release(slot, sent=False)  # the turn of "first" has come ...
+    first.cancel()  # ... but it is never informed
+    await second
+    assert queue.went == [("second", 0)]
+    assert first.cancelled()
 
 
-def test_max_wait_0_takes_free_slot() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 10.0))
-        limiter.release(await limiter.acquire(max_wait=0))
-        with pytest.raises(MaxWaitError):
-            await limiter.acquire(max_wait=0)
-
-    live(main)
-
-
-def test_cancelled_waiter_gives_up_place() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 10.0))
-        await spend(limiter, 1)
-        queue = Queue(limiter, loop)
-        first, second = await queue.enter("first"), await queue.enter("second")
-        first.cancel()
-        await second
-        assert queue.went == [("second", 10)]
-        (await queue.enter("third")).cancel()
-        await settle()
-        assert (limiter.snapshot().waiting, loop.timers()) == (0, 0)
-
-    live(main)
+@virtual
+async def test_ten_thousand_waiters_leave_nothing_behind(loop: VirtualLoop) -> None:
+    limiter = RateLimiter()
+    await spend(limiter, 250)
+    assert loop.timers() == 0
+    tasks = [
+        asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=10_000 if n % 3 == 0 else None))
+        for n in range(10_000)
+    ]
+    await settle()
+    assert (limiter.snapshot().waiting, loop.timers()) == (10_000, 1 + 3_334)  # the next slot, and each max_wait
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    snapshot = limiter.snapshot()
+    assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
+    assert all(task.cancelled() for task in tasks)
+    await asyncio.sleep(61)
+    await asyncio.wait_for(limiter.acquire(), 0.001)
 
 
-def test_max_wait_outlives_cancelled_calls() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter, start = limiter_of((1, 10.0)), loop.time()
-        await spend(limiter, 1)
-        queue = Queue(limiter, loop)
-        stays = await queue.enter("stays", bulk=True, max_wait=15)
-        leave = [await queue.enter("hasty", max_wait=12)]
-        leave += [await queue.enter(f"patient {n}", bulk=True, max_wait=60) for n in range(3)]
-        for task in leave:
-            task.cancel()
-            await settle()
-        person = await queue.enter("person")  # takes the slot that "stays" hoped for
-        with pytest.raises(MaxWaitError):
-            await stays
-        assert loop.time() - start == pytest.approx(15, abs=0.001)
-        await person
-
-    live(main)
-
-
-def test_waiter_cancelled_at_its_turn_loses_no_slot() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((1, 10.0))
-        slot = await limiter.acquire()
-        queue = Queue(limiter, loop)
-        first, second = await queue.enter("first"), await queue.enter("second")
-        limiter.release(slot, sent=False)  # the turn of "first" has come ...
-        first.cancel()  # ... but it is never informed
-        await second
-        assert queue.went == [("second", 0)]
-        assert first.cancelled()
-
-    live(main)
-
-
-def test_ten_thousand_waiters_leave_nothing_behind() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = RateLimiter()
-        await spend(limiter, 250)
-        assert loop.timers() == 0
-        tasks = [
-            asyncio.create_task(limiter.acquire(bulk=n % 2 == 0, max_wait=10_000 if n % 3 == 0 else None))
-            for n in range(10_000)
-        ]
-        await settle()
-        assert (limiter.snapshot().waiting, loop.timers()) == (10_000, 1 + 3_334)  # the next slot, and each max_wait
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        snapshot = limiter.snapshot()
-        assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
-        assert all(task.cancelled() for task in tasks)
-        await asyncio.sleep(61)
-        await asyncio.wait_for(limiter.acquire(), 0.001)
-
-    live(main)
-
-
-def test_a_snapshot_shows_the_state_of_the_limiter() -> None:
-    async def main(loop: VirtualLoop) -> None:
-        limiter = limiter_of((3, 60.0), (9, 600.0))
-        assert limiter.snapshot().next_slot == 0
-        await spend(limiter, 2)
-        await asyncio.sleep(15)
-        await limiter.acquire()
-        queue = Queue(limiter, loop)
-        waiter = await queue.enter("next")
-        snapshot = limiter.snapshot()
-        assert (snapshot.used, snapshot.in_flight, snapshot.waiting) == ((2, 2), 1, 1)
-        assert snapshot.next_slot == pytest.approx(45)
-        await waiter
-
-    live(main)
+@virtual
+async def test_a_snapshot_shows_the_state_of_the_limiter(loop: VirtualLoop) -> None:
+    limiter = limiter_of((3, 60.0), (9, 600.0))
+    assert limiter.snapshot().next_slot == 0
+    await spend(limiter, 2)
+    await asyncio.sleep(15)
+    await limiter.acquire()
+    queue = Queue(limiter, loop)
+    waiter = await queue.enter("next")
+    snapshot = limiter.snapshot()
+    assert (snapshot.used, snapshot.in_flight, snapshot.waiting) == ((2, 2), 1, 1)
+    assert snapshot.next_slot == pytest.approx(45)
+    await waiter
 
 
 def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from aiodbclient._pacing.limiter import Slots
 from aiodbclient._pacing.windows import SlidingWindowLog
 from aiodbclient.errors import InvalidArgumentError
 
-from .world import live, optimum
+from .world import VirtualLoop, optimum, virtual
 
 MINUTE = 60.0
 
@@ -62,16 +62,13 @@ def test_estimate_of_long_queue(windows: tuple[tuple[int, float], ...]) -> None:
 
 
 @pytest.mark.parametrize(("limit", "share", "used"), [(250, 1 / 4, 62), (100, 0.29, 29), (3, 1 / 3, 1), (250, 1, 250)])
-def test_share_times_the_window(limit: int, share: float, used: int) -> None:
+@virtual
+async def test_share_times_the_window(loop: VirtualLoop, limit: int, share: float, used: int) -> None:
     """``share`` times the window is sent at once, and not one request more."""
-
-    async def main(_: Any) -> None:
-        limiter = RateLimiter([Window(limit, MINUTE)], share=share)
-        for _ in range(used):
-            limiter.release(await limiter.acquire(max_wait=0.0))
-        assert limiter.snapshot().next_slot == pytest.approx(MINUTE)
-
-    live(main)
+    limiter = RateLimiter([Window(limit, MINUTE)], share=share)
+    for _ in range(used):
+        limiter.release(await limiter.acquire(max_wait=0.0))
+    assert limiter.snapshot().next_slot == pytest.approx(MINUTE)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, "1/4", None, True, float("nan")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import selectors
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
@@ -54,6 +55,18 @@ def live(main: Callable[[VirtualLoop], Awaitable[T]]) -> T:
             return await main(loop)
 
         return runner.run(start())
+
+
+def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test in virtual time. Its first argument is the loop."""
+
+    def run(**arguments: Any) -> None:
+        live(lambda loop: test(loop, **arguments))
+
+    parameters = list(inspect.signature(test).parameters.values())
+    run.__signature__ = inspect.Signature(parameters[1:])  # type: ignore[attr-defined]  # the fixtures
+    run.__name__, run.__module__, run.__doc__ = test.__name__, test.__module__, test.__doc__
+    return run
 
 
 def optimum(count: int, windows: Iterable[tuple[int, float]] = ((250, 60.0), (5000, 3600.0))) -> float:

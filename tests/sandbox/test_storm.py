@@ -6,20 +6,16 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from aiodbclient.tenants import Credential, TenantPools, Tenants
 
 from ..waiting import HANG
-
-pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
 NAMES = [f"tenant{number}" for number in range(6)]
 
@@ -46,10 +42,6 @@ async def storm(sandbox: Sandbox, cluster: str) -> AsyncIterator[None]:
         await sandbox.start_database(cluster)
 
 
-async def outcomes(run: Any) -> list[Any]:
-    return [outcome async for outcome in run]
-
-
 async def tried(start: Callable[[], Any]) -> None:
     """Run it in the storm until the storm has hit it, at least twice. Each failure must be one of our errors."""
     failures = rounds = 0
@@ -57,7 +49,7 @@ async def tried(start: Callable[[], Any]) -> None:
         while not failures or rounds < 2:
             rounds += 1
             try:
-                errors = [outcome.error for outcome in await outcomes(start())]
+                errors = [outcome.error for outcome in await start()]
             except DatabaseClientError as error:  # the administrator could not log in, so nothing was started
                 errors = [error]
             failures += sum(error is not None for error in errors)
@@ -75,56 +67,45 @@ async def all_log_in(tenants: Tenants, text: str) -> None:
             assert rows[0] == ("provisioned",)
 
 
-async def test_storm_loses_nothing(tmp_path: Path) -> None:
-    async with (
-        Sandbox(windows=[]) as sandbox,
-        DatabaseClient(
-            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), rate_limiter=RateLimiter([])
-        ) as client,
-        SQLiteStore(tmp_path / "tenants.db") as store,
-    ):
-        cluster = await sandbox.add_cluster("pg", backend="postgres")
-        tenants = Tenants(client.cluster(cluster), store)
+@pytest.mark.thorough
+async def test_storm_loses_nothing(aiodbclient_sandbox: Sandbox, aiodbclient_tenants: Tenants) -> None:
+    sandbox, tenants = aiodbclient_sandbox, aiodbclient_tenants
+    [cluster] = sandbox.clusters
 
-        async with storm(sandbox, cluster):
-            await tried(lambda: tenants.provision(NAMES))
-        assert [outcome.error for outcome in await outcomes(tenants.provision(NAMES))] == [None] * len(NAMES)
-        await all_log_in(tenants, "provisioned")
+    async with storm(sandbox, cluster):
+        await tried(lambda: tenants.provision(NAMES))
+    assert [outcome.error for outcome in await tenants.provision(NAMES)] == [None] * len(NAMES)
+    await all_log_in(tenants, "provisioned")
 
-        async with storm(sandbox, cluster):
-            await tried(lambda: tenants.rotate(all=True, force=True))
-            await tried(tenants.check)
-            await tried(lambda: tenants.repair(all=True))
-        assert [outcome.error for outcome in await outcomes(tenants.repair(all=True))] == [None] * len(NAMES)
-        assert [outcome.problems for outcome in await outcomes(tenants.check())] == [()] * len(NAMES)
-        await all_log_in(tenants, "rotated")
+    async with storm(sandbox, cluster):
+        await tried(lambda: tenants.rotate(all=True, force=True))
+        await tried(tenants.check)
+        await tried(lambda: tenants.repair(all=True))
+    assert [outcome.error for outcome in await tenants.repair(all=True)] == [None] * len(NAMES)
+    assert [outcome.problems for outcome in await tenants.check()] == [()] * len(NAMES)
+    await all_log_in(tenants, "rotated")
 
 
-async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> None:
+async def test_pools_open_again_when_the_database_is_back(
+    aiodbclient_sandbox: Sandbox, aiodbclient_tenants: Tenants
+) -> None:
     async def open_pool(credential: Credential) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(credential.uri, autocommit=True)
 
     async def close_pool(pool: psycopg.AsyncConnection[Any]) -> None:
         await pool.close()
 
-    async with (
-        Sandbox(windows=[]) as sandbox,
-        DatabaseClient(sandbox.token, base_url=sandbox.url, rate_limiter=RateLimiter([])) as client,
-        SQLiteStore(tmp_path / "tenants.db") as store,
-    ):
-        cluster = await sandbox.add_cluster("pg", backend="postgres")
-        tenants = Tenants(client.cluster(cluster), store)
-        await tenants.ensure("alpha")
-        pools = TenantPools(tenants, open=open_pool, close=close_pool, max_pools=20, refresh=0.0)
-        async with pools:
+    [cluster] = aiodbclient_sandbox.clusters
+    await aiodbclient_tenants.ensure("alpha")
+    async with TenantPools(aiodbclient_tenants, open=open_pool, close=close_pool, max_pools=20, refresh=0.0) as pools:
+        async with pools.use("alpha") as pool:
+            await pool.execute("SELECT 1")
+        await aiodbclient_sandbox.stop_database(cluster)
+        with pytest.raises(psycopg.OperationalError):
             async with pools.use("alpha") as pool:
                 await pool.execute("SELECT 1")
-            await sandbox.stop_database(cluster)
-            with pytest.raises(psycopg.OperationalError):
-                async with pools.use("alpha") as pool:
-                    await pool.execute("SELECT 1")
-            await sandbox.start_database(cluster)
-            [rotated] = await outcomes(tenants.rotate(["alpha"]))
-            assert rotated.error is None
-            async with pools.use("alpha") as pool:  # the pool of the new credential
-                await pool.execute("SELECT 1")
+        await aiodbclient_sandbox.start_database(cluster)
+        [rotated] = await aiodbclient_tenants.rotate(["alpha"])
+        assert rotated.error is None
+        async with pools.use("alpha") as pool:  # the pool of the new credential
+            await pool.execute("SELECT 1")

@@ -100,11 +100,6 @@ async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
     assert "TLSv1.3" in done.stdout
 
 
-async def test_wrong_password_over_tls_is_refused(connection: JSON) -> None:
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        await psycopg.AsyncConnection.connect(connection["uri"], password="wrong")
-
-
 async def test_a_cancel_goes_through(connection: JSON) -> None:
     async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
         sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
