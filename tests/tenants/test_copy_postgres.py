@@ -219,7 +219,7 @@ async def test_what_another_server_could_not_have_is_found_before(
     survey = await copier.survey(reader, owner.username)
     assert survey.bytes > 1_000_000
 
-    found = await copier.obstacles(survey, reader, writer)
+    found = await copier.obstacles(survey, reader, "", writer)
 
     assert [reason in each for each in found] == ([True] if reason else [])
     if not reason:

@@ -235,7 +235,7 @@ async def test_a_table_without_a_key_is_found_before_anybody_is_shut_out(
         await sql(before, "CREATE TABLE keyless (n INT)")
         refused = await only(tenants.move(["alpha"], to=two.new))
     assert isinstance(refused.error, MoveError)
-    assert "it requires primary keys (sql_require_primary_key), and 'keyless' has none" in str(refused.error)
+    assert "sql_require_primary_key" in str(refused.error)
     assert await sql(before, "SELECT count(*) FROM keyless") == [(0,)]
     assert await left_on(tenants, two.new, "alpha") == (False, [])
 

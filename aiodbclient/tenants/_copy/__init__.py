@@ -50,7 +50,7 @@ class Copier(ABC):
         """Look at the database that is to be copied. ``reader`` may read all of it, ``login`` is the tenant's."""
 
     @abstractmethod
-    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
+    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
         """Why the empty database of ``writer`` could not have such a copy. Trying it may leave something there."""
 
     @abstractmethod

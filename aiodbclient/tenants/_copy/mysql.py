@@ -44,23 +44,9 @@ SELECT table_name FROM information_schema.tables
 WHERE table_schema = database() AND table_type = 'BASE TABLE' ORDER BY 1
 """
 _VIEWS = "SELECT table_name FROM information_schema.views WHERE table_schema = database()"
-_KEYED = """
-SELECT table_name FROM information_schema.table_constraints
-WHERE table_schema = database() AND constraint_type = 'PRIMARY KEY'
-"""
-_COLLATIONS = """
-SELECT table_collation FROM information_schema.tables WHERE table_schema = database() AND table_collation IS NOT NULL
-UNION SELECT collation_name FROM information_schema.columns
-WHERE table_schema = database() AND collation_name IS NOT NULL
-UNION SELECT default_collation_name FROM information_schema.schemata WHERE schema_name = database()
-"""
 _SCHEMA = """
 SELECT default_character_set_name, default_collation_name FROM information_schema.schemata
 WHERE schema_name = database()
-"""
-_PROGRAMS = """
-SELECT routine_name FROM information_schema.routines WHERE routine_schema = database() AND routine_type = 'FUNCTION'
-UNION SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()
 """
 _COLUMNS = """
 SELECT table_name, column_name, data_type FROM information_schema.columns JOIN information_schema.tables
@@ -102,50 +88,41 @@ class MySQLCopier(Copier):
         async with _session(reader) as rows:
             await rows("SET SESSION information_schema_stats_expiry = 0")  # otherwise up to a day old
             ((size,),) = await rows(_SIZE)
-            tables = [name for (name,) in await rows(_TABLES)]
-            keyed = {name for (name,) in await rows(_KEYED)}
-            facts: dict[str, Any] = {
-                "keyless": [each for each in tables if each not in keyed],
-                "collations": [name for (name,) in await rows(_COLLATIONS)],
-                "programs": [name for (name,) in await rows(_PROGRAMS)],
-                "case": await rows("SELECT @@lower_case_table_names"),
-            }
+            tables, case = await rows(_TABLES), await rows("SELECT @@lower_case_table_names")
             refusals, longest = await _refusals(rows), (0, "")
             for table, columns in groupby(await rows(_COLUMNS), itemgetter(0)):
                 length, changed = await _values(rows, table, [each[1:] for each in columns])
                 refusals += changed
                 longest = max(longest, (length, table))
-            facts["longest"] = longest
+        facts = {"case": case, "longest": longest}
         return Survey(bytes=int(size), tables=len(tables), refusals=tuple(refusals), facts=facts)
 
-    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
-        facts, found = survey.facts, list[str]()
+    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
+        """Copy all but the rows and events."""
+        length, table = survey.facts["longest"]
         async with _session(writer) as rows:
-            ((requires_key,),) = await rows("SELECT @@sql_require_primary_key")
-            collations = {name for (name,) in await rows("SELECT collation_name FROM information_schema.collations")}
             ((packet,),) = await rows("SELECT @@max_allowed_packet")
-            ((binary_log, trusts),) = await rows("SELECT @@log_bin, @@log_bin_trust_function_creators")
-            if facts["case"] != await rows("SELECT @@lower_case_table_names"):
-                found.append("lower_case_table_names differs")
-        if requires_key and facts["keyless"]:
-            found.append(f"it requires primary keys (sql_require_primary_key), and {facts['keyless'][0]!r} has none")
-        length, table = facts["longest"]
+            if survey.facts["case"] != await rows("SELECT @@lower_case_table_names"):
+                return ["lower_case_table_names differs"]
         if length > packet:
-            found.append(f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}")
-        found += [f"the collation {each!r} is not available" for each in facts["collations"] if each not in collations]
-        if binary_log and not trusts and facts["programs"]:
-            found.append(
-                f"only an administrator may make the function or trigger {facts['programs'][0]!r} there: "
-                "set log_bin_trust_function_creators"
-            )
-        return found
+            return [f"a row of {table!r} may need {length:,} bytes, and its max_allowed_packet is {packet:,}"]
+        try:
+            with TemporaryFile() as file:
+                await self._dump(reader, programs, file, "--no-data")
+                await self.restore(writer, file)
+        except GrantError as refused:
+            return [str(refused)]
+        return []
 
     async def dump(self, reader: Credential, programs: str, target: IO[bytes]) -> None:
+        await self._dump(reader, programs, target)
+
+    async def _dump(self, reader: Credential, programs: str, target: IO[bytes], *more: str) -> None:
         async with _session(reader) as rows:
             views = [f"--ignore-table={reader.database}.{name}" for (name,) in await rows(_VIEWS)]
             ((character_set, collation),) = await rows(_SCHEMA)
         with options_for(reader) as (connection, files):
-            command = [self.tools.dump, *connection, *_DUMP, *views, reader.database]
+            command = [self.tools.dump, *connection, *_DUMP, *more, *views, reader.database]
             await run(command, {}, stdout=target, pass_fds=files, patience=_PATIENCE)
         # Of the database: the parameters and variables of a routine get them when it is made.
         rest = f"ALTER DATABASE CHARACTER SET {character_set} COLLATE {collation};\n{programs}".encode()

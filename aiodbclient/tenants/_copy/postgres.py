@@ -104,7 +104,7 @@ class PostgresCopier(Copier):
             facts={"limit": limit, "locale": locale, "settings": settings},
         )
 
-    async def obstacles(self, survey: Survey, reader: Credential, writer: Credential) -> list[str]:
+    async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
         """Copy all but the rows. Then the database has to be dropped, and the login has no settings."""
         async with self._session(writer) as rows:
             ((_, _, *locale),) = await rows(_DATABASE)

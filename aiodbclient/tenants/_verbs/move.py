@@ -191,7 +191,7 @@ class _Move:
         tenant = self._tenant
         if survey.refusals:
             raise self._error("; ".join(survey.refusals))
-        await tenant.home.server.programs(tenant.names)  # it may not read some
+        programs, _ = await tenant.home.server.programs(tenant.names)
         await asyncio.to_thread(check_free, Path(gettempdir()), survey.bytes)
         await self._create(survey, logins.values())
         made = [await self._add_login(role, login) for role, login in logins.items()]
@@ -201,7 +201,7 @@ class _Move:
             previous=None,
             roles={each.role: RoleCredentials(current=each) for each in made[1:]},
         )
-        if obstacles := await copier.obstacles(survey, reader, made[0]):
+        if obstacles := await copier.obstacles(survey, reader, programs, made[0]):
             raise self._error("; ".join(obstacles))
         await self._copy.drop_database()  # and what was tried in it
         await self._create(survey, logins.values())
