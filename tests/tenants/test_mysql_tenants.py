@@ -15,7 +15,7 @@ from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction, Tenants
 from aiodbclient.tenants.errors import GrantError
 
-from ..mysql import in_grant, run
+from ..mysql import administrator, in_grant, run
 from .conftest import Place, only
 from .problems import kinds_of
 
@@ -102,6 +102,25 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_revoke(tenants: Tenant
         assert once(rotated.credential, "SELECT a FROM t") == [(1,)]
         assert (await only(tenants.revoke_previous(["alpha"]))).error is None
     assert (await tenants.get("alpha")) == rotated.credential
+
+
+async def test_suspension_ends_a_session_that_locks_all_accounts(
+    tenants: Tenants, opened: Open, mysql: Callable[[str], str], request: pytest.FixtureRequest
+) -> None:
+    """Nothing else ends it: each statement on an account would wait for it."""
+    with administrator(mysql(request.node.callspec.params["mysql_cluster"])) as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    alpha = await tenants.ensure("alpha")
+    session = opened(alpha)
+    body = "BEGIN IF a = 1 THEN UPDATE mysql.user SET User = User; END IF; RETURN a; END"
+    run(session, f"CREATE FUNCTION f(a INT) RETURNS INT DETERMINISTIC {body}")
+    run(session, "BEGIN")
+    run(session, "SELECT f(0)")
+
+    assert (await only(tenants.suspend(["alpha"]))).error is None
+
+    with pytest.raises(pymysql.MySQLError):
+        run(session, "SELECT 1")
 
 
 async def test_a_session_that_survives_the_tenant_does_not_reach_the_next_one(tenants: Tenants, opened: Open) -> None:
