@@ -42,11 +42,11 @@ async def test_each_test_has_tenants_of_its_own_on_one_server(aiodbclient_tenant
     assert len(aiodbclient_sandbox.clusters) == 1
 
 {mark}
-@pytest.mark.parametrize("aiodbclient_tenants", [{{"connections": 4}}], indirect=True)
+@pytest.mark.parametrize("aiodbclient_tenants", [{{"connections": 22}}], indirect=True)
 async def test_the_cluster_has_the_options_of_the_test(aiodbclient_tenants):
     credential = await aiodbclient_tenants.ensure("alpha")
     async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
-        rows = await connection.execute("SELECT current_setting('max_connections')::int < 10")
+        rows = await connection.execute("SELECT current_setting('max_connections')::int < 40")
         assert await rows.fetchone() == (True,)
 """
 AIOHTTP_TEST = """
