@@ -203,7 +203,7 @@ async def check_tenants(
     """Check whether tenants work.
 
     It changes nothing. Without names: all. Their readers and writers are checked with them. Exits with 5 if one has a
-    problem. What each problem means is in docs/how-to/check.md.
+    problem. What each problem means is in docs/how-to/troubleshooting.md.
 
     Example: aiodbclient tenants check alpha
     """
