@@ -13,7 +13,7 @@ import typer
 
 from ..errors import DatabaseClientError
 
-_SECONDS = 2.0  # nobody waits longer for a word
+_SECONDS = 2.0  # s, then the shell gets nothing
 _ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
 _SAFE = re.compile(r"[\w.@:+,/=-]+")  # no shell acts on it: bash puts it on the command line as it is
 

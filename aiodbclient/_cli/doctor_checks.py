@@ -29,8 +29,8 @@ from .failures import advice_for
 from .opening import KEY_VARIABLE, admin_login, is_missing, keys_in, open_store, shown
 
 _CONNECT_SECONDS = 10.0
-_PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases that are nobody's
-_SKEW = 30.0  # s between two clocks that nobody needs to hear of
+_PROVIDERS = ("_dodb", "defaultdb", "postgres", "template1")  # databases of the provider
+_SKEW = 30.0  # s between two clocks that are not reported
 _FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
 _GIVE_READ = "Give the token the scope database:read"
 

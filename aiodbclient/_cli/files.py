@@ -149,7 +149,7 @@ def _users_in(where: str, text: str) -> list[NewUser]:
 
 
 def _converter() -> Any:
-    """A converter that refuses members that no user has, and values of another type."""
+    """Return a converter that refuses unknown members and wrong types."""
     from attrs import has
     from cattrs import Converter
     from cattrs.cols import list_structure_factory
@@ -163,7 +163,7 @@ def _converter() -> Any:
         return value
 
     def enum_of(kind: Any) -> Any:
-        """The enum in ``Enum | str``, which is what the API may extend."""
+        """Return the enum in ``Enum | str``."""
         return next((each for each in get_args(kind) if isinstance(each, EnumType)), None)
 
     def members_hook(kind: Any) -> Any:

@@ -30,7 +30,7 @@ _ENTRY_POINTS = "aiodbclient.stores"
 
 
 def rate_limiter(api: Api | None = None) -> RateLimiter:
-    """The limits of a command: those of the provider, or none for a sandbox."""
+    """Return the provider's rate limit, or no limit for a sandbox."""
     from .. import RateLimiter  # slow to import
 
     if api is None or api.budget is None:
@@ -65,7 +65,7 @@ def _token() -> str:
 
 @asynccontextmanager
 async def patiently() -> AsyncGenerator[None]:
-    """Say on the standard error that the API is waited for, where that takes long."""
+    """Show on the standard error that the command waits for the API, after some seconds."""
     saying = asyncio.create_task(_say_that_it_waits())
     try:
         yield
@@ -136,7 +136,7 @@ def is_id(cluster: str) -> bool:
 
 
 def keys_in(variable: str = KEY_VARIABLE) -> list[str] | None:
-    """The keys in an environment variable, with commas between them; None if there is none."""
+    """Read keys from an environment variable, with commas between them; None if there is none."""
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
         Seal(found)
@@ -195,12 +195,12 @@ def is_missing(where: str) -> bool:
 
 
 def shown(where: str) -> str:
-    """The store as a message names it: a URL may hold a password."""
+    """Name the store in a message, without the rest of a URL: it may hold a password."""
     return f"the store {where}" if "://" not in where else f"the store {where.partition('://')[0]}://..."
 
 
 def admin_login(given: str | None) -> tuple[str, str] | None:
-    """The user and the password of an administrator, given as USER:PASSWORD."""
+    """Split USER:PASSWORD of an administrator."""
     if given is None:
         return None
     user, _, password = given.partition(":")

@@ -35,46 +35,46 @@ _LATE = f"--timeout is over, and the names in progress get up to {TIMEOUT_GRACE:
 
 @define
 class Report:
-    """What is printed of the outcomes of a run. ``role``: of the logins that it is for, or an empty text."""
+    """Prints the outcomes of a run. ``role`` is that of its logins, or an empty text."""
 
     output: Output
     verbose: bool = False
-    on_stderr: bool = False  # whether the summary is on the standard error, since other programs print on the other
+    on_stderr: bool = False  # whether the summary is on the standard error, since programs print on the standard output
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
-        """The members of a success for programs, beside its name and action."""
+        """Return the JSON members of a success, besides its name and action."""
         return {}
 
     def text(self, outcome: Any, role: str) -> str:
-        """The lines about a success for people, if any."""
+        """Return the lines of a success, if any."""
         return ""
 
     def failed_row(self, error: Exception) -> dict[str, Any]:
-        """The members of a failure for programs."""
+        """Return the JSON members of a failure."""
         return {"error": self.reason(error), "type": type(error).__name__}
 
     def reason(self, error: Exception) -> str:
-        """Why a name failed."""
+        """Say why a name failed."""
         return message_of(error, verbose=self.verbose)
 
     def summary(self, counts: Mapping[Action, int]) -> str:
-        """The last line for people."""
+        """Return the last line."""
         return ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "nothing to do"
 
     def hints(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
-        """What helps those that failed."""
+        """Say what helps the names that failed."""
         return []
 
     def next_step(self) -> str:
-        """What to do after a stop."""
+        """Say what to do after a stop."""
         return "run the same command again"
 
     async def settled(self, outcome: Any, role: str) -> Any:
-        """The outcome, after a second look."""
+        """Check an outcome once more."""
         return outcome
 
     async def unfinished(self) -> Sequence[str]:
-        """The names that are begun and not finished."""
+        """List the names that are begun and not finished."""
         return ()
 
 
@@ -128,7 +128,7 @@ async def follow(
 
 @define
 class _Work:
-    """What became of the names so far."""
+    """The progress of a run."""
 
     names: Sequence[str]  # of all, with their roles
     report: Report
@@ -148,7 +148,7 @@ class _Work:
         return [name for name in self.names if name not in self.ended]
 
     def on_signal(self, task: asyncio.Task[Any] | None) -> None:
-        """Handle a signal: the first lets the run finish what is in flight, the second cancels it."""
+        """Handle a signal: the first lets the names in progress finish, the second cancels them."""
         if task is not None and (self.stopped or self.hurries):
             task.cancel()
         else:
@@ -218,7 +218,7 @@ class _Work:
 
 
 class Bar:
-    """How far a run is: a bar on a terminal, elsewhere a line now and then, on the standard error.
+    """Shows on the standard error how far a run is: a bar on a terminal, elsewhere a line every 30 s.
 
     A timer of the event loop draws it. A thread would not do, since a rate limiter is for one thread.
     """
@@ -270,7 +270,7 @@ class Bar:
             self._progress.console.print(text, soft_wrap=True)
 
     def state(self) -> str:
-        """What is worth knowing beside the numbers: failures, and the time left, with that of the rate limit."""
+        """Describe the failures, the time left, and the wait for the rate limit."""
         task, wait = self._progress.tasks[0], self._limiter.snapshot().next_slot
         left = None if task.finished else task.time_remaining
         parts = [f"{self._failed} failed"] if self._failed else []

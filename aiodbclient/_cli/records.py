@@ -1,4 +1,4 @@
-"""What a store has on record for the clusters of a command, and which of it the command means."""
+"""Read the records of a store, and select those that a command is for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..tenants import Credential, Store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
-_NEAR = 0.75  # how near a name must be to the one that was meant
+_NEAR = 0.75  # how similar a suggested name must be
 
 
 @frozen
@@ -41,7 +41,7 @@ class Entries:
         return dict(sorted(((id, names.get(id) or id) for id in ids), key=lambda each: each[1]))
 
     def find(self, wanted: Sequence[str]) -> dict[str, str] | None:
-        """The clusters that an operator names: their names by their ids. None if the store does not know them all."""
+        """Find clusters by name or id. Returns names by ids, or None if the store does not know all of them."""
         known, found = self.clusters(), dict[str, str]()
         for each in wanted:
             ids = [id for id, name in known.items() if each in (id, name)]
@@ -81,13 +81,13 @@ class Records:
         return ", ".join(self.clusters.values())
 
     def named(self, text: str) -> str:
-        """``text`` with the names of clusters in place of their ids."""
+        """Replace the ids of clusters in ``text`` with their names."""
         for id, name in self.known.items():
             text = re.sub(f"(?<!/){re.escape(id)}", name, text)  # the path of a request keeps its id
         return text
 
     def home(self, cluster: str | None, *, as_json: bool) -> dict[str, object]:
-        """The cluster of a tenant: its name, and for programs its id too."""
+        """Return the columns of a tenant's cluster: its name, and in JSON its id too."""
         name = self.clusters.get(cluster or "")
         return {"cluster": cluster, "cluster_name": name} if as_json else {"cluster": name}
 
@@ -97,7 +97,7 @@ class Records:
         return ", ".join(name for id, name in self.clusters.items() if id in ids) or self.cluster
 
     def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
-        """The names of ``wanted`` that are on record, and why the others are not. None: all."""
+        """Select the names that are on record, and say why the others are not. None selects all."""
         there = {*self.records[role], *(self.damaged if role is Role.OWNER else ())}
         if wanted is None:
             if not there and (why := self.elsewhere()):
@@ -123,12 +123,12 @@ class Records:
                 home = Entries([record]).clusters()[str(record.cluster)]
                 return f"on record for the cluster {home}: add --cluster {home}"
             return f"on record with {_prefix_option(_prefix_of(record))}"
-        # A name that was given too is not the one that was meant.
+        # A name that was also given is no correction.
         meant = _nearest(name, owners.keys() - set(wanted))
         return f"not on record{'' if meant is None else f'. Did you mean {meant}?'}"
 
     def elsewhere(self) -> str:
-        """What the store has of other clusters or prefixes, if it has nothing of these; otherwise an empty text."""
+        """Describe the records of other clusters or prefixes, if there are no others; else return an empty text."""
         if any(self.records.values()) or not self.others:
             return ""
         store, others = shown(self.place.store), [*self.others.values()]
@@ -141,9 +141,9 @@ class Records:
         return f"{store} has no tenants of {self.cluster}: its {len(others)} records are of other clusters: {homes}"
 
     def credentials(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[Credential], dict[str, str]]:
-        """The credentials of ``wanted``, and why the others have none. None: all that have one."""
+        """Return the credentials of ``wanted``, and why the others have none. None selects all."""
         names, missing = self.select(wanted, role)
-        # A damaged record has none to use either.
+        # A damaged record has no credential.
         there = {name: self.records[role].get(name, OnRecord(name=name, role=role)) for name in names}
         if wanted is not None:
             missing |= {name: self._why_unusable(each) for name, each in there.items() if each.usable is None}
@@ -175,7 +175,7 @@ class Records:
 
 
 def arranged(place: Stored, store: Store, entries: Entries, clusters: Mapping[str, str]) -> Records:
-    """What a command on these clusters means of a store."""
+    """Select the records of these clusters and of the prefix."""
     records: dict[Role, dict[str, OnRecord]] = {role: {} for role in Role}
     others = dict[tuple[Role, str], OnRecord]()
     for record in entries.records:
@@ -221,7 +221,7 @@ def _prefix_of(record: OnRecord) -> str | None:
 
 
 def _nearest(name: str, others: Collection[str]) -> str | None:
-    """The one of ``others`` that is nearest to ``name``; None if several are as near, or all are far."""
+    """Return the most similar of ``others``; None if two are equally similar, or none is similar."""
     if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
         return alike[0]
     near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]

@@ -41,7 +41,7 @@ def runs(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None
 
 
 def _flat(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """The parameters of ``command`` with the members of its sets, and what makes its arguments of their values."""
+    """Flatten the option classes of ``command``. Returns its parameters, and what builds its arguments."""
     given = inspect.signature(command, eval_str=True).parameters.values()
     sets = {each.name: each.annotation for each in given if attrs.has(each.annotation)}
     parameters = list[inspect.Parameter]()
@@ -117,7 +117,7 @@ def on_signals(react: Callable[[], object]) -> None:
 
 @contextmanager
 def on_timeout(react: Callable[[], object]) -> Generator[None]:
-    """Within this block, the end of ``--timeout`` calls ``react``. The command is cancelled ``TIMEOUT_GRACE`` later."""
+    """Call ``react`` when ``--timeout`` ends in this block. The command is cancelled ``TIMEOUT_GRACE`` later."""
     limit = _limit.get()
     when = None if limit is None else limit.when()
     if limit is None or when is None:

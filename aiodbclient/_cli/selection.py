@@ -1,4 +1,4 @@
-"""Where the commands ``aiodbclient tenants`` work, and on which tenants."""
+"""Open the store and the clusters of a command, and select its tenants."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Opened(Records):
     limiter: RateLimiter
     wanted: Sequence[str] | None = None  # the names that were given; None: all
     names: dict[Role, list[str]] = field(factory=dict[Role, list[str]])
-    missing: dict[str, str] = field(factory=dict[str, str])  # why other names that were given are not among them
+    missing: dict[str, str] = field(factory=dict[str, str])  # why other given names are not among them
 
     def whole(self) -> Self:
-        """The same; for no tenant if a name is missing, so that a command is not half done because of a typo."""
+        """Select no tenant if a name is missing: a typo must not leave a command half done."""
         return evolve(self, names={role: [] for role in self.names}) if self.missing else self
 
     def count_suspended(self) -> int:
-        """How many of the chosen tenants are suspended."""
+        """Count the chosen tenants that are suspended."""
         found = [self.records[role].get(name) for role, names in self.names.items() for name in names]
         return sum(each is not None and is_suspended(each) for each in found)
 
@@ -56,7 +56,7 @@ class Opened(Records):
         return self.tenants if role is Role.OWNER else self.tenants.role(role)
 
     async def follow(self, runs: Sequence[tuple[str, Run[Any]]], report: Report, **more: Any) -> int:
-        """Do the runs, and print what becomes of the names. Returns the exit code."""
+        """Do the runs, and print the outcomes. Returns the exit code."""
         names = [called(name, role) for role, its in self.names.items() for name in its]
         code = await follow(runs, report, names=names, limiter=self.limiter, missing=self.missing, **more)
         if self.missing and not names:
@@ -67,7 +67,7 @@ class Opened(Records):
 
 @define
 class TenantReport(Report):
-    """What is printed of tenants that failed."""
+    """Prints tenants that failed, and what helps them."""
 
     opened: Opened = field(kw_only=True)
 
@@ -142,7 +142,7 @@ async def open_tenants(
 
 
 async def _find(client: DatabaseClient, wanted: Sequence[str] | None, entries: Entries) -> dict[str, ClusterClient]:
-    """The clusters by their names: what the store knows is not asked of the API."""
+    """Find the clusters by name. Those that the store knows need no request."""
     if not wanted:
         raise InvalidArgumentError(
             f"which cluster? Add --cluster, or set ${CLUSTER_VARIABLE}. `aiodbclient clusters list` lists them"

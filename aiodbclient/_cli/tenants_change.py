@@ -46,7 +46,7 @@ _REMOVAL = "Finish the removal of {} ({}) on {}, which deletes all data?"
 
 @define
 class _ChangeReport(TenantReport):
-    """What is printed of tenants that were changed: credentials with ``show``, problems, and what to deliver."""
+    """Prints changed tenants: credentials with ``show``, problems, and what to deliver."""
 
     show: bool = False
 
@@ -72,7 +72,7 @@ class _ChangeReport(TenantReport):
         return "\n".join(lines)
 
     def _delivery(self, outcome: Any, role: str) -> str:
-        """What to do if programs may need another password than they have; else an empty text."""
+        """Say so if programs need another credential than they have; else return an empty text."""
         now, record = outcome.credential, self.opened.records[Role(role)].get(outcome.name)
         before = None if record is None else record.current
         if now is None or now.suspended is not None or outcome.action in ("deleted", "suspended"):
@@ -322,7 +322,7 @@ class _MoveReport(_ChangeReport):
         return f"{outcome.name}: moved, {sized(outcome.bytes)}, frozen for {frozen}{end}{left}"
 
     def _why_kept(self, outcome: Any) -> str | None:
-        """Why a tenant was not moved; None if it was."""
+        """Say why a tenant was not moved; None if it was."""
         if self.opened.clusters.get(outcome.credential.cluster) != self.target:
             return f"with {sized(outcome.bytes)} it would be frozen for longer than --max-frozen"
         return None if outcome.action == "moved" else "it is there already"

@@ -105,7 +105,7 @@ async def _exec_each(
 
 @define
 class _ProgramReport(TenantReport):
-    """What is printed of programs: the standard output has the lines of those that succeed alone."""
+    """Prints the output of programs: on the standard output only if they succeed."""
 
     def row(self, outcome: Any, role: str) -> dict[str, Any]:
         found: dict[str, Any] = outcome.value.as_object()

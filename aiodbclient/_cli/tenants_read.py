@@ -158,7 +158,7 @@ class _CheckReport(TenantReport):
     busy: set[tuple[str, str]] = field(factory=set[tuple[str, str]])
 
     async def settled(self, outcome: Any, role: str) -> Any:
-        """A tenant that another command works on has no problem. To find out, this claims it for a moment."""
+        """Report no problem of a tenant that another command works on: it cannot be claimed."""
         if outcome.error is not None or not outcome.problems:
             return outcome
         if any(each.kind in _UNFINISHED for each in outcome.problems):
@@ -203,7 +203,7 @@ async def check_tenants(
     """Check whether tenants work.
 
     It changes nothing. Without names: all. Their readers and writers are checked with them. Exits with 5 if one has a
-    problem. What each problem means is in docs/how-to/check.md.
+    problem. What each problem means is in docs/how-to/troubleshooting.md.
 
     Example: aiodbclient tenants check alpha
     """
@@ -222,7 +222,7 @@ async def check_tenants(
 
 
 def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
-    """Print the commands that repair these tenants, and which of them no repair helps."""
+    """Print the commands that repair these tenants, or what else helps."""
 
     def having(problem: str) -> list[str]:
         return sorted({name for (name, _), each in broken.items() if problem in [it.kind for it in each.problems]})

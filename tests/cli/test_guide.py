@@ -21,6 +21,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
 VARIES = [
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
     (r"(AVNS_|Aa1-)[\w-]+", "PASSWORD"),
+    (r"_[0-9a-f]{12}_[0-9a-f]{8}\b", "_LOGIN"),
     (r"doctor-[0-9a-f]{8}(_[0-9a-f]{16})?", "TENANT"),
     (r"\d+\.\d s|\b\d+s\b", "SECONDS"),
     (r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", "TIME"),
@@ -42,14 +43,15 @@ def write_files(folder: Path) -> None:
     """The files that the guide's commands read."""
     (folder / "names.csv").write_text("name,plan\nalpha,gold\nbeta,silver\ngamma,gold\n")
     missing = """echo 'ERROR: relation "orders" does not exist' >&2; exit 3"""
-    (folder / "migrate.sh").write_text(f"test $PGUSER != beta || {{ {missing}; }}\n")
+    (folder / "migrate.sh").write_text(f"test $PGDATABASE != beta || {{ {missing}; }}\n")
     (folder / "users.yaml").write_text("users:\n- name: replica\n  settings: {pg_allow_replication: true}\n")
 
 
 def runnable(line: str) -> str:
     """The command, with Python instead of psql, which may be missing."""
-    query = 'import psycopg; print(psycopg.connect("").execute("SELECT session_user").fetchone()[0])'
-    return line.replace('psql -At -c "SELECT session_user"', f"{sys.executable} -c '{query}'")
+    run = "import sys, psycopg; done = psycopg.connect('', autocommit=True).execute(sys.argv[1]); "
+    run += "done.description and print(done.fetchone()[0])"
+    return re.sub(r"psql -q?At -c", lambda _: f'{sys.executable} -c "{run}"', line)
 
 
 def settled(text: str) -> str:

@@ -19,11 +19,9 @@ from ..tenants.vault import Vault
 Namespace = dict[str, Any]
 
 WITH_TENANTS = {
-    "how-to/check.md",
     "how-to/migrations.md",
     "how-to/move.md",
     "how-to/pools.md",
-    "how-to/readers.md",
     "how-to/rotate.md",
     "how-to/tenants.md",
 }

@@ -39,6 +39,6 @@ def test_a_place_that_the_page_names_is_there(path: str, name: str) -> None:
         body = node.body if isinstance(node, ast.ClassDef) else []
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\*\*`([\w/]+\.py)`\*\*", PAGE))))
-def test_a_module_of_the_trips_is_there(path: str) -> None:
-    assert (ROOT / "aiodbclient" / path).is_file()
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w/]+\.py)`", PAGE))))
+def test_module_is_there(path: str) -> None:
+    assert any((folder / path).is_file() for folder in (ROOT / "aiodbclient", ROOT))

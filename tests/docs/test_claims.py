@@ -29,7 +29,7 @@ def test_the_page_of_errors_has_each_once() -> None:
 
 
 def test_the_table_of_problems_is_whole() -> None:
-    page = (DOCS / "how-to" / "check.md").read_text()
+    page = (DOCS / "how-to" / "troubleshooting.md").read_text()
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(map(str, ProblemKind))
 
 

@@ -61,6 +61,16 @@ def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     assert forgotten == []
 
 
+def started(script: str) -> subprocess.Popen[str]:
+    """Run ``script`` in a process group of its own, until its cluster is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, process_group=0
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 def postmasters(folder: Path) -> list[int]:
     """The servers with data under ``folder``."""
     return [int(path.read_text().splitlines()[0]) for path in folder.glob("*/data/postmaster.pid")]
@@ -102,11 +112,7 @@ async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
 def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = started(SCRIPT)
     servers = postmasters(private_tmp)
     assert len(servers) == 1
     process.send_signal(number)
@@ -169,9 +175,7 @@ def test_each_kill_leaves_nothing(private_tmp: Path, which: str, number: signal.
 
 def test_kill_of_program_and_keeper(private_tmp: Path, tmp_path: Path) -> None:
     """As when a CI job is cancelled. The next start removes their files, but none of a server that runs."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = started(SCRIPT)
     (keeper,), (server,) = children(process.pid), postmasters(private_tmp)
     everybody = [server, *children(server)]
     segment = segment_of(private_tmp)
@@ -231,15 +235,8 @@ def test_query_ends_with_its_server(private_tmp: Path) -> None:
 
 def test_crash_with_forked_child_leaves_nothing(private_tmp: Path) -> None:
     fork = 'import os, time\nif os.fork() == 0: time.sleep(30), os._exit(0)\nprint("ready", flush=True)'
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        "))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        process_group=0,
-    )
+    process = started(SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        ")))
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
     servers = postmasters(private_tmp)
     process.kill()
     process.wait()

@@ -37,6 +37,11 @@ def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def read_start(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
 def get(url: str, token: str) -> Any:
     with urllib.request.urlopen(urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})) as answer:
         return json.load(answer)
@@ -46,8 +51,7 @@ def get(url: str, token: str) -> Any:
 def test_one_line_of_json_and_clean_stop(number: signal.Signals) -> None:
     arguments = ["--json", "--token", "mine", "--cluster", "opensearch=logs", "--cluster", "redis"]
     with program(*arguments) as process:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
+        started = read_start(process)
         assert list(started) == ["url", "token", "budget", "clusters"]
         assert started["token"] == "mine"
         assert [(list(cluster), cluster["name"], cluster["engine"]) for cluster in started["clusters"]] == [
@@ -71,8 +75,7 @@ def test_sandbox_without_limits_says_so() -> None:
 
 def test_rate_limit() -> None:
     with program("--json", "--rate-limit", "2/60", "--cluster", "kafka") as process:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
+        started = read_start(process)
         for _ in range(2):
             get(f"{started['url']}/v2/databases", started["token"])
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -92,8 +95,7 @@ def test_faults_and_ids_by_arguments() -> None:
     for fault in faults:
         arguments += ["--fault", json.dumps(fault)]
     with program("--json", *arguments) as process:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
+        started = read_start(process)
         other, cluster = (f"{started['url']}/v2/databases/{cluster['id']}" for cluster in started["clusters"])
         assert cluster.endswith(ID)
         database = get(cluster, started["token"])["database"]
@@ -112,8 +114,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
     arguments = tmp_path / "arguments"
     arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache: cluster_id={ID}\n--json\n")
     with program(f"@{arguments}") as process:
-        assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
+        started = read_start(process)
         assert (started["token"], started["clusters"][0]["id"]) == ("dop hunter2", ID)
         assert "hunter2" not in Path(f"/proc/{process.pid}/cmdline").read_text()
 
