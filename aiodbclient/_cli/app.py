@@ -92,7 +92,7 @@ class _Help:
                 param.process_value = _as_typed
             elif param.default is None and getattr(param, "is_flag", False):  # Typer checks None, but not False
                 param.default = False
-        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -309,10 +309,11 @@ async def _refuse_tenants(found: ClusterClient, kind: str, names: Sequence[str],
             raise InvalidArgumentError(
                 f"{what.format(name)} has the name of a tenant's login: use `aiodbclient tenants`"
             )
-    if kind == "db" and found.engine in SQL_ENGINES:
+    engine = found.engine
+    if kind == "db" and engine is not None and engine in SQL_ENGINES:
         users = [user.name for user in await found.users.list()]
         for name in names:
-            if login := next(filter(_logins_of(name, found.engine), users), None):
+            if login := next(filter(_logins_of(name, engine), users), None):
                 raise InvalidArgumentError(
                     f"{what.format(name)} is a tenant's, whose login is {login}: use `aiodbclient tenants`"
                 )

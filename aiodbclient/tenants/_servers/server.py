@@ -196,7 +196,7 @@ class TenantSession(ABC):
         """
 
     @abstractmethod
-    async def repair(self, logins: Mapping[str, Role]) -> None:
+    async def repair(self, logins: Mapping[str, Role], /) -> None:
         """Repair what ``problems`` finds of the database, its roles and rights. The passwords of ``logins`` stay."""
 
     @abstractmethod
@@ -207,7 +207,7 @@ class TenantSession(ABC):
         """
 
     @abstractmethod
-    async def freeze(self, logins: Collection[str]) -> None:
+    async def freeze(self, logins: Collection[str], /) -> None:
         """Take the rights of ``logins`` and of all others on the database, and end all sessions in it, for a move.
 
         Passwords stay, for ``unfreeze``. Raises GrantError if a prepared transaction is left, which somebody could
@@ -215,7 +215,7 @@ class TenantSession(ABC):
         """
 
     @abstractmethod
-    async def unfreeze(self, logins: Mapping[str, Role]) -> None:
+    async def unfreeze(self, logins: Mapping[str, Role], /) -> None:
         """Undo ``freeze``: the same passwords work again. Rights of others on the database have ended."""
 
     @abstractmethod

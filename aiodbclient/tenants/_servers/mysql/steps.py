@@ -86,7 +86,7 @@ class MySQLSession(TenantSession):
                             left.remove(login)
         return tuple(sorted(left))
 
-    async def repair(self, logins: Mapping[str, Role]) -> None:
+    async def repair(self, logins: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await make_writable(schema)
             existing, most = await accounts(schema, logins), await schema.most()
@@ -102,7 +102,7 @@ class MySQLSession(TenantSession):
         async with self._server.schema(self._work, is_long=True) as schema:
             await _shut(schema)
 
-    async def freeze(self, logins: Collection[str]) -> None:
+    async def freeze(self, logins: Collection[str], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             existing = await accounts(schema)
             frozen = {*logins, *await rights.grantees(schema, "INSERT")}
@@ -120,7 +120,7 @@ class MySQLSession(TenantSession):
                     if monotonic() > until:
                         raise
 
-    async def unfreeze(self, logins: Mapping[str, Role]) -> None:
+    async def unfreeze(self, logins: Mapping[str, Role], /) -> None:
         async with self._server.schema(self._work, is_long=True) as schema:
             await make_writable(schema)
             most = await schema.most()

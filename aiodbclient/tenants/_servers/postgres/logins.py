@@ -22,7 +22,7 @@ import ssl
 import struct
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor
 FROM pg_auth_members, pg_roles me WHERE rolname = ANY (%s) AND (member = me.oid OR roleid = me.oid AND NOT admin_option)
 """)
 _BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(_FIGHT_MILLISECONDS))
-_Change: TypeAlias = partial[Coroutine[Any, Any, None]]
+_Change: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def end_work(session: Session) -> None:

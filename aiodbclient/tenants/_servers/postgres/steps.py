@@ -75,7 +75,7 @@ class PostgresSession(TenantSession):
                             left.remove(login)
         return tuple(sorted(left))
 
-    async def repair(self, logins_: Mapping[str, Role]) -> None:
+    async def repair(self, logins_: Mapping[str, Role], /) -> None:
         await self._step(partial(databases.complete, logins=logins_, limit=self._server.connection_limit))
         await self._complete_inside([role for role in ROLES if role in logins_.values()])
         if left := await objects_of_others.reclaim(self._turn, logins_):
@@ -94,16 +94,16 @@ class PostgresSession(TenantSession):
     async def shut(self) -> None:
         await self._step(closing.shut)
 
-    async def freeze(self, logins_: Collection[str]) -> None:
+    async def freeze(self, logins_: Collection[str], /) -> None:
         await self._step(partial(closing.freeze, logins=logins_))
 
-    async def unfreeze(self, logins_: Mapping[str, Role]) -> None:
+    async def unfreeze(self, logins_: Mapping[str, Role], /) -> None:
         await self._step(partial(databases.complete, logins=logins_))
 
     async def adopt(self) -> str | None:
         login = await self._step(adoption.login_to_adopt)
         await self._step(partial(adoption.check_adoption, login=login))
-        if login == self.names.database:
+        if login is not None and login == self.names.database:
             async with entered(self._turn, self.names.database) as session:
                 await adoption.check_schema(session, login)
         found = await self._server.find(self.names)
