@@ -72,7 +72,7 @@ _OF_ALL = (Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE)  # of a tenant: it
 
 _WHY_UNUSABLE: Mapping[State, str] = {
     State.SUSPENDING: "is being suspended",
-    State.RESUMING: "is being resumed: try again in a moment",
+    State.RESUMING: "is being resumed: try again in a moment, or run resume if nobody resumes it",
     State.MOVING: "is being moved to another cluster: try again in a moment, or repair the tenant if nobody moves it",
     State.REMOVING: "is being removed, or its removal is unfinished: run remove",
 }

@@ -225,7 +225,7 @@ class TenantRole:
         """End the previous login of each tenant for good, with its sessions, and drop it.
 
         What it owns in the tenant's database stays the tenant's. If others keep it from being dropped, it stays, ended,
-        and ``repair`` tries again.
+        and the next revocation tries again.
 
         Safe to repeat after an error and to cancel.
 

@@ -12,14 +12,15 @@ from psycopg import AsyncConnection
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, ProblemKind, TenantAction, TenantPools, Tenants
-from aiodbclient.tenants._record import Verb
-from aiodbclient.tenants.errors import SuspendedError, TenantNotFoundError
+from aiodbclient.tenants._record import Intent, Verb
+from aiodbclient.tenants.errors import SuspendedError, TenantMovingError, TenantNotFoundError
 
 from .conftest import Place, only
 from .dying import begun
 from .intents import leave
 from .problems import kinds
 from .programs import ask, refusal
+from .test_check_and_repair import admin_of
 from .test_policies import opened
 
 ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
@@ -219,6 +220,48 @@ async def test_a_resumption_that_did_not_finish_counts_as_suspended(place: Place
         credential = await each.get("alpha")
         assert credential is not None
         assert not await refusal(credential, "SELECT 1")
+
+
+@pytest.mark.parametrize("verb", [Verb.SUSPEND, Verb.RESUME, Verb.REMOVE, Verb.MOVE])
+async def test_a_reader_is_not_removed_before_what_its_tenant_began_is_finished(place: Place, verb: Verb) -> None:
+    """Its removal would end the intent: a suspension would be lost, and the tenant usable."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    await leave(place.store, credential, verb, to="elsewhere")
+    before = await place.store.get("alpha")
+
+    failed = await only(tenants.role("reader").remove(["alpha"]))
+
+    assert isinstance(failed.error, SuspendedError | TenantMovingError | TenantNotFoundError)
+    assert await place.store.get("alpha") == before
+    assert await tenants.get("alpha") is None
+
+
+@pytest.mark.parametrize("last", ["suspend", "remove"])
+async def test_a_login_of_a_resumption_that_died_is_ended_by_whoever_dies_next(anywhere: Place, last: str) -> None:
+    """The intent keeps it on record. Otherwise it would be newer than all on record, as if of another store."""
+    tenants = anywhere.tenants()
+    await tenants.ensure("alpha")
+    await suspended(tenants)
+    await begun(anywhere, lambda dying: only(dying.resume(["alpha"])))
+    record = await anywhere.store.get("alpha")
+    assert record is not None
+    [login] = Intent.read(record.intended or "").logins
+    admin = await admin_of(anywhere)
+    if anywhere.cluster.engine != Engine.MYSQL:
+        await ask(admin, f"CREATE ROLE \"{login}\" LOGIN PASSWORD 'nobody-knows'")
+    else:
+        await ask(admin, f"CREATE USER '{login}'@'%' IDENTIFIED BY 'Nobody-knows-1'", database="mysql")
+    await begun(anywhere, lambda dying: only(getattr(dying, last)(["alpha"])))
+
+    done = await only(getattr(tenants, last)(["alpha"]))
+
+    assert done.error is None
+    if last == "suspend":
+        assert (await only(tenants.check(["alpha"]))).problems == ()
+    else:
+        assert await anywhere.logins() == []
 
 
 async def test_who_is_not_on_record_or_half_removed_is_neither_suspended_nor_resumed(place: Place) -> None:

@@ -155,7 +155,8 @@ class Server(ABC):
 class TenantSession(ABC):
     """The steps that change one tenant on its server, as the administrator. A verb is a list of these.
 
-    Each step is safe to repeat, so after a crash a verb can begin again with its first one.
+    Each step but ``add_login`` and ``add_reader`` is safe to repeat, so after a crash a verb can begin again with its
+    first one, and new logins.
     """
 
     names: Names

@@ -133,7 +133,9 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRemoved | None:
         if not record.exists:
             return TenantRemoved(name=record.name, action=TenantAction.ABSENT)
-        if record.state is State.MOVING:
+        # Of a role: not while its whole tenant is being suspended, resumed or removed, which comes first.
+        of_the_tenant = record.intent is not None and record.begun is not None and record.intent.role is not record.role
+        if record.state is State.MOVING or of_the_tenant:
             raise record.unusable()
         if self.age is None or record.state is State.REMOVING:
             return None

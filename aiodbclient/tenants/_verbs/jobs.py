@@ -128,6 +128,7 @@ class ClaimingJob(TenantJob[DoneT]):
                     if tenant is None:
                         waiting.go_on()
                     else:
+                        waiting = Waiting(name)
                         async with tenant:
                             timer.stats.writes += 1  # ``Run.stop`` lets it finish
                             done = await self._work_alone(tenant, record, before)

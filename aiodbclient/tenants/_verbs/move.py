@@ -107,6 +107,7 @@ class _Move:
         self._copy = copy
         self._others: tuple[str, ...] = ()  # who has rights on the database, which end with the move
         self._frozen_at: float | None = None
+        self._is_anothers = False  # whether somebody else made the database on the other cluster
 
     async def run(self) -> TenantMoved:
         """Move the tenant. If that fails before the commit, the tenant is as it was."""
@@ -126,6 +127,8 @@ class _Move:
         except (ClaimLostError, NameTakenError):
             raise
         except BaseException as error:
+            if self._is_anothers:
+                raise
             await self._undo(error)
             if isinstance(error, MoveError) or not isinstance(error, DatabaseClientError | OSError):
                 raise
@@ -144,10 +147,13 @@ class _Move:
         self._frozen_at = monotonic()
         await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
         await tenant.session.freeze([each for each in tenant.every_login() if each != login])
+        frozen = asyncio.timeout(None if current.suspended else self._job.max_frozen)
         try:
-            async with asyncio.timeout(self._job.max_frozen):
+            async with frozen:
                 await self._transfer(copier, reader, record.current)
         except TimeoutError:
+            if not frozen.expired():
+                raise
             raise self._error(f"it was not copied within {self._job.max_frozen} s, its max_frozen") from None
         return await self._commit(kept, record)
 
@@ -164,6 +170,8 @@ class _Move:
         except ClaimLostError:
             raise
         except DatabaseClientError as left:
+            if not isinstance(error, Exception):  # a cancellation stays one
+                return
             unfinished = self._error(f"{error}; nor could what was begun be undone: {left}")
             unfinished.advice = "run repair"
             raise unfinished from error
@@ -210,6 +218,8 @@ class _Move:
 
     async def _create(self, survey: Survey, logins: Collection[str]) -> None:
         if not await self._copy.create():  # somebody made it a moment ago, so it is not ours to drop
+            self._is_anothers = True
+            await self._tenant.begin(Verb.REPAIR)  # which drops the logins alone, if this ends here
             await self._copy.end_logins(logins)
             await self._copy.drop_logins(logins)
             await self._tenant.end_new_logins()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .._context import Context
 from .._credential import Credential
 from .._naming import Role
 from .._outcomes import Problem, ProblemKind, TenantAction, TenantRepaired
@@ -18,7 +22,9 @@ _REFUSED = (ProblemKind.LOGIN_MISSING, ProblemKind.PASSWORD_REFUSED, ProblemKind
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
-    verb = Verb.REPAIR
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._finished = defaultdict[str, list[Problem]](list)  # what was finished of each tenant
 
     def done_already(self, record: OnRecord, before: Credential | None) -> TenantRepaired | None:
         if not record.exists:
@@ -29,7 +35,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         """``work`` does it, and says so."""
         return False
 
-    async def work(self, tenant: Tenant) -> TenantRepaired:
+    async def work(self, tenant: Tenant) -> TenantRepaired | None:
         action, problems = TenantAction.REPAIRED, (Problem(ProblemKind.UNFINISHED),)
         match tenant.on_record.state:
             case State.ABSENT:
@@ -46,43 +52,49 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
                 credential = tenant.on_record.current or nobody
                 await remove(tenant)
             case _:
-                return await _repair(tenant)
+                unfinished, finished = _unfinished(tenant.on_record), self._finished[tenant.names.tenant]
+                if await settle(tenant):
+                    finished.append(unfinished)
+                    return None
+                return await _repair(tenant, finished)
         return _repaired(tenant, action, credential, problems)
 
 
-async def _repair(tenant: Tenant) -> TenantRepaired:
-    """Repair a tenant that works or is suspended, or that is being moved."""
-    on_record, unfinished = tenant.on_record, (Problem(ProblemKind.UNFINISHED),)
-    begun = None if on_record.intent is None else on_record.intent.verb
-    if begun in (Verb.PREPARE, Verb.MOVE, Verb.REMOVE) or on_record.left_behind is not None:
-        await settle(tenant)
-        return _repaired(tenant, TenantAction.REPAIRED, tenant.current, unfinished)
-    problems = await examine(tenant.home, tenant.names, on_record)
-    if not problems:
-        return _repaired(tenant, TenantAction.KEPT, tenant.current, problems)
-    if ProblemKind.DATABASE_MISSING in {each.kind for each in problems}:
+def _unfinished(on_record: OnRecord) -> Problem:
+    """What ``settle`` finishes, as a problem."""
+    if on_record.intent is not None:
+        return Problem(ProblemKind.UNFINISHED, str(on_record.intent.verb))
+    return Problem(ProblemKind.LEFT_BEHIND, on_record.left_behind or "")
+
+
+async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired:
+    """Repair a tenant that works or is suspended. ``finished`` are problems that were solved before."""
+    found = await examine(tenant.home, tenant.names, tenant.on_record)
+    problems, kinds = (*finished, *found), {each.kind for each in found}
+    if ProblemKind.DATABASE_MISSING in kinds:
         raise no_database(tenant.names.tenant, tenant.names.database)
-    if on_record.state is State.SUSPENDED:
+    if found and tenant.on_record.state is State.SUSPENDED:
         return _repaired(tenant, TenantAction.SUSPENDED, await suspend(tenant), problems)
-    await _repair_logins(tenant, {each.detail for each in problems if each.kind in _REFUSED})
-    return _repaired(tenant, TenantAction.REPAIRED, tenant.current, problems)
+    if found:
+        await _repair_logins(tenant, {each.detail for each in found if each.kind in _REFUSED})
+    return _repaired(tenant, TenantAction.REPAIRED if problems else TenantAction.KEPT, tenant.current, problems)
 
 
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
-    intent, record, existing = tenant.on_record.intent, tenant.record, {*tenant.found.logins, *tenant.found.ended}
+    record, existing = tenant.record, {*tenant.found.logins, *tenant.found.ended}
     roles = [role for role in Role if tenant.of_role(role).current is not None]
     new = tenant.new_logins(len(roles))
-    await tenant.end_new_logins()  # of an earlier process
     await tenant.begin(Verb.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in tenant.logins()}
     for role in roles:
         current, previous = tenant.of_role(role).pair
         assert current is not None
-        is_revoked = intent is not None and (intent.verb, intent.role) == (Verb.REVOKE, role)
-        if previous is not None and (is_revoked or previous.username in refused):
+        if previous is not None and previous.username in refused:
             ended.add(previous.username)
             previous = None
+        if current.username in refused and role is not Role.OWNER:
+            await tenant.session.create_role(role)
         if current.username in refused and current.username in existing:  # it has another password
             ended.add(current.username)
             current = await tenant.add_login(new.pop(), role)

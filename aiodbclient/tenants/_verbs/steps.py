@@ -182,9 +182,10 @@ async def _drop_on(tenant: Tenant, cluster: str, what: str) -> None:
 
 async def drop_all(tenant: Tenant, other: TenantServer) -> None:
     """Drop everything that another cluster has of a tenant."""
-    found = await other.server.find(tenant.names)
     async with other.server.session(tenant.work) as session:
-        await session.end_logins({*found.logins, *tenant.logins()})
+        found = await other.server.find(tenant.names)
+        logins = {*found.logins, *tenant.every_login()}
+        await session.end_logins(logins)
         await session.drop_database()
-        await session.drop_logins({*found.logins, *found.ended, *tenant.logins()})
+        await session.drop_logins({*logins, *found.ended})
         await session.forget()

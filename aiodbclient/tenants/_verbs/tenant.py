@@ -130,9 +130,13 @@ class Tenant:
     async def begin(
         self, verb: Verb, logins: Iterable[str] = (), *, role: Role = Role.OWNER, to: str | None = None
     ) -> None:
-        """Store what is about to happen, before its first step, and the logins that it makes."""
-        cluster, database = self.home.cluster, self.names.database
-        await self._begin(Intent(verb=verb, cluster=cluster, database=database, role=role, logins=tuple(logins), to=to))
+        """Store what is about to happen, before its first step, and the logins that it makes.
+
+        The logins of an earlier intent stay in it: until they are dropped, they may exist.
+        """
+        cluster, database, earlier = self.home.cluster, self.names.database, self.on_record.intent
+        known = tuple(dict.fromkeys([*(earlier.logins if earlier else ()), *logins]))
+        await self._begin(Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to))
 
     async def end_intent(self) -> None:
         """Store that what was begun is undone."""
@@ -239,10 +243,6 @@ class Tenant:
         client = for_work(client, self.timer.stats, label=self.names.tenant)
         with suppress(PermissionDeniedError):  # it stays in the list
             await none_if_not_found(client.users.delete(adopted))
-
-    async def works(self, credential: Credential) -> bool:
-        """Whether the login can log in with the password on record."""
-        return await log_in(self.home, self.names, credential, self.found)
 
     async def set_up(self, credential: Credential) -> Credential:
         """Call ``setup`` for a database without it, before ``credential`` is stored."""

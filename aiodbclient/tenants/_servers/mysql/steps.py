@@ -41,7 +41,10 @@ class MySQLSession(TenantSession):
                 "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.session_account_connect_attrs "
                 "WHERE ATTR_NAME = 'program_name' AND ATTR_VALUE = %s AND PROCESSLIST_ID <> CONNECTION_ID()"
             )
+            until = monotonic() + ENDING_SECONDS
             while found := await schema.read(query, program_of(self.names)):
+                if monotonic() > until:
+                    raise schema.error("the sessions of an earlier process do not end: run it again")
                 for (number,) in found:
                     await schema.session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
                 await asyncio.sleep(0.02)
@@ -172,7 +175,7 @@ async def _restore_definers(schema: Schema) -> None:
     While no login of the tenant is open, it is suspended, or moves: then they have none.
     """
     existing = (await accounts(schema, [schema.name])).values()
-    ended = [each.login for each in existing if each.is_locked]
+    ended = [each.login for each in existing if each.is_locked and each.is_ours]
     if not ended or not any(schema.names.is_login(each.login) and not each.is_locked for each in existing):
         return
     run_as = await definers(schema)

@@ -112,12 +112,13 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
 async def drop(session: Session, seconds: float) -> None:
     """Shut a database that is open, and drop it within so many seconds."""
     names, name = session.names, Identifier(session.names.database)
+    for owner, _ in await session.run(_STATE, names.database):
+        if owner not in {session.admin, names.owner}:
+            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
     if await session.run(_IS_OPEN, names.database):
         await shut(session)
         await refuse_prepared(session)
     for owner, limit in await session.run(_STATE, names.database):
-        if owner not in {session.admin, names.owner}:
-            raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
         if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
             async with session.member_of(names.owner):
                 await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))

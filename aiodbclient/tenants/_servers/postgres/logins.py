@@ -111,11 +111,6 @@ def allow_connect(session: Session, grantee: str) -> Composed:
     return SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, Identifier(grantee))
 
 
-def revoke_connect(session: Session, grantee: str) -> Composed:
-    database = Identifier(session.names.database)
-    return SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(database, Identifier(grantee))
-
-
 def start_as_owner(session: Session, login: str) -> Composed:
     return SQL("ALTER ROLE {} SET role = {}").format(Identifier(login), Literal(session.names.owner))
 
