@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from math import inf
 from typing import Any, Literal, Self
 
@@ -30,7 +31,7 @@ class Rule:
     """
 
     on: Literal["login", "message"]
-    login: str | None = None  # of PostgreSQL
+    login: str = "*"  # of PostgreSQL, a pattern
     nth: int = 1  # the first one that it happens to
     times: float = inf  # to how many
     lasts: float = inf  # for how many seconds
@@ -43,7 +44,7 @@ class Rule:
     _over_at: float = field(default=inf, init=False)
 
     def fires(self, on: str, login: str) -> bool:
-        if on != self.on or self.login not in (None, login):
+        if on != self.on or not fnmatchcase(login, self.login):
             return False
         self.seen += 1
         now = time.monotonic()

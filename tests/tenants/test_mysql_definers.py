@@ -221,7 +221,7 @@ async def test_many_events_delay_no_suspension(server: Server, number: int) -> N
 
         await until(rows)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):  # each of the two has a bound of its own
             await tenant.steps.end_logins([login])
             await tenant.steps.shut()
 

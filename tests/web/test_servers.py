@@ -50,7 +50,7 @@ def proxy(sandbox: Sandbox) -> Iterator[Proxy]:
 @pytest.fixture
 def slow(proxy: Proxy) -> list[Rule]:
     """The login of a signup is made at once, but the test of it, after which it is stored, ends late."""
-    return [proxy.add("login", login=f"tenant_{name}", delay=ANSWER) for name in NAMES]
+    return [proxy.add("login", login=f"tenant_{name}_*", delay=ANSWER) for name in NAMES]
 
 
 @pytest.fixture

@@ -139,10 +139,10 @@ async def tally(client: DatabaseClient, cluster_id: str, path: Path) -> Tally:
     async with SQLiteStore(path) as store:
         records = {f"tenant_{record.name}": record async for record in store.records()}
     kept = {name: record.current for name, record in records.items() if record.current is not None}
-    users = {user.name for user in await client.cluster(cluster_id).users.list() if user.name.startswith("tenant_")}
-    logins, turns = sorted(users & kept.keys()), asyncio.Semaphore(_LOGINS)
-    entered = await asyncio.gather(*(_enters(kept[name], turns) for name in logins))
-    pending = users & (records.keys() - kept.keys())
+    users = [user.name for user in await client.cluster(cluster_id).users.list() if user.name.startswith("tenant_")]
+    known, turns = {each.username: each for each in kept.values()}, asyncio.Semaphore(_LOGINS)
+    entered = await asyncio.gather(*(_enters(known[login], turns) for login in users if login in known))
+    pending = [login for login in users if login.rsplit("_", 2)[0] in records.keys() - kept.keys()]
     return Tally(len(users), sum(entered), len(pending), len(users) - sum(entered) - len(pending))
 
 

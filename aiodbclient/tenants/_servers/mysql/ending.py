@@ -36,6 +36,7 @@ _PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NO_SUCH_THREAD = (1094,)
 _NO_LONGER_THEIRS = (1094, 1095)  # gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
+_SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
 _CHANGING = "Change user"  # the command of a thread that logs in as another user
 _CHANGE_SECONDS = 0.2  # for a change of users that is none of an attack
 _PATIENCE = 2.0  # s to wait for such a thread
@@ -124,6 +125,7 @@ async def _in_schema(schema: Schema, whose: Collection[str] | None) -> list[Thre
         if (whose is None or thread.user in whose)
         and (thread.schema == schema.name or thread.number in holders)
         and thread.number != schema.session.thread
+        and thread.command != _SCHEDULER
     ]
 
 
