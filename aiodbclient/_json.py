@@ -89,7 +89,7 @@ def encode(body: Body) -> tuple[bytes, list[str]]:
 
 
 def check_settings(body: Body) -> None:
-    """Check the types of the settings in a body, each of which may be None."""
+    """Check the types of the settings in a body. Each setting may be None."""
     for name, kind in _SETTINGS:
         if (value := getattr(body, name, None)) is not None:
             _check(name, value, kind)

@@ -33,7 +33,7 @@ class MySQLAuthPlugin(StrEnum):
     """How a MySQL user proves its password."""
 
     MYSQL_NATIVE_PASSWORD = "mysql_native_password"
-    """The older plugin, for drivers that support no other."""
+    """The older plugin, for drivers without support for the newer one."""
     CACHING_SHA2_PASSWORD = "caching_sha2_password"
     """The default since MySQL 8.0."""
 

@@ -183,7 +183,7 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
 
 
 class Writes:
-    """Write an answer, and another one that nobody asked for when its connection is idle."""
+    """Write an answer, and an unsolicited one when its connection is idle."""
 
     def __init__(self, answer: bytes, unasked: bytes = b"") -> None:
         self.answer, self.unasked = answer, unasked

@@ -158,7 +158,7 @@ class _CheckReport(TenantReport):
     busy: set[tuple[str, str]] = field(factory=set[tuple[str, str]])
 
     async def settled(self, outcome: Any, role: str) -> Any:
-        """Report no problem of a tenant that another command works on: it cannot be claimed."""
+        """Hide the problems of a tenant that another command works on."""
         if outcome.error is not None or not outcome.problems:
             return outcome
         if any(each.kind in _UNFINISHED for each in outcome.problems):

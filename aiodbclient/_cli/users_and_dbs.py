@@ -274,7 +274,7 @@ async def provision_users(
     show: ShowOption = False,
     store: _StoreOption = None,
 ) -> int:
-    """Create users, with the settings that a file has. It deletes nobody.
+    """Create users, with the settings in a file. It deletes no users.
 
     The file is a CSV with the column `name`, or YAML or JSON as the API's POST takes users. For a user that exists,
     --if-exists reset sets a new password, and asks before; update sends the settings; error counts it as failed.

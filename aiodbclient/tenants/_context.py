@@ -287,7 +287,7 @@ class Context:
             yield entry.damaged[0] if isinstance(entry, StoreError) else entry.name
 
     async def entries(self) -> AsyncIterator[OnRecord | StoreError]:
-        """Yield what is on record for this role, with the error of each record that cannot be read in its place."""
+        """Yield what is on record for this role; the StoreError for a record that cannot be read."""
         async for entry in read_all(self.store):
             if isinstance(entry, StoreError):
                 yield entry

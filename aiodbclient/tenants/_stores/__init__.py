@@ -148,7 +148,7 @@ class Store(Protocol):
 
 
 def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
-    """All records of ``store``, with the error of each that cannot be read in its place, if the store can tell."""
+    """All records of ``store``; the StoreError for one that cannot be read, if the store can tell."""
     entries: Callable[[], AsyncIterator[Record | StoreError]] = getattr(store, "entries", store.records)
     return entries()
 

@@ -110,7 +110,7 @@ class BaseStore(ABC):
         return readable(self.entries())
 
     async def entries(self) -> AsyncIterator[Record | StoreError]:
-        """Yield what ``records`` does, with the StoreError of each record that cannot be read in its place.
+        """Yield what ``records`` does; the StoreError for a record that cannot be read.
 
         Raises:
             StoreError: The store cannot be read.
