@@ -71,11 +71,7 @@ def test_second_signal_ends_at_once(memory: Command) -> None:
     process = memory.start("users", "provision", *MANY)
     while not hanging.fired:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert "again, to stop at once" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    ended = memory.end(process)
+    ended = memory.interrupt_twice(process)
     assert (ended.code, ended.out, f"0 done, {len(MANY)} left" in ended.err) == (3, "", True), ended
 
 

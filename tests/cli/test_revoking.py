@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 import psycopg
@@ -42,11 +41,7 @@ def test_stopped_rotation_goes_on(embedded: Command, names: list[str]) -> None:
         process = embedded.start("tenants", "rotate", names[0], *older, *embedded.place)
         while not stalled.fired:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert "again, to stop at once" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        done = embedded.end(process)
+        done = embedded.interrupt_twice(process)
         assert (done.code, done.out, done.err.endswith(said)) == (3, "", True), done.err
 
 

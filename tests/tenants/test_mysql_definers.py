@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.tenants import Problem, ProblemKind, Role
+from aiodbclient.tenants._credential import Secret
 from aiodbclient.tenants._servers.server import Found
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import run
 from .mysql_servers import DENIED, Server, refused, server, suppressed, until
 from .problems import kinds
+from .tenant import Tenant
 from .test_mysql_ending import begin_login
 
 __all__ = ["server"]
@@ -28,14 +31,20 @@ CODE = {
 }
 
 
-@pytest.mark.parametrize("kind", CODE)
-async def test_code_of_an_ended_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
+async def with_code(server: Server, kind: str) -> tuple[Tenant, str, Secret, pymysql.Connection[Cursor]]:
+    """A tenant with a login that is connected and has made the object ``o``."""
     tenant, login, password = await server.make()
-    with server.as_root() as root:
-        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
     own = server.connect(login, password, tenant.database)
     run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
     run(own, CODE[kind])
+    return tenant, login, password, own
+
+
+@pytest.mark.parametrize("kind", CODE)
+async def test_code_of_an_ended_login_goes_on_and_holds_up_its_drop_alone(server: Server, kind: str) -> None:
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
+    tenant, login, _, own = await with_code(server, kind)
     second, secret = await server.add(tenant)
     other = server.connect(second, secret, tenant.database)
 
@@ -54,10 +63,7 @@ async def test_code_of_an_ended_login_goes_on_and_holds_up_its_drop_alone(server
 
 async def test_rights_of_code_are_missing_until_repaired(server: Server) -> None:
     """As after a process that died before it gave them back."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(own, "CREATE VIEW o AS SELECT * FROM t")
+    tenant, login, *_ = await with_code(server, "VIEW")
     second, secret = await server.add(tenant)
     await tenant.steps.end_logins([login])
     del tenant.on_record[login]
@@ -74,10 +80,7 @@ async def test_rights_of_code_are_missing_until_repaired(server: Server) -> None
 
 async def test_half_open_login_that_code_runs_as_enters_until_repaired(server: Server) -> None:
     """It is the one case in which an ended login has rights. ``check`` sees its session."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    run(own, "CREATE TABLE t (a INT PRIMARY KEY)")
-    run(own, "CREATE VIEW o AS SELECT * FROM t")
+    tenant, login, password, own = await with_code(server, "VIEW")
     await server.add(tenant)
     slow, connecting = await begin_login(server, login, password)
     try:

@@ -124,6 +124,15 @@ async def made(place: Place, logins: int = 1) -> Tenant:
     return tenant
 
 
+async def with_table(place: Place) -> tuple[Tenant, str, Connection]:
+    """A tenant with one login, which is connected and has made an empty table ``t``."""
+    tenant = await made(place)
+    [login] = tenant.logins
+    own = place.connect(login, PASSWORD, tenant.database)
+    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    return tenant, login, own
+
+
 async def test_the_administrator(place: Place) -> None:
     found = await place.server.administrator()
 
@@ -200,10 +209,7 @@ async def test_login_is_made_once(place: Place) -> None:
 
 
 async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> None:
-    tenant = await made(place)
-    [first] = tenant.logins
-    own = place.connect(first, PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, first, own = await with_table(place)
     own.run("CREATE VIEW v AS SELECT a FROM t")
     second = await tenant.add()
 
@@ -219,10 +225,7 @@ async def test_what_a_revoked_login_made_works_for_the_next(place: Place) -> Non
 
 
 async def test_suspended_tenant_comes_back_with_what_it_has(place: Place) -> None:
-    tenant = await made(place)
-    [first] = tenant.logins
-    own = place.connect(first, PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, first, own = await with_table(place)
     own.run("CREATE VIEW v AS SELECT a FROM t")
     second = await tenant.add()
     await tenant.end(first)
@@ -254,9 +257,7 @@ async def test_full_login_is_no_refused_password_and_ends(place: Place) -> None:
 
 
 async def test_roles_stay_within_their_rights(place: Place) -> None:
-    tenant = await made(place)
-    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, _, own = await with_table(place)
     allowed = {Role.READER: ["SELECT a FROM t"], Role.WRITER: ["SELECT a FROM t", "INSERT INTO t VALUES (1)"]}
     refused = {Role.READER: ["INSERT INTO t VALUES (2)", "DROP TABLE t"], Role.WRITER: ["DROP TABLE t"]}
     added = {role: await tenant.add(role) for role in allowed}
@@ -338,10 +339,7 @@ async def test_tenant_of_own_shape_is_adopted_with_its_newest_login(place: Place
 
 
 async def test_frozen_tenant_is_read_and_opened_with_same_passwords(place: Place) -> None:
-    tenant = await made(place)
-    [login] = tenant.logins
-    own = place.connect(login, PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, login, own = await with_table(place)
     own.run("INSERT INTO t VALUES (5)")
     writer = await tenant.add(Role.WRITER)
     names = tenant.names
@@ -368,9 +366,7 @@ async def test_frozen_tenant_is_read_and_opened_with_same_passwords(place: Place
 
 
 async def test_suspended_tenant_is_read(place: Place) -> None:
-    tenant = await made(place)
-    own = place.connect(tenant.logins[0], PASSWORD, tenant.database)
-    own.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    tenant, _, own = await with_table(place)
     own.run("INSERT INTO t VALUES (5)")
     used = tenant.logins
     await tenant.suspend()
