@@ -33,7 +33,7 @@ from .session import LockedError, Schema, Session, Thread
 
 ENDING_SECONDS = 30.0  # for the whole ending
 _PAUSE = 0.02  # s between two checks whether a killed session is gone
-_NO_SUCH_THREAD = (1094,)
+NO_SUCH_THREAD = (1094,)
 _NO_LONGER_THEIRS = (1094, 1095)  # gone, or another user's by now
 _EVENT = "Connect"  # the command of a thread that runs an event
 _SCHEDULER = "Daemon"  # the command of the server's thread that starts them, which locks their schema for a moment
@@ -45,7 +45,7 @@ _PATIENCE = 2.0  # s to wait for such a thread
 async def end(schema: Schema, logins: Collection[str], *, keep_passwords: bool = False) -> None:
     """Take all rights of logins, lock them, and end their sessions, also those of logins that are gone.
 
-    Their passwords become random ones.
+    Their passwords become random ones, unless they are kept.
     """
     existing = [login for login in await accounts(schema, logins) if login in logins]
     until, left = monotonic() + ENDING_SECONDS, list[GrantError]()
@@ -198,7 +198,7 @@ async def _kill(session: Session, threads: Collection[Thread]) -> Collection[Thr
     """Kill the threads, except that of ``session`` itself, and return them."""
     others = {thread.number: thread for thread in threads if thread.number != session.thread}
     for number in others:
-        await session.rows("KILL %s", number, fine=_NO_SUCH_THREAD)
+        await session.rows("KILL %s", number, fine=NO_SUCH_THREAD)
     return others.values()
 
 

@@ -102,5 +102,6 @@ async def take_database(session: Session, login: str | None) -> None:
 async def take_objects(opened: Opener) -> None:
     """Give the tenant what anybody owns in the database. ``problems`` reports what the administrator may not give."""
     async with opened() as session:
-        others = [name for name in await owners(session) if name != session.names.owner]
-    await hand_over_all(opened, others)
+        names = session.names
+        others = [name for name in await owners(session) if name != names.owner]
+    await hand_over_all(opened, names.database, others)

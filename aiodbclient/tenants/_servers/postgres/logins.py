@@ -53,7 +53,7 @@ CONNECTIONS = SQL("""
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
 """)
-_PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
+PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
 WHERE usename = ANY (%s) AND pid <> pg_backend_pid()
@@ -153,7 +153,7 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     All lose their rights before any session is waited for: a session can resist ``pg_terminate_backend``, and a
     prepared transaction can lock the row of its login.
     """
-    present = [login for (login,) in await session.run(_PRESENT, sorted(logins))]
+    present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
     await _revoke_memberships(session, present)
     changes = [partial(_revoke_connect, session, present), *(partial(_lock_out, session, each) for each in present)]
     blocked = await _make(changes)

@@ -93,7 +93,7 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
             with suppress(GrantError):
                 await session.run(revoke_membership(session, role, member, grantor))
         await end_sessions(session, keep=[*present, session.admin])
-    reasons = await hand_over_all(opened, others)
+    reasons = await hand_over_all(opened, names.database, others)
     await drop_elsewhere(opened)
     async with opened() as session:
         left = [str(each) for each in await problems(session, logins)]
@@ -111,13 +111,11 @@ async def drop_elsewhere(opened: Opener) -> None:
                 await drop_owned(session, names.owner)
 
 
-async def hand_over_all(opened: Opener, others: Sequence[str]) -> list[str]:
+async def hand_over_all(opened: Opener, database: str, others: Sequence[str]) -> list[str]:
     """Give the owner role what ``others`` own in the tenant's database. Return why some of it was refused."""
     reasons = list[str]()
     if not others:
         return reasons
-    async with opened() as session:
-        database = session.names.database
     async with entered(opened, database) as session:
         for other in others:
             try:

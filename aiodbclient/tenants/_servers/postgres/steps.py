@@ -9,8 +9,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from psycopg.sql import SQL
-
 from ..._credential import Secret
 from ..._naming import ROLES, Role
 from ..server import TenantSession, Work, of_tenant
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 ENDING_SECONDS = 30.0  # for a step that others block, and for the sessions of a login that resist
 _PAUSE_SECONDS = 0.2  # before a retry, if another session held a lock. Meanwhile the turn is free for others
 _DROP_SECONDS = 2.0  # for ended logins: what others granted to them can take long
-
-_PRESENT = SQL("SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 
 T = TypeVar("T")
 
@@ -120,7 +116,7 @@ class PostgresSession(TenantSession):
         if role is None and (await self._server.find(names)).database:
             raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
         roles = [names.owner, *names.groups] if role is None else [names.group(role)]
-        for (present,) in await self._server.ask(_PRESENT, roles):
+        for (present,) in await self._server.ask(logins.PRESENT, roles):
             await objects.forget(self._session, present)
 
     async def add_extensions(self, extensions: Sequence[tuple[str, str]]) -> None:
