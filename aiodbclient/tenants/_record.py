@@ -171,6 +171,11 @@ class OnRecord:
         return [each for role in Role for each in self.of_role(role).credentials]
 
     @property
+    def begun_logins(self) -> tuple[str, ...]:
+        """The logins that a verb which was begun makes: they may exist, and no program has them."""
+        return () if self.intent is None else self.intent.logins
+
+    @property
     def begun(self) -> Verb | None:
         """The verb that was begun and concerns this role."""
         intent = self.intent

@@ -206,7 +206,7 @@ class Waiting:
 
 async def _lost_its_database(tenant: Tenant) -> bool:
     """Whether a tenant on record has no database."""
-    if tenant.record.current is None or tenant.of_role(Role.OWNER).state is State.REMOVING:
+    if tenant.record.current is None or tenant.on_record.of_role(Role.OWNER).state is State.REMOVING:
         return False
     try:
         return not (await tenant.home.server.find(tenant.names)).database

@@ -16,7 +16,7 @@ from ...errors import DatabaseClientError, InvalidArgumentError, NameTakenError
 from .._context import Context, TenantServer
 from .._copy import Copier, Survey, copier_of
 from .._copy.programs import check_free
-from .._credential import Credential, Secret, new_password
+from .._credential import Credential, new_password
 from .._naming import Role
 from .._outcomes import TenantAction, TenantMoved
 from .._record import OnRecord, State, Verb
@@ -26,7 +26,7 @@ from ..errors import ClaimLostError, MoveError, RotationPendingError
 from .jobs import ClaimingJob
 from .provision import conflict
 from .steps import settle, undo_move
-from .tenant import Tenant
+from .tenant import Tenant, add_login
 
 _AT_A_TIME = 4  # tenants
 # What a machine of two processors copies.
@@ -118,7 +118,7 @@ class _Move:
         if found:
             raise conflict(tenant, there, found)
         self._others = await tenant.home.server.other_grantees(tenant.names)
-        roles = [role for role in Role if tenant.of_role(role).current is not None]
+        roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
         reader, *names = tenant.new_logins(1 + len(roles), also=found.ended)
         logins = dict(zip(roles, names, strict=True))
         await tenant.begin(Verb.PREPARE, [reader, *names], to=there.cluster)
@@ -145,7 +145,7 @@ class _Move:
         record = await self._prepare(copier, survey, reader, logins)
         assert record.current is not None
         self._frozen_at = monotonic()
-        await tenant.begin(Verb.MOVE, [login, *logins.values()], to=self._there.cluster)  # ``get`` returns None
+        await tenant.begin(Verb.MOVE, to=self._there.cluster)  # ``get`` returns None
         await tenant.session.freeze([each for each in tenant.every_login() if each != login])
         frozen = asyncio.timeout(None if current.suspended else self._job.max_frozen)
         try:
@@ -229,14 +229,9 @@ class _Move:
 
     async def _add_login(self, role: Role, login: str) -> Credential:
         """Make a login on the other cluster, and test it."""
-        names, password = self._tenant.names, new_password()
         if role is not Role.OWNER:
             await self._copy.create_role(role)
-        await self._copy.add_login(login, password, role)
-        refused = await self._there.server.log_in(names, login, Secret(password))
-        if refused is not None:
-            raise self._error(f"the new login is refused: {refused}")
-        return self._there.credential(names, role, login, password)
+        return await add_login(self._there, self._copy, self._tenant.names, login, role, new_password())
 
     async def _transfer(self, copier: Copier, reader: Credential, writer: Credential) -> None:
         survey = await copier.survey(reader, self._tenant.current.username)  # the tenant changed things until now
@@ -259,7 +254,7 @@ class _Move:
 
     async def _commit(self, kept: TenantMoved, record: Record) -> TenantMoved:
         """Store that the tenant is there. From now on what is left behind is dropped, by whoever works on it next."""
-        tenant, suspended, now = self._tenant, self._tenant.current.suspended, await self._tenant.now()
+        tenant, suspended, now = self._tenant, self._tenant.current.suspended, await self._tenant.context.store.now()
         assert record.current is not None
         assert self._frozen_at is not None
         roles = {

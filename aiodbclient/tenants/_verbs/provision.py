@@ -103,7 +103,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         try:
             return await self._work(tenant)
         finally:
-            if not tenant.of_role(Role.OWNER).is_empty:
+            if not tenant.on_record.of_role(Role.OWNER).is_empty:
                 self._chosen.pop(tenant.names.tenant, None)  # it stays counted
 
     async def _work(self, tenant: Tenant) -> TenantDone | None:
@@ -142,7 +142,7 @@ async def provision(tenant: Tenant, if_exists: IfExists = "error") -> tuple[Tena
         await tenant.end_intent()
         raise conflict(tenant, tenant.home, Found(database=True))
     if adopted is not None:
-        previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.now())
+        previous = tenant.home.credential(tenant.names, Role.OWNER, adopted, None, await tenant.context.store.now())
     credential = await tenant.set_up(await tenant.add_login(login, Role.OWNER))
     await tenant.commit_credentials(Role.OWNER, credential, previous)
     return TenantAction.ADOPTED if verb is Verb.ADOPT else TenantAction.CREATED, credential

@@ -83,12 +83,12 @@ async def _repair(tenant: Tenant, finished: Sequence[Problem]) -> TenantRepaired
 async def _repair_logins(tenant: Tenant, refused: set[str]) -> None:
     """Replace logins that are refused, end those that nobody knows, and give the others the rights of their roles."""
     record, existing = tenant.record, {*tenant.found.logins, *tenant.found.ended}
-    roles = [role for role in Role if tenant.of_role(role).current is not None]
+    roles = [role for role in Role if tenant.on_record.of_role(role).current is not None]
     new = tenant.new_logins(len(roles))
     await tenant.begin(Verb.REPAIR, new)
     ended = {login for login in tenant.found.logins if login not in tenant.logins()}
     for role in roles:
-        current, previous = tenant.of_role(role).pair
+        current, previous = tenant.on_record.of_role(role).pair
         assert current is not None
         if previous is not None and previous.username in refused:
             ended.add(previous.username)

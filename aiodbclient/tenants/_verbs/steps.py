@@ -14,7 +14,7 @@ from .._context import AWAY, TenantServer
 from .._credential import Credential
 from .._naming import Role
 from .._record import Verb, no_roles, without_role
-from .._stores import Record, RoleCredentials
+from .._stores import RoleCredentials
 from ..errors import MoveError
 from .tenant import Tenant
 
@@ -44,20 +44,20 @@ async def settle(tenant: Tenant) -> bool:
 
 def refuse_role(tenant: Tenant) -> None:
     """For readers or writers: raise an error if the tenant cannot have them."""
-    owner = tenant.of_role(Role.OWNER)
+    owner = tenant.on_record.of_role(Role.OWNER)
     if tenant.role is not Role.OWNER and owner.usable is None:
         raise no_roles(tenant.names.tenant, tenant.role) if owner.is_empty else owner.unusable()
 
 
 async def revoke_previous(tenant: Tenant, role: Role) -> None:
     """End the previous login of a role, and try to drop it and all that were ended before."""
-    on_record = tenant.of_role(role)
+    on_record = tenant.on_record.of_role(role)
     current, previous = on_record.pair
     assert current is not None
+    assert previous is not None
     await tenant.begin(Verb.REVOKE, role=role)
-    if previous is not None:
-        await tenant.session.end_logins([previous.username])
-    await tenant.drop_ended(*([] if previous is None else [previous.username]))
+    await tenant.session.end_logins([previous.username])
+    await tenant.drop_ended(previous.username)
     await tenant.commit_credentials(role, current, None)
 
 
@@ -69,7 +69,7 @@ async def suspend(tenant: Tenant) -> Credential:
     await tenant.session.end_logins(logins)
     await tenant.drop_ended(*logins)
     await tenant.session.shut()
-    since = current.suspended or await tenant.now()
+    since = current.suspended or await tenant.context.store.now()
     roles = {
         role: RoleCredentials(current=evolve(pair.current, suspended=since))
         for role, pair in tenant.record.roles.items()
@@ -84,20 +84,13 @@ async def resume(tenant: Tenant) -> Credential:
     roles = [Role.OWNER, *tenant.record.roles]
     logins = dict(zip(roles, tenant.new_logins(len(roles)), strict=True))
     await tenant.begin(Verb.RESUME, logins.values())
-    record = await add_logins(tenant, logins)
-    await tenant.commit(record)
-    return tenant.current
-
-
-async def add_logins(tenant: Tenant, logins: dict[Role, str]) -> Record:
-    """Make a login for the owner and for each role, and return the record with them."""
-    owner = await tenant.add_login(logins[Role.OWNER], Role.OWNER)
-    roles = dict[Role, RoleCredentials]()
+    owner = await tenant.add_login(logins.pop(Role.OWNER), Role.OWNER)
+    made = dict[Role, RoleCredentials]()
     for role, login in logins.items():
-        if role is not Role.OWNER:
-            await tenant.session.create_role(role)
-            roles[role] = RoleCredentials(current=await tenant.add_login(login, role))
-    return evolve(tenant.record, current=owner, previous=None, roles=roles)
+        await tenant.session.create_role(role)
+        made[role] = RoleCredentials(current=await tenant.add_login(login, role))
+    await tenant.commit(evolve(tenant.record, current=owner, previous=None, roles=made))
+    return tenant.current
 
 
 async def remove(tenant: Tenant) -> None:
@@ -114,11 +107,8 @@ async def remove(tenant: Tenant) -> None:
 
 async def remove_role(tenant: Tenant, role: Role) -> None:
     """Remove the readers or the writers of a tenant."""
-    logins = {each.username for each in tenant.of_role(role).credentials}
-    intent = tenant.on_record.intent
-    if intent is not None and intent.role is role:
-        logins |= {*intent.logins}
-    await tenant.begin(Verb.REMOVE, logins, role=role)
+    await tenant.begin(Verb.REMOVE, [each.username for each in tenant.on_record.of_role(role).credentials], role=role)
+    logins = tenant.on_record.begun_logins
     await tenant.session.end_logins(logins)
     await tenant.drop_ended(*logins)
     await tenant.session.forget(role)
@@ -141,7 +131,7 @@ async def undo_move(tenant: Tenant) -> None:
     elif intent.verb is Verb.MOVE:
         await tenant.session.unfreeze(tenant.logins())
     if intent.verb is Verb.MOVE:  # the other cluster may be away, and need not be there to use the tenant
-        await tenant.begin(Verb.PREPARE, intent.logins, to=intent.to)
+        await tenant.begin(Verb.PREPARE, to=intent.to)
     await tenant.end_new_logins()  # the one that dumps
     copy = (
         f"the tenant {tenant.names.tenant!r} works on the cluster {tenant.home.cluster}, but what an unfinished move "

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -75,7 +74,7 @@ class Tenant:
             return
         try:
             # A name for which no work began need not stay on record.
-            if self.of_role(Role.OWNER).is_empty:
+            if self.on_record.of_role(Role.OWNER).is_empty:
                 await self.delete()
             else:
                 await self.context.store.release(self.claim)
@@ -117,10 +116,6 @@ class Tenant:
         assert self.on_record.record is not None  # the claim made it, if there was none
         return self.on_record.record
 
-    def of_role(self, role: Role) -> OnRecord:
-        """What is on record for one of its roles."""
-        return self.on_record.of_role(role)
-
     @property
     def current(self) -> Credential:
         """The credential on record of the job's role, in every state but ABSENT and PROVISIONING."""
@@ -134,8 +129,8 @@ class Tenant:
 
         The logins of an earlier intent stay in it: until they are dropped, they may exist.
         """
-        cluster, database, earlier = self.home.cluster, self.names.database, self.on_record.intent
-        known = tuple(dict.fromkeys([*(earlier.logins if earlier else ()), *logins]))
+        cluster, database = self.home.cluster, self.names.database
+        known = tuple(dict.fromkeys([*self.on_record.begun_logins, *logins]))
         await self._begin(Intent(verb=verb, cluster=cluster, database=database, role=role, logins=known, to=to))
 
     async def end_intent(self) -> None:
@@ -161,10 +156,6 @@ class Tenant:
         await self.context.store.commit(self.claim, None)
         self._ended, self.on_record = True, OnRecord(name=self.names.tenant, role=self.role)
 
-    async def now(self) -> datetime:
-        """The time by the clock of the store."""
-        return await self.context.store.now()
-
     # The server.
 
     async def look(self) -> None:
@@ -182,8 +173,7 @@ class Tenant:
             )
 
     def _logins_on_record(self) -> set[str]:
-        intent = self.on_record.intent
-        return {each.username for each in self.on_record.every_credential} | {*(intent.logins if intent else ())}
+        return {each.username for each in self.on_record.every_credential} | {*self.on_record.begun_logins}
 
     def logins(self) -> dict[str, Role]:
         """The logins of the credentials on record."""
@@ -210,25 +200,17 @@ class Tenant:
         """Make the login, test it, and return its credential. None: with a new password."""
         secret = new_password() if password is None else Secret(password)
         del password  # a traceback may show it
-        await self.session.add_login(login, secret, role)
-        refused = await self.home.server.log_in(self.names, login, secret)
-        if refused is not None:
-            raise GrantError(
-                f"tenant {self.names.tenant!r}: the server refuses the new login {login!r}: {refused}",
-                tenant=self.names.tenant,
-            )
-        made = self.home.credential(self.names, role, login, secret, await self.now())
-        before = self.record.current
+        made = await add_login(self.home, self.session, self.names, login, role, secret)
+        made, before = evolve(made, since=await self.context.store.now()), self.record.current
         if before is None or role is not Role.OWNER:
             return made
         return evolve(made, is_set_up=before.is_set_up, moved_from=before.moved_from)
 
     async def end_new_logins(self) -> None:
         """End and drop the logins of the intent, which no program has."""
-        intent = self.on_record.intent
-        if intent is not None and intent.logins:
-            await self.session.end_logins(intent.logins)
-            await self.session.drop_logins(intent.logins)
+        if logins := self.on_record.begun_logins:
+            await self.session.end_logins(logins)
+            await self.session.drop_logins(logins)
 
     async def drop_ended(self, *logins: str) -> None:
         """Drop these ended logins and all earlier ones. What others hold up stays, ended, until the next time."""
@@ -251,6 +233,19 @@ class Tenant:
         await self.context.setup(credential)
         await self.renew()
         return evolve(credential, is_set_up=True)
+
+
+async def add_login(
+    home: TenantServer, session: TenantSession, names: Names, login: str, role: Role, password: Secret
+) -> Credential:
+    """Make a login on a server, test it, and return its credential, without the time."""
+    await session.add_login(login, password, role)
+    refused = await home.server.log_in(names, login, password)
+    if refused is not None:
+        raise GrantError(
+            f"tenant {names.tenant!r}: the server refuses the new login {login!r}: {refused}", tenant=names.tenant
+        )
+    return home.credential(names, role, login, password)
 
 
 async def log_in(home: TenantServer, names: Names, credential: Credential, found: Found) -> bool:
