@@ -109,6 +109,12 @@ def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -
         yield sandbox, asyncio.run(sandbox.add_cluster("mysql", server=mysql(request.param)))
 
 
+@pytest.fixture
+def mysql_root(mysql_cluster: tuple[Sandbox, str], mysql: Callable[[str], str], request: pytest.FixtureRequest) -> str:
+    """The superuser's DSN of the server of ``mysql_cluster``."""
+    return mysql(request.node.callspec.params["mysql_cluster"])
+
+
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
     """Each installed PostgreSQL, with the rights of a managed cluster."""

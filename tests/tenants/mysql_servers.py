@@ -27,6 +27,7 @@ from .tenant import Tenant
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
 MINE = "Mine-1-Mine"
+IGNORES_KILL = "SELECT LOCATE(CONCAT(REPEAT('a', 8000), 'b'), REPEAT('a', 16000))"
 
 
 @frozen

@@ -12,7 +12,6 @@ import pymysql
 import pytest
 
 from aiodbclient.tenants import Problem, ProblemKind
-from aiodbclient.tenants._servers.mysql import ending
 from aiodbclient.tenants._servers.mysql.accounts import helper
 from aiodbclient.tenants._servers.server import Found, Work
 from aiodbclient.tenants.errors import GrantError
@@ -185,24 +184,18 @@ async def test_silent_connection_delays_no_end(server: Server) -> None:
     writer.close()
 
 
-async def test_statement_that_ignores_kill_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends it when it likes. Its session can do nothing more, and the next end waits for it."""
-    tenant, login, password = await server.make()
-    own = server.connect(login, password, tenant.database)
-    statement = "SELECT LOCATE(CONCAT(REPEAT('a', 8000), 'b'), REPEAT('a', 16000))"
-    running = threading.Thread(target=suppressed, args=(lambda: run(own, statement),))
-    running.start()
-    await until(lambda: server.executing(login))
-    with monkeypatch.context() as patched:
-        patched.setattr(ending, "ENDING_SECONDS", 0.5)
-        with pytest.raises(GrantError, match=r"did not end within .*: thread \d+ \(Killed\); run it again"):
-            await tenant.steps.end_logins([login])
-    assert server.sessions(login)
-
-    await tenant.steps.end_logins([login])
-
-    assert not server.sessions(login)
-    running.join()
+async def test_login_that_is_not_altered_keeps_no_other(server: Server) -> None:
+    tenant, first, _ = await server.make()
+    second, secret = await server.add(tenant)
+    with server.as_root() as root:
+        root.execute("GRANT SYSTEM_USER ON *.* TO %s@'%%'", (first,))
+        with pytest.raises(GrantError, match=f"SYSTEM_USER.*{first}"):
+            await tenant.steps.end_logins([first, second])
+        with pytest.raises(pymysql.MySQLError, match="denied"):
+            server.connect(second, secret)
+        root.execute("REVOKE SYSTEM_USER ON *.* FROM %s@'%%'", (first,))
+    await tenant.steps.end_logins([first, second])
+    assert await server.sql.find(tenant.names) == Found(database=True, ended=(first, second))
 
 
 async def test_an_end_that_is_cancelled_is_finished_by_the_next(server: Server) -> None:

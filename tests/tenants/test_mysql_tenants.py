@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 
 import pymysql
 import pytest
@@ -13,10 +16,12 @@ from pymysql.cursors import Cursor
 from aiodbclient import ClusterClient
 from aiodbclient.errors import ConflictError
 from aiodbclient.tenants import Credential, ProblemKind, Role, TenantAction, Tenants
+from aiodbclient.tenants._servers.mysql import ending
 from aiodbclient.tenants.errors import GrantError
 
 from ..mysql import administrator, in_grant, run
 from .conftest import Place, only
+from .mysql_servers import IGNORES_KILL, suppressed, until
 from .problems import kinds_of
 
 Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
@@ -246,3 +251,46 @@ async def test_a_prepared_transaction_without_a_session_stops_no_verb_but_the_re
         run(own, f"XA ROLLBACK {xid}")  # by anybody who knows its name
     removed = await only(tenants.remove(["alpha"]))
     assert removed.action is TenantAction.DELETED
+
+
+@pytest.mark.parametrize("verb", ["suspend", "remove"])
+async def test_resisting_login_keeps_no_other(
+    tenants: Tenants, opened: Open, mysql_root: str, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A session of the owner, which is ended first, runs a statement that ignores KILL."""
+    earlier = await tenants.ensure("alpha")
+    once(earlier, "CREATE PROCEDURE p() SELECT 1")  # so this login stays, and has rights
+    await only(tenants.rotate(["alpha"]))
+    await only(tenants.revoke_previous(["alpha"]))
+    owner = await tenants.ensure("alpha")
+    others = [await tenants.role(role).ensure("alpha") for role in ("writer", "reader")]
+    busy = threading.Thread(target=suppressed, args=(partial(once, owner, IGNORES_KILL),))
+    for credential in others:
+        opened(credential)
+
+    def count(query: str, *values: str) -> int:
+        with administrator(mysql_root) as root:
+            root.execute(f"SELECT COUNT(*) FROM {query}", values)
+            return int(root.fetchall()[0][0])
+
+    sessions = "performance_schema.threads WHERE PROCESSLIST_USER = %s"
+    rights = "mysql.db WHERE Db = %s"
+    assert owner.database is not None
+    assert count(rights, owner.database) == 1 + len(Role)  # the control
+    assert [count(sessions, each.username) for each in others] == [1, 1]
+    busy.start()
+    await until(lambda: count(f"{sessions} AND PROCESSLIST_STATE = 'executing'", owner.username))
+    with monkeypatch.context() as patched:
+        patched.setattr(ending, "ENDING_SECONDS", 0.3)
+        refused = await only(getattr(tenants, verb)(["alpha"]))
+
+    named = rf"sessions of '{owner.username}' did not end within .*: thread \d+ \(Killed\); run it again"
+    assert re.search(named, str(refused.error))
+    assert count(sessions, owner.username) == 1
+    assert [count(sessions, each.username) for each in others] == [0, 0]
+    assert count(rights, owner.database) == 0
+    for credential in (earlier, owner, *others):
+        with pytest.raises(pymysql.MySQLError, match="denied"):
+            connect(credential)
+    assert (await only(getattr(tenants, verb)(["alpha"]))).error is None
+    busy.join()

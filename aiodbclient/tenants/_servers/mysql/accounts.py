@@ -62,8 +62,7 @@ async def accounts(schema: Schema, others: Collection[str] = ()) -> dict[str, Ac
 
 async def check_adoption(schema: Schema, login: str) -> None:
     """Raise ConflictError for a login that the administrator may not end later."""
-    ((own,),) = await schema.read("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)")
-    reason = "it is the administrator" if login == own else ""
+    reason = "it is the administrator" if login == schema.session.user else ""
     if not reason:
         try:
             await schema.change("ALTER USER %s@'%%' ACCOUNT UNLOCK", login)  # as it is
@@ -124,12 +123,12 @@ async def helper(schema: Schema, login: str) -> AsyncGenerator[Secret]:
             await drop_helpers(schema, login)
 
 
-async def drop_helpers(schema: Schema, login: str = "") -> None:
-    """Drop the accounts of ``helper`` for ``login``, and those that earlier work on this tenant left.
+async def drop_helpers(schema: Schema, login: str | None = None) -> None:
+    """Drop the accounts of ``helper`` for ``login``, or those that earlier work on this tenant left.
 
     While one is there, nobody of that name can log in from its host.
     """
     query = f"SELECT User, Host, {_COMMENT} FROM mysql.user WHERE Host <> '%%' AND {_COMMENT} LIKE %s"
     for user, host, comment in await schema.read(query, f"{_HELPER}%"):
-        if user == login or comment == f"{_HELPER}{schema.name}":
+        if user == login or (login is None and comment == f"{_HELPER}{schema.name}"):
             await schema.change("DROP USER IF EXISTS %s@%s", user, host)

@@ -87,6 +87,10 @@ class Session:
         """The number of this session's thread."""
         return int(self._connection.thread_id())
 
+    @property
+    def user(self) -> str:
+        return str(self._connection.user)
+
     async def prepare(self) -> None:
         """Limit the waits of the session, and read how the server takes the names of schemas."""
         # The server's mode changes what quotes and || mean, and SHOW GRANTS.

@@ -13,7 +13,7 @@ from ..._naming import Role
 from ..server import TEMPORARY_CONNECTIONS, TenantSession, Work
 from . import rights
 from .accounts import accounts, check_adoption, create_account, drop_account, drop_helpers, repair_account
-from .ending import ENDING_SECONDS, NO_SUCH_THREAD, end, end_in_schema
+from .ending import ENDING_SECONDS, NOT_THEIRS, end, end_in_schema
 from .leftovers import definers, make_read_only, make_writable, refuse_prepared
 from .reading import exists, intruders
 from .session import LockedError, Schema, identifier, program_of
@@ -45,7 +45,7 @@ class MySQLSession(TenantSession):
                 if monotonic() > until:
                     raise schema.error("the sessions of an earlier process do not end: run it again")
                 for (number,) in found:
-                    await schema.session.rows("KILL %s", number, fine=NO_SUCH_THREAD)
+                    await schema.session.rows("KILL %s", number, fine=NOT_THEIRS)
                 await asyncio.sleep(0.02)
 
     async def create(self) -> bool:
