@@ -23,7 +23,7 @@ def rows_of(text: str) -> dict[str, list[list[str]]]:
         title, _, body = section.partition("\n")
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line[:2] == "| "]
         if rows and rows[0][0] == "who":
-            found[title.removeprefix("Who may do what on ")] = rows[2:]
+            found[title.removeprefix("What succeeds on ")] = rows[2:]
     return found
 
 
