@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# With the long ones: storms, kills at each moment, older PostgreSQLs, the provider's description on each engine.
+# With the long ones: storms, kills at each statement, older PostgreSQLs, the provider's description on each engine.
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
