@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from aiodbclient import DatabaseClient, RateLimiter, RetryPolicy
+from aiodbclient import ClusterClient, DatabaseClient, RateLimiter, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 
 from .requirements import NO_MYSQL, ROOMY, no_description
-from .server import Server, serve
+from .server import CLUSTER, Server, serve
 
 # Where tmp_path is, and the files of servers, also of those that other programs start. On a busy disk, CREATE DATABASE
 # takes 0.2 s of the processor, in memory 0.03 s.
@@ -146,3 +146,9 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
     yield make
     for client in clients:
         await client.aclose()
+
+
+@pytest.fixture
+def cluster(make_client: MakeClient) -> ClusterClient:
+    """A PostgreSQL cluster of ``server``."""
+    return make_client().cluster(CLUSTER, engine="pg")

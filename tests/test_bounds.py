@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 from aiohttp import web
 
-from aiodbclient import Cluster, Connection, RetryPolicy, errors
+from aiodbclient import Cluster, ClusterClient, Connection, RetryPolicy, errors
 from aiodbclient._http.transport import LONGEST
 
 from .conftest import MakeClient
@@ -88,11 +88,11 @@ def peak_memory(*, anew: bool = False) -> int:
     ids=["none", "identity", "gzip", "gzip in chunks", "deflate", "bare deflate"],
 )
 async def test_many_users_in_every_encoding(
-    encoding: str, compress: Callable[[bytes], bytes], chunked: bool, server: Server, make_client: MakeClient
+    encoding: str, compress: Callable[[bytes], bytes], chunked: bool, server: Server, cluster: ClusterClient
 ) -> None:
     server.will(sends(compress(USERS.encode()), encoding, chunked=chunked))
 
-    users = await make_client().cluster(CLUSTER, engine="pg").users.list()
+    users = await cluster.users.list()
 
     assert (len(users), users[-1].name) == (100_000, "user99999")
     assert server.requests[0].headers["accept-encoding"] == "gzip, deflate"
@@ -160,13 +160,11 @@ async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: 
     ],
     ids=["unasked", "another name", "not gzip", "cut", "not deflate"],
 )
-async def test_undecodable_body_is_an_error(
-    encoding: str, body: bytes, server: Server, make_client: MakeClient
-) -> None:
+async def test_undecodable_body_is_an_error(encoding: str, body: bytes, server: Server, cluster: ClusterClient) -> None:
     server.will(sends(body, encoding))
 
     with pytest.raises((errors.InvalidResponseError, errors.ConnectionLostError)) as caught:
-        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
+        await cluster.users.create("alice")
 
     assert caught.value.may_have_applied
 
@@ -245,11 +243,11 @@ async def test_a_tag_that_cannot_be_is_refused(tag: Any, server: Server, make_cl
 
 
 async def test_body_in_one_piece_is_bounded(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, cluster: ClusterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body that arrives together with the headers is bounded too."""
     monkeypatch.setattr("aiodbclient._http.transport.LONGEST", 10)
     server.will(says(200, {"dbs": []}))
 
     with pytest.raises(errors.InvalidResponseError, match="is larger"):
-        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+        await cluster.dbs.list()

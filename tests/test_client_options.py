@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import aiohttp
@@ -67,31 +67,53 @@ async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client
     waiting.cancel()
 
 
+OPTIONS: list[tuple[str, Any]] = [
+    *(("timeout", seconds) for seconds in (0, nan, inf, "30", None)),
+    *(("max_wait", seconds) for seconds in (-1, inf, "1")),
+    *(("retry", policy) for policy in (5, None)),
+]
+OWN_HEADERS = [
+    "Authorization",
+    "AUTHORIZATION",
+    "Content-Type",
+    "content-length",
+    "Transfer-Encoding",
+    "Host",
+    "connection",
+]
+
+
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("option", "value"),
     [
-        ({"headers": {"Authorization": "Bearer another"}}, "Authorization is set by the client"),
-        *(
-            ({"headers": {name: "another"}}, f"{name} is set by the client")
-            for name in ("AUTHORIZATION", "Content-Type", "content-length", "Transfer-Encoding", "Host", "connection")
-        ),
-        ({"headers": {"X-A": "b\r\nAuthorization: Bearer another"}}, "the value of X-A must be printable"),
-        ({"headers": {"X-A\r\nB": "b"}}, "is not a valid header name"),
-        *(({"headers": {name: "b"}}, "is not a valid header name") for name in ("", "-", "_", "X A", "X:A", "Ä")),
-        ({"headers": {"X-A": 5}}, "mapping of strings"),
-        ({"headers": [("X-A", "b")]}, "mapping of strings"),
-        ({"headers": None}, "mapping of strings"),
-        ({"timeout": None}, "timeout"),
-        ({"timeout": 0}, "timeout"),
-        ({"timeout": inf}, "timeout"),
-        ({"retry": None}, "retry"),
-        ({"max_wait": -1}, "max_wait"),
-        ({"max_wait": inf}, "max_wait"),
+        *OPTIONS,
+        ("session", 5),
+        ("rate_limiter", 5),
+        ("on_event", "log"),
+        ("on_event", asyncio.sleep),  # async: nothing would await it
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], complaint: str) -> None:
+def test_options_that_cannot_be_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=option):
+        DatabaseClient("token", **{option: value})
+
+    if (option, value) in OPTIONS:
+        with pytest.raises(errors.InvalidArgumentError, match=option):
+            DatabaseClient("token").with_options(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        *(({name: "another"}, f"{name} is set by the client") for name in OWN_HEADERS),
+        ({"X-A": "b\r\nAuthorization: Bearer another"}, "the value of X-A must be printable"),
+        *(({name: "b"}, "is not a valid header name") for name in ("X-A\r\nB", "", "-", "_", "X A", "X:A", "Ä")),
+        *((headers, "mapping of strings") for headers in ({"X-A": 5}, [("X-A", "b")], None)),
+    ],
+)
+def test_headers_that_cannot_be_are_refused(headers: Any, complaint: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=complaint) as caught:
-        DatabaseClient("token").with_options(**options)
+        DatabaseClient("token").with_options(headers=headers)
 
     assert "another" not in str(caught.value)
 

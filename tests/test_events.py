@@ -10,7 +10,7 @@ from time import perf_counter
 import pytest
 from aiohttp import web
 
-from aiodbclient import RequestEvent, RetryPolicy, errors
+from aiodbclient import ClusterClient, RequestEvent, RetryPolicy, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, hangs_up, returns_the_user, says
@@ -97,13 +97,13 @@ async def test_a_hook_that_raises_spoils_no_call(
 
 
 async def test_each_request_is_one_debug_line(
-    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: Server, cluster: ClusterClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line has the fields of the event."""
     server.will(fails(503), says(200, {"dbs": []}))
 
     with caplog.at_level(logging.DEBUG, "aiodbclient"):
-        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+        await cluster.dbs.list()
 
     first, _, second = caplog.records  # between them: why it tries again
     assert first.getMessage().startswith(f"GET /v2/databases/{CLUSTER}/dbs?per_page=200: 503 in ")

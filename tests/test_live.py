@@ -7,24 +7,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Answer, RecordedRequest, Sandbox
 
+from .live import conftest as live
 from .requirements import postgres_with_tls
 
 ROOT = Path(__file__).parents[1]
 
 
-def run_live(sandbox: Sandbox | None, cluster: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_live(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "DIGITALOCEAN"))}
-    if sandbox is not None:
-        environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
-    command = [sys.executable, "-m", "pytest", "tests/live", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
-    if cluster:
-        command += ["--cluster", cluster]
+    environment |= {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+    command = [sys.executable, "-m", "pytest", "tests/live", "--cluster", "mine", "-q", "-n", "0"]
+    command += ["-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -40,7 +41,7 @@ def left_on(sandbox: Sandbox, cluster_id: str) -> list[str]:
 def test_live_passes_on_postgres() -> None:
     with Sandbox() as sandbox:
         cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", server=postgres_with_tls()))
-        done = run_live(sandbox, "mine")
+        done = run_live(sandbox)
         requests = len(sandbox.requests)
         assert left_on(sandbox, cluster_id) == []
 
@@ -49,11 +50,12 @@ def test_live_passes_on_postgres() -> None:
     assert requests < 90
 
 
-@pytest.mark.parametrize("engine", ["mongodb", pytest.param("kafka", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["mongodb", "kafka"])
 def test_live_passes_on_other_engines(engine: str) -> None:
     with Sandbox() as sandbox:
         asyncio.run(sandbox.add_cluster(engine, "mine"))
-        done = run_live(sandbox, "mine")
+        done = run_live(sandbox)
     assert done.returncode == 0, done.stdout
     assert "skipped" in done.stdout
 
@@ -68,22 +70,24 @@ def test_live_fails_and_cleans_up() -> None:
         cluster_id = asyncio.run(sandbox.add_cluster("pg", "mine", backend="memory"))
         for operation in ("users.create", "users.reset_auth"):
             sandbox.faults.add(operation, change=keep_password)
-        done = run_live(sandbox, "mine", "-k", "reset")
+        done = run_live(sandbox, "-k", "reset")
         assert left_on(sandbox, cluster_id) == []
     assert done.returncode == 1
     assert "1 failed" in done.stdout
 
 
-@pytest.mark.parametrize("cluster", ["", "mine"])
-def test_live_needs_cluster_and_token(cluster: str) -> None:
-    done = run_live(None, cluster)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert ("DIGITALOCEAN_TOKEN" if cluster else "--cluster") in done.stderr
+@pytest.mark.parametrize(("cluster", "complaint"), [("", "name it with --cluster"), ("mine", "set DIGITALOCEAN_TOKEN")])
+def test_live_needs_cluster_and_token(cluster: str, complaint: str) -> None:
+    config: Any = SimpleNamespace(getoption={"--cluster": cluster}.get)
+
+    with pytest.raises(pytest.UsageError, match=complaint):
+        live.pytest_configure(config)
 
 
-def test_suite_leaves_live_out() -> None:
-    """``pytest tests`` collects nothing of the folders with an l: there is only ``live``."""
-    command = [sys.executable, "-m", "pytest", "tests", "--collect-only", "-n", "0", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, "--ignore-glob=tests/[!l]*"], cwd=ROOT, capture_output=True, text=True)
+def test_suite_leaves_live_out(pytestconfig: pytest.Config) -> None:
+    """``pytest tests`` enters the other folders."""
+    ignores = pytestconfig.hook.pytest_ignore_collect
+
     assert (ROOT / "tests" / "live" / "test_tenants.py").exists()
-    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
+    assert ignores(collection_path=ROOT / "tests" / "live", config=pytestconfig)
+    assert not ignores(collection_path=ROOT / "tests" / "bulk", config=pytestconfig)

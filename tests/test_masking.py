@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -17,7 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiodbclient
-from aiodbclient import Cluster, Connection, DatabaseClient, NewUser, RequestEvent, RetryPolicy, User, errors
+from aiodbclient import (
+    Cluster,
+    ClusterClient,
+    Connection,
+    DatabaseClient,
+    NewUser,
+    RequestEvent,
+    RetryPolicy,
+    User,
+    errors,
+)
 from aiodbclient._masking import Secrets
 
 from .conftest import MakeClient
@@ -145,13 +156,13 @@ def test_masking_linear_time(unit: str) -> None:
     assert thread_time() - started < 0.3
 
 
-async def test_error_password_and_spaces(server: Server, make_client: MakeClient) -> None:
+async def test_error_password_and_spaces(server: Server, cluster: ClusterClient) -> None:
     """A message of ``"password"`` and 7,900 spaces blocked the event loop for 11 s."""
     server.will(fails(403, message='"password"' + " " * 7900))
     started = thread_time()
 
     with pytest.raises(errors.PermissionDeniedError):
-        await make_client().cluster(CLUSTER, engine="pg").users.get("alice")
+        await cluster.users.get("alice")
 
     assert thread_time() - started < 1.0
 
@@ -165,12 +176,12 @@ def test_masking_token_in_any_text(text: str, where: int) -> None:
     assert TOKEN not in secrets.line(text[:where] + TOKEN + text[where:], 1000)
 
 
-async def test_an_error_quotes_an_answer_on_one_line(server: Server, make_client: MakeClient) -> None:
+async def test_an_error_quotes_an_answer_on_one_line(server: Server, cluster: ClusterClient) -> None:
     evil = "x\nCRITICAL root: \x1b[31mfake\r\u2028line\x00"
     server.will(says(400, {"id": evil, "message": evil, "request_id": evil}))
 
     with pytest.raises(errors.BadRequestError) as caught:
-        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+        await cluster.dbs.list()
 
     error = caught.value
     for text in (str(error), error.id, error.message, error.request_id or ""):
@@ -353,42 +364,27 @@ async def test_malformed_answer_is_not_quoted(answer: bytes) -> None:
                 assert told(caught.value, "hunter2", "secret-token") == []
 
 
-PRINTS_LOCALS = {
+PRINTS_LOCALS: dict[str, Callable[[], DatabaseClient]] = {
     "token with a newline": lambda: DatabaseClient(f"{TOKEN}\n"),
+    "token of the environment": DatabaseClient,
     "another invalid option": lambda: DatabaseClient(TOKEN, timeout=-1),
     "an unencrypted address": lambda: DatabaseClient(TOKEN, base_url="http://h"),
     "a header": lambda: DatabaseClient("token").with_options(headers={"X-Key": f"{TOKEN}\n"}),
     "a header with another name": lambda: DatabaseClient("token").with_options(headers={"X Y": TOKEN}),
     "another option beside a header": lambda: DatabaseClient("token").with_options(headers={"X-Key": TOKEN}, timeout=0),
+    "a proxy's password": lambda: DatabaseClient("token", base_url="https://api.example", trust_env=True),
 }
 
 
 @pytest.mark.parametrize("case", PRINTS_LOCALS)
-def test_refused_option_traceback_locals(case: str) -> None:
-    """A tool that prints local variables with a traceback shows no token and no header."""
-    with pytest.raises(errors.DatabaseClientError) as caught:
-        PRINTS_LOCALS[case]()
-
-    assert leaked(caught.value) == []
-
-
-def test_environment_token_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for a token of the environment."""
+def test_refused_option_traceback_locals(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that prints local variables with a traceback shows no token, no header and no password."""
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", f"{TOKEN}\n")
-
-    with pytest.raises(errors.ConfigurationError) as caught:
-        DatabaseClient()
-
-    assert leaked(caught.value) == []
-
-
-def test_environment_proxy_traceback_locals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for the password of a proxy."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{TOKEN}@host/path")
     monkeypatch.delenv("NO_PROXY", raising=False)
 
-    with pytest.raises(errors.InvalidArgumentError) as caught:
-        DatabaseClient("token", base_url="https://api.example", trust_env=True)
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        PRINTS_LOCALS[case]()
 
     assert leaked(caught.value) == []
 

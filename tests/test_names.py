@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient import DatabaseClient, errors
+from aiodbclient import ClusterClient, DatabaseClient, errors
 from aiodbclient._http.operations import GET_USER
 
-from .conftest import MakeClient
 from .server import CLUSTER, Server, returns_the_user
 
 NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "a;b", "a+b", "日本", "'\"", "a\\b", "\n"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, make_client: MakeClient) -> None:
+async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, cluster: ClusterClient) -> None:
     server.otherwise = returns_the_user()
-    users = make_client().cluster(CLUSTER, engine="pg").users
+    users = cluster.users
 
     assert (await users.get(name)).name == name
     await users.reset_auth(name)
@@ -36,8 +35,7 @@ async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Serve
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "\0", "a\0b", "\ud800", None, 5, b"a", ["a"]])
-async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, make_client: MakeClient) -> None:
-    cluster = make_client().cluster(CLUSTER, engine="pg")
+async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, cluster: ClusterClient) -> None:
     for api in (cluster.users, cluster.dbs):
         for method in (api.get, api.create, api.delete):
             with pytest.raises(errors.InvalidArgumentError, match="nothing was sent"):
