@@ -7,12 +7,13 @@ import json
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import psycopg
 import yaml
 
+from aiodbclient import DatabaseClient
+from aiodbclient.models import Connection
 from aiodbclient.sandbox import Sandbox
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "testing.md").read_text()
@@ -21,36 +22,39 @@ IMAGE, COMPOSE = re.findall(r"^```text\n(.*?)^```$", SECTION, re.MULTILINE | re.
 
 
 def test_container_command_serves_app() -> None:
+    """The app's container shares the sandbox's network, so what works here on 127.0.0.1 works there."""
     command = json.loads(IMAGE.partition("CMD ")[2].replace("\\\n", ""))
     services = yaml.safe_load(COMPOSE)["services"]
     app = services["app"]["environment"]
+    assert services["app"]["network_mode"] == "service:sandbox"
+    assert "sandbox" in services
     assert command.pop(0) == "python"
     place = command.index("--port") + 1
-    host, port = app["DIGITALOCEAN_API_URL"].removeprefix("http://").split(":")
-    assert host in services
-    assert command[place] == port
+    assert app["DIGITALOCEAN_API_URL"] == f"http://127.0.0.1:{command[place]}"
     command[place] = "0"  # another test may have that port
 
     process = subprocess.Popen([sys.executable, *command, "--json"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
-        request = urllib.request.Request(
-            f"{started['url']}/v2/databases/{app['DIGITALOCEAN_CLUSTER_ID']}",
-            headers={"host": f"{host}:{port}", "authorization": f"Bearer {app['DIGITALOCEAN_TOKEN']}"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            connection = json.load(answer)["database"]["connection"]
-        assert connection["host"] == host
-        # In the containers' network, the name resolves to it.
-        psycopg.connect(connection["uri"], hostaddr="127.0.0.1").close()
+        connection = asyncio.run(connection_of(app | {"DIGITALOCEAN_API_URL": started["url"]}))
+        assert connection.host == "127.0.0.1"
+        assert connection.uri is not None
+        psycopg.connect(connection.uri).close()
     finally:
         process.terminate()
         process.communicate()
 
 
+async def connection_of(environment: dict[str, str]) -> Connection:
+    """Read the connection as the app does."""
+    token, url = environment["DIGITALOCEAN_TOKEN"], environment["DIGITALOCEAN_API_URL"]
+    async with DatabaseClient(token, base_url=url) as client:
+        return (await client.cluster(environment["DIGITALOCEAN_CLUSTER_ID"]).info()).connection
+
+
 def test_extensions_of_page_are_trusted() -> None:
-    listed = re.search(r"can create these:\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    listed = re.search(r"can create these extensions:\n\n```text\n(.*?)```", PAGE, re.DOTALL)
     assert listed is not None
     with Sandbox(windows=[]) as sandbox:
         asyncio.run(sandbox.add_cluster("pg", backend="postgres"))

@@ -7,7 +7,6 @@ before. What is around the program (a token, a cluster, a Vault) comes from the 
 from __future__ import annotations
 
 import ast
-import asyncio
 import codeop
 import inspect
 import re
@@ -19,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from aiodbclient._http.retry import LOST_STATUSES, RULES, Failure, RetryDecision
-from aiodbclient.sandbox import Sandbox
 
 from ..tenants.vault import Vault
 from .conftest import WITH_TENANTS, Namespace
@@ -143,17 +141,6 @@ async def run(block: str, page: str, namespace: Namespace) -> None:
         await running
     if "async def main() -> None:" in block:
         await namespace["main"]()
-
-
-async def test_vault_is_asked_again_after_401(namespace: Namespace, sandbox: Sandbox, vault: Vault) -> None:
-    [block] = [block for block in blocks_of("how-to/your-own-store.md") if "async def token" in block]
-    exec(re.sub(r"^async with DatabaseClient.*", "", block, flags=re.M | re.S), namespace)
-    async with namespace["DatabaseClient"](namespace["token"]) as client:
-        await asyncio.gather(*(client.clusters.list() for _ in range(3)))
-        assert len(vault.paths) == 1
-        sandbox.faults.add("clusters.list", status=401, nth=1)
-        await client.clusters.list()
-    assert len(vault.paths) == 2
 
 
 async def test_store_contract_passes_on_vault(namespace: Namespace, vault: Vault) -> None:
