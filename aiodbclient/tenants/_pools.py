@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Generic, Protocol, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from attrs import define
 
@@ -39,15 +40,6 @@ class _Pool(Generic[PoolT]):
     pool: PoolT
     stale_at: float  # from then on, a use reads the record first
     uses: int = 0
-    unused_since: float = 0.0
-
-
-@define(eq=False)
-class _Lock:
-    """Held by who opens the pool of a tenant. ``holders`` counts also those that wait."""
-
-    lock: asyncio.Lock
-    holders: int = 0
 
 
 class TenantPools(Generic[PoolT]):
@@ -108,9 +100,10 @@ class TenantPools(Generic[PoolT]):
         self._max_pools, self._idle, self._refresh = max_pools, idle, refresh
         self._is_open = False
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
-        self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
+        # In ``_current`` and without a use, least recently used first. The timer closes it.
+        self._unused: dict[_Pool[PoolT], asyncio.TimerHandle] = {}
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
-        self._locks: dict[str, _Lock] = {}  # by tenant
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()  # by tenant. Each goes with its last holder
         self._closing: set[asyncio.Task[None]] = set()
         self._waiting = 0  # uses that wait for another pool to be closed
         self._taken = 0  # slots: pools that are open, being opened, or being closed
@@ -130,8 +123,7 @@ class TenantPools(Generic[PoolT]):
         self._loop = asyncio.get_running_loop()
         self._is_open = True
         self._slots = asyncio.Semaphore(self._max_pools)
-        self._some_unused, self._all_closed = asyncio.Event(), asyncio.Event()
-        self._closing_idle = self._loop.create_task(self._close_idle(), name="aiodbclient-pools")
+        self._all_closed = asyncio.Event()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
@@ -142,7 +134,6 @@ class TenantPools(Generic[PoolT]):
         """
         self._is_open = False
         self._errors = []
-        self._closing_idle.cancel()
         self._current.clear()
         for pool in [*self._unused]:
             self._close_soon(pool)
@@ -185,11 +176,11 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools were opened on another event loop: make a TenantPools for each loop")
         pool = self._current.get(name)
         if pool is None or self._loop.time() >= pool.stale_at:
-            async with self._locked(name):
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                self._check_open()
                 pool = await self._up_to_date(name)
-                self._begin(pool)
-        else:
-            self._begin(pool)
+        pool.uses += 1
+        self._stop_idle_timer(pool)
         try:
             yield pool.pool
         except Exception:
@@ -203,9 +194,9 @@ class TenantPools(Generic[PoolT]):
         if not self._is_open:
             raise ConfigurationError("these pools are not open: use them in 'async with pools'")
 
-    def _begin(self, pool: _Pool[PoolT]) -> None:
-        pool.uses += 1
-        self._unused.pop(pool, None)
+    def _stop_idle_timer(self, pool: _Pool[PoolT]) -> None:
+        if pool in self._unused:
+            self._unused.pop(pool).cancel()
 
     def _settle(self, pool: _Pool[PoolT]) -> None:
         """Keep an unused pool for the next use, or close it."""
@@ -214,45 +205,29 @@ class TenantPools(Generic[PoolT]):
         if self._current.get(pool.name) is not pool or not self._is_open:
             self._close_soon(pool)
             return
-        pool.unused_since = self._loop.time()
-        self._unused[pool] = None
-        self._some_unused.set()
+        self._unused[pool] = self._loop.call_later(self._idle, self._close_soon, pool)
         self._make_room()
 
-    @asynccontextmanager
-    async def _locked(self, name: str) -> AsyncGenerator[None]:
-        """Hold the lock of a tenant. Simultaneous uses open one pool."""
-        lock = self._locks.setdefault(name, _Lock(asyncio.Lock()))
-        lock.holders += 1
-        try:
-            async with lock.lock:
-                self._check_open()
-                yield
-        finally:
-            lock.holders -= 1
-            if not lock.holders:
-                del self._locks[name]
-
     async def _up_to_date(self, name: str) -> _Pool[PoolT]:
-        """The pool of the credential on record."""
+        """The pool of the credential on record. Its caller holds the lock of the tenant."""
         pool = self._current.get(name)
-        stale_at = self._loop.time() + self._refresh
         if pool is not None and self._loop.time() < pool.stale_at:
             return pool  # whoever had the lock before has read the record
+        stale_at = self._loop.time() + self._refresh
         try:
             credential = await self._tenants.get(name)
         except StoreError as error:
-            if self._current.get(name) is None:
+            if (pool := self._current.get(name)) is None:
                 raise
             _logger.warning("the pool of %r keeps its credential: the store cannot be read: %s", name, error)
-            credential = None if pool is None else pool.credential
+            credential = pool.credential
         pool = self._current.get(name)  # it may have been closed meanwhile
         if pool is not None and pool.credential == credential:
             pool.stale_at = stale_at
             return pool
-        if (old := self._current.pop(name, None)) is not None:
-            self._unused.pop(old, None)
-            self._settle(old)
+        if pool is not None:
+            del self._current[name]
+            self._settle(pool)
         return await self._opened(name, credential or await self._required(name))
 
     async def _required(self, name: str) -> Credential:
@@ -324,22 +299,11 @@ class TenantPools(Generic[PoolT]):
         while self._unused and self._waiting > len(self._closing):
             self._close_soon(next(iter(self._unused)))
 
-    async def _close_idle(self) -> None:
-        while True:
-            await self._some_unused.wait()
-            oldest = next(iter(self._unused), None)
-            if oldest is None:
-                self._some_unused.clear()
-            elif (left := oldest.unused_since + self._idle - self._loop.time()) > 0:
-                await asyncio.sleep(left)
-            else:
-                self._close_soon(oldest)
-
     def _close_soon(self, pool: _Pool[PoolT]) -> None:
         if pool not in self._every:
             return  # it is being closed
         self._every.remove(pool)
-        self._unused.pop(pool, None)
+        self._stop_idle_timer(pool)
         if self._current.get(pool.name) is pool:
             del self._current[pool.name]
         task = self._loop.create_task(self._close_one(pool), name="aiodbclient-pools")
@@ -361,4 +325,3 @@ class TenantPools(Generic[PoolT]):
         while self._taken:
             self._all_closed.clear()
             await self._all_closed.wait()
-        await asyncio.wait([self._closing_idle, *self._closing])

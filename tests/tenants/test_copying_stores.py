@@ -15,7 +15,6 @@ from attrs import evolve
 from cryptography.fernet import Fernet
 
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store, copy_records, rewrite_records
-from aiodbclient.tenants._stores import copying
 from aiodbclient.tenants.errors import StoreError
 
 from .processes import claimer, expire, keep, line
@@ -137,10 +136,7 @@ async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store
 
 
 @pytest.mark.parametrize("number", [1, 5, 25, 70])
-async def test_a_run_that_is_cancelled_is_repeated(
-    stores: Stores, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copying, "_AT_ONCE", 20)
+async def test_a_run_that_is_cancelled_is_repeated(stores: Stores, number: int) -> None:
     many = [evolve(EVERY_SHAPE[1], name=f"t{each:03}") for each in range(26)]
     async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
         await asyncio.gather(*(put(source, record) for record in many))

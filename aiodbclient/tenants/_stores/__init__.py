@@ -148,7 +148,7 @@ class Store(Protocol):
 
 
 def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
-    """All records of ``store``; the StoreError for one that cannot be read, if the store can tell."""
+    """All records of ``store``. If it has ``entries``, with the error of each unreadable record in its place."""
     entries: Callable[[], AsyncIterator[Record | StoreError]] = getattr(store, "entries", store.records)
     return entries()
 
@@ -161,11 +161,6 @@ async def readable(entries: AsyncIterator[T | StoreError]) -> AsyncIterator[T]:
             damaged.append(entry)
         else:
             yield entry
-    raise_first(damaged)
-
-
-def raise_first(damaged: list[StoreError]) -> None:
-    """Raise one error for these errors of records, if there are any."""
     if damaged:
         names = tuple(name for error in damaged for name in error.damaged)
         others = ", ".join(map(repr, names[1:]))

@@ -31,12 +31,12 @@ _SOME = 10  # records of which one shows whether the key opens the store
 
 @frozen(kw_only=True)
 class Statements:
-    """The SQL of a store. Those that change something return a row if they did."""
+    """The SQL of a store. A statement that changes something returns a row if it did."""
 
-    get: LiteralString
+    get: LiteralString  # returns the name and the record, as do ``page`` and ``claim``
     page: LiteralString
     now: LiteralString
-    claim: LiteralString  # the name, if it is free, with its record or the new ``record``; returns the record
+    claim: LiteralString  # claims the name if it is free. Its record is the new ``record`` if there is none
     begin: LiteralString
     renew: LiteralString
     commit: LiteralString
@@ -45,13 +45,10 @@ class Statements:
 
 
 class StoreConnection(Protocol):
-    """The connection of an open store. Each method raises StoreError if the store cannot be used."""
-
-    async def open(self) -> None:
-        """Connect, unless the first statement does."""
+    """The connection of an open store. The first statement connects."""
 
     def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
-        """Begin to run a statement. It is committed, also if nobody waits for its rows."""
+        """Begin to run a statement, which is committed also if nobody waits for its rows. It may raise StoreError."""
         ...
 
     async def aclose(self) -> None:
@@ -73,10 +70,7 @@ class BaseStore(ABC):
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
         try:
-            await self._connection.open()
-            some = await self._run(self._sql.page, after="", limit=_SOME)
-            some = [(name, Secret(text)) for name, text in some]
-            self._seal.check_key(some)
+            self._seal.check_key(await self._read(self._sql.page, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -95,9 +89,8 @@ class BaseStore(ABC):
             StoreError: It cannot be read.
             InvalidArgumentError: No store can hold this name.
         """
-        # A traceback may show local variables.
-        texts = [Secret(text) for (text,) in await self._run(self._sql.get, name=check_storable(name))]
-        return self._seal.open(name, texts[0]) if texts else None
+        rows = await self._read(self._sql.get, name=check_storable(name))
+        return self._seal.open(*rows[0]) if rows else None
 
     def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
@@ -116,7 +109,7 @@ class BaseStore(ABC):
             StoreError: The store cannot be read.
         """
         after = ""
-        while page := await self._run(self._sql.page, after=after, limit=_PER_PAGE):
+        while page := await self._read(self._sql.page, after=after, limit=_PER_PAGE):
             for name, text in page:
                 try:
                     entry: Record | StoreError = self._seal.open(name, text)
@@ -148,10 +141,8 @@ class BaseStore(ABC):
         new = self._sealed(Record(name=check_storable(name)))
         check_seconds("lease", lease)
         try:
-            rows = await self._run(self._sql.claim, name=name, token=token, lease=lease, record=new)
-            texts = [Secret(text) for (text,) in rows]
-            del rows  # a traceback may show it
-            return Claim(name=name, token=token, record=self._seal.open(name, texts[0])) if texts else None
+            rows = await self._read(self._sql.claim, name=name, token=token, lease=lease, record=new)
+            return Claim(name=name, token=token, record=self._seal.open(*rows[0])) if rows else None
         except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
                 with suppress(StoreError):  # the end of the lease frees the claim
@@ -198,6 +189,10 @@ class BaseStore(ABC):
         if not await self._run(sql, name=claim.name, token=claim.token, **values):
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
+    async def _read(self, sql: LiteralString, **values: Value) -> list[tuple[str, Secret]]:
+        """Run a statement, and return names and sealed records. A traceback may show local variables."""
+        return [(name, Secret(text)) for name, text in await self._run(sql, **values)]
+
     async def _run(self, sql: LiteralString, **values: Value) -> Rows:
         """Run a statement, and return its rows. If this is cancelled, the statement is run all the same."""
         if self._connection is None:
@@ -211,4 +206,4 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _make_connection(self) -> StoreConnection:
-        """Create a connection. This imports its module, which may need an extra."""
+        """Import its module, which may need an extra, and create a connection."""

@@ -8,14 +8,11 @@ the old key or the old store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from ..errors import StoreError
-from . import SHORT_LEASE, Claim, Record, Store, entries_of, raise_first
-
-_AT_ONCE = 100  # records at a time
+from . import SHORT_LEASE, Claim, Record, Store, entries_of, readable
 
 
 async def rewrite_records(store: Store) -> int:
@@ -37,13 +34,12 @@ async def rewrite_records(store: Store) -> int:
         StoreError: The store failed, or a process has claimed a name. Run it again when that process is done.
             Or some records cannot be read: the others are written.
     """
-
-    async def rewrite(name: str) -> bool:
-        async with _claimed(store, name) as claim:
+    written = 0
+    async for record in readable(entries_of(store)):
+        async with _claimed(store, record.name) as claim:
             await store.begin(claim, claim.record.intended)  # this encrypts the whole record again
-        return True
-
-    return await _for_each(store, rewrite)
+        written += 1
+    return written
 
 
 async def copy_records(source: Store, target: Store) -> int:
@@ -60,44 +56,19 @@ async def copy_records(source: Store, target: Store) -> int:
         StoreError: A store failed, a process has claimed a name, or ``target`` has another record of a name.
             Copied records stay there. Run it again to continue. Or some records cannot be read: the others are copied.
     """
-
-    async def copy(name: str) -> bool:
+    written = 0
+    async for record in readable(entries_of(source)):
+        name = record.name
         async with _claimed(source, name) as original, _claimed(target, name) as claim:
             if claim.record == original.record:
-                return False
+                continue
             if claim.record != Record(name=name):  # a killed run leaves an empty one
                 raise StoreError(
                     f"the target already has another record of {name!r}: remove it there, or copy to an empty store"
                 )
             await target.commit(claim, original.record)
-        return True
-
-    return await _for_each(source, copy)
-
-
-async def _for_each(store: Store, work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
-    """Do ``work`` for each name on record, return how often it returned True, and raise if records cannot be read."""
-    done, names, damaged = 0, list[str](), list[StoreError]()
-    async for entry in entries_of(store):
-        if isinstance(entry, StoreError):
-            damaged.append(entry)
-        else:
-            names.append(entry.name)
-        if len(names) == _AT_ONCE:
-            done += await _all(names, work)
-            names = []
-    done += await _all(names, work)
-    raise_first(damaged)
-    return done
-
-
-async def _all(names: list[str], work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(name)) for name in names]
-    except* StoreError as errors:
-        raise errors.exceptions[0] from None
-    return sum(task.result() for task in tasks)
+            written += 1
+    return written
 
 
 @asynccontextmanager

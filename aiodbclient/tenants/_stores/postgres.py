@@ -17,7 +17,7 @@ INSERT INTO {table} AS known (name, record, token, expires)
 VALUES (%(name)s, %(record)s, %(token)s, clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
 WHERE known.token IS NULL OR known.expires <= clock_timestamp()
-RETURNING record
+RETURNING name, record
 """
 
 
@@ -49,7 +49,7 @@ class PostgresStore(BaseStore):
     """
 
     _sql = Statements(
-        get="SELECT record FROM {table} WHERE name = %(name)s",
+        get="SELECT name, record FROM {table} WHERE name = %(name)s",
         page="SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s",
         # A number, because the settings of a server do not affect its format.
         now="SELECT extract(epoch FROM clock_timestamp())::float8",

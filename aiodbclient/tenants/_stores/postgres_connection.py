@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from .._libpq import checked_options, reason_of
-from .._own_table import NotOwnError, own_table
 from ..errors import StoreError
 from .base import Rows, Value
 
@@ -28,11 +28,27 @@ _SETTINGS = (
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
     " false)"
 )
-_COLUMNS: LiteralString = """(
+_CREATE = """
+CREATE TABLE {} (
     name text COLLATE "C" PRIMARY KEY,
     record text NOT NULL,
     token text,
     expires timestamptz
+)
+"""
+_CREATE_TRIES = 5  # others may create and drop the table at the same time
+# Others may have planted the table. Who owns its schema can replace it; the owner of the database and superusers can do
+# so anyway.
+_TRUSTED = (
+    "{} IN (SELECT oid FROM pg_roles WHERE rolsuper OR rolname IN (current_user, 'pg_database_owner')"
+    " UNION SELECT datdba FROM pg_database WHERE datname = current_database())"
+)
+_FIND = f"""
+SELECT nspname, relname, {_TRUSTED.format("nspowner")}, relname IS NULL OR {_TRUSTED.format("relowner")},
+    pg_get_userbyid(nspowner), pg_get_userbyid(relowner)
+FROM pg_namespace LEFT JOIN pg_class ON pg_class.oid = to_regclass(%(table)s)
+WHERE pg_namespace.oid = coalesce(
+    relnamespace, to_regnamespace(coalesce(%(schema)s::text, quote_ident(current_schema())))
 )
 """
 
@@ -41,7 +57,7 @@ class PostgresConnection:
     """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary."""
 
     def __init__(self, dsn: str, table: str) -> None:
-        self._dsn = _with_keepalive(dsn)
+        self._dsn = make_conninfo("", **{**_KEEPALIVE, **checked_options("the DSN of the store", dsn)})
         self._name = table
         self._table = Identifier(*table.split("."))  # with its schema, while there is a connection
         self._connection: AsyncConnection[Any] | None = None
@@ -49,13 +65,8 @@ class PostgresConnection:
         self._running = set[asyncio.Task[Rows]]()
         self._closing: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Do nothing: the first statement connects."""
-
     def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Task[Rows]:
         """Run ``sql`` as a task, with the table for ``{table}``."""
-        if self._closing is not None:
-            raise StoreError("the store in PostgreSQL is closed")
         task = asyncio.create_task(self._run(sql, values), name="aiodbclient-store")
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -63,7 +74,7 @@ class PostgresConnection:
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
-        self._closing = self._closing or asyncio.create_task(self._close(), name="aiodbclient-store")
+        self._closing = asyncio.create_task(self._close(), name="aiodbclient-store")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
@@ -88,9 +99,9 @@ class PostgresConnection:
             except TimeoutError:
                 await self._disconnect()
                 reason = f"no answer within {_TIMEOUT:.0f} s"
-            except (psycopg.Error, OSError, ValueError, NotOwnError) as error:
+            except (psycopg.Error, OSError, ValueError) as error:
                 reason = _reason(error)
-        raise StoreError(f"cannot use the store in PostgreSQL: {reason}")
+        raise _unusable(reason)
 
     async def _connected(self) -> AsyncConnection[Any]:
         """Return the connection if it still works, otherwise a new one."""
@@ -102,8 +113,12 @@ class PostgresConnection:
         if self._connection is None or self._connection.closed:
             await self._disconnect()
             self._connection = await AsyncConnection.connect(self._dsn, autocommit=True)
-            await self._connection.execute(_SETTINGS, {"timeout": str(int(_STATEMENT_TIMEOUT * 1000))})
-            self._table = await own_table(self._connection, self._name, _COLUMNS)
+            try:
+                await self._connection.execute(_SETTINGS, {"timeout": str(int(_STATEMENT_TIMEOUT * 1000))})
+                self._table = await _own_table(self._connection, self._name)
+            except BaseException:
+                await self._disconnect()  # so that no statement runs on a table or a search_path that was not checked
+                raise
         return self._connection
 
     async def _disconnect(self) -> None:
@@ -112,8 +127,40 @@ class PostgresConnection:
             await connection.close()
 
 
-def _with_keepalive(dsn: str) -> str:
-    return make_conninfo("", **{**_KEEPALIVE, **checked_options("the DSN of the store", dsn)})
+async def _own_table(connection: AsyncConnection[Any], name: str) -> Identifier:
+    """Find the table ``name`` or ``schema.name``, or create it, and return its whole name.
+
+    From then on the session finds no functions and operators but PostgreSQL's own.
+    """
+    table, exists = await _find_table(connection, name)
+    for _ in range(_CREATE_TRIES):
+        if exists:
+            break
+        # Another session may create it, perhaps not ours.
+        with suppress(errors.UniqueViolation, errors.DuplicateObject, errors.DuplicateTable):
+            await connection.execute(SQL(_CREATE).format(table))
+        table, exists = await _find_table(connection, name)
+    await connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+    return table
+
+
+async def _find_table(connection: AsyncConnection[Any], name: str) -> tuple[Identifier, bool]:
+    """Return the whole name and whether the table exists. Raises StoreError if it or its schema is not trusted."""
+    schema, _, table = name.rpartition(".")
+    values = {
+        "table": Identifier(*name.split(".")).as_string(None),
+        "schema": Identifier(schema).as_string(None) if schema else None,
+    }
+    row = await (await connection.execute(_FIND.encode(), values)).fetchone()
+    if row is None:
+        raise _unusable(f"there is no schema {values['schema']}" if schema else "search_path has no schema")
+    found_in, found, is_own_schema, is_own_table, *owners = row
+    if not (is_own_schema and is_own_table):
+        what = f"the table {found_in}.{found}" if is_own_schema else f"the schema {found_in}"
+        instead = "drop it" if is_own_schema else "drop it, or take it out of search_path"
+        reads = "could read and change what is stored there"
+        raise _unusable(f"{what} belongs to {owners[is_own_schema]}, who {reads}: {instead}")
+    return Identifier(found_in, found or table), found is not None
 
 
 def _is_readable(connection: AsyncConnection[Any]) -> bool:
@@ -123,6 +170,10 @@ def _is_readable(connection: AsyncConnection[Any]) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+def _unusable(reason: str) -> StoreError:
+    return StoreError(f"cannot use the store in PostgreSQL: {reason}")
 
 
 def _reason(error: Exception) -> str:

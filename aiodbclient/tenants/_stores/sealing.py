@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
+_ENCRYPTED, _PLAIN = "v1.fernet.", "v1.plain."
 _KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
 
 
@@ -57,8 +58,8 @@ class Seal:
         """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
-            return f"v1.plain.{_checksum(record.name, body)}.{body}"
-        return f"v1.fernet.{self._fernet.encrypt(body.encode()).decode()}"
+            return f"{_PLAIN}{_checksum(record.name, body)}.{body}"
+        return f"{_ENCRYPTED}{self._fernet.encrypt(body.encode()).decode()}"
 
     def open(self, name: str, text: str) -> Record:
         """Return the record of ``name`` that was sealed as ``text``.
@@ -67,12 +68,11 @@ class Seal:
             StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
                 text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
-        text = Secret(text)  # a traceback may show local variables
-        version, kind, rest = _split(text)
-        if (version, kind) == ("v1", "fernet"):
+        text = Secret(text)  # a traceback may show local variables. SQLite may hold a blob
+        if text.startswith(_ENCRYPTED):
             if self._fernet is None:
                 raise _unreadable(name, "is encrypted", "open the store with its key=")
-            body = _decrypted(self._fernet, rest)
+            body = _decrypted(self._fernet, Secret(text.removeprefix(_ENCRYPTED)))
             if body is None:
                 raise _unreadable(
                     name,
@@ -80,8 +80,8 @@ class Seal:
                     "open the store with its key=, or restore it from a backup",
                 )
         else:
-            checksum, _, body = (Secret(part) for part in rest.partition("."))
-            if (version, kind) != ("v1", "plain") or checksum != _checksum(name, body):
+            checksum, _, body = (Secret(part) for part in text.removeprefix(_PLAIN).partition("."))
+            if not text.startswith(_PLAIN) or checksum != _checksum(name, body):
                 raise _unreadable(
                     name,
                     "is damaged, or belongs to another name: restore it from a backup, or delete this row and "
@@ -115,13 +115,6 @@ class Seal:
                 return
         if first is not None:
             raise first
-
-
-def _split(text: str) -> tuple[Secret, Secret, Secret]:
-    """The version and the kind of ``text``, and what follows them."""
-    parts = text.split(".", 2) if isinstance(text, str) else []  # SQLite may hold a blob
-    version, kind, rest = (Secret(part) for part in parts) if len(parts) == 3 else (Secret(), Secret(), Secret())
-    return version, kind, rest
 
 
 def _unreadable(name: str, why: str, advice: str = "") -> StoreError:

@@ -10,18 +10,16 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import LiteralString, Self, TypeVar
+from typing import LiteralString, Self
 
 from ...errors import ConfigurationError, InvalidArgumentError
 from ..errors import StoreError
 from .base import BaseStore, Rows, Statements, Value
 from .sealing import Key
-
-T = TypeVar("T")
 
 _logger = logging.getLogger("aiodbclient.store")
 _warned = set[Path]()
@@ -42,7 +40,7 @@ _CLAIM = """
 INSERT INTO credentials AS known VALUES (:name, :record, :token, :now + :lease)
 ON CONFLICT (name) DO UPDATE SET token = excluded.token, expires = excluded.expires
 WHERE known.token IS NULL OR known.expires <= :now
-RETURNING record
+RETURNING name, record
 """
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
@@ -80,7 +78,7 @@ class SQLiteStore(BaseStore):
     """
 
     _sql = Statements(
-        get="SELECT record FROM credentials WHERE name = :name",
+        get="SELECT name, record FROM credentials WHERE name = :name",
         page="SELECT name, record FROM credentials WHERE name > :after ORDER BY name LIMIT :limit",
         now="SELECT :now",
         claim=_CLAIM,
@@ -132,10 +130,6 @@ class SQLiteConnection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         self._database: sqlite3.Connection | None = None  # only the thread uses it
 
-    async def open(self) -> None:
-        """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
-        await asyncio.wrap_future(self._thread.submit(self._retry_locked, self._open))
-
     def submit(self, sql: LiteralString, values: Mapping[str, Value]) -> asyncio.Future[Rows]:
         """Begin to run a statement in the thread. It may use ``:now``."""
         if self._process != os.getpid():
@@ -154,74 +148,56 @@ class SQLiteConnection:
     # The methods below run in the thread.
 
     def _execute(self, sql: LiteralString, values: Mapping[str, Value]) -> Rows:
-        def execute() -> Rows:
-            if self._database is None:
-                raise StoreError(f"the store {self._path} is closed")
-            return self._database.execute(sql, {"now": time.time(), **values}).fetchall()
-
-        return self._retry_locked(execute)
-
-    def _open(self) -> None:
-        if not self._path.exists():
-            _make_file(self._path)
-        status = os.stat(self._path)
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"cannot use the store {self._path}: it is a folder or a device, not a file")
-        if status.st_uid not in (0, os.geteuid()):
-            raise StoreError(
-                f"cannot use the store: {self._path} belongs to user {status.st_uid}, who could read the credentials: "
-                "run this as that user or, if you know the file, take it over with chown"
-            )
-        if not status.st_size:
-            raise StoreError(
-                f"the store {self._path} is empty: it lost its records, or something else made the file: restore it "
-                "from a backup or, if it never was a store, remove the file"
-            )
-        if self._database is not None:  # of a try that found it locked
-            self._database.close()
-        self._database = sqlite3.connect(self._path, timeout=min(_TRY, _LOCK_TIMEOUT), isolation_level=None)
-        self._database.text_factory = _text
-        self._refuse_other_programs(self._database)
-        if status.st_mode & 0o077:
-            os.chmod(self._path, 0o600)
-        # Not WAL: so the store is always one file, even while it is open and after a crash.
-        self._database.execute("PRAGMA journal_mode = TRUNCATE")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
-
-    def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
-        """Raise StoreError, before any change, if the file belongs to another program."""
-        columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
-        if columns != _COLUMNS:
-            raise StoreError(f"{self._path} is not a store: it is the SQLite database of another program, or damaged")
+        """Run a statement, again and again while another process has locked the file."""
+        until = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                if self._database is None:
+                    self._database = _open(self._path)
+                return self._database.execute(sql, {"now": time.time(), **values}).fetchall()
+            except (UnicodeError, OSError, sqlite3.Error) as error:
+                is_locked = isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_locked or self._closing or time.monotonic() >= until:
+                    raise StoreError(f"cannot use the store {self._path}: {_reason(error)}") from None
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
-            self._database = None
 
-    def _retry_locked(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``, which is tried again while another process has locked the file.
 
-        Converts errors of SQLite and of the system to StoreErrors.
-        """
-        until = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                return call()
-            except UnicodeError:  # a message of SQLite quotes a damaged schema, or the page after a damaged name
-                raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
-            except OSError as error:
-                raise StoreError(f"cannot use the store {self._path}: {error.strerror}") from None
-            except sqlite3.Error as error:
-                code = error.sqlite_errorcode
-                if code & 0xFF == sqlite3.SQLITE_BUSY and not self._closing and time.monotonic() < until:
-                    continue
-                if code == sqlite3.SQLITE_READONLY_DBMOVED:
-                    reason = "its file was moved, replaced or removed while it was open"
-                else:
-                    reason = f"{error} ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else f"{error}"
-                raise StoreError(f"cannot use the store {self._path}: {reason}") from None
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file, and create it if it does not exist. Raises StoreError, before any change, if it is no store."""
+    if not path.exists():
+        _make_file(path)
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"cannot use the store {path}: it is a folder or a device, not a file")
+    if status.st_uid not in (0, os.geteuid()):
+        raise StoreError(
+            f"cannot use the store: {path} belongs to user {status.st_uid}, who could read the credentials: "
+            "run this as that user or, if you know the file, take it over with chown"
+        )
+    if not status.st_size:
+        raise StoreError(
+            f"the store {path} is empty: it lost its records, or something else made the file: restore it "
+            "from a backup or, if it never was a store, remove the file"
+        )
+    database = sqlite3.connect(path, timeout=min(_TRY, _LOCK_TIMEOUT), isolation_level=None)
+    try:
+        database.text_factory = _text
+        columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
+        if columns != _COLUMNS:
+            raise StoreError(f"{path} is not a store: it is the SQLite database of another program, or damaged")
+        if status.st_mode & 0o077:
+            os.chmod(path, 0o600)
+        # Not WAL: so the store is always one file, even while it is open and after a crash.
+        database.execute("PRAGMA journal_mode = TRUNCATE")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _make_file(path: Path) -> None:
@@ -237,6 +213,17 @@ def _make_file(path: Path) -> None:
             os.link(made, path)
     finally:
         os.unlink(made)
+
+
+def _reason(error: UnicodeError | OSError | sqlite3.Error) -> str:
+    if isinstance(error, UnicodeError):  # a message of SQLite quotes a damaged schema, or the page after a damaged name
+        return "it is damaged: restore it from a backup"
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_DBMOVED:
+        return "its file was moved, replaced or removed while it was open"
+    advice = _ADVICE.get(error.sqlite_errorcode & 0xFF)
+    return f"{error} ({advice})" if advice else str(error)
 
 
 def _text(value: bytes) -> str:
