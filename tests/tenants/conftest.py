@@ -22,6 +22,7 @@ from ..mysql import PATTERNS, SERVERS, running
 from ..sweeping import sweep
 from .managed import INSTALLED, Managed
 from .moves import Two, opened
+from .own_stores import Stores
 from .tenant import Tenant
 
 T = TypeVar("T")
@@ -67,6 +68,12 @@ def postgres() -> Iterator[str]:
     asyncio.run(embedded.start())
     yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
     asyncio.run(embedded.stop())
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
+    """Stores of each kind."""
+    return Stores(tmp_path, request.getfixturevalue("postgres") if request.param == "PostgreSQL" else None)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Shared by the tests of both stores: records to store, invalid leases, and another process that holds a claim."""
+"""Another process that holds a claim, and the leases of processes that died."""
 
 from __future__ import annotations
 
@@ -7,27 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from math import inf, nan
 from pathlib import Path
-
-from aiodbclient.tenants import Store
-
-from .store_contract import LONG, a_credential, put_on_record
-
-BAD_LEASES = [nan, inf, -1, 0, "x", None]
-
-
-async def keep(store: Store, name: str, password: str = "hunter2") -> None:
-    claim = await store.claim(name, LONG)
-    assert claim is not None
-    await put_on_record(store, claim, a_credential(name, password))
-
-
-async def password(store: Store, name: str) -> str | None:
-    record = await store.get(name)
-    assert record is not None
-    assert record.current is not None
-    return record.current.password
 
 
 def expire(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from itertools import product
@@ -14,11 +13,12 @@ import pytest
 from attrs import evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store, copy_records, rewrite_records
+from aiodbclient.tenants import Claim, Record, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants.errors import StoreError
 
-from .processes import claimer, expire, keep, line
-from .store_contract import LONG, a_credential
+from .own_stores import Stores
+from .processes import claimer, expire, line
+from .store_contract import LONG, a_credential, all_of, claimed, keep
 
 OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 EVERY_SHAPE = [
@@ -33,39 +33,7 @@ async def put(store: Store, record: Record) -> None:
     await store.commit(await claimed(store, record.name), record)
 
 
-async def claimed(store: Store, name: str) -> Claim:
-    claim = await store.claim(name, LONG)
-    assert claim is not None
-    return claim
-
-
-async def all_of(store: Store) -> list[Record]:
-    return [record async for record in store.records()]
-
-
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-class Stores:
-    """Creates stores. The same name gives the same place."""
-
-    def __init__(self, kind: str, folder: Path, dsn: str) -> None:
-        self.kind, self.folder, self.dsn, self.run = kind, folder, dsn, secrets.token_hex(4)
-
-    def store(self, name: str, key: object = None) -> Store:
-        if self.kind == "SQLite":
-            return SQLiteStore(self.folder / name, key)  # type: ignore[arg-type]
-        return PostgresStore(self.dsn, f"{name}_{self.run}", key)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def stores(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Stores:
-    return Stores(kind, tmp_path, request.getfixturevalue("postgres") if kind == "PostgreSQL" else "")
-
-
-async def test_all_records_get_another_key(stores: Stores) -> None:
+async def test_rewrite_changes_key(stores: Stores) -> None:
     async with stores.store("a", OLD) as store:
         for record in EVERY_SHAPE:
             await put(store, record)
@@ -80,7 +48,7 @@ async def test_all_records_get_another_key(stores: Stores) -> None:
         await stores.store("a", OLD).__aenter__()
 
 
-async def test_all_records_are_copied_once(stores: Stores) -> None:
+async def test_records_are_copied_once(stores: Stores) -> None:
     async with stores.store("a", OLD) as source, stores.store("b", NEW) as target:
         for record in EVERY_SHAPE:
             await put(source, record)
@@ -92,7 +60,7 @@ async def test_all_records_are_copied_once(stores: Stores) -> None:
                 await store.release(await claimed(store, record.name))
 
 
-async def test_another_record_of_the_target_is_not_overwritten(stores: Stores) -> None:
+async def test_other_record_of_target_is_kept(stores: Stores) -> None:
     async with stores.store("a") as source, stores.store("b") as target:
         await keep(source, "alpha", "old")
         await keep(target, "alpha", "new")
@@ -102,7 +70,19 @@ async def test_another_record_of_the_target_is_not_overwritten(stores: Stores) -
         await target.release(await claimed(target, "alpha"))
 
 
-async def test_a_name_that_a_process_works_on_is_refused(stores: Stores) -> None:
+async def test_damaged_record_is_left_out(stores: Stores) -> None:
+    """The others are copied and rewritten, and the error names it."""
+    async with stores.store("a") as source, stores.store("b") as target:
+        for name in ("alpha", "beta", "gamma"):
+            await keep(source, name)
+        stores.execute("a", "UPDATE {} SET record = replace(record, 'hunter2', 'hunter3') WHERE name = 'beta'")
+        for run in (copy_records(source, target), rewrite_records(source)):
+            with pytest.raises(StoreError, match="record of 'beta' is damaged"):
+                await run
+        assert [record.name for record in await all_of(target)] == ["alpha", "gamma"]
+
+
+async def test_claimed_name_is_refused(stores: Stores) -> None:
     async with stores.store("a") as source, stores.store("b") as target, stores.store("a") as worker:
         await keep(source, "alpha")
         claim = await claimed(worker, "alpha")
@@ -136,7 +116,7 @@ async def cancelled(moving: Coroutine[Any, Any, int], stores: tuple[Store, Store
 
 
 @pytest.mark.parametrize("number", [1, 5, 25, 70])
-async def test_a_run_that_is_cancelled_is_repeated(stores: Stores, number: int) -> None:
+async def test_cancelled_run_is_repeated(stores: Stores, number: int) -> None:
     many = [evolve(EVERY_SHAPE[1], name=f"t{each:03}") for each in range(26)]
     async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
         await asyncio.gather(*(put(source, record) for record in many))
@@ -149,7 +129,7 @@ async def test_a_run_that_is_cancelled_is_repeated(stores: Stores, number: int) 
         assert await all_of(target) == await all_of(source) == many
 
 
-async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_path: Path) -> None:
+async def test_run_cancelled_in_release_leaves_no_claim(tmp_path: Path) -> None:
     async with SQLiteStore(tmp_path / "a") as store:
         await keep(store, "alpha")
         release = store.release
@@ -167,7 +147,7 @@ async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_pat
         await release(await claimed(store, "alpha"))
 
 
-async def test_the_next_run_continues_after_a_kill(tmp_path: Path) -> None:
+async def test_next_run_continues_after_a_kill(tmp_path: Path) -> None:
     """The process dies after it claims an empty record."""
     async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
         for record in EVERY_SHAPE:

@@ -19,10 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
 from aiodbclient.tenants.errors import ClaimLostError
 
-from .store_contract import a_credential, put_on_record
+from .store_contract import a_credential, all_of, put_on_record
 
 PROCESSES = st.sampled_from([0, 1, 2])
-CHANGES = st.sampled_from(["begin", "renew", "commit", "delete"])
 NAMES = ("alpha", "beta")
 # No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
 LEASES = st.sampled_from([1_000.0, 10_000.0])
@@ -134,10 +133,6 @@ class Claims(RuleBasedStateMachine):
 
 async def as_coroutine(call: Awaitable[None]) -> None:
     await call
-
-
-async def all_of(store: Store) -> list[Record]:
-    return [record async for record in store.records()]
 
 
 def limits(examples: int) -> settings:

@@ -14,12 +14,14 @@ from aiodbclient.tenants import Store
 from aiodbclient.tenants.errors import StoreError
 from vault_store import VaultStore, from_url
 
-from .processes import keep, password
-from .store_contract import LONG, StoreContract
+from .own_stores import password
+from .store_contract import LONG, StoreContract, keep
 from .vault import Vault
 
 
 class TestVaultStore(StoreContract):
+    many = 60  # it lists all names at once
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Callable[[], Store]]:
         async with Vault(hurry=10.0).running() as vault:  # its clock has whole seconds

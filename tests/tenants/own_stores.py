@@ -1,0 +1,46 @@
+"""Both stores of the package, side by side."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from aiodbclient.tenants import PostgresStore, SQLiteStore, Store
+
+
+async def password(store: Store, name: str) -> str | None:
+    record = await store.get(name)
+    assert record is not None
+    assert record.current is not None
+    return record.current.password
+
+
+class Stores:
+    """Stores in files of ``folder``, or in tables of the server at ``dsn``. The same name gives the same records."""
+
+    def __init__(self, folder: Path, dsn: str | None) -> None:
+        self.folder, self.dsn, self._run = folder, dsn, secrets.token_hex(4)
+
+    def store(self, name: str, key: Any = None) -> SQLiteStore | PostgresStore:
+        if self.dsn is None:
+            return SQLiteStore(self.folder / name, key)
+        return PostgresStore(self.dsn, f"{name}_{self._run}", key)
+
+    def place(self, name: str) -> str:
+        """The store, as ``claimer`` takes it."""
+        return f"{self.folder / name}" if self.dsn is None else f"{self.dsn} {name}_{self._run}"
+
+    def execute(self, name: str, statement: str, *values: object) -> list[Any]:
+        """Run a statement on the records, with ``{}`` and ``?`` for the table and each value."""
+        if self.dsn is None:
+            with closing(sqlite3.connect(self.folder / name, isolation_level=None)) as database:
+                return database.execute(statement.replace("{}", "credentials"), values).fetchall()
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            statement = statement.replace("{}", f"{name}_{self._run}").replace("?", "%s")
+            cursor = connection.execute(statement.encode(), values)
+            return [] if cursor.description is None else cursor.fetchall()
