@@ -81,7 +81,7 @@ class PostgresServer(Server):
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         self._admin = admin_options(admin)
         self._ca = None if ca is None else CAFile(ca)  # it replaces the sslmode of the DSN
-        self._context = None if self._ca is None or ca is None else verifying_context(ca)
+        self._context = logins.unverified_context() if ca is None else verifying_context(ca)
         self._version = 0  # of the server; 0 until it is known
         self._address: logins.Address | None = None  # None until the administrator has logged in
         self.connection_limit = connection_limit
@@ -130,8 +130,7 @@ class PostgresServer(Server):
         assert self._address is not None
         try:
             async with self._tests:
-                await logins.log_in(self._address, login, password, names.database)
-                return None
+                return await logins.log_in(self._address, login, password, names.database)
         except LoginRefusedError as refused:
             return str(refused)
         except ServerAwayError as away:
@@ -181,11 +180,11 @@ class PostgresServer(Server):
         """
         label = work.names.owner
         name = SQL("SET application_name = {}").format(Literal(label))  # also to see whether the server has ended it
+        begin = partial(rows, statement=name)
         try:
             async with asyncio.timeout(STEP_SECONDS + 60), AsyncExitStack() as ending:  # closes it, even if cancelled
                 if database is None:
-                    named = self.sessions.session(partial(rows, statement=name))
-                    server, _ = await ending.enter_async_context(named)
+                    server, _ = await ending.enter_async_context(self.sessions.session(begin))
                 else:
                     server = await self._open(label, database)
                     ending.push_async_callback(server.close)
@@ -198,18 +197,17 @@ class PostgresServer(Server):
     async def _open(self, label: str = "aiodbclient", database: str | None = None) -> AsyncConnection[Any]:
         """Connect, again if the server has another version than is known: it may know other settings."""
         options = self._admin | ({} if database is None else {"dbname": database})
-        reason = ""
         try:
             server = await connect(options, self._ca, self._version, label)
-            info, known = server.info, self._version
-            self._version = info.server_version
-            context = (self._context or logins.context_of(self._admin)) if server.pgconn.ssl_in_use else None
-            self._address = logins.Address(info.host or info.hostaddr, info.port, context)
-            if known == self._version:
-                return server
-            await server.close()  # it awaits nothing
-            return await connect(options, self._ca, self._version, label)
+            if self._version != server.info.server_version:
+                self._version = server.info.server_version
+                await server.close()  # it awaits nothing
+                server = await connect(options, self._ca, self._version, label)
         except psycopg.OperationalError as error:
             reason = one_line(error)
             clear(error)
+        else:
+            info, context = server.info, self._context if server.pgconn.ssl_in_use else None
+            self._address = logins.Address(info.host or info.hostaddr, info.port, context)
+            return server
         raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")

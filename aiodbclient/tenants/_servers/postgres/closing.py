@@ -25,8 +25,8 @@ from .sessions import Session, StatementTimeoutError
 _EMPTY_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 
-_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s")
-_IS_OPEN = SQL("SELECT FROM pg_database WHERE datname = %s AND datallowconn AND datconnlimit <> -2")
+# Who owns it, whether it is left of an interrupted DROP DATABASE, and whether it allows connections.
+_STATE = SQL("SELECT pg_get_userbyid(datdba), datconnlimit = -2, datallowconn FROM pg_database WHERE datname = %s")
 # Whosever they are, also of a role that was dropped. Superusers' are the provider's, and cannot be ended.
 _END_OTHERS = SQL("""
 SELECT pid, coalesce(usename, 'a dropped role')
@@ -83,8 +83,8 @@ async def freeze(session: Session, logins: Collection[str]) -> None:
 
 async def open_again(session: Session) -> None:
     """After ``shut``: give the database back to its owner role. Does nothing if it was not shut."""
-    for owner, limit in await session.run(_STATE, session.names.database):
-        if owner == session.admin and limit != -2:
+    for owner, is_left, _ in await session.run(_STATE, session.names.database):
+        if owner == session.admin and not is_left:
             await complete(session)
 
 
@@ -112,17 +112,16 @@ async def _empty(session: Session, logins: Collection[str] = ()) -> None:
 async def drop(session: Session, seconds: float) -> None:
     """Shut a database that is open, and drop it within so many seconds."""
     names, name = session.names, Identifier(session.names.database)
-    for owner, _ in await session.run(_STATE, names.database):
+    for owner, is_left, allows in await session.run(_STATE, names.database):
         if owner not in {session.admin, names.owner}:
             raise session.error(f"the database {names.database!r} belongs to {owner!r}, and was not dropped")
-    if await session.run(_IS_OPEN, names.database):
-        await shut(session)
-        await refuse_prepared(session)
-    for owner, limit in await session.run(_STATE, names.database):
-        if owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
+        if allows and not is_left:
+            await shut(session)
+            await refuse_prepared(session)
+        elif owner != session.admin:  # FORCE needs the rights of the owner and those of the administrator
             async with session.member_of(names.owner):
                 await session.run(SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(name))
-        if limit != -2:
+        if not is_left:
             text = "ALTER DATABASE {0} IS_TEMPLATE false; ALTER DATABASE {0} ALLOW_CONNECTIONS false"
             await session.run(SQL(text).format(name))
         await _drop(session, seconds)
@@ -146,5 +145,6 @@ async def _drop(session: Session, seconds: float) -> None:
 
 async def drop_remains(session: Session, seconds: float) -> None:
     """Drop what an interrupted DROP DATABASE left. Nobody can enter it, and it can only be dropped."""
-    if [limit for _, limit in await session.run(_STATE, session.names.database)] == [-2]:
-        await drop(session, seconds)
+    for _, is_left, _ in await session.run(_STATE, session.names.database):
+        if is_left:
+            await drop(session, seconds)

@@ -22,17 +22,16 @@ import ssl
 import struct
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from attrs import define, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._credential import Secret, verifying_context
+from ..._credential import Secret
 from ..._libpq import one_line
 from ..._naming import Role
 from ...errors import GrantError
@@ -156,10 +155,17 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
     await _revoke_memberships(session, present)
     changes = [partial(_revoke_connect, session, present), *(partial(_lock_out, session, each) for each in present)]
-    blocked = await _make(changes)
-    while blocked and monotonic() < until:  # sessions of the logins hold the rows
-        await session.run(_END_SESSIONS, present)
-        blocked = await _make([*blocked])
+    while True:
+        blocked = dict[_Change, BlockedError]()
+        for change in changes:
+            try:
+                await change()
+            except BlockedError as error:
+                blocked[change] = error
+        if not blocked or monotonic() > until:
+            break
+        await session.run(_END_SESSIONS, present)  # they hold the rows
+        changes = [*blocked]
     while open_ := await session.run(_END_SESSIONS, present):
         if monotonic() > until:
             named = ", ".join(f"{pid} of {login!r}" for pid, login in open_)
@@ -180,17 +186,6 @@ async def _revoke_memberships(session: Session, logins: Sequence[str]) -> None:
         else:  # of others: they may be ours to revoke or not
             with suppress(GrantError):
                 await session.run(revoke)
-
-
-async def _make(changes: Sequence[_Change]) -> dict[_Change, BlockedError]:
-    """Make each of the changes. Return those that others block."""
-    blocked = dict[_Change, BlockedError]()
-    for change in changes:
-        try:
-            await change()
-        except BlockedError as error:
-            blocked[change] = error
-    return blocked
 
 
 async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
@@ -226,18 +221,10 @@ class Address:
 
     host: str
     port: int
-    context: ssl.SSLContext | None
+    context: ssl.SSLContext | None  # None if that session has no TLS
 
 
-def context_of(options: dict[str, Any]) -> ssl.SSLContext:
-    """The TLS context that verifies as much as libpq does with these ``options`` of the administrator."""
-    mode, root = str(options.get("sslmode") or ""), str(options.get("sslrootcert") or "~/.postgresql/root.crt")
-    if root == "system":
-        return ssl.create_default_context()
-    if mode.startswith("verify"):
-        context = verifying_context(Path(root).expanduser().read_text())
-        context.check_hostname = mode == "verify-full"
-        return context
+def unverified_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -246,30 +233,24 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
 async def log_in(address: Address, user: str, password: Secret, database: str) -> None:
     """Log in and out. Raises LoginRefusedError or ServerAwayError. A full database is no refusal."""
     try:
-        async with asyncio.timeout(CONNECT_SECONDS), _opened(address) as wire:
-            await wire.log_in(user, password, database)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            try:
+                if address.context is not None:
+                    writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
+                    if await reader.readexactly(1) != b"S":
+                        raise ServerAwayError("the server does not support TLS")
+                    await writer.start_tls(address.context, server_hostname=address.host)
+                await _Wire(reader, writer).log_in(user, password, database)
+                writer.write(b"X\0\0\0\4")
+            finally:
+                writer.transport.abort()
             return
     except TimeoutError:
         reason = f"the server did not answer within {CONNECT_SECONDS} s"
     except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
         reason = f"the login failed: {one_line(error)}"
     raise ServerAwayError(reason)
-
-
-@asynccontextmanager
-async def _opened(address: Address) -> AsyncGenerator[_Wire]:
-    """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    try:
-        if address.context is not None:
-            writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
-            if await reader.readexactly(1) != b"S":
-                raise ServerAwayError("the server does not support TLS")
-            await writer.start_tls(address.context, server_hostname=address.host)
-        yield _Wire(reader, writer)
-        writer.write(b"X\0\0\0\4")
-    finally:
-        writer.transport.abort()
 
 
 @define

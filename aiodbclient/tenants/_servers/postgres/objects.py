@@ -78,19 +78,12 @@ SELECT DISTINCT pg_get_userbyid(giver) FROM (
     UNION SELECT datdba FROM pg_database WHERE datname = current_database()
 ) AS givers (giver) JOIN pg_roles r ON r.oid = giver WHERE NOT rolsuper AND rolname <> current_user ORDER BY 1
 """)
-# The databases in which a role owns something or has rights. "": the server, such as CONNECT on a database. One with a
-# limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
-_WHERE = SQL("""
-SELECT DISTINCT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
+# The databases in which a role has rights, and whether it owns something there. "": the server, such as CONNECT on a
+# database, or a database. One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
+_PLACES = SQL("""
+SELECT coalesce(datname, ''), bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND datconnlimit IS DISTINCT FROM -2 ORDER BY 1
-""")
-# The other databases in which a role owns something, and those that it owns.
-_OWNS_ELSEWHERE = SQL("""
-SELECT FROM pg_shdepend s LEFT JOIN pg_database here ON here.oid = dbid
-LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND deptype = 'o' AND coalesce(here.datname, shared.datname) <> %s LIMIT 1
+  AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1
 """)
 _WORDS: dict[str, str] = {
     "view": "TABLE",
@@ -200,11 +193,11 @@ async def drop(opened: Opener, role: str) -> bool:
     """
     try:
         async with opened() as session:
-            names, places = session.names, [place for (place,) in await session.run(_WHERE, role)]
-            owns_elsewhere = await session.run(_OWNS_ELSEWHERE, role, names.database)
+            names, places = session.names, dict(await session.run(_PLACES, role))
         if names.database in places and role != names.owner:
             async with entered(opened, names.database) as session:
                 await hand_over(session, role)
+        owns_elsewhere = any(owns for place, owns in places.items() if place != names.database)
         if owns_elsewhere and not names.is_ours(role):  # an adopted login keeps that
             return False
         for place in places:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import LiteralString
 
-from attrs import frozen
 from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
@@ -32,40 +31,42 @@ RIGHTS: Mapping[Role, Mapping[LiteralString, tuple[LiteralString, ...]]] = {
 }
 
 
-@frozen
-class _Kind:
-    """A kind of object, with a query for the quoted names of those of the owner on which the group lacks a right."""
-
-    word: LiteralString  # in GRANT
-    letter: LiteralString  # in ``pg_default_acl``
-    query: LiteralString  # its values are the owner and the group
-    lacks: LiteralString  # for each privilege, in place of ``{lacks}``
-
-
-_RELATIONS = """
+# The quoted names of the owner's objects on which the group lacks one of the privileges.
+_RELATIONS: LiteralString = """
 SELECT format('%%I.%%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
-WHERE pg_get_userbyid(relowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-  AND relkind IN ({kinds}) AND ({{lacks}}) ORDER BY c.oid
+WHERE pg_get_userbyid(relowner) = %(owner)s AND g.rolname = %(group)s
+  AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND relkind IN
 """
-_ROUTINES = """
+_TABLES = SQL(f"""{_RELATIONS} ('r', 'p', 'v', 'm', 'f')
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_table_privilege(g.oid, c.oid, wanted))
+ORDER BY c.oid
+""")
+_SEQUENCES = SQL(f"""{_RELATIONS} ('S')
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_sequence_privilege(g.oid, c.oid, wanted))
+ORDER BY c.oid
+""")
+_ROUTINES = SQL("""
 SELECT CASE prokind WHEN 'p' THEN format('%%I.%%I(%%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
     ELSE p.oid::regprocedure::text END FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
-WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks}) ORDER BY p.oid
-"""
+WHERE pg_get_userbyid(proowner) = %(owner)s AND g.rolname = %(group)s AND nspname !~ '^pg_'
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_function_privilege(g.oid, p.oid, wanted))
+ORDER BY p.oid
+""")
 # The owner of the database owns the schema ``public``.
-_SCHEMAS = """
+_SCHEMAS = SQL("""
 SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
-WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks})
+WHERE pg_get_userbyid(nspowner) IN (%(owner)s, 'pg_database_owner') AND g.rolname = %(group)s AND nspname !~ '^pg_'
+  AND EXISTS (SELECT FROM unnest(%(privileges)s::text[]) wanted WHERE NOT has_schema_privilege(g.oid, n.oid, wanted))
 ORDER BY n.oid
-"""
-_TABLES, _SEQUENCES = _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"), _RELATIONS.format(kinds="'S'")
-_KINDS = (
-    _Kind("SCHEMA", "n", _SCHEMAS, "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')"),
-    _Kind("TABLE", "r", _TABLES, "NOT has_table_privilege(g.oid, c.oid, '{privilege}')"),
-    _Kind("SEQUENCE", "S", _SEQUENCES, "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"),
-    _Kind("ROUTINE", "f", _ROUTINES, "NOT has_function_privilege(g.oid, p.oid, '{privilege}')"),
-)
+""")
+# By the word in GRANT: the letter in ``pg_default_acl``, and what finds them.
+_KINDS: Mapping[LiteralString, tuple[LiteralString, SQL]] = {
+    "SCHEMA": ("n", _SCHEMAS),
+    "TABLE": ("r", _TABLES),
+    "SEQUENCE": ("S", _SEQUENCES),
+    "ROUTINE": ("f", _ROUTINES),
+}
 _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
 WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
@@ -96,17 +97,13 @@ async def missing_grants_inside(session: Session, role: Role) -> list[Step]:
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(revoke, as_owner=True))
     defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-    for kind in _KINDS:
-        privileges = RIGHTS[role].get(kind.word)
-        if privileges is None:
-            continue
-        lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
-        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, group)
-        wanted = ", ".join(privileges)
+    for word, privileges in RIGHTS[role].items():
+        (letter, query), wanted = _KINDS[word], ", ".join(privileges)
+        rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
         for objects in in_parts([name for (name,) in rows]):
-            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, Identifier(group))
+            grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
             steps.append(Step(grant, as_owner=True))
-        if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
-            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(Identifier(group))
+        if not {(letter, privilege) for privilege in privileges} <= defaults:
+            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}").format(Identifier(group))
             steps.append(Step(grant, as_owner=True))
     return steps

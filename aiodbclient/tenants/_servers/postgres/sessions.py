@@ -16,6 +16,7 @@ import traceback
 import weakref
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
@@ -24,9 +25,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier
 
-from ....errors import ConfigurationError, DatabaseClientError
+from ....errors import DatabaseClientError
 from ..._credential import Secret
-from ..._libpq import one_line, options_of
+from ..._libpq import checked_options, one_line
 from ..._naming import OF_A_GROUP, Names
 from ...errors import GrantError
 from ..server import SessionLostError, Work, of_tenant
@@ -67,12 +68,12 @@ _TIMEOUT = "57014"
 _DUPLICATE = ("42710", "42P04")  # of a role, of a database
 _SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
-_DOOR = SQL("""
-SELECT pg_get_userbyid(datdba), has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
-    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid))
-FROM pg_database d WHERE datname = %s
+# Who owns the database, if the administrator may not enter it.
+_CLOSED = SQL("""
+SELECT pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s AND NOT (
+    has_database_privilege(oid, 'CONNECT') AND datallowconn AND (
+    datconnlimit < 0 OR datconnlimit > (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)))
 """)
-
 
 Statement: TypeAlias = SQL | Composed
 
@@ -105,26 +106,14 @@ class CAFile:
             handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
             with open(handle, "w") as file:
                 file.write(self.ca)
-            weakref.finalize(self, _unlink, self._path)
+            weakref.finalize(self, Path(self._path).unlink, missing_ok=True)
         return self._path
 
 
-def _unlink(path: str) -> None:
-    with suppress(OSError):
-        os.unlink(path)
-
-
 def admin_options(admin: str) -> dict[str, Any]:
-    """Return the options of the DSN ``admin``. Raises ConfigurationError if it is none."""
-    options = options_of(admin)
-    if options is None:
-        raise ConfigurationError(
-            "admin is not a DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
-            "password written as %40 and %2F"
-        )
-    if "password" in options:
-        options["password"] = Secret(options["password"])  # a traceback may show the options
-    return options
+    """Return the options of the administrator's DSN, whose password a traceback does not show."""
+    options = checked_options("admin", admin)
+    return options | {"password": Secret(options.get("password", ""))}
 
 
 async def connect(options: dict[str, Any], ca: CAFile | None, version: int, name: str) -> AsyncConnection[Any]:
@@ -179,13 +168,11 @@ async def rows(server: AsyncConnection[Any], statement: Statement, values: Any =
             kind = StatementTimeoutError
         elif server.closed:
             kind = SessionLostError
-    of, shown = (f"tenant {tenant!r}: ", _shown(statement)) if tenant else ("", "")
+    of, shown = "", ""
+    if tenant:
+        of = f"tenant {tenant!r}: "
+        shown = _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
     raise kind(f"{of}PostgreSQL refused a statement: {reason}", tenant=tenant, statement=shown)
-
-
-def _shown(statement: Statement) -> str:
-    """The statement for an error, without the verifier of a password."""
-    return _VERIFIER.sub("PASSWORD '...'", statement.as_string(None))[:_STATEMENT_CHARACTERS]
 
 
 def verbatim(text: Any) -> SQL:
@@ -284,23 +271,15 @@ class Session:
 async def entered(opened: Opener, database: str) -> AsyncGenerator[Session]:
     """Enter a database, also one that its owner has closed."""
     async with opened() as session:
-        for owner, is_open in await session.run(_DOOR, database):
-            if not is_open:
-                await _open(session, database, owner)
+        for (owner,) in await session.run(_CLOSED, database):
+            name = Identifier(database)
+            opening = [
+                SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
+                SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
+            ]
+            await (session.run_all(*opening) if owner == session.admin else session.run_as(owner, *opening))
     async with opened(database) as session:
         yield session
-
-
-async def _open(session: Session, database: str, owner: str) -> None:
-    name = Identifier(database)
-    statements = [
-        SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(session.admin)),
-        SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(name),
-    ]
-    if owner == session.admin:
-        await session.run_all(*statements)
-    else:
-        await session.run_as(owner, *statements)
 
 
 # No tenant holds up the administrator: the sessions of tenants that hold a lock for long lose it. During a step,
@@ -364,19 +343,11 @@ class Watch:
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, session: Session, pid: int) -> None:
-        values: dict[str, Any] = {
-            "pid": pid,
-            "form": OF_A_GROUP,
-            "own": self.work.names.login_pattern,
-            "patience": PATIENCE_SECONDS,
-        }
-        for login, database, was_ended in await session.run(_END_BLOCKING, **values):
+        own = self.work.names.login_pattern
+        blocking = await session.run(_END_BLOCKING, pid=pid, form=OF_A_GROUP, own=own, patience=PATIENCE_SECONDS)
+        for login, database, was_ended in blocking:
             self.seen = f"an open transaction of the login {login!r} in the database {database!r} holds a lock"
-            if was_ended is not None:
-                self._ended(login)
+            if was_ended is not None and not self.work.names.is_ours(login):
+                self.work.ended.add(login)
         for database, gid, owner in await session.run(_BLOCKING_PREPARED, pid=pid):
             self.seen = f"the prepared transaction {gid!r} of {owner!r} in the database {database!r} holds a lock"
-
-    def _ended(self, whose: str) -> None:
-        if not self.work.names.is_ours(whose):
-            self.work.ended.add(whose)

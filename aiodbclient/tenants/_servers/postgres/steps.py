@@ -83,8 +83,6 @@ class PostgresSession(TenantSession):
 
     async def _complete_inside(self, roles: Sequence[Role]) -> None:
         for role in roles:
-            async with entered(self._turn, self.names.database):  # opens it
-                pass
             await self._step(partial(rights.complete_inside, role=role), self.names.database)
 
     async def shut(self) -> None:
@@ -100,8 +98,7 @@ class PostgresSession(TenantSession):
         login = await self._step(adoption.login_to_adopt)
         await self._step(partial(adoption.check_adoption, login=login))
         if login is not None and login == self.names.database:
-            async with entered(self._turn, self.names.database) as session:
-                await adoption.check_schema(session, login)
+            await self._step(partial(adoption.check_schema, login=login), self.names.database)
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(adoption.take_database, login=login))
@@ -127,7 +124,8 @@ class PostgresSession(TenantSession):
         watch, until = Watch(self._work), monotonic() + ENDING_SECONDS
         while True:
             try:
-                async with self._turn(database) as session, watch.over(session):
+                opened = self._turn() if database is None else entered(self._turn, database)
+                async with opened as session, watch.over(session):
                     return await do(session)
             except BlockedError as error:
                 blocked = error
