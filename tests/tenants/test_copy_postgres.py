@@ -19,7 +19,7 @@ from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError
 from aiodbclient.sandbox._embedded import SUPERUSER, binaries
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._copy.postgres import PostgresCopier, programs
+from aiodbclient.tenants._copy.postgres import PostgresCopier
 from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants.errors import GrantError
 
@@ -190,9 +190,10 @@ async def test_restore_runs_code_as_tenant(server: RestartablePostgres, column: 
 async def test_only_a_server_that_takes_the_dump_gets_one() -> None:
     assert PostgresCopier.refusal("18.6", "17.2") == "PostgreSQL 17.2 is older than 18.6"
     assert PostgresCopier.refusal("15.1", "18.6") == ""
-    assert (await programs("18.6", "18.6", has_tls=False)).version[0] == 18
+    names = names_of("alpha", Engine.PG)
+    assert (await PostgresCopier.with_programs(names, "18.6", "18.6", has_tls=False)).tools.version[0] == 18
     with pytest.raises(ConfigurationError, match="pg_dump and pg_restore of version 99 are required") as missing:
-        await programs("99.1", "99.1", has_tls=False)
+        await PostgresCopier.with_programs(names, "99.1", "99.1", has_tls=False)
     assert missing.value.advice == "install postgresql-client-99, and put its programs on PATH"
 
 

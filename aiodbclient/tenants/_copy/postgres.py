@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any, LiteralString, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._credential import Credential, Secret
 from .._libpq import one_line
 from .._naming import Names
-from .._servers.postgres.sessions import CAFile, connect
+from .._servers.postgres.sessions import CAFile, connect, rows
 from ..errors import GrantError
 from . import Copier, Survey
-from .programs import Programs, environment_of, installed, missing, place_of, run, text_of
+from .programs import environment_of, installed, missing, place_of, run, text_of
 
 _NEW_SETTING = 17  # from which on pg_restore sets transaction_timeout, which older servers refuse
 _ENTRY = re.compile(r"\d+; \d+ \d+ (.*)")
@@ -28,45 +27,47 @@ _LOCK_SECONDS = 60.0  # for which a program may wait for a lock. It sets no time
 _PART_OF_LOCKS = 0.8  # that a dump may take: the others are for other tenants
 _AT_ONCE = 50  # tables that one statement counts
 
-_DATABASE = """
+_DATABASE = SQL("""
 SELECT pg_database_size(d.oid), d.datconnlimit, pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
   coalesce(to_jsonb(d)->>'datlocprovider', 'c'), coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', '')
 FROM pg_database d WHERE d.datname = current_database()
-"""
+""")
 # Those that the administrator made.
-_EXTENSIONS = """
+_EXTENSIONS = SQL("""
 SELECT e.extname, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
 WHERE e.extname <> 'plpgsql' AND pg_get_userbyid(e.extowner) <> %(owner)s AND pg_get_userbyid(e.extowner) !~ %(form)s
 ORDER BY e.oid  -- one may require an earlier one
-"""
-_LOCKS = """
+""")
+_LOCKS = SQL("""
 SELECT count(*), current_setting('max_locks_per_transaction')::bigint
   * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
 FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
-"""
-_SETTINGS = """
+""")
+_SETTINGS = SQL("""
 SELECT s.setrole <> 0, s.setdatabase <> 0, split_part(each, '=', 1), substr(each, strpos(each, '=') + 1)
 FROM pg_db_role_setting s, unnest(s.setconfig) each
 WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 AND (s.setrole = to_regrole(quote_ident(%(login)s))::oid OR s.setrole = 0 AND s.setdatabase <> 0)
 AND split_part(each, '=', 1) <> 'role'
-"""
-_SET = "SELECT set_config(%(name)s, %(value)s, false)"
-_RELATIONS = """
+""")
+_SET = SQL("SELECT set_config(%(name)s, %(value)s, false)")
+_RELATIONS = SQL("""
 SELECT n.nspname, c.relname, c.relkind = 'S' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 AND n.nspname !~ '^pg_toast' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY 1, 2
-"""
-_BLOCKED = """
+""")
+_BLOCKED = SQL("""
 SELECT DISTINCT a.usename FROM pg_locks l JOIN pg_stat_activity w USING (pid),
   unnest(pg_blocking_pids(l.pid)) b (pid) JOIN pg_stat_activity a USING (pid)
 WHERE w.usename = %(login)s AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s) ORDER BY 1
-"""
-_LARGE_OBJECTS = "SELECT count(*) FROM pg_largeobject_metadata"
-_THERE = "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
+""")
+_LARGE_OBJECTS = SQL("SELECT count(*) FROM pg_largeobject_metadata")
+_THERE = SQL(
+    "SELECT 'EXTENSION - ' || extname FROM pg_extension UNION ALL SELECT 'SCHEMA - ' || nspname FROM pg_namespace"
+)
 
 
-Rows: TypeAlias = Callable[..., Awaitable[list[Any]]]
+_Ask: TypeAlias = Callable[..., Awaitable[list[Any]]]
 
 
 class PostgresCopier(Copier):
@@ -80,17 +81,28 @@ class PostgresCopier(Copier):
 
     @classmethod
     async def with_programs(cls, names: Names, source: str, target: str, *, has_tls: bool) -> PostgresCopier:
-        copier = cls(names, await programs(source, target, has_tls=has_tls))
-        copier.oldest = min(_major(source), _major(target))
+        at_least, newest = _major(source), _major(target)
+        below = 999 if newest >= _NEW_SETTING else _NEW_SETTING
+        found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
+        fitting = [each for each in found if at_least <= each.version[0] < below]
+        if not fitting:
+            there = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
+            upto = "" if below > _NEW_SETTING else f" to {below - 1}"
+            raise missing(
+                f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {there}",
+                f"postgresql-client-{at_least}",
+            )
+        copier = cls(names, min(fitting, key=lambda each: each.version[0]))
+        copier.oldest = min(at_least, newest)
         return copier
 
     async def survey(self, reader: Credential, login: str) -> Survey:
         names = {"owner": self.names.owner, "form": self.names.login_pattern}
-        async with self._session(reader) as rows:
-            ((size, limit, *locale),) = await rows(_DATABASE)
-            extensions = await rows(_EXTENSIONS, names)
-            ((tables, locks),) = await rows(_LOCKS)
-            settings = await rows(_SETTINGS, {"login": login})
+        async with self._session(reader) as ask:
+            ((size, limit, *locale),) = await ask(_DATABASE)
+            extensions = await ask(_EXTENSIONS, names)
+            ((tables, locks),) = await ask(_LOCKS)
+            settings = await ask(_SETTINGS, {"login": login})
         refusals = list[str]()
         if tables > locks * _PART_OF_LOCKS:
             refusals.append(
@@ -106,8 +118,8 @@ class PostgresCopier(Copier):
 
     async def obstacles(self, survey: Survey, reader: Credential, programs: str, writer: Credential) -> list[str]:
         """Copy all but the rows. Then the database has to be dropped, and the login has no settings."""
-        async with self._session(writer) as rows:
-            ((_, _, *locale),) = await rows(_DATABASE)
+        async with self._session(writer) as ask:
+            ((_, _, *locale),) = await ask(_DATABASE)
         if locale != survey.facts["locale"]:
             here, there = (" ".join(filter(None, each)) for each in (survey.facts["locale"], locale))
             return [f"encoding and locale differ: {here} and {there}"]
@@ -116,8 +128,8 @@ class PostgresCopier(Copier):
                 await self._dump(reader, file, "--schema-only")
                 await self.restore(writer, file)
             await self.finish(survey, writer, "")
-            async with self._session(writer) as rows:
-                await rows("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL")
+            async with self._session(writer) as ask:
+                await ask(SQL("SET ROLE NONE; ALTER ROLE CURRENT_USER RESET ALL"))
         except GrantError as refused:
             return [str(refused)]
         return []
@@ -145,8 +157,8 @@ class PostgresCopier(Copier):
         values = {"login": credential.username, "seconds": _LOCK_SECONDS}
         try:
             while not (await asyncio.wait([task], timeout=_LOCK_SECONDS))[0]:
-                async with self._session(credential) as rows:
-                    blocking = await rows(_BLOCKED, values)
+                async with self._session(credential) as ask:
+                    blocking = await ask(_BLOCKED, values)
                 if blocking:
                     login = blocking[0][0]
                     raise GrantError(
@@ -158,7 +170,19 @@ class PostgresCopier(Copier):
         await task
 
     async def restore(self, writer: Credential, source: IO[bytes]) -> None:
-        await self._restore(writer, source, await self._entries(writer, source))
+        entries = await self._entries(writer, source)
+        source.seek(0)
+        options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
+        with (
+            NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as listed,
+            environment_of(writer, self._options) as environment,
+        ):
+            listed.writelines(f"{each}\n" for each in entries)
+            listed.flush()
+            command = [self.tools.restore, *options, f"--use-list={listed.name}", place_of(writer)]
+            await run(command, environment, stdin=source)
+        async with self._session(writer) as ask:
+            await ask(SQL("ANALYZE"))
 
     async def _entries(self, writer: Credential, source: IO[bytes]) -> list[str]:
         """The lines of the table of contents to restore: without the extensions and schemas that are there already.
@@ -168,8 +192,8 @@ class PostgresCopier(Copier):
         """
         source.seek(0)
         listing = await text_of([self.tools.restore, "--list"], source)
-        async with self._session(writer) as rows:
-            there = [entry for (entry,) in await rows(_THERE)]
+        async with self._session(writer) as ask:
+            there = [entry for (entry,) in await ask(_THERE)]
         left_out = tuple(f"{each} " for each in there)
         comments = tuple(f"COMMENT - EXTENSION {each[12:]}" for each in left_out if each.startswith("EXTENSION - "))
         entries = [(line, match[1]) for line in listing.split("\n") if (match := _ENTRY.match(line))]
@@ -180,50 +204,39 @@ class PostgresCopier(Copier):
             and (entry.endswith(f" {self.names.owner}") or not entry.startswith("DEFAULT ACL "))
         ]
 
-    async def _restore(self, writer: Credential, source: IO[bytes], entries: list[str]) -> None:
-        source.seek(0)
-        options = "--no-owner", "--exit-on-error", "--no-password", f"--role={self.names.owner}"
-        with _listed(entries) as path:
-            command = [self.tools.restore, *options, f"--use-list={path}", place_of(writer)]
-            with environment_of(writer, self._options) as environment:
-                await run(command, environment, stdin=source)
-        async with self._session(writer) as rows:
-            await rows("ANALYZE")
-
     async def count(self, credential: Credential) -> Mapping[str, str]:
         found = dict[str, str]()
-        async with self._session(credential) as rows:
-            ((objects,),) = await rows(_LARGE_OBJECTS)
+        async with self._session(credential) as ask:
+            ((objects,),) = await ask(_LARGE_OBJECTS)
             found["large objects"] = str(objects)
-            relations = await rows(_RELATIONS)
+            relations = await ask(_RELATIONS)
             for at in range(0, len(relations), _AT_ONCE):
                 some = relations[at : at + _AT_ONCE]
-                found |= dict(await rows(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
+                found |= dict(await ask(SQL(" UNION ALL ").join(_counting(*each) for each in some)))
         return found
 
     async def finish(self, survey: Survey, writer: Credential, events: str) -> None:
         database = Identifier(writer.database)
-        async with self._session(writer) as rows:
+        async with self._session(writer) as ask:
             limit = Literal(survey.facts["limit"])
-            await rows(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
+            await ask(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
             for of_login, in_database, name, value in survey.facts["settings"]:
                 what = SQL("DATABASE {}").format(database)
                 if of_login:
                     where = SQL(" IN DATABASE {}").format(database) if in_database else SQL("")
                     what = SQL("ROLE {}{}").format(Identifier(writer.username), where)
-                await rows(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
+                await ask(SQL("SET ROLE {}").format(SQL("NONE") if of_login else Identifier(self.names.owner)))
                 if name.endswith("_timeout"):  # the way below sets it in this session too, which it would end
-                    change = SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value))
-                    await rows(change)
+                    await ask(SQL("ALTER {} SET {} TO {}").format(what, Identifier(name), Literal(value)))
                     continue
-                await rows("BEGIN READ WRITE")  # the setting may be default_transaction_read_only
-                await rows(_SET, {"name": name, "value": value})
-                await rows(
+                await ask(SQL("BEGIN READ WRITE"))  # the setting may be default_transaction_read_only
+                await ask(_SET, {"name": name, "value": value})
+                await ask(
                     SQL("ALTER {} SET {} FROM CURRENT; COMMIT; RESET ALL").format(what, Identifier(*name.split(".")))
                 )
 
     @asynccontextmanager
-    async def _session(self, credential: Credential) -> AsyncGenerator[Rows]:
+    async def _session(self, credential: Credential) -> AsyncGenerator[_Ask]:
         """A session as the owner of the tenant's objects, without a bound of time for its statements."""
         options = {
             "host": credential.host,
@@ -239,53 +252,16 @@ class PostgresCopier(Copier):
             reason = one_line(error)
         else:
             async with server:
-                rows = partial(_rows, server)
-                await rows("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''")
-                await rows(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
-                yield rows
+                ask = partial(rows, server)
+                await ask(SQL("SET statement_timeout = 0; SET idle_session_timeout = 0; SET search_path = ''"))
+                await ask(SQL("SET ROLE {}").format(Identifier(self.names.owner)))
+                yield ask
             return
         raise GrantError(f"PostgreSQL refused a login to copy the database: {reason}")
 
 
-async def _rows(
-    server: AsyncConnection[Any], statement: LiteralString | bytes | Composed, values: Mapping[str, Any] | None = None
-) -> list[Any]:
-    """Execute a statement as the tenant, and return its rows."""
-    try:
-        cursor = await server.execute(statement, values)
-        return [] if cursor.description is None else await cursor.fetchall()
-    except psycopg.Error as error:
-        reason = error.diag.message_primary or one_line(error)
-    raise GrantError(f"PostgreSQL refused a statement of the copy: {reason}")
-
-
-async def programs(source: str, target: str, *, has_tls: bool) -> Programs:
-    """Find the programs to copy from a server of version ``source`` to one of ``target``, with or without TLS."""
-    at_least = _major(source)
-    below = 999 if _major(target) >= _NEW_SETTING else _NEW_SETTING
-    found = [each for each in await installed("pg_dump", "pg_restore") if not (has_tls and each.lacks_tls)]
-    fitting = [each for each in found if at_least <= each.version[0] < below]
-    if fitting:
-        return min(fitting, key=lambda each: each.version[0])
-    there = ", ".join(map(str, sorted({each.version[0] for each in found}))) or "none"
-    upto = "" if below > _NEW_SETTING else f" to {below - 1}"
-    raise missing(
-        f"pg_dump and pg_restore of version {at_least}{upto} are required, and found were: {there}",
-        f"postgresql-client-{at_least}",
-    )
-
-
 def _major(version: str) -> int:
     return int(re.split(r"[. ]", version)[0])
-
-
-@contextmanager
-def _listed(entries: list[str]) -> Generator[str]:
-    """A file for ``pg_restore --use-list``."""
-    with NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(f"{each}\n" for each in entries)
-        file.flush()
-        yield file.name
 
 
 def _counting(schema: str, name: str, is_sequence: bool) -> Composed:

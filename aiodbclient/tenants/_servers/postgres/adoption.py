@@ -12,9 +12,7 @@ from ....errors import ConflictError
 from ..._naming import Role
 from .closing import end_sessions
 from .databases import complete, need_database, read_logins
-from .objects import owners
-from .objects_of_others import hand_over_all
-from .sessions import Opener, Session
+from .sessions import Session
 
 _ATTRIBUTES = SQL("""
 SELECT name FROM pg_roles, LATERAL (
@@ -97,11 +95,3 @@ async def take_database(session: Session, login: str | None) -> None:
     logins = {} if login is None else {login: Role.OWNER}
     await complete(session, logins)
     await end_sessions(session, keep=[*(each.name for each in await read_logins(session, logins)), session.admin])
-
-
-async def take_objects(opened: Opener) -> None:
-    """Give the tenant what anybody owns in the database. ``problems`` reports what the administrator may not give."""
-    async with opened() as session:
-        names = session.names
-        others = [name for name in await owners(session) if name != names.owner]
-    await hand_over_all(opened, names.database, others)

@@ -45,8 +45,9 @@ SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
 FROM pg_database d WHERE datname = %s
 """)
 _MEMBERS = SQL("""
-SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option, {inherit}, {set}
-FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
+SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
+       coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true), coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
+FROM pg_roles r LEFT JOIN pg_auth_members m ON roleid = r.oid WHERE rolname = %s
 """)
 _LOGINS = SQL("""
 SELECT rolname, rolcanlogin, rolinherit, rolconnlimit, EXISTS (
@@ -130,9 +131,8 @@ async def need_database(session: Session) -> Database:
 
 async def members(session: Session, role: str) -> list[Member] | None:
     """Read the members of ``role``; None if there is no such role."""
-    columns = ("inherit_option", "set_option") if session.knows_options else ("true", "true")
-    rows = await session.run(_MEMBERS.format(inherit=SQL(columns[0]), set=SQL(columns[1])), role)
-    return [Member(name, *rest) for name, *rest in rows if name is not None] if rows else None
+    rows = await session.run(_MEMBERS, role)
+    return [Member(*row) for row in rows if row[0] is not None] if rows else None
 
 
 async def read_logins(session: Session, wanted: Collection[str] = ()) -> list[Login]:
@@ -274,16 +274,12 @@ def closing_steps(session: Session, database: Database, keep: Collection[str]) -
     kept = {database.owner, session.names.owner, session.admin, *keep}
     others = set(database.privileges) - kept
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
+        names = [Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in sorted(grantees)]
         revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE").format(
-            Identifier(session.names.database), SQL(", ").join(map(grantee, sorted(grantees)))
+            Identifier(session.names.database), SQL(", ").join(names)
         )
         for number, each in enumerate(sorted(grantees)):  # one statement, however many they are
             yield Step(None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
-
-
-def grantee(name: str) -> Composed:
-    """The name of a role, or PUBLIC, in GRANT and REVOKE."""
-    return SQL("{}").format(Identifier(name) if name != PUBLIC else SQL("PUBLIC"))
 
 
 async def take(session: Session, steps: Sequence[Step]) -> None:

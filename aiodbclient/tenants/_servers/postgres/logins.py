@@ -116,15 +116,13 @@ def start_as_owner(session: Session, login: str) -> Composed:
 
 async def create_login(session: Session, login: str, stored: Secret, role: Role, limit: int | None) -> None:
     """Create a login as a member of its role, in one transaction."""
-    is_owner, names = role is Role.OWNER, session.names
-    first = [_create(login, stored, limit or await default_limit(session), inherits=not is_owner)]
-    if not is_owner:
-        first.append(grant_membership(session, names.group(role), login, True, False))
-    elif session.knows_options:  # before the next change of memberships, which makes the server look at all of them
-        first.append(start_as_owner(session, login))
-    if not is_owner:  # its group has CONNECT
-        await session.run_all(*first)
+    names, inherits = session.names, role is not Role.OWNER
+    first = [_create(login, stored, limit or await default_limit(session), inherits=inherits)]
+    if role is not Role.OWNER:  # its group has CONNECT
+        await session.run_all(*first, grant_membership(session, names.group(role), login, True, False))
         return
+    if session.knows_options:  # before the next change of memberships, which makes the server look at all of them
+        first.append(start_as_owner(session, login))
     async with session.member_of(names.owner, inherits=False, first=first, also=login):
         if not session.knows_options:  # the administrator has to be a member
             await session.run(start_as_owner(session, login))
@@ -154,7 +152,11 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     """
     present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
     await _revoke_memberships(session, present)
-    changes = [partial(_revoke_connect, session, present), *(partial(_lock_out, session, each) for each in present)]
+    lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
+    changes: list[_Change] = [
+        partial(_revoke_connect, session, present),
+        *(partial(session.run_all, _BRIEFLY, lock.format(Identifier(login))) for login in present),
+    ]
     while True:
         blocked = dict[_Change, BlockedError]()
         for change in changes:
@@ -174,8 +176,8 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
                 "when their statement does: run it again"
             )
         await asyncio.sleep(_LOOK_SECONDS)
-    for error in blocked.values():
-        raise error
+    for blocking in blocked.values():
+        raise blocking
 
 
 async def _revoke_memberships(session: Session, logins: Sequence[str]) -> None:
@@ -194,11 +196,6 @@ async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
         if connecting and owner == session.names.owner:
             revoke = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
             await session.run_as(owner, _BRIEFLY, revoke.format(database, names(map(Identifier, connecting))))
-
-
-async def _lock_out(session: Session, login: str) -> None:
-    """Take the password and LOGIN."""
-    await session.run_all(_BRIEFLY, SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(Identifier(login)))
 
 
 # The test of a password.

@@ -11,18 +11,17 @@ as a member of the owners of the objects and of all who passed rights on.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import LiteralString
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
 from .logins import MEMBERSHIPS, revoke_membership
-from .sessions import BlockedError, Opener, Session, Statement, entered, verbatim
+from .sessions import BlockedError, Opener, Session, entered, verbatim
 
-_AT_ONCE = 500  # how many objects one statement names, or one transaction alters
+_AT_ONCE = 500  # how many objects one transaction alters
 _MOST_BLOCKED = 5  # statements that wait for a lock
 _READ = 10_000  # how many objects to read at once
 _UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
@@ -85,30 +84,14 @@ SELECT coalesce(datname, ''), bool_or(deptype = 'o') FROM pg_shdepend LEFT JOIN 
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
   AND datconnlimit IS DISTINCT FROM -2 GROUP BY 1 ORDER BY 1
 """)
+# The words of ALTER, for other kinds than it has by itself.
 _WORDS: dict[str, str] = {
-    "view": "TABLE",
-    "materialized view": "TABLE",
-    "foreign table": "TABLE",
-    "function": "ROUTINE",
-    "procedure": "ROUTINE",
-    "aggregate": "ROUTINE",
-    "window function": "ROUTINE",
+    **dict.fromkeys(("view", "materialized view", "foreign table", "sequence"), "TABLE"),
+    **dict.fromkeys(("function", "procedure", "aggregate", "window function"), "ROUTINE"),
     "domain": "TYPE",
-    "server": "FOREIGN SERVER",
-}
-# The words of ALTER, where GRANT has no such kind or another word.
-_ALTERED: dict[str, str] = {
-    "sequence": "TABLE",
-    "server": "SERVER",
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "statistics object": "STATISTICS",
 }
-
-
-def in_parts(identities: Sequence[str]) -> Iterator[Composed]:
-    """Yield lists of quoted names for a statement, each as long as one may be."""
-    for start in range(0, len(identities), _AT_ONCE):
-        yield SQL(", ").join(map(verbatim, identities[start : start + _AT_ONCE]))
 
 
 async def owners(session: Session) -> list[str]:
@@ -128,9 +111,8 @@ async def hand_over(session: Session, role: str) -> None:
         for few in (rows[:schemas], rows[schemas:]):
             if few:
                 await _open_schemas(session)
-            statements = [_alter(kind, identity, Identifier(names.owner)) for kind, identity in few]
-            for start in range(0, len(statements), _AT_ONCE):
-                await _each(session, partial(session.member_of, *members), statements[start : start + _AT_ONCE])
+            for start in range(0, len(few), _AT_ONCE):
+                await _alter(session, members, few[start : start + _AT_ONCE])
 
 
 async def drop_owned(session: Session, role: str) -> None:
@@ -150,21 +132,25 @@ async def drop_owned(session: Session, role: str) -> None:
     await session.run_as(role, SQL("DROP OWNED BY CURRENT_USER"))
 
 
-async def _each(
-    session: Session, enter: Callable[[], AbstractAsyncContextManager[None]], statements: Sequence[Statement]
-) -> None:
-    """Run the statements in one transaction or, if one is refused, each. Raises the first refusal at the end.
+async def _alter(session: Session, members: Collection[str], objects: Sequence[tuple[str, str]]) -> None:
+    """Make the owner role the owner of objects, in one transaction or, if one is refused, each in its own.
 
-    Others can lock what some of them need, and each of these takes a second: after ``_MOST_BLOCKED`` it ends.
+    Raises the first refusal at the end. Others can lock some objects, and each of these takes a second: after
+    ``_MOST_BLOCKED`` it ends.
     """
+    owner = Identifier(session.names.owner)
+    statements = [
+        verbatim(f"ALTER {_WORDS.get(kind, kind.upper())} {{}} OWNER TO {{}}").format(verbatim(identity), owner)
+        for kind, identity in objects
+    ]
     with suppress(GrantError):
-        async with enter():
+        async with session.member_of(*members):
             await session.run_all(*statements)
         return
     refused, blocked = None, 0
     for statement in statements:
         try:
-            async with enter():
+            async with session.member_of(*members):
                 await session.run(statement)
         except GrantError as error:
             refused, blocked = refused or error, blocked + isinstance(error, BlockedError)
@@ -172,11 +158,6 @@ async def _each(
             break
     if refused is not None:
         raise refused
-
-
-def _alter(kind: str, identity: str, owner: Identifier) -> Composed:
-    word = _ALTERED.get(kind) or _WORDS.get(kind, kind.upper())
-    return verbatim(f"ALTER {word} {{}} OWNER TO {{}}").format(verbatim(identity), owner)
 
 
 async def _open_schemas(session: Session) -> None:

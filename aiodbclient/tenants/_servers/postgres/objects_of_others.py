@@ -6,7 +6,7 @@ tenant's database, where the tenant may call it, is a way out of the database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 from psycopg.sql import SQL
@@ -84,23 +84,23 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
     """Give the owner role all that is in the database, and revoke what is too much. Return what is left."""
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
-        others = [name for name in await owners(session) if name != names.owner]
-        if not others and not await problems(session, logins):
-            return []
-        memberships = await session.run(_MEMBERS_OF_LOGINS, present)
-        memberships += await session.run(_GRANTED_POWERS, [names.owner, *names.groups, *present])
-        for role, member, grantor in memberships:
-            with suppress(GrantError):
-                await session.run(revoke_membership(session, role, member, grantor))
-        await end_sessions(session, keep=[*present, session.admin])
-    reasons = await hand_over_all(opened, names.database, others)
-    await drop_elsewhere(opened)
+        if found := await problems(session, logins):
+            memberships = await session.run(_MEMBERS_OF_LOGINS, present)
+            memberships += await session.run(_GRANTED_POWERS, [names.owner, *names.groups, *present])
+            for role, member, grantor in memberships:
+                with suppress(GrantError):
+                    await session.run(revoke_membership(session, role, member, grantor))
+            await end_sessions(session, keep=[*present, session.admin])
+    reasons = await take_objects(opened)
+    if not found:
+        return []
+    await _drop_elsewhere(opened)
     async with opened() as session:
         left = [str(each) for each in await problems(session, logins)]
     return left + reasons if left else []
 
 
-async def drop_elsewhere(opened: Opener) -> None:
+async def _drop_elsewhere(opened: Opener) -> None:
     """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour."""
     async with opened() as session:
         names = session.names
@@ -111,12 +111,15 @@ async def drop_elsewhere(opened: Opener) -> None:
                 await drop_owned(session, names.owner)
 
 
-async def hand_over_all(opened: Opener, database: str, others: Sequence[str]) -> list[str]:
-    """Give the owner role what ``others`` own in the tenant's database. Return why some of it was refused."""
+async def take_objects(opened: Opener) -> list[str]:
+    """Give the owner role what others own in the tenant's database. Return why some of it was refused."""
     reasons = list[str]()
+    async with opened() as session:
+        names = session.names
+        others = [name for name in await owners(session) if name != names.owner]
     if not others:
         return reasons
-    async with entered(opened, database) as session:
+    async with entered(opened, names.database) as session:
         for other in others:
             try:
                 await hand_over(session, other)

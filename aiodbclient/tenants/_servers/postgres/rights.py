@@ -17,8 +17,9 @@ from psycopg.sql import SQL, Identifier
 
 from ..._naming import Role
 from .databases import Step, take
-from .objects import in_parts
-from .sessions import Session
+from .sessions import Session, verbatim
+
+_AT_ONCE = 500  # how many objects one statement names
 
 RIGHTS: Mapping[Role, Mapping[LiteralString, tuple[LiteralString, ...]]] = {
     Role.WRITER: {
@@ -100,7 +101,8 @@ async def missing_grants_inside(session: Session, role: Role) -> list[Step]:
     for word, privileges in RIGHTS[role].items():
         (letter, query), wanted = _KINDS[word], ", ".join(privileges)
         rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
-        for objects in in_parts([name for (name,) in rows]):
+        for start in range(0, len(rows), _AT_ONCE):
+            objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
             grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
             steps.append(Step(grant, as_owner=True))
         if not {(letter, privilege) for privilege in privileges} <= defaults:

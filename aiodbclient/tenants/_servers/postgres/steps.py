@@ -102,7 +102,7 @@ class PostgresSession(TenantSession):
         found = await self._server.find(self.names)
         await self.end_logins([each for each in found.logins if each != login])  # somebody may know their passwords
         await self._step(partial(adoption.take_database, login=login))
-        await adoption.take_objects(self._turn)
+        await objects_of_others.take_objects(self._turn)  # ``problems`` reports what the administrator may not give
         return login
 
     async def drop_database(self) -> None:
