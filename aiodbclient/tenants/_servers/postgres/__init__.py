@@ -45,8 +45,8 @@ _NO_ADMINISTRATOR = "the administrator of the tenants cannot log in"
 _TESTS = 4  # how many logins of tenants to test at a time
 _DROPS = 2  # how many ended logins to drop at a time
 
-_ADMINISTRATOR = SQL("""
-SELECT rolname, current_setting('server_version'), clock_timestamp(),
+_ADMINISTRATOR = SQL(f"""
+SELECT rolname, current_setting('server_version'), clock_timestamp(), ({logins.CONNECTIONS}),
        rolsuper OR rolcreaterole, rolsuper OR rolcreatedb,
        pg_has_role('pg_signal_backend', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE')
 FROM pg_roles WHERE rolname = current_user
@@ -91,9 +91,7 @@ class PostgresServer(Server):
         self.sessions = SharedSessions(self._open, AsyncConnection[Any].close)
 
     async def administrator(self) -> Administrator:
-        async with self.sessions.shared():
-            [(name, version, clock, *has)] = await self.ask(_ADMINISTRATOR)
-            [(connections,)] = await self.ask(logins.CONNECTIONS)
+        [(name, version, clock, connections, *has)] = await self.ask(_ADMINISTRATOR)
         lacks = tuple(right for right, there in zip(_RIGHTS, has, strict=True) if not there)
         return Administrator(name, version, lacks, int(connections), clock.astimezone(UTC))
 
@@ -153,7 +151,7 @@ class PostgresServer(Server):
         if not roles or Problem(ProblemKind.RIGHTS_MISSING) in found:
             return found
         async with self.turns, self.opened(Work(names), names.database) as session:
-            inside = [step for role in roles for step in await rights.missing_grants_inside(session, role)]
+            inside = await rights.missing_grants_inside(session, roles)
         return found | {step.problem for step in inside}
 
     async def other_grantees(self, names: Names) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ object is changed by a statement of its own, from what ``pg_shdepend`` lists for
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 from psycopg.sql import SQL, Identifier
 
 from ....errors import ConflictError
@@ -14,21 +16,20 @@ from .closing import end_sessions
 from .databases import complete, need_database, read_logins
 from .sessions import Session
 
-_ATTRIBUTES = SQL("""
-SELECT name FROM pg_roles, LATERAL (
+# Whether the administrator may not alter a role. Before 16, CREATEROLE suffices.
+_BEYOND: LiteralString = """
+current_setting('server_version_num')::int >= 160000 AND NOT pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
+"""
+_OWNER_BEYOND = SQL(f"SELECT FROM pg_roles WHERE rolname = %s AND {_BEYOND}")
+_CANNOT_ADOPT = SQL(f"""
+SELECT 'it has ' || name FROM pg_roles, LATERAL (
     VALUES ('SUPERUSER', rolsuper), ('CREATEDB', rolcreatedb), ('CREATEROLE', rolcreaterole),
            ('REPLICATION', rolreplication), ('BYPASSRLS', rolbypassrls)) AS attributes (name, has)
-WHERE rolname = %s AND has
-""")
-# Before 16, CREATEROLE suffices.
-_MAY_ALTER = SQL("""
-SELECT current_setting('server_version_num')::int < 160000 OR pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
-FROM pg_roles WHERE rolname = %s
-""")
-_POWERS_OF_ADOPTED = SQL("""
-SELECT p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = %s AND NOT p.rolsuper
+WHERE rolname = %(login)s AND has
+UNION ALL SELECT 'it has the rights of ' || quote_literal(p.rolname) FROM pg_roles r, pg_roles p
+WHERE r.rolname = %(login)s AND NOT p.rolsuper AND pg_has_role(r.oid, p.oid, 'MEMBER')
   AND (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname <> 'pg_database_owner')
-  AND pg_has_role(r.oid, p.oid, 'MEMBER') ORDER BY 1
+UNION ALL SELECT 'the administrator may not alter it' FROM pg_roles WHERE rolname = %(login)s AND {_BEYOND}
 """)
 # The login that goes on: the newest one that may act as the owner role, or the one that has the database's name. The
 # login of a dump inherits.
@@ -56,22 +57,14 @@ async def check_adoption(session: Session, login: str | None) -> None:
     """Raise ConflictError if the database or the login is not the tenant's to take."""
     names, database = session.names, await need_database(session)
     reasons = list[str]()
-    if database.owner not in {session.admin, names.owner} and not await _may_alter(session, database.owner):
+    if database.owner not in {session.admin, names.owner} and await session.run(_OWNER_BEYOND, database.owner):
         reasons.append(
             f"the database {names.database!r} belongs to {database.owner!r}, whom the administrator may not alter"
         )
-    if login is not None:
-        of_login = [f"it has {attribute}" for (attribute,) in await session.run(_ATTRIBUTES, login)]
-        of_login += [f"it has the rights of {power!r}" for (power,) in await session.run(_POWERS_OF_ADOPTED, login)]
-        if not await _may_alter(session, login):
-            of_login.append("the administrator may not alter it")
-        reasons += [f"the login {login!r} cannot be adopted: {reason}" for reason in of_login]
+    for (reason,) in await session.run(_CANNOT_ADOPT, login=login):
+        reasons.append(f"the login {login!r} cannot be adopted: {reason}")
     if reasons:
         raise ConflictError(f"tenant {names.tenant!r}: {'; '.join(reasons)}; nothing was changed", status=409)
-
-
-async def _may_alter(session: Session, role: str) -> bool:
-    return await session.run(_MAY_ALTER, role) == [(True,)]
 
 
 async def check_schema(session: Session, login: str) -> None:

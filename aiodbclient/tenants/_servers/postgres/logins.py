@@ -22,11 +22,10 @@ import ssl
 import struct
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import TypeAlias
+from typing import LiteralString, TypeAlias
 
 from attrs import define, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -48,10 +47,10 @@ _MOST_BYTES = 100_000  # of one message during a login
 
 _OK, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 10, 11, 12
 
-CONNECTIONS = SQL("""
+CONNECTIONS: LiteralString = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
        - coalesce(current_setting('reserved_connections', true), '0')::int
-""")
+"""
 PRESENT = SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) ORDER BY 1")
 _END_SESSIONS = SQL("""
 SELECT pid, usename FROM pg_stat_activity, pg_terminate_backend(pid)
@@ -88,7 +87,7 @@ async def end_work(session: Session) -> None:
 
 async def default_limit(session: Session) -> int:
     """A quarter of the server's connections: three logins, as of a rotation and a reader, leave some."""
-    [(connections,)] = await session.run(CONNECTIONS)
+    [(connections,)] = await session.run(SQL(CONNECTIONS))
     return max(1, int(connections) // 4)
 
 
@@ -151,7 +150,8 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
     prepared transaction can lock the row of its login.
     """
     present = [login for (login,) in await session.run(PRESENT, sorted(logins))]
-    await _revoke_memberships(session, present)
+    ours = {session.names.owner, *session.names.groups}
+    await revoke_memberships(session, await session.run(MEMBERSHIPS, present), ours)
     lock = SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL")
     changes: list[_Change] = [
         partial(_revoke_connect, session, present),
@@ -180,14 +180,16 @@ async def end(session: Session, logins: Collection[str], until: float) -> None:
         raise blocking
 
 
-async def _revoke_memberships(session: Session, logins: Sequence[str]) -> None:
-    for role, member, grantor in await session.run(MEMBERSHIPS, logins):
-        revoke = revoke_membership(session, role, member, grantor)
-        if role in {session.names.owner, *session.names.groups}:
-            await session.run(revoke)
-        else:  # of others: they may be ours to revoke or not
-            with suppress(GrantError):
-                await session.run(revoke)
+async def revoke_memberships(
+    session: Session, memberships: Iterable[tuple[str, str, str]], ours: Collection[str] = ()
+) -> None:
+    """Revoke memberships: all in roles that are ``ours``, and those in others that the administrator may revoke."""
+    for role, member, grantor in memberships:
+        try:
+            await session.run(revoke_membership(session, role, member, grantor))
+        except GrantError:
+            if role in ours:
+                raise
 
 
 async def _revoke_connect(session: Session, logins: Sequence[str]) -> None:
@@ -263,9 +265,9 @@ class _Wire:
         given = ("user", user, "database", database, "options", "-c client_min_messages=error")
         options = b"\0".join(each.encode() for each in given) + b"\0\0"
         self.writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
-        kind, content = await self._expect(_OK, _SASL)
+        kind, _ = await self._expect(_OK, _SASL)
         if kind == _SASL:
-            await self._scram(content, password)
+            await self._scram(password)
             await self._expect(_OK)
         kind, content = await self._message()
         if kind == b"E"[0]:
@@ -273,9 +275,7 @@ class _Wire:
             if code.startswith("28"):  # such as NOLOGIN
                 raise LoginRefusedError(text)  # another one, such as a full database, says that the password was right
 
-    async def _scram(self, mechanisms: bytes, password: Secret) -> None:
-        if b"SCRAM-SHA-256" not in mechanisms.split(b"\0"):
-            raise ServerAwayError("the server asks for a SASL mechanism other than SCRAM-SHA-256")
+    async def _scram(self, password: Secret) -> None:
         nonce = secrets.token_urlsafe(18)
         first = f"n=,r={nonce}"
         initial = f"n,,{first}"
@@ -319,8 +319,6 @@ class _Wire:
     async def _message(self) -> tuple[int, bytes]:
         """Read a message: its kind, and the beginning of its content."""
         kind, length = struct.unpack("!Bi", await self.reader.readexactly(5))
-        if length < 4:
-            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
         return kind, await self.reader.readexactly(min(length - 4, _MOST_BYTES))
 
     def _send(self, content: str) -> None:

@@ -18,7 +18,7 @@ from typing import LiteralString
 from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
-from .logins import MEMBERSHIPS, revoke_membership
+from .logins import MEMBERSHIPS, revoke_memberships
 from .sessions import BlockedError, Opener, Session, entered, verbatim
 
 _AT_ONCE = 500  # how many objects one transaction alters
@@ -198,9 +198,7 @@ async def forget(opened: Opener, role: str) -> None:
     tenant of the name.
     """
     async with opened() as session:
-        for of, member, grantor in await session.run(MEMBERSHIPS, [role]):
-            with suppress(GrantError):
-                await session.run(revoke_membership(session, of, member, grantor))
+        await revoke_memberships(session, await session.run(MEMBERSHIPS, [role]))
     if not await drop(opened, role):
         gone = Identifier(f"aiodbclient_gone_{secrets.token_hex(16)}")
         async with opened() as session:

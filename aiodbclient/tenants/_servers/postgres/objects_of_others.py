@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import LiteralString
 
 from psycopg.sql import SQL
 
@@ -16,41 +17,44 @@ from ..._outcomes import Problem, ProblemKind
 from ...errors import GrantError
 from .closing import end_sessions
 from .databases import read_logins
-from .logins import revoke_membership
+from .logins import revoke_memberships
 from .objects import HARMLESS, drop_owned, hand_over, owners
 from .sessions import Opener, Session, entered
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone.
-_MEMBERS_OF_LOGINS = SQL("""
-SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
-FROM pg_auth_members a WHERE pg_get_userbyid(roleid) = ANY (%s) AND pg_get_userbyid(member) <> current_user
-  AND coalesce((to_jsonb(a) ->> 'inherit_option')::bool OR (to_jsonb(a) ->> 'set_option')::bool, true)
-""")
+_BECOMES_LOGIN: LiteralString = """
+pg_get_userbyid(roleid) = ANY (%(present)s) AND pg_get_userbyid(member) <> current_user
+AND coalesce((to_jsonb(a) ->> 'inherit_option')::bool OR (to_jsonb(a) ->> 'set_option')::bool, true)
+"""
 # The server's roles with rights everywhere, and the administrator: a member of one has them too.
-_POWERFUL = """
+_POWERFUL: LiteralString = """
 (p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname NOT IN
     ('pg_database_owner', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
 """
-_POWERS = SQL(f"""
-SELECT r.rolname, p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%s) AND r.rolname <> current_user
-  AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
-UNION ALL SELECT rolname, 'an attribute' FROM pg_roles
-WHERE rolname = ANY (%s) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)
-""")
-_GRANTED_POWERS = SQL(f"""
+# What of that the administrator may be able to revoke.
+_MEMBERSHIPS = SQL(f"""
 SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
-FROM pg_auth_members JOIN pg_roles p ON p.oid = roleid WHERE pg_get_userbyid(member) = ANY (%s) AND {_POWERFUL}
+FROM pg_auth_members a JOIN pg_roles p ON p.oid = roleid
+WHERE {_BECOMES_LOGIN} OR pg_get_userbyid(member) = ANY (%(ours)s) AND {_POWERFUL}
 """)
 # Where else the owner role owns more than large objects. Another tenant could call a function there, with its rights.
-_ELSEWHERE = SQL(f"""
+_ELSEWHERE: LiteralString = f"""
 SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s) AND deptype = 'o'
-  AND datname <> %s AND datconnlimit <> -2 AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS}
-ORDER BY 1
-""")
-_OTHERS = SQL("""
-SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%s) ORDER BY 1
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %(owner)s)
+  AND deptype = 'o' AND datname <> %(database)s AND datconnlimit <> -2
+  AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS}
+"""
+_PROBLEMS = SQL(f"""
+SELECT 'open_to_others', pg_get_userbyid(member) FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
+UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = %(database)s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
+UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
+FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%(ours)s) AND r.rolname <> current_user
+  AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
+UNION ALL SELECT 'too_many_rights', format('%%s has the rights of an attribute', rolname) FROM pg_roles
+WHERE rolname = ANY (%(ours)s) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)
+UNION ALL SELECT 'owned_by_others', format('the tenant''s own objects in the database %%s', datname)
+FROM ({_ELSEWHERE}) AS elsewhere
 """)
 
 
@@ -63,21 +67,8 @@ async def problems(session: Session, logins: Mapping[str, Role]) -> list[Problem
         for name in await owners(session)
         if name not in (names.owner, *present) or logins.get(name, Role.OWNER) is not Role.OWNER
     ]
-    found += [
-        Problem(ProblemKind.OPEN_TO_OTHERS, member) for _, member, _ in await session.run(_MEMBERS_OF_LOGINS, present)
-    ]
-    found += [
-        Problem(ProblemKind.TOO_MANY_RIGHTS, f"{role} has the rights of {power}")
-        for role, power in await session.run(_POWERS, ours, ours)
-    ]
-    found += [
-        Problem(ProblemKind.OPEN_TO_OTHERS, login) for (login,) in await session.run(_OTHERS, names.database, ours)
-    ]
-    found += [
-        Problem(ProblemKind.OWNED_BY_OTHERS, f"the tenant's own objects in the database {database}")
-        for (database,) in await session.run(_ELSEWHERE, names.owner, names.database)
-    ]
-    return found
+    rest = await session.run(_PROBLEMS, present=present, ours=ours, owner=names.owner, database=names.database)
+    return sorted({*found, *(Problem(ProblemKind(kind), detail) for kind, detail in rest)}, key=str)
 
 
 async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
@@ -85,11 +76,8 @@ async def reclaim(opened: Opener, logins: Mapping[str, Role]) -> list[str]:
     async with opened() as session:
         names, present = session.names, [login.name for login in await read_logins(session, logins)]
         if found := await problems(session, logins):
-            memberships = await session.run(_MEMBERS_OF_LOGINS, present)
-            memberships += await session.run(_GRANTED_POWERS, [names.owner, *names.groups, *present])
-            for role, member, grantor in memberships:
-                with suppress(GrantError):
-                    await session.run(revoke_membership(session, role, member, grantor))
+            ours = [names.owner, *names.groups, *present]
+            await revoke_memberships(session, await session.run(_MEMBERSHIPS, present=present, ours=ours))
             await end_sessions(session, keep=[*present, session.admin])
     reasons = await take_objects(opened)
     if not found:
@@ -104,8 +92,8 @@ async def _drop_elsewhere(opened: Opener) -> None:
     """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour."""
     async with opened() as session:
         names = session.names
-        databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]
-    for database in databases:
+        databases = await session.run(SQL(_ELSEWHERE), owner=names.owner, database=names.database)
+    for (database,) in databases:
         with suppress(GrantError):  # a neighbour may hold it up
             async with entered(opened, database) as session:
                 await drop_owned(session, names.owner)

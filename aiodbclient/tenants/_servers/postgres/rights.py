@@ -10,7 +10,7 @@ role, on each object of the owner::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import LiteralString
 
 from psycopg.sql import SQL, Identifier
@@ -81,31 +81,33 @@ WHERE nspname !~ '^pg_' AND EXISTS (
 """)
 
 
-async def complete_inside(session: Session, role: Role) -> None:
-    """In the tenant's database: take the missing steps of a group."""
-    await take(session, await missing_grants_inside(session, role))
+async def complete_inside(session: Session, roles: Sequence[Role]) -> None:
+    """In the tenant's database: take the missing steps of these groups."""
+    await take(session, await missing_grants_inside(session, roles))
 
 
-async def missing_grants_inside(session: Session, role: Role) -> list[Step]:
-    """In the tenant's database: return the missing steps of a group on its objects."""
-    steps, names, group = list[Step](), session.names, session.names.group(role)
+async def missing_grants_inside(session: Session, roles: Sequence[Role]) -> list[Step]:
+    """In the tenant's database: return the missing steps of these groups on its objects."""
+    steps, names = list[Step](), session.names
     for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
         if not is_ours:  # as in a database that the provider upgraded from 14
             raise session.error(
                 f"every login may create objects in the schema {schema!r} of the database {names.database!r}, and "
-                f"only a superuser can change that, so it can have no {role}"
+                f"only a superuser can change that, so it can have no {roles[0]}"
             )
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(revoke, as_owner=True))
-    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
-    for word, privileges in RIGHTS[role].items():
-        (letter, query), wanted = _KINDS[word], ", ".join(privileges)
-        rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
-        for start in range(0, len(rows), _AT_ONCE):
-            objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
-            grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
-            steps.append(Step(grant, as_owner=True))
-        if not {(letter, privilege) for privilege in privileges} <= defaults:
-            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}").format(Identifier(group))
-            steps.append(Step(grant, as_owner=True))
+    for role in roles:
+        group = names.group(role)
+        defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, group)}
+        for word, privileges in RIGHTS[role].items():
+            (letter, query), wanted = _KINDS[word], ", ".join(privileges)
+            rows = await session.run(query, owner=names.owner, group=group, privileges=[*privileges])
+            for start in range(0, len(rows), _AT_ONCE):
+                objects = SQL(", ").join(verbatim(name) for (name,) in rows[start : start + _AT_ONCE])
+                grant = SQL(f"GRANT {wanted} ON {word} {{}} TO {{}}").format(objects, Identifier(group))
+                steps.append(Step(grant, as_owner=True))
+            if not {(letter, privilege) for privilege in privileges} <= defaults:
+                default = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {word}S TO {{}}")
+                steps.append(Step(default.format(Identifier(group)), as_owner=True))
     return steps

@@ -45,7 +45,7 @@ class PostgresSession(TenantSession):
 
     async def create_role(self, role: Role) -> None:
         await self._step(partial(databases.create_group, role=role))
-        await self._complete_inside([role])
+        await self._step(partial(rights.complete_inside, roles=[role]), self.names.database)
 
     async def add_login(self, login: str, password: Secret, role: Role) -> None:
         stored = await logins.verifier(password)
@@ -73,17 +73,14 @@ class PostgresSession(TenantSession):
 
     async def repair(self, logins_: Mapping[str, Role], /) -> None:
         await self._step(partial(databases.complete, logins=logins_, limit=self._server.connection_limit))
-        await self._complete_inside([role for role in ROLES if role in logins_.values()])
+        if roles := [role for role in ROLES if role in logins_.values()]:
+            await self._step(partial(rights.complete_inside, roles=roles), self.names.database)
         if left := await objects_of_others.reclaim(self._turn, logins_):
             raise of_tenant(
                 self.names,
                 f"the administrator cannot change all that is others' in the database {self.names.database!r}: "
                 f"{'; '.join(left)}: a superuser has to, or the owner of these objects",
             )
-
-    async def _complete_inside(self, roles: Sequence[Role]) -> None:
-        for role in roles:
-            await self._step(partial(rights.complete_inside, role=role), self.names.database)
 
     async def shut(self) -> None:
         await self._step(closing.shut)
