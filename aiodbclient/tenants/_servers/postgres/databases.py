@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ..._naming import ROLES, Role
@@ -39,10 +39,12 @@ _DATABASE = SQL("""
 SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
        ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
              WHERE setrole = 0 AND setdatabase = d.oid),
-       (SELECT coalesce(json_agg(json_build_array(
-            CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable)), '[]')
-        FROM aclexplode(coalesce(datacl, acldefault('d', datdba))))
-FROM pg_database d WHERE datname = %s
+       (SELECT coalesce(json_object_agg(name, privileges), '{}') FROM (
+            SELECT CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, json_agg(DISTINCT privilege_type)
+            FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) GROUP BY 1) AS granted (name, privileges)),
+       ARRAY(SELECT DISTINCT pg_get_userbyid(grantee)::text FROM aclexplode(datacl)
+             WHERE is_grantable AND grantee <> datdba)
+FROM pg_database d WHERE datname = %s AND datconnlimit <> -2
 """)
 _MEMBERS = SQL("""
 SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option,
@@ -69,7 +71,7 @@ class Step:
     needs: str = ""  # another role whose rights the administrator needs for it
 
 
-@frozen(kw_only=True)
+@frozen
 class Database:
     """The state of a tenant's database on the server."""
 
@@ -77,9 +79,9 @@ class Database:
     connections: bool  # whether it allows them
     template: bool  # then it cannot be dropped
     limit: int  # of its connections; -1 for none
-    settings: frozenset[str]  # their names
-    privileges: dict[str, set[str]] = field(factory=dict)  # of each role. ``PUBLIC`` means all roles
-    granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
+    settings: list[str]  # their names
+    privileges: dict[str, list[str]]  # of each role. ``PUBLIC`` means all roles
+    granting: list[str]  # the roles that may grant a privilege to others
 
 
 @frozen
@@ -106,23 +108,12 @@ class Login:
 
 async def read_database(session: Session) -> Database | None:
     """Read the tenant's database. One that is left of an interrupted DROP DATABASE is none."""
-    names = session.names
-    rows = await session.run(_DATABASE, names.database)
-    if not rows or rows[0][3] == -2:
-        return None
-    owner, connections, template, limit, settings, privileges = rows[0]
-    database = Database(
-        owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings)
-    )
-    for grantee, privilege, grantable in privileges:
-        database.privileges.setdefault(grantee, set()).add(privilege)
-        if grantable and grantee != owner:
-            database.granting.add(grantee)
-    return database
+    rows = await session.run(_DATABASE, session.names.database)
+    return Database(*rows[0]) if rows else None
 
 
 async def need_database(session: Session) -> Database:
-    """Read the tenant's database. Raises GrantError if it does not exist."""
+    """Read the tenant's database, or raise GrantError."""
     database = await read_database(session)
     if database is None:
         raise session.error(f"the database {session.names.database!r} does not exist")
@@ -200,7 +191,7 @@ async def _group_steps(
 ) -> list[Step]:
     group = session.names.group(role)
     steps = [*_role_steps(session, group, await members(session, group), logins, unknown)]
-    if database.privileges.get(group, set()) != {"CONNECT"}:
+    if database.privileges.get(group) != ["CONNECT"]:
         steps.append(Step(allow_connect(session, group), as_owner=True))
     return steps
 
@@ -252,7 +243,9 @@ def _database_steps(
     if database.owner != names.owner:
         needs = database.owner if database.owner != admin else ""
         yield Step(SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner), needs=needs)
-    changes = [SQL("RESET {}").format(Identifier(setting)) for setting in sorted(database.settings & _HOSTILE)]
+    changes = [
+        SQL("RESET {}").format(Identifier(setting)) for setting in sorted(_HOSTILE.intersection(database.settings))
+    ]
     if database.template:
         changes.append(SQL("IS_TEMPLATE false").format())
     if database.limit == 0:  # a lower one than the server's may be meant
@@ -260,7 +253,7 @@ def _database_steps(
     for change in changes:
         yield Step(SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
     yield from closing_steps(session, database, {*names.groups, *unknown, *of_owner})
-    if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
+    if not _ALL.issubset(database.privileges.get(names.owner, ())) and database.owner == names.owner:
         yield Step(SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (admin, *of_owner):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
@@ -272,13 +265,13 @@ def _database_steps(
 def closing_steps(session: Session, database: Database, keep: Collection[str]) -> Iterator[Step]:
     """Yield what is missing so that only ``keep``, the owner and the administrator have rights on the database."""
     kept = {database.owner, session.names.owner, session.admin, *keep}
-    others = set(database.privileges) - kept
+    others = sorted(set(database.privileges) - kept)
     for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
-        names = [Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in sorted(grantees)]
+        names = [Identifier(each) if each != PUBLIC else SQL("PUBLIC") for each in grantees]
         revoke = verbatim(f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE").format(
             Identifier(session.names.database), SQL(", ").join(names)
         )
-        for number, each in enumerate(sorted(grantees)):  # one statement, however many they are
+        for number, each in enumerate(grantees):  # one statement, however many they are
             yield Step(None if number else revoke, Problem(ProblemKind.OPEN_TO_OTHERS, each or "PUBLIC"), as_owner=True)
 
 

@@ -45,7 +45,7 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
   AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS}
 """
 _PROBLEMS = SQL(f"""
-SELECT 'open_to_others', pg_get_userbyid(member) FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
+SELECT 'open_to_others', pg_get_userbyid(member)::text FROM pg_auth_members a WHERE {_BECOMES_LOGIN}
 UNION ALL SELECT 'open_to_others', usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
 WHERE datname = %(database)s AND NOT rolsuper AND usename <> current_user AND usename <> ALL (%(ours)s)
 UNION ALL SELECT 'too_many_rights', format('%%s has the rights of %%s', r.rolname, p.rolname)
